@@ -1,0 +1,501 @@
+//! The one place where settings are read, merged and checked: defaults < TOML file < `INTENTCAST_*` < flags.
+//!
+//! What comes out is [`Config`], resolved and valid; nothing below this file reads the environment or a settings file.
+//! `jobs/nightly.toml` documents every setting with its default, and a test holds the two together.
+
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+use crate::failure::{Failure, Result};
+
+/// Every setting of a job. Units are at the end of each name.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub lake: LakeConfig,
+    pub output: OutputConfig,
+    pub sql: SqlConfig,
+    pub s3: S3Config,
+    pub features: FeaturesConfig,
+    pub intents: IntentsConfig,
+    pub demand: DemandConfig,
+    pub recommendation: RecommendationConfig,
+    pub replenishment: ReplenishmentConfig,
+    pub segment: SegmentConfig,
+    pub model: ModelConfig,
+    pub train: TrainConfig,
+    pub score: ScoreConfig,
+    pub checks: ChecksConfig,
+    pub engine: EngineConfig,
+    pub lock: LockConfig,
+    pub gc: GcConfig,
+}
+
+/// What the `dt` folder of an event file means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Partition {
+    EventDateUtc,
+    EventDateLocal,
+    IngestDate,
+    None,
+}
+
+/// How the arrival time of an event is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrival {
+    Column,
+    IngestDate,
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LakeConfig {
+    /// Root of the Parquet lake: `s3://…`, `file://…` or a plain path.
+    pub uri: String,
+    /// Folder under `sql/lakes/` that turns raw files into canonical views.
+    pub name: String,
+    pub time_zone: String,
+    pub partition: Partition,
+    pub arrival: Arrival,
+    /// A time later than its partition (or than now, when partitions say nothing) by more than this is quarantined.
+    pub time_tolerance_hours: u32,
+    /// More bad rows than this share stops the night with exit code 4.
+    pub quarantine_share_max: f64,
+}
+
+impl Default for LakeConfig {
+    fn default() -> Self {
+        Self {
+            uri: String::new(),
+            name: "canonical".into(),
+            time_zone: "UTC".into(),
+            partition: Partition::EventDateUtc,
+            arrival: Arrival::Column,
+            time_tolerance_hours: 24,
+            quarantine_share_max: 0.01,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputConfig {
+    /// Root of everything written: `tables/`, `state/`, `models/`.
+    pub uri: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SqlConfig {
+    /// A folder of SQL files laid over the built-in ones, file by file; empty uses the built-in ones alone.
+    pub folder: String,
+}
+
+/// S3 settings; what is empty here comes from the usual AWS environment, profile or instance role.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct S3Config {
+    pub endpoint: String,
+    pub region: String,
+    pub access_key_id: String,
+    #[serde(skip_serializing)]
+    pub secret_access_key: String,
+    pub path_style: bool,
+    pub allow_http: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FeaturesConfig {
+    /// Events kept per user for the sequence encoder.
+    pub last_events: u32,
+    pub look_back_days: u32,
+    /// Consent of users whose lake row says nothing.
+    pub consent_default: bool,
+}
+
+impl Default for FeaturesConfig {
+    fn default() -> Self {
+        Self { last_events: 128, look_back_days: 90, consent_default: true }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IntentsConfig {
+    pub horizon_days: u32,
+    /// No event within this many days after the run date counts as churn.
+    pub churn_days: u32,
+}
+
+impl Default for IntentsConfig {
+    fn default() -> Self {
+        Self { horizon_days: 7, churn_days: 28 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DemandConfig {
+    pub horizon_days: u32,
+    pub history_days: u32,
+    /// Items with fewer days since first seen get the stated fallback instead of the network.
+    pub history_days_min: u32,
+}
+
+impl Default for DemandConfig {
+    fn default() -> Self {
+        Self { horizon_days: 28, history_days: 112, history_days_min: 14 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecommendationConfig {
+    pub top_k: u32,
+    pub exclude_bought: bool,
+}
+
+impl Default for RecommendationConfig {
+    fn default() -> Self {
+        Self { top_k: 10, exclude_bought: true }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplenishmentConfig {
+    /// For items whose inventory row has none.
+    pub service_level: f64,
+    pub lead_time_days: u32,
+    pub review_period_days: u32,
+}
+
+impl Default for ReplenishmentConfig {
+    fn default() -> Self {
+        Self { service_level: 0.95, lead_time_days: 7, review_period_days: 1 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SegmentConfig {
+    /// Segments with fewer users than this are not published.
+    pub users_min: u32,
+}
+
+impl Default for SegmentConfig {
+    fn default() -> Self {
+        Self { users_min: 20 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Version to score with; empty means the champion.
+    pub version: String,
+    pub backbone: String,
+    pub width: u32,
+    pub layers: u32,
+    pub heads: u32,
+    pub item_buckets: u32,
+    pub dropout: f64,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            version: String::new(),
+            backbone: "transformer".into(),
+            width: 64,
+            layers: 2,
+            heads: 4,
+            item_buckets: 20_000,
+            dropout: 0.1,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// How many past as-of dates feed the training set, `as_of_step_days` apart.
+    pub as_of_dates: u32,
+    pub as_of_step_days: u32,
+    pub epochs_max: u32,
+    pub patience_epochs: u32,
+    pub batch_rows: u32,
+    pub rows_max: u32,
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            as_of_dates: 4,
+            as_of_step_days: 7,
+            epochs_max: 12,
+            patience_epochs: 3,
+            batch_rows: 256,
+            rows_max: 200_000,
+            learning_rate: 1e-3,
+            weight_decay: 0.01,
+            seed: 42,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScoreConfig {
+    /// `cpu`, `cuda` (fails where there is none) or `auto` (may fall back, and says so once).
+    pub device: String,
+    /// Padded tokens in one forward pass.
+    pub batch_tokens_max: u32,
+    /// Rows that the scoring service pools before it sorts by length and cuts.
+    pub pool_rows_max: u32,
+    /// Threads that own a model; 0 means one a core.
+    pub owner_threads: u32,
+    /// Requests in flight per partition.
+    pub in_flight_max: u32,
+}
+
+impl Default for ScoreConfig {
+    fn default() -> Self {
+        Self {
+            device: "auto".into(),
+            batch_tokens_max: 2048,
+            pool_rows_max: 16_384,
+            owner_threads: 0,
+            in_flight_max: 2,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChecksConfig {
+    /// Largest allowed change of the mean purchase probability against the night before, as a share.
+    pub change_share_max: f64,
+    pub scored_share_min: f64,
+}
+
+impl Default for ChecksConfig {
+    fn default() -> Self {
+        Self { change_share_max: 0.5, scored_share_min: 0.999 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// `local`, or the address of a Ballista scheduler, `df://host:port`.
+    pub cluster: String,
+    /// 0 means one a core.
+    pub partitions: u32,
+    pub memory_bytes_max: u64,
+    pub spill_folder: String,
+    pub batch_rows: u32,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            cluster: "local".into(),
+            partitions: 0,
+            memory_bytes_max: 2 << 30,
+            spill_folder: String::new(),
+            batch_rows: 8192,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LockConfig {
+    pub heartbeat_seconds: u32,
+    pub expiry_seconds: u32,
+}
+
+impl Default for LockConfig {
+    fn default() -> Self {
+        Self { heartbeat_seconds: 10, expiry_seconds: 120 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GcConfig {
+    pub nights_kept: u32,
+    pub orphan_age_hours: u32,
+}
+
+impl Default for GcConfig {
+    fn default() -> Self {
+        Self { nights_kept: 30, orphan_age_hours: 48 }
+    }
+}
+
+impl Config {
+    /// Merges `file`, `INTENTCAST_SECTION__KEY` variables and `key=value` overrides over the defaults, then checks.
+    pub fn resolve(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &[(String, String)],
+    ) -> Result<Config> {
+        let mut root = match file {
+            None => toml::Table::new(),
+            Some(path) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+                text.parse::<toml::Table>().map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?
+            }
+        };
+        let defaults = toml::Table::try_from(Config::default()).map_err(Failure::bug)?;
+        for (name, value) in environment {
+            if let Some(key) = name.strip_prefix("INTENTCAST_") {
+                set(&mut root, &defaults, &key.to_lowercase().replace("__", "."), &value).map_err(|f| f.at(&name))?;
+            }
+        }
+        for (key, value) in overrides {
+            set(&mut root, &defaults, key, value).map_err(|f| f.at("--set"))?;
+        }
+        let config: Config = root.try_into().map_err(|e| {
+            let place = file.map_or("configuration".into(), |p| p.display().to_string());
+            Failure::usage(format!("{place}: {}", e.to_string().trim_end()))
+                .hint("jobs/nightly.toml lists every setting")
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The lake's time zone; `check` has made sure that it parses.
+    pub fn time_zone(&self) -> chrono_tz::Tz {
+        self.lake.time_zone.parse().unwrap_or(chrono_tz::UTC)
+    }
+
+    /// Worker partitions: the configured number, or one a core.
+    pub fn partitions(&self) -> usize {
+        match self.engine.partitions {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n as usize,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.lake.time_zone.parse::<chrono_tz::Tz>().is_err() {
+            return Err(Failure::usage(format!(
+                "lake.time_zone: expected an IANA zone such as Europe/London, got {:?}",
+                self.lake.time_zone
+            )));
+        }
+        within("lake.quarantine_share_max", self.lake.quarantine_share_max, 0.0, 1.0)?;
+        within("replenishment.service_level", self.replenishment.service_level, 0.5, 0.9999)?;
+        within("model.dropout", self.model.dropout, 0.0, 0.9)?;
+        within("features.last_events", self.features.last_events.into(), 1.0, 4096.0)?;
+        within("features.look_back_days", self.features.look_back_days.into(), 90.0, 3650.0)?;
+        within("intents.horizon_days", self.intents.horizon_days.into(), 1.0, 90.0)?;
+        within("demand.horizon_days", self.demand.horizon_days.into(), 1.0, 366.0)?;
+        within("demand.history_days", self.demand.history_days.into(), 28.0, 1000.0)?;
+        within("score.batch_tokens_max", self.score.batch_tokens_max.into(), 1.0, 1e7)?;
+        within("model.width", self.model.width.into(), 8.0, 4096.0)?;
+        if self.model.width % self.model.heads.max(1) != 0 {
+            return Err(Failure::usage(format!(
+                "model.width: expected a multiple of model.heads ({}), got {}",
+                self.model.heads, self.model.width
+            )));
+        }
+        if !["cpu", "cuda", "auto"].contains(&self.score.device.as_str()) {
+            return Err(Failure::usage(format!(
+                "score.device: expected cpu, cuda or auto, got {:?}",
+                self.score.device
+            )));
+        }
+        if self.lock.expiry_seconds <= self.lock.heartbeat_seconds {
+            return Err(Failure::usage(format!(
+                "lock.expiry_seconds: expected more than lock.heartbeat_seconds ({}), got {}",
+                self.lock.heartbeat_seconds, self.lock.expiry_seconds
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The process's environment as UTF-8 pairs; the only place that reads it.
+pub fn environment() -> Vec<(String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+}
+
+fn within(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{key}: expected {low} to {high}, got {value}")))
+}
+
+/// Sets `section.key`, read in the type that the default has, so that `--set model.version=7` stays a string.
+fn set(root: &mut toml::Table, defaults: &toml::Table, key: &str, value: &str) -> Result<()> {
+    let unknown = || Failure::usage(format!("unknown setting {key:?}")).hint("jobs/nightly.toml lists every setting");
+    let (section, name) = key.split_once('.').ok_or_else(unknown)?;
+    let default = match defaults.get(section).and_then(|s| s.get(name)) {
+        Some(default) => default.clone(),
+        None if key == "s3.secret_access_key" => toml::Value::String(String::new()),
+        None => return Err(unknown()),
+    };
+    let wrong = |kind: &str| Failure::usage(format!("{key}: expected {kind}, got {value:?}"));
+    let parsed = match default {
+        toml::Value::String(_) => toml::Value::String(value.into()),
+        toml::Value::Integer(_) => toml::Value::Integer(value.parse().map_err(|_| wrong("a whole number"))?),
+        toml::Value::Float(_) => toml::Value::Float(value.parse().map_err(|_| wrong("a number"))?),
+        toml::Value::Boolean(_) => toml::Value::Boolean(value.parse().map_err(|_| wrong("true or false"))?),
+        _ => return Err(unknown()),
+    };
+    let section = root.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    let table = section.as_table_mut().ok_or_else(unknown)?;
+    table.insert(name.into(), parsed);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(key: &str, value: &str) -> (String, String) {
+        (key.into(), value.into())
+    }
+
+    #[test]
+    fn the_flag_wins_over_the_environment() {
+        let environment = [pair("INTENTCAST_DEMAND__HORIZON_DAYS", "14"), pair("INTENTCAST_LAKE__URI", "/a")];
+        let config = Config::resolve(None, environment, &[pair("lake.uri", "/b")]).unwrap();
+        assert_eq!((config.demand.horizon_days, config.lake.uri.as_str()), (14, "/b"));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_named() {
+        let failure = Config::resolve(None, [], &[pair("lake.url", "/b")]).unwrap_err();
+        assert!(failure.to_string().contains("lake.url"), "{failure}");
+    }
+
+    #[test]
+    fn a_value_out_of_range_says_the_range() {
+        let failure = Config::resolve(None, [], &[pair("replenishment.service_level", "95")]).unwrap_err();
+        assert!(failure.to_string().contains("expected 0.5 to 0.9999, got 95"), "{failure}");
+    }
+
+    #[test]
+    fn the_documented_configuration_holds_every_setting_with_its_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/nightly.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let documented: toml::Table = text.parse().unwrap();
+        let mut defaults = toml::Table::try_from(Config::default()).unwrap();
+        defaults["s3"].as_table_mut().unwrap().insert("secret_access_key".into(), toml::Value::String(String::new()));
+        assert_eq!(documented, defaults);
+    }
+}

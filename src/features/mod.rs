@@ -1,0 +1,1 @@
+//! Turns lake views into rollup units, merged state and feature views, all by the files under sql/.

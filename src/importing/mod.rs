@@ -1,0 +1,1 @@
+//! Publishers' original files into a partitioned Parquet lake.

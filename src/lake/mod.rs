@@ -1,0 +1,1 @@
+//! Opens a Parquet lake: stores, source files and their fingerprints, canonical views, validation and quarantine.

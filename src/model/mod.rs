@@ -1,0 +1,1 @@
+//! Networks, bundles on disk and the registry of versions.

@@ -1,0 +1,1 @@
+//! A seeded behaviour lake with known truth.

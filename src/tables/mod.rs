@@ -1,0 +1,1 @@
+//! Schemas of the published tables, the staging writer and Delta commits.

@@ -1,0 +1,1 @@
+//! Point-in-time training sets, the training loop and bundle export.
