@@ -405,7 +405,7 @@ impl Config {
         within("demand.history_days", self.demand.history_days.into(), 28.0, 1000.0)?;
         within("score.batch_tokens_max", self.score.batch_tokens_max.into(), 1.0, 1e7)?;
         within("model.width", self.model.width.into(), 8.0, 4096.0)?;
-        if self.model.width % self.model.heads.max(1) != 0 {
+        if !self.model.width.is_multiple_of(self.model.heads.max(1)) {
             return Err(Failure::usage(format!(
                 "model.width: expected a multiple of model.heads ({}), got {}",
                 self.model.heads, self.model.width
