@@ -1,0 +1,81 @@
+-- one row per item_id with an inventory row: what to order today, and why
+-- Continuous-review order-up-to arithmetic on quantiles of lead-time demand (Silver, Pyke, Thomas, "Inventory and
+-- Production Management in Supply Chains", 4th ed., ch. 6): reorder point = the service-level quantile of demand over
+-- the lead time; safety stock = reorder point - median lead-time demand; order when the inventory position
+-- (on hand + on order) is at or below the reorder point, up to the reorder point plus one lead time's mean demand.
+WITH stock AS (
+    SELECT
+        item_id,
+        CAST(on_hand AS DOUBLE) AS on_hand,
+        CAST(coalesce(on_order, 0) AS DOUBLE) AS on_order,
+        lead_time_days,
+        CAST(coalesce(pack_size, 1) AS DOUBLE) AS pack_size,
+        CAST(coalesce(min_order_quantity, 0) AS DOUBLE) AS min_order_quantity,
+        coalesce(service_level, default_service_level()) AS service_level,
+        row_number() OVER (PARTITION BY item_id ORDER BY as_of DESC) AS recency
+    FROM inventory
+    WHERE as_of <= CAST(run_date() AS DATE)
+),
+lead_time_demand AS (
+    SELECT item_id, mean, q05, q10, q25, q50, q75, q90, q95 FROM demand_forecasts WHERE step = 0
+),
+-- The quantile at the service level, linear between the published ones; above q95 the normal tail's slope
+-- (z(0.95) = 1.645) carries on from q90 and q95, capped at 0.9999.
+target AS (
+    SELECT
+        s.item_id, s.on_hand, s.on_order, s.lead_time_days, s.pack_size, s.min_order_quantity, s.service_level,
+        d.mean, d.q05, d.q10, d.q25, d.q50, d.q75, d.q90, d.q95,
+        CASE
+            WHEN s.service_level <= 0.75 THEN d.q50 + (d.q75 - d.q50) * (s.service_level - 0.50) / 0.25
+            WHEN s.service_level <= 0.90 THEN d.q75 + (d.q90 - d.q75) * (s.service_level - 0.75) / 0.15
+            WHEN s.service_level <= 0.95 THEN d.q90 + (d.q95 - d.q90) * (s.service_level - 0.90) / 0.05
+            ELSE d.q95 + (d.q95 - d.q90) / 0.363
+                * (sqrt(-2.0 * ln(1.0 - s.service_level)) - sqrt(-2.0 * ln(0.05)))
+        END AS reorder_point
+    FROM stock s JOIN lead_time_demand d ON s.item_id = d.item_id
+    WHERE s.recency = 1
+),
+need AS (
+    SELECT
+        item_id, on_hand, on_order, lead_time_days, pack_size, min_order_quantity, service_level,
+        mean, q05, q10, q25, q50, q75, q90, q95, reorder_point,
+        on_hand + on_order AS position,
+        CASE
+            WHEN on_hand + on_order > reorder_point OR reorder_point <= 0 THEN 0.0
+            ELSE ceil(greatest(reorder_point + mean - on_hand - on_order, min_order_quantity) / pack_size) * pack_size
+        END AS order_quantity
+    FROM target
+),
+final AS (
+    SELECT
+        item_id,
+        on_hand,
+        on_order,
+        CAST(lead_time_days AS INT) AS lead_time_days,
+        q50 AS lead_time_demand_q50,
+        q90 AS lead_time_demand_q90,
+        reorder_point - q50 AS safety_stock,
+        reorder_point,
+        order_quantity,
+        -- P(lead-time demand > position), read off the quantile steps.
+        CASE
+            WHEN position >= q95 THEN 0.05 WHEN position >= q90 THEN 0.10 WHEN position >= q75 THEN 0.25
+            WHEN position >= q50 THEN 0.50 WHEN position >= q25 THEN 0.75 WHEN position >= q10 THEN 0.90
+            WHEN position >= q05 THEN 0.95 ELSE 1.0
+        END AS stock_out_risk,
+        CASE WHEN mean > 0 THEN on_hand / (mean / greatest(lead_time_days, 1)) END AS days_of_cover,
+        CASE
+            WHEN order_quantity = 0 AND reorder_point <= 0 THEN 'no demand expected in the lead time'
+            WHEN order_quantity = 0
+                THEN concat('position ', round(position), ' is above the reorder point ', round(reorder_point, 1))
+            ELSE concat(
+                'position ', round(position), ' is at or below the reorder point ', round(reorder_point, 1),
+                ' (', round(service_level * 100, 1), ' % service over ', lead_time_days, ' days); order rounds up to packs of ',
+                round(pack_size))
+        END AS reason
+    FROM need
+)
+SELECT
+    item_id, on_hand, on_order, lead_time_days, lead_time_demand_q50, lead_time_demand_q90, safety_stock,
+    reorder_point, order_quantity, stock_out_risk, days_of_cover, reason
+FROM final
