@@ -1,6 +1,7 @@
 //! Tells the linker where libtorch lies, so that the binary finds it without LD_LIBRARY_PATH.
 use std::{env, path::PathBuf};
 
+#[allow(clippy::disallowed_methods)] // a build script has no other way in
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     if let Some(root) = env::var_os("LIBTORCH") {

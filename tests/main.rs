@@ -1,5 +1,9 @@
 //! Integration tests: they drive the binary as its users do.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
+
+mod tidy;
+
 use std::process::{Command, Output};
 
 fn intentcast(arguments: &[&str]) -> Output {
