@@ -1,1 +1,3 @@
 //! Opens a Parquet lake: stores, source files and their fingerprints, canonical views, validation and quarantine.
+
+pub mod stores;

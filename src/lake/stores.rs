@@ -1,0 +1,227 @@
+//! Opens a location (`s3://`, `file://`, `memory://`, a plain path) as an object store and a path within it.
+//!
+//! Everything that reads or writes goes through a [`Location`], so that a night on S3, on local files and in memory
+//! differs in one word of configuration.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, aws::AmazonS3Builder,
+    local::LocalFileSystem, memory::InMemory, path::Path,
+};
+use std::sync::{Arc, LazyLock, Mutex};
+use url::Url;
+
+use crate::config::S3Config;
+use crate::failure::{Failure, Result};
+
+/// A folder of an object store. `store` is rooted at the bucket (or `/`); `prefix` is the folder within it.
+#[derive(Clone, Debug)]
+pub struct Location {
+    pub store: Arc<dyn ObjectStore>,
+    pub prefix: Path,
+    /// The folder's full URL, with a slash at its end: what DataFusion and delta-rs want.
+    pub url: Url,
+}
+
+impl Location {
+    /// Opens `uri`. Nothing is read or created yet.
+    pub fn open(uri: &str, s3: &S3Config) -> Result<Self> {
+        let url = to_url(uri)?;
+        let store: Arc<dyn ObjectStore> = match url.scheme() {
+            "file" => Arc::new(LocalFileSystem::new()),
+            "memory" => memory_store(url.host_str().unwrap_or_default()),
+            "s3" | "s3a" => Arc::new(open_s3(&url, s3)?),
+            other => {
+                return Err(Failure::usage(format!("{uri}: expected s3://, file:// or a plain path, got {other}://")));
+            }
+        };
+        let prefix = Path::from_url_path(url.path()).map_err(|e| Failure::usage(format!("{uri}: {e}")))?;
+        Ok(Self { store, prefix, url })
+    }
+
+    /// A folder below this one; `folder` uses `/` and may hold `=`.
+    pub fn folder(&self, folder: &str) -> Self {
+        let prefix = folder.split('/').filter(|p| !p.is_empty()).fold(self.prefix.clone(), |p, part| p.join(part));
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}{}/", self.url.path(), folder.trim_matches('/')));
+        Self { store: Arc::clone(&self.store), prefix, url }
+    }
+
+    /// The path of one object below this folder.
+    pub fn path(&self, name: &str) -> Path {
+        name.split('/').filter(|p| !p.is_empty()).fold(self.prefix.clone(), |p, part| p.join(part))
+    }
+
+    /// What people read: the URL, or the plain path of a local file.
+    pub fn display(&self, path: &Path) -> String {
+        match self.url.scheme() {
+            "file" => format!("/{path}"),
+            _ => self.full_url(path),
+        }
+    }
+
+    /// The full URL of an object in this store.
+    pub fn full_url(&self, path: &Path) -> String {
+        let mut url = self.url.clone();
+        url.set_path(&format!("/{path}"));
+        url.to_string()
+    }
+
+    /// Scheme and authority: the key under which DataFusion knows the store.
+    pub fn store_url(&self) -> Result<Url> {
+        let text = match self.url.host_str() {
+            Some(host) => format!("{}://{host}", self.url.scheme()),
+            None => format!("{}:///", self.url.scheme()),
+        };
+        Url::parse(&text).map_err(Failure::bug)
+    }
+
+    /// Every object below this folder, in path order; an absent folder is empty.
+    pub async fn list(&self) -> Result<Vec<ObjectMeta>> {
+        let mut found: Vec<ObjectMeta> = match self.store.list(Some(&self.prefix)).try_collect().await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => Vec::new(),
+            Err(e) => return Err(Failure::from(e).at(self.url.as_str())),
+        };
+        found.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok(found)
+    }
+
+    /// The names of folders and objects directly below this folder.
+    pub async fn children(&self) -> Result<(Vec<String>, Vec<ObjectMeta>)> {
+        let listed = match self.store.list_with_delimiter(Some(&self.prefix)).await {
+            Ok(listed) => listed,
+            Err(object_store::Error::NotFound { .. }) => return Ok((Vec::new(), Vec::new())),
+            Err(e) => return Err(Failure::from(e).at(self.url.as_str())),
+        };
+        let mut folders: Vec<String> =
+            listed.common_prefixes.iter().filter_map(|p| p.filename().map(String::from)).collect();
+        folders.sort();
+        Ok((folders, listed.objects))
+    }
+
+    pub async fn read(&self, name: &str) -> Result<Bytes> {
+        let path = self.path(name);
+        let got = self.store.get(&path).await.map_err(|e| Failure::from(e).at(self.display(&path)))?;
+        got.bytes().await.map_err(|e| Failure::from(e).at(self.display(&path)))
+    }
+
+    /// `None` when there is no such object.
+    pub async fn read_if_there(&self, name: &str) -> Result<Option<Bytes>> {
+        match self.store.get(&self.path(name)).await {
+            Ok(got) => Ok(Some(got.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(Failure::from(e).at(self.display(&self.path(name)))),
+        }
+    }
+
+    /// Writes a whole object, replacing what was there.
+    pub async fn write(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<()> {
+        let path = self.path(name);
+        self.store.put(&path, bytes.into()).await.map_err(|e| Failure::from(e).at(self.display(&path)))?;
+        Ok(())
+    }
+
+    /// Writes a whole object only where there is none; `false` when somebody was first.
+    pub async fn create(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<bool> {
+        let path = self.path(name);
+        let only_new = PutOptions { mode: PutMode::Create, ..Default::default() };
+        match self.store.put_opts(&path, bytes.into(), only_new).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+            Err(e) => Err(Failure::from(e).at(self.display(&path))),
+        }
+    }
+
+    /// Deletes objects; those that are gone already are no error.
+    pub async fn delete(&self, paths: Vec<Path>) -> Result<()> {
+        let doomed = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
+        let mut results = self.store.delete_stream(doomed);
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn to_url(uri: &str) -> Result<Url> {
+    if uri.is_empty() {
+        return Err(
+            Failure::usage("no location given").hint("pass --lake and --output, or set lake.uri and output.uri")
+        );
+    }
+    let mut url = match uri.contains("://") {
+        true => Url::parse(uri).map_err(|e| Failure::usage(format!("{uri}: {e}")))?,
+        false => {
+            let path = std::path::absolute(uri).map_err(|e| Failure::usage(format!("{uri}: {e}")))?;
+            Url::from_directory_path(&path).map_err(|()| Failure::usage(format!("{uri}: not a usable path")))?
+        }
+    };
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
+}
+
+/// Credentials that the configuration leaves empty come from the environment, a web identity or the instance's role.
+fn open_s3(url: &Url, s3: &S3Config) -> Result<object_store::aws::AmazonS3> {
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(url.host_str().unwrap_or_default());
+    if !s3.endpoint.is_empty() {
+        builder = builder.with_endpoint(&s3.endpoint).with_virtual_hosted_style_request(!s3.path_style);
+    }
+    if !s3.region.is_empty() {
+        builder = builder.with_region(&s3.region);
+    }
+    if !s3.access_key_id.is_empty() {
+        builder = builder.with_access_key_id(&s3.access_key_id).with_secret_access_key(&s3.secret_access_key);
+    }
+    if s3.allow_http {
+        builder = builder.with_allow_http(true);
+    }
+    builder.build().map_err(|e| Failure::usage(format!("{url}: {e}")))
+}
+
+/// One in-memory store a name, shared by everybody in the process (tests).
+fn memory_store(name: &str) -> Arc<InMemory> {
+    static STORES: LazyLock<Mutex<std::collections::HashMap<String, Arc<InMemory>>>> = LazyLock::new(Default::default);
+    let mut stores = STORES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Arc::clone(stores.entry(name.into()).or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn create_lets_one_of_many_win() {
+        let folder = tempfile::tempdir().unwrap();
+        for uri in ["memory://one-winner/x".to_string(), folder.path().display().to_string()] {
+            let place = Location::open(&uri, &S3Config::default()).unwrap();
+            let tries = (0..50).map(|i| {
+                let place = place.clone();
+                tokio::spawn(async move { place.create("lock/1", format!("owner {i}")).await.unwrap() })
+            });
+            let won = futures::future::join_all(tries).await.into_iter().filter(|r| *r.as_ref().unwrap()).count();
+            assert_eq!(won, 1, "{uri}");
+        }
+    }
+
+    #[tokio::test]
+    async fn folders_nest_and_list_in_order() {
+        let place = Location::open("memory://nest", &S3Config::default()).unwrap().folder("a/dt=2026-01-01");
+        place.write("y", "2").await.unwrap();
+        place.write("x", "1").await.unwrap();
+        let names: Vec<_> = place.list().await.unwrap().iter().map(|m| m.location.to_string()).collect();
+        assert_eq!(names, ["a/dt=2026-01-01/x", "a/dt=2026-01-01/y"]);
+        assert_eq!(place.url.as_str(), "memory://nest/a/dt=2026-01-01/");
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_a_usage_error() {
+        assert_eq!(Location::open("ftp://x/y", &S3Config::default()).unwrap_err().kind.exit_code(), 2);
+    }
+}
