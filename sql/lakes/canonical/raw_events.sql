@@ -1,0 +1,17 @@
+-- one row per row of a raw file below events/: the columns that a file may have (NOT NULL: must have)
+CREATE TABLE raw_events (
+    ts TIMESTAMP(6) NOT NULL,
+    event_type VARCHAR NOT NULL,
+    user_id VARCHAR NOT NULL,
+    item_id VARCHAR NOT NULL,
+    event_id VARCHAR,
+    session_id VARCHAR,
+    arrived_at TIMESTAMP(6),
+    query VARCHAR,
+    dwell_ms BIGINT,
+    quantity BIGINT,
+    price DOUBLE,
+    currency VARCHAR,
+    rating BIGINT,
+    text VARCHAR
+)

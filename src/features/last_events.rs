@@ -1,0 +1,385 @@
+//! `last_events(n, ts, event_key, event_type, item_id, category, price, dwell_ms)`: a user's newest events, oldest first.
+//!
+//! Exact and blind to input order: events are ranked by `(ts, hash of event_key, type, item)`. Rows of all groups lie in
+//! one flat buffer of 40-byte entries with interned strings; whenever it has doubled, it is sorted and every group cut
+//! back to its newest `n`, so that memory follows groups × n, not the events seen, and is accounted exactly.
+//! `array_agg(... ORDER BY ts)` would keep every event of every user.
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Builder, Int64Builder, ListArray, StringBuilder, StructArray,
+    TimestampMicrosecondBuilder, UInt64Array,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt64Type};
+use datafusion::common::{Result, ScalarValue, exec_err, internal_err};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
+};
+use datafusion::physical_expr::expressions::Literal;
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// Fields of one event in the list, in order.
+pub fn event_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+        Field::new("event_type", DataType::Utf8, true),
+        Field::new("item_id", DataType::Utf8, true),
+        Field::new("category", DataType::Utf8, true),
+        Field::new("price", DataType::Float64, true),
+        Field::new("dwell_ms", DataType::Int64, true),
+    ])
+}
+
+/// The function itself, ready to register.
+pub fn last_events() -> AggregateUDF {
+    AggregateUDF::from(LastEvents { signature: Signature::any(8, Volatility::Immutable) })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct LastEvents {
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for LastEvents {
+    fn name(&self) -> &str {
+        "last_events"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(list_of(event_fields()))
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        Ok(vec![Arc::new(Field::new(format!("{}[newest]", args.name), list_of(state_event_fields()), true))])
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(OneGroup(Newest::new(limit_of(&args)?))))
+    }
+
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(Newest::new(limit_of(&args)?)))
+    }
+}
+
+fn limit_of(args: &AccumulatorArgs) -> Result<usize> {
+    match args.exprs[0].downcast_ref::<Literal>().map(Literal::value) {
+        Some(ScalarValue::Int64(Some(n))) if *n > 0 => Ok(*n as usize),
+        other => exec_err!("last_events: expected a positive integer literal as its first argument, got {other:?}"),
+    }
+}
+
+fn list_of(fields: Fields) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(DataType::Struct(fields), true)))
+}
+
+/// What travels between partial and final aggregation: the event and the hash that breaks ties.
+fn state_event_fields() -> Fields {
+    event_fields().iter().cloned().chain([Arc::new(Field::new("tie", DataType::UInt64, false))]).collect()
+}
+
+const ABSENT: u32 = u32::MAX;
+
+/// One event: interned strings, `NaN` price and negative dwell for null.
+#[derive(Clone, Copy)]
+struct Entry {
+    ts: i64,
+    tie: u64,
+    price: f64,
+    dwell_ms: i64,
+    group: u32,
+    event_type: u32,
+    item: u32,
+    category: u32,
+}
+
+/// Strings by number; the texts lie once.
+#[derive(Default)]
+struct Interner {
+    ids: HashMap<Arc<str>, u32>,
+    texts: Vec<Arc<str>>,
+    bytes: usize,
+}
+
+impl Interner {
+    fn id(&mut self, text: &str) -> u32 {
+        if let Some(&id) = self.ids.get(text) {
+            return id;
+        }
+        let id = self.texts.len() as u32;
+        let text: Arc<str> = text.into();
+        self.bytes += text.len() + 64;
+        self.ids.insert(Arc::clone(&text), id);
+        self.texts.push(text);
+        id
+    }
+
+    fn text(&self, id: u32) -> Option<&str> {
+        self.texts.get(id as usize).map(|t| &**t)
+    }
+}
+
+struct Newest {
+    limit: usize,
+    groups: usize,
+    entries: Vec<Entry>,
+    /// Entries left by the last cut; the next cut comes when they have doubled.
+    kept: usize,
+    strings: Interner,
+}
+
+impl Newest {
+    fn new(limit: usize) -> Self {
+        Self { limit, groups: 0, entries: Vec::new(), kept: 0, strings: Interner::default() }
+    }
+
+    /// Adds rows; `ties` holds either event keys (strings) or hashes already made.
+    fn add(&mut self, columns: &[ArrayRef], ties: &[u64], groups: &[usize], keep: Option<&BooleanArray>) -> Result<()> {
+        let ts = cast(&columns[0], &event_fields()[0].data_type().clone())?;
+        let ts = ts.as_primitive::<TimestampMicrosecondType>();
+        let texts: Vec<ArrayRef> = columns[1..4].iter().map(|c| cast(c, &DataType::Utf8)).collect::<Result<_, _>>()?;
+        let [types, items, categories] = [0, 1, 2].map(|i| texts[i].as_string::<i32>());
+        let price = cast(&columns[4], &DataType::Float64)?;
+        let price = price.as_primitive::<Float64Type>();
+        let dwell = cast(&columns[5], &DataType::Int64)?;
+        let dwell = dwell.as_primitive::<Int64Type>();
+        for row in 0..ts.len() {
+            if ts.is_null(row) || keep.is_some_and(|k| !k.is_valid(row) || !k.value(row)) {
+                continue;
+            }
+            let mut id = |a: &arrow::array::StringArray| match a.is_valid(row) {
+                true => self.strings.id(a.value(row)),
+                false => ABSENT,
+            };
+            let entry = Entry {
+                ts: ts.value(row),
+                tie: ties[row],
+                price: if price.is_valid(row) { price.value(row) } else { f64::NAN },
+                dwell_ms: if dwell.is_valid(row) { dwell.value(row) } else { -1 },
+                group: groups[row] as u32,
+                event_type: id(types),
+                item: id(items),
+                category: id(categories),
+            };
+            self.entries.push(entry);
+        }
+        if self.entries.len() > (2 * self.kept).max(4096) {
+            self.cut();
+        }
+        Ok(())
+    }
+
+    /// Sorts by group and age and keeps each group's newest `limit`.
+    fn cut(&mut self) {
+        let strings = &self.strings;
+        self.entries.sort_unstable_by(|a, b| {
+            (a.group, a.ts, a.tie)
+                .cmp(&(b.group, b.ts, b.tie))
+                .then_with(|| strings.text(a.event_type).cmp(&strings.text(b.event_type)))
+                .then_with(|| strings.text(a.item).cmp(&strings.text(b.item)))
+        });
+        let mut write = 0;
+        let mut start = 0;
+        while start < self.entries.len() {
+            let group = self.entries[start].group;
+            let end = start + self.entries[start..].partition_point(|e| e.group == group);
+            let first = end.saturating_sub(self.limit).max(start);
+            self.entries.copy_within(first..end, write);
+            write += end - first;
+            start = end;
+        }
+        self.entries.truncate(write);
+        self.kept = write;
+    }
+
+    /// The lists of the emitted groups; later groups move up.
+    fn emit(&mut self, emit_to: EmitTo, with_tie: bool) -> ArrayRef {
+        self.cut();
+        let emitted = match emit_to {
+            EmitTo::All => self.groups,
+            EmitTo::First(n) => n,
+        };
+        let boundary = self.entries.partition_point(|e| (e.group as usize) < emitted);
+        let rest = self.entries.split_off(boundary);
+        let entries = std::mem::replace(&mut self.entries, rest);
+        self.entries.iter_mut().for_each(|e| e.group -= emitted as u32);
+        self.groups -= emitted;
+        self.kept = self.entries.len();
+
+        let mut ts = TimestampMicrosecondBuilder::with_capacity(entries.len()).with_timezone("UTC");
+        let mut texts = [StringBuilder::new(), StringBuilder::new(), StringBuilder::new()];
+        let mut price = Float64Builder::with_capacity(entries.len());
+        let mut dwell = Int64Builder::with_capacity(entries.len());
+        let mut lengths = vec![0usize; emitted];
+        for e in &entries {
+            lengths[e.group as usize] += 1;
+            ts.append_value(e.ts);
+            for (builder, id) in texts.iter_mut().zip([e.event_type, e.item, e.category]) {
+                builder.append_option(self.strings.text(id));
+            }
+            price.append_option((!e.price.is_nan()).then_some(e.price));
+            dwell.append_option((e.dwell_ms >= 0).then_some(e.dwell_ms));
+        }
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(ts.finish())];
+        columns.extend(texts.iter_mut().map(|b| Arc::new(b.finish()) as ArrayRef));
+        columns.extend([Arc::new(price.finish()) as ArrayRef, Arc::new(dwell.finish())]);
+        let mut fields = event_fields();
+        if with_tie {
+            columns.push(Arc::new(entries.iter().map(|e| e.tie).collect::<UInt64Array>()));
+            fields = state_event_fields();
+        }
+        let events = StructArray::new(fields.clone(), columns, None);
+        let item = Arc::new(Field::new_list_field(DataType::Struct(fields), true));
+        Arc::new(ListArray::new(item, OffsetBuffer::from_lengths(lengths), Arc::new(events), None))
+    }
+}
+
+impl GroupsAccumulator for Newest {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total_groups: usize,
+    ) -> Result<()> {
+        self.groups = total_groups;
+        let keys = cast(&values[2], &DataType::Utf8)?;
+        let ties: Vec<u64> = keys.as_string::<i32>().iter().map(|k| k.map_or(0, stable_hash)).collect();
+        let columns: Vec<ArrayRef> = [1, 3, 4, 5, 6, 7].iter().map(|&i| Arc::clone(&values[i])).collect();
+        self.add(&columns, &ties, groups, filter)
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        total_groups: usize,
+    ) -> Result<()> {
+        self.groups = total_groups;
+        let lists = values[0].as_list::<i32>();
+        let mut group_of_event = Vec::with_capacity(lists.values().len());
+        let first = lists.value_offsets().first().map_or(0, |&o| o as usize);
+        for (row, &group) in groups.iter().enumerate() {
+            group_of_event.extend(std::iter::repeat_n(group, lists.value_length(row) as usize));
+        }
+        let events = lists.values().slice(first, group_of_event.len());
+        let events = events.as_struct();
+        let Some(ties) = events.column(6).as_primitive_opt::<UInt64Type>() else {
+            return internal_err!("last_events: state without ties");
+        };
+        self.add(&events.columns()[..6], ties.values(), &group_of_event, None)
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        Ok(self.emit(emit_to, false))
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.emit(emit_to, true)])
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        let rows = values[0].len();
+        let groups: Vec<usize> = (0..rows).collect();
+        let mut each = Newest::new(self.limit);
+        each.update_batch(values, &groups, filter, rows)?;
+        GroupsAccumulator::state(&mut each, EmitTo::All)
+    }
+
+    fn size(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.strings.bytes
+    }
+}
+
+/// FNV-1a: the same on every machine and in every version.
+fn stable_hash(text: &str) -> u64 {
+    struct Fnv(u64);
+    impl Hasher for Fnv {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            for &b in bytes {
+                self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+    }
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The aggregate without GROUP BY.
+struct OneGroup(Newest);
+
+impl std::fmt::Debug for OneGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "last_events({})", self.0.limit)
+    }
+}
+
+impl Accumulator for OneGroup {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.update_batch(values, &vec![0; values[0].len()], None, 1)
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.0.merge_batch(states, &vec![0; states[0].len()], 1)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.0.groups = 1;
+        ScalarValue::try_from_array(&self.0.emit(EmitTo::All, false), 0)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.0.groups = 1;
+        Ok(vec![ScalarValue::try_from_array(&self.0.emit(EmitTo::All, true), 0)?])
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::prelude::{SessionConfig, SessionContext};
+
+    async fn run(partitions: usize, order: &str) -> String {
+        let ctx = SessionContext::new_with_config(
+            SessionConfig::new().with_target_partitions(partitions).with_batch_size(7),
+        );
+        ctx.register_udaf(last_events());
+        let sql = format!(
+            "WITH e AS (SELECT arrow_cast(v * 1000000, 'Timestamp(us, \"UTC\")') AS ts, v % 5 AS u, \
+             CAST(v AS VARCHAR) AS k FROM generate_series(1, 400) AS t(v) ORDER BY {order}) \
+             SELECT u, last_events(3, ts, k, 'view', k, 'c', 1.5, NULL) AS r FROM e GROUP BY u ORDER BY u"
+        );
+        let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+        arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string()
+    }
+
+    #[tokio::test]
+    async fn the_newest_stay_whatever_the_order_and_the_partitions() {
+        let expected = run(1, "v").await;
+        assert!(expected.contains("item_id: 390,") && expected.contains("item_id: 400,"), "{expected}");
+        assert!(!expected.contains("item_id: 385,"));
+        for (partitions, order) in [(1, "v DESC"), (3, "v % 7, v"), (4, "k")] {
+            assert_eq!(run(partitions, order).await, expected);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A table over an explicit list of Parquet files, with two columns from the listing: `_file` and `_dt`.
+//!
+//! The list is given, not found: a night reads exactly the files that it decided to read. Filters over `_dt` and `_file`
+//! prune files before any is opened; other filters go down to Parquet's statistics, column indexes and rows.
+
+use arrow::array::{Date32Array, RecordBatch, StringArray, UInt32Array, cast::AsArray};
+use arrow::compute::filter;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use async_trait::async_trait;
+use chrono::{Datelike, NaiveDate};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction};
+use datafusion::physical_plan::{ExecutionPlan, empty::EmptyExec};
+use object_store::ObjectMeta;
+use std::sync::Arc;
+use url::Url;
+
+/// One file of the table: what the listing says of it.
+#[derive(Debug, Clone)]
+pub struct ListedFile {
+    pub meta: ObjectMeta,
+    /// URL as people know it; the value of `_file`.
+    pub name: String,
+    /// The value of `_dt`: the date in the folder name, if there is one.
+    pub dt: Option<NaiveDate>,
+}
+
+#[derive(Debug)]
+pub struct FilesTable {
+    store_url: ObjectStoreUrl,
+    columns: TableSchema,
+    files: Vec<ListedFile>,
+}
+
+impl FilesTable {
+    /// `file_schema` is what the files are read as: files may lack nullable columns, hold extra ones or narrower types.
+    pub fn new(store_url: &Url, file_schema: SchemaRef, files: Vec<ListedFile>) -> DfResult<Self> {
+        let listed = vec![
+            Arc::new(Field::new("_file", DataType::Utf8, true)),
+            Arc::new(Field::new("_dt", DataType::Date32, true)),
+        ];
+        Ok(Self {
+            store_url: ObjectStoreUrl::parse(store_url.as_str())?,
+            columns: TableSchema::builder(file_schema).with_table_partition_cols(listed).build(),
+            files,
+        })
+    }
+
+    /// The files that filters over `_file` and `_dt` leave.
+    fn prune(&self, state: &dyn Session, filters: &[Expr]) -> DfResult<Vec<&ListedFile>> {
+        let of_listing: Vec<Expr> = filters.iter().filter(|f| only_listed(f)).cloned().collect();
+        let Some(predicate) = conjunction(of_listing) else { return Ok(self.files.iter().collect()) };
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("_file", DataType::Utf8, true),
+            Field::new("_dt", DataType::Date32, true),
+            Field::new("_at", DataType::UInt32, false),
+        ]));
+        let listing = RecordBatch::try_new(
+            Arc::clone(&schema),
+            vec![
+                Arc::new(self.files.iter().map(|f| Some(f.name.as_str())).collect::<StringArray>()),
+                Arc::new(self.files.iter().map(|f| f.dt.map(days_of)).collect::<Date32Array>()),
+                Arc::new((0..self.files.len() as u32).collect::<UInt32Array>()),
+            ],
+        )?;
+        let kept = state
+            .create_physical_expr(predicate, &DFSchema::try_from(schema)?)?
+            .evaluate(&listing)?
+            .into_array(self.files.len())?;
+        let kept = filter(listing.column(2), kept.as_boolean())?;
+        Ok(kept.as_primitive::<UInt32Type>().values().iter().filter_map(|&i| self.files.get(i as usize)).collect())
+    }
+}
+
+fn days_of(date: NaiveDate) -> i32 {
+    date.num_days_from_ce() - 719_163
+}
+
+fn only_listed(filter: &Expr) -> bool {
+    let columns = filter.column_refs();
+    !columns.is_empty() && columns.iter().all(|c| c.name == "_file" || c.name == "_dt")
+}
+
+#[async_trait]
+impl TableProvider for FilesTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.columns.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        let support = |f: &&Expr| match only_listed(f) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let files = self.prune(state, filters)?;
+        if files.is_empty() {
+            let schema = datafusion::common::project_schema(&self.schema(), projection)?;
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        let options = state.config_options().execution.parquet.clone();
+        let mut source = ParquetSource::new(self.columns.clone()).with_pushdown_filters(options.pushdown_filters);
+        let of_rows: Vec<Expr> = filters.iter().filter(|f| !only_listed(f)).cloned().collect();
+        if let Some(predicate) = conjunction(of_rows) {
+            let schema = DFSchema::try_from(self.schema())?;
+            source = source.with_predicate(state.create_physical_expr(predicate, &schema)?);
+        }
+        let partitions = state.config().target_partitions().min(files.len());
+        let mut groups = vec![Vec::new(); partitions];
+        for (at, file) in files.iter().enumerate() {
+            let listed = vec![
+                ScalarValue::Utf8(Some(file.name.clone())),
+                ScalarValue::Date32(file.dt.map(days_of)),
+            ];
+            groups[at * partitions / files.len()]
+                .push(PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(listed));
+        }
+        let scan = FileScanConfigBuilder::new(self.store_url.clone(), Arc::new(source))
+            .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(scan))
+    }
+}
