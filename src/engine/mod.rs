@@ -1,3 +1,36 @@
 //! The one builder of sessions: functions, stores, memory limits, local or Ballista; and what this machine can do.
 
 pub mod doctor;
+
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::failure::Result;
+
+/// A session within the configured memory, spilling to the configured folder.
+pub fn session(config: &Config) -> Result<SessionContext> {
+    let pool = FairSpillPool::new(config.engine.memory_bytes_max as usize);
+    let largest = NonZeroUsize::new(5).unwrap_or(NonZeroUsize::MIN);
+    let mut runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(TrackConsumersPool::new(pool, largest)));
+    if !config.engine.spill_folder.is_empty() {
+        let folders = DiskManagerMode::Directories(vec![config.engine.spill_folder.clone().into()]);
+        runtime = runtime.with_disk_manager_builder(DiskManagerBuilder::default().with_mode(folders));
+    }
+    let mut settings = SessionConfig::new()
+        .with_target_partitions(config.partitions())
+        .with_batch_size(config.engine.batch_rows as usize)
+        .with_information_schema(true)
+        .with_parquet_pruning(true);
+    let options = settings.options_mut();
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.schema_force_view_types = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    // Sums of floats depend on order; ours are integers and decimals, so partitions may come in any order.
+    options.execution.collect_statistics = false;
+    Ok(SessionContext::new_with_config_rt(settings, runtime.build_arc()?))
+}

@@ -11,7 +11,9 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt64Type};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Fields, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt64Type,
+};
 use datafusion::common::{Result, ScalarValue, exec_err, internal_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
@@ -261,12 +263,7 @@ impl GroupsAccumulator for Newest {
         self.add(&columns, &ties, groups, filter)
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        total_groups: usize,
-    ) -> Result<()> {
+    fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total_groups: usize) -> Result<()> {
         self.groups = total_groups;
         let lists = values[0].as_list::<i32>();
         let mut group_of_event = Vec::with_capacity(lists.values().len());
@@ -360,9 +357,8 @@ mod tests {
     use datafusion::prelude::{SessionConfig, SessionContext};
 
     async fn run(partitions: usize, order: &str) -> String {
-        let ctx = SessionContext::new_with_config(
-            SessionConfig::new().with_target_partitions(partitions).with_batch_size(7),
-        );
+        let ctx =
+            SessionContext::new_with_config(SessionConfig::new().with_target_partitions(partitions).with_batch_size(7));
         ctx.register_udaf(last_events());
         let sql = format!(
             "WITH e AS (SELECT arrow_cast(v * 1000000, 'Timestamp(us, \"UTC\")') AS ts, v % 5 AS u, \

@@ -49,8 +49,11 @@ impl Declared {
         for name in &self.required {
             if found.field_with_name(name).is_err() {
                 let has: Vec<_> = found.fields().iter().map(|f| f.name().as_str()).collect();
-                return Err(Failure::input(format!("{file}: column {name} is missing; the file has {}", has.join(", ")))
-                    .hint("mend or remove the file, then run the same command again"));
+                return Err(Failure::input(format!(
+                    "{file}: column {name} is missing; the file has {}",
+                    has.join(", ")
+                ))
+                .hint("mend or remove the file, then run the same command again"));
             }
         }
         for field in self.schema.fields() {

@@ -127,10 +127,7 @@ impl TableProvider for FilesTable {
         let partitions = state.config().target_partitions().min(files.len());
         let mut groups = vec![Vec::new(); partitions];
         for (at, file) in files.iter().enumerate() {
-            let listed = vec![
-                ScalarValue::Utf8(Some(file.name.clone())),
-                ScalarValue::Date32(file.dt.map(days_of)),
-            ];
+            let listed = vec![ScalarValue::Utf8(Some(file.name.clone())), ScalarValue::Date32(file.dt.map(days_of))];
             groups[at * partitions / files.len()]
                 .push(PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(listed));
         }

@@ -1,5 +1,160 @@
-//! Opens a Parquet lake: stores, source files and their fingerprints, canonical views, validation and quarantine.
+//! Opens a Parquet lake: stores, source files and their fingerprints, declared columns, canonical views.
 
 pub mod declared;
 pub mod files_table;
 pub mod stores;
+
+use chrono::NaiveDate;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectMeta;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{Config, Partition};
+use crate::failure::{Failure, Result};
+use crate::ids::RunDate;
+use crate::sql_files::SqlFiles;
+use declared::Declared;
+use files_table::{FilesTable, ListedFile};
+use stores::Location;
+
+/// The canonical views of design section 2.2; only `events` must have files.
+pub const VIEWS: [&str; 6] = ["events", "items", "users", "inventory", "promotions", "erasures"];
+
+/// A listed lake: every Parquet file by view, and what its SQL declares.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    pub location: Location,
+    files: BTreeMap<&'static str, Vec<ListedFile>>,
+    declared: BTreeMap<&'static str, Declared>,
+    views: BTreeMap<&'static str, String>,
+    partition: Partition,
+    zone: chrono_tz::Tz,
+}
+
+impl Lake {
+    /// Lists the lake once; later steps see these files and no others.
+    pub async fn open(config: &Config, sql: &SqlFiles) -> Result<Self> {
+        let location = Location::open(&config.lake.uri, &config.s3)?;
+        let name = &config.lake.name;
+        let ctx = SessionContext::new();
+        let (mut files, mut declared, mut views) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for view in VIEWS {
+            let own = |file: &str| format!("lakes/{name}/{file}");
+            let fallback = |file: &str| format!("lakes/canonical/{file}");
+            let text = |file: &str| sql.get(&own(file)).or_else(|_| sql.get(&fallback(file))).map(String::from);
+            let place = format!("sql/lakes/{name}/raw_{view}.sql");
+            declared.insert(view, Declared::parse(&ctx, &place, &text(&format!("raw_{view}"))?).await?);
+            views.insert(view, text(view)?);
+            let folder = location.folder(view);
+            let found = folder.list().await?;
+            let listed = found.into_iter().filter(is_data).map(|meta| ListedFile {
+                name: folder.display(&meta.location),
+                dt: dt_of(&meta),
+                meta,
+            });
+            files.insert(view, listed.collect::<Vec<_>>());
+        }
+        let lake =
+            Self { location, files, declared, views, partition: config.lake.partition, zone: config.time_zone() };
+        if lake.files("events").is_empty() {
+            return Err(Failure::input(format!(
+                "{}events/: no Parquet files",
+                lake.location.display(&lake.location.path(""))
+            ))
+            .hint("--lake names the folder above events/; `intentcast simulate --to URI` writes one to try"));
+        }
+        Ok(lake)
+    }
+
+    pub fn files(&self, view: &str) -> &[ListedFile] {
+        self.files.get(view).map_or(&[], Vec::as_slice)
+    }
+
+    /// Event files that may hold events before `as_of()` of the run date; the others are skipped.
+    pub fn event_files(&self, run_date: RunDate) -> Vec<ListedFile> {
+        let last = match self.partition {
+            Partition::EventDateUtc => (run_date.as_of(self.zone) - chrono::Duration::microseconds(1)).date_naive(),
+            Partition::EventDateLocal | Partition::IngestDate => run_date.plus_days(-1).0,
+            Partition::None => NaiveDate::MAX,
+        };
+        self.files("events").iter().filter(|f| f.dt.is_none_or(|dt| dt <= last)).cloned().collect()
+    }
+
+    /// Reads the footers of `files` of one view; refuses the first that is no Parquet or does not fit the declaration.
+    pub async fn check(&self, view: &str, files: &[ListedFile]) -> Result<()> {
+        let Some(declared) = self.declared.get(view) else {
+            return Err(Failure::bug(format!("no declaration of {view}")));
+        };
+        futures::stream::iter(files.iter().map(|file| async move {
+            let footer = DFParquetMetadata::new(self.location.store.as_ref(), &file.meta).fetch_schema().await;
+            let footer = footer.map_err(|e| match e.find_root() {
+                DataFusionError::ObjectStore(_) => Failure::from(e).at(&file.name),
+                _ => Failure::input(format!(
+                    "{}: expected a whole Parquet file, found: {}",
+                    file.name,
+                    e.strip_backtrace()
+                ))
+                .hint("mend or remove the file, then run the same command again"),
+            })?;
+            declared.check(&file.name, &footer)
+        }))
+        .buffered(16)
+        .try_collect()
+        .await
+    }
+
+    /// Registers `raw_<view>` over `files` and `<view>` by the lake's SQL.
+    pub async fn register_view(&self, ctx: &SessionContext, view: &str, files: Vec<ListedFile>) -> Result<()> {
+        let (Some(declared), Some(sql)) = (self.declared.get(view), self.views.get(view)) else {
+            return Err(Failure::bug(format!("no SQL for {view}")));
+        };
+        register_files(ctx, &format!("raw_{view}"), &self.location, Arc::clone(&declared.schema), files)?;
+        let place = format!("sql/lakes: {view}.sql");
+        let plan = ctx.sql(sql).await.map_err(|e| Failure::from(e).at(place))?;
+        ctx.register_table(view, plan.into_view())?;
+        Ok(())
+    }
+
+    /// Registers every view: `events` over what a night of `run_date` reads, the others over all their files.
+    pub async fn register(&self, ctx: &SessionContext, run_date: RunDate) -> Result<()> {
+        self.register_view(ctx, "events", self.event_files(run_date)).await?;
+        for view in &VIEWS[1..] {
+            self.check(view, self.files(view)).await?;
+            self.register_view(ctx, view, self.files(view).to_vec()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Registers a table over listed files, and the store that holds them.
+pub fn register_files(
+    ctx: &SessionContext,
+    name: &str,
+    location: &Location,
+    schema: arrow::datatypes::SchemaRef,
+    files: Vec<ListedFile>,
+) -> Result<()> {
+    let store_url = location.store_url()?;
+    ctx.register_object_store(&store_url, Arc::clone(&location.store));
+    ctx.register_table(name, Arc::new(FilesTable::new(&store_url, schema, files)?))?;
+    Ok(())
+}
+
+/// Hidden files (`_SUCCESS`, `.crc`) and everything that is not called Parquet are no data.
+fn is_data(meta: &ObjectMeta) -> bool {
+    meta.location.filename().is_some_and(|n| n.ends_with(".parquet") && !n.starts_with(['_', '.']))
+}
+
+fn dt_of(meta: &ObjectMeta) -> Option<NaiveDate> {
+    meta.location.parts().find_map(|p| NaiveDate::parse_from_str(p.as_ref().strip_prefix("dt=")?, "%Y-%m-%d").ok())
+}
+
+/// What changes when a file's content does: path, size and the store's tag or modification time.
+pub fn fingerprint(meta: &ObjectMeta) -> String {
+    let tag = meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.to_rfc3339());
+    blake3::hash(format!("{}\0{}\0{tag}", meta.location, meta.size).as_bytes()).to_hex()[..16].to_string()
+}

@@ -1,0 +1,33 @@
+-- one row per item_id and day of the history since it was first seen, dense: a day without events is a day of zeros
+WITH first_seen AS (
+    SELECT item_id, min(event_day) AS first_day FROM item_day GROUP BY item_id
+),
+stock AS (
+    SELECT item_id, as_of, max(on_hand) AS on_hand FROM inventory WHERE as_of < run_date() GROUP BY item_id, as_of
+),
+prices AS (
+    SELECT item_id, max(price) AS price FROM items GROUP BY item_id
+),
+promoted AS (
+    SELECT DISTINCT p.item_id, c.day
+    FROM promotions p JOIN calendar c ON c.day >= p.starts_on AND c.day <= p.ends_on
+)
+SELECT
+    f.item_id,
+    c.day,
+    CAST(coalesce(d.units, 0) AS DOUBLE) AS units,
+    CAST(coalesce(d.returns, 0) AS DOUBLE) AS returns,
+    CAST(coalesce(d.revenue, 0) AS DOUBLE) AS revenue,
+    CAST(coalesce(d.views, 0) AS DOUBLE) AS views,
+    CAST(coalesce(d.carts, 0) AS DOUBLE) AS carts,
+    coalesce(CAST(d.price_sum AS DOUBLE) / nullif(d.price_events, 0), p.price) AS price,
+    m.item_id IS NOT NULL AS promoted,
+    -- No inventory row: nothing is known against stock. A sale proves stock whatever the snapshot says.
+    coalesce(s.on_hand > 0 OR d.units > 0, true) AS in_stock,
+    CAST(c.day - f.first_day AS BIGINT) AS days_since_first_seen
+FROM first_seen f
+    JOIN calendar c ON c.day >= f.first_day
+    LEFT JOIN item_day d ON d.item_id = f.item_id AND d.event_day = c.day
+    LEFT JOIN stock s ON s.item_id = f.item_id AND s.as_of = c.day
+    LEFT JOIN prices p ON p.item_id = f.item_id
+    LEFT JOIN promoted m ON m.item_id = f.item_id AND m.day = c.day

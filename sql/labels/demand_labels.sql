@@ -1,0 +1,33 @@
+-- one row per item_id: units and stock of each day of the forecast horizon, in order
+WITH days AS (
+    SELECT run_date() + CAST(value AS INT) AS day FROM generate_series(0, demand_horizon_days() - 1)
+),
+sold AS (
+    SELECT item_id, event_day, sum(units) AS units
+    FROM unit_item_day
+    WHERE event_day >= run_date() AND event_day < labels_end() AND arrival_day < labels_end()
+    GROUP BY item_id, event_day
+),
+stock AS (
+    SELECT item_id, as_of, max(on_hand) AS on_hand FROM inventory
+    WHERE as_of >= run_date() AND as_of < labels_end() GROUP BY item_id, as_of
+),
+known AS (
+    SELECT DISTINCT item_id FROM item_day
+),
+dense AS (
+    SELECT
+        k.item_id,
+        d.day,
+        CAST(coalesce(s.units, 0) AS DOUBLE) AS units,
+        coalesce(t.on_hand > 0 OR s.units > 0, true) AS in_stock
+    FROM known k CROSS JOIN days d
+        LEFT JOIN sold s ON s.item_id = k.item_id AND s.event_day = d.day
+        LEFT JOIN stock t ON t.item_id = k.item_id AND t.as_of = d.day
+)
+SELECT
+    item_id,
+    array_agg(units ORDER BY day) AS future_units,
+    array_agg(in_stock ORDER BY day) AS future_in_stock
+FROM dense
+GROUP BY item_id

@@ -1,0 +1,11 @@
+-- one row per good event of the unit, sorted by user and time; event_key breaks ties of time
+SELECT
+    event_id, user_id, session_id, ts, event_type, item_id, query, dwell_ms, rating, event_day, arrival_day,
+    -- One purchase without a quantity is one unit; a negative quantity is a return.
+    CASE WHEN event_type = 'purchase' THEN coalesce(quantity, 1) END AS quantity,
+    CAST(price AS DECIMAL(18, 4)) AS price,
+    coalesce(event_id, concat_ws('|', event_type, item_id, query, CAST(price AS VARCHAR), CAST(quantity AS VARCHAR)))
+        AS event_key
+FROM checked_events
+WHERE reason IS NULL
+ORDER BY user_id, ts, event_key

@@ -1,0 +1,16 @@
+-- one row per item_id, event_day and arrival_day; guests count: demand needs no name
+SELECT
+    item_id,
+    event_day,
+    arrival_day,
+    coalesce(sum(greatest(quantity, 0)), 0) AS units,
+    coalesce(sum(greatest(-quantity, 0)), 0) AS returns,
+    coalesce(sum(CASE WHEN quantity > 0 THEN CAST(quantity AS DECIMAL(14, 0)) * price END), 0) AS revenue,
+    count(*) FILTER (WHERE event_type IN ('view', 'click')) AS views,
+    count(*) FILTER (WHERE event_type = 'cart') AS carts,
+    coalesce(sum(price), 0) AS price_sum,
+    count(price) AS price_events
+FROM unit_event
+WHERE item_id IS NOT NULL
+GROUP BY item_id, event_day, arrival_day
+ORDER BY item_id, event_day, arrival_day

@@ -1,0 +1,214 @@
+//! Functions that the SQL files call: session values folded to literals, local days, and rows as JSON.
+
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, StringArray, StructArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use chrono::{DateTime, Datelike, Offset, TimeZone, Utc};
+use chrono_tz::Tz;
+use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::prelude::SessionContext;
+use std::sync::Arc;
+
+use crate::config::{Arrival, Config, Partition};
+use crate::ids::RunDate;
+
+/// Registers every function of the SQL files for a night of `run_date`.
+pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) {
+    let zone = config.time_zone();
+    let instant = |t: DateTime<Utc>| ScalarValue::TimestampMicrosecond(Some(t.timestamp_micros()), Some("UTC".into()));
+    let hours = |n: u32| ScalarValue::new_interval_mdn(0, 0, i64::from(n) * 3_600_000_000_000);
+    let partition = match config.lake.partition {
+        Partition::EventDateUtc => "event_date_utc",
+        Partition::EventDateLocal => "event_date_local",
+        Partition::IngestDate => "ingest_date",
+        Partition::None => "none",
+    };
+    let arrival = match config.lake.arrival {
+        Arrival::Column => "column",
+        Arrival::IngestDate => "ingest_date",
+        Arrival::None => "none",
+    };
+    let values = [
+        ("run_date", ScalarValue::Date32(Some(days_of(run_date)))),
+        ("as_of", instant(run_date.as_of(zone))),
+        ("read_at", instant(Utc::now())),
+        ("horizon_days", i64::from(config.intents.horizon_days).into()),
+        ("churn_days", i64::from(config.intents.churn_days).into()),
+        ("look_back_days", i64::from(config.features.look_back_days).into()),
+        ("last_events_max", i64::from(config.features.last_events).into()),
+        ("consent_default", config.features.consent_default.into()),
+        ("demand_horizon_days", i64::from(config.demand.horizon_days).into()),
+        ("demand_history_days", i64::from(config.demand.history_days).into()),
+        ("default_service_level", config.replenishment.service_level.into()),
+        ("default_lead_time_days", i64::from(config.replenishment.lead_time_days).into()),
+        ("review_period_days", i64::from(config.replenishment.review_period_days).into()),
+        ("segment_users_min", i64::from(config.segment.users_min).into()),
+        ("time_tolerance", hours(config.lake.time_tolerance_hours)),
+        ("partition_kind", partition.into()),
+        ("arrival_kind", arrival.into()),
+    ];
+    for (name, value) in values {
+        ctx.register_udf(ScalarUDF::from(Constant::new(name, value)));
+    }
+    ctx.register_udf(ScalarUDF::from(Local::new("local_day", DataType::Date32, zone)));
+    ctx.register_udf(ScalarUDF::from(Local::new("local_hour", DataType::Int64, zone)));
+    ctx.register_udf(ScalarUDF::from(RowJson { signature: Signature::any(1, Volatility::Immutable) }));
+    ctx.register_udaf(super::last_events::last_events());
+}
+
+/// Days since 1970-01-01, as Arrow's date32 counts.
+pub fn days_of(date: RunDate) -> i32 {
+    date.0.num_days_from_ce() - 719_163
+}
+
+/// A function without arguments whose value is fixed for the session; the optimizer folds it to a literal.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Constant {
+    name: String,
+    value: ScalarValue,
+    signature: Signature,
+}
+
+impl Constant {
+    pub fn new(name: &str, value: ScalarValue) -> Self {
+        Self { name: name.into(), value, signature: Signature::nullary(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Constant {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.value.data_type())
+    }
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(self.value.clone()))
+    }
+}
+
+/// `local_day(ts)`: date32; `local_hour(ts)`: 0..23; both in the lake's time zone.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Local {
+    name: &'static str,
+    returns: DataType,
+    zone: Tz,
+    signature: Signature,
+}
+
+impl Local {
+    fn new(name: &'static str, returns: DataType, zone: Tz) -> Self {
+        Self { name, returns, zone, signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Local {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.returns.clone())
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let micros = cast(&arrays[0], &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+        let micros = micros.as_primitive::<TimestampMicrosecondType>();
+        let mut offset = OffsetOfHour { zone: self.zone, hour: i64::MIN, seconds: 0 };
+        let local = micros.iter().map(|t| t.map(|t| t.div_euclid(1_000_000) + offset.at(t)));
+        let array: ArrayRef = match self.returns {
+            DataType::Date32 => {
+                Arc::new(local.map(|s| s.map(|s| s.div_euclid(86_400) as i32)).collect::<Date32Array>())
+            }
+            _ => Arc::new(local.map(|s| s.map(|s| s.rem_euclid(86_400) / 3_600)).collect::<Int64Array>()),
+        };
+        Ok(ColumnarValue::Array(array))
+    }
+}
+
+/// UTC offset of the quarter hour asked for last: rows come nearly in time order and zones change on quarter hours.
+struct OffsetOfHour {
+    zone: Tz,
+    hour: i64,
+    seconds: i64,
+}
+
+impl OffsetOfHour {
+    fn at(&mut self, micros: i64) -> i64 {
+        let hour = micros.div_euclid(900_000_000);
+        if hour != self.hour {
+            self.hour = hour;
+            let utc = DateTime::from_timestamp_micros(micros).unwrap_or_default();
+            self.seconds = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix().local_minus_utc().into();
+        }
+        self.seconds
+    }
+}
+
+/// `row_json(struct)`: the struct as one line of JSON, nulls left out.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct RowJson {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for RowJson {
+    fn name(&self) -> &str {
+        "row_json"
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let Some(rows) = arrays[0].as_any().downcast_ref::<StructArray>() else {
+            return exec_err!("row_json: expected a struct, got {}", arrays[0].data_type());
+        };
+        let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+        writer.write(&rows.clone().into())?;
+        writer.finish()?;
+        let text = String::from_utf8_lossy(&writer.into_inner()).into_owned();
+        Ok(ColumnarValue::Array(Arc::new(text.lines().map(Some).collect::<StringArray>())))
+    }
+}
+
+/// The hour of a timestamp, for tests of the zone arithmetic.
+#[cfg(test)]
+fn hour(t: DateTime<Tz>) -> i64 {
+    chrono::Timelike::hour(&t).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[tokio::test]
+    async fn session_values_fold_to_literals() {
+        let ctx = SessionContext::new();
+        register(&ctx, &Config::default(), "2026-03-01".parse().unwrap());
+        let plan = ctx.sql("SELECT 1 AS x WHERE as_of() > TIMESTAMP '2020-01-01'").await.unwrap();
+        let plan = plan.into_optimized_plan().unwrap().display_indent().to_string();
+        assert!(!plan.contains("as_of"), "{plan}");
+    }
+
+    proptest! {
+        #[test]
+        fn local_time_agrees_with_chrono(seconds in 0i64..2_000_000_000, zone in 0usize..4) {
+            let zone = [chrono_tz::UTC, chrono_tz::Asia::Shanghai, chrono_tz::America::New_York, chrono_tz::Asia::Kathmandu][zone];
+            let mut offset = OffsetOfHour { zone, hour: i64::MIN, seconds: 0 };
+            let local = seconds + offset.at(seconds * 1_000_000);
+            let truth = zone.from_utc_datetime(&DateTime::from_timestamp(seconds, 0).unwrap().naive_utc());
+            prop_assert_eq!(local.rem_euclid(86_400) / 3_600, hour(truth));
+            prop_assert_eq!(local.div_euclid(86_400) as i32, truth.date_naive().num_days_from_ce() - 719_163);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Features over hand-made lakes: what they count, what they must not see, and the same bits by every road.
+
+use datafusion::prelude::SessionContext;
+use intentcast::config::Config;
+use intentcast::features::{self, rollups::Rollups};
+use intentcast::ids::RunDate;
+use intentcast::lake::Lake;
+use intentcast::sql_files::SqlFiles;
+use intentcast::{engine, failure::Result};
+use std::path::Path;
+
+use crate::support::{events, write};
+
+fn config(lake: &Path, output: &Path) -> Config {
+    let uri = |p: &Path| p.display().to_string();
+    Config::resolve(None, [], &[("lake.uri".into(), uri(lake)), ("output.uri".into(), uri(output))]).unwrap()
+}
+
+async fn night(config: &Config, date: &str) -> Result<(SessionContext, Rollups)> {
+    let sql = SqlFiles::load(config)?;
+    let date: RunDate = date.parse()?;
+    let ctx = engine::session(config)?;
+    let lake = Lake::open(config, &sql).await?;
+    let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
+    features::register(&ctx, config, &sql, &lake, &rollups, date, date).await?;
+    Ok((ctx, rollups))
+}
+
+async fn table(ctx: &SessionContext, query: &str) -> String {
+    let rows = ctx.sql(query).await.unwrap().collect().await.unwrap();
+    arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
+}
+
+const FEATURES: &str = "SELECT * FROM user_features ORDER BY user_id";
+
+async fn two_days(lake: &Path) {
+    let first = events(&[
+        ("a", "u1", "2026-01-01T10:00:00", "view", "i1", "NULL", "5"),
+        ("b", "u1", "2026-01-01T10:01:00", "cart", "i1", "NULL", "5"),
+        ("c", "u1", "2026-01-01T10:02:00", "purchase", "i1", "2", "5"),
+        ("d", "NULL", "2026-01-01T11:00:00", "purchase", "i2", "1", "3"),
+        ("e", "u2", "2026-01-01T12:00:00", "search", "NULL", "NULL", "NULL"),
+    ]);
+    let second = events(&[
+        ("f", "u2", "2026-01-02T10:00:00", "purchase", "i2", "1", "3"),
+        ("g", "u2", "2026-01-02T11:00:00", "purchase", "i2", "-1", "3"),
+        ("h", "u1", "2026-01-02T12:00:00", "view", "i2", "NULL", "3"),
+    ]);
+    write(lake, "events/dt=2026-01-01/a.parquet", &first).await;
+    write(lake, "events/dt=2026-01-02/a.parquet", &second).await;
+}
+
+#[tokio::test]
+async fn counts_are_those_of_the_events() {
+    let folder = tempfile::tempdir().unwrap();
+    two_days(&folder.path().join("lake")).await;
+    let config = config(&folder.path().join("lake"), &folder.path().join("out"));
+    let (ctx, rollups) = night(&config, "2026-01-03").await.unwrap();
+    assert_eq!((rollups.report.rows_read, rollups.report.files_read), (8, 2));
+    let got = table(
+        &ctx,
+        "SELECT user_id, events_1d, events_7d, purchases_7d, returns_7d, units_28d, spend_28d, recency_hours, \
+         array_length(recent) AS recent, recent[1]['event_type'] AS oldest FROM user_features ORDER BY user_id",
+    )
+    .await;
+    let expected = "\
++---------+-----------+-----------+--------------+------------+-----------+-----------+---------------+--------+--------+
+| user_id | events_1d | events_7d | purchases_7d | returns_7d | units_28d | spend_28d | recency_hours | recent | oldest |
++---------+-----------+-----------+--------------+------------+-----------+-----------+---------------+--------+--------+
+| u1      | 1         | 4         | 1            | 0          | 2         | 10.0      | 12.0          | 4      | view   |
+| u2      | 2         | 3         | 1            | 1          | 1         | 3.0       | 13.0          | 3      | search |
++---------+-----------+-----------+--------------+------------+-----------+-----------+---------------+--------+--------+";
+    assert_eq!(got, expected);
+    let items = table(
+        &ctx,
+        "SELECT item_id, history['units'] AS units, history['days_since_first_seen'] AS days FROM item_history ORDER BY 1",
+    )
+    .await;
+    assert!(
+        items.contains("| i1      | [2.0, 0.0] | 2    |") && items.contains("| i2      | [1.0, 1.0] | 2    |"),
+        "{items}"
+    );
+}
+
+#[tokio::test]
+async fn late_and_corrected_files_give_the_bits_of_a_rebuild_and_read_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lake, kept) = (folder.path().join("lake"), config(&folder.path().join("lake"), &folder.path().join("out")));
+    two_days(&lake).await;
+    night(&kept, "2026-01-03").await.unwrap();
+    let (_, again) = night(&kept, "2026-01-03").await.unwrap();
+    assert_eq!((again.report.bytes_read, again.report.units_kept), (0, 1));
+
+    let late = events(&[
+        ("z", "u1", "2026-01-01T09:00:00", "favorite", "i2", "NULL", "3"),
+        ("a", "u1", "2026-01-01T10:00:00", "view", "i1", "NULL", "5"), // delivered a second time
+    ]);
+    write(&lake, "events/dt=2026-01-01/late.parquet", &late).await;
+    let mut loose = kept.clone();
+    loose.lake.quarantine_share_max = 0.5;
+    let (ctx, after_late) = night(&loose, "2026-01-03").await.unwrap();
+    let late_bytes = std::fs::metadata(lake.join("events/dt=2026-01-01/late.parquet")).unwrap().len();
+    assert_eq!((after_late.report.files_read, after_late.report.bytes_read), (1, late_bytes));
+    assert_eq!(after_late.report.quarantined.get("repeated_event_id"), Some(&1));
+    let by_state = table(&ctx, FEATURES).await;
+
+    let corrected = events(&[("f", "u2", "2026-01-02T10:00:00", "purchase", "i2", "7", "3")]);
+    write(&lake, "events/dt=2026-01-02/a.parquet", &corrected).await;
+    let (ctx, _) = night(&loose, "2026-01-03").await.unwrap();
+    let by_correction = table(&ctx, FEATURES).await;
+    assert_ne!(by_state, by_correction);
+
+    loose.output.uri = folder.path().join("rebuilt").display().to_string();
+    let (ctx, _) = night(&loose, "2026-01-03").await.unwrap();
+    assert_eq!(table(&ctx, FEATURES).await, by_correction);
+}
+
+#[tokio::test]
+async fn more_bad_rows_than_allowed_stop_the_night_and_keep_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lake, config) = (folder.path().join("lake"), config(&folder.path().join("lake"), &folder.path().join("out")));
+    two_days(&lake).await;
+    let bad = events(&[
+        ("n1", "u1", "NULL", "view", "i1", "NULL", "5"),
+        ("n2", "u1", "2026-01-02T10:00:00", "gaze", "i1", "NULL", "5"),
+        ("n3", "u1", "2026-01-09T10:00:00", "view", "i1", "NULL", "5"),
+        ("n4", "u1", "2026-01-02T10:00:00", "view", "i1", "NULL", "-5"),
+        ("n5", "u1", "2026-01-02T10:00:00", "view", "i1", "NULL", "'NaN'"),
+        ("n6", "u1", "2199-01-02T10:00:00", "view", "i1", "NULL", "5"),
+    ]);
+    write(&lake, "events/dt=2026-01-02/bad.parquet", &bad).await;
+    for _ in 0..2 {
+        let stopped = night(&config, "2026-01-03").await.map(|_| ()).unwrap_err();
+        assert_eq!(stopped.kind.exit_code(), 4, "{stopped}");
+        for reason in [
+            "null_time: 1",
+            "unknown_event_type: 1",
+            "time_outside_partition: 1",
+            "negative_price: 1",
+            "nan_price: 1",
+            "time_in_future: 1",
+        ] {
+            assert!(stopped.message.contains(reason), "{reason} in {stopped}");
+        }
+    }
+    let mut loose = config.clone();
+    loose.lake.quarantine_share_max = 0.9;
+    let (ctx, rollups) = night(&loose, "2026-01-03").await.unwrap();
+    assert_eq!((rollups.report.rows_read, rollups.report.quarantined.values().sum::<u64>()), (14, 6));
+    let kept = table(&ctx, "SELECT reason, source_file, row_json FROM unit_quarantine ORDER BY reason").await;
+    assert!(
+        kept.contains("bad.parquet") && kept.contains("\"event_type\":\"gaze\"") && !kept.contains("\"u1\""),
+        "{kept}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_parquet_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lake, config) = (folder.path().join("lake"), config(&folder.path().join("lake"), &folder.path().join("out")));
+    two_days(&lake).await;
+    let cut = std::fs::read(lake.join("events/dt=2026-01-01/a.parquet")).unwrap();
+    for (name, bytes) in
+        [("text.parquet", b"not parquet at all".to_vec()), ("cut.parquet", cut[..cut.len() / 2].to_vec())]
+    {
+        let path = lake.join("events/dt=2026-01-02").join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let refused = night(&config, "2026-01-03").await.map(|_| ()).unwrap_err();
+        assert_eq!(refused.kind.exit_code(), 3);
+        assert!(refused.message.contains(path.to_str().unwrap()), "{refused}");
+        std::fs::remove_file(path).unwrap();
+    }
+    write(
+        &lake,
+        "events/dt=2026-01-02/b.parquet",
+        "SELECT 1 AS ts, 'view' AS event_type, 'u' AS user_id, 'i' AS item_id",
+    )
+    .await;
+    let refused = night(&config, "2026-01-03").await.map(|_| ()).unwrap_err().message;
+    assert!(refused.contains("column ts: expected Timestamp") && refused.contains("found Int64"), "{refused}");
+}
