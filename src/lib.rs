@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod publish;
 pub mod score;
+pub mod shell;
 pub mod simulation;
 pub mod sql_files;
 pub mod tables;

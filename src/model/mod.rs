@@ -1,1 +1,4 @@
-//! Networks, bundles on disk and the registry of versions.
+//! Networks, bundles and their registry.
+
+pub mod inputs;
+pub mod intent;

@@ -1,0 +1,12 @@
+-- one row per segment with at least segment_users_min() users behind it: counts and means
+SELECT
+    segment,
+    count(*) AS users,
+    avg(p_purchase) AS p_purchase_mean,
+    avg(p_churn) AS p_churn_mean,
+    avg(expected_units) AS expected_units_mean,
+    avg(expected_spend) AS expected_spend_mean,
+    avg(anomaly_score) AS anomaly_score_mean
+FROM intent
+GROUP BY segment
+HAVING count(*) >= segment_users_min()

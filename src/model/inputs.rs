@@ -1,0 +1,180 @@
+//! Reads users' feature structs out of Arrow into the numbers that the networks take.
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, StructArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+
+use crate::failure::{Failure, Result};
+use crate::features::contract::FeatureContract;
+
+/// Real-valued inputs of an event: log price, its absence, log dwell, its absence, log gap, log age, hour sine, cosine.
+pub const EVENT_REALS: usize = 8;
+pub const EVENT_TYPES: [&str; 8] =
+    ["view", "click", "search", "favorite", "cart", "remove_from_cart", "purchase", "review"];
+pub const CATEGORY_BUCKETS: u64 = 2048;
+
+/// One event as the encoder sees it; times are relative to the user's last event, never to the run date.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EventInput {
+    /// 1..=8 in the order of [`EVENT_TYPES`]; 0 pads.
+    pub event_type: i64,
+    /// 1..=buckets; 0 for none.
+    pub item: i64,
+    pub category: i64,
+    pub reals: [f32; EVENT_REALS],
+}
+
+/// Users in row order: events (oldest first) and tabular features.
+#[derive(Debug, Default)]
+pub struct UserInputs {
+    pub user_ids: Vec<String>,
+    pub events: Vec<Vec<EventInput>>,
+    /// Row-major [users, features]; NaN where the feature is null; signed log1p of the raw value.
+    pub tabular: Vec<f32>,
+    /// ln(1 + hours between the last event and `as_of`); NaN for users without events.
+    pub idle_log_hours: Vec<f32>,
+}
+
+impl UserInputs {
+    /// Reads `features` structs as `model_input` packs them.
+    pub fn read(features: &StructArray, contract: &FeatureContract, item_buckets: u64) -> Result<Self> {
+        let column = |name: &str| {
+            features.column_by_name(name).ok_or_else(|| {
+                Failure::model(format!("score_intents: the features lack {name}"))
+                    .hint("call score_intents(features) over model_input")
+            })
+        };
+        let rows = features.len();
+        let user_ids = cast(column("user_id")?, &DataType::Utf8)?;
+        let user_ids = user_ids.as_string::<i32>();
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let as_of = cast(column("as_of")?, &micros)?;
+        let as_of = as_of.as_primitive::<TimestampMicrosecondType>();
+        let tabular: Vec<ArrayRef> =
+            contract.0.iter().map(|c| Ok(cast(column(&c.name)?, &DataType::Float64)?)).collect::<Result<_>>()?;
+        let recent = column("recent")?.as_list_opt::<i32>().ok_or_else(|| Failure::model("recent: expected a list"))?;
+        let parts = Events::read(recent.values(), item_buckets)?;
+        let mut inputs = Self::default();
+        for row in 0..rows {
+            inputs.user_ids.push(user_ids.value(row).into());
+            for c in &tabular {
+                let values = c.as_primitive::<Float64Type>();
+                inputs.tabular.push(if values.is_valid(row) { signed_log(values.value(row)) } else { f32::NAN });
+            }
+            let (from, to) = (recent.value_offsets()[row] as usize, recent.value_offsets()[row + 1] as usize);
+            let events = if recent.is_valid(row) { parts.sequence(from, to) } else { Vec::new() };
+            let idle = match events.is_empty() {
+                true => f32::NAN,
+                false => log1p_hours(as_of.value(row) - parts.ts[to - 1]),
+            };
+            inputs.idle_log_hours.push(idle);
+            inputs.events.push(events);
+        }
+        Ok(inputs)
+    }
+
+    pub fn len(&self) -> usize {
+        self.user_ids.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.user_ids.is_empty()
+    }
+
+    /// Appends the rows of `other`.
+    pub fn append(&mut self, other: UserInputs) {
+        self.user_ids.extend(other.user_ids);
+        self.events.extend(other.events);
+        self.tabular.extend(other.tabular);
+        self.idle_log_hours.extend(other.idle_log_hours);
+    }
+
+    /// The hash of exactly what the encoder sees of one user.
+    pub fn key(&self, row: usize) -> u128 {
+        let mut hasher = blake3::Hasher::new();
+        for e in &self.events[row] {
+            for id in [e.event_type, e.item, e.category] {
+                hasher.update(&id.to_le_bytes());
+            }
+            e.reals.iter().for_each(|r| {
+                hasher.update(&r.to_le_bytes());
+            });
+        }
+        let mut key = [0; 16];
+        hasher.finalize_xof().fill(&mut key);
+        u128::from_le_bytes(key)
+    }
+}
+
+/// The flat child columns of `recent`.
+struct Events {
+    ts: Vec<i64>,
+    event_type: Vec<i64>,
+    item: Vec<i64>,
+    category: Vec<i64>,
+    price: Vec<f64>,
+    dwell_ms: Vec<f64>,
+}
+
+impl Events {
+    fn read(values: &ArrayRef, item_buckets: u64) -> Result<Self> {
+        let events = values.as_struct_opt().ok_or_else(|| Failure::model("recent: expected a list of structs"))?;
+        let field = |name: &str, to: &DataType| -> Result<ArrayRef> {
+            let c = events.column_by_name(name).ok_or_else(|| Failure::model(format!("recent: {name} is missing")))?;
+            Ok(cast(c, to)?)
+        };
+        let ts = field("ts", &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+        let text = |name: &str| field(name, &DataType::Utf8);
+        let number = |name: &str| -> Result<Vec<f64>> {
+            let c = field(name, &DataType::Float64)?;
+            Ok(c.as_primitive::<Float64Type>().iter().map(|v| v.unwrap_or(f64::NAN)).collect())
+        };
+        let bucket =
+            |a: &StringArray, n: u64| -> Vec<i64> { a.iter().map(|t| t.map_or(0, |t| bucket(t, n))).collect() };
+        let kind = |t: Option<&str>| EVENT_TYPES.iter().position(|k| Some(*k) == t).map_or(0, |p| p as i64 + 1);
+        Ok(Self {
+            ts: cast(&ts, &DataType::Int64)?.as_primitive::<Int64Type>().values().to_vec(),
+            event_type: text("event_type")?.as_string::<i32>().iter().map(kind).collect(),
+            item: bucket(text("item_id")?.as_string(), item_buckets),
+            category: bucket(text("category")?.as_string(), CATEGORY_BUCKETS),
+            price: number("price")?,
+            dwell_ms: number("dwell_ms")?,
+        })
+    }
+
+    fn sequence(&self, from: usize, to: usize) -> Vec<EventInput> {
+        let known =
+            |v: f64, scale: f64| if v.is_nan() { (0.0, 1.0) } else { ((v / scale).max(0.0).ln_1p() as f32, 0.0) };
+        (from..to)
+            .map(|i| {
+                let (price, no_price) = known(self.price[i], 1.0);
+                let (dwell, no_dwell) = known(self.dwell_ms[i], 1000.0);
+                let gap = if i > from { log1p_hours(self.ts[i] - self.ts[i - 1]) } else { 0.0 };
+                let age = log1p_hours(self.ts[to - 1] - self.ts[i]);
+                let hour = self.ts[i].rem_euclid(86_400_000_000) as f64 / 86_400e6 * std::f64::consts::TAU;
+                EventInput {
+                    event_type: self.event_type[i],
+                    item: self.item[i],
+                    category: self.category[i],
+                    reals: [price, no_price, dwell, no_dwell, gap, age, hour.sin() as f32, hour.cos() as f32],
+                }
+            })
+            .collect()
+    }
+}
+
+/// 1..=buckets, the same on every machine.
+pub fn bucket(text: &str, buckets: u64) -> i64 {
+    let hash = blake3::hash(text.as_bytes());
+    let mut word = [0; 8];
+    word.copy_from_slice(&hash.as_bytes()[..8]);
+    (u64::from_le_bytes(word) % buckets.max(1)) as i64 + 1
+}
+
+fn signed_log(x: f64) -> f32 {
+    (x.signum() * x.abs().ln_1p()) as f32
+}
+
+fn log1p_hours(micros: i64) -> f32 {
+    (micros.max(0) as f64 / 3.6e9).ln_1p() as f32
+}
