@@ -1,1 +1,4 @@
 //! The scoring service and the operator that calls it from SQL.
+
+pub mod functions;
+pub mod service;

@@ -1,0 +1,120 @@
+//! `score_intents` and `forecast_demand` as SQL sees them: names and types. The operator does the work.
+
+use arrow::array::{ArrayRef, Float32Builder, Float64Array, Int32Array, ListArray, ListBuilder, StringArray, StructArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Fields};
+use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use std::sync::Arc;
+
+use super::service::{IntentScores, ItemForecast};
+use crate::model::intent::OUTPUTS;
+
+/// Which of the two functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub enum Scorer {
+    Intents,
+    Demand,
+}
+
+impl Scorer {
+    pub const ALL: [Scorer; 2] = [Scorer::Intents, Scorer::Demand];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Scorer::Intents => "score_intents",
+            Scorer::Demand => "forecast_demand",
+        }
+    }
+
+    pub fn data_type(self) -> DataType {
+        match self {
+            Scorer::Intents => DataType::Struct(intent_fields()),
+            Scorer::Demand => DataType::List(Arc::new(Field::new_list_field(DataType::Struct(demand_fields()), true))),
+        }
+    }
+
+    pub fn function(self) -> ScalarUDF {
+        ScalarUDF::from(Declared { scorer: self, signature: Signature::variadic_any(Volatility::Stable) })
+    }
+}
+
+fn intent_fields() -> Fields {
+    let mut fields: Vec<Field> = OUTPUTS.iter().map(|n| Field::new(*n, DataType::Float64, false)).collect();
+    fields.push(Field::new("taste", DataType::new_list(DataType::Float32, true), false));
+    fields.push(Field::new("model_version", DataType::Utf8, false));
+    fields.into()
+}
+
+fn demand_fields() -> Fields {
+    let mut fields = vec![Field::new("step", DataType::Int32, false)];
+    fields.extend(
+        ["mean", "q05", "q10", "q25", "q50", "q75", "q90", "q95"].map(|n| Field::new(n, DataType::Float64, false)),
+    );
+    fields.into()
+}
+
+/// The struct column of `score_intents`.
+pub fn intent_column(scores: &IntentScores, version: &str) -> ArrayRef {
+    let n = scores.scores.len() / OUTPUTS.len();
+    let mut columns: Vec<ArrayRef> = (0..OUTPUTS.len())
+        .map(|k| {
+            let values = scores.scores.iter().skip(k).step_by(OUTPUTS.len()).map(|&s| f64::from(s));
+            Arc::new(values.collect::<Float64Array>()) as ArrayRef
+        })
+        .collect();
+    let width = scores.tastes.len() / n.max(1);
+    let mut tastes = ListBuilder::new(Float32Builder::new());
+    for taste in scores.tastes.chunks(width.max(1)) {
+        tastes.values().append_slice(taste);
+        tastes.append(true);
+    }
+    columns.push(Arc::new(tastes.finish()));
+    columns.push(Arc::new(StringArray::from(vec![version; n])));
+    Arc::new(StructArray::new(intent_fields(), columns, None))
+}
+
+/// The list column of `forecast_demand`: step 0 is the lead time's cumulative demand, steps 1.. are days.
+pub fn demand_column(forecasts: &[ItemForecast]) -> ArrayRef {
+    let mut steps = Vec::new();
+    let mut columns: [Vec<f64>; 8] = Default::default();
+    let mut lengths = Vec::new();
+    for forecast in forecasts {
+        lengths.push(1 + forecast.daily.len());
+        for (step, values) in std::iter::once(&forecast.lead_time).chain(&forecast.daily).enumerate() {
+            steps.push(step as i32);
+            columns.iter_mut().zip(values).for_each(|(column, value)| column.push(*value));
+        }
+    }
+    let mut arrays: Vec<ArrayRef> = vec![Arc::new(Int32Array::from(steps))];
+    arrays.extend(columns.map(|c| Arc::new(Float64Array::from(c)) as ArrayRef));
+    let rows = StructArray::new(demand_fields(), arrays, None);
+    let item = Arc::new(Field::new_list_field(DataType::Struct(demand_fields()), true));
+    Arc::new(ListArray::new(item, OffsetBuffer::from_lengths(lengths), Arc::new(rows), None))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Declared {
+    scorer: Scorer,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Declared {
+    fn name(&self) -> &str {
+        self.scorer.name()
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        match arguments {
+            [DataType::Struct(_)] | [DataType::Struct(_), DataType::Utf8 | DataType::Utf8View] => {
+                Ok(self.scorer.data_type())
+            }
+            other => plan_err!("{}: expected a struct and optionally a model version, got {other:?}", self.name()),
+        }
+    }
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        exec_err!("{}: only works in queries of a session with a model", self.name())
+    }
+}

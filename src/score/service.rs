@@ -1,0 +1,304 @@
+//! The one scoring service of a process: a thread that owns the model and pools the rows of all partitions.
+//!
+//! Requests wait in a bounded queue; the owner takes what is there, up to `score.pool_rows_max` rows, sorts the users to
+//! encode by length, cuts padded batches of at most `score.batch_tokens_max` tokens (halved and tried again when memory
+//! runs out), runs the cheap heads for everybody and answers each request in its own row order.
+
+use arrow::array::{ArrayRef, StructArray};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tch::{Device, Kind, Tensor};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::ScoreConfig;
+use crate::failure::{Failure, FailureKind, Result};
+use crate::model::bundle::{Bundle, BundleCard};
+use crate::model::demand::{Forecast, ItemHistory};
+use crate::model::inputs::UserInputs;
+use crate::model::intent::{self, OUTPUTS};
+
+/// What the service has done since it started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub models_loaded: AtomicU64,
+    pub requests: AtomicU64,
+    pub pools: AtomicU64,
+    pub model_batches: AtomicU64,
+    pub users_scored: AtomicU64,
+    pub users_encoded: AtomicU64,
+    pub users_kept: AtomicU64,
+    pub items_forecast: AtomicU64,
+}
+
+impl Counters {
+    pub fn get(&self, counter: impl Fn(&Self) -> &AtomicU64) -> u64 {
+        counter(self).load(Ordering::Relaxed)
+    }
+}
+
+/// Encoder outputs by the hash of their exact inputs; valid for one encoder.
+pub type KeptStates = HashMap<u128, Arc<[f32]>>;
+
+/// Scores of users in row order: row-major [users, 9], and taste vectors [users, width].
+#[derive(Debug)]
+pub struct IntentScores {
+    pub scores: Vec<f32>,
+    pub tastes: Vec<f32>,
+}
+
+/// Daily forecasts of one item and its lead-time forecast.
+#[derive(Debug, Clone)]
+pub struct ItemForecast {
+    pub daily: Vec<Forecast>,
+    pub lead_time: Forecast,
+}
+
+enum Request {
+    Users(UserInputs, oneshot::Sender<Result<IntentScores>>),
+    Items(Vec<ItemHistory>, oneshot::Sender<Result<Vec<ItemForecast>>>),
+}
+
+/// The handle that operators hold; cloning shares the one owner thread.
+#[derive(Debug, Clone)]
+pub struct ScoringService {
+    pub card: Arc<BundleCard>,
+    pub counters: Arc<Counters>,
+    queue: mpsc::Sender<Request>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// States taken over from earlier nights, and the ones that this process has used.
+#[derive(Debug, Default)]
+struct Kept {
+    known: KeptStates,
+    used: KeptStates,
+}
+
+impl ScoringService {
+    /// Starts the owner thread with a loaded bundle.
+    pub fn start(bundle: Bundle, config: &ScoreConfig) -> Self {
+        let counters = Arc::new(Counters::default());
+        counters.models_loaded.fetch_add(1, Ordering::Relaxed);
+        let (queue, requests) = mpsc::channel(64);
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        let card = Arc::new(bundle.card.clone());
+        let owner = Owner { bundle, config: config.clone(), counters: Arc::clone(&counters), kept: Arc::clone(&kept) };
+        std::thread::spawn(move || owner.serve(requests));
+        Self { card, counters, queue, kept }
+    }
+
+    /// Scores the users of `features` structs; the error names the first bad user.
+    pub async fn score(&self, features: &StructArray) -> Result<IntentScores> {
+        let inputs = UserInputs::read(features, &self.card.features, self.card.intent.item_buckets)?;
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::Users(inputs, answer)).await?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    /// Forecasts the items of `history` structs.
+    pub async fn forecast(&self, histories: &StructArray) -> Result<Vec<ItemForecast>> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::Items(ItemHistory::read(histories)?, answer)).await?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    async fn send(&self, request: Request) -> Result<()> {
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        self.queue.send(request).await.map_err(|_| stopped())
+    }
+
+    /// Takes over states of an earlier night.
+    pub fn keep(&self, states: KeptStates) {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).known = states;
+    }
+
+    /// The states that users scored so far have used: what the next night may find useful.
+    pub fn used_states(&self) -> KeptStates {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).used.clone()
+    }
+}
+
+fn stopped() -> Failure {
+    Failure::bug("the scoring service has stopped")
+}
+
+struct Owner {
+    bundle: Bundle,
+    config: ScoreConfig,
+    counters: Arc<Counters>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+impl Owner {
+    fn serve(self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.blocking_recv() {
+            let mut users = Vec::new();
+            let mut rows = 0;
+            let mut next = Some(first);
+            while let Some(request) = next {
+                match request {
+                    Request::Items(items, answer) => {
+                        // A caller that has gone away needs no answer.
+                        answer.send(self.guarded(|| self.forecast(&items))).unwrap_or_default();
+                    }
+                    Request::Users(inputs, answer) => {
+                        rows += inputs.len();
+                        users.push((inputs, answer));
+                    }
+                }
+                next = if rows < self.config.pool_rows_max as usize { requests.try_recv().ok() } else { None };
+            }
+            if !users.is_empty() {
+                self.score_pool(users);
+            }
+        }
+    }
+
+    /// Scores pooled requests; where the pool fails, each request is tried alone, so that one bad user fails one request.
+    fn score_pool(&self, requests: Vec<(UserInputs, oneshot::Sender<Result<IntentScores>>)>) {
+        self.counters.pools.fetch_add(1, Ordering::Relaxed);
+        let sizes: Vec<usize> = requests.iter().map(|(i, _)| i.len()).collect();
+        let mut pool = UserInputs::default();
+        let mut answers = Vec::new();
+        for (inputs, answer) in requests {
+            pool.append(inputs);
+            answers.push(answer);
+        }
+        let mut from = 0;
+        match self.guarded(|| self.score(&pool, 0..pool.len())) {
+            Ok(all) => {
+                let width = self.bundle.card.intent.width as usize;
+                for (size, answer) in sizes.into_iter().zip(answers) {
+                    let part = IntentScores {
+                        scores: all.scores[from * OUTPUTS.len()..(from + size) * OUTPUTS.len()].to_vec(),
+                        tastes: all.tastes[from * width..(from + size) * width].to_vec(),
+                    };
+                    answer.send(Ok(part)).unwrap_or_default();
+                    from += size;
+                }
+            }
+            Err(_) => {
+                for (size, answer) in sizes.into_iter().zip(answers) {
+                    answer.send(self.guarded(|| self.score(&pool, from..from + size))).unwrap_or_default();
+                    from += size;
+                }
+            }
+        }
+    }
+
+    /// A panic of the bindings becomes a typed error; the thread goes on.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        tch::no_grad(|| catch_unwind(AssertUnwindSafe(work))).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            Err(Failure::bug(format!("scoring: {}", text.lines().next().unwrap_or("panic"))))
+        })
+    }
+
+    fn score(&self, pool: &UserInputs, rows: std::ops::Range<usize>) -> Result<IntentScores> {
+        let width = self.bundle.card.intent.width as usize;
+        let keys: Vec<u128> = rows.clone().map(|r| pool.key(r)).collect();
+        let mut states: Vec<Option<Arc<[f32]>>> = {
+            let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let found: Vec<_> =
+                keys.iter().map(|k| kept.used.get(k).or_else(|| kept.known.get(k)).cloned()).collect();
+            for (key, state) in keys.iter().zip(&found) {
+                if let Some(state) = state {
+                    kept.used.insert(*key, Arc::clone(state));
+                }
+            }
+            found
+        };
+        let mut missing: Vec<usize> = rows.clone().filter(|r| states[r - rows.start].is_none()).collect();
+        self.counters.users_kept.fetch_add((rows.len() - missing.len()) as u64, Ordering::Relaxed);
+        missing.sort_by_key(|&r| pool.events[r].len());
+        let mut start = 0;
+        while start < missing.len() {
+            let end = self.cut(pool, &missing, start);
+            let encoded = self.encode(pool, &missing[start..end])?;
+            let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for (i, &row) in missing[start..end].iter().enumerate() {
+                let state: Arc<[f32]> = encoded[i * width..(i + 1) * width].into();
+                kept.used.insert(keys[row - rows.start], Arc::clone(&state));
+                states[row - rows.start] = Some(state);
+            }
+            start = end;
+        }
+        self.counters.users_encoded.fetch_add(missing.len() as u64, Ordering::Relaxed);
+        self.counters.users_scored.fetch_add(rows.len() as u64, Ordering::Relaxed);
+
+        let flat: Vec<f32> = states.iter().flatten().flat_map(|s| s.iter().copied()).collect();
+        let states = Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, width as i64])?.f_to_device(self.bundle.device)?;
+        let of_pool: Vec<usize> = rows.clone().collect();
+        let raw = self.bundle.intent.head(&states, pool, &of_pool, &self.bundle.card.scaling, false)?;
+        let scores = to_vec(&intent::to_scores(&raw, &self.bundle.card.scaling))?;
+        let tastes = to_vec(&self.bundle.intent.taste(&states))?;
+        if let Some(at) = scores.iter().position(|s| !s.is_finite()) {
+            let user = &pool.user_ids[rows.start + at / OUTPUTS.len()];
+            return Err(Failure::new(
+                FailureKind::Model,
+                format!("user {user}: {} is not finite", OUTPUTS[at % OUTPUTS.len()]),
+            )
+            .hint("look at the user's row in user_features; an infinite price or count is the usual cause"));
+        }
+        Ok(IntentScores { scores, tastes })
+    }
+
+    /// The end of the batch that starts at `start`: padded to its longest (last) member, within the token budget.
+    fn cut(&self, pool: &UserInputs, sorted: &[usize], start: usize) -> usize {
+        let budget = self.config.batch_tokens_max as usize;
+        let mut end = start + 1;
+        while end < sorted.len() && (end - start + 1) * pool.events[sorted[end]].len().max(1) <= budget {
+            end += 1;
+        }
+        end
+    }
+
+    fn encode(&self, pool: &UserInputs, rows: &[usize]) -> Result<Vec<f32>> {
+        self.counters.model_batches.fetch_add(1, Ordering::Relaxed);
+        match self.bundle.intent.encode(pool, rows, self.bundle.device, false).and_then(|t| to_vec(&t)) {
+            Err(f) if f.message.contains("out of memory") && rows.len() > 1 => {
+                let (left, right) = rows.split_at(rows.len() / 2);
+                let mut both = self.encode(pool, left)?;
+                both.extend(self.encode(pool, right)?);
+                Ok(both)
+            }
+            other => other,
+        }
+    }
+
+    fn forecast(&self, items: &[ItemHistory]) -> Result<Vec<ItemForecast>> {
+        let shape = &self.bundle.card.demand;
+        let mut forecasts = Vec::with_capacity(items.len());
+        for chunk in items.chunks(256) {
+            let refs: Vec<&ItemHistory> = chunk.iter().collect();
+            let lead: Vec<i64> = chunk.iter().map(|i| i.lead_time_days).collect();
+            let (daily, total) = self.bundle.demand.forward(&refs, &lead, self.bundle.device)?;
+            let (daily, total) = (to_vec(&daily)?, to_vec(&total)?);
+            let h = shape.horizon_days as usize;
+            for (i, item) in chunk.iter().enumerate() {
+                let short = item.days_since_first_seen < shape.history_days_min || item.units.iter().all(|&u| u == 0.0);
+                forecasts.push(if short {
+                    ItemForecast { daily: vec![item.fallback(1); h], lead_time: item.fallback(item.lead_time_days) }
+                } else {
+                    let at = |flat: &[f32], row: usize| -> Forecast { std::array::from_fn(|k| flat[row * 8 + k].into()) };
+                    ItemForecast { daily: (0..h).map(|d| at(&daily, i * h + d)).collect(), lead_time: at(&total, i) }
+                });
+            }
+        }
+        self.counters.items_forecast.fetch_add(items.len() as u64, Ordering::Relaxed);
+        Ok(forecasts)
+    }
+}
+
+fn to_vec(tensor: &Tensor) -> Result<Vec<f32>> {
+    let flat = tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?;
+    Ok(Vec::<f32>::try_from(&flat)?)
+}
+
+/// A struct column, from whatever array an expression gave.
+pub fn as_struct(array: &ArrayRef) -> Result<&StructArray> {
+    use arrow::array::AsArray;
+    array.as_struct_opt().ok_or_else(|| Failure::usage(format!("expected a struct, got {}", array.data_type())))
+}
