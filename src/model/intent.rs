@@ -86,6 +86,7 @@ pub struct IntentNetwork {
     empty: Tensor,
     heads: nn::SequentialT,
     taste: nn::Linear,
+    item_bias: nn::Embedding,
 }
 
 impl IntentNetwork {
@@ -125,6 +126,7 @@ impl IntentNetwork {
             empty: path.zeros("empty", &[d]),
             heads,
             taste: nn::linear(path / "taste", d, d, Default::default()),
+            item_bias: nn::embedding(path / "item_bias", shape.item_buckets as i64 + 1, 1, small),
         }
     }
 
@@ -214,7 +216,12 @@ impl IntentNetwork {
         Ok(self.heads.forward_t(&Tensor::f_cat(&[states, &tabular], -1)?, train))
     }
 
-    /// Taste vectors, float32 [rows, width]: their dot product with an item's embedding ranks items.
+    /// Of items by bucket: vectors, float32 [items, width], and popularity biases, float32 [items].
+    pub fn items(&self, buckets: &Tensor) -> (Tensor, Tensor) {
+        (self.item.forward(buckets), self.item_bias.forward(buckets).squeeze_dim(-1))
+    }
+
+    /// Taste vectors, float32 [rows, width]: their dot product with an item's vector, plus its bias, ranks items.
     pub fn taste(&self, states: &Tensor) -> Tensor {
         self.taste.forward(states)
     }

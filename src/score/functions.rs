@@ -1,6 +1,8 @@
 //! `score_intents` and `forecast_demand` as SQL sees them: names and types. The operator does the work.
 
-use arrow::array::{ArrayRef, Float32Builder, Float64Array, Int32Array, ListArray, ListBuilder, StringArray, StructArray};
+use arrow::array::{
+    ArrayRef, Float32Builder, Float64Array, Int32Array, ListArray, ListBuilder, StringArray, StructArray,
+};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::{Result, exec_err, plan_err};

@@ -1,4 +1,6 @@
 //! The scoring service and the operator that calls it from SQL.
 
 pub mod functions;
+pub mod models;
+pub mod operator;
 pub mod service;

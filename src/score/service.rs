@@ -201,8 +201,7 @@ impl Owner {
         let keys: Vec<u128> = rows.clone().map(|r| pool.key(r)).collect();
         let mut states: Vec<Option<Arc<[f32]>>> = {
             let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let found: Vec<_> =
-                keys.iter().map(|k| kept.used.get(k).or_else(|| kept.known.get(k)).cloned()).collect();
+            let found: Vec<_> = keys.iter().map(|k| kept.used.get(k).or_else(|| kept.known.get(k)).cloned()).collect();
             for (key, state) in keys.iter().zip(&found) {
                 if let Some(state) = state {
                     kept.used.insert(*key, Arc::clone(state));
@@ -229,7 +228,8 @@ impl Owner {
         self.counters.users_scored.fetch_add(rows.len() as u64, Ordering::Relaxed);
 
         let flat: Vec<f32> = states.iter().flatten().flat_map(|s| s.iter().copied()).collect();
-        let states = Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, width as i64])?.f_to_device(self.bundle.device)?;
+        let states =
+            Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, width as i64])?.f_to_device(self.bundle.device)?;
         let of_pool: Vec<usize> = rows.clone().collect();
         let raw = self.bundle.intent.head(&states, pool, &of_pool, &self.bundle.card.scaling, false)?;
         let scores = to_vec(&intent::to_scores(&raw, &self.bundle.card.scaling))?;
@@ -282,7 +282,8 @@ impl Owner {
                 forecasts.push(if short {
                     ItemForecast { daily: vec![item.fallback(1); h], lead_time: item.fallback(item.lead_time_days) }
                 } else {
-                    let at = |flat: &[f32], row: usize| -> Forecast { std::array::from_fn(|k| flat[row * 8 + k].into()) };
+                    let at =
+                        |flat: &[f32], row: usize| -> Forecast { std::array::from_fn(|k| flat[row * 8 + k].into()) };
                     ItemForecast { daily: (0..h).map(|d| at(&daily, i * h + d)).collect(), lead_time: at(&total, i) }
                 });
             }

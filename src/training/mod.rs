@@ -1,1 +1,4 @@
-//! Point-in-time training sets, the training loop and bundle export.
+//! Labels, point-in-time sets and training loops.
+
+pub mod intent;
+pub mod sets;

@@ -1,0 +1,404 @@
+//! Scoring as an operator: calls of `score_intents` and `forecast_demand` become one `ScoreNode` → `ScoreExec`.
+//!
+//! The analyzer rule takes every such call out of a node's expressions and puts one node below it that computes each
+//! distinct call once. Filters over scores stay above that node, so no pushdown can copy a call and score twice.
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, config::ConfigOptions, plan_err};
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{
+    Expr, Extension, LogicalPlan, Projection, UserDefinedLogicalNode, UserDefinedLogicalNodeCore,
+};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use datafusion::prelude::SessionContext;
+use futures::{StreamExt, TryStreamExt};
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use super::functions::{Scorer, demand_column, intent_column};
+use super::models::Models;
+use super::service::{ScoringService, as_struct};
+
+/// Rows that a partition gathers from its input before it asks the service.
+const REQUEST_ROWS: usize = 4096;
+
+/// Installs functions, rule and planner in a new session like `ctx`.
+pub fn install(ctx: &SessionContext, models: Arc<Models>) -> SessionContext {
+    use datafusion::execution::session_state::SessionStateBuilder;
+    let state = SessionStateBuilder::new_from_existing(ctx.state())
+        .with_query_planner(Arc::new(ScoringPlanner { models }))
+        .with_analyzer_rule(Arc::new(ExtractScores))
+        .build();
+    let ctx = SessionContext::new_with_state(state);
+    Scorer::ALL.iter().for_each(|s| ctx.register_udf(s.function()));
+    ctx
+}
+
+/// One distinct call: which function, of what, by which model (empty = the session's).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd)]
+struct Call {
+    scorer: Scorer,
+    argument: Expr,
+    model: String,
+    /// The column that holds the result.
+    column: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ScoreNode {
+    input: LogicalPlan,
+    calls: Vec<Call>,
+    schema: DFSchemaRef,
+}
+
+impl PartialOrd for ScoreNode {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        self.calls.partial_cmp(&other.calls)
+    }
+}
+
+impl ScoreNode {
+    fn new(input: LogicalPlan, calls: Vec<Call>) -> Result<Self> {
+        let scored = calls.iter().map(|c| (None, Arc::new(Field::new(&c.column, c.scorer.data_type(), false))));
+        let fields = input.schema().iter().map(|(q, f)| (q.cloned(), Arc::clone(f))).chain(scored).collect();
+        let schema = DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?;
+        Ok(Self { input, calls, schema: Arc::new(schema) })
+    }
+}
+
+impl UserDefinedLogicalNodeCore for ScoreNode {
+    fn name(&self) -> &str {
+        "Score"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        self.calls.iter().map(|c| c.argument.clone()).collect()
+    }
+
+    fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
+        self.calls.iter().map(|c| c.column.clone()).collect()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let calls: Vec<_> = self.calls.iter().map(|c| format!("{} = {}", c.column, c.scorer.name())).collect();
+        write!(f, "Score: {}", calls.join(", "))
+    }
+
+    fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
+        let calls = self.calls.iter().zip(exprs).map(|(c, argument)| Call { argument, ..c.clone() }).collect();
+        match inputs.pop() {
+            Some(input) if inputs.is_empty() => Self::new(input, calls),
+            _ => plan_err!("Score: expected one input"),
+        }
+    }
+
+    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        let width = self.input.schema().fields().len();
+        let mut needed: Vec<usize> = output_columns.iter().copied().filter(|&c| c < width).collect();
+        for call in &self.calls {
+            for column in call.argument.column_refs() {
+                needed.extend(self.input.schema().maybe_index_of_column(column));
+            }
+        }
+        needed.sort_unstable();
+        needed.dedup();
+        Some(vec![needed])
+    }
+}
+
+/// See the module's opening.
+#[derive(Debug)]
+struct ExtractScores;
+
+impl AnalyzerRule for ExtractScores {
+    fn name(&self) -> &str {
+        "extract_scores"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(extract)?.data)
+    }
+}
+
+fn extract(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if matches!(plan, LogicalPlan::Extension(_)) {
+        return Ok(Transformed::no(plan));
+    }
+    let mut calls: Vec<Call> = Vec::new();
+    let names: Vec<_> = plan.expressions().iter().map(|e| e.qualified_name()).collect();
+    let mut rewritten = Vec::new();
+    for expression in plan.expressions() {
+        let done = expression.transform_up(|e| match as_call(&e)? {
+            None => Ok(Transformed::no(e)),
+            Some(call) => {
+                let same = |c: &&Call| (c.scorer, &c.argument, &c.model) == (call.scorer, &call.argument, &call.model);
+                let column = match calls.iter().find(same) {
+                    Some(known) => known.column.clone(),
+                    None => {
+                        let column = format!("__score_{}", calls.len());
+                        calls.push(Call { column: column.clone(), ..call });
+                        column
+                    }
+                };
+                Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column))))
+            }
+        })?;
+        rewritten.push(done.data);
+    }
+    if calls.is_empty() {
+        return Ok(Transformed::no(plan));
+    }
+    let inputs = plan.inputs();
+    let [input] = inputs.as_slice() else {
+        return plan_err!("{}: can not stand in a join's condition; compute it in a subquery", calls[0].scorer.name());
+    };
+    // Nodes above may use other names for their own score columns.
+    let taken = input.schema().fields().iter().filter(|f| f.name().starts_with("__score_")).count();
+    let renamed = |e: Expr| -> Result<Expr> {
+        Ok(e.transform_up(|e| match &e {
+            Expr::Column(c) if c.relation.is_none() && calls.iter().any(|call| call.column == c.name) => {
+                Ok(Transformed::yes(Expr::Column(Column::new_unqualified(format!("{}_{taken}", c.name)))))
+            }
+            _ => Ok(Transformed::no(e)),
+        })?
+        .data)
+    };
+    let named: Vec<Expr> = rewritten
+        .into_iter()
+        .zip(names)
+        .map(|(e, (relation, name))| {
+            let e = renamed(e)?;
+            // What the node calls its outputs stays as the query wrote it.
+            let keeps = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_));
+            Ok(if keeps && e.qualified_name() != (relation.clone(), name.clone()) {
+                e.alias_qualified(relation, name)
+            } else {
+                e
+            })
+        })
+        .collect::<Result<_>>()?;
+    let unchanged: Vec<Expr> = plan.schema().iter().map(Expr::from).collect();
+    let passes_input_through = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Sort(_) | LogicalPlan::Limit(_));
+    let calls = calls.iter().map(|c| Call { column: format!("{}_{taken}", c.column), ..c.clone() }).collect();
+    let node = ScoreNode::new((*input).clone(), calls)?;
+    let below = LogicalPlan::Extension(Extension { node: Arc::new(node) });
+    let mut above = plan.with_new_exprs(named, vec![below])?;
+    if passes_input_through {
+        above = LogicalPlan::Projection(Projection::try_new(unchanged, Arc::new(above))?);
+    }
+    Ok(Transformed::yes(above))
+}
+
+fn as_call(expression: &Expr) -> Result<Option<Call>> {
+    let Expr::ScalarFunction(f) = expression else { return Ok(None) };
+    let Some(scorer) = Scorer::ALL.into_iter().find(|s| s.name() == f.func.name()) else { return Ok(None) };
+    let model = match f.args.get(1) {
+        None => String::new(),
+        Some(Expr::Literal(value, _)) => value.try_as_str().flatten().unwrap_or_default().to_string(),
+        Some(other) => return plan_err!("{}: expected a literal model version, got {other}", scorer.name()),
+    };
+    Ok(f.args.first().map(|argument| Call { scorer, argument: argument.clone(), model, column: String::new() }))
+}
+
+#[derive(Debug)]
+struct ScoringPlanner {
+    models: Arc<Models>,
+}
+
+#[async_trait]
+impl QueryPlanner for ScoringPlanner {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        let own = Arc::new(PlanScores { models: Arc::clone(&self.models) });
+        DefaultPhysicalPlanner::with_extension_planners(vec![own]).create_physical_plan(plan, state).await
+    }
+}
+
+struct PlanScores {
+    models: Arc<Models>,
+}
+
+#[async_trait]
+impl ExtensionPlanner for PlanScores {
+    async fn plan_extension(
+        &self,
+        planner: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _: &[&LogicalPlan],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        state: &dyn Session,
+        planning: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(node) = node.as_any().downcast_ref::<ScoreNode>() else { return Ok(None) };
+        let mut plan = Arc::clone(&inputs[0]);
+        for call in &node.calls {
+            let service = self.models.service(&call.model).await?;
+            let argument = planner.create_physical_expr(&call.argument, node.input.schema(), state, planning)?;
+            plan = Arc::new(ScoreExec::new(plan, call.scorer, argument, &call.column, service));
+        }
+        Ok(Some(plan))
+    }
+}
+
+/// Appends one column of scores to its input; keeps partitions, rows and their order.
+#[derive(Debug, Clone)]
+pub struct ScoreExec {
+    input: Arc<dyn ExecutionPlan>,
+    scorer: Scorer,
+    argument: Arc<dyn PhysicalExpr>,
+    column: String,
+    service: ScoringService,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+}
+
+impl ScoreExec {
+    fn new(
+        input: Arc<dyn ExecutionPlan>,
+        scorer: Scorer,
+        argument: Arc<dyn PhysicalExpr>,
+        column: &str,
+        service: ScoringService,
+    ) -> Self {
+        let field = Arc::new(Field::new(column, scorer.data_type(), false));
+        let fields: Vec<_> = input.schema().fields().iter().cloned().chain([field]).collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, input.schema().metadata().clone()));
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            datafusion::physical_plan::Partitioning::UnknownPartitioning(
+                input.properties().partitioning.partition_count(),
+            ),
+            input.properties().emission_type,
+            input.properties().boundedness,
+        );
+        let (column, properties) = (column.to_string(), Arc::new(properties));
+        Self { input, scorer, argument, column, service, schema, properties }
+    }
+}
+
+impl DisplayAs for ScoreExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let card = &self.service.card;
+        write!(
+            f,
+            "ScoreExec: {} = {}, model={}, weights={}",
+            self.column,
+            self.scorer.name(),
+            card.version,
+            card.weights_hash
+        )
+    }
+}
+
+impl ExecutionPlan for ScoreExec {
+    fn name(&self) -> &str {
+        "ScoreExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        f(&self.argument)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match children.pop() {
+            Some(input) => Ok(Arc::new(Self::new(
+                input,
+                self.scorer,
+                Arc::clone(&self.argument),
+                &self.column,
+                self.service.clone(),
+            ))),
+            None => plan_err!("ScoreExec: expected one input"),
+        }
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, context)?;
+        let in_flight = 2;
+        let exec = self.clone();
+        let scored = gather(input).map(move |batch| {
+            let exec = exec.clone();
+            async move { exec.score(batch?).await }
+        });
+        let stream = scored.buffered(in_flight);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
+    }
+}
+
+impl ScoreExec {
+    async fn score(&self, batch: RecordBatch) -> Result<RecordBatch> {
+        let argument = self.argument.evaluate(&batch)?.into_array(batch.num_rows())?;
+        let argument = as_struct(&argument)?;
+        let column = match self.scorer {
+            Scorer::Intents => intent_column(&self.service.score(argument).await?, &self.service.card.version),
+            Scorer::Demand => demand_column(&self.service.forecast(argument).await?),
+        };
+        let columns = batch.columns().iter().cloned().chain([column]).collect();
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+/// Joins small input batches up to [`REQUEST_ROWS`].
+fn gather(input: SendableRecordBatchStream) -> impl futures::Stream<Item = Result<RecordBatch>> {
+    let schema = input.schema();
+    futures::stream::try_unfold((input, schema), |(mut input, schema)| async move {
+        let (mut waiting, mut rows) = (Vec::new(), 0);
+        while rows < REQUEST_ROWS {
+            match input.try_next().await? {
+                Some(batch) => {
+                    rows += batch.num_rows();
+                    waiting.push(batch);
+                }
+                None => break,
+            }
+        }
+        if rows == 0 {
+            return Ok(None);
+        }
+        let joined = concat_batches(&schema, &waiting)?;
+        Ok(Some((joined, (input, schema))))
+    })
+}

@@ -1,0 +1,198 @@
+//! Point-in-time training sets: the night's own feature SQL at past dates, joined with what happened after.
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use datafusion::prelude::SessionContext;
+
+use crate::config::Config;
+use crate::engine;
+use crate::failure::{Failure, Result};
+use crate::features::{self, contract::FeatureContract, rollups::Rollups};
+use crate::ids::RunDate;
+use crate::lake::Lake;
+use crate::model::demand::ItemHistory;
+use crate::model::inputs::UserInputs;
+use crate::score::service::as_struct;
+use crate::sql_files::SqlFiles;
+
+/// Labels of one user, in the order of the network's outputs.
+pub const LABELS: [&str; 9] =
+    ["y_view", "y_search", "y_favorite", "y_cart", "y_purchase", "y_review", "y_churn", "y_units", "y_spend"];
+
+/// Users at one as-of date.
+#[derive(Debug, Default)]
+pub struct UserSet {
+    pub inputs: UserInputs,
+    /// Row-major [users, 9].
+    pub labels: Vec<f32>,
+    /// Items met within the horizon, most engaged first; empty for most users.
+    pub next_items: Vec<Vec<String>>,
+}
+
+impl UserSet {
+    pub fn append(&mut self, other: UserSet) {
+        self.inputs.append(other.inputs);
+        self.labels.extend(other.labels);
+        self.next_items.extend(other.next_items);
+    }
+}
+
+/// Items at one as-of date, with the days that followed.
+#[derive(Debug, Default)]
+pub struct ItemSet {
+    pub items: Vec<ItemHistory>,
+    /// Units of each day of the horizon.
+    pub units: Vec<Vec<f64>>,
+    pub in_stock: Vec<Vec<bool>>,
+}
+
+/// What a session at a past date needs.
+pub struct Past<'a> {
+    pub config: &'a Config,
+    pub sql: &'a SqlFiles,
+    pub lake: &'a Lake,
+    pub rollups: &'a Rollups,
+    /// Nothing on or after this date is read.
+    pub labels_end: RunDate,
+}
+
+impl Past<'_> {
+    async fn session(&self, as_of: RunDate) -> Result<SessionContext> {
+        let ctx = engine::session(self.config)?;
+        features::register(&ctx, self.config, self.sql, self.lake, self.rollups, as_of, self.labels_end).await?;
+        Ok(ctx)
+    }
+
+    /// Users seen before `as_of`, at most `rows_max` of them by hash, with features and labels.
+    pub async fn users(&self, as_of: RunDate, rows_max: usize) -> Result<(UserSet, FeatureContract)> {
+        let ctx = self.session(as_of).await?;
+        let contract = features::contract::register_model_input(&ctx).await?;
+        let rows = ctx
+            .sql(
+                "SELECT m.features, l.y_view, l.y_search, l.y_favorite, l.y_cart, l.y_purchase, l.y_review, \
+                 CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS y_churn, l.y_units, l.y_spend, n.next_items \
+                 FROM model_input m LEFT JOIN intent_labels l ON m.user_id = l.user_id \
+                 LEFT JOIN next_items n ON m.user_id = n.user_id \
+                 WHERE m.events_lifetime > 0 ORDER BY md5(m.user_id)",
+            )
+            .await?
+            .limit(0, Some(rows_max))?;
+        let mut set = UserSet::default();
+        for batch in rows.collect().await? {
+            let inputs =
+                UserInputs::read(as_struct(batch.column(0))?, &contract, self.config.model.item_buckets.into())?;
+            let columns: Vec<_> =
+                (1..=LABELS.len()).map(|c| cast(batch.column(c), &DataType::Float64)).collect::<Result<_, _>>()?;
+            let lists = batch.column(LABELS.len() + 1).as_list::<i32>();
+            for row in 0..batch.num_rows() {
+                for column in &columns {
+                    let values = column.as_primitive::<Float64Type>();
+                    set.labels.push(if values.is_valid(row) { values.value(row) as f32 } else { 0.0 });
+                }
+                let items = match lists.is_valid(row) {
+                    true => cast(&lists.value(row), &DataType::Utf8)?
+                        .as_string::<i32>()
+                        .iter()
+                        .flatten()
+                        .map(String::from)
+                        .collect(),
+                    false => Vec::new(),
+                };
+                set.next_items.push(items);
+            }
+            set.inputs.append(inputs);
+        }
+        Ok((set, contract))
+    }
+
+    /// Items known before `as_of` with the horizon that followed.
+    pub async fn items(&self, as_of: RunDate) -> Result<ItemSet> {
+        let ctx = self.session(as_of).await?;
+        let rows = ctx
+            .sql(
+                "SELECT h.history, l.future_units, l.future_in_stock \
+                 FROM item_history h JOIN demand_labels l ON h.item_id = l.item_id ORDER BY h.item_id",
+            )
+            .await?;
+        let mut set = ItemSet::default();
+        for batch in rows.collect().await? {
+            set.items.extend(ItemHistory::read(as_struct(batch.column(0))?)?);
+            let units = batch.column(1).as_list::<i32>();
+            let stock = batch.column(2).as_list::<i32>();
+            for row in 0..batch.num_rows() {
+                let day = cast(&units.value(row), &DataType::Float64)?;
+                set.units.push(day.as_primitive::<Float64Type>().values().to_vec());
+                set.in_stock.push(stock.value(row).as_boolean().iter().map(|b| b.unwrap_or(true)).collect());
+            }
+        }
+        Ok(set)
+    }
+
+    /// Every item that was ever seen, for the recommendation index, in id order.
+    pub async fn item_ids(&self, as_of: RunDate) -> Result<Vec<String>> {
+        let ctx = self.session(as_of).await?;
+        let sql = "SELECT CAST(item_id AS VARCHAR) AS item_id FROM item_day WHERE event_day >= run_date() - 28 \
+                   GROUP BY item_id ORDER BY item_id";
+        let mut ids = Vec::new();
+        for batch in ctx.sql(sql).await?.collect().await? {
+            let column = cast(batch.column(0), &DataType::Utf8)?;
+            ids.extend(column.as_string::<i32>().iter().flatten().map(String::from));
+        }
+        Ok(ids)
+    }
+}
+
+/// Past dates, newest first, whose labels of `label_days` end before `end`.
+pub fn past_dates(end: RunDate, label_days: u32, step_days: u32, count: u32) -> Vec<RunDate> {
+    (0..i64::from(count)).map(|k| end.plus_days(-i64::from(label_days) - k * i64::from(step_days))).collect()
+}
+
+/// `train` (80 %), `valid` or `test` (10 % each) by a hash of the id.
+pub fn split(id: &str) -> Split {
+    match blake3::hash(id.as_bytes()).as_bytes()[0] {
+        0..=25 => Split::Test,
+        26..=51 => Split::Valid,
+        _ => Split::Train,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    Train,
+    Valid,
+    Test,
+}
+
+/// Rows of a set that lie in a split.
+pub fn rows_of(ids: impl Iterator<Item = impl AsRef<str>>, wanted: Split) -> Vec<usize> {
+    ids.enumerate().filter(|(_, id)| split(id.as_ref()) == wanted).map(|(row, _)| row).collect()
+}
+
+/// Fails with what to do when a set is too small to learn from.
+pub fn enough(what: &str, rows: usize, least: usize) -> Result<()> {
+    match rows >= least {
+        true => Ok(()),
+        false => Err(Failure::input(format!("training: expected at least {least} {what}, got {rows}"))
+            .hint("train on a later --date or a larger lake, or lower train.as_of_dates")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_dates_end_before_the_training_date() {
+        let end: RunDate = "2026-03-01".parse().unwrap();
+        let dates = past_dates(end, 28, 7, 3);
+        assert_eq!(dates.iter().map(|d| d.to_string()).collect::<Vec<_>>(), ["2026-02-01", "2026-01-25", "2026-01-18"]);
+        assert!(dates.iter().all(|d| d.plus_days(28) <= end));
+    }
+
+    #[test]
+    fn the_split_is_eighty_ten_ten() {
+        let of = |s: Split| (0..10_000).filter(|i| split(&format!("u{i}")) == s).count();
+        assert!((7_800..8_200).contains(&of(Split::Train)) && (900..1_130).contains(&of(Split::Test)));
+    }
+}
