@@ -1,0 +1,293 @@
+//! Metadata-only Delta commits by the driver, and reads of a table at a stated version.
+//!
+//! A commit replaces one night's partition: it removes the files that are there and adds the staged ones, together with
+//! the transaction `intentcast/<run_date>` at version = generation. A commit is decided on the newest state and lands
+//! only if that is still the newest; else it is decided again. So however a run was interrupted, and whoever runs beside
+//! it, a partition holds exactly one run's files, and a fenced-out run never replaces a newer one.
+
+use datafusion::logical_expr::{col, lit};
+use datafusion::prelude::{DataFrame, SessionContext};
+use deltalake::DeltaTable;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::{Action, Add, Transaction};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use rand::Rng;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::failure::{Failure, FailureKind, Result};
+use crate::ids::{Generation, RunDate};
+use crate::lake::stores::Location;
+use crate::tables::delta_log::{self, COMMIT_MANIFEST, COMMIT_RUN_DATE, failure};
+use crate::tables::schemas::PARTITION;
+use crate::tables::write_files::StagedFile;
+
+/// How often a commit is decided anew when others commit to the same table at the same time.
+const ATTEMPTS_MAX: u32 = 30;
+
+/// What a run wants to be in a table.
+#[derive(Debug, Clone)]
+pub struct TableCommit<'a> {
+    pub table: &'a str,
+    pub run_date: RunDate,
+    pub generation: Generation,
+    pub files: &'a [StagedFile],
+    /// Names the content: two commits with one hash are taken to be the same night.
+    pub manifest_hash: &'a str,
+}
+
+/// What stays of a partition's old files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Replace,
+    Append,
+}
+
+/// Makes the staged files the content of the night's partition. Returns the table's version that holds them.
+/// A partition that holds the same manifest already is left alone; a newer generation there is [`Failure::fenced`].
+pub async fn replace_partition(output: &Location, commit: &TableCommit<'_>) -> Result<u64> {
+    commit_until_settled(output, commit, Mode::Replace).await
+}
+
+/// Adds the staged files to what the night's partition holds; the same fencing, once per generation.
+pub async fn append(output: &Location, commit: &TableCommit<'_>) -> Result<u64> {
+    commit_until_settled(output, commit, Mode::Append).await
+}
+
+async fn commit_until_settled(output: &Location, commit: &TableCommit<'_>, mode: Mode) -> Result<u64> {
+    let mut last = None;
+    for attempt in 0..ATTEMPTS_MAX {
+        match commit_once(output, commit, mode).await {
+            Ok(version) => return Ok(version),
+            // A commit may have landed though its answer was lost: deciding anew finds its transaction and stops.
+            Err(fault) if fault.kind == FailureKind::Passing => last = Some(fault),
+            Err(fault) => return Err(fault),
+        }
+        tracing::debug!(table = commit.table, attempt, "commit decided anew");
+        let wait_ms = rand::rng().random_range(5..20) << attempt.min(6);
+        tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await;
+    }
+    Err(last.unwrap_or_else(|| Failure::bug("no commit was tried")))
+}
+
+async fn commit_once(output: &Location, commit: &TableCommit<'_>, mode: Mode) -> Result<u64> {
+    let table = delta_log::open_or_create(output, commit.table).await?;
+    let fault = failure(commit.table);
+    let state = table.snapshot().map_err(&fault)?;
+    let app_id = app_id(commit.table, commit.run_date);
+    let there = state.transaction_version(table.log_store().as_ref(), &app_id).await.map_err(&fault)?;
+    let ours = i64::try_from(commit.generation.0).map_err(Failure::bug)?;
+    if let Some(there) = there {
+        let same = delta_log::newest_manifest(&table, commit.run_date).await?.as_deref() == Some(commit.manifest_hash);
+        if same && (mode == Mode::Replace || there == ours) {
+            return Ok(state.version());
+        }
+        if there > ours {
+            return Err(Failure::fenced(format!(
+                "table {}, night {}: expected to publish generation {ours}, found the newer generation {there}",
+                commit.table, commit.run_date
+            ))
+            .hint("another run took this night over; its result stands"));
+        }
+    }
+    let mut actions = match mode {
+        Mode::Replace => removals(&table, commit)?,
+        Mode::Append => Vec::new(),
+    };
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    actions.extend(commit.files.iter().map(|file| Action::Add(addition(file, commit.run_date, now_ms))));
+    let properties = CommitProperties::default()
+        .with_max_retries(0) // delta-rs would rebase on a newer state; we decide anew instead, transaction included
+        .with_cleanup_expired_logs(Some(false))
+        .with_application_transaction(Transaction::new_with_last_update(app_id, ours, Some(now_ms)))
+        .with_metadata([
+            (COMMIT_RUN_DATE.to_string(), commit.run_date.to_string().into()),
+            (COMMIT_MANIFEST.to_string(), commit.manifest_hash.into()),
+            ("intentcast.generation".to_string(), ours.into()),
+        ]);
+    let operation = DeltaOperation::Write {
+        mode: if mode == Mode::Replace { SaveMode::Overwrite } else { SaveMode::Append },
+        partition_by: Some(vec![PARTITION.to_string()]),
+        predicate: (mode == Mode::Replace).then(|| format!("{PARTITION} = '{}'", commit.run_date)),
+    };
+    let done = CommitBuilder::from(properties)
+        .with_actions(actions)
+        .build(Some(state), table.log_store(), operation)
+        .await
+        .map_err(&fault)?;
+    Ok(done.version())
+}
+
+/// One transaction a night and table; `runs` has its own name so that both can be read from one list.
+fn app_id(table: &str, run_date: RunDate) -> String {
+    match table {
+        crate::tables::schemas::RUNS => format!("intentcast/runs/{run_date}"),
+        _ => format!("intentcast/{run_date}"),
+    }
+}
+
+fn removals(table: &DeltaTable, commit: &TableCommit<'_>) -> Result<Vec<Action>> {
+    let date = commit.run_date.to_string();
+    let state = table.snapshot().map_err(failure(commit.table))?;
+    let files = state.log_data();
+    let in_partition = files.iter().filter(|file| {
+        file.partition_values_map().get(PARTITION).is_some_and(|value| value.as_deref() == Some(date.as_str()))
+    });
+    Ok(in_partition.map(|file| Action::Remove(file.remove_action(true))).collect())
+}
+
+fn addition(file: &StagedFile, run_date: RunDate, now_ms: i64) -> Add {
+    Add {
+        path: file.path.clone(),
+        partition_values: HashMap::from([(PARTITION.to_string(), Some(run_date.to_string()))]),
+        size: file.bytes,
+        modification_time: now_ms,
+        data_change: true,
+        stats: Some(file.stats.clone()),
+        ..Default::default()
+    }
+}
+
+/// The rows of a table at `version` (newest when `None`), of one night when `run_date` is given.
+pub async fn scan_at(
+    ctx: &SessionContext,
+    output: &Location,
+    table: &str,
+    version: Option<u64>,
+    run_date: Option<RunDate>,
+) -> Result<DataFrame> {
+    let opened = delta_log::open(output, table, version).await?.ok_or_else(|| {
+        Failure::usage(format!("{}tables/{table}: no such table", output.url)).hint("publish a night first")
+    })?;
+    ctx.register_object_store(&output.store_url()?, Arc::clone(&output.store));
+    let provider = opened.table_provider().with_session(Arc::new(ctx.state())).await?;
+    let rows = ctx.read_table(provider)?;
+    match run_date {
+        Some(date) => Ok(rows.filter(col(PARTITION).eq(lit(date32(date))))?),
+        None => Ok(rows),
+    }
+}
+
+/// A date as the engine holds it: days since 1970-01-01.
+pub fn date32(date: RunDate) -> datafusion::common::ScalarValue {
+    let days = date.0.signed_duration_since(chrono::NaiveDate::default()).num_days();
+    datafusion::common::ScalarValue::Date32(i32::try_from(days).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::S3Config;
+    use crate::failure::FailureKind;
+    use crate::tables::write_files::{stage, table_location};
+
+    const NIGHT: &str = "2026-03-01";
+
+    fn night() -> RunDate {
+        NIGHT.parse().unwrap()
+    }
+
+    async fn staged(ctx: &SessionContext, output: &Location, generation: u64, sql: &str) -> Vec<StagedFile> {
+        let rows = ctx.sql(sql).await.unwrap();
+        stage(ctx, rows, output, "segment", (night(), Generation(generation))).await.unwrap()
+    }
+
+    async fn publish(output: &Location, generation: u64, files: &[StagedFile], hash: &str) -> Result<u64> {
+        let generation = Generation(generation);
+        let commit = TableCommit { table: "segment", run_date: night(), generation, files, manifest_hash: hash };
+        replace_partition(output, &commit).await
+    }
+
+    async fn segments(ctx: &SessionContext, output: &Location, version: Option<u64>) -> Vec<String> {
+        let rows = scan_at(ctx, output, "segment", version, Some(night())).await.unwrap();
+        let batches = rows.select_columns(&["segment"]).unwrap().collect().await.unwrap();
+        let mut names: Vec<String> = batches
+            .iter()
+            .flat_map(|b| {
+                let text = arrow::compute::cast(b.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+                let text = text.as_any().downcast_ref::<arrow::array::StringArray>().unwrap().clone();
+                (0..text.len()).map(move |i| text.value(i).to_string()).collect::<Vec<_>>()
+            })
+            .collect();
+        names.sort();
+        names
+    }
+    use arrow::array::Array;
+
+    #[tokio::test]
+    async fn a_partition_is_replaced_kept_or_fenced() {
+        let folder = tempfile::tempdir().unwrap();
+        for uri in ["memory://replace/out".to_string(), folder.path().display().to_string()] {
+            let output = Location::open(&uri, &S3Config::default()).unwrap();
+            let ctx = SessionContext::new();
+            let first =
+                staged(&ctx, &output, 1, "SELECT * FROM (VALUES ('a', 1), ('b', 2)) AS t(segment, users)").await;
+            let one = publish(&output, 1, &first, "one").await.unwrap();
+            assert_eq!(segments(&ctx, &output, None).await, ["a", "b"], "{uri}");
+
+            let second = staged(&ctx, &output, 2, "SELECT 'c' AS segment").await;
+            let two = publish(&output, 2, &second, "two").await.unwrap();
+            assert!(two > one);
+            assert_eq!(segments(&ctx, &output, None).await, ["c"], "{uri}");
+            assert_eq!(segments(&ctx, &output, Some(one)).await, ["a", "b"], "an older version reads as it was");
+
+            let again = staged(&ctx, &output, 3, "SELECT 'c' AS segment").await;
+            assert_eq!(publish(&output, 3, &again, "two").await.unwrap(), two, "the same manifest is already there");
+
+            let late = publish(&output, 1, &first, "one").await.unwrap_err();
+            assert_eq!(late.kind, FailureKind::Fenced, "{late}");
+            assert_eq!(segments(&ctx, &output, None).await, ["c"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn rival_commits_settle_on_the_newest_generation() {
+        let output = Location::open("memory://rivals/out", &S3Config::default()).unwrap();
+        let ctx = SessionContext::new();
+        let mut tries = Vec::new();
+        for generation in 1..=8 {
+            let files = staged(&ctx, &output, generation, &format!("SELECT 'g{generation}' AS segment")).await;
+            let output = output.clone();
+            tries.push(tokio::spawn(async move {
+                publish(&output, generation, &files, &format!("hash {generation}")).await
+            }));
+        }
+        for (result, generation) in futures::future::join_all(tries).await.into_iter().zip(1..) {
+            match result.unwrap() {
+                Ok(_) => {}
+                Err(failure) => assert_eq!(failure.kind, FailureKind::Fenced, "generation {generation}: {failure}"),
+            }
+        }
+        assert_eq!(segments(&ctx, &output, None).await, ["g8"]);
+    }
+
+    #[tokio::test]
+    async fn files_are_cut_by_rows_and_carry_statistics() {
+        let output = Location::open("memory://files/out", &S3Config::default()).unwrap();
+        let ctx = SessionContext::new();
+        ctx.register_object_store(&output.store_url().unwrap(), Arc::clone(&output.store));
+        let rows =
+            ctx.sql("SELECT CAST(value AS VARCHAR) AS segment, value AS users FROM range(0, 50000)").await.unwrap();
+        let rows = crate::tables::schemas::conform(rows, "segment").unwrap();
+        let mut target =
+            crate::tables::write_files::WriteTarget::new(&output, "segment", night(), Generation(1)).unwrap();
+        target.file_rows_max = 20_000;
+        let plan = rows.create_physical_plan().await.unwrap();
+        let exec = crate::tables::write_files::WriteFilesExec::new(plan, target);
+        let decoded = crate::tables::write_files::WriteFilesExec::decode(
+            &exec.encode().unwrap(),
+            Arc::clone(datafusion::physical_plan::ExecutionPlan::children(&exec)[0]),
+        );
+        assert_eq!(decoded.unwrap().target(), exec.target());
+        let batches = datafusion::physical_plan::collect(Arc::new(exec), ctx.task_ctx()).await.unwrap();
+        let files = crate::tables::write_files::from_batches(&batches).unwrap();
+        assert_eq!(files.iter().map(|f| f.rows).sum::<i64>(), 50_000);
+        assert!(files.len() >= 2);
+        let stats: serde_json::Value = serde_json::from_str(&files[0].stats).unwrap();
+        assert_eq!(stats["numRecords"], files[0].rows);
+        assert!(stats["minValues"]["users"].is_i64() && stats["nullCount"]["p_churn_mean"] == files[0].rows);
+        let stored = table_location(&output, "segment").list().await.unwrap();
+        assert_eq!(stored.len(), files.len());
+        assert_eq!(stored.iter().map(|m| m.size as i64).sum::<i64>(), files.iter().map(|f| f.bytes).sum::<i64>());
+    }
+}

@@ -1,0 +1,130 @@
+//! Opens and creates our Delta tables, and reads what earlier commits said about a night.
+//!
+//! delta-rs gets the very store that everything else here uses, so a commit on S3 is a conditional put
+//! (`If-None-Match: *`) with the configured endpoint and credentials, and no lock table is needed.
+
+use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::kernel::{StructField, StructType};
+use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use deltalake::operations::create::CreateBuilder;
+use deltalake::protocol::SaveMode;
+use deltalake::{DeltaTable, DeltaTableError};
+use std::sync::Arc;
+
+use crate::failure::{Failure, Result};
+use crate::ids::RunDate;
+use crate::lake::stores::Location;
+use crate::tables::schemas::{self, PARTITION};
+use crate::tables::write_files::table_location;
+
+/// Keys of ours in a commit's `commitInfo`.
+pub const COMMIT_RUN_DATE: &str = "intentcast.runDate";
+pub const COMMIT_MANIFEST: &str = "intentcast.manifest";
+
+/// Log files are small and runs name versions years back; which data files may go is decided by `gc` alone.
+const PROPERTIES: [(&str, &str); 4] = [
+    ("delta.enableExpiredLogCleanup", "false"),
+    ("delta.logRetentionDuration", "interval 3650 days"),
+    ("delta.deletedFileRetentionDuration", "interval 3650 days"),
+    ("delta.checkpointInterval", "20"),
+];
+
+pub fn log_store(output: &Location, table: &str) -> Result<LogStoreRef> {
+    let place = table_location(output, table);
+    let options = StorageConfig::default();
+    let prefixed = options.decorate_store(Arc::clone(&place.store), &place.url).map_err(failure(table))?;
+    Ok(default_logstore(Arc::from(prefixed), Arc::clone(&place.store), &place.url, &options))
+}
+
+/// The table at `version`, or at its newest; `None` when it was never created.
+pub async fn open(output: &Location, table: &str, version: Option<u64>) -> Result<Option<DeltaTable>> {
+    let log = log_store(output, table)?;
+    if !log.is_delta_table_location().await.map_err(failure(table))? {
+        return Ok(None);
+    }
+    let mut opened = DeltaTable::new(log);
+    match version {
+        Some(version) => opened.load_version(version).await,
+        None => opened.load().await,
+    }
+    .map_err(failure(table))?;
+    Ok(Some(opened))
+}
+
+/// The newest state of the table; makes an empty one where there is none.
+pub async fn open_or_create(output: &Location, table: &str) -> Result<DeltaTable> {
+    if let Some(opened) = open(output, table, None).await? {
+        check_columns(&opened, table)?;
+        return Ok(opened);
+    }
+    let schema: StructType = schemas::table_schema(table)?.as_ref().try_into_kernel().map_err(Failure::bug)?;
+    let columns: Vec<StructField> = schema.fields().cloned().collect();
+    let created = CreateBuilder::new()
+        .with_log_store(log_store(output, table)?)
+        .with_table_name(table)
+        .with_columns(columns)
+        .with_partition_columns([PARTITION])
+        .with_configuration(PROPERTIES.map(|(key, value)| (key.to_string(), Some(value.to_string()))))
+        .with_save_mode(SaveMode::Ignore)
+        .await;
+    match created {
+        Ok(table) => Ok(table),
+        // Somebody else made it in the meantime: theirs is as good.
+        Err(error) => match open(output, table, None).await? {
+            Some(opened) => Ok(opened),
+            None => Err(failure(table)(error)),
+        },
+    }
+}
+
+fn check_columns(opened: &DeltaTable, table: &str) -> Result<()> {
+    let found = opened.snapshot().map_err(failure(table))?.schema();
+    let wanted = schemas::table_schema(table)?;
+    let missing: Vec<&str> =
+        wanted.fields().iter().map(|f| f.name().as_str()).filter(|name| found.field(name).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("table {table} was made by another version: it lacks {}", missing.join(", ")))
+        .hint("publish to a new --output, or move the old table aside"))
+}
+
+/// The manifest hash of the newest commit that published `run_date`, walking back from the newest version.
+pub async fn newest_manifest(table: &DeltaTable, run_date: RunDate) -> Result<Option<String>> {
+    let date = run_date.to_string();
+    let log = table.log_store();
+    let newest = table.version().unwrap_or_default();
+    for version in (0..=newest).rev() {
+        let Some(bytes) = log.read_commit_entry(version).await.map_err(failure(log.root_url()))? else {
+            return Ok(None);
+        };
+        let Some(info) = commit_info(&bytes) else { continue };
+        if info.get(COMMIT_RUN_DATE).and_then(|v| v.as_str()) == Some(date.as_str()) {
+            return Ok(info.get(COMMIT_MANIFEST).and_then(|v| v.as_str()).map(String::from));
+        }
+    }
+    Ok(None)
+}
+
+/// The `commitInfo` action of a commit file: one JSON object a line.
+fn commit_info(bytes: &[u8]) -> Option<serde_json::Value> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let line = text.lines().find(|line| line.starts_with("{\"commitInfo\""))?;
+    serde_json::from_str::<serde_json::Value>(line).ok()?.get("commitInfo").cloned()
+}
+
+/// Names the table, and tells faults of the store (run again) from broken invariants.
+pub fn failure(table: impl std::fmt::Display) -> impl Fn(DeltaTableError) -> Failure {
+    move |error| {
+        let failure = match error {
+            DeltaTableError::ObjectStore { source } => Failure::from(source),
+            DeltaTableError::InvalidVersion(version) => {
+                Failure::usage(format!("no version {version}")).hint("gc may have removed it; choose a later run")
+            }
+            DeltaTableError::Transaction { source } => Failure::passing(source.to_string()),
+            DeltaTableError::KernelError(source) => Failure::passing(source.to_string()),
+            other => Failure::bug(other),
+        };
+        failure.at(format!("table {table}"))
+    }
+}
