@@ -6,7 +6,8 @@ SELECT
     avg(p_churn) AS p_churn_mean,
     avg(expected_units) AS expected_units_mean,
     avg(expected_spend) AS expected_spend_mean,
-    avg(anomaly_score) AS anomaly_score_mean
+    avg(anomaly_score) AS anomaly_score_mean,
+    avg(CAST(events_seen AS DOUBLE)) AS events_seen_mean
 FROM intent
 GROUP BY segment
 HAVING count(*) >= segment_users_min()

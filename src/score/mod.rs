@@ -3,4 +3,5 @@
 pub mod functions;
 pub mod models;
 pub mod operator;
+pub mod recommend;
 pub mod service;

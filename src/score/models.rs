@@ -41,7 +41,7 @@ impl Models {
             return Ok(service.clone());
         }
         let bundle = registry.load(&version, device(&self.config.score.device)?).await?;
-        let service = ScoringService::start(bundle, &self.config.score);
+        let service = ScoringService::start(bundle, &self.config.score)?;
         services.insert(version, service.clone());
         Ok(service)
     }

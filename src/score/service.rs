@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 use tokio::sync::{mpsc, oneshot};
 
+use super::recommend::ItemIndex;
 use crate::config::ScoreConfig;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::model::bundle::{Bundle, BundleCard};
@@ -65,6 +66,7 @@ enum Request {
 pub struct ScoringService {
     pub card: Arc<BundleCard>,
     pub counters: Arc<Counters>,
+    pub items: ItemIndex,
     queue: mpsc::Sender<Request>,
     kept: Arc<Mutex<Kept>>,
 }
@@ -78,7 +80,8 @@ struct Kept {
 
 impl ScoringService {
     /// Starts the owner thread with a loaded bundle.
-    pub fn start(bundle: Bundle, config: &ScoreConfig) -> Self {
+    pub fn start(bundle: Bundle, config: &ScoreConfig) -> Result<Self> {
+        let items = ItemIndex::of(&bundle)?;
         let counters = Arc::new(Counters::default());
         counters.models_loaded.fetch_add(1, Ordering::Relaxed);
         let (queue, requests) = mpsc::channel(64);
@@ -86,7 +89,7 @@ impl ScoringService {
         let card = Arc::new(bundle.card.clone());
         let owner = Owner { bundle, config: config.clone(), counters: Arc::clone(&counters), kept: Arc::clone(&kept) };
         std::thread::spawn(move || owner.serve(requests));
-        Self { card, counters, queue, kept }
+        Ok(Self { card, counters, items, queue, kept })
     }
 
     /// Scores the users of `features` structs; the error names the first bad user.

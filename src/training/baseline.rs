@@ -15,8 +15,7 @@ const PURCHASE: usize = 4;
 
 /// Test AUC of a purchase within the horizon by the recency-frequency model; `None` where a class is missing.
 pub fn recency_frequency_auc(train: &UserSet, held_out: &UserSet, contract: &FeatureContract) -> Result<Option<f64>> {
-    let at: Vec<usize> =
-        COLUMNS.iter().filter_map(|name| contract.0.iter().position(|c| c.name == *name)).collect();
+    let at: Vec<usize> = COLUMNS.iter().filter_map(|name| contract.0.iter().position(|c| c.name == *name)).collect();
     let rows = rows_of(train.inputs.user_ids.iter(), Split::Train);
     let test = rows_of(held_out.inputs.user_ids.iter(), Split::Test);
     let (x, y) = (matrix(train, &rows, &at, contract.0.len())?, labels(train, &rows)?);
@@ -32,7 +31,9 @@ pub fn recency_frequency_auc(train: &UserSet, held_out: &UserSet, contract: &Fea
     if test.is_empty() {
         return Ok(None);
     }
-    let raw = tch::no_grad(|| model.forward(&((matrix(held_out, &test, &at, contract.0.len())? - &mean) / &deviation)).f_squeeze_dim(1))?;
+    let raw = tch::no_grad(|| {
+        model.forward(&((matrix(held_out, &test, &at, contract.0.len())? - &mean) / &deviation)).f_squeeze_dim(1)
+    })?;
     let scores: Vec<f64> = Vec::<f32>::try_from(&raw)?.into_iter().map(f64::from).collect();
     let truth: Vec<bool> = test.iter().map(|&r| held_out.labels[r * 9 + PURCHASE] > 0.5).collect();
     Ok(auc(&scores, &truth))

@@ -33,7 +33,8 @@ pub fn train(
     rows.extend(usable(rows_of(ids(), Split::Test)));
     let valid = usable(rows_of(ids(), Split::Valid));
     super::sets::enough("item histories", rows.len(), 8)?;
-    let mut optimizer = nn::AdamW { wd: config.weight_decay, ..Default::default() }.build(store, config.learning_rate * 3.0)?;
+    let mut optimizer =
+        nn::AdamW { wd: config.weight_decay, ..Default::default() }.build(store, config.learning_rate * 3.0)?;
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed ^ 0xd3);
     let epochs = config.epochs_max * 3;
     let (mut best, mut worse) = ((f64::INFINITY, Vec::new()), 0);
@@ -51,7 +52,8 @@ pub fn train(
             sum += loss.double_value(&[]);
             steps += 1.0;
         }
-        let leads: Vec<i64> = valid.iter().map(|&r| train.items[r].lead_time_days.min(network.shape.horizon_days)).collect();
+        let leads: Vec<i64> =
+            valid.iter().map(|&r| train.items[r].lead_time_days.min(network.shape.horizon_days)).collect();
         let valid_loss = match valid.is_empty() {
             true => sum / steps.max(1.0),
             false => tch::no_grad(|| loss(network, train, &valid, &leads, device))?.double_value(&[]),
@@ -123,7 +125,8 @@ fn figures(network: &DemandNetwork, test: &ItemSet, device: Device) -> Result<BT
         let h = network.shape.horizon_days as usize;
         for (i, &row) in chunk.iter().enumerate() {
             let item = &test.items[row];
-            let short = item.days_since_first_seen < network.shape.history_days_min || item.units.iter().all(|&u| u == 0.0);
+            let short =
+                item.days_since_first_seen < network.shape.history_days_min || item.units.iter().all(|&u| u == 0.0);
             let fallback = item.fallback(1);
             for day in 0..h {
                 if !test.in_stock[row].get(day).copied().unwrap_or(false) {

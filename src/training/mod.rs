@@ -37,7 +37,11 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
     for (k, &as_of) in dates.iter().enumerate() {
         let (set, columns) = past.users(as_of, train.rows_max as usize / dates.len()).await?;
         tracing::info!("as of {as_of}: {} users", set.inputs.len());
-        if k == 0 { held_out = set } else { users.append(set) };
+        if k == 0 {
+            held_out = set
+        } else {
+            users.append(set)
+        };
         contract = Some(columns);
     }
     let contract = contract.ok_or_else(|| Failure::bug("no training dates"))?;
