@@ -14,6 +14,7 @@ pub mod importing;
 pub mod lake;
 pub mod metrics;
 pub mod model;
+pub mod nightly;
 pub mod publish;
 pub mod score;
 pub mod shell;

@@ -44,6 +44,8 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) {
         ("default_lead_time_days", i64::from(config.replenishment.lead_time_days).into()),
         ("review_period_days", i64::from(config.replenishment.review_period_days).into()),
         ("segment_users_min", i64::from(config.segment.users_min).into()),
+        ("recommendation_top_k", i64::from(config.recommendation.top_k).into()),
+        ("recommendation_exclude_bought", config.recommendation.exclude_bought.into()),
         ("time_tolerance", hours(config.lake.time_tolerance_hours)),
         ("partition_kind", partition.into()),
         ("arrival_kind", arrival.into()),

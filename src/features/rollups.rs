@@ -78,19 +78,7 @@ impl Rollups {
         lake: &Lake,
         run_date: RunDate,
     ) -> Result<Self> {
-        let output = Location::open(&config.output.uri, &config.s3)?;
-        let location = output.folder(&format!("state/rollups/{}", state_fingerprint(config, sql)));
-        let mut rollups = Self {
-            units: Vec::new(),
-            report: ReadReport::default(),
-            schemas: output_schemas(ctx, config, sql, lake, run_date).await?,
-            location,
-        };
-        let files = lake.event_files(run_date);
-        let uncovered = rollups.keep_units(&files).await?;
-        rollups.report.files_skipped = (lake.files("events").len() - uncovered.len()) as u64;
-        rollups.report.bytes_skipped = lake.files("events").iter().map(|f| f.meta.size).sum::<u64>()
-            - uncovered.iter().map(|f| f.meta.size).sum::<u64>();
+        let (mut rollups, uncovered) = Self::open(ctx, config, sql, lake, run_date).await?;
         if uncovered.is_empty() {
             return Ok(rollups);
         }
@@ -117,6 +105,44 @@ impl Rollups {
         let name = format!("manifests/{}.json", &blake3::hash(&manifest).to_hex()[..16]);
         rollups.location.create(&name, manifest).await?;
         Ok(rollups)
+    }
+
+    /// What [`Self::refresh`] would read, without reading it.
+    pub async fn plan(
+        ctx: &SessionContext,
+        config: &Config,
+        sql: &SqlFiles,
+        lake: &Lake,
+        run_date: RunDate,
+    ) -> Result<ReadReport> {
+        let (mut rollups, uncovered) = Self::open(ctx, config, sql, lake, run_date).await?;
+        rollups.report.files_read = uncovered.len() as u64;
+        rollups.report.bytes_read = uncovered.iter().map(|f| f.meta.size).sum();
+        rollups.report.units_built = group(uncovered).len() as u64;
+        Ok(rollups.report)
+    }
+
+    /// The kept units, and the files that none of them covers.
+    async fn open(
+        ctx: &SessionContext,
+        config: &Config,
+        sql: &SqlFiles,
+        lake: &Lake,
+        run_date: RunDate,
+    ) -> Result<(Self, Vec<ListedFile>)> {
+        let output = Location::open(&config.output.uri, &config.s3)?;
+        let location = output.folder(&format!("state/rollups/{}", state_fingerprint(config, sql)));
+        let mut rollups = Self {
+            units: Vec::new(),
+            report: ReadReport::default(),
+            schemas: output_schemas(ctx, config, sql, lake, run_date).await?,
+            location,
+        };
+        let uncovered = rollups.keep_units(&lake.event_files(run_date)).await?;
+        let bytes = |files: &[ListedFile]| files.iter().map(|f| f.meta.size).sum::<u64>();
+        rollups.report.files_skipped = (lake.files("events").len() - uncovered.len()) as u64;
+        rollups.report.bytes_skipped = bytes(lake.files("events")) - bytes(&uncovered);
+        Ok((rollups, uncovered))
     }
 
     /// Takes over the kept units whose files are all there unchanged; returns the files that none covers.

@@ -39,6 +39,15 @@ pub async fn register(ctx: &SessionContext, sql: &SqlFiles, folders: &[&str]) ->
     Ok(())
 }
 
+/// Registers one file, by its path without extension, over what is registered now.
+pub async fn register_one(ctx: &SessionContext, sql: &SqlFiles, path: &str) -> Result<()> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let plan = ctx.sql(sql.get(path)?).await.map_err(|e| Failure::from(e).at(format!("sql/{path}.sql")))?;
+    ctx.deregister_table(name)?;
+    ctx.register_table(name, plan.into_view())?;
+    Ok(())
+}
+
 /// The tables that a query reads, by bare name.
 fn reads(text: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();

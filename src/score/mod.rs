@@ -1,6 +1,7 @@
 //! The scoring service and the operator that calls it from SQL.
 
 pub mod functions;
+pub mod kept;
 pub mod models;
 pub mod operator;
 pub mod recommend;

@@ -1,0 +1,268 @@
+//! The night: lock → rollups → features → scores → tables → checks → commits → one `runs` row.
+//!
+//! Idempotent: what a finished night published is left alone when nothing changed. Resumable: features and scores lie
+//! under the hash of everything that they come from, so a second attempt starts where the first one died.
+
+use datafusion::prelude::SessionContext;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Arrival, Config};
+use crate::engine::{self, materialise};
+use crate::failure::{Failure, Result};
+use crate::features::{self, contract, rollups::Rollups, views};
+use crate::ids::RunDate;
+use crate::lake::{Lake, stores::Location};
+use crate::publish::checks::{self, Subject, register_staged};
+use crate::publish::lock::{self, Held};
+use crate::publish::night::{FaultPoint, StagedTables, commit_night};
+use crate::publish::runs::{self, RunRecord, VisibleNight};
+use crate::score::{kept, models::Models, operator, service::ScoringService};
+use crate::sql_files::SqlFiles;
+use crate::tables::schemas::NIGHT_TABLES;
+use crate::tables::write_files;
+
+/// How one night is run.
+#[derive(Debug, Clone)]
+pub struct NightOptions {
+    pub run_date: RunDate,
+    /// Gives up (exit 75) after this long; what was kept serves the next attempt.
+    pub deadline: Option<Duration>,
+    pub fault: FaultPoint,
+}
+
+/// Seconds, rows and bytes of one stage.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Stage {
+    pub seconds: f64,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// What a night did, for the summary and the `runs` row.
+#[derive(Debug, Clone, Serialize)]
+pub struct NightReport {
+    pub run_date: RunDate,
+    pub generation: u64,
+    pub model_version: String,
+    pub read: features::rollups::ReadReport,
+    pub stages: BTreeMap<String, Stage>,
+    pub table_rows: BTreeMap<String, i64>,
+    pub table_paths: BTreeMap<String, String>,
+    pub users_encoded: u64,
+    pub users_kept: u64,
+    /// False where the very same night was published before.
+    pub published: bool,
+}
+
+/// Runs one night under its lock.
+pub async fn run(config: &Config, options: &NightOptions) -> Result<NightReport> {
+    let output = Location::open(&config.output.uri, &config.s3)?;
+    let held = lock::acquire(&output, options.run_date, &config.lock).await?;
+    let work = Night { config, options, output: &output, held: &held, stages: BTreeMap::new() }.run();
+    let done = match options.deadline {
+        None => work.await,
+        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            Err(Failure::passing(format!("the night of {} missed its deadline of {} s", options.run_date, limit.as_secs()))
+                .hint("run it again: finished stages are kept"))
+        }),
+    };
+    // A failed night lets go of its lock too, so that the next attempt need not wait for it to expire.
+    let released = held.release().await;
+    let report = done?;
+    released?;
+    Ok(report)
+}
+
+struct Night<'a> {
+    config: &'a Config,
+    options: &'a NightOptions,
+    output: &'a Location,
+    held: &'a Held,
+    stages: BTreeMap<String, Stage>,
+}
+
+impl Night<'_> {
+    async fn run(mut self) -> Result<NightReport> {
+        let (config, date) = (self.config, self.options.run_date);
+        let sql = SqlFiles::load(config)?;
+        let models = Arc::new(Models::new(config)?);
+        let service = models.service("").await?;
+        let ctx = operator::install(&engine::session(config)?, models);
+
+        let clock = Instant::now();
+        let lake = Lake::open(config, &sql).await?;
+        let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
+        let read = rollups.report.clone();
+        self.stage("rollups", clock, read.rows_read, read.bytes_read);
+        features::register(&ctx, config, &sql, &lake, &rollups, date, date).await?;
+        let features = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
+        service.card.features.refuse_other(&features, &service.card.version)?;
+
+        let manifest = self.manifest_hash(&sql, &rollups, &service);
+        let mut report = NightReport {
+            run_date: date,
+            generation: self.held.generation.0,
+            model_version: service.card.version.clone(),
+            read,
+            stages: BTreeMap::new(),
+            table_rows: BTreeMap::new(),
+            table_paths: BTreeMap::new(),
+            users_encoded: 0,
+            users_kept: 0,
+            published: false,
+        };
+        for table in NIGHT_TABLES {
+            let place = write_files::table_location(self.output, table);
+            report.table_paths.insert(table.into(), place.display(&place.prefix));
+        }
+        if let Some(night) = runs::visible_on(self.output, date).await?
+            && night.run.manifest_hash == manifest
+        {
+            tracing::info!("{date}: nothing changed since it was published; leaving it as it is");
+            return Ok(report);
+        }
+
+        let scratch = self.output.folder(&format!("state/features/{date}/{manifest}"));
+        self.kept_query(&ctx, &sql, "features/user_features", &scratch).await?;
+        contract::register_model_input(&ctx).await?;
+        views::register_one(&ctx, &sql, "score/anomaly").await?;
+        service.keep(kept::load(self.output, &service.card.weights_hash, date).await?);
+        ctx.register_udf(service.items.clone().function());
+        self.kept_query(&ctx, &sql, "score/intent_scores", &scratch).await?;
+        self.kept_query(&ctx, &sql, "score/demand_forecasts", &scratch).await?;
+        report.users_encoded = service.counters.get(|c| &c.users_encoded);
+        report.users_kept = service.counters.get(|c| &c.users_kept);
+        kept::save(self.output, &service.card.weights_hash, date, &service.used_states()).await?;
+
+        views::register_one(&ctx, &sql, "score/segments").await?;
+        let staged = self.stage_tables(&ctx, &sql).await?;
+        let clock = Instant::now();
+        let feature_users = ctx.sql("SELECT user_id FROM user_features").await?;
+        let subject = Subject { output: self.output, run_date: date, staged: &staged, feature_users };
+        checks::check_night(&ctx, &sql, subject, &config.checks).await?;
+        self.stage("checks", clock, 0, 0);
+
+        let clock = Instant::now();
+        let record = self.record(&report, &sql, &rollups, manifest)?;
+        let night: VisibleNight = commit_night(self.output, self.held, &staged, record, &self.options.fault).await?;
+        self.stage("publish", clock, 0, 0);
+        tracing::info!("{date}: published as generation {}", night.run.generation);
+        report.table_rows = staged.iter().map(|(t, files)| (t.clone(), files.iter().map(|f| f.rows).sum())).collect();
+        report.stages = self.stages;
+        report.published = true;
+        Ok(report)
+    }
+
+    /// Runs a query once for this manifest; a later attempt of the same night reads what it left.
+    async fn kept_query(&mut self, ctx: &SessionContext, sql: &SqlFiles, path: &str, scratch: &Location) -> Result<()> {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let clock = Instant::now();
+        let query = ctx.sql(sql.get(path)?).await.map_err(|e| Failure::from(e).at(format!("sql/{path}.sql")))?;
+        let folder = scratch.folder(name);
+        if folder.read_if_there("done").await?.is_some() {
+            let schema = materialise::plain(query.schema().as_arrow());
+            if materialise::reuse(ctx, name, schema, &folder).await? {
+                tracing::info!("{name}: kept from an earlier attempt");
+                return Ok(());
+            }
+        }
+        // Leftovers of an attempt that died would be read twice.
+        folder.delete(folder.list().await?.into_iter().map(|m| m.location).collect()).await?;
+        let done = materialise::materialise(ctx, name, query, &folder).await.map_err(|f| f.at(format!("sql/{path}.sql")))?;
+        folder.write("done", Vec::new()).await?;
+        self.stage(name, clock, done.rows, done.bytes);
+        Ok(())
+    }
+
+    async fn stage_tables(&mut self, ctx: &SessionContext, sql: &SqlFiles) -> Result<StagedTables> {
+        let mut staged = StagedTables::new();
+        let tag = (self.options.run_date, self.held.generation);
+        for table in ["intent", "recommendation", "demand", "replenishment", "segment", "quarantine"] {
+            let clock = Instant::now();
+            let place = format!("sql/tables/{table}.sql");
+            let query = ctx.sql(sql.get(&format!("tables/{table}"))?).await.map_err(|e| Failure::from(e).at(&place))?;
+            let files = write_files::stage(ctx, query, self.output, table, tag).await.map_err(|f| f.at(&place))?;
+            // Later tables read this one as it was staged.
+            register_staged(ctx, self.output, table, &files).await?;
+            let (rows, bytes) = files.iter().fold((0, 0), |(r, b), f| (r + f.rows, b + f.bytes));
+            self.stage(table, clock, rows as u64, bytes as u64);
+            staged.insert(table.into(), files);
+        }
+        Ok(staged)
+    }
+
+    fn stage(&mut self, name: &str, since: Instant, rows: u64, bytes: u64) {
+        let seconds = since.elapsed().as_secs_f64();
+        tracing::info!("{name}: {rows} rows, {bytes} bytes, {seconds:.1} s");
+        self.stages.insert(name.into(), Stage { seconds, rows, bytes });
+    }
+
+    /// Everything that the night's rows follow from: inputs, SQL, model, settings.
+    fn manifest_hash(&self, sql: &SqlFiles, rollups: &Rollups, service: &ScoringService) -> String {
+        let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
+        let settings = serde_json::to_string(&(
+            &self.config.lake,
+            &self.config.features,
+            &self.config.intents,
+            &self.config.demand,
+            &self.config.recommendation,
+            &self.config.replenishment,
+            &self.config.segment,
+        ))
+        .unwrap_or_default();
+        runs::manifest_hash([
+            self.options.run_date.to_string().as_str(),
+            &sql.fingerprint(&folders),
+            &rollups.input_fingerprint(),
+            &service.card.version,
+            &service.card.weights_hash,
+            &settings,
+        ])
+    }
+
+    fn record(&self, report: &NightReport, sql: &SqlFiles, rollups: &Rollups, manifest: String) -> Result<RunRecord> {
+        let mut record = RunRecord::new(self.held, manifest);
+        record.model_version = Some(report.model_version.clone());
+        record.sql_fingerprint = Some(sql.fingerprint(&["lakes", "rollups", "state", "features", "score", "tables"]));
+        record.input_fingerprint = Some(rollups.input_fingerprint());
+        let units = &rollups.units;
+        let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+        for (reason, rows) in units.iter().flat_map(|u| &u.quarantined) {
+            *reasons.entry(reason.clone()).or_default() += rows;
+        }
+        record.rows_read = Some(units.iter().map(|u| u.rows).sum::<u64>() as i64);
+        record.rows_quarantined = Some(reasons.values().sum::<u64>() as i64);
+        record.quarantined_by_reason = reasons.into_iter().map(|(r, n)| (r, n as i64)).collect();
+        record.arrival_mode = Some(
+            match self.config.lake.arrival {
+                Arrival::Column => "arrival column",
+                Arrival::IngestDate => "ingest date",
+                Arrival::None => "event time only",
+            }
+            .into(),
+        );
+        record.stages = serde_json::to_value(&self.stages).map_err(Failure::bug)?;
+        Ok(record)
+    }
+}
+
+/// What a night would do, without doing it: files to read and to skip, units to build.
+pub async fn dry_run(config: &Config, run_date: RunDate) -> Result<String> {
+    let sql = SqlFiles::load(config)?;
+    let lake = Lake::open(config, &sql).await?;
+    let ctx = engine::session(config)?;
+    let plan = Rollups::plan(&ctx, config, &sql, &lake, run_date).await?;
+    let mut text = format!(
+        "night of {run_date}: reads {} new event files ({} bytes) into {} units; keeps {} units; skips {} files ({} bytes)\n",
+        plan.files_read, plan.bytes_read, plan.units_built, plan.units_kept, plan.files_skipped, plan.bytes_skipped
+    );
+    let output = Location::open(&config.output.uri, &config.s3)?;
+    match runs::visible_on(&output, run_date).await? {
+        Some(night) => text.push_str(&format!("visible now: generation {}, to be replaced if anything changed\n", night.run.generation)),
+        None => text.push_str("not published yet\n"),
+    }
+    Ok(text)
+}
