@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
+mod publishing;
+mod support;
 mod tidy;
 
 use std::process::{Command, Output};

@@ -1,0 +1,3 @@
+//! One-line set-ups that the integration tests share.
+
+pub mod nights;
