@@ -9,7 +9,7 @@ use intentcast::sql_files::SqlFiles;
 use intentcast::{engine, failure::Result};
 use std::path::Path;
 
-use crate::support::{events, write};
+use crate::support::lakes::{events, write};
 
 fn config(lake: &Path, output: &Path) -> Config {
     let uri = |p: &Path| p.display().to_string();

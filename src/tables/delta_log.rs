@@ -9,6 +9,8 @@ use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::SaveMode;
 use deltalake::{DeltaTable, DeltaTableError};
+use futures::StreamExt;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
@@ -104,6 +106,28 @@ pub async fn newest_manifest(table: &DeltaTable, run_date: RunDate) -> Result<Op
         }
     }
     Ok(None)
+}
+
+/// Which nights were published again by the commits after `after`, up to the table's loaded version.
+pub async fn published_since(table: &DeltaTable, after: u64) -> Result<BTreeMap<RunDate, u64>> {
+    let log = table.log_store();
+    let newest = table.version().unwrap_or_default();
+    let mut commits = futures::stream::iter(after + 1..=newest)
+        .map(|version| {
+            let log = Arc::clone(&log);
+            async move { log.read_commit_entry(version).await.map(|bytes| (version, bytes)) }
+        })
+        .buffered(16);
+    let mut published = BTreeMap::new();
+    while let Some(commit) = commits.next().await {
+        let (version, bytes) = commit.map_err(failure(log.root_url()))?;
+        let info = bytes.as_deref().and_then(commit_info);
+        let date = info.as_ref().and_then(|info| info.get(COMMIT_RUN_DATE)?.as_str()?.parse().ok());
+        if let Some(date) = date {
+            published.insert(date, version);
+        }
+    }
+    Ok(published)
 }
 
 /// The `commitInfo` action of a commit file: one JSON object a line.

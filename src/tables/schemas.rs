@@ -69,7 +69,8 @@ pub fn file_schema(table: &str) -> Result<SchemaRef> {
             .chain(["model_version", "sql_fingerprint", "input_fingerprint"].map(|name| (name, text.clone())))
             .chain([("rows_read", DataType::Int64), ("rows_quarantined", DataType::Int64)])
             .chain(["quarantined_by_reason", "arrival_mode", "manifest_hash"].map(|name| (name, text.clone())))
-            .chain(["table_versions", "stages", "drift", "accuracy", "note"].map(|name| (name, text.clone())))
+            .chain(["table_versions", "stages", "drift", "accuracy"].map(|name| (name, text.clone())))
+            .chain([("hides_generation", DataType::Int64), ("note", text)])
             .collect(),
         other => return Err(Failure::bug(format!("unknown table {other:?}"))),
     };

@@ -1,0 +1,153 @@
+//! Runs `sql/checks/` over a night's staged tables before anything is committed.
+//!
+//! A check selects (`subject`, `expected`, `got`), one row per fault; no rows means that it passes. It sees the staged
+//! tables under their names, `feature_users` (the users whom this night must score), `previous_intent` (the visible
+//! night before, or no rows) and `check_settings` (one row).
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::DataType;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionContext};
+use std::sync::Arc;
+
+use crate::config::ChecksConfig;
+use crate::failure::{Failure, Result};
+use crate::ids::RunDate;
+use crate::lake::stores::Location;
+use crate::publish::night::StagedTables;
+use crate::publish::readers;
+use crate::publish::runs::{self, VisibleNight};
+use crate::sql_files::SqlFiles;
+use crate::tables::schemas::{self, NIGHT_TABLES};
+use crate::tables::write_files::{StagedFile, table_location};
+
+/// Rows of one check that a failure message shows.
+const ROWS_SHOWN_MAX: usize = 10;
+
+/// One fault that a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub check: String,
+    pub subject: String,
+    pub expected: String,
+    pub got: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}: expected {}, got {}", self.check, self.subject, self.expected, self.got)
+    }
+}
+
+/// What the checks look at.
+pub struct Subject<'a> {
+    pub output: &'a Location,
+    pub run_date: RunDate,
+    pub staged: &'a StagedTables,
+    /// One row per user to be scored; a column `user_id`.
+    pub feature_users: DataFrame,
+}
+
+/// Fails with [`Failure::check`] naming every finding; nothing was published then.
+pub async fn check_night(
+    ctx: &SessionContext,
+    sql: &SqlFiles,
+    subject: Subject<'_>,
+    settings: &ChecksConfig,
+) -> Result<()> {
+    let checker = session_for(ctx, &subject, settings).await?;
+    let findings = run_checks(&checker, sql).await?;
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let mut lines = Vec::new();
+    for check in sql.folder("checks").map(|(name, _)| name) {
+        let of_check: Vec<&Finding> = findings.iter().filter(|f| f.check == check).collect();
+        lines.extend(of_check.iter().take(ROWS_SHOWN_MAX).map(|f| f.to_string()));
+        if of_check.len() > ROWS_SHOWN_MAX {
+            lines.push(format!("{check}: and {} more", of_check.len() - ROWS_SHOWN_MAX));
+        }
+    }
+    let message = format!("night {}: checks failed, nothing is published\n{}", subject.run_date, lines.join("\n"));
+    Err(Failure::check(message).hint("the rules are sql/checks/*.sql, their bounds the settings under [checks]"))
+}
+
+/// Every finding of every check, by check name.
+pub async fn run_checks(ctx: &SessionContext, sql: &SqlFiles) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (name, text) in sql.folder("checks") {
+        let in_check = |e: datafusion::error::DataFusionError| Failure::from(e).at(format!("sql/checks/{name}.sql"));
+        let batches = ctx.sql(text).await.map_err(in_check)?.collect().await.map_err(in_check)?;
+        for batch in &batches {
+            let column = |wanted: &str| -> Result<_> {
+                let found = batch.column_by_name(wanted).ok_or_else(|| {
+                    Failure::usage(format!("sql/checks/{name}.sql: expected the columns subject, expected, got"))
+                })?;
+                Ok(arrow::compute::cast(found, &DataType::Utf8)?)
+            };
+            let (subject, expected, got) = (column("subject")?, column("expected")?, column("got")?);
+            let text = |array: &dyn Array, row: usize| match array.is_null(row) {
+                true => "null".to_string(),
+                false => array.as_string::<i32>().value(row).to_string(),
+            };
+            findings.extend((0..batch.num_rows()).map(|row| Finding {
+                check: name.into(),
+                subject: text(&subject, row),
+                expected: text(&expected, row),
+                got: text(&got, row),
+            }));
+        }
+    }
+    Ok(findings)
+}
+
+/// A session with the caller's functions and stores but none of its tables, so that `intent` is the staged one.
+async fn session_for(ctx: &SessionContext, subject: &Subject<'_>, settings: &ChecksConfig) -> Result<SessionContext> {
+    let names = ctx.state().config_options().catalog.clone();
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema(&names.default_schema, Arc::new(MemorySchemaProvider::new()))?;
+    let catalogs = MemoryCatalogProviderList::new();
+    catalogs.register_catalog(names.default_catalog, Arc::new(catalog));
+    let state = SessionStateBuilder::new_from_existing(ctx.state()).with_catalog_list(Arc::new(catalogs)).build();
+    let checker = SessionContext::new_with_state(state);
+    checker.register_object_store(&subject.output.store_url()?, Arc::clone(&subject.output.store));
+    for table in NIGHT_TABLES {
+        let files = subject.staged.get(table).map(Vec::as_slice).unwrap_or_default();
+        register_staged(&checker, subject.output, table, files).await?;
+    }
+    checker.register_table("feature_users", subject.feature_users.clone().into_view())?;
+    let before = nights_before(subject.output, subject.run_date).await?;
+    let before = before.as_ref().map(std::slice::from_ref).unwrap_or_default();
+    readers::register_nights(&checker, subject.output, "intent", "previous_intent", before).await?;
+    let settings = checker
+        .sql(&format!(
+            "SELECT CAST({:?} AS DOUBLE) AS change_share_max, CAST({:?} AS DOUBLE) AS scored_share_min",
+            settings.change_share_max, settings.scored_share_min
+        ))
+        .await?;
+    checker.register_table("check_settings", settings.into_view())?;
+    Ok(checker)
+}
+
+async fn nights_before(output: &Location, run_date: RunDate) -> Result<Option<VisibleNight>> {
+    Ok(runs::visible_nights(output).await?.into_iter().rfind(|night| night.run_date() < run_date))
+}
+
+/// Registers staged files as a table; no files is a table without rows.
+pub async fn register_staged(ctx: &SessionContext, output: &Location, table: &str, files: &[StagedFile]) -> Result<()> {
+    let schema = schemas::file_schema(table)?;
+    ctx.deregister_table(table)?;
+    if files.is_empty() {
+        ctx.register_table(table, Arc::new(EmptyTable::new(schema)))?;
+        return Ok(());
+    }
+    let place = table_location(output, table);
+    let urls: Vec<String> = files.iter().map(|file| place.full_url(&place.path(&file.path))).collect();
+    let rows = ctx.read_parquet(urls, ParquetReadOptions::default().schema(&schema)).await?;
+    ctx.register_table(table, rows.into_view())?;
+    Ok(())
+}

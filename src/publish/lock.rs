@@ -1,0 +1,231 @@
+//! One owner a night: create-only lock objects whose number, the generation, is the fencing token of its commits.
+//!
+//! `state/lock/<run_date>/<generation>.json` names the owner, `.heartbeat` beside it is rewritten while the owner lives,
+//! `.done` says that it let go. A generation without `.done` whose heartbeat is older than `lock.expiry_seconds` is
+//! dead, and the next one may be created. Ages are differences of the store's own timestamps (a probe object tells the
+//! store's now), so clocks of machines do not matter. A lock is advice: an owner that slept through its expiry is kept
+//! out by [`Held::check`] and, should it be between check and commit, by the transaction in each table.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use object_store::{ObjectMeta, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use crate::config::LockConfig;
+use crate::failure::{Failure, Result};
+use crate::ids::{Generation, RunDate};
+use crate::lake::stores::Location;
+
+/// Who holds a generation; what a person needs to find that process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Owner {
+    pub host: String,
+    pub pid: u32,
+    pub uuid: String,
+    pub started_at: DateTime<Utc>,
+}
+
+impl Owner {
+    fn this_process() -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "unknown host".into());
+        let uuid = uuid::Uuid::new_v4().simple().to_string();
+        Self { host: host.trim().into(), pid: std::process::id(), uuid, started_at: Utc::now() }
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} on {}, since {}", self.pid, self.host, self.started_at.format("%Y-%m-%d %H:%M:%S UTC"))
+    }
+}
+
+/// A night that is ours until it is released, or until somebody finds our heartbeat too old.
+#[derive(Debug)]
+pub struct Held {
+    pub run_date: RunDate,
+    pub generation: Generation,
+    pub owner: Owner,
+    folder: Location,
+    heartbeat: tokio::task::JoinHandle<()>,
+}
+
+/// The lock objects of one night, as listed.
+#[derive(Debug, Default)]
+struct Seen {
+    newest: u64,
+    done: bool,
+    last_sign_of_life: Option<DateTime<Utc>>,
+}
+
+pub(crate) fn lock_folder(output: &Location, run_date: RunDate) -> Location {
+    output.folder(&format!("state/lock/{run_date}"))
+}
+
+/// Takes the night, or fails with [`Failure::fenced`] naming the owner.
+pub async fn acquire(output: &Location, run_date: RunDate, settings: &LockConfig) -> Result<Held> {
+    let folder = lock_folder(output, run_date);
+    let seen = look(&folder).await?;
+    if let (Some(last), false) = (seen.last_sign_of_life, seen.done) {
+        let age = store_now(output).await? - last;
+        if age < TimeDelta::seconds(settings.expiry_seconds.into()) {
+            return Err(held_by_another(&folder, run_date, seen.newest).await.hint(format!(
+                "wait for it; if it is dead, its lock expires {} s after its last heartbeat ({} s ago)",
+                settings.expiry_seconds,
+                age.num_seconds().max(0)
+            )));
+        }
+        tracing::warn!(%run_date, generation = seen.newest, age_seconds = age.num_seconds(), "taking over a dead owner");
+    }
+    let generation = Generation(seen.newest + 1);
+    let owner = Owner::this_process();
+    let text = serde_json::to_vec(&owner).map_err(Failure::bug)?;
+    if !folder.create(&format!("{generation}.json"), text).await? {
+        return Err(held_by_another(&folder, run_date, generation.0).await.hint("both started at the same moment"));
+    }
+    let period = Duration::from_secs(settings.heartbeat_seconds.max(1).into());
+    let heartbeat = tokio::spawn(beat(folder.clone(), generation, period));
+    let held = Held { run_date, generation, owner, folder, heartbeat };
+    held.check().await?;
+    Ok(held)
+}
+
+impl Held {
+    /// Fails with [`Failure::fenced`] when a newer generation exists. Called before each commit.
+    pub async fn check(&self) -> Result<()> {
+        let seen = look(&self.folder).await?;
+        if seen.newest <= self.generation.0 {
+            return Ok(());
+        }
+        Err(held_by_another(&self.folder, self.run_date, seen.newest)
+            .await
+            .hint(format!("this run was generation {} and lost the night while it was away", self.generation)))
+    }
+
+    /// Lets go. Called on success and on failure alike: a run that merely ends keeps the night until its lock expires.
+    pub async fn release(&self) -> Result<()> {
+        self.heartbeat.abort();
+        self.folder.write(&format!("{}.done", self.generation), Vec::new()).await
+    }
+
+    /// Stops the heartbeat without letting go, as a paused or killed process does (tests).
+    #[doc(hidden)]
+    pub fn fall_silent(&self) {
+        self.heartbeat.abort();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.heartbeat.abort();
+    }
+}
+
+async fn beat(folder: Location, generation: Generation, period: Duration) {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(fault) = folder.write(&format!("{generation}.heartbeat"), Vec::new()).await {
+            tracing::warn!(%generation, "heartbeat not written: {fault}");
+        }
+    }
+}
+
+async fn look(folder: &Location) -> Result<Seen> {
+    let listed = folder.list().await?;
+    let mut seen = Seen::default();
+    seen.newest = listed.iter().filter_map(|m| generation_of(m, "json")).max().unwrap_or(0);
+    for object in &listed {
+        let is = |suffix| generation_of(object, suffix) == Some(seen.newest);
+        seen.done |= is("done");
+        if is("json") || is("heartbeat") {
+            seen.last_sign_of_life = seen.last_sign_of_life.max(Some(object.last_modified));
+        }
+    }
+    Ok(seen)
+}
+
+/// The number in `<generation>.<suffix>`.
+pub(crate) fn generation_of(object: &ObjectMeta, suffix: &str) -> Option<u64> {
+    object.location.filename()?.strip_suffix(suffix)?.strip_suffix('.')?.parse().ok()
+}
+
+/// The store's clock: when it says that an object written just now was written.
+pub(crate) async fn store_now(output: &Location) -> Result<DateTime<Utc>> {
+    let name = format!("state/probe/{}", uuid::Uuid::new_v4().simple());
+    output.write(&name, Vec::new()).await?;
+    let path = output.path(&name);
+    let now = output.store.head(&path).await?.last_modified;
+    output.delete(vec![path]).await?;
+    Ok(now)
+}
+
+async fn held_by_another(folder: &Location, run_date: RunDate, generation: u64) -> Failure {
+    let owner = match folder.read(&format!("{generation}.json")).await {
+        Ok(bytes) => serde_json::from_slice::<Owner>(&bytes).map_or("an unknown owner".into(), |o| o.to_string()),
+        Err(_) => "an unknown owner".into(),
+    };
+    Failure::fenced(format!("night {run_date} is held by generation {generation}: {owner}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::S3Config;
+    use crate::failure::FailureKind;
+
+    fn night() -> RunDate {
+        "2026-03-01".parse().unwrap()
+    }
+
+    fn output(name: &str) -> Location {
+        Location::open(&format!("memory://{name}/out"), &S3Config::default()).unwrap()
+    }
+
+    const QUICK: LockConfig = LockConfig { heartbeat_seconds: 1, expiry_seconds: 2 };
+
+    #[tokio::test]
+    async fn one_of_fifty_rivals_gets_the_night() {
+        let folder = tempfile::tempdir().unwrap();
+        for output in [
+            output("fifty-rivals"),
+            Location::open(&folder.path().display().to_string(), &S3Config::default()).unwrap(),
+        ] {
+            let tries = (0..50).map(|_| {
+                let output = output.clone();
+                tokio::spawn(async move { acquire(&output, night(), &LockConfig::default()).await })
+            });
+            let results: Vec<_> =
+                futures::future::join_all(tries).await.into_iter().map(|joined| joined.unwrap()).collect();
+            assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1, "{}", output.url);
+            for failure in results.into_iter().filter_map(|r| r.err()) {
+                assert_eq!(failure.kind, FailureKind::Fenced);
+                assert!(failure.message.contains(&format!("process {}", std::process::id())), "{failure}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_released_night_goes_to_the_next_generation() {
+        let output = output("released");
+        let first = acquire(&output, night(), &LockConfig::default()).await.unwrap();
+        first.release().await.unwrap();
+        let second = acquire(&output, night(), &LockConfig::default()).await.unwrap();
+        assert_eq!((first.generation.0, second.generation.0), (1, 2));
+        assert_eq!(first.check().await.unwrap_err().kind, FailureKind::Fenced);
+    }
+
+    #[tokio::test]
+    async fn a_silent_owner_is_taken_over_and_a_beating_one_is_not() {
+        let output = output("silent");
+        let silent = acquire(&output, night(), &QUICK).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_eq!(acquire(&output, night(), &QUICK).await.unwrap_err().kind, FailureKind::Fenced, "it beats");
+        silent.fall_silent();
+        tokio::time::sleep(Duration::from_millis(2300)).await;
+        let heir = acquire(&output, night(), &QUICK).await.unwrap();
+        assert_eq!(heir.generation.0, 2);
+        assert_eq!(silent.check().await.unwrap_err().kind, FailureKind::Fenced);
+        heir.check().await.unwrap();
+    }
+}

@@ -1,0 +1,74 @@
+//! Publishes a checked night whole: one commit a table, then the `runs` row that makes them visible together.
+//!
+//! Killed at any point, the same night again ends in the same state: a table that holds the manifest already is left
+//! alone, and a night whose row exists is done. Readers go by rows, so tables without one do not exist for them.
+
+use std::collections::BTreeMap;
+
+use crate::failure::Result;
+use crate::lake::stores::Location;
+use crate::publish::lock::Held;
+use crate::publish::runs::{self, RunRecord, VisibleNight};
+use crate::tables::delta::{self, TableCommit};
+use crate::tables::schemas::NIGHT_TABLES;
+use crate::tables::write_files::StagedFile;
+
+/// The staged files of a night by table; a table without files has no rows that night.
+pub type StagedTables = BTreeMap<String, Vec<StagedFile>>;
+
+/// Where a test wants the process to die; `None` in every real run.
+#[derive(Debug, Clone, Default)]
+pub struct FaultPoint(pub Option<String>);
+
+impl FaultPoint {
+    /// Dies as by `kill -9` when `name` is the wanted point: no destructor runs, nothing is flushed.
+    pub fn reached(&self, name: &str) {
+        if self.0.as_deref() == Some(name) {
+            std::process::abort();
+        }
+    }
+
+    /// Every point that [`commit_night`] passes, in order.
+    pub fn names() -> Vec<String> {
+        let tables = NIGHT_TABLES.iter().flat_map(|table| [format!("before-{table}"), format!("after-{table}")]);
+        std::iter::once("staged".to_string()).chain(tables).chain(["before-runs".into(), "after-runs".into()]).collect()
+    }
+}
+
+/// Commits all tables and the row. `record.manifest_hash` says when two runs of a night are the same
+/// ([`runs::manifest_hash`]); its `table_versions` are filled in here.
+pub async fn commit_night(
+    output: &Location,
+    held: &Held,
+    staged: &StagedTables,
+    mut record: RunRecord,
+    fault: &FaultPoint,
+) -> Result<VisibleNight> {
+    fault.reached("staged");
+    if let Some(night) = runs::visible_on(output, held.run_date).await?
+        && night.run.manifest_hash == record.manifest_hash
+    {
+        tracing::info!(run_date = %held.run_date, "this very night is published already");
+        return Ok(night);
+    }
+    for table in NIGHT_TABLES {
+        held.check().await?;
+        fault.reached(&format!("before-{table}"));
+        let commit = TableCommit {
+            table,
+            run_date: held.run_date,
+            generation: held.generation,
+            files: staged.get(table).map(Vec::as_slice).unwrap_or_default(),
+            manifest_hash: &record.manifest_hash,
+        };
+        let version = delta::replace_partition(output, &commit).await?;
+        record.table_versions.insert(table.into(), version);
+        fault.reached(&format!("after-{table}"));
+    }
+    held.check().await?;
+    fault.reached("before-runs");
+    record.made_visible_at = chrono::Utc::now();
+    runs::append(output, &record).await?;
+    fault.reached("after-runs");
+    Ok(VisibleNight { run: record })
+}

@@ -1,0 +1,155 @@
+//! Publishing: whole nights or nothing, one owner a night, rollback, checks, retention.
+
+use datafusion::prelude::SessionContext;
+use intentcast::failure::FailureKind;
+use intentcast::publish::night::{self, FaultPoint};
+use intentcast::publish::runs::{self, RunRecord};
+use intentcast::publish::{lock, readers};
+
+use crate::support::nights::{self, QUICK, date, memory, publish};
+
+#[tokio::test]
+async fn a_night_becomes_visible_whole_and_a_rerun_replaces_it_alone() {
+    let output = memory("whole");
+    assert!(runs::visible(&output).await.unwrap().is_none());
+    publish(&output, "2026-03-01", 0.2).await.unwrap();
+    publish(&output, "2026-03-02", 0.25).await.unwrap();
+    let again = publish(&output, "2026-03-01", 0.3).await.unwrap();
+    assert_eq!(again.run.generation.0, 2);
+    assert_eq!(
+        nights::intents(&output).await,
+        [("2026-03-01".to_string(), 4, 0.3), ("2026-03-02".to_string(), 4, 0.25)]
+    );
+    assert_eq!(runs::visible(&output).await.unwrap().unwrap().run_date(), date("2026-03-02"));
+}
+
+#[tokio::test]
+async fn the_same_night_again_changes_nothing() {
+    let output = memory("same-again");
+    let first = publish(&output, "2026-03-01", 0.2).await.unwrap();
+    let second = publish(&output, "2026-03-01", 0.2).await.unwrap();
+    assert_eq!(first.run.table_versions, second.run.table_versions);
+    assert_eq!(runs::history(&output).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn rollback_shows_the_generation_before_and_then_the_night_before() {
+    let output = memory("rollback");
+    publish(&output, "2026-03-01", 0.2).await.unwrap();
+    publish(&output, "2026-03-02", 0.25).await.unwrap();
+    publish(&output, "2026-03-02", 0.3).await.unwrap();
+    let shown = runs::rollback(&output, date("2026-03-02"), &QUICK).await.unwrap().unwrap();
+    assert_eq!((shown.run_date(), shown.run.generation.0), (date("2026-03-02"), 1));
+    assert_eq!(nights::intents(&output).await[1], ("2026-03-02".to_string(), 4, 0.25));
+    let shown = runs::rollback(&output, date("2026-03-02"), &QUICK).await.unwrap().unwrap();
+    assert_eq!(shown.run_date(), date("2026-03-01"));
+    assert_eq!(nights::intents(&output).await, [("2026-03-01".to_string(), 4, 0.2)]);
+    let failure = runs::rollback(&output, date("2026-03-02"), &QUICK).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Usage, "{failure}");
+    publish(&output, "2026-03-02", 0.3).await.unwrap();
+    assert_eq!(nights::intents(&output).await[1], ("2026-03-02".to_string(), 4, 0.3), "published again, shown again");
+}
+
+#[tokio::test]
+async fn the_documented_query_finds_the_visible_nights() {
+    let output = memory("documented");
+    publish(&output, "2026-03-01", 0.2).await.unwrap();
+    publish(&output, "2026-03-02", 0.25).await.unwrap();
+    publish(&output, "2026-03-02", 0.3).await.unwrap();
+    runs::rollback(&output, date("2026-03-02"), &QUICK).await.unwrap();
+    let ctx = SessionContext::new();
+    readers::register_visible(&ctx, &output).await.unwrap();
+    let query = include_str!("../sql/views/visible_nights.sql");
+    let batches = ctx.sql(query).await.unwrap().collect().await.unwrap();
+    let text = arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
+    assert!(text.contains("| 2026-03-01 | 1 ") && text.contains("| 2026-03-02 | 1 "), "{text}");
+    for view in [include_str!("../sql/views/orders_today.sql"), include_str!("../sql/views/segment_trend.sql")] {
+        assert!(ctx.sql(view).await.unwrap().count().await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn failed_checks_name_every_finding_and_publish_nothing() {
+    let output = memory("checks");
+    publish(&output, "2026-03-01", 0.2).await.unwrap();
+    let ctx = SessionContext::new();
+    let held = lock::acquire(&output, date("2026-03-02"), &QUICK).await.unwrap();
+    let mut tables = nights::tables_of(0.9);
+    tables[0].1 = format!("{} UNION ALL {}", tables[0].1, tables_of_one_user());
+    tables[2].1 = tables[2].1.replace("3 AS q75", "1 AS q75");
+    let staged = nights::stage(&ctx, &output, &held, &tables).await;
+    let failure = nights::check(&ctx, &output, held.run_date, &staged).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Check);
+    for finding in [
+        "row_counts: ",
+        "probabilities: intent.p_cart",
+        "quantiles: demand of item i1",
+        "keys: keys of intent",
+        "change: mean of intent.p_purchase",
+    ] {
+        assert!(failure.message.contains(finding), "expected {finding:?} in\n{failure}");
+    }
+    assert_eq!(nights::intents(&output).await, [("2026-03-01".to_string(), 4, 0.2)]);
+}
+
+/// `u1` for a second time, with a probability out of range.
+fn tables_of_one_user() -> String {
+    let scores = ["p_view", "p_search", "p_favorite", "p_cart", "p_purchase", "p_review", "p_churn"]
+        .map(|name| format!("CAST(1.5 AS DOUBLE) AS {name}"))
+        .join(", ");
+    format!(
+        "SELECT 'u1' AS user_id, {scores}, 1.5 AS expected_units, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version"
+    )
+}
+
+#[tokio::test]
+async fn a_share_of_users_without_scores_is_found() {
+    let output = memory("share");
+    let ctx = SessionContext::new();
+    let held = lock::acquire(&output, date("2026-03-01"), &QUICK).await.unwrap();
+    let mut tables = nights::tables_of(0.2);
+    tables[0].1 = format!("SELECT * FROM ({}) WHERE user_id <> 'u4'", tables[0].1);
+    let staged = nights::stage(&ctx, &output, &held, &tables).await;
+    let failure = nights::check(&ctx, &output, held.run_date, &staged).await.unwrap_err();
+    assert!(
+        failure.message.contains("scored_share: share of users scored: expected at least 0.999, got 3 of 4"),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn an_owner_that_was_paused_cannot_publish() {
+    let output = memory("paused");
+    let ctx = SessionContext::new();
+    let paused = lock::acquire(&output, date("2026-03-01"), &QUICK).await.unwrap();
+    let staged = nights::stage(&ctx, &output, &paused, &nights::tables_of(0.9)).await;
+    paused.fall_silent();
+    tokio::time::sleep(std::time::Duration::from_millis(2300)).await;
+    publish(&output, "2026-03-01", 0.2).await.unwrap();
+    let record = RunRecord::new(&paused, "paused");
+    let late = night::commit_night(&output, &paused, &staged, record, &FaultPoint::default()).await.unwrap_err();
+    assert_eq!(late.kind, FailureKind::Fenced, "{late}");
+    assert_eq!(nights::intents(&output).await, [("2026-03-01".to_string(), 4, 0.2)]);
+}
+
+#[tokio::test]
+async fn a_half_published_rerun_stays_unseen_though_another_night_is_published_after_it() {
+    let output = memory("half");
+    publish(&output, "2026-03-01", 0.2).await.unwrap();
+    let ctx = SessionContext::new();
+    let dead = lock::acquire(&output, date("2026-03-01"), &QUICK).await.unwrap();
+    let staged = nights::stage(&ctx, &output, &dead, &nights::tables_of(0.9)).await;
+    let commit = intentcast::tables::delta::TableCommit {
+        table: "intent",
+        run_date: dead.run_date,
+        generation: dead.generation,
+        files: &staged["intent"],
+        manifest_hash: "half",
+    };
+    intentcast::tables::delta::replace_partition(&output, &commit).await.unwrap();
+    publish(&output, "2026-03-02", 0.25).await.unwrap();
+    assert_eq!(
+        nights::intents(&output).await,
+        [("2026-03-01".to_string(), 4, 0.2), ("2026-03-02".to_string(), 4, 0.25)]
+    );
+}

@@ -1,0 +1,94 @@
+//! Small whole nights: staged tables for a few users and items, published as the nightly job publishes them.
+
+use datafusion::prelude::SessionContext;
+use intentcast::config::{ChecksConfig, Config, LockConfig, S3Config};
+use intentcast::failure::Result;
+use intentcast::ids::{Generation, RunDate};
+use intentcast::lake::stores::Location;
+use intentcast::publish::checks::{self, Subject};
+use intentcast::publish::lock::{self, Held};
+use intentcast::publish::night::{self, FaultPoint, StagedTables};
+use intentcast::publish::runs::{RunRecord, VisibleNight};
+use intentcast::sql_files::SqlFiles;
+use intentcast::tables::write_files;
+
+pub const QUICK: LockConfig = LockConfig { heartbeat_seconds: 1, expiry_seconds: 2 };
+
+pub fn date(text: &str) -> RunDate {
+    text.parse().unwrap()
+}
+
+pub fn memory(name: &str) -> Location {
+    Location::open(&format!("memory://{name}/out"), &S3Config::default()).unwrap()
+}
+
+/// What a night of 4 users and 2 items holds; `p` is everybody's purchase probability.
+pub fn tables_of(p: f64) -> Vec<(&'static str, String)> {
+    let users = "(VALUES ('u1'), ('u2'), ('u3'), ('u4')) AS u(user_id)";
+    let scores = ["p_view", "p_search", "p_favorite", "p_cart", "p_purchase", "p_review", "p_churn"]
+        .map(|name| format!("CAST({p:?} AS DOUBLE) AS {name}"))
+        .join(", ");
+    vec![
+        ("intent", format!("SELECT user_id, {scores}, 1.5 AS expected_units, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version FROM {users}")),
+        ("recommendation", format!("SELECT user_id, 1 AS rank, 'i1' AS item_id, 0.5 AS score FROM {users}")),
+        ("demand", "SELECT item_id, DATE '2026-03-02' AS target_date, 2.0 AS mean, 0 AS q05, 0 AS q10, 1 AS q25, 2 AS q50, 3 AS q75, 4 AS q90, 5 AS q95 FROM (VALUES ('i1'), ('i2')) AS i(item_id)".into()),
+        ("replenishment", "SELECT 'i1' AS item_id, 12 AS order_quantity, 'position 3 is below 5' AS reason".into()),
+        ("segment", "SELECT 'loyal' AS segment, 4 AS users".into()),
+    ]
+}
+
+pub async fn stage(ctx: &SessionContext, output: &Location, held: &Held, tables: &[(&str, String)]) -> StagedTables {
+    let mut staged = StagedTables::new();
+    for (table, sql) in tables {
+        let rows = ctx.sql(sql).await.unwrap();
+        let night: (RunDate, Generation) = (held.run_date, held.generation);
+        let files = write_files::stage(ctx, rows, output, table, night).await.unwrap();
+        staged.insert(table.to_string(), files);
+    }
+    staged
+}
+
+pub async fn check(ctx: &SessionContext, output: &Location, run_date: RunDate, staged: &StagedTables) -> Result<()> {
+    let sql = SqlFiles::load(&Config::default()).unwrap();
+    let feature_users = ctx.sql("SELECT * FROM (VALUES ('u1'), ('u2'), ('u3'), ('u4')) AS u(user_id)").await.unwrap();
+    let subject = Subject { output, run_date, staged, feature_users };
+    checks::check_night(ctx, &sql, subject, &ChecksConfig::default()).await
+}
+
+/// Takes the night, stages, checks, publishes and lets go.
+pub async fn publish(output: &Location, night: &str, p: f64) -> Result<VisibleNight> {
+    publish_until(output, night, p, &FaultPoint::default()).await
+}
+
+pub async fn publish_until(output: &Location, night: &str, p: f64, fault: &FaultPoint) -> Result<VisibleNight> {
+    let ctx = SessionContext::new();
+    let held = lock::acquire(output, date(night), &QUICK).await?;
+    let staged = stage(&ctx, output, &held, &tables_of(p)).await;
+    let published = async {
+        check(&ctx, output, held.run_date, &staged).await?;
+        let record = RunRecord::new(&held, format!("{night} {p}"));
+        night::commit_night(output, &held, &staged, record, fault).await
+    };
+    let published = published.await;
+    held.release().await?;
+    published
+}
+
+/// (run_date, rows, mean p_purchase) of every visible night of `intent`.
+pub async fn intents(output: &Location) -> Vec<(String, i64, f64)> {
+    let ctx = SessionContext::new();
+    intentcast::publish::readers::register_visible(&ctx, output).await.unwrap();
+    let sql = "SELECT CAST(run_date AS VARCHAR) AS d, count(*) AS n, avg(p_purchase) AS p \
+               FROM intent_history GROUP BY run_date ORDER BY 1";
+    let mut found = Vec::new();
+    for batch in ctx.sql(sql).await.unwrap().collect().await.unwrap() {
+        use arrow::array::AsArray;
+        let text = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+        for row in 0..batch.num_rows() {
+            let rows = batch.column(1).as_primitive::<arrow::datatypes::Int64Type>().value(row);
+            let p = batch.column(2).as_primitive::<arrow::datatypes::Float64Type>().value(row);
+            found.push((text.as_string::<i32>().value(row).to_string(), rows, p));
+        }
+    }
+    found
+}
