@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::engine::doctor;
 use crate::failure::{Failure, Result};
+use crate::ids::RunDate;
+use crate::shell::Format;
+use crate::simulation::SimulateOptions;
+use crate::verbs;
 
 /// The nightly intent and demand job: Parquet lake in, purchase intents, demand quantiles and reorder lines out.
 #[derive(Debug, Parser)]
@@ -31,8 +35,106 @@ pub struct Settings {
     pub log_format: String,
 }
 
+/// Where the lake and the output are; the configuration's lake.uri and output.uri otherwise.
+#[derive(Debug, Args)]
+pub struct Places {
+    /// Root of the Parquet lake: s3://…, file://… or a plain path.
+    #[arg(long, value_name = "URI")]
+    pub lake: Option<String>,
+    /// Root of what is written: tables/, state/, models/.
+    #[arg(long, value_name = "URI")]
+    pub output: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Writes a behaviour lake with known truth, streamed; the same seed gives the same bytes.
+    Simulate {
+        /// Root of the lake to write.
+        #[arg(long, value_name = "URI")]
+        to: String,
+        #[arg(long)]
+        users: u64,
+        #[arg(long)]
+        items: u64,
+        #[arg(long)]
+        days: u32,
+        #[arg(long, default_value_t = 42)]
+        seed: u64,
+        /// Plants every kind of bad row and file, and lists them in faults.json.
+        #[arg(long)]
+        faults: bool,
+        /// First day of the lake.
+        #[arg(long, default_value = "2026-01-01")]
+        start: RunDate,
+    },
+    /// Runs the night: features, scores, demand, replenishment, checks, one atomic publication.
+    Nightly {
+        #[command(flatten)]
+        places: Places,
+        /// Scores as of this date, 00:00 in lake.time_zone; also the first forecast date.
+        #[arg(long, required_unless_present = "backfill")]
+        date: Option<RunDate>,
+        /// Runs every night of A..B (both included), oldest first.
+        #[arg(long, value_name = "A..B", conflicts_with = "date", value_parser = date_range)]
+        backfill: Option<(RunDate, RunDate)>,
+        /// Gives up after this many seconds (exit 75); finished stages are kept.
+        #[arg(long, value_name = "SECONDS")]
+        deadline: Option<u64>,
+        /// Prints what would be read, kept and built, and does nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+        #[arg(long, hide = true)]
+        die_at: Option<String>,
+    },
+    /// Makes the night before visible again, without deleting anything.
+    Rollback {
+        #[command(flatten)]
+        places: Places,
+        #[arg(long)]
+        date: RunDate,
+    },
+    /// Trains on what happened before the date and writes a bundle; champion only where there is none yet.
+    Train {
+        #[command(flatten)]
+        places: Places,
+        /// Labels too end before this date: nothing at or after it is read.
+        #[arg(long)]
+        date: RunDate,
+    },
+    /// Lists the models, or makes one the champion.
+    Models {
+        #[command(flatten)]
+        places: Places,
+        /// Makes this version the champion.
+        #[arg(long, value_name = "VERSION")]
+        promote: Option<String>,
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
+    /// A SQL prompt, or one query, over lake, features, published tables and functions.
+    Sql {
+        #[command(flatten)]
+        places: Places,
+        /// Runs this query and ends.
+        #[arg(short = 'c', long = "command", value_name = "QUERY")]
+        query: Option<String>,
+        /// What as_of() says; the latest published night otherwise.
+        #[arg(long)]
+        date: Option<RunDate>,
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
+    /// Removes nights past their retention, orphaned files and old locks.
+    Gc {
+        #[command(flatten)]
+        places: Places,
+        /// Lists what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Says what this machine and configuration can do: libtorch, GPU, cores, memory limits.
     Doctor,
 }
@@ -41,12 +143,53 @@ impl Cli {
     /// Resolves the configuration once, then calls the verb's room.
     pub fn run(self) -> Result<()> {
         start_logging(&self.settings.log_format);
-        let config =
-            Config::resolve(self.settings.config.as_deref(), crate::config::environment(), &self.settings.set)?;
+        let mut overrides = self.settings.set.clone();
+        if let Some(places) = self.verb.places() {
+            overrides.extend(places.lake.clone().map(|uri| ("lake.uri".into(), uri)));
+            overrides.extend(places.output.clone().map(|uri| ("output.uri".into(), uri)));
+        }
+        let config = Config::resolve(self.settings.config.as_deref(), crate::config::environment(), &overrides)?;
+        let config = &config;
         match self.verb {
-            Verb::Doctor => doctor::print(&config),
+            Verb::Simulate { to, users, items, days, seed, faults, start } => {
+                block_on(verbs::simulate(config, &to, &SimulateOptions { users, items, days, seed, faults, start: start.0 }))
+            }
+            Verb::Nightly { date, backfill, deadline, dry_run, format, die_at, .. } => {
+                let dates = backfill.or(date.map(|d| (d, d))).ok_or_else(|| Failure::usage("nightly: pass --date or --backfill"))?;
+                block_on(verbs::nightly(config, dates, deadline, dry_run, format, die_at))
+            }
+            Verb::Rollback { date, .. } => block_on(verbs::rollback(config, date)),
+            Verb::Train { date, .. } => block_on(verbs::train(config, date)),
+            Verb::Models { promote, format, .. } => block_on(verbs::models(config, promote, format)),
+            Verb::Sql { query, date, format, .. } => block_on(verbs::sql(config, query, date, format)),
+            Verb::Gc { dry_run, .. } => block_on(verbs::gc(config, dry_run)),
+            Verb::Doctor => doctor::print(config),
         }
     }
+}
+
+impl Verb {
+    fn places(&self) -> Option<&Places> {
+        match self {
+            Verb::Nightly { places, .. }
+            | Verb::Rollback { places, .. }
+            | Verb::Train { places, .. }
+            | Verb::Models { places, .. }
+            | Verb::Sql { places, .. }
+            | Verb::Gc { places, .. } => Some(places),
+            Verb::Simulate { .. } | Verb::Doctor => None,
+        }
+    }
+}
+
+fn date_range(text: &str) -> Result<(RunDate, RunDate), String> {
+    let (from, to) = text.split_once("..").ok_or_else(|| format!("expected A..B, got {text:?}"))?;
+    let (from, to): (RunDate, RunDate) = (from.parse().map_err(say)?, to.parse().map_err(say)?);
+    if from > to { Err(format!("{from} is after {to}")) } else { Ok((from, to)) }
+}
+
+fn say(failure: Failure) -> String {
+    failure.to_string()
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

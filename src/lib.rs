@@ -22,3 +22,4 @@ pub mod simulation;
 pub mod sql_files;
 pub mod tables;
 pub mod training;
+pub mod verbs;

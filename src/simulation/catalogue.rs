@@ -1,0 +1,294 @@
+//! What the simulated shop sells: categories, brands, titles, prices, promotions, and who wants what on which day.
+
+use rand::Rng;
+use rand_distr::{Distribution, LogNormal, Normal, StandardNormal};
+
+use super::random::{Purpose, stream};
+
+/// Department, group, leaf, usual price: the leaf is the general search word.
+const CATEGORIES: [(&str, &str, &str, f64); 24] = [
+    ("home", "kitchen", "kettle", 35.0),
+    ("home", "kitchen", "skillet", 45.0),
+    ("home", "kitchen", "mug", 9.0),
+    ("home", "bedroom", "pillow", 25.0),
+    ("home", "bedroom", "blanket", 40.0),
+    ("home", "lighting", "lamp", 55.0),
+    ("garden", "tools", "spade", 28.0),
+    ("garden", "plants", "planter", 18.0),
+    ("garden", "outdoor", "lantern", 22.0),
+    ("fashion", "shoes", "sneaker", 80.0),
+    ("fashion", "shoes", "boot", 110.0),
+    ("fashion", "tops", "sweater", 50.0),
+    ("fashion", "bags", "backpack", 60.0),
+    ("sport", "running", "shorts", 30.0),
+    ("sport", "cycling", "helmet", 65.0),
+    ("sport", "fitness", "dumbbell", 32.0),
+    ("electronics", "audio", "headphone", 120.0),
+    ("electronics", "audio", "speaker", 90.0),
+    ("electronics", "computing", "keyboard", 70.0),
+    ("electronics", "computing", "charger", 24.0),
+    ("beauty", "skin", "cream", 16.0),
+    ("beauty", "hair", "shampoo", 8.0),
+    ("grocery", "drinks", "tea", 6.0),
+    ("grocery", "pantry", "pasta", 3.0),
+];
+const BRANDS: [&str; 18] = [
+    "Alder", "Birch", "Cobalt", "Dune", "Ember", "Fjord", "Garnet", "Harbor", "Indigo", "Juniper", "Kestrel", "Lumen",
+    "Maple", "Nimbus", "Onyx", "Prairie", "Quarry", "Ridge",
+];
+const QUALITIES: [&str; 12] = [
+    "classic", "light", "sturdy", "compact", "soft", "bright", "quiet", "slim", "warm", "modern", "travel", "everyday",
+];
+const COLOURS: [&str; 8] = ["black", "white", "green", "blue", "red", "grey", "sand", "silver"];
+
+/// Brands in each category; a user prefers one of these slots.
+pub(super) const BRAND_SLOTS: usize = 6;
+pub(super) const VECTOR_WIDTH: usize = 16;
+/// How much more an item on promotion is chosen.
+const PROMOTION_PULL: f64 = 2.5;
+/// Draws until the preferred brand is given up for the last draw.
+const BRAND_TRIES: usize = 3;
+
+pub(super) struct Item {
+    pub category: u16,
+    pub brand_slot: u8,
+    /// Ten-thousandths of the currency unit, as decimal(18,4) stores it.
+    pub price: i64,
+    pub title: String,
+    pub vector: [f32; VECTOR_WIDTH],
+    /// Mean rating that buyers give.
+    pub quality: f32,
+    pub first_day: u32,
+    /// The day from which it is no longer sold.
+    pub last_day: u32,
+    popularity: f64,
+    /// Growth of its share per day, in log units.
+    trend: f64,
+    /// Weekday on which it sells best, and how much.
+    weekday: u32,
+    weekday_pull: f64,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Promotion {
+    pub item: u32,
+    pub first_day: u32,
+    pub last_day: u32,
+    pub price: i64,
+}
+
+pub(super) struct Catalogue {
+    pub items: Vec<Item>,
+    pub promotions: Vec<Promotion>,
+    /// Items of each category, by rising item number.
+    members: Vec<Vec<u32>>,
+    today: Today,
+}
+
+/// What changes from day to day.
+#[derive(Default)]
+struct Today {
+    /// Cumulative choice weights, parallel to `members`, each category's ending at 1.
+    cumulative: Vec<Vec<f64>>,
+    /// Share of each brand slot in its category.
+    slots: Vec<[f64; BRAND_SLOTS]>,
+    share: Vec<f64>,
+    price: Vec<i64>,
+    promoted: Vec<bool>,
+}
+
+impl Catalogue {
+    pub(super) fn new(seed: u64, items: u64, days: u32) -> Self {
+        let categories = usize::try_from(items / 6).unwrap_or(usize::MAX).clamp(1, CATEGORIES.len());
+        let mut rng = stream(seed, Purpose::Catalogue, 0, 0);
+        let centres: Vec<[f32; VECTOR_WIDTH]> =
+            (0..categories * (1 + BRAND_SLOTS)).map(|_| std::array::from_fn(|_| rng.sample(StandardNormal))).collect();
+        let mut members = vec![Vec::new(); categories];
+        let mut all = Vec::new();
+        let mut promotions = Vec::new();
+        for number in 0..u32::try_from(items).unwrap_or(u32::MAX) {
+            let mut rng = stream(seed, Purpose::Catalogue, 1, u64::from(number));
+            let category = number as usize % categories;
+            let always_sold = members[category].is_empty();
+            let item = Item::new(category, days, always_sold, &centres, &mut rng);
+            item.promote(number, days, &mut promotions, &mut rng);
+            members[category].push(number);
+            all.push(item);
+        }
+        Self { items: all, promotions, members, today: Today::default() }
+    }
+
+    pub(super) fn categories(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Sets prices and choice weights for `day`; everything below speaks of that day.
+    pub(super) fn open(&mut self, day: u32, weekday: u32) {
+        let today = &mut self.today;
+        today.price = self.items.iter().map(|i| i.price).collect();
+        today.promoted = vec![false; self.items.len()];
+        for p in self.promotions.iter().filter(|p| p.first_day <= day && day <= p.last_day) {
+            today.price[p.item as usize] = p.price;
+            today.promoted[p.item as usize] = true;
+        }
+        today.share = (self.items.iter().zip(&today.promoted)).map(|(i, p)| i.weight(day, weekday, *p)).collect();
+        today.cumulative.clear();
+        today.slots.clear();
+        for members in &self.members {
+            let total: f64 = members.iter().map(|&i| today.share[i as usize]).sum();
+            let mut slots = [0.0; BRAND_SLOTS];
+            let mut reached = 0.0;
+            let mut cumulative = Vec::with_capacity(members.len());
+            for &i in members {
+                let share = &mut today.share[i as usize];
+                *share /= total;
+                slots[usize::from(self.items[i as usize].brand_slot)] += *share;
+                reached += *share;
+                cumulative.push(reached);
+            }
+            today.cumulative.push(cumulative);
+            today.slots.push(slots);
+        }
+    }
+
+    /// An item of `category` for somebody who prefers `slot`: up to three draws by weight, the first of the brand wins.
+    pub(super) fn draw(&self, category: u16, slot: u8, rng: &mut impl Rng) -> u32 {
+        let category = usize::from(category);
+        let (members, cumulative) = (&self.members[category], &self.today.cumulative[category]);
+        let mut item = members[0];
+        for _ in 0..BRAND_TRIES {
+            let draw: f64 = rng.random();
+            item = members[cumulative.partition_point(|&c| c <= draw).min(members.len() - 1)];
+            if self.items[item as usize].brand_slot == slot {
+                break;
+            }
+        }
+        item
+    }
+
+    /// The probability that [`Catalogue::draw`] gives `item`.
+    pub(super) fn draw_probability(&self, item: u32, slot: usize) -> f64 {
+        let entry = &self.items[item as usize];
+        let miss = 1.0 - self.today.slots[usize::from(entry.category)][slot];
+        let share = self.today.share[item as usize];
+        match usize::from(entry.brand_slot) == slot {
+            true => share * (1.0 + miss + miss * miss),
+            false => share * miss * miss,
+        }
+    }
+
+    /// A share of the whole shop's choices, for first stocks.
+    pub(super) fn share(&self, item: u32) -> f64 {
+        self.today.share[item as usize] / self.categories() as f64
+    }
+
+    pub(super) fn price(&self, item: u32) -> i64 {
+        self.today.price[item as usize]
+    }
+
+    pub(super) fn promoted(&self, item: u32) -> bool {
+        self.today.promoted[item as usize]
+    }
+
+    pub(super) fn sold_on(&self, item: u32, day: u32) -> bool {
+        let entry = &self.items[item as usize];
+        entry.first_day <= day && day < entry.last_day
+    }
+
+    pub(super) fn category_path(&self, category: u16) -> String {
+        let (department, group, leaf, _) = CATEGORIES[usize::from(category)];
+        format!("{department}/{group}/{leaf}")
+    }
+
+    /// The general search word of a category.
+    pub(super) fn word(&self, category: u16) -> &'static str {
+        CATEGORIES[usize::from(category)].2
+    }
+
+    pub(super) fn brand(&self, item: u32) -> &'static str {
+        let entry = &self.items[item as usize];
+        brand(usize::from(entry.category), usize::from(entry.brand_slot))
+    }
+}
+
+fn brand(category: usize, slot: usize) -> &'static str {
+    BRANDS[(category * 5 + slot * 3) % BRANDS.len()]
+}
+
+impl Item {
+    fn new(
+        category: usize,
+        days: u32,
+        always_sold: bool,
+        centres: &[[f32; VECTOR_WIDTH]],
+        rng: &mut impl Rng,
+    ) -> Self {
+        let slot = rng.random_range(0..BRAND_SLOTS);
+        let (_, _, leaf, usual) = CATEGORIES[category];
+        let spread = (0.4 * rng.sample::<f64, _>(StandardNormal)).exp();
+        let price = (usual * spread).max(1.0).floor() as i64 * 10_000 + 9_900;
+        let quality_word = QUALITIES[rng.random_range(0..QUALITIES.len())];
+        let colour = COLOURS[rng.random_range(0..COLOURS.len())];
+        let (centre, flavour) = (&centres[category], &centres[centres.len() - 1 - (category * BRAND_SLOTS + slot)]);
+        let raw: [f32; VECTOR_WIDTH] =
+            std::array::from_fn(|k| centre[k] + 0.5 * flavour[k] + 0.3 * rng.sample::<f32, _>(StandardNormal));
+        let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-6);
+        let life: f64 = rng.random();
+        let within = |from: f64, to: f64, rng: &mut _| (f64::from(days) * uniform(from, to, rng)) as u32;
+        let (first_day, last_day) = match (always_sold, life) {
+            (false, x) if x < 0.12 => (within(0.1, 0.9, rng), u32::MAX),
+            (false, x) if x < 0.20 => (0, within(0.3, 0.95, rng)),
+            _ => (0, u32::MAX),
+        };
+        Self {
+            category: category as u16,
+            brand_slot: slot as u8,
+            price,
+            title: format!("{} {quality_word} {colour} {leaf}", brand(category, slot)),
+            vector: raw.map(|x| x / length),
+            quality: uniform(2.6, 4.8, rng) as f32,
+            first_day,
+            last_day,
+            popularity: log_normal(0.9, rng),
+            trend: 0.004 * rng.sample::<f64, _>(StandardNormal),
+            weekday: rng.random_range(0..7),
+            weekday_pull: uniform(0.0, 0.8, rng),
+        }
+    }
+
+    /// In each month one item in six goes on promotion for five to ten days.
+    fn promote(&self, number: u32, days: u32, promotions: &mut Vec<Promotion>, rng: &mut impl Rng) {
+        for month in 0..days.div_ceil(30) {
+            if !rng.random_bool(0.17) {
+                continue;
+            }
+            let first_day = month * 30 + rng.random_range(0..20);
+            let last_day = first_day + rng.random_range(4..10);
+            let price = (self.price as f64 * uniform(0.65, 0.85, rng) / 100.0) as i64 * 100;
+            if first_day < days {
+                promotions.push(Promotion { item: number, first_day, last_day, price });
+            }
+        }
+    }
+
+    fn weight(&self, day: u32, weekday: u32, promoted: bool) -> f64 {
+        if day < self.first_day || day >= self.last_day {
+            return 0.0;
+        }
+        let pull = if promoted { PROMOTION_PULL } else { 1.0 };
+        let of_weekday = if weekday == self.weekday { 1.0 + self.weekday_pull } else { 1.0 };
+        self.popularity * (self.trend * f64::from(day)).exp() * pull * of_weekday
+    }
+}
+
+pub(super) fn uniform(from: f64, to: f64, rng: &mut impl Rng) -> f64 {
+    from + (to - from) * rng.random::<f64>()
+}
+
+pub(super) fn log_normal(sigma: f64, rng: &mut impl Rng) -> f64 {
+    LogNormal::new(0.0, sigma).map_or(1.0, |d| d.sample(rng))
+}
+
+pub(super) fn normal(mean: f64, sigma: f64, rng: &mut impl Rng) -> f64 {
+    Normal::new(mean, sigma).map_or(mean, |d| d.sample(rng))
+}

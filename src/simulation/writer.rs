@@ -1,0 +1,54 @@
+//! Streams simulated rows into Parquet: one open file a table, row groups of bounded size.
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use object_store::buffered::BufWriter;
+use parquet::arrow::AsyncArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use std::sync::Arc;
+
+use crate::failure::Result;
+use crate::lake::stores::Location;
+
+const ROW_GROUP_ROWS: usize = 131_072;
+
+/// One Parquet file that is being written.
+pub(super) struct Sink {
+    writer: AsyncArrowWriter<BufWriter>,
+    schema: SchemaRef,
+}
+
+impl Sink {
+    pub(super) fn open(to: &Location, name: &str, schema: &SchemaRef) -> Result<Self> {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .build();
+        let sink = BufWriter::new(Arc::clone(&to.store), to.path(name));
+        let writer = AsyncArrowWriter::try_new(sink, Arc::clone(schema), Some(properties))?;
+        Ok(Self { writer, schema: Arc::clone(schema) })
+    }
+
+    pub(super) async fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+        Ok(self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?).await?)
+    }
+
+    /// Ends the file; returns its bytes.
+    pub(super) async fn close(mut self) -> Result<u64> {
+        self.writer.finish().await?;
+        Ok(self.writer.bytes_written() as u64)
+    }
+}
+
+pub(super) fn money() -> DataType {
+    DataType::Decimal128(18, 4)
+}
+
+pub(super) fn instant() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+pub(super) fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(|(name, t)| Field::new(*name, t.clone(), true)).collect::<Vec<_>>()))
+}

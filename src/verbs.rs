@@ -1,0 +1,168 @@
+//! What each verb of the command line does with the rooms, and what it prints at its end.
+
+use arrow::array::{Float64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::engine;
+use crate::failure::{Failure, Result};
+use crate::features::{self, contract, rollups::Rollups};
+use crate::ids::RunDate;
+use crate::lake::{Lake, stores::Location};
+use crate::model::bundle::Registry;
+use crate::nightly::{self, NightOptions, NightReport};
+use crate::publish::{gc, night::FaultPoint, readers, runs};
+use crate::score::{models::Models, operator};
+use crate::shell::{self, Format};
+use crate::simulation::{self, SimulateOptions};
+use crate::sql_files::SqlFiles;
+use crate::training;
+
+pub async fn simulate(config: &Config, to: &str, options: &SimulateOptions) -> Result<()> {
+    let report = simulation::run(&Location::open(to, &config.s3)?, options, true).await?;
+    println!("{report}");
+    Ok(())
+}
+
+/// Runs the nights of a range, oldest first; stops at the first that fails.
+pub async fn nightly(
+    config: &Config,
+    (from, to): (RunDate, RunDate),
+    deadline_seconds: Option<u64>,
+    dry_run: bool,
+    format: Format,
+    die_at: Option<String>,
+) -> Result<()> {
+    let mut run_date = from;
+    while run_date <= to {
+        if dry_run {
+            print!("{}", nightly::dry_run(config, run_date).await?);
+        } else {
+            let deadline = deadline_seconds.map(Duration::from_secs);
+            let options = NightOptions { run_date, deadline, fault: FaultPoint(die_at.clone()) };
+            let report = nightly::run(config, &options).await.map_err(|f| f.at(format!("night of {run_date}")))?;
+            summarise(config, &report, format)?;
+        }
+        run_date = run_date.plus_days(1);
+    }
+    Ok(())
+}
+
+fn summarise(config: &Config, report: &NightReport, format: Format) -> Result<()> {
+    if format == Format::Json {
+        println!("{}", serde_json::to_string(report).map_err(Failure::bug)?);
+        return Ok(());
+    }
+    if !report.published {
+        println!("night of {}: already published, nothing changed", report.run_date);
+        return Ok(());
+    }
+    println!("night of {} published as generation {} by model {}", report.run_date, report.generation, report.model_version);
+    println!(
+        "read {} files ({} bytes, {} rows), skipped {} files ({} bytes); encoded {} users, kept {}",
+        report.read.files_read, report.read.bytes_read, report.read.rows_read, report.read.files_skipped,
+        report.read.bytes_skipped, report.users_encoded, report.users_kept
+    );
+    let tables = report.table_rows.keys();
+    let names: StringArray = tables.clone().map(|t| Some(t.as_str())).collect();
+    let rows: StringArray = report.table_rows.values().map(|n| Some(n.to_string())).collect();
+    let paths: StringArray = tables.map(|t| report.table_paths.get(t).map(String::as_str)).collect();
+    print_columns(&[("table", names), ("rows", rows), ("path", paths)], format)?;
+    let (lake, output) = (&config.lake.uri, &config.output.uri);
+    println!("next: intentcast sql --lake {lake} --output {output} -c 'SELECT * FROM replenishment ORDER BY stock_out_risk DESC LIMIT 10'");
+    Ok(())
+}
+
+fn print_columns(columns: &[(&str, StringArray)], format: Format) -> Result<()> {
+    let fields: Vec<Field> = columns.iter().map(|(name, _)| Field::new(*name, DataType::Utf8, true)).collect();
+    let arrays = columns.iter().map(|(_, a)| Arc::new(a.clone()) as _).collect();
+    shell::print(&[RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?], format)
+}
+
+pub async fn rollback(config: &Config, date: RunDate) -> Result<()> {
+    let output = Location::open(&config.output.uri, &config.s3)?;
+    match runs::rollback(&output, date, &config.lock).await? {
+        Some(night) => println!("visible now: {} generation {}", night.run_date(), night.run.generation),
+        None => println!("no night is visible now"),
+    }
+    Ok(())
+}
+
+pub async fn train(config: &Config, date: RunDate) -> Result<()> {
+    let card = training::run(config, date).await?;
+    println!("model {} (as of {}; labels end before {})", card.version, card.as_of_dates.join(", "), card.labels_end);
+    let names: StringArray = card.figures.keys().map(|k| Some(k.as_str())).collect();
+    let values: StringArray = card.figures.values().map(|v| Some(format!("{v:.4}"))).collect();
+    print_columns(&[("figure", names), ("value", values)], Format::Table)
+}
+
+pub async fn models(config: &Config, promote: Option<String>, format: Format) -> Result<()> {
+    let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
+    if let Some(version) = promote {
+        registry.promote(&version).await?;
+    }
+    let (cards, champion) = (registry.versions().await?, registry.champion().await?);
+    let figure = |name: &str| -> Float64Array { cards.iter().map(|c| c.figures.get(name).copied()).collect() };
+    let text = |of: &dyn Fn(&crate::model::bundle::BundleCard) -> String| -> StringArray { cards.iter().map(|c| Some(of(c))).collect() };
+    let schema = Schema::new(vec![
+        Field::new("version", DataType::Utf8, true),
+        Field::new("champion", DataType::Utf8, true),
+        Field::new("labels_end", DataType::Utf8, true),
+        Field::new("auc_test_purchase", DataType::Float64, true),
+        Field::new("pinball_test", DataType::Float64, true),
+    ]);
+    let rows = RecordBatch::try_new(
+        Arc::new(schema),
+        vec![
+            Arc::new(text(&|c| c.version.clone())),
+            Arc::new(text(&|c| if champion.as_ref() == Some(&c.version) { "yes".into() } else { String::new() })),
+            Arc::new(text(&|c| c.labels_end.clone())),
+            Arc::new(figure("auc_test_purchase")),
+            Arc::new(figure("pinball_test")),
+        ],
+    )?;
+    shell::print(&[rows], format)
+}
+
+/// A session with everything that is there: lake and features where a lake is given, tables where an output is.
+pub async fn sql(config: &Config, query: Option<String>, date: Option<RunDate>, format: Format) -> Result<()> {
+    let ctx = operator::install(&engine::session(config)?, Arc::new(Models::new(config)?));
+    let output = match config.output.uri.as_str() {
+        "" => None,
+        uri => Some(Location::open(uri, &config.s3)?),
+    };
+    let latest = match &output {
+        Some(output) => readers::register_visible(&ctx, output).await?.map(|n| n.run_date()),
+        None => None,
+    };
+    if !config.lake.uri.is_empty() {
+        let files = SqlFiles::load(config)?;
+        let lake = Lake::open(config, &files).await?;
+        let after_last = lake.files("events").iter().filter_map(|f| f.dt).max().map(|d| RunDate(d).plus_days(1));
+        let date = date.or(latest).or(after_last).unwrap_or(RunDate(chrono::Utc::now().date_naive()));
+        match output {
+            Some(_) => {
+                let rollups = Rollups::refresh(&ctx, config, &files, &lake, date).await?;
+                features::register(&ctx, config, &files, &lake, &rollups, date, date).await?;
+                contract::register_model_input(&ctx).await?;
+            }
+            None => {
+                features::functions::register(&ctx, config, date);
+                lake.register(&ctx, date).await?;
+            }
+        }
+    }
+    match query {
+        Some(query) => shell::query(&ctx, &query, format).await,
+        None => shell::prompt(&ctx, format).await,
+    }
+}
+
+pub async fn gc(config: &Config, dry_run: bool) -> Result<()> {
+    let output = Location::open(&config.output.uri, &config.s3)?;
+    let report = gc::run(&output, &config.gc, dry_run).await?;
+    println!("{report}");
+    Ok(())
+}
