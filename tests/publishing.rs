@@ -1,10 +1,12 @@
 //! Publishing: whole nights or nothing, one owner a night, rollback, checks, retention.
 
 use datafusion::prelude::SessionContext;
+use intentcast::config::{GcConfig, S3Config};
 use intentcast::failure::FailureKind;
+use intentcast::lake::stores::Location;
 use intentcast::publish::night::{self, FaultPoint};
 use intentcast::publish::runs::{self, RunRecord};
-use intentcast::publish::{lock, readers};
+use intentcast::publish::{gc, lock, readers};
 
 use crate::support::nights::{self, QUICK, date, memory, publish};
 
@@ -152,4 +154,84 @@ async fn a_half_published_rerun_stays_unseen_though_another_night_is_published_a
         nights::intents(&output).await,
         [("2026-03-01".to_string(), 4, 0.2), ("2026-03-02".to_string(), 4, 0.25)]
     );
+}
+
+#[tokio::test]
+async fn gc_drops_old_nights_and_orphans_and_nothing_that_is_shown() {
+    let output = memory("gc");
+    for (day, p) in [("01", 0.2), ("02", 0.21), ("03", 0.22), ("03", 0.23), ("04", 0.24)] {
+        publish(&output, &format!("2026-03-{day}"), p).await.unwrap();
+    }
+    let ctx = SessionContext::new();
+    let staging = lock::acquire(&output, date("2026-03-05"), &QUICK).await.unwrap();
+    nights::stage(&ctx, &output, &staging, &nights::tables_of(0.9)).await; // never committed
+    let young = GcConfig { nights_kept: 2, orphan_age_hours: 48 };
+    assert_eq!(gc::plan(&output, &young).await.unwrap().orphan_files, [], "young files may belong to a running night");
+
+    let settings = GcConfig { nights_kept: 2, orphan_age_hours: 0 };
+    let plan = gc::plan(&output, &settings).await.unwrap();
+    assert_eq!(plan.expired_nights, [date("2026-03-01"), date("2026-03-02")]);
+    assert_eq!(plan.orphan_files.len(), 5, "one staged file for each of five tables: {plan:?}");
+    assert_eq!(plan.lock_objects.len(), 3, "generation 1 of the night that ran twice");
+    gc::execute(&output, &plan, &QUICK).await.unwrap();
+    let plan = gc::plan(&output, &settings).await.unwrap();
+    assert_eq!(plan.orphan_files.len(), 10, "the files of two expired nights: {plan:?}");
+    gc::execute(&output, &plan, &QUICK).await.unwrap();
+
+    let kept = [("2026-03-03".to_string(), 4, 0.23), ("2026-03-04".to_string(), 4, 0.24)];
+    assert_eq!(nights::intents(&output).await, kept);
+    runs::rollback(&output, date("2026-03-03"), &QUICK).await.unwrap();
+    assert_eq!(
+        nights::intents(&output).await[0],
+        ("2026-03-03".to_string(), 4, 0.22),
+        "rollback still finds its files"
+    );
+    publish(&output, "2026-03-01", 0.2).await.unwrap();
+    assert_eq!(nights::intents(&output).await[0], ("2026-03-01".to_string(), 4, 0.2), "an expired night can run again");
+}
+
+/// The child of the test below: publishes a night and dies at the point that stdin names. Does nothing without one.
+#[test]
+#[ignore = "runs in a child process of another test"]
+fn child_that_dies() {
+    let line = std::io::read_to_string(std::io::stdin()).unwrap();
+    let Some((folder, point)) = line.split_once('\n') else { return };
+    let output = Location::open(folder, &S3Config::default()).unwrap();
+    let fault = FaultPoint(Some(point.into()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(nights::publish_until(&output, "2026-03-02", 0.25, &fault)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_anywhere_and_run_again_a_night_is_as_if_undisturbed() {
+    use std::io::Write;
+    for point in FaultPoint::names() {
+        let folder = tempfile::tempdir().unwrap();
+        let uri = folder.path().display().to_string();
+        let output = Location::open(&uri, &S3Config::default()).unwrap();
+        publish(&output, "2026-03-01", 0.2).await.unwrap();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "publishing::child_that_dies", "--ignored", "--nocapture"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(format!("{uri}\n{point}").as_bytes()).unwrap();
+        assert!(!child.wait().unwrap().success(), "{point}: the child was to die");
+
+        let first = ("2026-03-01".to_string(), 4, 0.2);
+        let second = ("2026-03-02".to_string(), 4, 0.25);
+        let seen = nights::intents(&output).await;
+        let whole = if point == "after-runs" { vec![first.clone(), second.clone()] } else { vec![first.clone()] };
+        assert_eq!(seen, whole, "{point}: readers see whole nights only");
+
+        let held = publish(&output, "2026-03-02", 0.25).await.unwrap_err();
+        assert_eq!(held.kind, FailureKind::Fenced, "{point}: the dead owner's lock has not expired yet");
+        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        publish(&output, "2026-03-02", 0.25).await.unwrap();
+        assert_eq!(nights::intents(&output).await, [first, second], "{point}");
+        let published = runs::history(&output).await.unwrap();
+        assert_eq!(published.len(), 2, "{point}: one row a night");
+    }
 }

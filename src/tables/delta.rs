@@ -12,7 +12,7 @@ use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use rand::Rng;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind, Result};
@@ -166,6 +166,16 @@ pub async fn scan_at(
         Some(date) => Ok(rows.filter(col(PARTITION).eq(lit(date32(date))))?),
         None => Ok(rows),
     }
+}
+
+/// The table-relative paths of the data files at the table's loaded version, of the given nights or of all.
+pub fn file_paths(opened: &DeltaTable, table: &str, nights: Option<&BTreeSet<RunDate>>) -> Result<Vec<String>> {
+    let files = opened.snapshot().map_err(failure(table))?.log_data();
+    let wanted = |partition: &HashMap<String, Option<String>>| {
+        let date = partition.get(PARTITION).and_then(|value| value.as_deref()).and_then(|text| text.parse().ok());
+        nights.is_none_or(|nights| date.is_some_and(|date| nights.contains(&date)))
+    };
+    Ok(files.iter().filter(|file| wanted(&file.partition_values_map())).map(|file| file.path().into_owned()).collect())
 }
 
 /// A date as the engine holds it: days since 1970-01-01.
