@@ -151,11 +151,15 @@ impl Cli {
         let config = Config::resolve(self.settings.config.as_deref(), crate::config::environment(), &overrides)?;
         let config = &config;
         match self.verb {
-            Verb::Simulate { to, users, items, days, seed, faults, start } => {
-                block_on(verbs::simulate(config, &to, &SimulateOptions { users, items, days, seed, faults, start: start.0 }))
-            }
+            Verb::Simulate { to, users, items, days, seed, faults, start } => block_on(verbs::simulate(
+                config,
+                &to,
+                &SimulateOptions { users, items, days, seed, faults, start: start.0 },
+            )),
             Verb::Nightly { date, backfill, deadline, dry_run, format, die_at, .. } => {
-                let dates = backfill.or(date.map(|d| (d, d))).ok_or_else(|| Failure::usage("nightly: pass --date or --backfill"))?;
+                let dates = backfill
+                    .or(date.map(|d| (d, d)))
+                    .ok_or_else(|| Failure::usage("nightly: pass --date or --backfill"))?;
                 block_on(verbs::nightly(config, dates, deadline, dry_run, format, die_at))
             }
             Verb::Rollback { date, .. } => block_on(verbs::rollback(config, date)),

@@ -65,8 +65,12 @@ pub async fn run(config: &Config, options: &NightOptions) -> Result<NightReport>
     let done = match options.deadline {
         None => work.await,
         Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-            Err(Failure::passing(format!("the night of {} missed its deadline of {} s", options.run_date, limit.as_secs()))
-                .hint("run it again: finished stages are kept"))
+            Err(Failure::passing(format!(
+                "the night of {} missed its deadline of {} s",
+                options.run_date,
+                limit.as_secs()
+            ))
+            .hint("run it again: finished stages are kept"))
         }),
     };
     // A failed night lets go of its lock too, so that the next attempt need not wait for it to expire.
@@ -171,7 +175,8 @@ impl Night<'_> {
         }
         // Leftovers of an attempt that died would be read twice.
         folder.delete(folder.list().await?.into_iter().map(|m| m.location).collect()).await?;
-        let done = materialise::materialise(ctx, name, query, &folder).await.map_err(|f| f.at(format!("sql/{path}.sql")))?;
+        let done =
+            materialise::materialise(ctx, name, query, &folder).await.map_err(|f| f.at(format!("sql/{path}.sql")))?;
         folder.write("done", Vec::new()).await?;
         self.stage(name, clock, done.rows, done.bytes);
         Ok(())
@@ -261,7 +266,10 @@ pub async fn dry_run(config: &Config, run_date: RunDate) -> Result<String> {
     );
     let output = Location::open(&config.output.uri, &config.s3)?;
     match runs::visible_on(&output, run_date).await? {
-        Some(night) => text.push_str(&format!("visible now: generation {}, to be replaced if anything changed\n", night.run.generation)),
+        Some(night) => text.push_str(&format!(
+            "visible now: generation {}, to be replaced if anything changed\n",
+            night.run.generation
+        )),
         None => text.push_str("not published yet\n"),
     }
     Ok(text)

@@ -59,11 +59,19 @@ fn summarise(config: &Config, report: &NightReport, format: Format) -> Result<()
         println!("night of {}: already published, nothing changed", report.run_date);
         return Ok(());
     }
-    println!("night of {} published as generation {} by model {}", report.run_date, report.generation, report.model_version);
+    println!(
+        "night of {} published as generation {} by model {}",
+        report.run_date, report.generation, report.model_version
+    );
     println!(
         "read {} files ({} bytes, {} rows), skipped {} files ({} bytes); encoded {} users, kept {}",
-        report.read.files_read, report.read.bytes_read, report.read.rows_read, report.read.files_skipped,
-        report.read.bytes_skipped, report.users_encoded, report.users_kept
+        report.read.files_read,
+        report.read.bytes_read,
+        report.read.rows_read,
+        report.read.files_skipped,
+        report.read.bytes_skipped,
+        report.users_encoded,
+        report.users_kept
     );
     let tables = report.table_rows.keys();
     let names: StringArray = tables.clone().map(|t| Some(t.as_str())).collect();
@@ -71,7 +79,9 @@ fn summarise(config: &Config, report: &NightReport, format: Format) -> Result<()
     let paths: StringArray = tables.map(|t| report.table_paths.get(t).map(String::as_str)).collect();
     print_columns(&[("table", names), ("rows", rows), ("path", paths)], format)?;
     let (lake, output) = (&config.lake.uri, &config.output.uri);
-    println!("next: intentcast sql --lake {lake} --output {output} -c 'SELECT * FROM replenishment ORDER BY stock_out_risk DESC LIMIT 10'");
+    println!(
+        "next: intentcast sql --lake {lake} --output {output} -c 'SELECT * FROM replenishment ORDER BY stock_out_risk DESC LIMIT 10'"
+    );
     Ok(())
 }
 
@@ -105,7 +115,9 @@ pub async fn models(config: &Config, promote: Option<String>, format: Format) ->
     }
     let (cards, champion) = (registry.versions().await?, registry.champion().await?);
     let figure = |name: &str| -> Float64Array { cards.iter().map(|c| c.figures.get(name).copied()).collect() };
-    let text = |of: &dyn Fn(&crate::model::bundle::BundleCard) -> String| -> StringArray { cards.iter().map(|c| Some(of(c))).collect() };
+    let text = |of: &dyn Fn(&crate::model::bundle::BundleCard) -> String| -> StringArray {
+        cards.iter().map(|c| Some(of(c))).collect()
+    };
     let schema = Schema::new(vec![
         Field::new("version", DataType::Utf8, true),
         Field::new("champion", DataType::Utf8, true),
@@ -162,7 +174,17 @@ pub async fn sql(config: &Config, query: Option<String>, date: Option<RunDate>, 
 
 pub async fn gc(config: &Config, dry_run: bool) -> Result<()> {
     let output = Location::open(&config.output.uri, &config.s3)?;
-    let report = gc::run(&output, &config.gc, dry_run).await?;
-    println!("{report}");
+    let plan = gc::plan(&output, &config.gc).await?;
+    if !dry_run {
+        gc::execute(&output, &plan, &config.lock).await?;
+    }
+    println!(
+        "{} {} nights, {} files that nobody reads ({} bytes), {} old lock objects",
+        if dry_run { "would remove" } else { "removed" },
+        plan.expired_nights.len(),
+        plan.orphan_files.len(),
+        plan.orphan_bytes(),
+        plan.lock_objects.len()
+    );
     Ok(())
 }

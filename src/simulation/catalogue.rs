@@ -216,13 +216,7 @@ fn brand(category: usize, slot: usize) -> &'static str {
 }
 
 impl Item {
-    fn new(
-        category: usize,
-        days: u32,
-        always_sold: bool,
-        centres: &[[f32; VECTOR_WIDTH]],
-        rng: &mut impl Rng,
-    ) -> Self {
+    fn new(category: usize, days: u32, always_sold: bool, centres: &[[f32; VECTOR_WIDTH]], rng: &mut impl Rng) -> Self {
         let slot = rng.random_range(0..BRAND_SLOTS);
         let (_, _, leaf, usual) = CATEGORIES[category];
         let spread = (0.4 * rng.sample::<f64, _>(StandardNormal)).exp();

@@ -13,7 +13,12 @@ use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 
 const REASONS: [&str; 7] = [
-    "null_time", "unknown_event_type", "time_in_future", "time_outside_partition", "negative_price", "nan_price",
+    "null_time",
+    "unknown_event_type",
+    "time_in_future",
+    "time_outside_partition",
+    "negative_price",
+    "nan_price",
     "repeated_event_id",
 ];
 
@@ -84,7 +89,8 @@ pub(super) async fn plant(to: &Location, options: &SimulateOptions, events: u64)
 async fn bad_files(to: &Location, noon: i64) -> Result<Vec<serde_json::Value>> {
     to.write("faults/no_parquet.parquet", "this is no Parquet file\n").await?;
     let text = |value: &str| -> ArrayRef { Arc::new(StringArray::from(vec![value])) };
-    let good = [("ts", instant()), ("event_type", DataType::Utf8), ("user_id", DataType::Utf8), ("item_id", DataType::Utf8)];
+    let good =
+        [("ts", instant()), ("event_type", DataType::Utf8), ("user_id", DataType::Utf8), ("item_id", DataType::Utf8)];
     let mut wrong = good.clone();
     wrong[0].1 = DataType::Utf8;
     for (name, columns, values) in [

@@ -147,7 +147,8 @@ impl<'a> World<'a> {
 
     async fn write_propensity(&self, to: &Location, day: u32) -> Result<u64> {
         let seasons: Vec<f32> = (day..day + PROPENSITY_DAYS).map(|d| self.season(d)).collect();
-        let columns = schema(&[("user_id", DataType::Utf8), ("as_of", DataType::Date32), ("p_purchase_7d", DataType::Float64)]);
+        let columns =
+            schema(&[("user_id", DataType::Utf8), ("as_of", DataType::Date32), ("p_purchase_7d", DataType::Float64)]);
         let mut sink = Sink::open(to, &format!("truth/propensity/dt={}/part-00000.parquet", self.date(day)), &columns)?;
         for (chunk, people) in self.people.chunks(BATCH_ROWS).enumerate() {
             let here: Vec<(usize, &Person)> = people.iter().enumerate().filter(|(_, p)| p.here(day)).collect();
@@ -193,7 +194,8 @@ impl<'a> World<'a> {
             }
             if due {
                 let person = &mut self.people[number];
-                let events = sessions::after_purchase(person, day, midnight, &self.catalogue, &mut self.stock, &mut rng);
+                let events =
+                    sessions::after_purchase(person, day, midnight, &self.catalogue, &mut self.stock, &mut rng);
                 batch.add(Some(&user), &format!("{session}-after"), &events, &mut rng);
             }
             if batch.columns.rows >= BATCH_ROWS {
@@ -210,13 +212,23 @@ impl<'a> World<'a> {
 
     /// Visitors without any id: they count for demand only.
     fn play_guests(
-        &mut self, day: u32, midnight: i64, season: f32, mass: &mut [Vec<f64>], batch: &mut Batch,
+        &mut self,
+        day: u32,
+        midnight: i64,
+        season: f32,
+        mass: &mut [Vec<f64>],
+        batch: &mut Batch,
         report: &mut SimulateReport,
     ) {
         let mut rng = stream(self.options.seed, Purpose::Guests, day.into(), 0);
         let guests = (self.options.users as f64 * 0.008 * f64::from(season)) as u64;
         for guest in 0..guests {
-            let mut person = Person::new(self.options.seed ^ 0x6775_6573, guest + u64::from(day) * 1_000_003, 1, self.catalogue.categories());
+            let mut person = Person::new(
+                self.options.seed ^ 0x6775_6573,
+                guest + u64::from(day) * 1_000_003,
+                1,
+                self.catalogue.categories(),
+            );
             person.habits.impulse = 0.08;
             add_mass(&person, sessions::attempts(&person), mass);
             let visit = sessions::visit(&mut person, day, midnight, &self.catalogue, &mut self.stock, &mut rng);

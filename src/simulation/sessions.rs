@@ -43,7 +43,13 @@ struct Clock<'a> {
 }
 
 impl Clock<'_> {
-    fn add(&mut self, event_type: &'static str, item: Option<u32>, dwell_ms: Option<i64>, rng: &mut impl Rng) -> &mut Event {
+    fn add(
+        &mut self,
+        event_type: &'static str,
+        item: Option<u32>,
+        dwell_ms: Option<i64>,
+        rng: &mut impl Rng,
+    ) -> &mut Event {
         self.ts += rng.random_range(4_000_000..90_000_000) + dwell_ms.unwrap_or(0) * 1000;
         let price = item.map(|i| self.shop.price(i));
         self.events.push(Event { ts: self.ts, event_type, item, dwell_ms, price, ..Default::default() });
@@ -73,7 +79,12 @@ impl Clock<'_> {
 
 /// Plays one visit on `day` (which starts at `midnight`, microseconds) and moves the person's state on.
 pub(super) fn visit(
-    person: &mut Person, day: u32, midnight: i64, shop: &Catalogue, stock: &mut Stock, rng: &mut impl Rng,
+    person: &mut Person,
+    day: u32,
+    midnight: i64,
+    shop: &Catalogue,
+    stock: &mut Stock,
+    rng: &mut impl Rng,
 ) -> Visit {
     let minute = (i64::from(person.hour) * 60 + rng.random_range(-120..110)).clamp(0, 1380);
     let mut c = Clock { ts: midnight + minute * 60_000_000, events: Vec::new(), shop };
@@ -181,11 +192,20 @@ pub(super) fn visit(
     Visit { events: c.events, bought: bought.is_some() }
 }
 
-const PRAISE: [&str; 4] = ["love it, works as described", "great value, would buy again", "very good quality", "exactly what I wanted"];
-const BLAME: [&str; 4] = ["broke after a week", "poor quality, sent it back", "not as described", "disappointing for the price"];
+const PRAISE: [&str; 4] =
+    ["love it, works as described", "great value, would buy again", "very good quality", "exactly what I wanted"];
+const BLAME: [&str; 4] =
+    ["broke after a week", "poor quality, sent it back", "not as described", "disappointing for the price"];
 
 /// Reviews and returns that fall due on `day`.
-pub(super) fn after_purchase(person: &mut Person, day: u32, midnight: i64, shop: &Catalogue, stock: &mut Stock, rng: &mut impl Rng) -> Vec<Event> {
+pub(super) fn after_purchase(
+    person: &mut Person,
+    day: u32,
+    midnight: i64,
+    shop: &Catalogue,
+    stock: &mut Stock,
+    rng: &mut impl Rng,
+) -> Vec<Event> {
     let mut due = Vec::new();
     let item = person.bought;
     if item as usize >= shop.items.len() {
@@ -193,7 +213,8 @@ pub(super) fn after_purchase(person: &mut Person, day: u32, midnight: i64, shop:
     }
     let at = midnight + rng.random_range(32_400_000_000i64..75_600_000_000);
     if person.review_day == day {
-        let rating = (f64::from(shop.items[item as usize].quality) + rng.random_range(-1.5..1.5)).round().clamp(1.0, 5.0);
+        let rating =
+            (f64::from(shop.items[item as usize].quality) + rng.random_range(-1.5..1.5)).round().clamp(1.0, 5.0);
         let words = if rating >= 3.0 { PRAISE } else { BLAME };
         due.push(Event {
             ts: at,
