@@ -36,6 +36,6 @@ pub async fn register(
 
 /// An empty session with the engine's settings and memory: own tables, shared limits.
 pub fn sibling(ctx: &SessionContext) -> SessionContext {
-    let config: SessionConfig = ctx.copied_config();
+    let config: SessionConfig = ctx.copied_config().with_create_default_catalog_and_schema(true);
     SessionContext::new_with_config_rt(config, ctx.runtime_env())
 }
