@@ -1,3 +1,4 @@
 //! One-line set-ups that the integration tests share.
 
 pub mod nights;
+pub mod s3;
