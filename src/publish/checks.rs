@@ -121,8 +121,7 @@ async fn session_for(ctx: &SessionContext, subject: &Subject<'_>, settings: &Che
     }
     checker.register_table("feature_users", subject.feature_users.clone().into_view())?;
     let before = nights_before(subject.output, subject.run_date).await?;
-    let before = before.as_ref().map(std::slice::from_ref).unwrap_or_default();
-    readers::register_nights(&checker, subject.output, "intent", "previous_intent", before).await?;
+    readers::register_nights(&checker, subject.output, "intent", "previous_intent", before.as_slice()).await?;
     let settings = checker
         .sql(&format!(
             "SELECT CAST({:?} AS DOUBLE) AS change_share_max, CAST({:?} AS DOUBLE) AS scored_share_min",

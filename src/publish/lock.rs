@@ -133,8 +133,8 @@ async fn beat(folder: Location, generation: Generation, period: Duration) {
 
 async fn look(folder: &Location) -> Result<Seen> {
     let listed = folder.list().await?;
-    let mut seen = Seen::default();
-    seen.newest = listed.iter().filter_map(|m| generation_of(m, "json")).max().unwrap_or(0);
+    let newest = listed.iter().filter_map(|m| generation_of(m, "json")).max().unwrap_or(0);
+    let mut seen = Seen { newest, ..Seen::default() };
     for object in &listed {
         let is = |suffix| generation_of(object, suffix) == Some(seen.newest);
         seen.done |= is("done");
@@ -182,7 +182,8 @@ mod tests {
         Location::open(&format!("memory://{name}/out"), &S3Config::default()).unwrap()
     }
 
-    const QUICK: LockConfig = LockConfig { heartbeat_seconds: 1, expiry_seconds: 2 };
+    /// Room for a loaded machine: four beats fit into an expiry.
+    const QUICK: LockConfig = LockConfig { heartbeat_seconds: 1, expiry_seconds: 4 };
 
     #[tokio::test]
     async fn one_of_fifty_rivals_gets_the_night() {
@@ -219,10 +220,10 @@ mod tests {
     async fn a_silent_owner_is_taken_over_and_a_beating_one_is_not() {
         let output = output("silent");
         let silent = acquire(&output, night(), &QUICK).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(2500)).await;
+        tokio::time::sleep(Duration::from_millis(4500)).await;
         assert_eq!(acquire(&output, night(), &QUICK).await.unwrap_err().kind, FailureKind::Fenced, "it beats");
         silent.fall_silent();
-        tokio::time::sleep(Duration::from_millis(2300)).await;
+        tokio::time::sleep(Duration::from_millis(4300)).await;
         let heir = acquire(&output, night(), &QUICK).await.unwrap();
         assert_eq!(heir.generation.0, 2);
         assert_eq!(silent.check().await.unwrap_err().kind, FailureKind::Fenced);

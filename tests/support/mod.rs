@@ -2,3 +2,4 @@
 
 pub mod lakes;
 pub mod nights;
+pub mod s3;
