@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
 mod features;
+mod nightly;
 mod publishing;
 mod publishing_s3;
 mod support;

@@ -177,9 +177,9 @@ impl IntentNetwork {
                 false,
             )?;
             let joined = attended.transpose(1, 2).contiguous().view([b, n, self.shape.width]);
-            x = x + layer.project.forward(&joined).dropout(self.shape.dropout, train);
+            x = &x + layer.project.forward(&joined).dropout(self.shape.dropout, train);
             let fed = layer.narrow.forward(&layer.widen.forward(&layer.norm_feed.forward(&x)).gelu("none"));
-            x = x + fed.dropout(self.shape.dropout, train);
+            x = &x + fed.dropout(self.shape.dropout, train);
         }
         let x = self.norm.forward(&x);
         let weight = present.to_kind(Kind::Float).unsqueeze(-1);

@@ -1,7 +1,7 @@
 //! What the simulated shop sells: categories, brands, titles, prices, promotions, and who wants what on which day.
 
 use rand::Rng;
-use rand_distr::{Distribution, LogNormal, Normal, StandardNormal};
+use rand_distr::{Distribution, LogNormal, StandardNormal};
 
 use super::random::{Purpose, stream};
 
@@ -186,10 +186,6 @@ impl Catalogue {
         self.today.price[item as usize]
     }
 
-    pub(super) fn promoted(&self, item: u32) -> bool {
-        self.today.promoted[item as usize]
-    }
-
     pub(super) fn sold_on(&self, item: u32, day: u32) -> bool {
         let entry = &self.items[item as usize];
         entry.first_day <= day && day < entry.last_day
@@ -281,8 +277,4 @@ pub(super) fn uniform(from: f64, to: f64, rng: &mut impl Rng) -> f64 {
 
 pub(super) fn log_normal(sigma: f64, rng: &mut impl Rng) -> f64 {
     LogNormal::new(0.0, sigma).map_or(1.0, |d| d.sample(rng))
-}
-
-pub(super) fn normal(mean: f64, sigma: f64, rng: &mut impl Rng) -> f64 {
-    Normal::new(mean, sigma).map_or(mean, |d| d.sample(rng))
 }

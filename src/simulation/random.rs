@@ -11,7 +11,6 @@ pub(super) enum Purpose {
     Session = 3,
     Stock = 4,
     Guests = 5,
-    Faults = 6,
 }
 
 /// The stream of (seed, purpose, a, b); for example (seed, Session, user, day).

@@ -1,0 +1,265 @@
+//! The whole job by its command line: simulate, train, night, query; reruns, refusals, kills, and the same on S3.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use crate::support::s3::S3Server;
+
+/// A small model that trains in seconds.
+const QUICK: [&str; 12] = [
+    "--set",
+    "model.width=16",
+    "--set",
+    "model.layers=1",
+    "--set",
+    "train.epochs_max=2",
+    "--set",
+    "train.as_of_dates=2",
+    "--set",
+    "demand.horizon_days=14",
+    "--set",
+    "lock.expiry_seconds=11",
+];
+const TRAINED_ON: &str = "2026-02-20";
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
+}
+
+fn done(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {:?}\n{errors}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn refused(arguments: &[&str], code: i32) -> String {
+    let output = run(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{errors}");
+    errors
+}
+
+/// A lake and a model, made once for all tests of this file and copied by each.
+static SHOP: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let shop = tempfile::tempdir().unwrap();
+    let (lake, output) = places(shop.path());
+    let size = ["--users", "300", "--items", "30", "--days", "60", "--seed", "5"];
+    done(&[&["simulate", "--to", &lake][..], &size].concat());
+    done(&["train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
+    shop
+});
+
+fn places(folder: &Path) -> (String, String) {
+    (folder.join("lake").display().to_string(), folder.join("out").display().to_string())
+}
+
+fn shop() -> (tempfile::TempDir, String, String) {
+    let own = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(SHOP.path().join(".")).arg(own.path()).status().unwrap();
+    assert!(copied.success());
+    let (lake, output) = places(own.path());
+    (own, lake, output)
+}
+
+fn night(lake: &str, output: &str, date: &str) -> Value {
+    let printed = done(&["nightly", "--lake", lake, "--output", output, "--date", date, "--format", "json"]);
+    serde_json::from_str(printed.trim()).unwrap()
+}
+
+fn query(output: &str, query: &str) -> String {
+    done(&["sql", "--output", output, "--format", "csv", "-c", query])
+}
+
+const INTENT: &str = "SELECT * FROM intent ORDER BY user_id";
+const DEMAND: &str = "SELECT * FROM demand ORDER BY item_id, target_date";
+const REPLENISHMENT: &str =
+    "SELECT item_id, on_hand, reorder_point, lead_time_demand_q90 FROM replenishment ORDER BY 1";
+
+/// Equality of tables: keys and text exact, numbers within 1e-5 of one another (relative above 1).
+fn assert_equal_rows(left: &str, right: &str, place: &str) {
+    assert_eq!(left.lines().count(), right.lines().count(), "{place}");
+    for (a, b) in left.lines().zip(right.lines()) {
+        for (x, y) in a.split(',').zip(b.split(',')) {
+            let same = match (x.parse::<f64>(), y.parse::<f64>()) {
+                (Ok(x), Ok(y)) => (x - y).abs() <= 1e-5 * x.abs().max(1.0),
+                _ => x == y,
+            };
+            assert!(same, "{place}: {x} and {y} in\n{a}\n{b}");
+        }
+    }
+}
+
+#[test]
+fn a_night_publishes_every_table_and_a_rerun_changes_nothing() {
+    let (_own, lake, output) = shop();
+    let first = night(&lake, &output, "2026-02-21");
+    assert_eq!(first["published"], true);
+    for table in ["intent", "recommendation", "demand", "replenishment", "segment"] {
+        assert!(first["table_rows"][table].as_i64().unwrap() > 0, "{table}: {first}");
+    }
+    let rows = query(&output, INTENT);
+    assert_eq!(night(&lake, &output, "2026-02-21")["published"], false);
+    assert_eq!(query(&output, INTENT), rows);
+    let runs = query(&output, "SELECT count(*) AS n FROM runs");
+    assert_eq!(runs, "n\n1\n");
+}
+
+#[test]
+fn the_second_night_reads_and_encodes_only_what_is_new() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let second = night(&lake, &output, "2026-02-22");
+    let new = std::fs::metadata(format!("{lake}/events/dt=2026-02-21/part-00000.parquet")).unwrap().len();
+    assert_eq!(second["read"]["bytes_read"].as_u64(), Some(new));
+    assert_eq!(second["read"]["files_read"], 1);
+    // Users whose inputs changed: those whose last events moved in or out of the look-back.
+    let changed = done(&[
+        "sql",
+        "--lake",
+        &lake,
+        "--output",
+        &output,
+        "--date",
+        "2026-02-22",
+        "--format",
+        "csv",
+        "-c",
+        "SELECT count(*) AS n FROM user_features WHERE events_1d > 0",
+    ]);
+    let changed: u64 = changed.lines().nth(1).unwrap().parse().unwrap();
+    let encoded = second["users_encoded"].as_u64().unwrap();
+    assert!(encoded <= changed && encoded > 0, "encoded {encoded}, users with new events {changed}");
+
+    // Kept or fresh, the same scores.
+    let kept = query(&output, "SELECT user_id, round(p_purchase, 5) AS p FROM intent ORDER BY user_id");
+    std::fs::remove_dir_all(format!("{output}/state/encoded")).unwrap();
+    std::fs::remove_dir_all(format!("{output}/state/features")).unwrap();
+    std::fs::remove_dir_all(format!("{output}/tables")).unwrap();
+    let fresh = night(&lake, &output, "2026-02-22");
+    assert!(fresh["users_encoded"].as_u64().unwrap() > encoded);
+    assert_eq!(query(&output, "SELECT user_id, round(p_purchase, 5) AS p FROM intent ORDER BY user_id"), kept);
+}
+
+#[test]
+fn killed_at_any_point_and_run_again_the_night_equals_an_undisturbed_one() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let undisturbed = [INTENT, DEMAND, REPLENISHMENT].map(|q| query(&output, q));
+    for point in ["staged", "after-intent", "before-demand", "before-runs", "after-runs"] {
+        let (_own, lake, output) = shop();
+        let arguments = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "--die-at", point];
+        assert!(!run(&arguments).status.success(), "{point}");
+        let visible = query(&output, "SELECT count(*) AS n FROM intent");
+        assert!(point == "after-runs" || visible == "n\n0\n", "{point}: a half-published night was seen");
+        let held = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"], 5);
+        assert!(held.contains("expires"), "{held}");
+        std::thread::sleep(std::time::Duration::from_secs(12));
+        night(&lake, &output, "2026-02-21");
+        for (sql, rows) in [INTENT, DEMAND, REPLENISHMENT].iter().zip(&undisturbed) {
+            assert_equal_rows(&query(&output, sql), rows, point);
+        }
+    }
+}
+
+#[test]
+fn rollback_shows_the_night_before() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let before = query(&output, INTENT);
+    night(&lake, &output, "2026-02-22");
+    assert_ne!(query(&output, INTENT), before);
+    done(&["rollback", "--output", &output, "--date", "2026-02-22"]);
+    assert_eq!(query(&output, INTENT), before);
+}
+
+#[test]
+fn refusals_have_their_exit_codes_and_publish_nothing() {
+    let (own, lake, output) = shop();
+    let (_, nowhere) = places(own.path().join("nowhere").as_path());
+    let arguments = ["nightly", "--lake", &lake, "--date", "2026-02-21", "--output"];
+    let no_model = refused(&[&arguments[..], &[&nowhere]].concat(), 6);
+    assert!(no_model.contains("intentcast train"), "{no_model}");
+
+    let bad = format!("{lake}/events/dt=2026-02-20/zz.parquet");
+    std::fs::write(&bad, "no parquet").unwrap();
+    let input = refused(&[&arguments[..], &[&output]].concat(), 3);
+    assert!(input.contains(&bad), "{input}");
+    std::fs::remove_file(bad).unwrap();
+
+    let sql = own.path().join("sql/features");
+    std::fs::create_dir_all(&sql).unwrap();
+    let text = std::fs::read_to_string("sql/features/user_features.sql").unwrap();
+    std::fs::write(sql.join("user_features.sql"), text.replace("AS reviews_90d", "AS reviews_of_90d")).unwrap();
+    let folder = format!("sql.folder={}", own.path().join("sql").display());
+    let model = refused(&[&["--set", &folder][..], &arguments, &[&output]].concat(), 6);
+    assert!(model.contains("reviews_90d is missing") && model.contains("reviews_of_90d is new"), "{model}");
+    let late = refused(&[&arguments[..], &[&output, "--deadline", "0"]].concat(), 75);
+    assert!(late.contains("deadline"), "{late}");
+    assert_eq!(query(&output, "SELECT count(*) AS n FROM intent"), "n\n0\n");
+}
+
+#[test]
+fn the_night_on_s3_has_the_rows_of_the_night_on_local_files() {
+    let (_own, lake, output) = shop();
+    let server = S3Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        for (folder, uri) in [(&lake, "s3://shop/lake"), (&output, "s3://shop/out")] {
+            let from = intentcast::lake::stores::Location::open(folder, &server.config()).unwrap();
+            let to = server.location(uri);
+            for object in from.list().await.unwrap() {
+                let name = format!("/{}", object.location);
+                let name = name.strip_prefix(&format!("{folder}/")).unwrap().to_string();
+                to.write(&name, from.read(&name).await.unwrap()).await.unwrap();
+            }
+        }
+    });
+    let flags = server.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let remote = |arguments: &[&str]| done(&[&flags[..], arguments].concat());
+    remote(&["nightly", "--lake", "s3://shop/lake", "--output", "s3://shop/out", "--date", "2026-02-21"]);
+    night(&lake, &output, "2026-02-21");
+    for sql in [INTENT, DEMAND, REPLENISHMENT] {
+        let there = remote(&["sql", "--output", "s3://shop/out", "--format", "csv", "-c", sql]);
+        assert_equal_rows(&there, &query(&output, sql), "S3");
+    }
+}
+
+#[test]
+fn a_filter_over_scores_scores_each_row_once() {
+    let (_own, lake, output) = shop();
+    let plan = done(&[
+        "sql",
+        "--lake",
+        &lake,
+        "--output",
+        &output,
+        "--date",
+        "2026-02-21",
+        "--format",
+        "csv",
+        "-c",
+        "EXPLAIN SELECT s['p_purchase'] FROM (SELECT user_id, score_intents(features) AS s FROM model_input) \
+         WHERE s['p_purchase'] > 0.9 AND s['p_churn'] < 0.5",
+    ]);
+    assert_eq!(plan.matches("ScoreExec").count(), 1, "{plan}");
+    assert!(plan.contains("weights="), "{plan}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let own = tempfile::tempdir().unwrap();
+    let digest = |name: &str| {
+        let to = own.path().join(name).display().to_string();
+        done(&["simulate", "--to", &to, "--users", "60", "--items", "12", "--days", "10", "--seed", "9", "--faults"]);
+        let listed =
+            Command::new("sh").arg("-c").arg(format!("cd {to} && find . -type f | sort | xargs sha256sum")).output();
+        String::from_utf8(listed.unwrap().stdout).unwrap()
+    };
+    let first = digest("a");
+    assert!(first.lines().count() > 15, "{first}");
+    assert_eq!(first, digest("b"));
+}
