@@ -1,11 +1,15 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint
+.PHONY: help setup demo test lint
 
 help: ## Lists these verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: ## Puts libtorch into the checkout (once; verified by hash)
 	@infra/setup/libtorch.sh
+
+demo: setup ## Builds, simulates a shop, trains a small model, runs two nights and shows the tables (./demo)
+	cargo build --locked
+	jobs/demo.sh $${CARGO_TARGET_DIR:-target}/debug/intentcast
 
 test: setup lint ## Sets everything up and passes the whole test suite
 	cargo test --locked

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use crate::support::s3::S3Server;
 
 /// A small model that trains in seconds.
-const QUICK: [&str; 12] = [
+const QUICK: [&str; 14] = [
     "--set",
     "model.width=16",
     "--set",
@@ -156,7 +156,7 @@ fn killed_at_any_point_and_run_again_the_night_equals_an_undisturbed_one() {
         assert!(point == "after-runs" || visible == "n\n0\n", "{point}: a half-published night was seen");
         let held = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"], 5);
         assert!(held.contains("expires"), "{held}");
-        std::thread::sleep(std::time::Duration::from_secs(12));
+        std::thread::sleep(std::time::Duration::from_secs(4));
         night(&lake, &output, "2026-02-21");
         for (sql, rows) in [INTENT, DEMAND, REPLENISHMENT].iter().zip(&undisturbed) {
             assert_equal_rows(&query(&output, sql), rows, point);

@@ -81,17 +81,19 @@ SELECT
     CAST(c.spend_90d AS DOUBLE) / nullif(c.purchases_90d, 0) AS order_value_mean_90d,
     g.gap_days_mean,
     g.gap_days_spread,
-    coalesce(d.sessions_28d, 0) AS sessions_28d,
-    coalesce(d.items_28d, 0) AS items_28d,
-    coalesce(d.categories_28d, 0) AS categories_28d,
-    coalesce(d.sessions_7d, 0) AS sessions_7d,
-    coalesce(d.items_7d, 0) AS items_7d,
-    coalesce(d.categories_7d, 0) AS categories_7d,
+    coalesce(v.sessions_28d, 0) AS sessions_28d,
+    coalesce(t.items_28d, 0) AS items_28d,
+    coalesce(t.categories_28d, 0) AS categories_28d,
+    coalesce(v.sessions_7d, 0) AS sessions_7d,
+    coalesce(t.items_7d, 0) AS items_7d,
+    coalesce(t.categories_7d, 0) AS categories_7d,
     c.last_at,
     q.last_queries,
     d.recent
 FROM scored_users s
     LEFT JOIN user_counts c ON s.user_id = c.user_id
     LEFT JOIN user_gaps g ON s.user_id = g.user_id
+    LEFT JOIN user_sessions v ON s.user_id = v.user_id
+    LEFT JOIN user_items t ON s.user_id = t.user_id
     LEFT JOIN user_recent d ON s.user_id = d.user_id
     LEFT JOIN user_queries q ON s.user_id = q.user_id

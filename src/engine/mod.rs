@@ -4,7 +4,7 @@ pub mod doctor;
 pub mod materialise;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use std::num::NonZeroUsize;
@@ -15,7 +15,8 @@ use crate::failure::Result;
 
 /// A session within the configured memory, spilling to the configured folder.
 pub fn session(config: &Config) -> Result<SessionContext> {
-    let pool = FairSpillPool::new(config.engine.memory_bytes_max as usize);
+    // Greedy, not fair: a night's plans hold dozens of small aggregates beside one large; equal shares starve it.
+    let pool = GreedyMemoryPool::new(config.engine.memory_bytes_max as usize);
     let largest = NonZeroUsize::new(5).unwrap_or(NonZeroUsize::MIN);
     let mut runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(TrackConsumersPool::new(pool, largest)));
     if !config.engine.spill_folder.is_empty() {

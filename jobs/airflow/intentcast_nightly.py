@@ -1,0 +1,37 @@
+"""The night of intentcast: one task a day, retried only where a retry can help.
+
+Exit code 75 is a passing fault and is retried; every other failure wakes somebody. Exit 5 (another run holds the night)
+skips the task: whoever holds it will publish.
+"""
+
+from datetime import datetime, timedelta
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+# Airflow's own skip code; 5 means that another run is at it.
+NIGHT = """
+intentcast --config {{ var.value.get('intentcast_config', '/etc/intentcast/nightly.toml') }} --log-format json \
+    nightly --date {{ data_interval_end | ds }} --deadline 7200
+code=$?
+[ $code -eq 5 ] && exit 99
+exit $code
+"""
+
+with DAG(
+    dag_id="intentcast_nightly",
+    description="Purchase intents and item demand, published whole or not at all",
+    schedule="30 2 * * *",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    tags=["intentcast"],
+) as dag:
+    BashOperator(
+        task_id="night",
+        bash_command=NIGHT,
+        skip_on_exit_code=99,
+        retries=3,
+        retry_delay=timedelta(minutes=10),
+        execution_timeout=timedelta(hours=3),
+    )
