@@ -68,6 +68,15 @@ pub enum Verb {
         #[arg(long, default_value = "2026-01-01")]
         start: RunDate,
     },
+    /// Streams a public data set's original files (also .gz and .zst) into a lake.
+    Import {
+        /// taobao, tmall, rees46, retailrocket, online-retail-ii, complete-journey, cdnow or amazon-all-beauty.
+        name: String,
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[arg(long, value_name = "URI")]
+        to: String,
+    },
     /// Runs the night: features, scores, demand, replenishment, checks, one atomic publication.
     Nightly {
         #[command(flatten)]
@@ -156,6 +165,7 @@ impl Cli {
                 &to,
                 &SimulateOptions { users, items, days, seed, faults, start: start.0 },
             )),
+            Verb::Import { name, files, to } => block_on(verbs::import(config, &name, &files, &to)),
             Verb::Nightly { date, backfill, deadline, dry_run, format, die_at, .. } => {
                 let dates = backfill
                     .or(date.map(|d| (d, d)))
@@ -181,7 +191,7 @@ impl Verb {
             | Verb::Models { places, .. }
             | Verb::Sql { places, .. }
             | Verb::Gc { places, .. } => Some(places),
-            Verb::Simulate { .. } | Verb::Doctor => None,
+            Verb::Simulate { .. } | Verb::Import { .. } | Verb::Doctor => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use arrow::array::{Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::{self, contract, rollups::Rollups};
 use crate::ids::RunDate;
+use crate::importing;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::Registry;
 use crate::nightly::{self, NightOptions, NightReport};
@@ -22,6 +24,12 @@ use crate::training;
 
 pub async fn simulate(config: &Config, to: &str, options: &SimulateOptions) -> Result<()> {
     let report = simulation::run(&Location::open(to, &config.s3)?, options, true).await?;
+    println!("{report}");
+    Ok(())
+}
+
+pub async fn import(config: &Config, name: &str, files: &[PathBuf], to: &str) -> Result<()> {
+    let report = importing::run(name, files, &Location::open(to, &config.s3)?, true).await?;
     println!("{report}");
     Ok(())
 }
