@@ -11,12 +11,12 @@ use std::path::Path;
 
 use crate::support::lakes::{events, write};
 
-fn config(lake: &Path, output: &Path) -> Config {
+pub fn config(lake: &Path, output: &Path) -> Config {
     let uri = |p: &Path| p.display().to_string();
     Config::resolve(None, [], &[("lake.uri".into(), uri(lake)), ("output.uri".into(), uri(output))]).unwrap()
 }
 
-async fn night(config: &Config, date: &str) -> Result<(SessionContext, Rollups)> {
+pub async fn night(config: &Config, date: &str) -> Result<(SessionContext, Rollups)> {
     let sql = SqlFiles::load(config)?;
     let date: RunDate = date.parse()?;
     let ctx = engine::session(config)?;
@@ -26,7 +26,7 @@ async fn night(config: &Config, date: &str) -> Result<(SessionContext, Rollups)>
     Ok((ctx, rollups))
 }
 
-async fn table(ctx: &SessionContext, query: &str) -> String {
+pub async fn table(ctx: &SessionContext, query: &str) -> String {
     let rows = ctx.sql(query).await.unwrap().collect().await.unwrap();
     arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
 }

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
 mod features;
+mod future;
+mod importing;
 mod nightly;
 mod publishing;
 mod publishing_s3;
+mod scoring;
 mod support;
 mod tidy;
 

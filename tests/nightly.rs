@@ -20,7 +20,9 @@ const QUICK: [&str; 14] = [
     "--set",
     "demand.horizon_days=14",
     "--set",
-    "lock.expiry_seconds=11",
+    "lock.heartbeat_seconds=1",
+    "--set",
+    "lock.expiry_seconds=3",
 ];
 const TRAINED_ON: &str = "2026-02-20";
 

@@ -57,9 +57,14 @@ impl UserInputs {
         let mut inputs = Self::default();
         for row in 0..rows {
             inputs.user_ids.push(user_ids.value(row).into());
-            for c in &tabular {
+            for (c, feature) in tabular.iter().zip(&contract.0) {
                 let values = c.as_primitive::<Float64Type>();
-                inputs.tabular.push(if values.is_valid(row) { signed_log(values.value(row)) } else { f32::NAN });
+                let value = if values.is_valid(row) { values.value(row) } else { f64::NAN };
+                if value.is_infinite() {
+                    return Err(Failure::model(format!("user {}: {} is infinite", user_ids.value(row), feature.name))
+                        .hint("look at the user's row in user_features; a division by zero is the usual cause"));
+                }
+                inputs.tabular.push(signed_log(value));
             }
             let (from, to) = (recent.value_offsets()[row] as usize, recent.value_offsets()[row + 1] as usize);
             let events = if recent.is_valid(row) { parts.sequence(from, to) } else { Vec::new() };

@@ -1,0 +1,176 @@
+//! The scoring service and the network beneath it, with a small random model.
+
+use arrow::array::{AsArray, StructArray};
+use arrow::datatypes::Float64Type;
+use datafusion::prelude::SessionContext;
+use intentcast::config::{Config, ScoreConfig};
+use intentcast::features::contract::{FeatureColumn, FeatureContract};
+use intentcast::features::functions;
+use intentcast::lake::stores::Location;
+use intentcast::model::bundle::{Bundle, BundleCard, Registry, networks};
+use intentcast::model::demand::DemandShape;
+use intentcast::model::inputs::UserInputs;
+use intentcast::model::intent::{IntentShape, Scaling};
+use intentcast::score::models::Models;
+use intentcast::score::operator;
+use intentcast::score::service::{ScoringService, as_struct};
+use std::sync::Arc;
+use tch::Device;
+
+/// Writes a random model of one feature to `output` and makes it champion.
+async fn model(output: &str) -> Registry {
+    let intent =
+        IntentShape { width: 16, layers: 2, heads: 2, item_buckets: 50, events_max: 128, dropout: 0.1, features: 1 };
+    let demand = DemandShape { width: 8, horizon_days: 3, history_days: 28, history_days_min: 14 };
+    tch::manual_seed(3);
+    let (store, _, _) = networks(&intent, &demand, Device::Cpu);
+    let features = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
+    let card = BundleCard {
+        format: 1,
+        version: String::new(),
+        trained_at: String::new(),
+        labels_end: "2026-03-01".into(),
+        as_of_dates: vec![],
+        intent,
+        scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0 },
+        demand,
+        features_fingerprint: features.fingerprint(),
+        features,
+        horizon_days: 7,
+        churn_days: 28,
+        sql_fingerprint: String::new(),
+        input_fingerprint: String::new(),
+        weights_hash: String::new(),
+        items: 0,
+        figures: Default::default(),
+    };
+    let registry = Registry(Location::open(output, &Default::default()).unwrap().folder("models"));
+    let card = registry.write(card, &store, &["i1".into(), "i2".into(), "i3".into()]).await.unwrap();
+    registry.promote(&card.version).await.unwrap();
+    registry
+}
+
+async fn bundle(name: &str) -> Bundle {
+    model(&format!("memory://{name}/out")).await.load("", Device::Cpu).await.unwrap()
+}
+
+/// `users` users with `1 + user % 17` events each; user 3 has none; `bad` gets an infinite feature.
+fn input_sql(users: usize, bad: Option<usize>) -> String {
+    let value = match bad {
+        Some(user) => format!("CASE WHEN u = {user} THEN CAST('Infinity' AS DOUBLE) ELSE CAST(u AS DOUBLE) END"),
+        None => "u".into(),
+    };
+    format!(
+        "SELECT user_id, named_struct('user_id', user_id, 'as_of', as_of(), 'recent', recent, 'events_7d', {value}) AS features \
+         FROM (SELECT u, concat('u', lpad(CAST(u AS VARCHAR), 4, '0')) AS user_id, \
+           last_events(128, to_timestamp_micros(1772000000000000 - (e * 5 + u % 11) * 3600000000), CAST(e AS VARCHAR), CASE e % 3 WHEN 0 THEN 'view' WHEN 1 THEN 'cart' ELSE 'search' END, \
+             concat('i', CAST((u * 7 + e) % 9 AS VARCHAR)), 'c', CAST(e AS DOUBLE), CAST(e * 1000 AS BIGINT)) FILTER (WHERE u <> 3) AS recent \
+           FROM generate_series(1, {users}) AS a(u) CROSS JOIN generate_series(1, 17) AS b(e) WHERE e <= 1 + u % 17 GROUP BY u)"
+    )
+}
+
+fn session() -> SessionContext {
+    let ctx = SessionContext::new();
+    functions::register(&ctx, &Config::default(), "2026-03-01".parse().unwrap());
+    ctx
+}
+
+async fn features(users: usize, bad: Option<usize>) -> StructArray {
+    let sql = format!("SELECT features FROM ({}) ORDER BY user_id", input_sql(users, bad));
+    let batches = session().sql(&sql).await.unwrap().collect().await.unwrap();
+    let batch = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+    as_struct(batch.column(0)).unwrap().clone()
+}
+
+fn close(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(x, y)| (x - y).abs() <= 1e-5 * x.abs().max(1.0))
+}
+
+#[tokio::test]
+async fn a_batch_equals_its_members_and_padding_never_leaks() {
+    let features = features(40, None).await;
+    let service = ScoringService::start(bundle("members").await, &ScoreConfig::default()).unwrap();
+    let all = service.score(&features).await.unwrap().scores;
+    assert!(all.iter().all(|s| s.is_finite()));
+    for user in [0, 2, 7, 39] {
+        // A service of its own, so that no kept state answers.
+        let alone = ScoringService::start(bundle("members").await, &ScoreConfig::default()).unwrap();
+        let one = alone.score(&features.slice(user, 1)).await.unwrap().scores;
+        assert!(close(&one, &all[user * 9..(user + 1) * 9]), "user {user}");
+    }
+    let tight = ScoreConfig { batch_tokens_max: 1, ..Default::default() };
+    let cut = ScoringService::start(bundle("members").await, &tight).unwrap();
+    assert!(close(&cut.score(&features).await.unwrap().scores, &all));
+    assert_eq!(cut.counters.get(|c| &c.model_batches), 40);
+}
+
+#[tokio::test]
+async fn the_encoder_does_not_see_the_run_date() {
+    let features = features(20, None).await;
+    let contract = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
+    let before = UserInputs::read(&features, &contract, 50).unwrap();
+    let mut columns = features.columns().to_vec();
+    let later = columns[1]
+        .as_primitive::<arrow::datatypes::TimestampMicrosecondType>()
+        .unary::<_, arrow::datatypes::TimestampMicrosecondType>(|t| t + 86_400_000_000);
+    columns[1] = Arc::new(later.with_timezone("UTC"));
+    let moved = StructArray::new(features.fields().clone(), columns, None);
+    let after = UserInputs::read(&moved, &contract, 50).unwrap();
+    let keys = |i: &UserInputs| (0..i.len()).map(|r| i.key(r)).collect::<Vec<_>>();
+    assert_eq!(keys(&before), keys(&after));
+    assert_ne!(before.idle_log_hours[0], after.idle_log_hours[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_share_batches_of_one_loaded_model_and_rows_keep_their_order() {
+    model("memory://shared/out").await;
+    let mut config = Config::default();
+    config.output.uri = "memory://shared/out".into();
+    let models = Arc::new(Models::new(&config).unwrap());
+    let ctx = operator::install(&session(), Arc::clone(&models));
+    functions::register(&ctx, &config, "2026-03-01".parse().unwrap());
+    let input = ctx.sql(&input_sql(400, None)).await.unwrap();
+    ctx.register_table("model_input", input.into_view()).unwrap();
+    let query =
+        "SELECT user_id, s['p_purchase'] AS p FROM (SELECT user_id, score_intents(features) AS s FROM model_input)";
+    let batches = ctx.sql(query).await.unwrap().collect().await.unwrap();
+    let service = models.service("").await.unwrap();
+    assert_eq!(service.counters.get(|c| &c.models_loaded), 1);
+    assert_eq!(service.counters.get(|c| &c.users_scored), 400);
+    assert!(service.counters.get(|c| &c.pools) <= service.counters.get(|c| &c.requests));
+
+    let alone = service.score(&features(400, None).await).await.unwrap().scores;
+    let mut seen = 0;
+    for batch in &batches {
+        let users = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+        for (user, p) in users.as_string::<i32>().iter().zip(batch.column(1).as_primitive::<Float64Type>().values()) {
+            let number: usize = user.unwrap()[1..].parse().unwrap();
+            assert!((f64::from(alone[(number - 1) * 9 + 4]) - p).abs() < 1e-5, "{user:?}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 400);
+
+    // A filter over scores, and the same call twice: each row is scored once.
+    let before = service.counters.get(|c| &c.users_scored);
+    let filtered = format!("SELECT user_id FROM ({query}) WHERE p > 0.0 AND p < 0.9");
+    ctx.sql(&filtered).await.unwrap().collect().await.unwrap();
+    ctx.sql("SELECT score_intents(features)['p_view'], score_intents(features)['p_cart'] FROM model_input WHERE score_intents(features)['p_churn'] > 2")
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
+    assert_eq!(service.counters.get(|c| &c.users_scored), before + 800);
+}
+
+#[tokio::test]
+async fn an_error_names_the_first_bad_user_and_loses_nobody_else() {
+    let service = ScoringService::start(bundle("bad").await, &ScoreConfig::default()).unwrap();
+    let (good, bad) = (features(30, None).await, features(30, Some(12)).await);
+    let (ok, failed) = tokio::join!(service.score(&good), service.score(&bad));
+    assert_eq!(ok.unwrap().scores.len(), 30 * 9);
+    let failed = failed.unwrap_err();
+    assert!(failed.message.contains("user u0012"), "{failed}");
+    assert_eq!(service.score(&good).await.unwrap().scores.len(), 30 * 9);
+}
