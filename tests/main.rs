@@ -9,6 +9,7 @@ mod nightly;
 mod publishing;
 mod publishing_s3;
 mod scoring;
+mod simulation;
 mod support;
 mod tidy;
 
