@@ -6,6 +6,7 @@ mod features;
 mod future;
 mod importing;
 mod nightly;
+mod plans;
 mod publishing;
 mod publishing_s3;
 mod scoring;

@@ -118,12 +118,8 @@ impl TableProvider for FilesTable {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         let options = state.config_options().execution.parquet.clone();
-        let mut source = ParquetSource::new(self.columns.clone()).with_pushdown_filters(options.pushdown_filters);
-        let of_rows: Vec<Expr> = filters.iter().filter(|f| !only_listed(f)).cloned().collect();
-        if let Some(predicate) = conjunction(of_rows) {
-            let schema = DFSchema::try_from(self.schema())?;
-            source = source.with_predicate(state.create_physical_expr(predicate, &schema)?);
-        }
+        // Filters over rows come down by the engine's own filter pushdown; setting them here too would test them twice.
+        let source = ParquetSource::new(self.columns.clone()).with_pushdown_filters(options.pushdown_filters);
         let partitions = state.config().target_partitions().min(files.len());
         let mut groups = vec![Vec::new(); partitions];
         for (at, file) in files.iter().enumerate() {

@@ -1,0 +1,38 @@
+//! Approved plans: what is pruned, pushed down and scored where. A change shows as a difference to `tests/approved/`.
+
+use crate::features::{config, night, table};
+use crate::support::lakes::{events, write};
+
+/// Compares with the approved text; a run with a missing file writes `<name>.received.txt` beside it.
+fn approve(name: &str, received: &str) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/approved");
+    let approved = std::fs::read_to_string(folder.join(format!("{name}.txt"))).unwrap_or_default();
+    if approved.trim() != received.trim() {
+        std::fs::write(folder.join(format!("{name}.received.txt")), received).unwrap();
+        panic!("{name}: the plan is not the approved one\n--- approved\n{approved}\n--- received\n{received}");
+    }
+}
+
+#[tokio::test]
+async fn dates_prune_files_and_filters_and_columns_go_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    for day in ["2026-01-01", "2026-01-02", "2026-01-03"] {
+        let rows = events(&[(day, "u1", &format!("{day}T10:00:00"), "view", "i1", "NULL", "5")]);
+        write(&lake, &format!("events/dt={day}/a.parquet"), &rows).await;
+    }
+    let (ctx, _) = night(&config(&lake, &folder.path().join("out")), "2026-01-04").await.unwrap();
+    let plan = table(
+        &ctx,
+        "EXPLAIN FORMAT indent SELECT user_id, ts FROM events WHERE _dt = DATE '2026-01-02' AND event_type = 'purchase'",
+    )
+    .await;
+    let root = folder.path().display().to_string();
+    let lines: Vec<String> = plan
+        .lines()
+        .map(|l| l.replace(root.trim_start_matches('/'), "ROOT"))
+        .map(|l| l.trim_matches(['|', ' ']).trim_end().to_string())
+        .filter(|l| !l.starts_with('+'))
+        .collect();
+    approve("events_of_one_day", &lines.join("\n"));
+}
