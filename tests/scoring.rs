@@ -7,7 +7,7 @@ use intentcast::config::{Config, ScoreConfig};
 use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
-use intentcast::model::bundle::{Bundle, BundleCard, Registry, networks};
+use intentcast::model::bundle::{Bundle, BundleCard, IndexedItem, Registry, networks};
 use intentcast::model::demand::DemandShape;
 use intentcast::model::inputs::UserInputs;
 use intentcast::model::intent::{IntentShape, Scaling};
@@ -45,7 +45,10 @@ async fn model(output: &str) -> Registry {
         figures: Default::default(),
     };
     let registry = Registry(Location::open(output, &Default::default()).unwrap().folder("models"));
-    let card = registry.write(card, &store, &["i1".into(), "i2".into(), "i3".into()]).await.unwrap();
+    let card = registry
+        .write(card, &store, &["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None }))
+        .await
+        .unwrap();
     registry.promote(&card.version).await.unwrap();
     registry
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use tch::{Device, nn};
 
 use super::demand::{DemandNetwork, DemandShape};
+use super::inputs::{CATEGORY_BUCKETS, bucket};
 use super::intent::{IntentNetwork, IntentShape, Scaling};
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
@@ -36,14 +37,29 @@ pub struct BundleCard {
     pub figures: BTreeMap<String, f64>,
 }
 
+/// One item that the model can recommend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexedItem {
+    pub item_id: String,
+    pub category: Option<String>,
+}
+
+impl IndexedItem {
+    /// Buckets of the id and of the category (0 for none), as the event inputs have them.
+    pub fn buckets(&self, item_buckets: u64) -> (i64, i64) {
+        let category = self.category.as_deref().map_or(0, |c| bucket(c, CATEGORY_BUCKETS));
+        (bucket(&self.item_id, item_buckets), category)
+    }
+}
+
 /// A loaded model: both networks on one device.
 pub struct Bundle {
     pub card: BundleCard,
     pub device: Device,
     pub intent: IntentNetwork,
     pub demand: DemandNetwork,
-    /// Item ids in the order of the recommendation index.
-    pub items: Vec<String>,
+    /// The recommendation index.
+    pub items: Vec<IndexedItem>,
     store: nn::VarStore,
 }
 
@@ -73,7 +89,7 @@ pub struct Registry(pub Location);
 
 impl Registry {
     /// Writes a bundle; the card goes last, so that a version with a card is whole.
-    pub async fn write(&self, mut card: BundleCard, store: &nn::VarStore, items: &[String]) -> Result<BundleCard> {
+    pub async fn write(&self, mut card: BundleCard, store: &nn::VarStore, items: &[IndexedItem]) -> Result<BundleCard> {
         let weights = save(store)?;
         let hash = blake3::hash(&weights).to_hex();
         card.weights_hash = hash[..16].to_string();

@@ -8,6 +8,7 @@ use arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type};
 use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 use tch::nn::{self, Module, RNN};
 use tch::{Device, Kind, Tensor};
 
@@ -44,6 +45,8 @@ pub struct ItemHistory {
     pub promoted_future: Vec<bool>,
     pub days_since_first_seen: i64,
     pub lead_time_days: i64,
+    /// The network's inputs, made once: training asks for them every epoch.
+    prepared: OnceLock<Vec<f32>>,
 }
 
 /// One forecast: the mean and seven quantiles.
@@ -91,6 +94,7 @@ impl ItemHistory {
                     promoted_future: flags("promoted_future", row)?,
                     days_since_first_seen: of(&first_seen, row, 0),
                     lead_time_days: of(&lead_time, row, 7).max(1),
+                    prepared: OnceLock::new(),
                 })
             })
             .collect()
@@ -198,7 +202,10 @@ impl DemandNetwork {
     /// `lead_days`: the lead time of each item.
     pub fn forward(&self, items: &[&ItemHistory], lead_days: &[i64], device: Device) -> Result<(Tensor, Tensor)> {
         let (b, n, h) = (items.len() as i64, self.shape.history_days, self.shape.horizon_days);
-        let flat: Vec<f32> = items.iter().flat_map(|i| i.inputs(n as usize)).collect();
+        let mut flat: Vec<f32> = Vec::with_capacity(items.len() * (n * DAY_INPUTS) as usize);
+        for item in items {
+            flat.extend_from_slice(item.prepared.get_or_init(|| item.inputs(n as usize)));
+        }
         let x = Tensor::f_from_slice(&flat)?.f_view([b, n, DAY_INPUTS])?.f_to_device(device)?;
         let (_, state) = self.gru.seq(&x);
         let state = state.0.squeeze_dim(0);

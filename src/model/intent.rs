@@ -122,7 +122,7 @@ impl IntentNetwork {
             reals: nn::linear(path / "reals", EVENT_REALS as i64, d, Default::default()),
             layers: layers.collect(),
             norm: nn::layer_norm(path / "norm", vec![d], Default::default()),
-            pool: nn::linear(path / "pool", 2 * d, d, Default::default()),
+            pool: nn::linear(path / "pool", 3 * d, d, Default::default()),
             empty: path.zeros("empty", &[d]),
             heads,
             taste: nn::linear(path / "taste", d, d, Default::default()),
@@ -155,9 +155,9 @@ impl IntentNetwork {
         let reals = Tensor::f_from_slice(&reals)?.f_view([b, n, EVENT_REALS as i64])?.f_to_device(device)?;
         let lengths = Tensor::f_from_slice(&lengths)?.f_to_device(device)?;
         let present = Tensor::f_arange(n, (Kind::Int64, device))?.f_unsqueeze(0)?.f_lt_tensor(&lengths.unsqueeze(1))?;
+        let things = self.item.forward(&ids.get(1)) + self.category.forward(&ids.get(2));
         let mut x = self.event_type.forward(&ids.get(0))
-            + self.item.forward(&ids.get(1))
-            + self.category.forward(&ids.get(2))
+            + &things
             + self.position.forward(&ids.get(3))
             + self.reals.forward(&reals);
         // Rows without events would give softmax over nothing: let them attend to their padding, and replace them below.
@@ -183,10 +183,13 @@ impl IntentNetwork {
         }
         let x = self.norm.forward(&x);
         let weight = present.to_kind(Kind::Float).unsqueeze(-1);
-        let mean = (&x * &weight).sum_dim_intlist(1i64, false, Kind::Float) / lengths.clamp_min(1).unsqueeze(-1);
+        let average =
+            |t: &Tensor| (t * &weight).sum_dim_intlist(1i64, false, Kind::Float) / lengths.clamp_min(1).unsqueeze(-1);
+        // The plain mean of what was looked at, beside the encoded one: tastes need no attention to be seen.
+        let (mean, looked_at) = (average(&x), average(&things));
         let at = (&lengths - 1).clamp_min(0).view([b, 1, 1]).expand([b, 1, self.shape.width], false);
         let last = x.gather(1, &at, false).squeeze_dim(1);
-        let pooled = self.pool.forward(&Tensor::cat(&[last, mean], -1));
+        let pooled = self.pool.forward(&Tensor::cat(&[last, mean, looked_at], -1));
         let some = lengths.gt(0).unsqueeze(-1);
         Ok(pooled.where_self(&some, &self.empty.unsqueeze(0)))
     }
@@ -216,9 +219,11 @@ impl IntentNetwork {
         Ok(self.heads.forward_t(&Tensor::f_cat(&[states, &tabular], -1)?, train))
     }
 
-    /// Of items by bucket: vectors, float32 [items, width], and popularity biases, float32 [items].
-    pub fn items(&self, buckets: &Tensor) -> (Tensor, Tensor) {
-        (self.item.forward(buckets), self.item_bias.forward(buckets).squeeze_dim(-1))
+    /// Of items by the buckets of their ids and categories, int64 [items] each: vectors, float32 [items, width], and
+    /// popularity biases, float32 [items]. An item that was seldom met still lies near its category.
+    pub fn items(&self, buckets: &Tensor, categories: &Tensor) -> (Tensor, Tensor) {
+        let vectors = self.item.forward(buckets) + self.category.forward(categories);
+        (vectors, self.item_bias.forward(buckets).squeeze_dim(-1))
     }
 
     /// Taste vectors, float32 [rows, width]: their dot product with an item's vector, plus its bias, ranks items.

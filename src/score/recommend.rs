@@ -15,7 +15,6 @@ use tch::Tensor;
 
 use crate::failure::Result;
 use crate::model::bundle::Bundle;
-use crate::model::inputs::bucket;
 
 /// Items of one block: bounds the score matrix at rows × this.
 const BLOCK_ITEMS: usize = 8192;
@@ -32,13 +31,15 @@ pub struct ItemIndex {
 
 impl ItemIndex {
     pub fn of(bundle: &Bundle) -> Result<Self> {
-        let buckets: Vec<i64> = bundle.items.iter().map(|i| bucket(i, bundle.card.intent.item_buckets)).collect();
+        let buckets = bundle.items.iter().map(|i| i.buckets(bundle.card.intent.item_buckets));
+        let (items, categories): (Vec<i64>, Vec<i64>) = buckets.unzip();
         let width = bundle.card.intent.width as usize;
-        let (vectors, bias) = match buckets.is_empty() {
+        let (vectors, bias) = match items.is_empty() {
             true => (Vec::new(), Vec::new()),
             false => {
-                let at = Tensor::f_from_slice(&buckets)?.f_to_device(bundle.device)?;
-                let (vectors, bias) = tch::no_grad(|| bundle.intent.items(&at));
+                let items = Tensor::f_from_slice(&items)?.f_to_device(bundle.device)?;
+                let categories = Tensor::f_from_slice(&categories)?.f_to_device(bundle.device)?;
+                let (vectors, bias) = tch::no_grad(|| bundle.intent.items(&items, &categories));
                 let flat = |t: Tensor| -> Result<Vec<f32>> {
                     Ok(Vec::try_from(&t.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_view([-1])?)?)
                 };
@@ -46,7 +47,7 @@ impl ItemIndex {
             }
         };
         let (vectors, bias) = (Arc::new(vectors), Arc::new(bias));
-        Ok(Self { ids: Arc::new(bundle.items.clone()), vectors, bias, width })
+        Ok(Self { ids: Arc::new(bundle.items.iter().map(|i| i.item_id.clone()).collect()), vectors, bias, width })
     }
 
     /// For each taste (row-major [users, width]) the best `k` (item, score), best first.

@@ -11,7 +11,7 @@ use super::sets::{Split, UserSet, rows_of};
 use crate::config::TrainConfig;
 use crate::failure::Result;
 use crate::metrics::{auc, log_loss};
-use crate::model::inputs::bucket;
+use crate::model::bundle::IndexedItem;
 use crate::model::intent::{IntentNetwork, Scaling, loss, to_scores};
 
 /// Padded tokens of a training batch; bounds memory whatever the lengths.
@@ -26,7 +26,7 @@ pub fn train(
     network: &IntentNetwork,
     store: &mut nn::VarStore,
     sets: (&UserSet, &UserSet),
-    items: &[String],
+    items: &[IndexedItem],
     scaling: &Scaling,
     config: &TrainConfig,
     bar: &ProgressBar,
@@ -40,8 +40,9 @@ pub fn train(
     let mut optimizer =
         nn::AdamW { wd: config.weight_decay, ..Default::default() }.build(store, config.learning_rate)?;
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-    let index: HashMap<&str, i64> = items.iter().map(|i| (i.as_str(), bucket(i, network.shape.item_buckets))).collect();
-    let all_buckets: Vec<i64> = items.iter().map(|i| index[i.as_str()]).collect();
+    let all: Vec<(i64, i64)> = items.iter().map(|i| i.buckets(network.shape.item_buckets)).collect();
+    let index: HashMap<&str, (i64, i64)> =
+        items.iter().zip(&all).map(|(i, buckets)| (i.item_id.as_str(), *buckets)).collect();
 
     let steps_total = (config.epochs_max as usize * rows.len().div_ceil(config.batch_rows as usize)).max(1) as f64;
     let (mut step, mut best, mut worse) = (0f64, (f64::INFINITY, Vec::new()), 0);
@@ -56,8 +57,8 @@ pub fn train(
             let states = network.encode(&train.inputs, batch, device, true)?;
             let raw = network.head(&states, &train.inputs, batch, scaling, true)?;
             let mut total = loss(&raw, &labels(train, batch, device)?, scaling);
-            if let Some(ranking) = ranking_loss(network, &states, train, batch, &index, &all_buckets, &mut rng)? {
-                total += ranking * 0.5;
+            if let Some(ranking) = ranking_loss(network, &states, train, batch, &index, &all, &mut rng)? {
+                total += ranking;
             }
             optimizer.zero_grad();
             total.f_backward()?;
@@ -125,13 +126,14 @@ fn ranking_loss(
     states: &Tensor,
     set: &UserSet,
     batch: &[usize],
-    index: &HashMap<&str, i64>,
-    all: &[i64],
+    index: &HashMap<&str, (i64, i64)>,
+    all: &[(i64, i64)],
     rng: &mut ChaCha8Rng,
 ) -> Result<Option<Tensor>> {
     let (mut at, mut met) = (Vec::new(), Vec::new());
     for (i, &row) in batch.iter().enumerate() {
-        let known: Vec<i64> = set.next_items[row].iter().filter_map(|item| index.get(item.as_str()).copied()).collect();
+        let known: Vec<(i64, i64)> =
+            set.next_items[row].iter().filter_map(|item| index.get(item.as_str()).copied()).collect();
         if !known.is_empty() {
             at.push(i as i64);
             met.push(known[rng.random_range(0..known.len())]);
@@ -140,7 +142,7 @@ fn ranking_loss(
     if at.is_empty() || all.len() < 2 {
         return Ok(None);
     }
-    let mut candidates: Vec<i64> = match all.len() <= CANDIDATES {
+    let mut candidates: Vec<(i64, i64)> = match all.len() <= CANDIDATES {
         true => all.to_vec(),
         false => (0..CANDIDATES).map(|_| all[rng.random_range(0..all.len())]).collect(),
     };
@@ -149,7 +151,11 @@ fn ranking_loss(
     candidates.dedup();
     let target: Vec<i64> = met.iter().filter_map(|m| candidates.binary_search(m).ok()).map(|p| p as i64).collect();
     let device = states.device();
-    let (vectors, bias) = network.items(&Tensor::f_from_slice(&candidates)?.f_to_device(device)?);
+    let (ids, categories): (Vec<i64>, Vec<i64>) = candidates.into_iter().unzip();
+    let (vectors, bias) = network.items(
+        &Tensor::f_from_slice(&ids)?.f_to_device(device)?,
+        &Tensor::f_from_slice(&categories)?.f_to_device(device)?,
+    );
     let users = network.taste(&states.index_select(0, &Tensor::f_from_slice(&at)?.f_to_device(device)?));
     let logits = users.f_matmul(&vectors.transpose(0, 1))? + bias;
     Ok(Some(logits.cross_entropy_for_logits(&Tensor::f_from_slice(&target)?.f_to_device(device)?)))

@@ -57,7 +57,7 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
         train_items.units.extend(set.units);
         train_items.in_stock.extend(set.in_stock);
     }
-    let item_ids = past.item_ids(date).await?;
+    let index = past.item_index(date).await?;
 
     tch::manual_seed(train.seed as i64);
     let intent_shape = IntentShape {
@@ -83,7 +83,7 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
     let rows = sets::rows_of(users.inputs.user_ids.iter(), sets::Split::Train).len();
     let steps = rows.div_ceil(train.batch_rows.max(1) as usize) as u64 * u64::from(train.epochs_max);
     let bar = progress(steps, "intents");
-    let mut figures = intent::train(&intents, &mut store, (&users, &held_out), &item_ids, &scaling, train, &bar)?;
+    let mut figures = intent::train(&intents, &mut store, (&users, &held_out), &index, &scaling, train, &bar)?;
     bar.finish_and_clear();
     if let Some(auc) = baseline::recency_frequency_auc(&users, &held_out, &contract)? {
         figures.insert("auc_test_purchase_recency_frequency".into(), auc);
@@ -112,7 +112,7 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
         figures,
     };
     let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
-    let card = registry.write(card, &store, &item_ids).await?;
+    let card = registry.write(card, &store, &index).await?;
     if registry.champion().await?.is_none() {
         registry.promote(&card.version).await?;
     }

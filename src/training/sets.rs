@@ -11,6 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, contract::FeatureContract, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::Lake;
+use crate::model::bundle::IndexedItem;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
 use crate::score::service::as_struct;
@@ -129,17 +130,20 @@ impl Past<'_> {
         Ok(set)
     }
 
-    /// Every item that was ever seen, for the recommendation index, in id order.
-    pub async fn item_ids(&self, as_of: RunDate) -> Result<Vec<String>> {
+    /// Every item of the last 28 days, for the recommendation index, in id order.
+    pub async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
         let ctx = self.session(as_of).await?;
-        let sql = "SELECT CAST(item_id AS VARCHAR) AS item_id FROM item_day WHERE event_day >= run_date() - 28 \
-                   GROUP BY item_id ORDER BY item_id";
-        let mut ids = Vec::new();
+        let sql = "SELECT d.item_id, c.category FROM item_day d LEFT JOIN item_category c ON d.item_id = c.item_id \
+                   WHERE d.event_day >= run_date() - 28 GROUP BY d.item_id, c.category ORDER BY d.item_id";
+        let mut items = Vec::new();
         for batch in ctx.sql(sql).await?.collect().await? {
-            let column = cast(batch.column(0), &DataType::Utf8)?;
-            ids.extend(column.as_string::<i32>().iter().flatten().map(String::from));
+            let (ids, categories) = (cast(batch.column(0), &DataType::Utf8)?, cast(batch.column(1), &DataType::Utf8)?);
+            let (ids, categories) = (ids.as_string::<i32>(), categories.as_string::<i32>());
+            for (id, category) in ids.iter().zip(categories) {
+                items.extend(id.map(|id| IndexedItem { item_id: id.into(), category: category.map(String::from) }));
+            }
         }
-        Ok(ids)
+        Ok(items)
     }
 }
 
