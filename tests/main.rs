@@ -4,6 +4,7 @@
 
 mod publishing;
 mod publishing_s3;
+mod read_back;
 mod support;
 mod tidy;
 
