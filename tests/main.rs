@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
+mod killed;
 mod publishing;
 mod publishing_s3;
 mod read_back;

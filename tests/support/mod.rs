@@ -2,3 +2,4 @@
 
 pub mod nights;
 pub mod s3;
+pub mod stopping_store;
