@@ -5,10 +5,12 @@
 mod features;
 mod future;
 mod importing;
+mod killed;
 mod nightly;
 mod plans;
 mod publishing;
 mod publishing_s3;
+mod read_back;
 mod scoring;
 mod simulation;
 mod support;

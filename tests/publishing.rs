@@ -1,9 +1,8 @@
 //! Publishing: whole nights or nothing, one owner a night, rollback, checks, retention.
 
 use datafusion::prelude::SessionContext;
-use intentcast::config::{GcConfig, S3Config};
+use intentcast::config::GcConfig;
 use intentcast::failure::FailureKind;
-use intentcast::lake::stores::Location;
 use intentcast::publish::night::{self, FaultPoint};
 use intentcast::publish::runs::{self, RunRecord};
 use intentcast::publish::{gc, lock, readers};
@@ -188,52 +187,4 @@ async fn gc_drops_old_nights_and_orphans_and_nothing_that_is_shown() {
     );
     publish(&output, "2026-03-01", 0.2).await.unwrap();
     assert_eq!(nights::intents(&output).await[0], ("2026-03-01".to_string(), 4, 0.2), "an expired night can run again");
-}
-
-/// The child of the test below: publishes a night and dies at the point that stdin names. Does nothing without one.
-#[test]
-#[ignore = "runs in a child process of another test"]
-fn child_that_dies() {
-    let line = std::io::read_to_string(std::io::stdin()).unwrap();
-    let Some((folder, point)) = line.split_once('\n') else { return };
-    let output = Location::open(folder, &S3Config::default()).unwrap();
-    let fault = FaultPoint(Some(point.into()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(nights::publish_until(&output, "2026-03-02", 0.25, &fault)).unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_anywhere_and_run_again_a_night_is_as_if_undisturbed() {
-    use futures::StreamExt;
-    let all = futures::stream::iter(FaultPoint::names()).map(|point| tokio::spawn(killed_at(point)));
-    all.buffer_unordered(8).for_each(async |joined| joined.unwrap()).await;
-}
-
-async fn killed_at(point: String) {
-    use std::io::Write;
-    let folder = tempfile::tempdir().unwrap();
-    let uri = folder.path().display().to_string();
-    let output = Location::open(&uri, &S3Config::default()).unwrap();
-    publish(&output, "2026-03-01", 0.2).await.unwrap();
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "publishing::child_that_dies", "--ignored", "--nocapture"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(format!("{uri}\n{point}").as_bytes()).unwrap();
-    let died = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
-    assert!(!died.success(), "{point}: the child was to die");
-
-    let first = ("2026-03-01".to_string(), 4, 0.2);
-    let second = ("2026-03-02".to_string(), 4, 0.25);
-    let seen = nights::intents(&output).await;
-    let whole = if point == "after-runs" { vec![first.clone(), second.clone()] } else { vec![first.clone()] };
-    assert_eq!(seen, whole, "{point}: readers see whole nights only");
-
-    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
-    publish(&output, "2026-03-02", 0.25).await.unwrap();
-    assert_eq!(nights::intents(&output).await, [first, second], "{point}");
-    assert_eq!(runs::history(&output).await.unwrap().len(), 2, "{point}: one row a night");
 }

@@ -9,3 +9,4 @@ pub mod delta_log;
 pub mod file_stats;
 pub mod schemas;
 pub mod write_files;
+pub mod write_node;

@@ -87,6 +87,11 @@ static OUTPUT: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![text("path"), number("rows"), number("bytes"), text("stats"), text("attempt")]))
 });
 
+/// The columns of the operator's rows.
+pub fn output_schema() -> Schema {
+    OUTPUT.as_ref().clone()
+}
+
 /// See the module's opening. Output: (`path`, `rows`, `bytes`, `stats`, `attempt`), one row per file.
 #[derive(Debug, Clone)]
 pub struct WriteFilesExec {

@@ -58,7 +58,7 @@ pub fn train(
             let raw = network.head(&states, &train.inputs, batch, scaling, true)?;
             let mut total = loss(&raw, &labels(train, batch, device)?, scaling);
             if let Some(ranking) = ranking_loss(network, &states, train, batch, &index, &all, &mut rng)? {
-                total += ranking;
+                total += ranking * 0.3;
             }
             optimizer.zero_grad();
             total.f_backward()?;

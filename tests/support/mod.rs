@@ -3,3 +3,4 @@
 pub mod lakes;
 pub mod nights;
 pub mod s3;
+pub mod stopping_store;

@@ -1,0 +1,98 @@
+//! A store whose user stops for ever right after its n-th write has landed, as a process does that is killed there.
+//!
+//! Killing just before write n is the same as just after write n - 1, so counting up covers every moment between writes.
+
+use futures::stream::BoxStream;
+use intentcast::lake::stores::Location;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
+};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug)]
+pub struct StoppingStore {
+    inner: Arc<dyn ObjectStore>,
+    writes: AtomicU64,
+    stops_after: u64,
+    stopped: tokio::sync::Notify,
+}
+
+impl StoppingStore {
+    /// `place` through a store that stops after `stops_after` writes; heartbeats and clock probes do not count.
+    pub fn over(place: &Location, stops_after: u64) -> (Location, Arc<Self>) {
+        let store = Arc::new(Self {
+            inner: Arc::clone(&place.store),
+            writes: AtomicU64::new(0),
+            stops_after,
+            stopped: tokio::sync::Notify::new(),
+        });
+        (Location { store: Arc::clone(&store) as _, ..place.clone() }, store)
+    }
+
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    /// Returns when the n-th write has landed.
+    pub async fn stopped(&self) {
+        self.stopped.notified().await;
+    }
+}
+
+impl fmt::Display for StoppingStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoppingStore({})", self.inner)
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for StoppingStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        if location.extension() == Some("heartbeat") || location.as_ref().contains("/state/probe/") {
+            return self.inner.put_opts(location, payload, opts).await;
+        }
+        let number = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        if number > self.stops_after {
+            return std::future::pending().await;
+        }
+        let landed = self.inner.put_opts(location, payload, opts).await;
+        if number == self.stops_after {
+            self.stopped.notify_one();
+            return std::future::pending().await;
+        }
+        landed
+    }
+
+    /// The small files of these tests are whole puts; a part upload would go uncounted.
+    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        panic!("{location}: expected a whole put, got a multipart upload")
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
