@@ -58,10 +58,11 @@ async fn the_propensity_knows_more_than_recency_and_frequency() {
         for batch in ctx.sql(&sql).await.unwrap().collect().await.unwrap() {
             let columns: Vec<_> =
                 (0..6).map(|c| batch.column(c).as_primitive::<Float64Type>().values().to_vec()).collect();
-            for row in 0..batch.num_rows() {
+            let bought = batch.column(6).as_primitive::<Int64Type>().values();
+            for (row, bought) in bought.iter().enumerate() {
                 truth.push(columns[0][row]);
                 x.push((1..6).map(|c| columns[c][row]).collect::<Vec<f64>>());
-                y.push(batch.column(6).as_primitive::<Int64Type>().value(row) > 0);
+                y.push(*bought > 0);
             }
         }
     }
