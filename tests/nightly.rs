@@ -22,7 +22,7 @@ const QUICK: [&str; 14] = [
     "--set",
     "lock.heartbeat_seconds=1",
     "--set",
-    "lock.expiry_seconds=3",
+    "lock.expiry_seconds=8",
 ];
 const TRAINED_ON: &str = "2026-02-20";
 
@@ -158,7 +158,7 @@ fn killed_at_any_point_and_run_again_the_night_equals_an_undisturbed_one() {
         assert!(point == "after-runs" || visible == "n\n0\n", "{point}: a half-published night was seen");
         let held = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"], 5);
         assert!(held.contains("expires"), "{held}");
-        std::thread::sleep(std::time::Duration::from_secs(4));
+        std::thread::sleep(std::time::Duration::from_secs(9));
         night(&lake, &output, "2026-02-21");
         for (sql, rows) in [INTENT, DEMAND, REPLENISHMENT].iter().zip(&undisturbed) {
             assert_equal_rows(&query(&output, sql), rows, point);
