@@ -104,3 +104,18 @@ fn a_wrong_set_is_refused() {
         assert_eq!(status.code(), Some(code));
     }
 }
+
+#[test]
+fn a_packed_file_that_ends_in_the_middle_is_refused_by_name() {
+    let own = tempfile::tempdir().unwrap();
+    let rows: String =
+        (0..20_000).map(|i| format!("{i},{},{},pv,{}\n", i * 7919 % 5003, i % 37, 1_511_544_070 + i)).collect();
+    let packed = zstd::encode_all(rows.as_bytes(), 1).unwrap();
+    let file = own.path().join("UserBehavior.csv.zst");
+    std::fs::write(&file, &packed[..packed.len() / 2]).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+    let output =
+        command.args(["import", "taobao"]).arg(&file).arg("--to").arg(own.path().join("lake")).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(file.to_str().unwrap()));
+}

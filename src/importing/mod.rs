@@ -90,6 +90,11 @@ pub async fn run(name: &str, files: &[PathBuf], to: &Location, progress: bool) -
             let line = row.and_then(|fields| (set.line)(&fields));
             match line {
                 Ok(line) => lake.add(line).await?,
+                // A file that ends in the middle is not a bad row: nobody knows how much is missing.
+                Err(reason) if reason.starts_with(readers::UNREADABLE) => {
+                    return Err(Failure::input(format!("{}: row {}: {reason}", file.display(), report.rows_read))
+                        .hint("fetch the file again; clear the half-written lake before the next import"));
+                }
                 Err(reason) => *report.refused.entry(reason).or_default() += 1,
             }
         }

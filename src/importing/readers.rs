@@ -21,6 +21,9 @@ pub enum Format {
     JsonLines,
 }
 
+/// How the reason begins when the file itself, not a row, can not be read on.
+pub const UNREADABLE: &str = "unreadable file";
+
 /// One row: the fields that it has, by name.
 pub type Fields = BTreeMap<String, String>;
 /// A row, or why it is none.
@@ -54,7 +57,7 @@ fn csv(plain: Box<dyn Read>, header: bool, place: &str) -> Result<Box<dyn Iterat
     };
     Ok(Box::new(reader.into_records().map(move |record| {
         let record =
-            record.map_err(|e| if e.is_io_error() { format!("unreadable: {e}") } else { "not text".to_string() })?;
+            record.map_err(|e| if e.is_io_error() { format!("{UNREADABLE}: {e}") } else { "not text".to_string() })?;
         match &names {
             None => Ok(numbered(record.iter())),
             Some(names) if names.len() == record.len() => {
@@ -66,7 +69,7 @@ fn csv(plain: Box<dyn Read>, header: bool, place: &str) -> Result<Box<dyn Iterat
 }
 
 fn lines(plain: Box<dyn Read>) -> impl Iterator<Item = Result<String, String>> {
-    let lines = BufReader::new(plain).lines().map(|l| l.map_err(|e| format!("unreadable: {e}")));
+    let lines = BufReader::new(plain).lines().map(|l| l.map_err(|e| format!("{UNREADABLE}: {e}")));
     lines.filter(|l| l.as_ref().map_or(true, |l| !l.trim().is_empty()))
 }
 
