@@ -14,7 +14,7 @@ use crate::engine::{self, materialise};
 use crate::failure::{Failure, Result};
 use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
-use crate::lake::{Lake, stores::Location};
+use crate::lake::{Lake, parquet_files, stores::Location};
 use crate::publish::checks::{self, Subject, register_staged};
 use crate::publish::lock::{self, Held};
 use crate::publish::night::{FaultPoint, StagedTables, commit_night};
@@ -167,7 +167,7 @@ impl Night<'_> {
         let query = ctx.sql(sql.get(path)?).await.map_err(|e| Failure::from(e).at(format!("sql/{path}.sql")))?;
         let folder = scratch.folder(name);
         if folder.read_if_there("done").await?.is_some() {
-            let schema = materialise::plain(query.schema().as_arrow());
+            let schema = parquet_files::plain(query.schema().as_arrow());
             if materialise::reuse(ctx, name, schema, &folder).await? {
                 tracing::info!("{name}: kept from an earlier attempt");
                 return Ok(());

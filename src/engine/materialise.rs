@@ -1,18 +1,15 @@
 //! Runs a query once and keeps its rows as Parquet files, registered in place of the query.
 
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use chrono::DateTime;
+use arrow::datatypes::SchemaRef;
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::SessionContext;
-use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectMeta, buffered::BufWriter};
-use parquet::arrow::AsyncArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
-use crate::lake::{files_table::ListedFile, register_files, stores::Location};
+use crate::lake::{files_table::ListedFile, parquet_files, register_files, stores::Location};
+
+/// Small, since nested feature rows are wide.
+const ROW_GROUP_ROWS: usize = 65_536;
 
 /// Rows, files and bytes that a query left behind.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
@@ -28,37 +25,16 @@ pub async fn materialise(
     query: DataFrame,
     folder: &Location,
 ) -> Result<Materialised> {
-    let schema = plain(query.schema().as_arrow());
+    let schema = parquet_files::plain(query.schema().as_arrow());
     let streams = query.execute_stream_partitioned().await?;
     let attempt = uuid::Uuid::new_v4().simple().to_string();
     let mut writers = tokio::task::JoinSet::new();
-    for (partition, mut batches) in streams.into_iter().enumerate() {
+    for (partition, batches) in streams.into_iter().enumerate() {
         let (schema, folder) = (Arc::clone(&schema), folder.clone());
         let path = folder.path(&format!("{name}-{partition:05}-{attempt}.parquet"));
         writers.spawn(async move {
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::ZSTD(ZstdLevel::default()))
-                .set_max_row_group_row_count(Some(65_536))
-                .build();
-            let sink = BufWriter::new(Arc::clone(&folder.store), path.clone());
-            let mut writer = AsyncArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties))?;
-            let mut rows = 0;
-            while let Some(batch) = batches.next().await {
-                let batch = batch?;
-                rows += batch.num_rows() as u64;
-                let columns = batch.columns().iter().zip(schema.fields());
-                let columns = columns.map(|(c, f)| arrow::compute::cast(c, f.data_type())).collect::<Result<_, _>>()?;
-                writer.write(&arrow::array::RecordBatch::try_new(Arc::clone(&schema), columns)?).await?;
-            }
-            writer.finish().await?;
-            let meta = ObjectMeta {
-                location: path,
-                last_modified: DateTime::UNIX_EPOCH,
-                size: writer.bytes_written() as u64,
-                e_tag: None,
-                version: None,
-            };
-            Ok::<_, Failure>((rows, ListedFile { name: folder.display(&meta.location), dt: None, meta }))
+            let (rows, bytes) = parquet_files::write(&folder, &path, &schema, batches, ROW_GROUP_ROWS).await?;
+            Ok::<_, Failure>((rows, parquet_files::listed(&folder, path, bytes, None)))
         });
     }
     let (mut done, mut files) = (Materialised::default(), Vec::new());
@@ -85,31 +61,4 @@ pub async fn reuse(ctx: &SessionContext, name: &str, schema: SchemaRef, folder: 
     ctx.deregister_table(name)?;
     register_files(ctx, name, folder, schema, files)?;
     Ok(true)
-}
-
-/// Nullable columns without view types, at every depth.
-pub fn plain(schema: &Schema) -> SchemaRef {
-    fn of(data_type: &DataType) -> DataType {
-        match data_type {
-            DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
-            DataType::List(f) => DataType::List(Arc::new(Field::new(f.name(), of(f.data_type()), true))),
-            DataType::Struct(fields) => {
-                let fields = fields.iter().map(|f| Field::new(f.name(), of(f.data_type()), true));
-                DataType::Struct(fields.collect::<Fields>())
-            }
-            other => other.clone(),
-        }
-    }
-    let fields = schema.fields().iter().map(|f| Field::new(f.name(), of(f.data_type()), true));
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// Counts the rows of a query, streaming.
-pub async fn count(query: DataFrame) -> Result<u64> {
-    let mut rows = 0;
-    let mut batches = query.execute_stream().await?;
-    while let Some(batch) = batches.try_next().await? {
-        rows += batch.num_rows() as u64;
-    }
-    Ok(rows)
 }

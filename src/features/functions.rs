@@ -2,8 +2,8 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, StringArray, StructArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
-use chrono::{DateTime, Datelike, Offset, TimeZone, Utc};
+use arrow::datatypes::{DataType, Date32Type, TimeUnit, TimestampMicrosecondType};
+use chrono::{DateTime, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
@@ -61,7 +61,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) {
 
 /// Days since 1970-01-01, as Arrow's date32 counts.
 pub fn days_of(date: RunDate) -> i32 {
-    date.0.num_days_from_ce() - 719_163
+    Date32Type::from_naive_date(date.0)
 }
 
 /// A function without arguments whose value is fixed for the session; the optimizer folds it to a literal.
@@ -210,7 +210,7 @@ mod tests {
             let local = seconds + offset.at(seconds * 1_000_000);
             let truth = zone.from_utc_datetime(&DateTime::from_timestamp(seconds, 0).unwrap().naive_utc());
             prop_assert_eq!(local.rem_euclid(86_400) / 3_600, hour(truth));
-            prop_assert_eq!(local.div_euclid(86_400) as i32, truth.date_naive().num_days_from_ce() - 719_163);
+            prop_assert_eq!(local.div_euclid(86_400) as i32, Date32Type::from_naive_date(truth.date_naive()));
         }
     }
 }

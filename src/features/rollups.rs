@@ -6,15 +6,10 @@
 //! a late file becomes a unit of its own, a changed or removed file costs its unit. Rows carry event day and arrival
 //! day and merge exactly, so how files fell into units does not show in any feature.
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{Datelike, Duration, NaiveDate};
-use datafusion::dataframe::DataFrame;
 use datafusion::prelude::SessionContext;
-use futures::StreamExt;
-use object_store::{ObjectMeta, ObjectStoreExt, buffered::BufWriter, path::Path};
-use parquet::arrow::AsyncArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use object_store::{ObjectStoreExt, path::Path};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,11 +18,13 @@ use super::{functions, sibling, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
-use crate::lake::{Lake, files_table::ListedFile, fingerprint, register_files, stores::Location};
+use crate::lake::{Lake, files_table::ListedFile, fingerprint, parquet_files, register_files, stores::Location};
 use crate::sql_files::SqlFiles;
 
 /// Source bytes above which a month is cut into several units: bounds what one rollup sorts.
 const UNIT_BYTES_MAX: u64 = 32 << 20;
+
+const ROW_GROUP_ROWS: usize = 131_072;
 
 /// The outputs of a unit, by the SQL file that makes each.
 const OUTPUTS: [&str; 4] = ["unit_event", "unit_quarantine", "unit_user_day", "unit_item_day"];
@@ -196,8 +193,9 @@ impl Rollups {
         for output in OUTPUTS {
             let rows = ctx.sql(sql.get(&format!("rollups/{output}"))?).await.map_err(|e| at(output, e))?;
             let path = self.path(&unit.id, output);
-            let (count, bytes) =
-                write(&self.location, &path, rows).await.map_err(|f| f.at(format!("sql/rollups/{output}.sql")))?;
+            let batches = rows.execute_stream().await.map_err(|e| at(output, e))?;
+            let written = parquet_files::write(&self.location, &path, &self.schemas[output], batches, ROW_GROUP_ROWS);
+            let (count, bytes) = written.await.map_err(|f| f.at(format!("sql/rollups/{output}.sql")))?;
             unit.outputs.insert(output.into(), bytes);
             if output != "unit_user_day" && output != "unit_item_day" {
                 unit.rows += count;
@@ -259,18 +257,8 @@ impl Rollups {
 
     fn listed(&self, units: &[Unit], output: &str) -> Vec<ListedFile> {
         let listed = units.iter().filter_map(|u| {
-            let path = self.path(&u.id, output);
-            Some(ListedFile {
-                name: self.location.display(&path),
-                dt: u.last_dt,
-                meta: ObjectMeta {
-                    location: path,
-                    last_modified: chrono::DateTime::UNIX_EPOCH,
-                    size: *u.outputs.get(output)?,
-                    e_tag: None,
-                    version: None,
-                },
-            })
+            let bytes = *u.outputs.get(output)?;
+            Some(parquet_files::listed(&self.location, self.path(&u.id, output), bytes, u.last_dt))
         });
         listed.collect()
     }
@@ -348,47 +336,9 @@ async fn output_schemas(
     views::register(&ctx, sql, &["rollups"]).await?;
     let mut schemas = BTreeMap::new();
     for output in OUTPUTS {
-        schemas.insert(output, plain_schema(ctx.table(output).await?.schema().as_arrow()));
+        schemas.insert(output, parquet_files::plain(ctx.table(output).await?.schema().as_arrow()));
     }
     Ok(schemas)
-}
-
-/// All columns nullable, no view types, no metadata: what the files are written and read as.
-fn plain_schema(schema: &Schema) -> SchemaRef {
-    let fields = schema.fields().iter().map(|f| {
-        let data_type = match f.data_type() {
-            DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
-            other => other.clone(),
-        };
-        Field::new(f.name(), data_type, true)
-    });
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// Streams rows into one Parquet file; returns rows and bytes.
-async fn write(location: &Location, path: &Path, rows: DataFrame) -> Result<(u64, u64)> {
-    let schema = plain_schema(rows.schema().as_arrow());
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(131_072))
-        .build();
-    let sink = BufWriter::new(Arc::clone(&location.store), path.clone());
-    let mut writer = AsyncArrowWriter::try_new(sink, Arc::clone(&schema), Some(properties))?;
-    let mut count = 0;
-    let mut batches = rows.execute_stream().await?;
-    while let Some(batch) = batches.next().await {
-        let batch = batch?;
-        count += batch.num_rows() as u64;
-        let columns = batch
-            .columns()
-            .iter()
-            .zip(schema.fields())
-            .map(|(c, f)| arrow::compute::cast(c, f.data_type()))
-            .collect::<Result<Vec<_>, _>>()?;
-        writer.write(&arrow::array::RecordBatch::try_new(Arc::clone(&schema), columns)?).await?;
-    }
-    writer.finish().await?;
-    Ok((count, writer.bytes_written() as u64))
 }
 
 async fn count_reasons(ctx: &SessionContext) -> Result<Vec<(String, u64)>> {

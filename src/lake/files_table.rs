@@ -5,9 +5,9 @@
 
 use arrow::array::{Date32Array, RecordBatch, StringArray, UInt32Array, cast::AsArray};
 use arrow::compute::filter;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, UInt32Type};
 use async_trait::async_trait;
-use chrono::{Datelike, NaiveDate};
+use chrono::NaiveDate;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
@@ -65,7 +65,7 @@ impl FilesTable {
             Arc::clone(&schema),
             vec![
                 Arc::new(self.files.iter().map(|f| Some(f.name.as_str())).collect::<StringArray>()),
-                Arc::new(self.files.iter().map(|f| f.dt.map(days_of)).collect::<Date32Array>()),
+                Arc::new(self.files.iter().map(|f| f.dt.map(Date32Type::from_naive_date)).collect::<Date32Array>()),
                 Arc::new((0..self.files.len() as u32).collect::<UInt32Array>()),
             ],
         )?;
@@ -76,10 +76,6 @@ impl FilesTable {
         let kept = filter(listing.column(2), kept.as_boolean())?;
         Ok(kept.as_primitive::<UInt32Type>().values().iter().filter_map(|&i| self.files.get(i as usize)).collect())
     }
-}
-
-fn days_of(date: NaiveDate) -> i32 {
-    date.num_days_from_ce() - 719_163
 }
 
 fn only_listed(filter: &Expr) -> bool {
@@ -123,7 +119,10 @@ impl TableProvider for FilesTable {
         let partitions = state.config().target_partitions().min(files.len());
         let mut groups = vec![Vec::new(); partitions];
         for (at, file) in files.iter().enumerate() {
-            let listed = vec![ScalarValue::Utf8(Some(file.name.clone())), ScalarValue::Date32(file.dt.map(days_of))];
+            let listed = vec![
+                ScalarValue::Utf8(Some(file.name.clone())),
+                ScalarValue::Date32(file.dt.map(Date32Type::from_naive_date)),
+            ];
             groups[at * partitions / files.len()]
                 .push(PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(listed));
         }

@@ -2,6 +2,7 @@
 
 pub mod declared;
 pub mod files_table;
+pub mod parquet_files;
 pub mod stores;
 
 use chrono::NaiveDate;

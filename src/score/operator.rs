@@ -357,7 +357,7 @@ impl ExecutionPlan for ScoreExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
-        let in_flight = 2;
+        let in_flight = self.service.in_flight_max;
         let exec = self.clone();
         let scored = gather(input).map(move |batch| {
             let exec = exec.clone();

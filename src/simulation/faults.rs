@@ -1,8 +1,7 @@
 //! `--faults`: one file with every kind of bad row inside the lake, every kind of bad file beside it, and the list of both.
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
-use arrow::datatypes::DataType;
-use chrono::Datelike;
+use arrow::datatypes::{DataType, Date32Type};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -27,7 +26,7 @@ pub(super) async fn plant(to: &Location, options: &SimulateOptions, events: u64)
     let each = (events / 5_000).clamp(1, 50) as usize;
     let day = options.days / 2;
     let date = options.start + chrono::Days::new(day.into());
-    let noon = (i64::from(date.num_days_from_ce()) - 719_163) * DAY_MICROS + DAY_MICROS / 2;
+    let noon = i64::from(Date32Type::from_naive_date(date)) * DAY_MICROS + DAY_MICROS / 2;
     let file = format!("events/dt={date}/faults.parquet");
     let (mut ids, mut times, mut kinds, mut prices, mut listed) = (vec![], vec![], vec![], vec![], vec![]);
     for reason in REASONS {

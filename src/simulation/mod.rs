@@ -14,7 +14,7 @@ mod tables;
 mod writer;
 
 use arrow::array::{ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Date32Type};
 use chrono::{Datelike, NaiveDate};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use rand::Rng;
@@ -131,7 +131,7 @@ impl<'a> World<'a> {
     }
 
     fn date32(&self, day: u32) -> i32 {
-        self.date(day).num_days_from_ce() - 719_163
+        Date32Type::from_naive_date(self.date(day))
     }
 
     fn season(&self, day: u32) -> f32 {

@@ -4,8 +4,7 @@ use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray,
     StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Field, Float32Type, SchemaRef};
-use chrono::Datelike;
+use arrow::datatypes::{DataType, Date32Type, Field, Float32Type, SchemaRef};
 use std::sync::Arc;
 
 use super::catalogue::Catalogue;
@@ -99,7 +98,7 @@ async fn users(to: &Location, catalogue: &Catalogue, options: &SimulateOptions) 
     let erasures = schema(&[("user_id", DataType::Utf8), ("requested_at", instant())]);
     let mut sink = Sink::open(to, "users/part-00000.parquet", &columns)?;
     let mut erased = Sink::open(to, "erasures/part-00000.parquet", &erasures)?;
-    let start = i64::from(options.start.num_days_from_ce() - 719_163);
+    let start = i64::from(Date32Type::from_naive_date(options.start));
     let mut from = 0;
     while from < options.users {
         let to = (from + BATCH_ROWS as u64).min(options.users);
@@ -150,7 +149,7 @@ async fn promotions(to: &Location, catalogue: &Catalogue, options: &SimulateOpti
         ("ends_on", DataType::Date32),
         ("price", money()),
     ]);
-    let start = options.start.num_days_from_ce() - 719_163;
+    let start = Date32Type::from_naive_date(options.start);
     let all = &catalogue.promotions;
     let mut sink = Sink::open(to, "promotions/part-00000.parquet", &columns)?;
     let prices = all.iter().map(|p| Some(i128::from(p.price))).collect::<Decimal128Array>();
