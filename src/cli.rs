@@ -1,8 +1,10 @@
 //! The command line: flags of every verb, and which room each one calls.
 
 use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::cluster::processes::{self, ExecutorPlace};
 use crate::config::Config;
 use crate::engine::doctor;
 use crate::failure::{Failure, Result};
@@ -144,8 +146,33 @@ pub enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Processes of a cluster; the night uses it with engine.cluster = df://HOST:PORT.
+    Cluster {
+        #[command(subcommand)]
+        role: Role,
+    },
     /// Says what this machine and configuration can do: libtorch, GPU, cores, memory limits.
     Doctor,
+}
+
+/// What a process of a cluster does.
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Splits the driver's plans into stages and hands them to executors. Needs --lake and --output, as the night has them.
+    Scheduler {
+        #[command(flatten)]
+        places: Places,
+        /// Address to listen on.
+        #[arg(long, default_value = "127.0.0.1:50050")]
+        bind: SocketAddr,
+    },
+    /// Runs stages: reads, scores, writes. Needs --lake and --output, as the night has them.
+    Executor {
+        #[command(flatten)]
+        places: Places,
+        #[command(flatten)]
+        place: ExecutorPlace,
+    },
 }
 
 impl Cli {
@@ -153,6 +180,12 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         start_logging(&self.settings.log_format);
         let mut overrides = self.settings.set.clone();
+        // clap keeps a global option's values from one side of the verb only, and says nothing of the others.
+        let given = std::env::args().filter(|a| a == "--set" || a.starts_with("--set=")).count();
+        if given > overrides.len() {
+            return Err(Failure::usage(format!("--set: {given} given, {} understood", overrides.len()))
+                .hint("write all of them before the verb, or all after it"));
+        }
         if let Some(places) = self.verb.places() {
             overrides.extend(places.lake.clone().map(|uri| ("lake.uri".into(), uri)));
             overrides.extend(places.output.clone().map(|uri| ("output.uri".into(), uri)));
@@ -177,6 +210,8 @@ impl Cli {
             Verb::Models { promote, format, .. } => block_on(verbs::models(config, promote, format)),
             Verb::Sql { query, date, format, .. } => block_on(verbs::sql(config, query, date, format)),
             Verb::Gc { dry_run, .. } => block_on(verbs::gc(config, dry_run)),
+            Verb::Cluster { role: Role::Scheduler { bind, .. } } => block_on(processes::scheduler(config, bind)),
+            Verb::Cluster { role: Role::Executor { place, .. } } => block_on(processes::executor(config, &place)),
             Verb::Doctor => doctor::print(config),
         }
     }
@@ -190,7 +225,8 @@ impl Verb {
             | Verb::Train { places, .. }
             | Verb::Models { places, .. }
             | Verb::Sql { places, .. }
-            | Verb::Gc { places, .. } => Some(places),
+            | Verb::Gc { places, .. }
+            | Verb::Cluster { role: Role::Scheduler { places, .. } | Role::Executor { places, .. } } => Some(places),
             Verb::Simulate { .. } | Verb::Import { .. } | Verb::Doctor => None,
         }
     }

@@ -5,6 +5,7 @@
 //! through tables.
 
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod failure;

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cluster;
 use crate::config::{Arrival, Config};
-use crate::engine::{self, materialise};
+use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
@@ -22,7 +23,7 @@ use crate::publish::runs::{self, RunRecord, VisibleNight};
 use crate::score::{kept, models::Models, operator, service::ScoringService};
 use crate::sql_files::SqlFiles;
 use crate::tables::schemas::NIGHT_TABLES;
-use crate::tables::write_files;
+use crate::tables::{materialise, write_files};
 
 /// How one night is run.
 #[derive(Debug, Clone)]
@@ -94,7 +95,8 @@ impl Night<'_> {
         let sql = SqlFiles::load(config)?;
         let models = Arc::new(Models::new(config)?);
         let service = models.service("").await?;
-        let ctx = operator::install(&engine::session(config)?, models);
+        let ctx = cluster::connect(engine::session(config)?, config, &models)?;
+        let ctx = operator::install(&ctx, models);
 
         let clock = Instant::now();
         let lake = Lake::open(config, &sql).await?;
@@ -134,7 +136,6 @@ impl Night<'_> {
         contract::register_model_input(&ctx).await?;
         views::register_one(&ctx, &sql, "score/anomaly").await?;
         service.keep(kept::load(self.output, &service.card.weights_hash, date).await?);
-        ctx.register_udf(service.items.clone().function());
         self.kept_query(&ctx, &sql, "score/intent_scores", &scratch).await?;
         self.kept_query(&ctx, &sql, "score/demand_forecasts", &scratch).await?;
         report.users_encoded = service.counters.get(|c| &c.users_encoded);

@@ -169,7 +169,7 @@ pub async fn sql(config: &Config, query: Option<String>, date: Option<RunDate>, 
                 contract::register_model_input(&ctx).await?;
             }
             None => {
-                features::functions::register(&ctx, config, date);
+                features::functions::register(&ctx, config, date)?;
                 lake.register(&ctx, date).await?;
             }
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
+mod cluster;
 mod features;
 mod future;
 mod importing;
@@ -34,6 +35,13 @@ fn an_unknown_setting_exits_2_and_is_named() {
     let output = intentcast(&["doctor", "--set", "lake.url=x"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("lake.url"));
+}
+
+#[test]
+fn settings_on_both_sides_of_the_verb_are_refused_not_lost() {
+    let output = intentcast(&["--set", "engine.partitions=2", "doctor", "--set", "score.device=cpu"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--set"));
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
 }
 
-fn done(arguments: &[&str]) -> String {
+pub fn done(arguments: &[&str]) -> String {
     let output = run(arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {:?}\n{errors}", output.status);
@@ -58,7 +58,7 @@ fn places(folder: &Path) -> (String, String) {
     (folder.join("lake").display().to_string(), folder.join("out").display().to_string())
 }
 
-fn shop() -> (tempfile::TempDir, String, String) {
+pub fn shop() -> (tempfile::TempDir, String, String) {
     let own = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-r").arg(SHOP.path().join(".")).arg(own.path()).status().unwrap();
     assert!(copied.success());
@@ -66,22 +66,22 @@ fn shop() -> (tempfile::TempDir, String, String) {
     (own, lake, output)
 }
 
-fn night(lake: &str, output: &str, date: &str) -> Value {
+pub fn night(lake: &str, output: &str, date: &str) -> Value {
     let printed = done(&["nightly", "--lake", lake, "--output", output, "--date", date, "--format", "json"]);
     serde_json::from_str(printed.trim()).unwrap()
 }
 
-fn query(output: &str, query: &str) -> String {
+pub fn query(output: &str, query: &str) -> String {
     done(&["sql", "--output", output, "--format", "csv", "-c", query])
 }
 
-const INTENT: &str = "SELECT * FROM intent ORDER BY user_id";
-const DEMAND: &str = "SELECT * FROM demand ORDER BY item_id, target_date";
-const REPLENISHMENT: &str =
+pub const INTENT: &str = "SELECT * FROM intent ORDER BY user_id";
+pub const DEMAND: &str = "SELECT * FROM demand ORDER BY item_id, target_date";
+pub const REPLENISHMENT: &str =
     "SELECT item_id, on_hand, reorder_point, lead_time_demand_q90 FROM replenishment ORDER BY 1";
 
 /// Equality of tables: keys and text exact, numbers within 1e-5 of one another (relative above 1).
-fn assert_equal_rows(left: &str, right: &str, place: &str) {
+pub fn assert_equal_rows(left: &str, right: &str, place: &str) {
     assert_eq!(left.lines().count(), right.lines().count(), "{place}");
     for (a, b) in left.lines().zip(right.lines()) {
         for (x, y) in a.split(',').zip(b.split(',')) {
@@ -204,13 +204,12 @@ fn refusals_have_their_exit_codes_and_publish_nothing() {
     assert_eq!(query(&output, "SELECT count(*) AS n FROM intent"), "n\n0\n");
 }
 
-#[test]
-fn the_night_on_s3_has_the_rows_of_the_night_on_local_files() {
-    let (_own, lake, output) = shop();
+/// A server that holds `lake` and `output` as s3://shop/lake and s3://shop/out.
+pub fn uploaded(lake: &str, output: &str) -> S3Server {
     let server = S3Server::start();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        for (folder, uri) in [(&lake, "s3://shop/lake"), (&output, "s3://shop/out")] {
+        for (folder, uri) in [(lake, "s3://shop/lake"), (output, "s3://shop/out")] {
             let from = intentcast::lake::stores::Location::open(folder, &server.config()).unwrap();
             let to = server.location(uri);
             for object in from.list().await.unwrap() {
@@ -220,6 +219,13 @@ fn the_night_on_s3_has_the_rows_of_the_night_on_local_files() {
             }
         }
     });
+    server
+}
+
+#[test]
+fn the_night_on_s3_has_the_rows_of_the_night_on_local_files() {
+    let (_own, lake, output) = shop();
+    let server = uploaded(&lake, &output);
     let flags = server.flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let remote = |arguments: &[&str]| done(&[&flags[..], arguments].concat());

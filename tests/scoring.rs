@@ -74,7 +74,7 @@ fn input_sql(users: usize, bad: Option<usize>) -> String {
 
 fn session() -> SessionContext {
     let ctx = SessionContext::new();
-    functions::register(&ctx, &Config::default(), "2026-03-01".parse().unwrap());
+    functions::register(&ctx, &Config::default(), "2026-03-01".parse().unwrap()).unwrap();
     ctx
 }
 
@@ -131,7 +131,7 @@ async fn partitions_share_batches_of_one_loaded_model_and_rows_keep_their_order(
     config.output.uri = "memory://shared/out".into();
     let models = Arc::new(Models::new(&config).unwrap());
     let ctx = operator::install(&session(), Arc::clone(&models));
-    functions::register(&ctx, &config, "2026-03-01".parse().unwrap());
+    functions::register(&ctx, &config, "2026-03-01".parse().unwrap()).unwrap();
     let input = ctx.sql(&input_sql(400, None)).await.unwrap();
     ctx.register_table("model_input", input.into_view()).unwrap();
     let query =

@@ -1,7 +1,7 @@
 //! The one builder of sessions: functions, stores, memory limits, local or Ballista; and what this machine can do.
 
 pub mod doctor;
-pub mod materialise;
+pub mod places;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};

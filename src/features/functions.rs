@@ -14,7 +14,7 @@ use crate::config::{Arrival, Config, Partition};
 use crate::ids::RunDate;
 
 /// Registers every function of the SQL files for a night of `run_date`.
-pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) {
+pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Result<()> {
     let zone = config.time_zone();
     let instant = |t: DateTime<Utc>| ScalarValue::TimestampMicrosecond(Some(t.timestamp_micros()), Some("UTC".into()));
     let hours = |n: u32| ScalarValue::new_interval_mdn(0, 0, i64::from(n) * 3_600_000_000_000);
@@ -53,10 +53,12 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) {
     for (name, value) in values {
         ctx.register_udf(ScalarUDF::from(Constant::new(name, value)));
     }
-    ctx.register_udf(ScalarUDF::from(Local::new("local_day", DataType::Date32, zone)));
-    ctx.register_udf(ScalarUDF::from(Local::new("local_hour", DataType::Int64, zone)));
-    ctx.register_udf(ScalarUDF::from(RowJson { signature: Signature::any(1, Volatility::Immutable) }));
+    for name in ["local_day", "local_hour"] {
+        ctx.register_udf(Local::named(name, zone)?.into());
+    }
+    ctx.register_udf(ScalarUDF::from(RowJson::default()));
     ctx.register_udaf(super::last_events::last_events());
+    Ok(())
 }
 
 /// Days since 1970-01-01, as Arrow's date32 counts.
@@ -68,7 +70,7 @@ pub fn days_of(date: RunDate) -> i32 {
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Constant {
     name: String,
-    value: ScalarValue,
+    pub value: ScalarValue,
     signature: Signature,
 }
 
@@ -95,16 +97,22 @@ impl ScalarUDFImpl for Constant {
 
 /// `local_day(ts)`: date32; `local_hour(ts)`: 0..23; both in the lake's time zone.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Local {
+pub struct Local {
     name: &'static str,
     returns: DataType,
-    zone: Tz,
+    pub zone: Tz,
     signature: Signature,
 }
 
 impl Local {
-    fn new(name: &'static str, returns: DataType, zone: Tz) -> Self {
-        Self { name, returns, zone, signature: Signature::any(1, Volatility::Immutable) }
+    /// `local_day` or `local_hour`.
+    pub fn named(name: &str, zone: Tz) -> Result<Self> {
+        let (name, returns) = match name {
+            "local_day" => ("local_day", DataType::Date32),
+            "local_hour" => ("local_hour", DataType::Int64),
+            other => return exec_err!("{other}: no function of local time"),
+        };
+        Ok(Self { name, returns, zone, signature: Signature::any(1, Volatility::Immutable) })
     }
 }
 
@@ -155,8 +163,14 @@ impl OffsetOfHour {
 
 /// `row_json(struct)`: the struct as one line of JSON, nulls left out.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct RowJson {
+pub struct RowJson {
     signature: Signature,
+}
+
+impl Default for RowJson {
+    fn default() -> Self {
+        Self { signature: Signature::any(1, Volatility::Immutable) }
+    }
 }
 
 impl ScalarUDFImpl for RowJson {
@@ -196,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn session_values_fold_to_literals() {
         let ctx = SessionContext::new();
-        register(&ctx, &Config::default(), "2026-03-01".parse().unwrap());
+        register(&ctx, &Config::default(), "2026-03-01".parse().unwrap()).unwrap();
         let plan = ctx.sql("SELECT 1 AS x WHERE as_of() > TIMESTAMP '2020-01-01'").await.unwrap();
         let plan = plan.into_optimized_plan().unwrap().display_indent().to_string();
         assert!(!plan.contains("as_of"), "{plan}");

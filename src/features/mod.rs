@@ -26,7 +26,7 @@ pub async fn register(
     run_date: RunDate,
     labels_end: RunDate,
 ) -> Result<()> {
-    functions::register(ctx, config, run_date);
+    functions::register(ctx, config, run_date)?;
     let end = datafusion::common::ScalarValue::Date32(Some(functions::days_of(labels_end)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
     lake.register(ctx, run_date).await?;

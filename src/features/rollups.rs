@@ -9,7 +9,7 @@
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{Datelike, Duration, NaiveDate};
 use datafusion::prelude::SessionContext;
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,11 +20,10 @@ use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::lake::{Lake, files_table::ListedFile, fingerprint, parquet_files, register_files, stores::Location};
 use crate::sql_files::SqlFiles;
+use crate::tables::materialise;
 
 /// Source bytes above which a month is cut into several units: bounds what one rollup sorts.
 const UNIT_BYTES_MAX: u64 = 32 << 20;
-
-const ROW_GROUP_ROWS: usize = 131_072;
 
 /// The outputs of a unit, by the SQL file that makes each.
 const OUTPUTS: [&str; 4] = ["unit_event", "unit_quarantine", "unit_user_day", "unit_item_day"];
@@ -37,10 +36,17 @@ pub struct Unit {
     pub last_dt: Option<NaiveDate>,
     /// Path and fingerprint of each source file.
     pub sources: BTreeMap<String, String>,
-    /// Bytes of each output file.
-    pub outputs: BTreeMap<String, u64>,
+    /// The files of each output.
+    pub outputs: BTreeMap<String, Vec<OutputFile>>,
     pub rows: u64,
     pub quarantined: BTreeMap<String, u64>,
+}
+
+/// One file of a unit, named relative to the unit's folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutputFile {
+    pub name: String,
+    pub bytes: u64,
 }
 
 /// What a night read and what it did not have to.
@@ -182,7 +188,7 @@ impl Rollups {
         self.report.bytes_read += files.iter().map(|f| f.meta.size).sum::<u64>();
 
         let ctx = sibling(base);
-        functions::register(&ctx, config, run_date);
+        functions::register(&ctx, config, run_date)?;
         lake.register_view(&ctx, "events", files).await?;
         self.register_known_ids(&ctx, config, first_dt, last_dt).await?;
         let checked = ctx.sql(sql.get("rollups/checked_events")?).await.map_err(|e| at("checked_events", e))?;
@@ -192,11 +198,12 @@ impl Rollups {
             Unit { id, first_dt, last_dt, sources, outputs: BTreeMap::new(), rows: 0, quarantined: BTreeMap::new() };
         for output in OUTPUTS {
             let rows = ctx.sql(sql.get(&format!("rollups/{output}"))?).await.map_err(|e| at(output, e))?;
-            let path = self.path(&unit.id, output);
-            let batches = rows.execute_stream().await.map_err(|e| at(output, e))?;
-            let written = parquet_files::write(&self.location, &path, &self.schemas[output], batches, ROW_GROUP_ROWS);
-            let (count, bytes) = written.await.map_err(|f| f.at(format!("sql/rollups/{output}.sql")))?;
-            unit.outputs.insert(output.into(), bytes);
+            let folder = self.location.folder(&format!("units/{}", unit.id));
+            let written = materialise::write(&ctx, output, rows, &folder).await;
+            let (_, files) = written.map_err(|f| f.at(format!("sql/rollups/{output}.sql")))?;
+            let count: u64 = files.iter().map(|f| f.rows as u64).sum();
+            let files = files.into_iter().map(|f| OutputFile { name: f.path, bytes: f.bytes as u64 });
+            unit.outputs.insert(output.into(), files.collect());
             if output != "unit_user_day" && output != "unit_item_day" {
                 unit.rows += count;
                 let table = std::slice::from_ref(&unit);
@@ -251,14 +258,11 @@ impl Rollups {
         Ok(())
     }
 
-    fn path(&self, unit: &str, output: &str) -> Path {
-        self.location.path(&format!("units/{unit}/{output}.parquet"))
-    }
-
     fn listed(&self, units: &[Unit], output: &str) -> Vec<ListedFile> {
-        let listed = units.iter().filter_map(|u| {
-            let bytes = *u.outputs.get(output)?;
-            Some(parquet_files::listed(&self.location, self.path(&u.id, output), bytes, u.last_dt))
+        let files = units.iter().flat_map(|u| u.outputs.get(output).into_iter().flatten().map(move |f| (u, f)));
+        let listed = files.map(|(unit, file)| {
+            let path = self.location.path(&format!("units/{}/{}", unit.id, file.name));
+            parquet_files::listed(&self.location, path, file.bytes, unit.last_dt)
         });
         listed.collect()
     }
@@ -287,7 +291,7 @@ fn at(output: &str, error: datafusion::error::DataFusionError) -> Failure {
 fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
     let lake = format!("lakes/{}", config.lake.name);
     let text = format!(
-        "1\0{}\0{}\0{}\0{:?}\0{:?}\0{}",
+        "2\0{}\0{}\0{}\0{:?}\0{:?}\0{}",
         sql.fingerprint(&["rollups", "lakes/canonical", &lake]),
         config.lake.uri.trim_end_matches('/'),
         config.lake.time_zone,
@@ -329,7 +333,7 @@ async fn output_schemas(
     run_date: RunDate,
 ) -> Result<BTreeMap<&'static str, SchemaRef>> {
     let ctx = sibling(base);
-    functions::register(&ctx, config, run_date);
+    functions::register(&ctx, config, run_date)?;
     lake.register_view(&ctx, "events", Vec::new()).await?;
     let none = "SELECT CAST(NULL AS VARCHAR) AS event_id, CAST(NULL AS DATE) AS event_day WHERE false";
     ctx.register_table("known_event_ids", ctx.sql(none).await?.into_view())?;

@@ -12,20 +12,22 @@ use std::sync::Arc;
 use super::service::{IntentScores, ItemForecast};
 use crate::model::intent::OUTPUTS;
 
-/// Which of the two functions.
+/// Which of the functions that a model answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Scorer {
     Intents,
     Demand,
+    Recommend,
 }
 
 impl Scorer {
-    pub const ALL: [Scorer; 2] = [Scorer::Intents, Scorer::Demand];
+    pub const ALL: [Scorer; 3] = [Scorer::Intents, Scorer::Demand, Scorer::Recommend];
 
     pub fn name(self) -> &'static str {
         match self {
             Scorer::Intents => "score_intents",
             Scorer::Demand => "forecast_demand",
+            Scorer::Recommend => "recommend",
         }
     }
 
@@ -33,6 +35,15 @@ impl Scorer {
         match self {
             Scorer::Intents => DataType::Struct(intent_fields()),
             Scorer::Demand => DataType::List(Arc::new(Field::new_list_field(DataType::Struct(demand_fields()), true))),
+            Scorer::Recommend => DataType::new_list(DataType::Struct(super::recommend::fields()), true),
+        }
+    }
+
+    /// How many arguments it takes before the optional model version.
+    pub fn arity(self) -> usize {
+        match self {
+            Scorer::Intents | Scorer::Demand => 1,
+            Scorer::Recommend => 3,
         }
     }
 
@@ -109,11 +120,19 @@ impl ScalarUDFImpl for Declared {
         &self.signature
     }
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        match arguments {
-            [DataType::Struct(_)] | [DataType::Struct(_), DataType::Utf8 | DataType::Utf8View] => {
+        let (own, rest) = arguments.split_at(self.scorer.arity().min(arguments.len()));
+        let version = matches!(rest, [] | [DataType::Utf8 | DataType::Utf8View]);
+        match (self.scorer, own) {
+            (Scorer::Intents | Scorer::Demand, [DataType::Struct(_)]) if version => Ok(self.scorer.data_type()),
+            (Scorer::Recommend, [DataType::List(_), DataType::List(_) | DataType::Null, DataType::Int64])
+                if version =>
+            {
                 Ok(self.scorer.data_type())
             }
-            other => plan_err!("{}: expected a struct and optionally a model version, got {other:?}", self.name()),
+            (Scorer::Recommend, _) => {
+                plan_err!("recommend: expected taste, list of excluded item ids and k, got {arguments:?}")
+            }
+            _ => plan_err!("{}: expected a struct and optionally a model version, got {arguments:?}", self.name()),
         }
     }
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {

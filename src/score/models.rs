@@ -1,5 +1,6 @@
 //! The models that a process has loaded: one scoring service for each version, started once.
 
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use tch::Device;
 use tokio::sync::Mutex;
@@ -9,6 +10,13 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
+
+/// One bundle for ever: a version may be trained anew, its weights' hash then differs. Travels in plans.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ModelRef {
+    pub version: String,
+    pub weights_hash: String,
+}
 
 /// Loads versions on demand; every session of a process shares one.
 #[derive(Debug)]
@@ -28,21 +36,51 @@ impl Models {
         Ok(Self { registry, config: config.clone(), services: Mutex::default() })
     }
 
+    /// Which bundle a version names now; empty means the configured one, or else the champion.
+    pub async fn pin(&self, version: &str) -> Result<ModelRef> {
+        let version = if version.is_empty() { self.config.model.version.as_str() } else { version };
+        let card = self.registry()?.resolve(version).await?;
+        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash })
+    }
+
     /// The service of a version; empty means the configured one, or else the champion.
     pub async fn service(&self, version: &str) -> Result<ScoringService> {
-        let registry = self.registry.as_ref().ok_or_else(|| {
+        self.pinned(&self.pin(version).await?).await
+    }
+
+    /// Requests that one partition may have waiting.
+    pub fn in_flight_max(&self) -> usize {
+        (self.config.score.in_flight_max as usize).max(1)
+    }
+
+    fn registry(&self) -> Result<&Registry> {
+        self.registry.as_ref().ok_or_else(|| {
             Failure::model("there is no model: no output location was given").hint("pass --output, where models/ lies")
-        })?;
-        let version = if version.is_empty() { self.config.model.version.as_str() } else { version };
-        let version = registry.resolve(version).await?.version;
+        })
+    }
+
+    /// The service of exactly this bundle; refuses another one that goes by the same version.
+    pub async fn pinned(&self, model: &ModelRef) -> Result<ScoringService> {
+        let service = self.load(&model.version).await?;
+        if service.card.weights_hash != model.weights_hash {
+            return Err(Failure::model(format!(
+                "model {}: the plan asks for weights {}, here they are {}",
+                model.version, model.weights_hash, service.card.weights_hash
+            ))
+            .hint("every process must read the same models/ folder; restart those that loaded an older bundle"));
+        }
+        Ok(service)
+    }
+
+    async fn load(&self, version: &str) -> Result<ScoringService> {
         // Held while loading, so that rivals wait for the one load instead of starting a second.
         let mut services = self.services.lock().await;
-        if let Some(service) = services.get(&version) {
+        if let Some(service) = services.get(version) {
             return Ok(service.clone());
         }
-        let bundle = registry.load(&version, device(&self.config.score.device)?).await?;
+        let bundle = self.registry()?.load(version, device(&self.config.score.device)?).await?;
         let service = ScoringService::start(bundle, &self.config.score)?;
-        services.insert(version, service.clone());
+        services.insert(version.into(), service.clone());
         Ok(service)
     }
 }

@@ -3,13 +3,15 @@
 //! The analyzer rule takes every such call out of a node's expressions and puts one node below it that computes each
 //! distinct call once. Filters over scores stay above that node, so no pushdown can copy a call and score twice.
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, config::ConfigOptions, plan_err};
+use datafusion::common::{
+    Column, DFSchema, DFSchemaRef, DataFusionError, Result, config::ConfigOptions, exec_err, plan_err,
+};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -29,7 +31,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::functions::{Scorer, demand_column, intent_column};
-use super::models::Models;
+use super::models::{ModelRef, Models};
 use super::service::{ScoringService, as_struct};
 
 /// Rows that a partition gathers from its input before it asks the service.
@@ -51,7 +53,7 @@ pub fn install(ctx: &SessionContext, models: Arc<Models>) -> SessionContext {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd)]
 struct Call {
     scorer: Scorer,
-    argument: Expr,
+    arguments: Vec<Expr>,
     model: String,
     /// The column that holds the result.
     column: String,
@@ -93,7 +95,7 @@ impl UserDefinedLogicalNodeCore for ScoreNode {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        self.calls.iter().map(|c| c.argument.clone()).collect()
+        self.calls.iter().flat_map(|c| c.arguments.clone()).collect()
     }
 
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
@@ -106,7 +108,9 @@ impl UserDefinedLogicalNodeCore for ScoreNode {
     }
 
     fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        let calls = self.calls.iter().zip(exprs).map(|(c, argument)| Call { argument, ..c.clone() }).collect();
+        let mut exprs = exprs.into_iter();
+        let mut next = |c: &Call| Call { arguments: exprs.by_ref().take(c.arguments.len()).collect(), ..c.clone() };
+        let calls = self.calls.iter().map(&mut next).collect();
         match inputs.pop() {
             Some(input) if inputs.is_empty() => Self::new(input, calls),
             _ => plan_err!("Score: expected one input"),
@@ -117,7 +121,7 @@ impl UserDefinedLogicalNodeCore for ScoreNode {
         let width = self.input.schema().fields().len();
         let mut needed: Vec<usize> = output_columns.iter().copied().filter(|&c| c < width).collect();
         for call in &self.calls {
-            for column in call.argument.column_refs() {
+            for column in call.arguments.iter().flat_map(Expr::column_refs) {
                 needed.extend(self.input.schema().maybe_index_of_column(column));
             }
         }
@@ -152,7 +156,8 @@ fn extract(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let done = expression.transform_up(|e| match as_call(&e)? {
             None => Ok(Transformed::no(e)),
             Some(call) => {
-                let same = |c: &&Call| (c.scorer, &c.argument, &c.model) == (call.scorer, &call.argument, &call.model);
+                let same =
+                    |c: &&Call| (c.scorer, &c.arguments, &c.model) == (call.scorer, &call.arguments, &call.model);
                 let column = match calls.iter().find(same) {
                     Some(known) => known.column.clone(),
                     None => {
@@ -213,12 +218,13 @@ fn extract(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 fn as_call(expression: &Expr) -> Result<Option<Call>> {
     let Expr::ScalarFunction(f) = expression else { return Ok(None) };
     let Some(scorer) = Scorer::ALL.into_iter().find(|s| s.name() == f.func.name()) else { return Ok(None) };
-    let model = match f.args.get(1) {
+    let model = match f.args.get(scorer.arity()) {
         None => String::new(),
         Some(Expr::Literal(value, _)) => value.try_as_str().flatten().unwrap_or_default().to_string(),
         Some(other) => return plan_err!("{}: expected a literal model version, got {other}", scorer.name()),
     };
-    Ok(f.args.first().map(|argument| Call { scorer, argument: argument.clone(), model, column: String::new() }))
+    let arguments = f.args.iter().take(scorer.arity()).cloned().collect();
+    Ok(Some(Call { scorer, arguments, model, column: String::new() }))
 }
 
 #[derive(Debug)]
@@ -252,9 +258,14 @@ impl ExtensionPlanner for PlanScores {
         let Some(node) = node.as_any().downcast_ref::<ScoreNode>() else { return Ok(None) };
         let mut plan = Arc::clone(&inputs[0]);
         for call in &node.calls {
-            let service = self.models.service(&call.model).await?;
-            let argument = planner.create_physical_expr(&call.argument, node.input.schema(), state, planning)?;
-            plan = Arc::new(ScoreExec::new(plan, call.scorer, argument, &call.column, service));
+            let physical = |e| planner.create_physical_expr(e, node.input.schema(), state, planning);
+            let scoring = Scoring {
+                scorer: call.scorer,
+                arguments: call.arguments.iter().map(physical).collect::<Result<_>>()?,
+                column: call.column.clone(),
+                model: self.models.pin(&call.model).await?,
+            };
+            plan = Arc::new(ScoreExec::new(plan, scoring, Arc::clone(&self.models)));
         }
         Ok(Some(plan))
     }
@@ -264,23 +275,24 @@ impl ExtensionPlanner for PlanScores {
 #[derive(Debug, Clone)]
 pub struct ScoreExec {
     input: Arc<dyn ExecutionPlan>,
-    scorer: Scorer,
-    argument: Arc<dyn PhysicalExpr>,
-    column: String,
-    service: ScoringService,
+    pub scoring: Scoring,
+    models: Arc<Models>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
 }
 
+/// What a [`ScoreExec`] computes: all of it but its input and the process's models.
+#[derive(Debug, Clone)]
+pub struct Scoring {
+    pub scorer: Scorer,
+    pub arguments: Vec<Arc<dyn PhysicalExpr>>,
+    pub column: String,
+    pub model: ModelRef,
+}
+
 impl ScoreExec {
-    fn new(
-        input: Arc<dyn ExecutionPlan>,
-        scorer: Scorer,
-        argument: Arc<dyn PhysicalExpr>,
-        column: &str,
-        service: ScoringService,
-    ) -> Self {
-        let field = Arc::new(Field::new(column, scorer.data_type(), false));
+    pub fn new(input: Arc<dyn ExecutionPlan>, scoring: Scoring, models: Arc<Models>) -> Self {
+        let field = Arc::new(Field::new(&scoring.column, scoring.scorer.data_type(), false));
         let fields: Vec<_> = input.schema().fields().iter().cloned().chain([field]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.schema().metadata().clone()));
         let properties = PlanProperties::new(
@@ -291,22 +303,15 @@ impl ScoreExec {
             input.properties().emission_type,
             input.properties().boundedness,
         );
-        let (column, properties) = (column.to_string(), Arc::new(properties));
-        Self { input, scorer, argument, column, service, schema, properties }
+        Self { input, scoring, models, schema, properties: Arc::new(properties) }
     }
 }
 
 impl DisplayAs for ScoreExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let card = &self.service.card;
-        write!(
-            f,
-            "ScoreExec: {} = {}, model={}, weights={}",
-            self.column,
-            self.scorer.name(),
-            card.version,
-            card.weights_hash
-        )
+        let Scoring { scorer, column, model, .. } = &self.scoring;
+        let ModelRef { version, weights_hash } = model;
+        write!(f, "ScoreExec: {column} = {}, model={version}, weights={weights_hash}", scorer.name())
     }
 }
 
@@ -331,7 +336,12 @@ impl ExecutionPlan for ScoreExec {
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
-        f(&self.argument)
+        for argument in &self.scoring.arguments {
+            if f(argument)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
     }
 
     fn replace_children(
@@ -340,13 +350,7 @@ impl ExecutionPlan for ScoreExec {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match children.pop() {
-            Some(input) => Ok(Arc::new(Self::new(
-                input,
-                self.scorer,
-                Arc::clone(&self.argument),
-                &self.column,
-                self.service.clone(),
-            ))),
+            Some(input) => Ok(Arc::new(Self::new(input, self.scoring.clone(), Arc::clone(&self.models)))),
             None => plan_err!("ScoreExec: expected one input"),
         }
     }
@@ -357,27 +361,50 @@ impl ExecutionPlan for ScoreExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
-        let in_flight = self.service.in_flight_max;
         let exec = self.clone();
-        let scored = gather(input).map(move |batch| {
-            let exec = exec.clone();
-            async move { exec.score(batch?).await }
-        });
-        let stream = scored.buffered(in_flight);
+        let stream = futures::stream::once(async move {
+            let service = exec.models.pinned(&exec.scoring.model).await?;
+            let in_flight = exec.models.in_flight_max();
+            let scored = gather(input).map(move |batch| {
+                let (exec, service) = (exec.clone(), service.clone());
+                async move { exec.score(&service, batch?).await }
+            });
+            Ok::<_, DataFusionError>(scored.buffered(in_flight))
+        })
+        .try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream)))
     }
 }
 
 impl ScoreExec {
-    async fn score(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        let argument = self.argument.evaluate(&batch)?.into_array(batch.num_rows())?;
-        let argument = as_struct(&argument)?;
-        let column = match self.scorer {
-            Scorer::Intents => intent_column(&self.service.score(argument).await?, &self.service.card.version),
-            Scorer::Demand => demand_column(&self.service.forecast(argument).await?),
+    async fn score(&self, service: &ScoringService, batch: RecordBatch) -> Result<RecordBatch> {
+        let evaluated = self.scoring.arguments.iter().map(|a| a.evaluate(&batch)?.into_array(batch.num_rows()));
+        let arguments = evaluated.collect::<Result<Vec<_>>>()?;
+        let column = match (self.scoring.scorer, arguments.as_slice()) {
+            (Scorer::Intents, [features]) => {
+                intent_column(&service.score(as_struct(features)?).await?, &service.card.version)
+            }
+            (Scorer::Demand, [history]) => demand_column(&service.forecast(as_struct(history)?).await?),
+            (Scorer::Recommend, [taste, exclude, k]) => {
+                let (taste, exclude, k) = (Arc::clone(taste), Arc::clone(exclude), positive(k)?);
+                let items = service.items.clone();
+                // A matrix product over the whole catalogue is no work for a thread that serves streams.
+                tokio::task::spawn_blocking(move || items.column(&taste, &exclude, k))
+                    .await
+                    .map_err(|e| DataFusionError::Execution(format!("recommend: {e}")))??
+            }
+            (scorer, other) => return exec_err!("{}: got {} arguments", scorer.name(), other.len()),
         };
         let columns = batch.columns().iter().cloned().chain([column]).collect();
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+/// The k of `recommend`: the same on every row.
+fn positive(k: &ArrayRef) -> Result<usize> {
+    match k.as_primitive_opt::<Int64Type>().map(|k| k.values().first().copied().unwrap_or(0)) {
+        Some(k) if k > 0 => Ok(k as usize),
+        _ => exec_err!("recommend: expected a positive whole number as k, got {:?}", k.slice(0, k.len().min(1))),
     }
 }
 

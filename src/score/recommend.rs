@@ -6,10 +6,8 @@
 use arrow::array::{Array, ArrayRef, AsArray, Float64Builder, ListBuilder, StringBuilder, StructBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Float32Type};
-use datafusion::common::{Result as DfResult, ScalarValue, exec_err};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::common::{Result as DfResult, exec_err};
 use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -78,68 +76,21 @@ impl ItemIndex {
         Ok(best)
     }
 
-    pub fn function(self) -> ScalarUDF {
-        ScalarUDF::from(Recommend { index: self, signature: Signature::any(3, Volatility::Stable) })
-    }
-}
-
-#[derive(Debug)]
-struct Recommend {
-    index: ItemIndex,
-    signature: Signature,
-}
-
-impl PartialEq for Recommend {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.index.vectors, &other.index.vectors)
-    }
-}
-
-impl Eq for Recommend {}
-
-impl Hash for Recommend {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.index.vectors).hash(state);
-    }
-}
-
-fn fields() -> Fields {
-    Fields::from(vec![Field::new("item_id", DataType::Utf8, true), Field::new("score", DataType::Float64, true)])
-}
-
-impl ScalarUDFImpl for Recommend {
-    fn name(&self) -> &str {
-        "recommend"
-    }
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-    fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
-        Ok(DataType::new_list(DataType::Struct(fields()), true))
-    }
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        let k = match args.args.get(2) {
-            Some(ColumnarValue::Scalar(ScalarValue::Int64(Some(k)))) if *k > 0 => *k as usize,
-            other => return exec_err!("recommend: expected a positive integer literal as k, got {other:?}"),
-        };
-        let arrays = ColumnarValue::values_to_arrays(&args.args[..2])?;
-        let tastes = cast(&arrays[0], &DataType::new_list(DataType::Float32, true))?;
-        let exclude = cast(&arrays[1], &DataType::new_list(DataType::Utf8, true))?;
+    /// The list column of `recommend` for `tastes` (lists of float32) and `exclude` (lists of ids, or null).
+    pub fn column(&self, tastes: &ArrayRef, exclude: &ArrayRef, k: usize) -> DfResult<ArrayRef> {
+        let tastes = cast(tastes, &DataType::new_list(DataType::Float32, true))?;
+        let exclude = cast(exclude, &DataType::new_list(DataType::Utf8, true))?;
         let (tastes, exclude) = (tastes.as_list::<i32>(), exclude.as_list::<i32>());
         let mut out = ListBuilder::new(StructBuilder::from_fields(fields(), 0));
         for start in (0..tastes.len()).step_by(1024) {
             let rows = start..(start + 1024).min(tastes.len());
-            let mut flat = Vec::with_capacity(rows.len() * self.index.width);
+            let mut flat = Vec::with_capacity(rows.len() * self.width);
             let lists: Vec<Option<ArrayRef>> =
                 rows.clone().map(|r| exclude.is_valid(r).then(|| exclude.value(r))).collect();
             for row in rows.clone() {
                 let taste = tastes.value(row);
-                if taste.len() != self.index.width {
-                    return exec_err!(
-                        "recommend: expected a taste of {} numbers, got {}",
-                        self.index.width,
-                        taste.len()
-                    );
+                if taste.len() != self.width {
+                    return exec_err!("recommend: expected a taste of {} numbers, got {}", self.width, taste.len());
                 }
                 flat.extend_from_slice(taste.as_primitive::<Float32Type>().values());
             }
@@ -147,11 +98,11 @@ impl ScalarUDFImpl for Recommend {
                 .iter()
                 .map(|l| l.as_ref().map_or_else(HashSet::new, |l| l.as_string::<i32>().iter().flatten().collect()))
                 .collect();
-            for best in self.index.best(&flat, &sets, k)? {
+            for best in self.best(&flat, &sets, k)? {
                 let items = out.values();
                 for (item, score) in best {
                     if let Some(ids) = items.field_builder::<StringBuilder>(0) {
-                        ids.append_value(&self.index.ids[item]);
+                        ids.append_value(&self.ids[item]);
                     }
                     if let Some(scores) = items.field_builder::<Float64Builder>(1) {
                         scores.append_value(score.into());
@@ -161,6 +112,11 @@ impl ScalarUDFImpl for Recommend {
                 out.append(true);
             }
         }
-        Ok(ColumnarValue::Array(Arc::new(out.finish())))
+        Ok(Arc::new(out.finish()))
     }
+}
+
+/// One recommended item.
+pub fn fields() -> Fields {
+    Fields::from(vec![Field::new("item_id", DataType::Utf8, true), Field::new("score", DataType::Float64, true)])
 }

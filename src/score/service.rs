@@ -67,8 +67,6 @@ pub struct ScoringService {
     pub card: Arc<BundleCard>,
     pub counters: Arc<Counters>,
     pub items: ItemIndex,
-    /// Requests that one partition may have waiting.
-    pub in_flight_max: usize,
     queue: mpsc::Sender<Request>,
     kept: Arc<Mutex<Kept>>,
 }
@@ -91,8 +89,7 @@ impl ScoringService {
         let card = Arc::new(bundle.card.clone());
         let owner = Owner { bundle, config: config.clone(), counters: Arc::clone(&counters), kept: Arc::clone(&kept) };
         std::thread::spawn(move || owner.serve(requests));
-        let in_flight_max = (config.in_flight_max as usize).max(1);
-        Ok(Self { card, counters, items, in_flight_max, queue, kept })
+        Ok(Self { card, counters, items, queue, kept })
     }
 
     /// Scores the users of `features` structs; the error names the first bad user.

@@ -7,6 +7,6 @@
 pub mod delta;
 pub mod delta_log;
 pub mod file_stats;
+pub mod materialise;
 pub mod schemas;
 pub mod write_files;
-pub mod write_node;

@@ -21,17 +21,22 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, buffered::BufWriter, path::Path};
 use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 use url::Url;
 
+use crate::engine::places;
 use crate::failure::{Failure, Result};
 use crate::ids::{Generation, RunDate};
 use crate::lake::stores::Location;
 use crate::tables::file_stats::delta_stats;
 use crate::tables::schemas::{self, PARTITION};
+
+/// Key of the Parquet metadata that says which process wrote a file.
+pub const WRITTEN_BY: &str = "intentcast.written_by";
 
 /// Bytes that a row group may hold in memory before it is written out; bounds the writer, whatever the rows.
 const ROW_GROUP_BYTES_MAX: usize = 32 << 20;
@@ -43,9 +48,10 @@ pub struct WriteTarget {
     pub store: Url,
     /// Path of the table's folder within that store.
     pub folder: String,
-    /// `run_date=D`: the folder below the table's, and the start of each emitted path.
+    /// `run_date=D`: the folder below the table's, and the start of each emitted path; empty for no such folder.
     pub partition: String,
-    pub generation: Generation,
+    /// How file names begin, so that people see what a file is of.
+    pub name: String,
     pub file_rows_max: u64,
     pub row_group_rows_max: u64,
 }
@@ -56,9 +62,22 @@ impl WriteTarget {
             store: location.store_url()?,
             folder: table_location(location, table).prefix.to_string(),
             partition: format!("{PARTITION}={run_date}"),
-            generation,
+            name: format!("g{generation}"),
             file_rows_max: 2_000_000,
             row_group_rows_max: 200_000,
+        })
+    }
+
+    /// Files directly in `folder`, their names beginning with `name`.
+    pub fn plain(folder: &Location, name: &str) -> Result<Self> {
+        Ok(Self {
+            store: folder.store_url()?,
+            folder: folder.prefix.to_string(),
+            partition: String::new(),
+            name: name.into(),
+            file_rows_max: u64::MAX,
+            // Small, since nested feature rows are wide.
+            row_group_rows_max: 65_536,
         })
     }
 }
@@ -132,11 +151,7 @@ impl WriteFilesExec {
 
 impl DisplayAs for WriteFilesExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "WriteFilesExec: {}/{}, generation {}",
-            self.target.folder, self.target.partition, self.target.generation
-        )
+        write!(f, "WriteFilesExec: {}/{}, {}*", self.target.folder, self.target.partition, self.target.name)
     }
 }
 
@@ -244,12 +259,16 @@ impl OpenFile {
         attempt: &str,
         number: usize,
     ) -> Result<Self> {
-        let name = format!("g{}-p{partition}-{number}-{attempt}.parquet", target.generation);
-        let path = format!("{}/{name}", target.partition);
+        let name = format!("{}-p{partition}-{number}-{attempt}.parquet", target.name);
+        let path = match target.partition.as_str() {
+            "" => name,
+            folder => format!("{folder}/{name}"),
+        };
         let whole = Path::parse(format!("{}/{path}", target.folder)).map_err(Failure::bug)?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
             .set_max_row_group_row_count(Some(target.row_group_rows_max as usize))
+            .set_key_value_metadata(Some(vec![KeyValue::new(WRITTEN_BY.into(), process_name())]))
             .build();
         let object = BufWriter::new(Arc::clone(store), whole);
         let writer = AsyncArrowWriter::try_new(object, first.schema(), Some(properties))?;
@@ -266,6 +285,11 @@ impl OpenFile {
             attempt: self.attempt,
         })
     }
+}
+
+/// `process 4711`: enough to find the log of the executor that wrote a file.
+fn process_name() -> String {
+    format!("process {}", std::process::id())
 }
 
 fn to_batch(files: &[StagedFile]) -> Result<RecordBatch> {
@@ -315,9 +339,11 @@ pub async fn stage(
     (run_date, generation): (RunDate, Generation),
 ) -> Result<Vec<StagedFile>> {
     ctx.register_object_store(&output.store_url()?, Arc::clone(&output.store));
-    let plan = schemas::conform(rows, table)?.create_physical_plan().await?;
-    let target = WriteTarget::new(output, table, run_date, generation)?;
-    let plan = Arc::new(WriteFilesExec::new(plan, target));
-    let batches = datafusion::physical_plan::collect(plan, ctx.task_ctx()).await?;
-    from_batches(&batches)
+    write(ctx, schemas::conform(rows, table)?, WriteTarget::new(output, table, run_date, generation)?).await
+}
+
+/// Writes the rows of a query to `target`, here or on the session's cluster.
+pub async fn write(ctx: &SessionContext, rows: DataFrame, target: WriteTarget) -> Result<Vec<StagedFile>> {
+    let plan = Arc::new(WriteFilesExec::new(rows.create_physical_plan().await?, target));
+    from_batches(&places::run(ctx, plan).await?)
 }

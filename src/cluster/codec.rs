@@ -1,0 +1,163 @@
+//! Our operators and functions as bytes; everything else goes to Ballista's codec.
+//!
+//! Driver, scheduler and executors must run the same version of this file. A plan carries which model to score with,
+//! by version and weights' hash, never weights: the process that runs it loads them from its own `models/` folder.
+
+use ballista_core::serde::BallistaPhysicalExtensionCodec;
+use chrono_tz::Tz;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion_proto::physical_plan::from_proto::parse_physical_expr;
+use datafusion_proto::physical_plan::to_proto::serialize_physical_expr;
+use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use datafusion_proto::protobuf::PhysicalExprNode;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::failure::Failure;
+use crate::features::functions::{Constant, Local, RowJson};
+use crate::features::last_events;
+use crate::score::functions::Scorer;
+use crate::score::models::{ModelRef, Models};
+use crate::score::operator::{ScoreExec, Scoring};
+use crate::tables::write_files::{WriteFilesExec, WriteTarget};
+
+/// No protobuf message begins with a zero, so these bytes are never Ballista's.
+const MARK: &[u8] = b"\0intentcast.1\0";
+
+#[derive(Serialize, Deserialize)]
+enum Operator {
+    Write(WriteTarget),
+    Score { scorer: Scorer, arguments: Vec<Vec<u8>>, column: String, model: ModelRef },
+}
+
+#[derive(Serialize, Deserialize)]
+enum Function {
+    Constant(Vec<u8>),
+    /// The IANA name of the zone.
+    Local(String),
+    RowJson,
+    LastEvents,
+}
+
+fn write<T: Serialize>(message: &T, bytes: &mut Vec<u8>) -> Result<()> {
+    bytes.extend_from_slice(MARK);
+    Ok(serde_json::to_writer(bytes, message).map_err(Failure::bug)?)
+}
+
+/// `None` where the bytes are not ours.
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<Option<T>> {
+    let Some(ours) = bytes.strip_prefix(MARK) else { return Ok(None) };
+    let message = serde_json::from_slice(ours).map_err(|e| {
+        Failure::usage(format!("a plan of another version of intentcast arrived: {e}"))
+            .hint("run the same binary as driver, scheduler and executor")
+    })?;
+    Ok(Some(message))
+}
+
+/// See the module's opening.
+#[derive(Debug)]
+pub struct PlanCodec {
+    pub models: Arc<Models>,
+    pub ballista: BallistaPhysicalExtensionCodec,
+}
+
+impl PlanCodec {
+    pub fn new(models: Arc<Models>) -> Self {
+        Self { models, ballista: BallistaPhysicalExtensionCodec::default() }
+    }
+}
+
+impl PhysicalExtensionCodec for PlanCodec {
+    fn try_decode(
+        &self,
+        bytes: &[u8],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        ctx: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(operator) = read::<Operator>(bytes)? else {
+            return self.ballista.try_decode(bytes, inputs, ctx, converter);
+        };
+        let [input] = inputs else { return Err(Failure::bug("our operators have one input").into()) };
+        let input = Arc::clone(input);
+        match operator {
+            Operator::Write(target) => Ok(Arc::new(WriteFilesExec::new(input, target))),
+            Operator::Score { scorer, arguments, column, model } => {
+                let schema = input.schema();
+                let argument = |bytes: &Vec<u8>| {
+                    let node = PhysicalExprNode::decode(bytes.as_slice()).map_err(Failure::bug)?;
+                    parse_physical_expr(&node, ctx, &schema, self)
+                };
+                let arguments = arguments.iter().map(argument).collect::<Result<_>>()?;
+                let scoring = Scoring { scorer, arguments, column, model };
+                Ok(Arc::new(ScoreExec::new(input, scoring, Arc::clone(&self.models))))
+            }
+        }
+    }
+
+    fn try_encode(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        bytes: &mut Vec<u8>,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<()> {
+        if let Some(files) = plan.downcast_ref::<WriteFilesExec>() {
+            return write(&Operator::Write(files.target().clone()), bytes);
+        }
+        let Some(exec) = plan.downcast_ref::<ScoreExec>() else {
+            return self.ballista.try_encode(plan, bytes, converter);
+        };
+        let Scoring { scorer, arguments, column, model } = exec.scoring.clone();
+        let argument = |e| Ok(serialize_physical_expr(e, self)?.encode_to_vec());
+        let arguments = arguments.iter().map(argument).collect::<Result<_>>()?;
+        write(&Operator::Score { scorer, arguments, column, model }, bytes)
+    }
+
+    fn try_decode_udf(&self, name: &str, bytes: &[u8]) -> Result<Arc<ScalarUDF>> {
+        Ok(Arc::new(match read::<Function>(bytes)? {
+            Some(Function::Constant(value)) => {
+                let value = datafusion_proto::protobuf::ScalarValue::decode(value.as_slice()).map_err(Failure::bug)?;
+                Constant::new(name, ScalarValue::try_from(&value).map_err(Failure::bug)?).into()
+            }
+            Some(Function::Local(zone)) => {
+                let zone: Tz = zone.parse().map_err(|e| Failure::usage(format!("{name}: {e}")))?;
+                Local::named(name, zone)?.into()
+            }
+            Some(Function::RowJson) => RowJson::default().into(),
+            Some(Function::LastEvents) | None => return self.ballista.try_decode_udf(name, bytes),
+        }))
+    }
+
+    fn try_encode_udf(&self, node: &ScalarUDF, bytes: &mut Vec<u8>) -> Result<()> {
+        let function: &dyn Any = node.inner().as_ref();
+        if let Some(constant) = function.downcast_ref::<Constant>() {
+            let value = datafusion_proto::protobuf::ScalarValue::try_from(&constant.value).map_err(Failure::bug)?;
+            write(&Function::Constant(value.encode_to_vec()), bytes)
+        } else if let Some(local) = function.downcast_ref::<Local>() {
+            write(&Function::Local(local.zone.name().into()), bytes)
+        } else if function.is::<RowJson>() {
+            write(&Function::RowJson, bytes)
+        } else {
+            self.ballista.try_encode_udf(node, bytes)
+        }
+    }
+
+    fn try_decode_udaf(&self, name: &str, bytes: &[u8]) -> Result<Arc<AggregateUDF>> {
+        match read::<Function>(bytes)? {
+            Some(Function::LastEvents) => Ok(Arc::new(last_events::last_events())),
+            _ => self.ballista.try_decode_udaf(name, bytes),
+        }
+    }
+
+    fn try_encode_udaf(&self, node: &AggregateUDF, bytes: &mut Vec<u8>) -> Result<()> {
+        match node.name() == last_events::last_events().name() {
+            true => write(&Function::LastEvents, bytes),
+            false => self.ballista.try_encode_udaf(node, bytes),
+        }
+    }
+}
