@@ -103,7 +103,7 @@ impl Night<'_> {
         let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
         let read = rollups.report.clone();
         self.stage("rollups", clock, read.rows_read, read.bytes_read);
-        features::register(&ctx, config, &sql, &lake, &rollups, date, date).await?;
+        features::register(&ctx, config, &sql, &lake, &rollups, features::Scope::night(date)).await?;
         let features = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
         service.card.features.refuse_other(&features, &service.card.version)?;
 

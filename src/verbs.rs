@@ -165,7 +165,7 @@ pub async fn sql(config: &Config, query: Option<String>, date: Option<RunDate>, 
         match output {
             Some(_) => {
                 let rollups = Rollups::refresh(&ctx, config, &files, &lake, date).await?;
-                features::register(&ctx, config, &files, &lake, &rollups, date, date).await?;
+                features::register(&ctx, config, &files, &lake, &rollups, features::Scope::night(date)).await?;
                 contract::register_model_input(&ctx).await?;
             }
             None => {

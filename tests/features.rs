@@ -22,7 +22,7 @@ pub async fn night(config: &Config, date: &str) -> Result<(SessionContext, Rollu
     let ctx = engine::session(config)?;
     let lake = Lake::open(config, &sql).await?;
     let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
-    features::register(&ctx, config, &sql, &lake, &rollups, date, date).await?;
+    features::register(&ctx, config, &sql, &lake, &rollups, features::Scope::night(date)).await?;
     Ok((ctx, rollups))
 }
 

@@ -1,4 +1,5 @@
 -- one row per user_id and event_day before the run date, as that night knew it; guests count for the login they became
+-- Training takes a share of users, by hash.
 SELECT
     coalesce(u.canonical_user_id, d.user_id) AS user_id,
     d.event_day,
@@ -25,4 +26,5 @@ SELECT
     max(d.last_at) AS last_at
 FROM unit_user_day d LEFT JOIN stitched u ON d.user_id = u.user_id
 WHERE d.event_day < run_date() AND d.arrival_day < run_date()
+    AND (user_share_end() IS NULL OR md5(coalesce(u.canonical_user_id, d.user_id)) < user_share_end())
 GROUP BY coalesce(u.canonical_user_id, d.user_id), d.event_day

@@ -6,6 +6,7 @@ pub mod last_events;
 pub mod rollups;
 pub mod views;
 
+use datafusion::common::ScalarValue;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::config::Config;
@@ -15,21 +16,43 @@ use crate::lake::Lake;
 use crate::sql_files::SqlFiles;
 use rollups::Rollups;
 
-/// Registers lake, state, feature and label views and the functions of a night of `run_date` in `ctx`.
-/// Labels read nothing on or after `labels_end`.
+/// What a session sees of the lake.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope {
+    pub run_date: RunDate,
+    /// Labels read nothing on or after this date.
+    pub labels_end: RunDate,
+    /// The share of users that state views hold, chosen by a hash of the id; 1 but in training.
+    pub user_share: f64,
+}
+
+impl Scope {
+    /// Every user, as the night of `run_date` sees them; no labels.
+    pub fn night(run_date: RunDate) -> Self {
+        Self { run_date, labels_end: run_date, user_share: 1.0 }
+    }
+
+    /// Hashes below this, as `md5` writes them, are in the share; null for all.
+    fn share_end(&self) -> ScalarValue {
+        let end = (self.user_share * 2f64.powi(32)) as u64;
+        ScalarValue::Utf8((self.user_share < 1.0).then(|| format!("{end:08x}")))
+    }
+}
+
+/// Registers lake, state, feature and label views and the functions of a night in `ctx`.
 pub async fn register(
     ctx: &SessionContext,
     config: &Config,
     sql: &SqlFiles,
     lake: &Lake,
     rollups: &Rollups,
-    run_date: RunDate,
-    labels_end: RunDate,
+    scope: Scope,
 ) -> Result<()> {
-    functions::register(ctx, config, run_date)?;
-    let end = datafusion::common::ScalarValue::Date32(Some(functions::days_of(labels_end)));
+    functions::register(ctx, config, scope.run_date)?;
+    let end = ScalarValue::Date32(Some(functions::days_of(scope.labels_end)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
-    lake.register(ctx, run_date).await?;
+    ctx.register_udf(functions::Constant::new("user_share_end", scope.share_end()).into());
+    lake.register(ctx, scope.run_date).await?;
     rollups.register(ctx)?;
     views::register(ctx, sql, &["state", "features", "labels"]).await
 }

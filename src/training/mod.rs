@@ -35,8 +35,9 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
     let dates = past_dates(date, label_days, step, train.as_of_dates.max(2));
     let (mut held_out, mut users, mut contract) = (UserSet::default(), UserSet::default(), None);
     for (k, &as_of) in dates.iter().enumerate() {
+        let clock = std::time::Instant::now();
         let (set, columns) = past.users(as_of, train.rows_max as usize / dates.len()).await?;
-        tracing::info!("as of {as_of}: {} users", set.inputs.len());
+        tracing::info!("as of {as_of}: {} users, {:.1} s", set.inputs.len(), clock.elapsed().as_secs_f64());
         if k == 0 {
             held_out = set
         } else {

@@ -2,13 +2,13 @@
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use datafusion::prelude::SessionContext;
 
 use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
-use crate::features::{self, contract::FeatureContract, rollups::Rollups};
+use crate::features::{self, Scope, contract::FeatureContract, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::Lake;
 use crate::model::bundle::IndexedItem;
@@ -59,15 +59,26 @@ pub struct Past<'a> {
 }
 
 impl Past<'_> {
-    async fn session(&self, as_of: RunDate) -> Result<SessionContext> {
+    async fn session(&self, as_of: RunDate, user_share: f64) -> Result<SessionContext> {
         let ctx = engine::session(self.config)?;
-        features::register(&ctx, self.config, self.sql, self.lake, self.rollups, as_of, self.labels_end).await?;
+        let scope = Scope { run_date: as_of, labels_end: self.labels_end, user_share };
+        features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
         Ok(ctx)
     }
 
-    /// Users seen before `as_of`, at most `rows_max` of them by hash, with features and labels.
+    /// How many user ids had events before `as_of`, by a sketch (HyperLogLog) of a percent or two.
+    async fn user_count(&self, as_of: RunDate) -> Result<u64> {
+        let ctx = self.session(as_of, 1.0).await?;
+        let sql = "SELECT approx_distinct(user_id) AS users FROM unit_user_day WHERE event_day < run_date()";
+        let counted = ctx.sql(sql).await?.collect().await?;
+        Ok(counted.first().map_or(0, |batch| batch.column(0).as_primitive::<UInt64Type>().value(0)))
+    }
+
+    /// Users seen before `as_of`, about `rows_max` of them by hash, with features and labels.
     pub async fn users(&self, as_of: RunDate, rows_max: usize) -> Result<(UserSet, FeatureContract)> {
-        let ctx = self.session(as_of).await?;
+        let seen = self.user_count(as_of).await?;
+        // Sampled where the events are read: features of a million users would be built to keep fifty thousand.
+        let ctx = self.session(as_of, rows_max as f64 / seen.max(1) as f64).await?;
         let contract = features::contract::register_model_input(&ctx).await?;
         let rows = ctx
             .sql(
@@ -77,8 +88,7 @@ impl Past<'_> {
                  LEFT JOIN next_items n ON m.user_id = n.user_id \
                  WHERE m.events_lifetime > 0 ORDER BY md5(m.user_id)",
             )
-            .await?
-            .limit(0, Some(rows_max))?;
+            .await?;
         let mut set = UserSet::default();
         for batch in rows.collect().await? {
             let inputs =
@@ -109,7 +119,7 @@ impl Past<'_> {
 
     /// Items known before `as_of` with the horizon that followed.
     pub async fn items(&self, as_of: RunDate) -> Result<ItemSet> {
-        let ctx = self.session(as_of).await?;
+        let ctx = self.session(as_of, 1.0).await?;
         let rows = ctx
             .sql(
                 "SELECT h.history, l.future_units, l.future_in_stock \
@@ -132,7 +142,7 @@ impl Past<'_> {
 
     /// Every item of the last 28 days, for the recommendation index, in id order.
     pub async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
-        let ctx = self.session(as_of).await?;
+        let ctx = self.session(as_of, 1.0).await?;
         let sql = "SELECT d.item_id, c.category FROM item_day d LEFT JOIN item_category c ON d.item_id = c.item_id \
                    WHERE d.event_day >= run_date() - 28 GROUP BY d.item_id, c.category ORDER BY d.item_id";
         let mut items = Vec::new();
