@@ -32,7 +32,7 @@ async fn model(output: &str) -> Registry {
         labels_end: "2026-03-01".into(),
         as_of_dates: vec![],
         intent,
-        scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0 },
+        scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
         demand,
         features_fingerprint: features.fingerprint(),
         features,

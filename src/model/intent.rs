@@ -43,11 +43,13 @@ pub struct Scaling {
     pub deviation: Vec<f32>,
     /// Mean spend of a buying user: the unit of the spend head.
     pub spend: f64,
+    /// Mean units of a buying user: the unit of the units head. Wholesalers buy by the thousand.
+    pub units: f64,
 }
 
 impl Scaling {
     /// Mean and standard deviation of what is not null.
-    pub fn fit(inputs: &UserInputs, features: usize, spend: f64) -> Self {
+    pub fn fit(inputs: &UserInputs, features: usize, units: f64, spend: f64) -> Self {
         let (mut mean, mut deviation) = (Vec::new(), Vec::new());
         for f in 0..features {
             let known: Vec<f64> =
@@ -58,7 +60,7 @@ impl Scaling {
             mean.push(m as f32);
             deviation.push(variance.sqrt().max(1e-3) as f32);
         }
-        Self { mean, deviation, spend: spend.max(1e-6) }
+        Self { mean, deviation, spend: spend.max(1e-6), units: units.max(1e-6) }
     }
 }
 
@@ -232,10 +234,10 @@ impl IntentNetwork {
     }
 }
 
-/// Head outputs as published: sigmoid of the first seven, softplus of the amounts (spend in the scaling's unit).
+/// Head outputs as published: sigmoid of the first seven, softplus of the amounts in the scaling's units.
 pub fn to_scores(raw: &Tensor, scaling: &Scaling) -> Tensor {
     let probabilities = raw.narrow(1, 0, PROBABILITIES).sigmoid();
-    let units = raw.narrow(1, PROBABILITIES, 1).softplus();
+    let units = raw.narrow(1, PROBABILITIES, 1).softplus() * scaling.units;
     let spend = raw.narrow(1, PROBABILITIES + 1, 1).softplus() * scaling.spend;
     Tensor::cat(&[probabilities, units, spend], 1)
 }
@@ -252,5 +254,5 @@ pub fn loss(raw: &Tensor, labels: &Tensor, scaling: &Scaling) -> Tensor {
         let expected = raw.narrow(1, at, 1).softplus() + 1e-6;
         (&expected - labels.narrow(1, at, 1) / unit * expected.log()).mean(Kind::Float)
     };
-    binary * PROBABILITIES as f64 + poisson(PROBABILITIES, 1.0) * 0.2 + poisson(PROBABILITIES + 1, scaling.spend) * 0.2
+    binary * PROBABILITIES as f64 + poisson(PROBABILITIES, scaling.units) * 0.2 + poisson(PROBABILITIES + 1, scaling.spend) * 0.2
 }

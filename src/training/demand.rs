@@ -31,7 +31,10 @@ pub fn train(
     let usable = |rows: Vec<usize>| -> Vec<usize> { rows.into_iter().filter(|&r| long(&train.items[r])).collect() };
     let mut rows = usable(rows_of(ids(), Split::Train));
     rows.extend(usable(rows_of(ids(), Split::Test)));
-    let valid = usable(rows_of(ids(), Split::Valid));
+    let mut valid = usable(rows_of(ids(), Split::Valid));
+    let rows_max = (config.rows_max / 20).max(BATCH_ITEMS as u32) as usize;
+    valid.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed));
+    valid.truncate(rows_max / 4);
     super::sets::enough("item histories", rows.len(), 8)?;
     let mut optimizer =
         nn::AdamW { wd: config.weight_decay, ..Default::default() }.build(store, config.learning_rate * 3.0)?;
@@ -42,7 +45,8 @@ pub fn train(
         optimizer.set_lr(config.learning_rate * 3.0 * (1.0 - 0.9 * f64::from(epoch) / f64::from(epochs)));
         rows.shuffle(&mut rng);
         let (mut sum, mut steps) = (0.0, 0.0f64);
-        for batch in rows.chunks(BATCH_ITEMS) {
+        // A large catalogue has no need to be seen whole in every epoch.
+        for batch in rows[..rows.len().min(rows_max)].chunks(BATCH_ITEMS) {
             let leads: Vec<i64> = batch.iter().map(|_| rng.random_range(1..=network.shape.horizon_days)).collect();
             let loss = loss(network, train, batch, &leads, device)?;
             optimizer.zero_grad();

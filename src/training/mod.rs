@@ -77,9 +77,12 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
         history_days_min: config.demand.history_days_min.into(),
     };
     let (mut store, intents, demand) = networks(&intent_shape, &demand_shape, device(&config.score.device)?);
-    let spends: Vec<f64> = users.labels.iter().skip(8).step_by(9).filter(|&&s| s > 0.0).map(|&s| s.into()).collect();
-    let spend = spends.iter().sum::<f64>() / spends.len().max(1) as f64;
-    let scaling = Scaling::fit(&users.inputs, contract.0.len(), spend);
+    let mean_of_buyers = |label: usize| -> f64 {
+        let amounts = users.labels.iter().skip(label).step_by(sets::LABELS.len());
+        let (sum, buyers) = amounts.filter(|&&a| a > 0.0).fold((0.0, 0), |(s, n), &a| (s + f64::from(a), n + 1));
+        sum / f64::from(buyers.max(1))
+    };
+    let scaling = Scaling::fit(&users.inputs, contract.0.len(), mean_of_buyers(7), mean_of_buyers(8));
 
     let rows = sets::rows_of(users.inputs.user_ids.iter(), sets::Split::Train).len();
     let steps = rows.div_ceil(train.batch_rows.max(1) as usize) as u64 * u64::from(train.epochs_max);
