@@ -254,5 +254,7 @@ pub fn loss(raw: &Tensor, labels: &Tensor, scaling: &Scaling) -> Tensor {
         let expected = raw.narrow(1, at, 1).softplus() + 1e-6;
         (&expected - labels.narrow(1, at, 1) / unit * expected.log()).mean(Kind::Float)
     };
-    binary * PROBABILITIES as f64 + poisson(PROBABILITIES, scaling.units) * 0.2 + poisson(PROBABILITIES + 1, scaling.spend) * 0.2
+    binary * PROBABILITIES as f64
+        + poisson(PROBABILITIES, scaling.units) * 0.2
+        + poisson(PROBABILITIES + 1, scaling.spend) * 0.2
 }
