@@ -91,9 +91,10 @@ SELECT
     q.last_queries,
     d.recent
 FROM scored_users s
-    LEFT JOIN user_counts c ON s.user_id = c.user_id
     LEFT JOIN user_gaps g ON s.user_id = g.user_id
     LEFT JOIN user_sessions v ON s.user_id = v.user_id
     LEFT JOIN user_items t ON s.user_id = t.user_id
-    LEFT JOIN user_recent d ON s.user_id = d.user_id
     LEFT JOIN user_queries q ON s.user_id = q.user_id
+    -- The widest last: the engine holds in memory what was joined so far and streams the next table past it.
+    LEFT JOIN user_counts c ON s.user_id = c.user_id
+    LEFT JOIN user_recent d ON s.user_id = d.user_id

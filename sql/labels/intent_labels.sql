@@ -5,7 +5,7 @@ WITH outcome AS (
         coalesce(u.canonical_user_id, d.user_id) AS user_id,
         d.event_day < run_date() + CAST(horizon_days() AS INT) AS within,
         d.views, d.clicks, d.searches, d.favorites, d.carts, d.purchases, d.reviews, d.units, d.spend
-    FROM unit_user_day d LEFT JOIN stitched u ON d.user_id = u.user_id
+    FROM stitched u RIGHT JOIN unit_user_day d ON d.user_id = u.user_id
     WHERE d.event_day >= run_date()
         AND d.event_day < run_date() + CAST(greatest(horizon_days(), churn_days()) AS INT)
         AND d.event_day < labels_end() AND d.arrival_day < labels_end()

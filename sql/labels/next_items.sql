@@ -4,7 +4,7 @@ WITH touched AS (
         coalesce(u.canonical_user_id, e.user_id) AS user_id,
         e.item_id,
         max(CASE e.event_type WHEN 'purchase' THEN 3 WHEN 'cart' THEN 2 WHEN 'favorite' THEN 2 ELSE 1 END) AS weight
-    FROM unit_event e LEFT JOIN stitched u ON e.user_id = u.user_id
+    FROM stitched u RIGHT JOIN unit_event e ON e.user_id = u.user_id
     WHERE e.event_day >= run_date()
         AND e.event_day < run_date() + CAST(horizon_days() AS INT)
         AND e.event_day < labels_end() AND e.arrival_day < labels_end()

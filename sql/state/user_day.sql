@@ -1,4 +1,5 @@
 -- one row per user_id and event_day before the run date, as that night knew it; guests count for the login they became
+-- The engine holds a join's first table in memory and streams the second: the small one stands first.
 -- Training takes a share of users, by hash.
 SELECT
     coalesce(u.canonical_user_id, d.user_id) AS user_id,
@@ -24,7 +25,7 @@ SELECT
     sum(d.evening_events) AS evening_events,
     min(d.first_at) AS first_at,
     max(d.last_at) AS last_at
-FROM unit_user_day d LEFT JOIN stitched u ON d.user_id = u.user_id
+FROM stitched u RIGHT JOIN unit_user_day d ON d.user_id = u.user_id
 WHERE d.event_day < run_date() AND d.arrival_day < run_date()
     AND (user_share_end() IS NULL OR md5(coalesce(u.canonical_user_id, d.user_id)) < user_share_end())
 GROUP BY coalesce(u.canonical_user_id, d.user_id), d.event_day
