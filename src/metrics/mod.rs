@@ -1,5 +1,8 @@
 //! One implementation of each figure: training, evaluation and the nightly look-back all call these.
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
 /// Area under the ROC curve by ranks; ties count half (Mann-Whitney). `None` when one class is empty.
 pub fn auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     let mut order: Vec<usize> = (0..scores.len().min(labels.len())).collect();
@@ -20,6 +23,57 @@ pub fn auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     Some((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
 }
 
+/// Average precision: precision at each distinct score, weighed by the recall that it adds; what is ranked by chance
+/// has the share of positives. `None` when there is no positive.
+pub fn average_precision(scores: &[f64], labels: &[bool]) -> Option<f64> {
+    let mut order: Vec<usize> = (0..scores.len().min(labels.len())).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let positives = labels.iter().filter(|&&l| l).count() as f64;
+    if positives == 0.0 {
+        return None;
+    }
+    let (mut start, mut found, mut sum) = (0, 0.0, 0.0);
+    while start < order.len() {
+        // Ties share one threshold, so that their order in the input cannot matter.
+        let tied = order[start..].partition_point(|&i| scores[i] >= scores[order[start]]);
+        let hits = order[start..start + tied].iter().filter(|&&i| labels[i]).count() as f64;
+        start += tied;
+        found += hits;
+        sum += hits * found / start as f64;
+    }
+    Some(sum / positives)
+}
+
+/// A 95 % percentile interval of a figure over users drawn with replacement (Efron 1979). Draws without a value (one
+/// class missing) are left out; `None` where more than half are.
+pub fn bootstrap_interval(
+    scores: &[f64],
+    labels: &[bool],
+    figure: impl Fn(&[f64], &[bool]) -> Option<f64>,
+    rounds: usize,
+    seed: u64,
+) -> Option<(f64, f64)> {
+    let n = scores.len().min(labels.len());
+    if n == 0 {
+        return None;
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut values: Vec<f64> = (0..rounds)
+        .filter_map(|_| {
+            let drawn: Vec<usize> = (0..n).map(|_| rng.random_range(0..n)).collect();
+            let scores: Vec<f64> = drawn.iter().map(|&i| scores[i]).collect();
+            let labels: Vec<bool> = drawn.iter().map(|&i| labels[i]).collect();
+            figure(&scores, &labels)
+        })
+        .collect();
+    if values.len() * 2 <= rounds {
+        return None;
+    }
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    Some((at(0.025), at(0.975)))
+}
+
 /// Mean negative log-likelihood of binary labels under probabilities.
 pub fn log_loss(probabilities: &[f64], labels: &[bool]) -> f64 {
     let of = |(&p, &y): (&f64, &bool)| -(if y { p } else { 1.0 - p }).max(1e-12).ln();
@@ -36,6 +90,7 @@ pub fn pinball(tau: f64, quantile: f64, actual: f64) -> f64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::Rng;
 
     #[test]
     fn auc_of_known_orders() {
@@ -44,7 +99,71 @@ mod tests {
         assert_eq!(auc(&[0.5], &[true]), None);
     }
 
+    #[test]
+    fn average_precision_of_known_orders() {
+        assert_eq!(average_precision(&[0.9, 0.8, 0.2, 0.1], &[true, true, false, false]), Some(1.0));
+        // Hits at ranks 1 and 3: (1/1 + 2/3) / 2.
+        let got = average_precision(&[0.9, 0.8, 0.7, 0.6], &[true, false, true, false]).unwrap();
+        assert!((got - 5.0 / 6.0).abs() < 1e-12);
+        assert_eq!(average_precision(&[0.5; 4], &[false, true, false, false]), Some(0.25));
+        assert_eq!(average_precision(&[0.5], &[false]), None);
+    }
+
+    #[test]
+    fn the_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() {
+        // Positives score N(1, 1), negatives N(0, 1): the AUC is Φ(1/√2) = 0.7602.
+        let mut rng = ChaCha8Rng::seed_from_u64(17);
+        let mut covered = 0;
+        for seed in 0..100 {
+            let labels: Vec<bool> = (0..200).map(|i| i % 3 == 0).collect();
+            let mut normal =
+                |mean: f64| -> f64 { mean + (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0 };
+            let scores: Vec<f64> = labels.iter().map(|&l| normal(f64::from(u8::from(l)))).collect();
+            let (low, high) = bootstrap_interval(&scores, &labels, auc, 200, seed).unwrap();
+            assert!(low < high && high - low < 0.25);
+            covered += usize::from((low..=high).contains(&0.7602));
+        }
+        assert!((88..=99).contains(&covered), "{covered} of 100");
+    }
+
+    #[test]
+    fn the_bootstrap_needs_both_classes() {
+        assert_eq!(bootstrap_interval(&[], &[], auc, 50, 1), None);
+        assert_eq!(bootstrap_interval(&[0.1, 0.2], &[true, true], auc, 50, 1), None);
+        assert_eq!(
+            bootstrap_interval(&[0.1, 0.9], &[false, true], average_precision, 50, 1),
+            bootstrap_interval(&[0.1, 0.9], &[false, true], average_precision, 50, 1)
+        );
+    }
+
     proptest! {
+        #[test]
+        fn average_precision_is_the_area_under_the_steps_whatever_the_order(
+            pairs in prop::collection::vec((0u8..6, any::<bool>()), 1..40)
+        ) {
+            let scores: Vec<f64> = pairs.iter().map(|p| p.0.into()).collect();
+            let labels: Vec<bool> = pairs.iter().map(|p| p.1).collect();
+            let positives = labels.iter().filter(|l| **l).count() as f64;
+            let (mut area, mut recall) = (0.0, 0.0);
+            for threshold in (0..6).rev().map(f64::from) {
+                let above = (0..scores.len()).filter(|&i| scores[i] >= threshold);
+                let chosen: Vec<bool> = above.map(|i| labels[i]).collect();
+                let hits = chosen.iter().filter(|l| **l).count() as f64;
+                if !chosen.is_empty() && positives > 0.0 {
+                    area += (hits / positives - recall) * hits / chosen.len() as f64;
+                    recall = hits / positives;
+                }
+            }
+            let turned: (Vec<f64>, Vec<bool>) = pairs.iter().rev().map(|p| (f64::from(p.0), p.1)).unzip();
+            match average_precision(&scores, &labels) {
+                None => prop_assert_eq!(positives, 0.0),
+                Some(got) => {
+                    prop_assert!((got - area).abs() < 1e-9 && got > 0.0 && got <= 1.0);
+                    prop_assert_eq!(Some(got), average_precision(&turned.0, &turned.1));
+                }
+            }
+        }
+
         #[test]
         fn auc_is_the_share_of_ordered_pairs(pairs in prop::collection::vec((0u8..6, any::<bool>()), 2..40)) {
             let scores: Vec<f64> = pairs.iter().map(|p| p.0.into()).collect();
