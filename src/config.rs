@@ -3,10 +3,13 @@
 //! What comes out is [`Config`], resolved and valid; nothing below this file reads the environment or a settings file.
 //! `jobs/nightly.toml` documents every setting with its default, and a test holds the two together.
 
+pub mod networks;
+
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 use crate::failure::{Failure, Result};
+use networks::{AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, HeadName, LossName};
 
 /// Every setting of a job. Units are at the end of each name.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -144,11 +147,24 @@ pub struct DemandConfig {
     pub history_days: u32,
     /// Items with fewer days since first seen get the stated fallback instead of the network.
     pub history_days_min: u32,
+    pub network: DemandNetworkName,
+    pub width: u32,
+    pub layers: u32,
+    /// Items that sell less than this a day get quantiles of a count distribution: whole units.
+    pub slow_units_per_day: f64,
 }
 
 impl Default for DemandConfig {
     fn default() -> Self {
-        Self { horizon_days: 28, history_days: 112, history_days_min: 14 }
+        Self {
+            horizon_days: 28,
+            history_days: 112,
+            history_days_min: 14,
+            network: DemandNetworkName::default(),
+            width: 48,
+            layers: 1,
+            slow_units_per_day: 0.5,
+        }
     }
 }
 
@@ -198,7 +214,13 @@ impl Default for SegmentConfig {
 pub struct ModelConfig {
     /// Version to score with; empty means the champion.
     pub version: String,
-    pub backbone: String,
+    pub backbone: BackboneName,
+    pub head: HeadName,
+    pub loss: LossName,
+    pub focal_gamma: f64,
+    pub class_weights: ClassWeights,
+    /// Loss of expected units and spend.
+    pub amount_loss: AmountLossName,
     pub width: u32,
     pub layers: u32,
     pub heads: u32,
@@ -210,7 +232,12 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             version: String::new(),
-            backbone: "transformer".into(),
+            backbone: BackboneName::default(),
+            head: HeadName::default(),
+            loss: LossName::default(),
+            focal_gamma: 2.0,
+            class_weights: ClassWeights::default(),
+            amount_loss: AmountLossName::default(),
             width: 64,
             layers: 2,
             heads: 4,
@@ -232,6 +259,13 @@ pub struct TrainConfig {
     pub rows_max: u32,
     pub learning_rate: f64,
     pub weight_decay: f64,
+    /// How far a label is moved towards one half.
+    pub label_smoothing: f64,
+    /// The share of events whose item id is hidden, so that the rest of the event has to speak.
+    pub item_dropout: f64,
+    pub augmentation: Augmentation,
+    /// Catalogues up to this size are ranked whole in every step; larger ones against a weighted sample.
+    pub full_softmax_items_max: u32,
     pub seed: u64,
 }
 
@@ -246,6 +280,10 @@ impl Default for TrainConfig {
             rows_max: 200_000,
             learning_rate: 1e-3,
             weight_decay: 0.01,
+            label_smoothing: 0.0,
+            item_dropout: 0.0,
+            augmentation: Augmentation::default(),
+            full_softmax_items_max: 8192,
             seed: 42,
         }
     }
@@ -405,6 +443,19 @@ impl Config {
         within("demand.history_days", self.demand.history_days.into(), 28.0, 1000.0)?;
         within("score.batch_tokens_max", self.score.batch_tokens_max.into(), 1.0, 1e7)?;
         within("model.width", self.model.width.into(), 8.0, 4096.0)?;
+        within("model.layers", self.model.layers.into(), 1.0, 64.0)?;
+        within("model.focal_gamma", self.model.focal_gamma, 0.0, 10.0)?;
+        within("demand.width", self.demand.width.into(), 4.0, 4096.0)?;
+        within("demand.layers", self.demand.layers.into(), 1.0, 16.0)?;
+        within("demand.slow_units_per_day", self.demand.slow_units_per_day, 0.0, 10.0)?;
+        within("train.epochs_max", self.train.epochs_max.into(), 1.0, 1e6)?;
+        within("train.batch_rows", self.train.batch_rows.into(), 1.0, 1e6)?;
+        within("train.learning_rate", self.train.learning_rate, 1e-8, 10.0)?;
+        within("train.weight_decay", self.train.weight_decay, 0.0, 1.0)?;
+        within("train.label_smoothing", self.train.label_smoothing, 0.0, 0.5)?;
+        within("train.item_dropout", self.train.item_dropout, 0.0, 0.9)?;
+        within("train.full_softmax_items_max", self.train.full_softmax_items_max.into(), 0.0, 1e6)?;
+        self.model.check_pair()?;
         if !self.model.width.is_multiple_of(self.model.heads.max(1)) {
             return Err(Failure::usage(format!(
                 "model.width: expected a multiple of model.heads ({}), got {}",

@@ -7,6 +7,7 @@ mod features;
 mod future;
 mod importing;
 mod killed;
+mod networks;
 mod nightly;
 mod plans;
 mod publishing;

@@ -3,11 +3,12 @@
 use arrow::array::{AsArray, StructArray};
 use arrow::datatypes::Float64Type;
 use datafusion::prelude::SessionContext;
+use intentcast::config::networks::{BackboneName, DemandNetworkName, HeadName};
 use intentcast::config::{Config, ScoreConfig};
 use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
-use intentcast::model::bundle::{Bundle, BundleCard, IndexedItem, Registry, networks};
+use intentcast::model::bundle::{Bundle, BundleCard, FORMAT, IndexedItem, Networks, Registry};
 use intentcast::model::demand::DemandShape;
 use intentcast::model::inputs::UserInputs;
 use intentcast::model::intent::{IntentShape, Scaling};
@@ -19,14 +20,31 @@ use tch::Device;
 
 /// Writes a random model of one feature to `output` and makes it champion.
 async fn model(output: &str) -> Registry {
-    let intent =
-        IntentShape { width: 16, layers: 2, heads: 2, item_buckets: 50, events_max: 128, dropout: 0.1, features: 1 };
-    let demand = DemandShape { width: 8, horizon_days: 3, history_days: 28, history_days_min: 14 };
+    let intent = IntentShape {
+        backbone: BackboneName::Transformer,
+        head: HeadName::Sigmoid,
+        width: 16,
+        layers: 2,
+        heads: 2,
+        item_buckets: 50,
+        events_max: 128,
+        dropout: 0.1,
+        features: 1,
+    };
+    let demand = DemandShape {
+        network: DemandNetworkName::Gru,
+        width: 8,
+        layers: 1,
+        horizon_days: 3,
+        history_days: 28,
+        history_days_min: 14,
+        slow_units_per_day: 0.5,
+    };
     tch::manual_seed(3);
-    let (store, _, _) = networks(&intent, &demand, Device::Cpu);
+    let networks = Networks::new(&intent, &demand, Device::Cpu);
     let features = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
     let card = BundleCard {
-        format: 1,
+        format: FORMAT,
         version: String::new(),
         trained_at: String::new(),
         labels_end: "2026-03-01".into(),
@@ -43,10 +61,11 @@ async fn model(output: &str) -> Registry {
         weights_hash: String::new(),
         items: 0,
         figures: Default::default(),
+        settings: Default::default(),
     };
     let registry = Registry(Location::open(output, &Default::default()).unwrap().folder("models"));
     let card = registry
-        .write(card, &store, &["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None }))
+        .write(card, &networks, &["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None }))
         .await
         .unwrap();
     registry.promote(&card.version).await.unwrap();

@@ -21,6 +21,7 @@ SELECT
     l.item_id,
     named_struct(
         'item_id', l.item_id,
+        'category', c.category,
         'first_date', l.first_date,
         'units', l.units,
         'price', l.price,
@@ -29,9 +30,11 @@ SELECT
         'views', l.views,
         'carts', l.carts,
         'promoted_future', p.promoted_future,
+        'price_future', p.price_future,
         'days_since_first_seen', l.days_since_first_seen,
         'lead_time_days', CAST(coalesce(t.lead_time_days, default_lead_time_days()) AS INT)
     ) AS history
 FROM lists l
     LEFT JOIN lead_times t ON l.item_id = t.item_id
     LEFT JOIN item_promotions p ON l.item_id = p.item_id
+    LEFT JOIN item_category c ON l.item_id = c.item_id

@@ -1,4 +1,4 @@
--- one row per item_id with a promotion in the forecast horizon: a flag for each of its days, in order
+-- one row per item_id with a promotion in the forecast horizon: a flag and a price for each of its days, in order
 WITH days AS (
     SELECT run_date() + CAST(value AS INT) AS day FROM generate_series(0, demand_horizon_days() - 1)
 ),
@@ -7,8 +7,17 @@ touched AS (
     WHERE ends_on >= run_date() AND starts_on < run_date() + CAST(demand_horizon_days() AS INT)
 ),
 flags AS (
-    SELECT t.item_id, d.day, bool_or(coalesce(p.starts_on <= d.day AND p.ends_on >= d.day, false)) AS promoted
+    SELECT
+        t.item_id,
+        d.day,
+        bool_or(coalesce(p.starts_on <= d.day AND p.ends_on >= d.day, false)) AS promoted,
+        min(CASE WHEN p.starts_on <= d.day AND p.ends_on >= d.day THEN CAST(p.price AS DOUBLE) END) AS price
     FROM touched t CROSS JOIN days d LEFT JOIN promotions p ON p.item_id = t.item_id
     GROUP BY t.item_id, d.day
 )
-SELECT item_id, array_agg(promoted ORDER BY day) AS promoted_future FROM flags GROUP BY item_id
+SELECT
+    item_id,
+    array_agg(promoted ORDER BY day) AS promoted_future,
+    array_agg(price ORDER BY day) AS price_future
+FROM flags
+GROUP BY item_id

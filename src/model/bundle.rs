@@ -8,9 +8,13 @@ use tch::{Device, nn};
 use super::demand::{DemandNetwork, DemandShape};
 use super::inputs::{CATEGORY_BUCKETS, bucket};
 use super::intent::{IntentNetwork, IntentShape, Scaling};
+use super::weights;
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
 use crate::lake::stores::Location;
+
+/// The format that is written and read. Another number is refused before anything else of a card is looked at.
+pub const FORMAT: u32 = 2;
 
 /// `bundle.json`: everything about a model but its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +39,9 @@ pub struct BundleCard {
     pub items: u64,
     /// Figures on the held-out test users and dates, by name.
     pub figures: BTreeMap<String, f64>,
+    /// The `[model]`, `[demand]` and `[train]` sections of the training, for people; nothing reads them.
+    #[serde(default)]
+    pub settings: serde_json::Value,
 }
 
 /// One item that the model can recommend.
@@ -60,7 +67,8 @@ pub struct Bundle {
     pub demand: DemandNetwork,
     /// The recommendation index.
     pub items: Vec<IndexedItem>,
-    store: nn::VarStore,
+    /// Weights of the two networks.
+    pub parameters: i64,
 }
 
 impl fmt::Debug for Bundle {
@@ -69,18 +77,31 @@ impl fmt::Debug for Bundle {
     }
 }
 
-/// Builds both networks in one variable store.
-pub fn networks(
-    intent: &IntentShape,
-    demand: &DemandShape,
-    device: Device,
-) -> (nn::VarStore, IntentNetwork, DemandNetwork) {
-    let store = nn::VarStore::new(device);
-    let networks = (
-        IntentNetwork::new(&(store.root() / "intent"), intent),
-        DemandNetwork::new(&(store.root() / "demand"), demand),
-    );
-    (store, networks.0, networks.1)
+/// Both networks, each with the store of its weights: training one must not touch the other's.
+#[derive(Debug)]
+pub struct Networks {
+    pub intent: IntentNetwork,
+    pub intent_store: nn::VarStore,
+    pub demand: DemandNetwork,
+    pub demand_store: nn::VarStore,
+}
+
+impl Networks {
+    /// Fresh weights.
+    pub fn new(intent: &IntentShape, demand: &DemandShape, device: Device) -> Self {
+        let (intent_store, demand_store) = (nn::VarStore::new(device), nn::VarStore::new(device));
+        Self {
+            intent: IntentNetwork::new(&(intent_store.root() / "intent"), intent),
+            intent_store,
+            demand: DemandNetwork::new(&(demand_store.root() / "demand"), demand),
+            demand_store,
+        }
+    }
+}
+
+/// How many numbers a store holds.
+pub fn parameters(store: &nn::VarStore) -> i64 {
+    store.variables().values().map(|t| t.numel() as i64).sum()
 }
 
 /// The registry folder: `<output>/models`.
@@ -89,8 +110,8 @@ pub struct Registry(pub Location);
 
 impl Registry {
     /// Writes a bundle; the card goes last, so that a version with a card is whole.
-    pub async fn write(&self, mut card: BundleCard, store: &nn::VarStore, items: &[IndexedItem]) -> Result<BundleCard> {
-        let weights = save(store)?;
+    pub async fn write(&self, mut card: BundleCard, networks: &Networks, items: &[IndexedItem]) -> Result<BundleCard> {
+        let weights = weights::to_bytes(&[&networks.intent_store, &networks.demand_store])?;
         let hash = blake3::hash(&weights).to_hex();
         card.weights_hash = hash[..16].to_string();
         card.version = format!("{}-{}", card.labels_end.replace('-', ""), &hash[..8]);
@@ -103,12 +124,14 @@ impl Registry {
         Ok(card)
     }
 
-    /// The cards of all whole versions, oldest first.
+    /// The cards of all whole versions that can be read, oldest first; the log names the others.
     pub async fn versions(&self) -> Result<Vec<BundleCard>> {
         let mut cards = Vec::new();
         for version in self.0.children().await?.0 {
-            if let Some(bytes) = self.0.folder(&version).read_if_there("bundle.json").await? {
-                cards.push(parse(&version, &bytes)?);
+            let Some(bytes) = self.0.folder(&version).read_if_there("bundle.json").await? else { continue };
+            match parse(&version, &bytes) {
+                Ok(card) => cards.push(card),
+                Err(failure) => tracing::warn!("{}", failure.message),
             }
         }
         cards.sort_by(|a, b| (&a.labels_end, &a.trained_at).cmp(&(&b.labels_end, &b.trained_at)));
@@ -160,17 +183,14 @@ impl Registry {
         }
         let items = serde_json::from_slice(&folder.read("item_index/items.json").await.map_err(damaged)?)
             .map_err(|e| Failure::model(format!("{}item_index/items.json: {e}", folder.url)))?;
-        let (mut store, intent, demand) = networks(&card.intent, &card.demand, device);
-        load(&mut store, &weights).map_err(|f| f.at(folder.url.as_str()))?;
-        store.freeze();
-        Ok(Bundle { card, device, intent, demand, items, store })
-    }
-}
-
-impl Bundle {
-    /// Number of weights.
-    pub fn parameters(&self) -> i64 {
-        self.store.variables().values().map(|t| t.numel() as i64).sum()
+        let Networks { intent, mut intent_store, demand, mut demand_store } =
+            Networks::new(&card.intent, &card.demand, device);
+        weights::from_bytes(&mut [&mut intent_store, &mut demand_store], &weights)
+            .map_err(|f| damaged(f.at(format!("{}weights.safetensors", folder.url))))?;
+        intent_store.freeze();
+        demand_store.freeze();
+        let parameters = parameters(&intent_store) + parameters(&demand_store);
+        Ok(Bundle { card, device, intent, demand, items, parameters })
     }
 }
 
@@ -179,26 +199,17 @@ fn damaged(failure: Failure) -> Failure {
 }
 
 fn parse(version: &str, bytes: &[u8]) -> Result<BundleCard> {
-    serde_json::from_slice(bytes).map_err(|e| damaged(Failure::model(format!("models/{version}/bundle.json: {e}"))))
-}
-
-/// libtorch's bindings read and write safetensors by path only; the bytes pass through a temporary file.
-fn save(store: &nn::VarStore) -> Result<Vec<u8>> {
-    let path = temporary();
-    store.save(&path)?;
-    let bytes = std::fs::read(&path).map_err(|e| Failure::passing(format!("{}: {e}", path.display())))?;
-    std::fs::remove_file(&path).unwrap_or_default();
-    Ok(bytes)
-}
-
-fn load(store: &mut nn::VarStore, weights: &[u8]) -> Result<()> {
-    let path = temporary();
-    std::fs::write(&path, weights).map_err(|e| Failure::passing(format!("{}: {e}", path.display())))?;
-    let loaded = store.load(&path);
-    std::fs::remove_file(&path).unwrap_or_default();
-    loaded.map_err(|e| Failure::model(format!("weights.safetensors: {}", e.to_string().lines().next().unwrap_or(""))))
-}
-
-fn temporary() -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("intentcast-{}.safetensors", uuid::Uuid::new_v4()))
+    let refuse = |text: String| Failure::model(format!("models/{version}/bundle.json: {text}"));
+    let card: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| damaged(refuse(e.to_string())))?;
+    match card.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format > FORMAT.into() => {
+            return Err(refuse(format!("expected format {FORMAT}, got {format}, which a newer intentcast wrote"))
+                .hint("upgrade intentcast here, or promote another version"));
+        }
+        Some(format) if format < FORMAT.into() => {
+            return Err(damaged(refuse(format!("expected format {FORMAT}, got {format}, which an older one wrote"))));
+        }
+        _ => {}
+    }
+    serde_json::from_value(card).map_err(|e| damaged(refuse(e.to_string())))
 }

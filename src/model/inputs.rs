@@ -9,6 +9,8 @@ use crate::features::contract::FeatureContract;
 
 /// Real-valued inputs of an event: log price, its absence, log dwell, its absence, log gap, log age, hour sine, cosine.
 pub const EVENT_REALS: usize = 8;
+/// Where the gap to the event before stands among them.
+pub const GAP: usize = 4;
 pub const EVENT_TYPES: [&str; 8] =
     ["view", "click", "search", "favorite", "cart", "remove_from_cart", "purchase", "review"];
 pub const CATEGORY_BUCKETS: u64 = 2048;
@@ -16,7 +18,7 @@ pub const CATEGORY_BUCKETS: u64 = 2048;
 /// One event as the encoder sees it; times are relative to the user's last event, never to the run date.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EventInput {
-    /// 1..=8 in the order of [`EVENT_TYPES`]; 0 pads.
+    /// 1..=8 in the order of [`EVENT_TYPES`]; 0 for unknown.
     pub event_type: i64,
     /// 1..=buckets; 0 for none.
     pub item: i64,
@@ -24,8 +26,18 @@ pub struct EventInput {
     pub reals: [f32; EVENT_REALS],
 }
 
+impl EventInput {
+    /// An event of which nothing but its times is known.
+    pub fn unknown(mut self) -> Self {
+        (self.event_type, self.item, self.category) = (0, 0, 0);
+        // Price and dwell, each with the flag that says that it is not known.
+        self.reals[..4].copy_from_slice(&[0.0, 1.0, 0.0, 1.0]);
+        self
+    }
+}
+
 /// Users in row order: events (oldest first) and tabular features.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct UserInputs {
     pub user_ids: Vec<String>,
     pub events: Vec<Vec<EventInput>>,

@@ -1,13 +1,17 @@
-//! The intent network, cut in two: a date-independent encoder of a user's events, and heads over it.
+//! The behaviour network, cut in two: a date-independent encoder of a user's events, and heads over it.
 //!
-//! Encoder: embedded events → pre-norm transformer (Vaswani et al. 2017; Xiong et al. 2020) → last token and mean → one
-//! vector of `width`. Heads: that vector, standardised tabular features and idle time → six intents, churn, units, spend.
+//! Encoder: embedded events → a backbone → its summary and the mean of what was looked at → one vector of `width`.
+//! Heads: that vector, standardised tabular features and idle time → six intents, churn, units, spend; and a taste.
 
 use serde::{Deserialize, Serialize};
 use tch::nn::{self, Module, ModuleT};
 use tch::{Device, Kind, Tensor};
 
-use super::inputs::{CATEGORY_BUCKETS, EVENT_REALS, UserInputs};
+use super::backbones::{self, Backbone, Padded, Summary};
+use super::events::{Embedding, EventBatch, SMALL};
+use super::heads::{self, INTENTS, IntentHead};
+use super::inputs::{EventInput, UserInputs};
+use crate::config::networks::{BackboneName, HeadName};
 use crate::failure::Result;
 
 /// Outputs of the heads, in order; the last two are amounts, the others probabilities.
@@ -22,13 +26,17 @@ pub const OUTPUTS: [&str; 9] = [
     "expected_units",
     "expected_spend",
 ];
-const PROBABILITIES: i64 = 7;
+const CHURN: i64 = INTENTS.len() as i64;
+const UNITS: i64 = CHURN + 1;
 
 /// Sizes of the network; part of the bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IntentShape {
+    pub backbone: BackboneName,
+    pub head: HeadName,
     pub width: i64,
     pub layers: i64,
+    /// Of attention; the recurrent backbones have none.
     pub heads: i64,
     pub item_buckets: u64,
     pub events_max: i64,
@@ -48,7 +56,8 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// Mean and standard deviation of what is not null.
+    /// Mean and standard deviation of what is not null. A feature that never varied says nothing, later values neither:
+    /// its deviation is the largest number there is, so that it is scaled to zero.
     pub fn fit(inputs: &UserInputs, features: usize, units: f64, spend: f64) -> Self {
         let (mut mean, mut deviation) = (Vec::new(), Vec::new());
         for f in 0..features {
@@ -57,36 +66,49 @@ impl Scaling {
             let n = known.len().max(1) as f64;
             let m = known.iter().sum::<f64>() / n;
             let variance = known.iter().map(|v| (v - m) * (v - m)).sum::<f64>() / n;
+            let constant = variance.sqrt() <= 1e-6 * m.abs().max(1.0);
             mean.push(m as f32);
-            deviation.push(variance.sqrt().max(1e-3) as f32);
+            deviation.push(if constant { f32::MAX } else { variance.sqrt().max(1e-3) as f32 });
         }
         Self { mean, deviation, spend: spend.max(1e-6), units: units.max(1e-6) }
     }
+
+    /// Standardised values and null flags of one user, appended to `to`.
+    fn apply(&self, values: &[f32], to: &mut Vec<f32>) {
+        let scaled = values.iter().zip(&self.mean).zip(&self.deviation);
+        to.extend(scaled.map(|((v, m), d)| if v.is_nan() { 0.0 } else { ((v - m) / d).clamp(-8.0, 8.0) }));
+        to.extend(values.iter().map(|v| if v.is_nan() { 1.0 } else { 0.0 }));
+    }
 }
 
+/// Raw outputs of the heads, float32 [users, ..].
 #[derive(Debug)]
-struct Layer {
-    norm_attention: nn::LayerNorm,
-    qkv: nn::Linear,
-    project: nn::Linear,
-    norm_feed: nn::LayerNorm,
-    widen: nn::Linear,
-    narrow: nn::Linear,
+pub struct Raw {
+    /// [users, 6], as the intents' head takes them.
+    pub intents: Tensor,
+    /// [users, 1]: the log-odds of churn.
+    pub churn: Tensor,
+    /// [users, 2]: expected units and spend in the scaling's units, positive.
+    pub amounts: Tensor,
+}
+
+impl Raw {
+    /// All users of several batches, in order.
+    pub fn cat(parts: &[Raw]) -> Result<Raw> {
+        let join = |of: &dyn Fn(&Raw) -> &Tensor| Tensor::f_cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
+        Ok(Raw { intents: join(&|r| &r.intents)?, churn: join(&|r| &r.churn)?, amounts: join(&|r| &r.amounts)? })
+    }
 }
 
 #[derive(Debug)]
 pub struct IntentNetwork {
     pub shape: IntentShape,
-    event_type: nn::Embedding,
-    pub item: nn::Embedding,
-    category: nn::Embedding,
-    position: nn::Embedding,
-    reals: nn::Linear,
-    layers: Vec<Layer>,
-    norm: nn::LayerNorm,
+    events: Embedding,
+    backbone: Box<dyn Backbone>,
     pool: nn::Linear,
     empty: Tensor,
-    heads: nn::SequentialT,
+    trunk: nn::SequentialT,
+    pub head: Box<dyn IntentHead>,
     taste: nn::Linear,
     item_bias: nn::Embedding,
 }
@@ -94,138 +116,100 @@ pub struct IntentNetwork {
 impl IntentNetwork {
     pub fn new(path: &nn::Path, shape: &IntentShape) -> Self {
         let d = shape.width;
-        let small = nn::EmbeddingConfig { ws_init: nn::Init::Randn { mean: 0.0, stdev: 0.05 }, ..Default::default() };
-        let layers = (0..shape.layers).map(|i| {
-            let p = path / format!("layer{i}");
-            Layer {
-                norm_attention: nn::layer_norm(&p / "norm_attention", vec![d], Default::default()),
-                qkv: nn::linear(&p / "qkv", d, 3 * d, Default::default()),
-                project: nn::linear(&p / "project", d, d, Default::default()),
-                norm_feed: nn::layer_norm(&p / "norm_feed", vec![d], Default::default()),
-                widen: nn::linear(&p / "widen", d, 2 * d, Default::default()),
-                narrow: nn::linear(&p / "narrow", 2 * d, d, Default::default()),
-            }
-        });
+        let backbone = backbones::build(&(path / "backbone"), shape);
+        let summary = match backbone.summary() {
+            Summary::Last => d,
+            Summary::LastAndMean => 2 * d,
+        };
         let tabular = 2 * shape.features as i64;
         let dropout = shape.dropout;
-        let heads = nn::seq_t()
+        let trunk = nn::seq_t()
             .add(nn::linear(path / "head1", d + tabular + 2, 128, Default::default()))
             .add_fn(|x| x.gelu("none"))
             .add_fn_t(move |x, train| x.dropout(dropout, train))
             .add(nn::linear(path / "head2", 128, 64, Default::default()))
             .add_fn(|x| x.gelu("none"))
             .add(nn::linear(path / "head3", 64, OUTPUTS.len() as i64, Default::default()));
+        let bias = nn::EmbeddingConfig { ws_init: SMALL, ..Default::default() };
         Self {
             shape: shape.clone(),
-            event_type: nn::embedding(path / "event_type", 10, d, small),
-            item: nn::embedding(path / "item", shape.item_buckets as i64 + 1, d, small),
-            category: nn::embedding(path / "category", CATEGORY_BUCKETS as i64 + 1, d, small),
-            position: nn::embedding(path / "position", shape.events_max + 1, d, small),
-            reals: nn::linear(path / "reals", EVENT_REALS as i64, d, Default::default()),
-            layers: layers.collect(),
-            norm: nn::layer_norm(path / "norm", vec![d], Default::default()),
-            pool: nn::linear(path / "pool", 3 * d, d, Default::default()),
+            events: Embedding::new(path, shape),
+            backbone,
+            pool: nn::linear(path / "pool", summary + d, d, Default::default()),
             empty: path.zeros("empty", &[d]),
-            heads,
+            trunk,
+            head: heads::build(&(path / "intents"), shape.head),
             taste: nn::linear(path / "taste", d, d, Default::default()),
-            item_bias: nn::embedding(path / "item_bias", shape.item_buckets as i64 + 1, 1, small),
+            item_bias: nn::embedding(path / "item_bias", shape.item_buckets as i64 + 1, 1, bias),
         }
     }
 
     /// Encodes `rows` of `inputs`: float32 [rows, width]. Users without events get a learned vector.
     pub fn encode(&self, inputs: &UserInputs, rows: &[usize], device: Device, train: bool) -> Result<Tensor> {
-        let longest = rows.iter().map(|&r| inputs.events[r].len()).max().unwrap_or(0).max(1);
-        let (b, n) = (rows.len() as i64, longest as i64);
-        let mut ids = vec![0i64; 4 * rows.len() * longest];
-        let (types, rest) = ids.split_at_mut(rows.len() * longest);
-        let (items, rest) = rest.split_at_mut(rows.len() * longest);
-        let (categories, positions) = rest.split_at_mut(rows.len() * longest);
-        let mut reals = vec![0f32; rows.len() * longest * EVENT_REALS];
-        let mut lengths = Vec::with_capacity(rows.len());
-        for (i, &row) in rows.iter().enumerate() {
-            let events = &inputs.events[row];
-            lengths.push(events.len() as i64);
-            for (j, e) in events.iter().enumerate() {
-                let at = i * longest + j;
-                (types[at], items[at], categories[at]) = (e.event_type + 1, e.item, e.category);
-                // Counted from the newest, so that a longer history does not move the recent events.
-                positions[at] = ((events.len() - j) as i64).min(self.shape.events_max);
-                reals[at * EVENT_REALS..(at + 1) * EVENT_REALS].copy_from_slice(&e.reals);
-            }
-        }
-        let ids = Tensor::f_from_slice(&ids)?.f_view([4, b, n])?.f_to_device(device)?;
-        let reals = Tensor::f_from_slice(&reals)?.f_view([b, n, EVENT_REALS as i64])?.f_to_device(device)?;
-        let lengths = Tensor::f_from_slice(&lengths)?.f_to_device(device)?;
-        let present = Tensor::f_arange(n, (Kind::Int64, device))?.f_unsqueeze(0)?.f_lt_tensor(&lengths.unsqueeze(1))?;
-        let things = self.item.forward(&ids.get(1)) + self.category.forward(&ids.get(2));
-        let mut x = self.event_type.forward(&ids.get(0))
-            + &things
-            + self.position.forward(&ids.get(3))
-            + self.reals.forward(&reals);
-        // Rows without events would give softmax over nothing: let them attend to their padding, and replace them below.
-        let visible = present.logical_or(&lengths.eq(0).unsqueeze(1)).unsqueeze(1).unsqueeze(1);
-        let heads = self.shape.heads;
-        let split = |t: &Tensor| t.view([b, n, heads, self.shape.width / heads]).transpose(1, 2);
-        for layer in &self.layers {
-            let qkv = layer.qkv.forward(&layer.norm_attention.forward(&x)).chunk(3, -1);
-            let attended = Tensor::f_scaled_dot_product_attention(
-                &split(&qkv[0]),
-                &split(&qkv[1]),
-                &split(&qkv[2]),
-                Some(&visible),
-                0.0,
-                false,
-                None,
-                false,
-            )?;
-            let joined = attended.transpose(1, 2).contiguous().view([b, n, self.shape.width]);
-            x = &x + layer.project.forward(&joined).dropout(self.shape.dropout, train);
-            let fed = layer.narrow.forward(&layer.widen.forward(&layer.norm_feed.forward(&x)).gelu("none"));
-            x = &x + fed.dropout(self.shape.dropout, train);
-        }
-        let x = self.norm.forward(&x);
-        let weight = present.to_kind(Kind::Float).unsqueeze(-1);
-        let average =
-            |t: &Tensor| (t * &weight).sum_dim_intlist(1i64, false, Kind::Float) / lengths.clamp_min(1).unsqueeze(-1);
-        // The plain mean of what was looked at, beside the encoded one: tastes need no attention to be seen.
-        let (mean, looked_at) = (average(&x), average(&things));
-        let at = (&lengths - 1).clamp_min(0).view([b, 1, 1]).expand([b, 1, self.shape.width], false);
-        let last = x.gather(1, &at, false).squeeze_dim(1);
-        let pooled = self.pool.forward(&Tensor::cat(&[last, mean, looked_at], -1));
-        let some = lengths.gt(0).unsqueeze(-1);
-        Ok(pooled.where_self(&some, &self.empty.unsqueeze(0)))
+        let sequences: Vec<&[EventInput]> = rows.iter().map(|&r| inputs.events[r].as_slice()).collect();
+        self.encode_events(&sequences, device, train)
     }
 
-    /// Raw head outputs, float32 [rows, 9], for encoded users and their tabular features.
-    pub fn head(
+    /// Encodes sequences of events, oldest first: float32 [sequences, width].
+    pub fn encode_events(&self, sequences: &[&[EventInput]], device: Device, train: bool) -> Result<Tensor> {
+        let batch = EventBatch::of(sequences, self.shape.events_max, device)?;
+        let (things, padded) = self.events.forward(&batch)?;
+        let states = self.backbone.read(&padded, train)?;
+        let mut summary = vec![last(&states, &padded)];
+        if self.backbone.summary() == Summary::LastAndMean {
+            summary.push(mean(&states, &padded));
+        }
+        // The plain mean of what was looked at, beside the encoded one: tastes need no sequence to be seen.
+        summary.push(mean(&things, &padded));
+        let pooled = self.pool.forward(&Tensor::f_cat(&summary, -1)?);
+        let some = padded.lengths.gt(0).unsqueeze(-1);
+        Ok(pooled.f_where_self(&some, &self.empty.unsqueeze(0))?)
+    }
+
+    /// Raw outputs for encoded users and their tabular features.
+    pub fn outputs(
         &self,
         states: &Tensor,
         inputs: &UserInputs,
         rows: &[usize],
         scaling: &Scaling,
         train: bool,
-    ) -> Result<Tensor> {
+    ) -> Result<Raw> {
         let features = self.shape.features;
         let mut tabular = Vec::with_capacity(rows.len() * (2 * features + 2));
         for &row in rows {
-            let values = &inputs.tabular[row * features..(row + 1) * features];
-            let scaled = values.iter().zip(&scaling.mean).zip(&scaling.deviation);
-            tabular.extend(scaled.map(|((v, m), d)| if v.is_nan() { 0.0 } else { ((v - m) / d).clamp(-8.0, 8.0) }));
-            tabular.extend(values.iter().map(|v| if v.is_nan() { 1.0 } else { 0.0 }));
+            scaling.apply(&inputs.tabular[row * features..(row + 1) * features], &mut tabular);
             let idle = inputs.idle_log_hours[row];
             tabular.extend(if idle.is_nan() { [0.0, 1.0] } else { [idle / 4.0, 0.0] });
         }
         let tabular = Tensor::f_from_slice(&tabular)?
             .f_view([rows.len() as i64, 2 * features as i64 + 2])?
             .f_to_device(states.device())?;
-        Ok(self.heads.forward_t(&Tensor::f_cat(&[states, &tabular], -1)?, train))
+        let raw = self.trunk.forward_t(&Tensor::f_cat(&[states, &tabular], -1)?, train);
+        Ok(Raw {
+            intents: raw.narrow(1, 0, CHURN),
+            churn: raw.narrow(1, CHURN, 1),
+            amounts: raw.narrow(1, UNITS, 2).softplus(),
+        })
+    }
+
+    /// Outputs as published, float32 [users, 9]: probabilities, then amounts in units and money.
+    pub fn scores(&self, raw: &Raw, scaling: &Scaling) -> Result<Tensor> {
+        Ok(Tensor::f_cat(
+            &[
+                self.head.probabilities(&raw.intents),
+                raw.churn.sigmoid(),
+                raw.amounts.narrow(1, 0, 1) * scaling.units,
+                raw.amounts.narrow(1, 1, 1) * scaling.spend,
+            ],
+            1,
+        )?)
     }
 
     /// Of items by the buckets of their ids and categories, int64 [items] each: vectors, float32 [items, width], and
-    /// popularity biases, float32 [items]. An item that was seldom met still lies near its category.
+    /// popularity biases, float32 [items].
     pub fn items(&self, buckets: &Tensor, categories: &Tensor) -> (Tensor, Tensor) {
-        let vectors = self.item.forward(buckets) + self.category.forward(categories);
-        (vectors, self.item_bias.forward(buckets).squeeze_dim(-1))
+        (self.events.things(buckets, categories), self.item_bias.forward(buckets).squeeze_dim(-1))
     }
 
     /// Taste vectors, float32 [rows, width]: their dot product with an item's vector, plus its bias, ranks items.
@@ -234,27 +218,135 @@ impl IntentNetwork {
     }
 }
 
-/// Head outputs as published: sigmoid of the first seven, softplus of the amounts in the scaling's units.
-pub fn to_scores(raw: &Tensor, scaling: &Scaling) -> Tensor {
-    let probabilities = raw.narrow(1, 0, PROBABILITIES).sigmoid();
-    let units = raw.narrow(1, PROBABILITIES, 1).softplus() * scaling.units;
-    let spend = raw.narrow(1, PROBABILITIES + 1, 1).softplus() * scaling.spend;
-    Tensor::cat(&[probabilities, units, spend], 1)
+/// The state of each user's newest event, float32 [users, width].
+fn last(states: &Tensor, events: &Padded) -> Tensor {
+    let (b, d) = (states.size()[0], states.size()[2]);
+    let at = (&events.lengths - 1).clamp_min(0).view([b, 1, 1]).expand([b, 1, d], false);
+    states.gather(1, &at, false).squeeze_dim(1)
 }
 
-/// Training loss: cross-entropy of the seven probabilities, Poisson deviance of the two amounts.
-pub fn loss(raw: &Tensor, labels: &Tensor, scaling: &Scaling) -> Tensor {
-    let binary = raw.narrow(1, 0, PROBABILITIES).binary_cross_entropy_with_logits::<Tensor>(
-        &labels.narrow(1, 0, PROBABILITIES),
-        None,
-        None,
-        tch::Reduction::Mean,
-    );
-    let poisson = |at: i64, unit: f64| {
-        let expected = raw.narrow(1, at, 1).softplus() + 1e-6;
-        (&expected - labels.narrow(1, at, 1) / unit * expected.log()).mean(Kind::Float)
-    };
-    binary * PROBABILITIES as f64
-        + poisson(PROBABILITIES, scaling.units) * 0.2
-        + poisson(PROBABILITIES + 1, scaling.spend) * 0.2
+/// The mean over each user's events, float32 [users, width].
+fn mean(states: &Tensor, events: &Padded) -> Tensor {
+    let weight = events.present.to_kind(Kind::Float).unsqueeze(-1);
+    (states * weight).sum_dim_intlist(1i64, false, Kind::Float) / events.lengths.clamp_min(1).unsqueeze(-1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    fn shape(backbone: BackboneName, head: HeadName) -> IntentShape {
+        IntentShape {
+            backbone,
+            head,
+            width: 16,
+            layers: 2,
+            heads: 2,
+            item_buckets: 50,
+            events_max: 40,
+            dropout: 0.1,
+            features: 1,
+        }
+    }
+
+    fn sequence(rng: &mut ChaCha8Rng, length: usize) -> Vec<EventInput> {
+        (0..length)
+            .map(|_| EventInput {
+                event_type: rng.random_range(1..=8),
+                item: rng.random_range(1..=50),
+                category: rng.random_range(1..=9),
+                reals: std::array::from_fn(|_| rng.random_range(-2.0..2.0)),
+            })
+            .collect()
+    }
+
+    fn far(a: &Tensor, b: &Tensor) -> f64 {
+        (a - b).abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn with_every_backbone_a_batch_equals_its_members() {
+        for backbone in BackboneName::ALL {
+            tch::manual_seed(4);
+            let store = nn::VarStore::new(Device::Cpu);
+            let network = IntentNetwork::new(&store.root(), &shape(backbone, HeadName::Sigmoid));
+            let mut rng = ChaCha8Rng::seed_from_u64(11);
+            let sequences: Vec<Vec<EventInput>> =
+                [0, 1, 2, 7, 33, 40, 5, 0].iter().map(|&n| sequence(&mut rng, n)).collect();
+            let slices: Vec<&[EventInput]> = sequences.iter().map(Vec::as_slice).collect();
+            let _guard = tch::no_grad_guard();
+            let all = network.encode_events(&slices, Device::Cpu, false).unwrap();
+            assert_eq!(all.isfinite().all().int64_value(&[]), 1, "{backbone:?}");
+            for (row, one) in slices.iter().enumerate() {
+                let alone = network.encode_events(&[one], Device::Cpu, false).unwrap();
+                let apart = far(&alone.squeeze_dim(0), &all.get(row as i64));
+                assert!(apart < 1e-5, "{backbone:?}, user {row}: {apart}");
+            }
+            // Order matters to a network that reads sequences; turned round, a history is another one.
+            let mut turned = sequences[4].clone();
+            turned.reverse();
+            let other = network.encode_events(&[&turned], Device::Cpu, false).unwrap();
+            assert!(far(&other.squeeze_dim(0), &all.get(4)) > 1e-4, "{backbone:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_later_moves_no_earlier_state_but_in_the_bidirectional_transformer() {
+        for backbone in BackboneName::ALL {
+            tch::manual_seed(4);
+            let store = nn::VarStore::new(Device::Cpu);
+            let network = backbones::build(&store.root(), &shape(backbone, HeadName::Sigmoid));
+            let x = Tensor::randn([1, 6, 16], (Kind::Float, Device::Cpu));
+            let read = |x: &Tensor| {
+                let lengths = Tensor::from_slice(&[6i64]);
+                let events =
+                    Padded { x: x.shallow_clone(), lengths, present: Tensor::ones([1, 6], (Kind::Bool, Device::Cpu)) };
+                tch::no_grad(|| network.read(&events, false)).unwrap().narrow(1, 0, 5)
+            };
+            let before = read(&x);
+            let changed = Tensor::cat(&[x.narrow(1, 0, 5), -x.narrow(1, 5, 1)], 1);
+            let moved = far(&before, &read(&changed));
+            match backbone {
+                BackboneName::Transformer => assert!(moved > 1e-4),
+                _ => assert!(moved < 1e-6, "{backbone:?}: {moved}"),
+            }
+        }
+    }
+
+    #[test]
+    fn scores_are_probabilities_and_positive_amounts_with_both_heads() {
+        for head in [HeadName::Sigmoid, HeadName::Crf] {
+            let store = nn::VarStore::new(Device::Cpu);
+            let network = IntentNetwork::new(&store.root(), &shape(BackboneName::Gru, head));
+            let inputs = UserInputs {
+                user_ids: vec!["a".into(), "b".into()],
+                events: vec![sequence(&mut ChaCha8Rng::seed_from_u64(1), 3), vec![]],
+                tabular: vec![0.5, f32::NAN],
+                idle_log_hours: vec![1.0, f32::NAN],
+            };
+            let scaling = Scaling { mean: vec![0.0], deviation: vec![1.0], spend: 10.0, units: 2.0 };
+            let states = network.encode(&inputs, &[0, 1], Device::Cpu, false).unwrap();
+            let raw = network.outputs(&states, &inputs, &[0, 1], &scaling, false).unwrap();
+            let scores = network.scores(&raw, &scaling).unwrap();
+            assert_eq!(scores.size(), [2, 9]);
+            assert!(scores.min().double_value(&[]) > 0.0);
+            assert!(scores.narrow(1, 0, 7).max().double_value(&[]) < 1.0);
+        }
+    }
+
+    #[test]
+    fn a_constant_feature_and_a_null_one_say_nothing_later() {
+        let tabular = [7.0, f32::NAN, 1.0, 7.0, f32::NAN, 3.0].to_vec();
+        let inputs = UserInputs { tabular, ..Default::default() };
+        let scaling = Scaling::fit(&inputs, 3, 1.0, 1.0);
+        assert!(scaling.mean.iter().chain(&scaling.deviation).all(|v| v.is_finite()));
+        let back: Scaling = serde_json::from_str(&serde_json::to_string(&scaling).unwrap()).unwrap();
+        assert_eq!(back, scaling);
+        let mut scaled = Vec::new();
+        scaling.apply(&[1000.0, 1000.0, 3.0], &mut scaled);
+        assert!(scaled[0].abs() < 1e-30 && scaled[1].abs() < 1e-30, "{scaled:?}");
+        assert_eq!(scaled[2..], [1.0, 0.0, 0.0, 0.0]);
+    }
 }

@@ -1,6 +1,13 @@
-//! Networks, bundles and their registry.
+//! Networks, bundles and their registry. What comes in: users' events and features (`inputs`), items' histories
+//! (`demand::history`). What goes out: raw scores and forecasts as tensors, whole bundles. `training` and `score` call.
 
+pub mod backbones;
 pub mod bundle;
 pub mod demand;
+pub mod events;
+pub mod heads;
 pub mod inputs;
 pub mod intent;
+pub mod losses;
+pub mod recurrent;
+pub mod weights;

@@ -16,9 +16,11 @@ use super::recommend::ItemIndex;
 use crate::config::ScoreConfig;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::model::bundle::{Bundle, BundleCard};
-use crate::model::demand::{Forecast, ItemHistory};
+use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
-use crate::model::intent::{self, OUTPUTS};
+use crate::model::intent::OUTPUTS;
+
+pub use crate::model::demand::ItemForecast;
 
 /// What the service has done since it started.
 #[derive(Debug, Default)]
@@ -47,13 +49,6 @@ pub type KeptStates = HashMap<u128, Arc<[f32]>>;
 pub struct IntentScores {
     pub scores: Vec<f32>,
     pub tastes: Vec<f32>,
-}
-
-/// Daily forecasts of one item and its lead-time forecast.
-#[derive(Debug, Clone)]
-pub struct ItemForecast {
-    pub daily: Vec<Forecast>,
-    pub lead_time: Forecast,
 }
 
 enum Request {
@@ -234,8 +229,9 @@ impl Owner {
         let states =
             Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, width as i64])?.f_to_device(self.bundle.device)?;
         let of_pool: Vec<usize> = rows.clone().collect();
-        let raw = self.bundle.intent.head(&states, pool, &of_pool, &self.bundle.card.scaling, false)?;
-        let scores = to_vec(&intent::to_scores(&raw, &self.bundle.card.scaling))?;
+        let scaling = &self.bundle.card.scaling;
+        let raw = self.bundle.intent.outputs(&states, pool, &of_pool, scaling, false)?;
+        let scores = to_vec(&self.bundle.intent.scores(&raw, scaling)?)?;
         let tastes = to_vec(&self.bundle.intent.taste(&states))?;
         if let Some(at) = scores.iter().position(|s| !s.is_finite()) {
             let user = &pool.user_ids[rows.start + at / OUTPUTS.len()];
@@ -272,25 +268,7 @@ impl Owner {
     }
 
     fn forecast(&self, items: &[ItemHistory]) -> Result<Vec<ItemForecast>> {
-        let shape = &self.bundle.card.demand;
-        let mut forecasts = Vec::with_capacity(items.len());
-        for chunk in items.chunks(256) {
-            let refs: Vec<&ItemHistory> = chunk.iter().collect();
-            let lead: Vec<i64> = chunk.iter().map(|i| i.lead_time_days).collect();
-            let (daily, total) = self.bundle.demand.forward(&refs, &lead, self.bundle.device)?;
-            let (daily, total) = (to_vec(&daily)?, to_vec(&total)?);
-            let h = shape.horizon_days as usize;
-            for (i, item) in chunk.iter().enumerate() {
-                let short = item.days_since_first_seen < shape.history_days_min || item.units.iter().all(|&u| u == 0.0);
-                forecasts.push(if short {
-                    ItemForecast { daily: vec![item.fallback(1); h], lead_time: item.fallback(item.lead_time_days) }
-                } else {
-                    let at =
-                        |flat: &[f32], row: usize| -> Forecast { std::array::from_fn(|k| flat[row * 8 + k].into()) };
-                    ItemForecast { daily: (0..h).map(|d| at(&daily, i * h + d)).collect(), lead_time: at(&total, i) }
-                });
-            }
-        }
+        let forecasts = self.bundle.demand.forecast(items, self.bundle.device)?;
         self.counters.items_forecast.fetch_add(items.len() as u64, Ordering::Relaxed);
         Ok(forecasts)
     }

@@ -1,96 +1,200 @@
-//! The training loop of the intent network: AdamW (Loshchilov and Hutter 2019), warm-up, clipping, early stopping.
+//! How the behaviour network learns: batches of users of near-equal lengths, their labels and next items, and figures
+//! on users and dates that training never saw.
 
 use indicatif::ProgressBar;
-use rand::{Rng, SeedableRng, seq::SliceRandom};
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, HashMap};
-use tch::nn::OptimizerConfig;
+use std::collections::BTreeMap;
+use std::time::Instant;
 use tch::{Device, Kind, Tensor, nn};
 
-use super::sets::{Split, UserSet, rows_of};
-use crate::config::TrainConfig;
+use super::augment::Augmenter;
+use super::fit::{self, Lesson, Plan, Validation};
+use super::objective::{Objective, check_labels};
+use super::ranking::Catalogue;
+use super::sets::{LABELS, Split, UserSet, rows_of};
+use crate::config::Config;
 use crate::failure::Result;
-use crate::metrics::{auc, log_loss};
-use crate::model::bundle::IndexedItem;
-use crate::model::intent::{IntentNetwork, Scaling, loss, to_scores};
+use crate::metrics::{auc, average_precision, bootstrap_interval};
+use crate::model::bundle::{IndexedItem, parameters};
+use crate::model::heads::INTENTS;
+use crate::model::inputs::EventInput;
+use crate::model::intent::{IntentNetwork, Raw, Scaling};
 
 /// Padded tokens of a training batch; bounds memory whatever the lengths.
 const TOKENS_MAX: usize = 16_384;
-/// Items that one step ranks against the one that was met.
-const CANDIDATES: usize = 512;
-const INTENTS: [&str; 7] = ["view", "search", "favorite", "cart", "purchase", "review", "churn"];
+/// Users of one forward pass without gradients.
+const EVALUATED_ROWS: usize = 128;
+/// Users that are scored to see how fast it goes.
+const TIMED_ROWS_MAX: usize = 8192;
+/// What the ranking of next items weighs against the intents.
+const RANKING_WEIGHT: f64 = 0.3;
+const PURCHASE: usize = 4;
+const BOOTSTRAP_ROUNDS: usize = 400;
 
-/// Trains in place. `train` holds the earlier dates, `held_out` the newest one; users are split besides.
-/// Returns figures of the test users at the newest date.
+/// What there is to learn from: earlier dates, and the newest one, held out; users are split besides.
+#[derive(Debug, Clone, Copy)]
+pub struct Users<'a> {
+    pub train: &'a UserSet,
+    pub held_out: &'a UserSet,
+    pub items: &'a [IndexedItem],
+    pub scaling: &'a Scaling,
+}
+
+/// Trains in place. Returns figures of the test users at the newest date.
 pub fn train(
     network: &IntentNetwork,
     store: &mut nn::VarStore,
-    sets: (&UserSet, &UserSet),
-    items: &[IndexedItem],
-    scaling: &Scaling,
-    config: &TrainConfig,
+    users: Users<'_>,
+    config: &Config,
     bar: &ProgressBar,
 ) -> Result<BTreeMap<String, f64>> {
-    let (train, held_out) = sets;
     let device = store.device();
-    let rows = rows_of(train.inputs.user_ids.iter(), Split::Train);
-    let valid = rows_of(held_out.inputs.user_ids.iter(), Split::Valid);
-    let test = rows_of(held_out.inputs.user_ids.iter(), Split::Test);
+    let rows = rows_of(users.train.inputs.user_ids.iter(), Split::Train);
     super::sets::enough("users in the training split", rows.len(), 20)?;
-    let mut optimizer =
-        nn::AdamW { wd: config.weight_decay, ..Default::default() }.build(store, config.learning_rate)?;
-    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-    let all: Vec<(i64, i64)> = items.iter().map(|i| i.buckets(network.shape.item_buckets)).collect();
-    let index: HashMap<&str, (i64, i64)> =
-        items.iter().zip(&all).map(|(i, buckets)| (i.item_id.as_str(), *buckets)).collect();
+    check_labels(users.train, &rows, config.intents.horizon_days)?;
+    let met = rows.iter().flat_map(|&r| &users.train.next_items[r]);
+    let (buckets, full) = (network.shape.item_buckets, config.train.full_softmax_items_max);
+    let mut lesson = IntentLesson {
+        network,
+        users,
+        valid: rows_of(users.held_out.inputs.user_ids.iter(), Split::Valid),
+        objective: Objective::of(&config.model, &config.train, users.train, &rows, device)?,
+        catalogue: Catalogue::new(users.items, buckets, full, met, device)?,
+        augmenter: Augmenter::of(&config.train),
+        batch_rows: config.train.batch_rows as usize,
+        device,
+        rows,
+    };
+    let plan = Plan {
+        epochs_max: config.train.epochs_max,
+        patience_epochs: config.train.patience_epochs,
+        learning_rate: config.train.learning_rate,
+        weight_decay: config.train.weight_decay,
+        seed: config.train.seed,
+    };
+    let fitted = fit::fit(&mut lesson, store, &plan, bar)?;
+    let mut figures = lesson.figures(config.train.seed)?;
+    figures.insert("parameters_intent".into(), parameters(store) as f64);
+    figures.insert("epochs_intent".into(), fitted.epochs.into());
+    figures.insert("train_seconds_intent".into(), fitted.seconds);
+    Ok(figures)
+}
 
-    let steps_total = (config.epochs_max as usize * rows.len().div_ceil(config.batch_rows as usize)).max(1) as f64;
-    let (mut step, mut best, mut worse) = (0f64, (f64::INFINITY, Vec::new()), 0);
-    for epoch in 1..=config.epochs_max {
-        let mut sum = 0.0;
-        let batches = batches(train, &rows, config.batch_rows as usize, &mut rng);
-        for batch in &batches {
-            step += 1.0;
-            let warm = (step / (0.05 * steps_total)).min(1.0);
-            let decay = 0.5 * (1.0 + (std::f64::consts::PI * (step / steps_total).min(1.0)).cos());
-            optimizer.set_lr(config.learning_rate * warm * decay.max(0.05));
-            let states = network.encode(&train.inputs, batch, device, true)?;
-            let raw = network.head(&states, &train.inputs, batch, scaling, true)?;
-            let mut total = loss(&raw, &labels(train, batch, device)?, scaling);
-            if let Some(ranking) = ranking_loss(network, &states, train, batch, &index, &all, &mut rng)? {
-                total += ranking * 0.3;
-            }
-            optimizer.zero_grad();
-            total.f_backward()?;
-            optimizer.clip_grad_norm(1.0);
-            optimizer.step();
-            sum += total.double_value(&[]);
-            bar.inc(1);
-        }
-        let (valid_loss, valid_auc) = evaluate(network, held_out, &valid, scaling, device)?;
-        let message = format!(
-            "epoch {epoch}: loss {:.4}, valid loss {valid_loss:.4}, valid AUC of purchase {}",
-            sum / batches.len().max(1) as f64,
-            valid_auc.get("purchase").map_or("-".into(), |a| format!("{a:.4}")),
-        );
-        bar.set_message(message.clone());
-        tracing::info!("{message}");
-        if valid_loss < best.0 - 1e-5 {
-            best = (valid_loss, snapshot(store));
-            worse = 0;
-        } else {
-            worse += 1;
-            if worse >= config.patience_epochs {
-                break;
-            }
-        }
+struct IntentLesson<'a> {
+    network: &'a IntentNetwork,
+    users: Users<'a>,
+    rows: Vec<usize>,
+    valid: Vec<usize>,
+    objective: Objective,
+    catalogue: Catalogue,
+    augmenter: Augmenter,
+    batch_rows: usize,
+    device: Device,
+}
+
+impl Lesson for IntentLesson<'_> {
+    type Batch = Vec<usize>;
+
+    fn name(&self) -> &'static str {
+        "intents"
     }
-    restore(store, &best.1);
-    let (_, figures) = evaluate(network, held_out, &test, scaling, device)?;
-    let mut named: BTreeMap<String, f64> = figures.into_iter().map(|(k, v)| (format!("auc_test_{k}"), v)).collect();
-    named.insert("users_train".into(), rows.len() as f64);
-    named.insert("users_test".into(), test.len() as f64);
-    Ok(named)
+
+    fn batches(&mut self, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
+        batches(self.users.train, &self.rows, self.batch_rows, rng)
+    }
+
+    fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+        let (set, scaling) = (self.users.train, self.users.scaling);
+        let states = match self.augmenter.is_idle() {
+            true => self.network.encode(&set.inputs, batch, self.device, true)?,
+            false => {
+                let changed: Vec<Vec<EventInput>> =
+                    batch.iter().map(|&r| self.augmenter.apply(&set.inputs.events[r], rng)).collect();
+                let slices: Vec<&[EventInput]> = changed.iter().map(Vec::as_slice).collect();
+                self.network.encode_events(&slices, self.device, true)?
+            }
+        };
+        let raw = self.network.outputs(&states, &set.inputs, batch, scaling, true)?;
+        let labels = labels(set, batch, self.device)?;
+        let loss = self.objective.loss(self.network.head.as_ref(), &raw, &labels, scaling, true);
+        Ok(match self.catalogue.loss(self.network, &states, set, batch, rng)? {
+            Some(ranking) => loss + ranking * RANKING_WEIGHT,
+            None => loss,
+        })
+    }
+
+    fn describe(&self, batch: &Vec<usize>) -> String {
+        let first = batch.first().map_or("", |&r| self.users.train.inputs.user_ids[r].as_str());
+        format!("{} users, the first {first}", batch.len())
+    }
+
+    /// The objective itself, so that what is stopped by is what is trained by, whatever the loss.
+    fn validate(&mut self) -> Result<Option<Validation>> {
+        if self.valid.is_empty() {
+            return Ok(None);
+        }
+        let (set, scaling) = (self.users.held_out, self.users.scaling);
+        let raw = self.raw(set, &self.valid)?;
+        let labels = labels(set, &self.valid, self.device)?;
+        let loss = self.objective.loss(self.network.head.as_ref(), &raw, &labels, scaling, false);
+        let scores = columns(&self.network.scores(&raw, scaling)?)?;
+        let purchase = auc(&scores[PURCHASE], &set.column(PURCHASE, &self.valid));
+        let note = format!(", valid AUC of purchase {}", purchase.map_or("none".into(), |a| format!("{a:.4}")));
+        Ok(Some(Validation { loss: loss.double_value(&[]), note }))
+    }
+}
+
+impl IntentLesson<'_> {
+    /// Outputs for rows of a set, without gradients.
+    fn raw(&self, set: &UserSet, rows: &[usize]) -> Result<Raw> {
+        let _guard = tch::no_grad_guard();
+        let mut parts = Vec::new();
+        for chunk in rows.chunks(EVALUATED_ROWS) {
+            let states = self.network.encode(&set.inputs, chunk, self.device, false)?;
+            parts.push(self.network.outputs(&states, &set.inputs, chunk, self.users.scaling, false)?);
+        }
+        Raw::cat(&parts)
+    }
+
+    /// Of the test users at the newest date: AUC and average precision of each intent that has both classes (of
+    /// purchase with 95 % intervals), the share of label vectors decoded whole, and users scored a second.
+    fn figures(&self, seed: u64) -> Result<BTreeMap<String, f64>> {
+        let set = self.users.held_out;
+        let rows = rows_of(set.inputs.user_ids.iter(), Split::Test);
+        let mut figures = BTreeMap::from([
+            ("users_train".to_string(), self.rows.len() as f64),
+            ("users_test".to_string(), rows.len() as f64),
+        ]);
+        if rows.is_empty() {
+            return Ok(figures);
+        }
+        let timed: Vec<usize> = (0..set.inputs.len().min(TIMED_ROWS_MAX)).collect();
+        let clock = Instant::now();
+        self.raw(set, &timed)?;
+        figures.insert("users_scored_per_second".into(), timed.len() as f64 / clock.elapsed().as_secs_f64());
+
+        let raw = self.raw(set, &rows)?;
+        let scores = columns(&self.network.scores(&raw, self.users.scaling)?)?;
+        for (k, name) in INTENTS.iter().chain(&["churn"]).enumerate() {
+            let truth = set.column(k, &rows);
+            for (figure, of) in [("auc", auc as fn(&[f64], &[bool]) -> Option<f64>), ("ap", average_precision)] {
+                let Some(value) = of(&scores[k], &truth) else { continue };
+                figures.insert(format!("{figure}_test_{name}"), value);
+                if k == PURCHASE
+                    && let Some((low, high)) = bootstrap_interval(&scores[k], &truth, of, BOOTSTRAP_ROUNDS, seed)
+                {
+                    figures.insert(format!("{figure}_test_{name}_low"), low);
+                    figures.insert(format!("{figure}_test_{name}_high"), high);
+                }
+            }
+        }
+        let decoded = columns(&self.network.head.decode(&raw.intents))?;
+        let right = |at: usize, row: usize| (0..INTENTS.len()).all(|k| (decoded[k][at] > 0.5) == set.is(k, row));
+        let whole = rows.iter().enumerate().filter(|&(at, &row)| right(at, row)).count();
+        figures.insert("intents_decoded_whole_test".into(), whole as f64 / rows.len() as f64);
+        Ok(figures)
+    }
 }
 
 /// Shuffled batches of near-equal lengths within the token bound.
@@ -115,109 +219,16 @@ fn batches(set: &UserSet, rows: &[usize], batch_rows: usize, rng: &mut ChaCha8Rn
     cut
 }
 
+/// float32 [rows, 9].
 fn labels(set: &UserSet, rows: &[usize], device: Device) -> Result<Tensor> {
-    let flat: Vec<f32> = rows.iter().flat_map(|&r| set.labels[r * 9..(r + 1) * 9].iter().copied()).collect();
-    Ok(Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, 9])?.f_to_device(device)?)
+    let n = LABELS.len();
+    let flat: Vec<f32> = rows.iter().flat_map(|&r| set.labels[r * n..(r + 1) * n].iter().copied()).collect();
+    Ok(Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, n as i64])?.f_to_device(device)?)
 }
 
-/// Cross-entropy of the item that was met against sampled ones (sampled softmax, Jean et al. 2015).
-fn ranking_loss(
-    network: &IntentNetwork,
-    states: &Tensor,
-    set: &UserSet,
-    batch: &[usize],
-    index: &HashMap<&str, (i64, i64)>,
-    all: &[(i64, i64)],
-    rng: &mut ChaCha8Rng,
-) -> Result<Option<Tensor>> {
-    let (mut at, mut met) = (Vec::new(), Vec::new());
-    for (i, &row) in batch.iter().enumerate() {
-        let known: Vec<(i64, i64)> =
-            set.next_items[row].iter().filter_map(|item| index.get(item.as_str()).copied()).collect();
-        if !known.is_empty() {
-            at.push(i as i64);
-            met.push(known[rng.random_range(0..known.len())]);
-        }
-    }
-    if at.is_empty() || all.len() < 2 {
-        return Ok(None);
-    }
-    let mut candidates: Vec<(i64, i64)> = match all.len() <= CANDIDATES {
-        true => all.to_vec(),
-        false => (0..CANDIDATES).map(|_| all[rng.random_range(0..all.len())]).collect(),
-    };
-    candidates.extend(&met);
-    candidates.sort_unstable();
-    candidates.dedup();
-    let target: Vec<i64> = met.iter().filter_map(|m| candidates.binary_search(m).ok()).map(|p| p as i64).collect();
-    let device = states.device();
-    let (ids, categories): (Vec<i64>, Vec<i64>) = candidates.into_iter().unzip();
-    let (vectors, bias) = network.items(
-        &Tensor::f_from_slice(&ids)?.f_to_device(device)?,
-        &Tensor::f_from_slice(&categories)?.f_to_device(device)?,
-    );
-    let users = network.taste(&states.index_select(0, &Tensor::f_from_slice(&at)?.f_to_device(device)?));
-    let logits = users.f_matmul(&vectors.transpose(0, 1))? + bias;
-    Ok(Some(logits.cross_entropy_for_logits(&Tensor::f_from_slice(&target)?.f_to_device(device)?)))
-}
-
-/// Mean log loss over the seven probabilities, and the AUC of each that has both classes.
-fn evaluate(
-    network: &IntentNetwork,
-    set: &UserSet,
-    rows: &[usize],
-    scaling: &Scaling,
-    device: Device,
-) -> Result<(f64, BTreeMap<String, f64>)> {
-    let scores = scores(network, set, rows, scaling, device)?;
-    let (mut total, mut aucs) = (0.0, BTreeMap::new());
-    for (k, name) in INTENTS.iter().enumerate() {
-        let p: Vec<f64> = scores.iter().skip(k).step_by(9).map(|&s| s.into()).collect();
-        let y: Vec<bool> = rows.iter().map(|&r| set.labels[r * 9 + k] > 0.5).collect();
-        total += log_loss(&p, &y);
-        aucs.extend(auc(&p, &y).map(|a| (name.to_string(), a)));
-    }
-    Ok((total / INTENTS.len() as f64, aucs))
-}
-
-/// Scores of rows, row-major [rows, 9].
-pub fn scores(
-    network: &IntentNetwork,
-    set: &UserSet,
-    rows: &[usize],
-    scaling: &Scaling,
-    device: Device,
-) -> Result<Vec<f32>> {
-    let mut all = Vec::new();
-    tch::no_grad(|| -> Result<()> {
-        for chunk in rows.chunks(128) {
-            let states = network.encode(&set.inputs, chunk, device, false)?;
-            let raw = network.head(&states, &set.inputs, chunk, scaling, false)?;
-            let flat = to_scores(&raw, scaling)
-                .f_to_device(Device::Cpu)?
-                .f_to_kind(Kind::Float)?
-                .f_contiguous()?
-                .f_view([-1])?;
-            all.extend(Vec::<f32>::try_from(&flat)?);
-        }
-        Ok(())
-    })?;
-    Ok(all)
-}
-
-/// Copies of all weights.
-pub fn snapshot(store: &nn::VarStore) -> Vec<(String, Tensor)> {
-    store.variables().into_iter().map(|(name, t)| (name, t.detach().copy())).collect()
-}
-
-/// Puts copied weights back.
-pub fn restore(store: &mut nn::VarStore, weights: &[(String, Tensor)]) {
-    let mut variables = store.variables();
-    tch::no_grad(|| {
-        for (name, saved) in weights {
-            if let Some(variable) = variables.get_mut(name) {
-                variable.copy_(saved);
-            }
-        }
-    });
+/// The columns of a matrix, as numbers.
+fn columns(matrix: &Tensor) -> Result<Vec<Vec<f64>>> {
+    let matrix = matrix.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?.f_transpose(0, 1)?.f_contiguous()?;
+    let n = matrix.size()[0];
+    (0..n).map(|c| Ok(Vec::<f64>::try_from(&matrix.f_get(c)?)?)).collect()
 }

@@ -1,27 +1,67 @@
 //! `intentcast train`: past dates through the night's own SQL, both networks, figures, one bundle.
+//!
+//! [`gather`] reads, [`fit`] learns, [`run`] does both and writes. A training that fails at any point has written no
+//! card, so the champion and every other version stay as they were.
 
+mod augment;
 pub mod baseline;
 pub mod demand;
+pub mod fit;
 pub mod intent;
+pub mod objective;
+mod ranking;
 pub mod sets;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
+use crate::features::contract::FeatureContract;
 use crate::features::rollups::Rollups;
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
-use crate::model::bundle::{BundleCard, Registry, networks};
+use crate::model::bundle::{BundleCard, FORMAT, IndexedItem, Networks, Registry};
 use crate::model::demand::DemandShape;
 use crate::model::intent::{IntentShape, Scaling};
 use crate::score::models::device;
 use crate::sql_files::SqlFiles;
-use sets::{ItemSet, Past, UserSet, past_dates};
+use intent::Users;
+use sets::{ItemSet, LABELS, Past, UserSet, past_dates};
+
+/// Everything that is learnt from, as of several past dates.
+#[derive(Debug, Clone)]
+pub struct TrainingSets {
+    /// Nothing on or after this date was read.
+    pub labels_end: RunDate,
+    pub as_of_dates: Vec<RunDate>,
+    pub contract: FeatureContract,
+    /// Users at the earlier dates, and at the newest one.
+    pub users: UserSet,
+    pub held_out_users: UserSet,
+    pub items: ItemSet,
+    pub held_out_items: ItemSet,
+    /// Items that can be recommended.
+    pub index: Vec<IndexedItem>,
+    pub sql_fingerprint: String,
+    pub input_fingerprint: String,
+}
 
 /// Trains on what happened before `date` and writes a bundle; it becomes champion only where there is none yet.
 pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
+    let sets = gather(config, date).await?;
+    let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
+    let (card, networks) = fit(config, &sets)?;
+    let card = registry.write(card, &networks, &sets.index).await?;
+    if registry.champion().await?.is_none() {
+        registry.promote(&card.version).await?;
+    }
+    Ok(card)
+}
+
+/// Reads the training sets through the night's own SQL.
+pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let sql = SqlFiles::load(config)?;
     let lake = Lake::open(config, &sql).await?;
     let ctx = engine::session(config)?;
@@ -45,23 +85,76 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
         };
         contract = Some(columns);
     }
-    let contract = contract.ok_or_else(|| Failure::bug("no training dates"))?;
     sets::enough("users with events", users.inputs.len(), 50)?;
 
     let horizon = config.demand.horizon_days;
     let newest = date.plus_days(-i64::from(horizon));
-    let test_items = past.items(newest).await?;
-    let mut train_items = ItemSet::default();
+    let held_out_items = past.items(newest).await?;
+    let mut items = ItemSet::default();
     for as_of in past_dates(newest, horizon, train.as_of_step_days, train.as_of_dates) {
-        let set = past.items(as_of).await?;
-        train_items.items.extend(set.items);
-        train_items.units.extend(set.units);
-        train_items.in_stock.extend(set.in_stock);
+        items.append(past.items(as_of).await?);
     }
-    let index = past.item_index(date).await?;
+    Ok(TrainingSets {
+        labels_end: date,
+        as_of_dates: dates,
+        contract: contract.ok_or_else(|| Failure::bug("no training dates"))?,
+        users,
+        held_out_users: held_out,
+        items,
+        held_out_items,
+        index: past.item_index(date).await?,
+        sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
+        input_fingerprint: rollups.input_fingerprint(),
+    })
+}
 
+/// Trains both networks on gathered sets; the card lacks what only writing knows.
+pub fn fit(config: &Config, sets: &TrainingSets) -> Result<(BundleCard, Networks)> {
+    let train = &config.train;
     tch::manual_seed(train.seed as i64);
-    let intent_shape = IntentShape {
+    let (intent_shape, demand_shape) = shapes(config, &sets.contract);
+    let mut networks = Networks::new(&intent_shape, &demand_shape, device(&config.score.device)?);
+    let scaling = scaling(&sets.users, &sets.contract);
+
+    let bar = progress("intents");
+    let users = Users { train: &sets.users, held_out: &sets.held_out_users, items: &sets.index, scaling: &scaling };
+    let mut figures = intent::train(&networks.intent, &mut networks.intent_store, users, config, &bar)?;
+    bar.finish_and_clear();
+    if let Some(auc) = baseline::recency_frequency_auc(&sets.users, &sets.held_out_users, &sets.contract)? {
+        figures.insert("auc_test_purchase_recency_frequency".into(), auc);
+    }
+    let bar = progress("demand");
+    let (network, store) = (&networks.demand, &mut networks.demand_store);
+    figures.extend(demand::train(network, store, &sets.items, &sets.held_out_items, train, &bar)?);
+    bar.finish_and_clear();
+
+    let card = BundleCard {
+        format: FORMAT,
+        version: String::new(),
+        trained_at: chrono::Utc::now().to_rfc3339(),
+        labels_end: sets.labels_end.to_string(),
+        as_of_dates: sets.as_of_dates.iter().map(ToString::to_string).collect(),
+        intent: intent_shape,
+        scaling,
+        demand: demand_shape,
+        features_fingerprint: sets.contract.fingerprint(),
+        features: sets.contract.clone(),
+        horizon_days: config.intents.horizon_days,
+        churn_days: config.intents.churn_days,
+        sql_fingerprint: sets.sql_fingerprint.clone(),
+        input_fingerprint: sets.input_fingerprint.clone(),
+        weights_hash: String::new(),
+        items: 0,
+        figures,
+        settings: settings(config)?,
+    };
+    Ok((card, networks))
+}
+
+fn shapes(config: &Config, contract: &FeatureContract) -> (IntentShape, DemandShape) {
+    let intent = IntentShape {
+        backbone: config.model.backbone,
+        head: config.model.head,
         width: config.model.width.into(),
         layers: config.model.layers.into(),
         heads: config.model.heads.into(),
@@ -70,62 +163,40 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
         dropout: config.model.dropout,
         features: contract.0.len(),
     };
-    let demand_shape = DemandShape {
-        width: 48,
-        horizon_days: horizon.into(),
+    let demand = DemandShape {
+        network: config.demand.network,
+        width: config.demand.width.into(),
+        layers: config.demand.layers.into(),
+        horizon_days: config.demand.horizon_days.into(),
         history_days: config.demand.history_days.into(),
         history_days_min: config.demand.history_days_min.into(),
+        slow_units_per_day: config.demand.slow_units_per_day,
     };
-    let (mut store, intents, demand) = networks(&intent_shape, &demand_shape, device(&config.score.device)?);
+    (intent, demand)
+}
+
+fn scaling(users: &UserSet, contract: &FeatureContract) -> Scaling {
     let mean_of_buyers = |label: usize| -> f64 {
-        let amounts = users.labels.iter().skip(label).step_by(sets::LABELS.len());
+        let amounts = users.labels.iter().skip(label).step_by(LABELS.len());
         let (sum, buyers) = amounts.filter(|&&a| a > 0.0).fold((0.0, 0), |(s, n), &a| (s + f64::from(a), n + 1));
         sum / f64::from(buyers.max(1))
     };
-    let scaling = Scaling::fit(&users.inputs, contract.0.len(), mean_of_buyers(7), mean_of_buyers(8));
+    Scaling::fit(&users.inputs, contract.0.len(), mean_of_buyers(7), mean_of_buyers(8))
+}
 
-    let rows = sets::rows_of(users.inputs.user_ids.iter(), sets::Split::Train).len();
-    let steps = rows.div_ceil(train.batch_rows.max(1) as usize) as u64 * u64::from(train.epochs_max);
-    let bar = progress(steps, "intents");
-    let mut figures = intent::train(&intents, &mut store, (&users, &held_out), &index, &scaling, train, &bar)?;
-    bar.finish_and_clear();
-    if let Some(auc) = baseline::recency_frequency_auc(&users, &held_out, &contract)? {
-        figures.insert("auc_test_purchase_recency_frequency".into(), auc);
-    }
-    let bar = progress(u64::from(train.epochs_max) * 3, "demand");
-    figures.extend(demand::train(&demand, &mut store, &train_items, &test_items, train, &bar)?);
-    bar.finish_and_clear();
-
-    let card = BundleCard {
-        format: 1,
-        version: String::new(),
-        trained_at: chrono::Utc::now().to_rfc3339(),
-        labels_end: date.to_string(),
-        as_of_dates: dates.iter().map(ToString::to_string).collect(),
-        intent: intent_shape,
-        scaling,
-        demand: demand_shape,
-        features_fingerprint: contract.fingerprint(),
-        features: contract,
-        horizon_days: config.intents.horizon_days,
-        churn_days: config.intents.churn_days,
-        sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
-        input_fingerprint: rollups.input_fingerprint(),
-        weights_hash: String::new(),
-        items: 0,
-        figures,
-    };
-    let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
-    let card = registry.write(card, &store, &index).await?;
-    if registry.champion().await?.is_none() {
-        registry.promote(&card.version).await?;
-    }
-    Ok(card)
+/// The sections that shaped the training, as the card keeps them.
+fn settings(config: &Config) -> Result<serde_json::Value> {
+    let value = serde_json::to_value(BTreeMap::from([
+        ("model", serde_json::to_value(&config.model).map_err(Failure::bug)?),
+        ("demand", serde_json::to_value(&config.demand).map_err(Failure::bug)?),
+        ("train", serde_json::to_value(&config.train).map_err(Failure::bug)?),
+    ]));
+    value.map_err(Failure::bug)
 }
 
 /// A bar on a terminal, nothing elsewhere (the log has a line an epoch).
-fn progress(steps: u64, what: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+fn progress(what: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed} {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(what.to_string());

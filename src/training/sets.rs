@@ -22,7 +22,7 @@ pub const LABELS: [&str; 9] =
     ["y_view", "y_search", "y_favorite", "y_cart", "y_purchase", "y_review", "y_churn", "y_units", "y_spend"];
 
 /// Users at one as-of date.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct UserSet {
     pub inputs: UserInputs,
     /// Row-major [users, 9].
@@ -37,15 +37,38 @@ impl UserSet {
         self.labels.extend(other.labels);
         self.next_items.extend(other.next_items);
     }
+
+    /// Whether a binary label of a user is 1.
+    pub fn is(&self, label: usize, row: usize) -> bool {
+        self.labels[row * LABELS.len() + label] > 0.5
+    }
+
+    /// A binary label of some users.
+    pub fn column(&self, label: usize, rows: &[usize]) -> Vec<bool> {
+        rows.iter().map(|&row| self.is(label, row)).collect()
+    }
+
+    /// How many of some users have a binary label.
+    pub fn positives(&self, label: usize, rows: &[usize]) -> usize {
+        rows.iter().filter(|&&row| self.is(label, row)).count()
+    }
 }
 
 /// Items at one as-of date, with the days that followed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ItemSet {
     pub items: Vec<ItemHistory>,
     /// Units of each day of the horizon.
     pub units: Vec<Vec<f64>>,
     pub in_stock: Vec<Vec<bool>>,
+}
+
+impl ItemSet {
+    pub fn append(&mut self, other: ItemSet) {
+        self.items.extend(other.items);
+        self.units.extend(other.units);
+        self.in_stock.extend(other.in_stock);
+    }
 }
 
 /// What a session at a past date needs.

@@ -1,0 +1,175 @@
+//! The networks, heads, losses and augmentations that a configuration can name.
+//!
+//! Names only: what they mean is in `model` and `training`, which lie further along the flow. An unknown name is
+//! refused with the list of the known ones, and `match` makes the compiler ask for a new one's file.
+
+use serde::{Deserialize, Serialize};
+
+use super::ModelConfig;
+use crate::failure::{Failure, Result};
+
+/// What reads a user's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackboneName {
+    /// Every event sees every other one.
+    #[default]
+    Transformer,
+    /// An event sees the ones before it, as in GPT.
+    Causal,
+    Lstm,
+    Gru,
+    Rnn,
+}
+
+impl BackboneName {
+    pub const ALL: [BackboneName; 5] = [Self::Transformer, Self::Causal, Self::Lstm, Self::Gru, Self::Rnn];
+}
+
+/// How the six intents hang together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadName {
+    /// Each on its own.
+    #[default]
+    Sigmoid,
+    /// A linear chain over the ordered intents.
+    Crf,
+}
+
+/// What the intents are trained by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossName {
+    /// Binary cross-entropy.
+    #[default]
+    Bce,
+    Focal,
+    /// Soft intersection over union (Jaccard).
+    Iou,
+    /// The likelihood of the whole label vector under the chain.
+    Crf,
+}
+
+/// What expected units and spend are trained by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AmountLossName {
+    #[default]
+    Poisson,
+    Mse,
+    Mae,
+    Rmse,
+    Huber,
+    Tweedie,
+    NegativeBinomial,
+}
+
+/// How much a positive label weighs against a negative one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    #[default]
+    None,
+    /// As much more as positives are rarer in training.
+    Balanced,
+}
+
+/// What reads an item's daily history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DemandNetworkName {
+    Lstm,
+    #[default]
+    Gru,
+    Rnn,
+    /// Dilated causal convolutions over time.
+    Tcn,
+}
+
+impl DemandNetworkName {
+    pub const ALL: [DemandNetworkName; 4] = [Self::Lstm, Self::Gru, Self::Rnn, Self::Tcn];
+}
+
+/// How a user's events are changed each time that training shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Augmentation {
+    #[default]
+    None,
+    /// Forgets the oldest events.
+    Crop,
+    /// Hides what some events were.
+    Mask,
+    Both,
+}
+
+impl ModelConfig {
+    /// The chain is trained by its likelihood and by nothing else, and the likelihood needs the chain.
+    pub(super) fn check_pair(&self) -> Result<()> {
+        match (self.head, self.loss) {
+            (HeadName::Crf, LossName::Crf) | (HeadName::Sigmoid, LossName::Bce | LossName::Focal | LossName::Iou) => {
+                Ok(())
+            }
+            (HeadName::Crf, _) => Err(Failure::usage(format!(
+                "model.loss: expected crf, because model.head is crf, got {}",
+                name_of(&self.loss)
+            ))
+            .hint("set model.loss=crf, or model.head=sigmoid")),
+            (HeadName::Sigmoid, LossName::Crf) => {
+                Err(Failure::usage("model.head: expected crf, because model.loss is crf, got sigmoid")
+                    .hint("set model.head=crf, or model.loss to bce, focal or iou"))
+            }
+        }
+    }
+}
+
+/// A name as the configuration writes it.
+pub fn name_of(name: &impl Serialize) -> String {
+    match serde_json::to_value(name) {
+        Ok(serde_json::Value::String(text)) => text,
+        other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    fn resolved(pairs: &[(&str, &str)]) -> crate::failure::Result<Config> {
+        let pairs: Vec<(String, String)> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        Config::resolve(None, [], &pairs)
+    }
+
+    #[test]
+    fn an_unknown_network_is_refused_with_the_names_of_the_known_ones() {
+        let refused = |key: &str, known: &[&str]| {
+            let failure = resolved(&[(key, "mamba")]).unwrap_err();
+            assert_eq!(failure.kind.exit_code(), 2);
+            for name in known {
+                assert!(failure.message.contains(name), "{key}: {failure}");
+            }
+        };
+        refused("model.backbone", &["transformer", "causal", "lstm", "gru", "rnn"]);
+        refused("model.head", &["sigmoid", "crf"]);
+        refused("model.loss", &["bce", "focal", "iou", "crf"]);
+        refused("model.amount_loss", &["poisson", "mse", "mae", "rmse", "huber", "tweedie", "negative_binomial"]);
+        refused("demand.network", &["lstm", "gru", "rnn", "tcn"]);
+        refused("train.augmentation", &["none", "crop", "mask", "both"]);
+    }
+
+    #[test]
+    fn the_chain_and_its_likelihood_come_together() {
+        resolved(&[("model.head", "crf"), ("model.loss", "crf")]).unwrap();
+        resolved(&[("model.loss", "focal")]).unwrap();
+        for (pairs, part) in [
+            (vec![("model.head", "crf")], "model.loss: expected crf, because model.head is crf, got bce"),
+            (vec![("model.head", "crf"), ("model.loss", "iou")], "got iou"),
+            (vec![("model.loss", "crf")], "model.head: expected crf, because model.loss is crf, got sigmoid"),
+        ] {
+            let failure = resolved(&pairs).unwrap_err();
+            assert_eq!(failure.kind.exit_code(), 2);
+            assert!(failure.message.contains(part), "{failure}");
+        }
+    }
+}

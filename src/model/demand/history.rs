@@ -1,0 +1,276 @@
+//! One item's daily history: read out of Arrow, turned into the numbers that the networks take, and the fallback for
+//! histories that are too short for a network.
+
+use arrow::array::{Array, ArrayRef, AsArray, StructArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type};
+use std::f64::consts::TAU;
+use std::sync::OnceLock;
+
+use super::{Forecast, LEVELS, counts};
+use crate::failure::{Failure, Result};
+use crate::model::inputs::{CATEGORY_BUCKETS, bucket};
+
+/// Inputs of one past day: log and scaled units, log views and carts, price ratio, promotion, stock, and its calendar.
+pub const DAY_INPUTS: usize = 7 + CALENDAR;
+/// Inputs of one day to come, known beforehand: its calendar, promotion, price ratio, how far ahead, log scale.
+pub const KNOWN_INPUTS: usize = CALENDAR + 4;
+/// Inputs of a lead time: log days, shares of promoted and of weekend days, mean price ratio, log scale.
+pub const LEAD_INPUTS: usize = 5;
+/// Weekday as seven flags, and sine and cosine of the day of the month (pay days).
+const CALENDAR: usize = 9;
+
+/// One item's dense daily history, oldest first, ending the day before the run date.
+#[derive(Debug, Clone, Default)]
+pub struct ItemHistory {
+    pub item_id: String,
+    /// Bucket of the category, 0 for none.
+    pub category: i64,
+    /// The first day, in days since 1970-01-01.
+    pub first_day: i64,
+    pub units: Vec<f64>,
+    pub price: Vec<f64>,
+    pub promoted: Vec<bool>,
+    pub in_stock: Vec<bool>,
+    pub views: Vec<f64>,
+    pub carts: Vec<f64>,
+    /// One flag a day of the horizon; empty where no promotion is planned.
+    pub promoted_future: Vec<bool>,
+    /// The promotion's price of each day of the horizon, NaN where there is none; empty where no promotion is planned.
+    pub price_future: Vec<f64>,
+    pub days_since_first_seen: i64,
+    pub lead_time_days: i64,
+    /// The network's inputs, made once: training asks for them every epoch.
+    prepared: OnceLock<Vec<f32>>,
+}
+
+impl ItemHistory {
+    /// Reads `history` structs as `item_history` packs them.
+    pub fn read(histories: &StructArray) -> Result<Vec<Self>> {
+        let column = |name: &str| {
+            let found = histories.column_by_name(name);
+            found.ok_or_else(|| Failure::model(format!("forecast_demand: the history lacks {name}")))
+        };
+        let number = |name: &str| -> Result<ArrayRef> { Ok(cast(column(name)?, &DataType::Int64)?) };
+        let item_ids = cast(column("item_id")?, &DataType::Utf8)?;
+        let categories = cast(column("category")?, &DataType::Utf8)?;
+        let categories = categories.as_string::<i32>();
+        let first = cast(column("first_date")?, &DataType::Date32)?;
+        let (first_seen, lead_time) = (number("days_since_first_seen")?, number("lead_time_days")?);
+        let numbers = |name: &str, row: usize| -> Result<Vec<f64>> {
+            let list =
+                column(name)?.as_list_opt::<i32>().ok_or_else(|| Failure::model(format!("{name}: not a list")))?;
+            if list.is_null(row) {
+                return Ok(Vec::new());
+            }
+            let values = cast(&list.value(row), &DataType::Float64)?;
+            Ok(values.as_primitive::<Float64Type>().iter().map(|v| v.unwrap_or(f64::NAN)).collect())
+        };
+        let flags = |name: &str, row: usize| -> Result<Vec<bool>> {
+            Ok(numbers(name, row)?.iter().map(|&v| v > 0.5).collect())
+        };
+        let of = |a: &ArrayRef, row: usize, default: i64| {
+            let a = a.as_primitive::<Int64Type>();
+            if a.is_valid(row) { a.value(row) } else { default }
+        };
+        (0..histories.len())
+            .map(|row| {
+                Ok(Self {
+                    item_id: item_ids.as_string::<i32>().value(row).into(),
+                    category: match categories.is_valid(row) {
+                        true => bucket(categories.value(row), CATEGORY_BUCKETS),
+                        false => 0,
+                    },
+                    first_day: first.as_primitive::<Date32Type>().value(row).into(),
+                    units: numbers("units", row)?,
+                    price: numbers("price", row)?,
+                    promoted: flags("promoted", row)?,
+                    in_stock: flags("in_stock", row)?,
+                    views: numbers("views", row)?,
+                    carts: numbers("carts", row)?,
+                    promoted_future: flags("promoted_future", row)?,
+                    price_future: numbers("price_future", row)?,
+                    days_since_first_seen: of(&first_seen, row, 0),
+                    lead_time_days: of(&lead_time, row, 7).max(1),
+                    prepared: OnceLock::new(),
+                })
+            })
+            .collect()
+    }
+
+    /// Mean units of the days in stock, over all of them and with one pseudo-unit a month: the item's scale.
+    pub fn scale(&self) -> f64 {
+        let (sum, days) = self.in_stock_units().fold((0.0, 0.0), |(s, n), u| (s + u, n + 1.0));
+        (sum + 1.0 / 30.0) / (days + 1.0)
+    }
+
+    fn in_stock_units(&self) -> impl Iterator<Item = f64> {
+        self.units.iter().zip(&self.in_stock).filter(|(_, stocked)| **stocked).map(|(u, _)| *u)
+    }
+
+    /// The stated fallback for short histories: negative binomial quantiles around the mean of the days in stock, with
+    /// the variance of a Poisson whose rate is itself uncertain (gamma, as many pseudo-days as observed). All zeros for
+    /// an item that never sold.
+    pub fn fallback(&self, days: i64) -> Forecast {
+        let (sold, seen) = self.in_stock_units().fold((0.0, 0.0f64), |(s, n), u| (s + u, n + 1.0));
+        let mean = sold.max(0.0) / seen.max(1.0) * days as f64;
+        // A rate of Gamma(sold, seen) gives a negative binomial of size `sold`.
+        super::forecast_of(mean, &counts::quantiles(mean, sold, &LEVELS))
+    }
+
+    /// Row-major [history_days, DAY_INPUTS], made once: training asks for it every epoch.
+    pub fn inputs(&self, history_days: usize) -> &[f32] {
+        self.prepared.get_or_init(|| self.prepare(history_days))
+    }
+
+    fn prepare(&self, history_days: usize) -> Vec<f32> {
+        let n = self.units.len();
+        let skip = n.saturating_sub(history_days);
+        let (scale, usual) = (self.scale(), self.usual_price());
+        let mut flat = vec![0f32; (history_days - (n - skip)) * DAY_INPUTS];
+        for day in skip..n {
+            flat.extend([
+                self.units[day].ln_1p() as f32,
+                (self.units[day] / scale).min(20.0) as f32 / 4.0,
+                self.views[day].ln_1p() as f32 / 3.0,
+                self.carts[day].ln_1p() as f32 / 2.0,
+                ratio(self.price[day], usual),
+                f32::from(u8::from(self.promoted[day])),
+                f32::from(u8::from(self.in_stock[day])),
+            ]);
+            flat.extend(calendar(self.first_day + day as i64));
+        }
+        flat
+    }
+
+    /// Inputs of the `step`-th day to come, of `horizon_days`.
+    pub fn known(&self, step: usize, horizon_days: usize) -> [f32; KNOWN_INPUTS] {
+        let mut known = [0.0; KNOWN_INPUTS];
+        known[..CALENDAR].copy_from_slice(&calendar(self.target_day(step)));
+        known[CALENDAR..].copy_from_slice(&[
+            f32::from(u8::from(self.promoted_on(step))),
+            ratio(self.price_on(step), self.usual_price()),
+            step as f32 / horizon_days as f32,
+            (self.scale() as f32).ln_1p(),
+        ]);
+        known
+    }
+
+    /// Inputs of a lead time of `days`, of which promotions are known for `horizon_days`.
+    pub fn known_lead(&self, days: i64, horizon_days: usize) -> [f32; LEAD_INPUTS] {
+        let steps = || 0..days.max(0) as usize;
+        let share = |n: usize| n as f32 / days.max(1) as f32;
+        let usual = self.usual_price();
+        let ratios: f32 = steps().map(|s| ratio(self.price_on(s), usual)).sum();
+        [
+            (days as f32).ln_1p() / 3.0,
+            share(steps().take(horizon_days).filter(|&s| self.promoted_on(s)).count()),
+            share(steps().filter(|&s| weekday(self.target_day(s)) >= 5).count()),
+            ratios / days.max(1) as f32,
+            (self.scale() as f32).ln_1p(),
+        ]
+    }
+
+    fn target_day(&self, step: usize) -> i64 {
+        self.first_day + (self.units.len() + step) as i64
+    }
+
+    fn promoted_on(&self, step: usize) -> bool {
+        self.promoted_future.get(step).copied().unwrap_or(false)
+    }
+
+    /// The price of a day to come: the promotion's, or the last one known.
+    fn price_on(&self, step: usize) -> f64 {
+        let planned = self.price_future.get(step).copied().filter(|p| p.is_finite());
+        planned.or_else(|| self.price.iter().rev().copied().find(|p| p.is_finite())).unwrap_or(f64::NAN)
+    }
+
+    /// Mean known price, zero without one.
+    fn usual_price(&self) -> f64 {
+        let (sum, days) = self.price.iter().filter(|p| p.is_finite()).fold((0.0, 0.0f64), |(s, n), p| (s + p, n + 1.0));
+        sum / days.max(1.0)
+    }
+}
+
+/// How far a price lies above the usual one, as a share; zero where either is unknown.
+fn ratio(price: f64, usual: f64) -> f32 {
+    if price.is_finite() && usual > 0.0 { (price / usual - 1.0).clamp(-1.0, 3.0) as f32 } else { 0.0 }
+}
+
+/// Monday = 0; 1970-01-01 was a Thursday.
+fn weekday(day: i64) -> usize {
+    (day + 3).rem_euclid(7) as usize
+}
+
+fn calendar(day: i64) -> [f32; CALENDAR] {
+    let mut inputs = [0.0; CALENDAR];
+    inputs[weekday(day)] = 1.0;
+    let (month_day, month_days) = place_in_month(day);
+    let angle = TAU * month_day as f64 / month_days as f64;
+    (inputs[7], inputs[8]) = (angle.sin() as f32, angle.cos() as f32);
+    inputs
+}
+
+/// The day of the month from 0, and how many days the month has.
+fn place_in_month(day: i64) -> (i64, i64) {
+    use chrono::Datelike;
+    let date = chrono::NaiveDate::from_num_days_from_ce_opt((day + 719_163) as i32).unwrap_or_default();
+    (i64::from(date.day0()), i64::from(date.num_days_in_month()))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A full history in stock, without price moves, that ends before 2026-03-02, a Monday.
+    pub fn item(units: &[f64]) -> ItemHistory {
+        let n = units.len();
+        ItemHistory {
+            first_day: 20_514 - n as i64,
+            units: units.to_vec(),
+            price: vec![1.0; n],
+            promoted: vec![false; n],
+            in_stock: vec![true; n],
+            views: vec![0.0; n],
+            carts: vec![0.0; n],
+            lead_time_days: 7,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_fallback_of_an_item_that_never_sold_is_zero_and_others_are_ordered() {
+        assert_eq!(item(&[0.0, 0.0]).fallback(7), [0.0; 8]);
+        assert_eq!(item(&[]).fallback(7), [0.0; 8]);
+        let forecast = item(&[2.0, 1.0, 3.0]).fallback(7);
+        assert!((forecast[0] - 14.0).abs() < 1e-9);
+        assert!(
+            forecast[1..].windows(2).all(|w| w[0] <= w[1]) && forecast[4] >= 11.0 && forecast[4] <= 15.0,
+            "{forecast:?}"
+        );
+        // The density of zero underflows here; the quantiles must not collapse into one.
+        let large = item(&[3000.0; 5]).fallback(7);
+        assert!(large[1] < 21_000.0 && large[7] > 21_000.0 && large[7] < 22_000.0, "{large:?}");
+    }
+
+    #[test]
+    fn the_calendar_of_known_days() {
+        // 2026-03-01 was a Sunday.
+        let first_of_march = 20_513;
+        assert_eq!((weekday(first_of_march), place_in_month(first_of_march)), (6, (0, 31)));
+        assert_eq!((weekday(first_of_march - 1), place_in_month(first_of_march - 1)), (5, (27, 28)));
+        let item = item(&[1.0; 5]);
+        assert_eq!(item.known(0, 7)[..7], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn planned_promotions_and_their_prices_are_known_beforehand() {
+        let mut item = item(&[1.0; 5]);
+        item.promoted_future = vec![false, true, true];
+        item.price_future = vec![f64::NAN, 0.75, f64::NAN];
+        let day = |step: usize| [item.known(step, 4)[9], item.known(step, 4)[10]];
+        assert_eq!([day(0), day(1), day(2), day(3)], [[0.0, 0.0], [1.0, -0.25], [1.0, 0.0], [0.0, 0.0]]);
+        assert_eq!(item.known_lead(4, 4)[1], 0.5);
+        assert_eq!(item.known_lead(4, 4)[3], -0.0625);
+    }
+}

@@ -1,0 +1,317 @@
+//! The demand network: one history network over every item, quantiles for each day ahead and for the lead time.
+//!
+//! Comes in: items' histories. Goes out: a mean and seven quantiles a day, and of cumulative demand over the lead time,
+//! which has heads of its own because the quantile of a sum is not the sum of quantiles. Quantiles are a first value
+//! plus cumulative softplus increments, so they cannot cross or be negative. Slow items get those of a count
+//! distribution, in whole units. Days out of stock say nothing about demand: they are flagged in the input and left out
+//! of the loss.
+
+pub mod counts;
+pub mod history;
+mod networks;
+
+use serde::{Deserialize, Serialize};
+use tch::nn::{self, Module};
+use tch::{Device, Kind, Tensor};
+
+use super::events::SMALL;
+use super::inputs::CATEGORY_BUCKETS;
+use crate::config::networks::DemandNetworkName;
+use crate::failure::Result;
+use history::{DAY_INPUTS, KNOWN_INPUTS, LEAD_INPUTS};
+use networks::HistoryNetwork;
+
+pub use history::ItemHistory;
+
+pub const LEVELS: [f64; 7] = [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95];
+/// Mean, then the quantiles of [`LEVELS`].
+pub const OUTPUTS: usize = 1 + LEVELS.len();
+/// Mean and size of the count distribution.
+const COUNT_OUTPUTS: usize = 2;
+const CATEGORY_WIDTH: i64 = 8;
+const HIDDEN: i64 = 64;
+/// Items of one forward pass; bounds memory.
+const ITEMS_MAX: usize = 256;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DemandShape {
+    pub network: DemandNetworkName,
+    pub width: i64,
+    pub layers: i64,
+    pub horizon_days: i64,
+    pub history_days: i64,
+    /// Items seen for fewer days get the fallback.
+    pub history_days_min: i64,
+    /// Items that sell less get quantiles of the count distribution.
+    pub slow_units_per_day: f64,
+}
+
+/// One forecast: the mean and seven quantiles.
+pub type Forecast = [f64; OUTPUTS];
+
+/// Daily forecasts of one item and its lead-time forecast.
+#[derive(Debug, Clone)]
+pub struct ItemForecast {
+    pub daily: Vec<Forecast>,
+    pub lead_time: Forecast,
+}
+
+/// Where an item's forecast comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Too short a history, or one without a sale.
+    Fallback,
+    /// Slow: the count distribution.
+    Counts,
+    Quantiles,
+}
+
+/// What the heads say of days or lead times, in units of demand.
+#[derive(Debug)]
+pub struct Outlook {
+    /// Mean and quantiles, float32 [.., 8].
+    pub quantiles: Tensor,
+    /// Mean and size of a negative binomial, float32 [.., 2], positive.
+    pub counts: Tensor,
+}
+
+#[derive(Debug)]
+struct Head {
+    hidden: nn::Linear,
+    quantiles: nn::Linear,
+    counts: nn::Linear,
+}
+
+#[derive(Debug)]
+pub struct DemandNetwork {
+    pub shape: DemandShape,
+    history: Box<dyn HistoryNetwork>,
+    category: nn::Embedding,
+    day: Head,
+    lead: Head,
+}
+
+impl DemandNetwork {
+    pub fn new(path: &nn::Path, shape: &DemandShape) -> Self {
+        let small = nn::EmbeddingConfig { ws_init: SMALL, ..Default::default() };
+        let context = shape.width + CATEGORY_WIDTH;
+        Self {
+            shape: shape.clone(),
+            history: networks::build(&(path / "history"), shape, DAY_INPUTS as i64),
+            category: nn::embedding(path / "category", CATEGORY_BUCKETS as i64 + 1, CATEGORY_WIDTH, small),
+            day: Head::new(&(path / "day"), context + KNOWN_INPUTS as i64),
+            lead: Head::new(&(path / "lead"), context + LEAD_INPUTS as i64),
+        }
+    }
+
+    /// Outlooks on each day of the horizon, [items, horizon, ..], and on each item's lead time, [items, ..].
+    pub fn outlook(
+        &self,
+        items: &[&ItemHistory],
+        lead_days: &[i64],
+        device: Device,
+        train: bool,
+    ) -> Result<(Outlook, Outlook)> {
+        let (b, n, h) = (items.len() as i64, self.shape.history_days, self.shape.horizon_days);
+        let on_device = |flat: &[f32], shape: &[i64]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(flat)?.f_view(shape)?.f_to_device(device)?)
+        };
+        let mut past = Vec::with_capacity(items.len() * n as usize * DAY_INPUTS);
+        let mut days = Vec::with_capacity(items.len() * h as usize * KNOWN_INPUTS);
+        let mut lead = Vec::with_capacity(items.len() * LEAD_INPUTS);
+        for (item, &lead_days) in items.iter().zip(lead_days) {
+            past.extend_from_slice(item.inputs(n as usize));
+            days.extend((0..h as usize).flat_map(|step| item.known(step, h as usize)));
+            lead.extend(item.known_lead(lead_days, h as usize));
+        }
+        let categories: Vec<i64> = items.iter().map(|i| i.category).collect();
+        let categories = self.category.forward(&Tensor::f_from_slice(&categories)?.f_to_device(device)?);
+        let state = self.history.read(&on_device(&past, &[b, n, DAY_INPUTS as i64])?, train)?;
+        let context = Tensor::f_cat(&[state, categories], -1)?;
+
+        let scale: Vec<f32> = items.iter().map(|i| i.scale() as f32).collect();
+        let scale = on_device(&scale, &[b, 1])?;
+        let span: Vec<f32> = lead_days.iter().map(|&d| d as f32).collect();
+        let span = on_device(&span, &[b, 1])? * &scale;
+        let wide = context.unsqueeze(1).expand([b, h, context.size()[1]], false);
+        let known = on_device(&days, &[b, h, KNOWN_INPUTS as i64])?;
+        let daily = self.day.outlook(&Tensor::f_cat(&[wide, known], -1)?, &scale.unsqueeze(-1));
+        let lead = on_device(&lead, &[b, LEAD_INPUTS as i64])?;
+        Ok((daily, self.lead.outlook(&Tensor::f_cat(&[context, lead], -1)?, &span)))
+    }
+
+    /// Where the item's forecast comes from.
+    pub fn source(&self, item: &ItemHistory) -> Source {
+        if item.days_since_first_seen < self.shape.history_days_min || item.units.iter().all(|&u| u == 0.0) {
+            return Source::Fallback;
+        }
+        if item.scale() < self.shape.slow_units_per_day { Source::Counts } else { Source::Quantiles }
+    }
+
+    /// What is published: each item's forecasts by day and over its lead time, from its own source.
+    pub fn forecast(&self, items: &[ItemHistory], device: Device) -> Result<Vec<ItemForecast>> {
+        let mut forecasts = Vec::with_capacity(items.len());
+        let h = self.shape.horizon_days as usize;
+        for chunk in items.chunks(ITEMS_MAX) {
+            let refs: Vec<&ItemHistory> = chunk.iter().collect();
+            let lead: Vec<i64> = chunk.iter().map(|i| i.lead_time_days).collect();
+            let (daily, total) = tch::no_grad(|| self.outlook(&refs, &lead, device, false))?;
+            let (daily, total) = (Read::of(&daily)?, Read::of(&total)?);
+            for (i, item) in chunk.iter().enumerate() {
+                let source = self.source(item);
+                let forecast = |read: &Read, row: usize, days: i64| match source {
+                    Source::Fallback => item.fallback(days),
+                    Source::Counts => read.counts(row),
+                    Source::Quantiles => read.quantiles(row),
+                };
+                forecasts.push(ItemForecast {
+                    daily: (0..h).map(|day| forecast(&daily, i * h + day, 1)).collect(),
+                    lead_time: forecast(&total, i, item.lead_time_days),
+                });
+            }
+        }
+        Ok(forecasts)
+    }
+}
+
+impl Head {
+    fn new(path: &nn::Path, inputs: i64) -> Self {
+        Self {
+            hidden: nn::linear(path / "hidden", inputs, HIDDEN, Default::default()),
+            quantiles: nn::linear(path / "quantiles", HIDDEN, OUTPUTS as i64, Default::default()),
+            counts: nn::linear(path / "counts", HIDDEN, COUNT_OUTPUTS as i64, Default::default()),
+        }
+    }
+
+    /// `scale` broadcasts to the outputs and carries them into units of demand.
+    fn outlook(&self, inputs: &Tensor, scale: &Tensor) -> Outlook {
+        let hidden = self.hidden.forward(inputs).gelu("none");
+        let raw = self.counts.forward(&hidden).softplus();
+        let mean = raw.narrow(-1, 0, 1) * scale;
+        // A floor under the size: below it the variance is a hundred times the mean's square, and says nothing.
+        let counts = Tensor::cat(&[mean + 1e-6, raw.narrow(-1, 1, 1) + 0.01], -1);
+        Outlook { quantiles: monotone(&self.quantiles.forward(&hidden)) * scale, counts }
+    }
+}
+
+/// Raw [.., 8] → mean and quantiles: softplus mean; first quantile softplus, the next ones by softplus increments.
+fn monotone(raw: &Tensor) -> Tensor {
+    let mean = raw.narrow(-1, 0, 1).softplus();
+    let quantiles = raw.narrow(-1, 1, LEVELS.len() as i64);
+    // Shifted down, so that fresh networks start with narrow, low quantiles rather than seven times ln 2.
+    let quantiles = (quantiles - 1.0).softplus().cumsum(-1, Kind::Float);
+    Tensor::cat(&[mean, quantiles], -1)
+}
+
+/// A mean and its quantiles.
+fn forecast_of(mean: f64, quantiles: &[f64; LEVELS.len()]) -> Forecast {
+    let mut forecast = [mean; OUTPUTS];
+    forecast[1..].copy_from_slice(quantiles);
+    forecast
+}
+
+/// An outlook's numbers, row by row.
+struct Read {
+    quantiles: Vec<f32>,
+    counts: Vec<f32>,
+}
+
+impl Read {
+    fn of(outlook: &Outlook) -> Result<Self> {
+        let flat = |t: &Tensor| -> Result<Vec<f32>> {
+            Ok(Vec::<f32>::try_from(&t.f_to_device(Device::Cpu)?.f_contiguous()?.f_view([-1])?)?)
+        };
+        Ok(Self { quantiles: flat(&outlook.quantiles)?, counts: flat(&outlook.counts)? })
+    }
+
+    fn quantiles(&self, row: usize) -> Forecast {
+        std::array::from_fn(|k| self.quantiles[row * OUTPUTS + k].into())
+    }
+
+    fn counts(&self, row: usize) -> Forecast {
+        let (mean, size) = (self.counts[row * COUNT_OUTPUTS].into(), self.counts[row * COUNT_OUTPUTS + 1].into());
+        forecast_of(mean, &counts::quantiles(mean, size, &LEVELS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::history::tests::item;
+    use super::*;
+
+    impl DemandShape {
+        pub fn tiny(network: DemandNetworkName) -> Self {
+            Self {
+                network,
+                width: 8,
+                layers: 2,
+                horizon_days: 5,
+                history_days: 28,
+                history_days_min: 14,
+                slow_units_per_day: 0.5,
+            }
+        }
+    }
+
+    /// Fast, empty, slow, never sold, young; each with its days since first seen.
+    fn items() -> Vec<ItemHistory> {
+        let slow: Vec<f64> = (0..28).map(|d| if d % 9 == 0 { 1.0 } else { 0.0 }).collect();
+        let mut items = vec![item(&[3.0; 20]), item(&[]), item(&slow), item(&[0.0; 28]), item(&[4.0; 3])];
+        for item in &mut items {
+            item.days_since_first_seen = item.units.len() as i64;
+        }
+        items[0].category = 7;
+        items
+    }
+
+    #[test]
+    fn with_every_network_forecasts_never_cross_are_never_negative_and_a_batch_equals_its_members() {
+        for name in DemandNetworkName::ALL {
+            tch::manual_seed(6);
+            let store = nn::VarStore::new(Device::Cpu);
+            let network = DemandNetwork::new(&store.root(), &DemandShape::tiny(name));
+            let items = items();
+            let all = network.forecast(&items, Device::Cpu).unwrap();
+            for (item, forecast) in items.iter().zip(&all) {
+                assert_eq!(forecast.daily.len(), 5);
+                for f in forecast.daily.iter().chain([&forecast.lead_time]) {
+                    assert!(f.iter().all(|v| v.is_finite() && *v >= 0.0), "{name:?}: {f:?}");
+                    assert!(f[1..].windows(2).all(|w| w[0] <= w[1]), "{name:?}: {f:?}");
+                }
+                let alone = network.forecast(std::slice::from_ref(item), Device::Cpu).unwrap();
+                let both = forecast.daily.iter().flatten().zip(alone[0].daily.iter().flatten());
+                assert!(both.into_iter().all(|(a, b)| (a - b).abs() < 1e-5), "{name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn slow_items_are_forecast_in_whole_units_and_fast_ones_are_not() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let network = DemandNetwork::new(&store.root(), &DemandShape::tiny(DemandNetworkName::Gru));
+        let items = items();
+        let sources: Vec<Source> = items.iter().map(|i| network.source(i)).collect();
+        use Source::*;
+        assert_eq!(sources, [Quantiles, Fallback, Counts, Fallback, Fallback]);
+        let forecasts = network.forecast(&items, Device::Cpu).unwrap();
+        let whole = |f: &ItemForecast| f.daily.iter().all(|d| d[1..].iter().all(|q| q.fract() == 0.0));
+        assert!(whole(&forecasts[2]) && !whole(&forecasts[0]));
+        assert_eq!(forecasts[3].lead_time, [0.0; OUTPUTS]);
+    }
+
+    #[test]
+    fn the_category_and_a_promotion_to_come_are_seen() {
+        tch::manual_seed(2);
+        let store = nn::VarStore::new(Device::Cpu);
+        let network = DemandNetwork::new(&store.root(), &DemandShape::tiny(DemandNetworkName::Tcn));
+        let mean = |change: &dyn Fn(&mut ItemHistory)| {
+            let mut item = items().remove(0);
+            change(&mut item);
+            network.forecast(&[item], Device::Cpu).unwrap()[0].daily[2][0]
+        };
+        let plain = mean(&|_| ());
+        assert_ne!(plain, mean(&|i| i.category = 8));
+        assert_ne!(plain, mean(&|i| i.promoted_future = vec![false, false, true]));
+        assert_ne!(plain, mean(&|i| i.price_future = vec![f64::NAN, f64::NAN, 0.5]));
+    }
+}

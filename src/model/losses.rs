@@ -1,0 +1,249 @@
+//! Losses as formulas on tensors: element by element unless said, so that callers weigh and average as they need.
+//!
+//! Every value and gradient is checked against plain arithmetic in the tests below. To add a loss: a function here with
+//! its source, its reference among the tests, a name in `config::networks`, an arm where the names are matched
+//! (`training/objective.rs`).
+
+use tch::{Kind, Tensor};
+
+/// Binary cross-entropy of raw scores; `positive_weight` broadcasts to the scores and weighs label 1.
+pub fn cross_entropy(raw: &Tensor, labels: &Tensor, positive_weight: Option<&Tensor>) -> Tensor {
+    let positive = labels * raw.log_sigmoid();
+    let negative = (1.0 - labels) * (-raw).log_sigmoid();
+    let likelihood: Tensor = match positive_weight {
+        Some(weight) => positive * weight + negative,
+        None => positive + negative,
+    };
+    -likelihood
+}
+
+/// Focal loss of raw scores (Lin et al. 2017, eq. 4): cross-entropy times (1 - p of the label)^gamma.
+pub fn focal(raw: &Tensor, labels: &Tensor, gamma: f64) -> Tensor {
+    let p = raw.sigmoid();
+    let missed: Tensor = 1.0 - &p;
+    let positive = labels * missed.pow_tensor_scalar(gamma) * raw.log_sigmoid();
+    let negative = (1.0 - labels) * p.pow_tensor_scalar(gamma) * (-raw).log_sigmoid();
+    let weighed: Tensor = positive + negative;
+    -weighed
+}
+
+/// One minus the soft intersection over union of each column (Rahman and Wang 2016), float [columns]. One pseudo-count
+/// on both sides keeps a column without positives defined; it then rewards low probabilities.
+pub fn soft_iou(raw: &Tensor, labels: &Tensor) -> Tensor {
+    let p = raw.sigmoid();
+    let sum = |t: Tensor| t.sum_dim_intlist(0i64, false, None::<Kind>);
+    let shared = sum(&p * labels);
+    let either = sum(&p + labels - &p * labels);
+    1.0 - (shared + 1.0) / (either + 1.0)
+}
+
+pub fn squared(forecast: &Tensor, actual: &Tensor) -> Tensor {
+    (forecast - actual).square()
+}
+
+pub fn absolute(forecast: &Tensor, actual: &Tensor) -> Tensor {
+    (forecast - actual).abs()
+}
+
+/// Root of the mean squared error over everything: one number. Its gradient has no value at zero error; a billionth
+/// keeps it finite there.
+pub fn root_mean_squared(forecast: &Tensor, actual: &Tensor) -> Tensor {
+    (squared(forecast, actual).mean(None::<Kind>) + 1e-9).sqrt()
+}
+
+/// Squared within `delta`, linear beyond (Huber 1964).
+pub fn huber(forecast: &Tensor, actual: &Tensor, delta: f64) -> Tensor {
+    let miss = absolute(forecast, actual);
+    let within = miss.clamp_max(delta);
+    &within * (&miss - &within * 0.5)
+}
+
+/// Pinball loss (Koenker and Bassett 1978) of quantiles [.., levels] against actual values [.., 1].
+pub fn pinball(quantiles: &Tensor, actual: &Tensor, levels: &Tensor) -> Tensor {
+    let miss = actual - quantiles;
+    (&miss * levels).maximum(&(&miss * (levels - 1.0)))
+}
+
+/// Poisson negative log-likelihood without the term that depends on the actual count alone. `mean` > 0.
+pub fn poisson(mean: &Tensor, actual: &Tensor) -> Tensor {
+    mean - actual * mean.log()
+}
+
+/// Tweedie deviance loss for 1 < `power` < 2: compound Poisson-gamma, many zeros and a long tail (Jørgensen 1987).
+/// `mean` > 0.
+pub fn tweedie(mean: &Tensor, actual: &Tensor, power: f64) -> Tensor {
+    mean.pow_tensor_scalar(2.0 - power) / (2.0 - power) - actual * mean.pow_tensor_scalar(1.0 - power) / (1.0 - power)
+}
+
+/// Negative binomial negative log-likelihood with variance mean + mean² / `size` (DeepAR, Salinas et al. 2020).
+/// `mean`, `size` > 0.
+pub fn negative_binomial(mean: &Tensor, size: &Tensor, actual: &Tensor) -> Tensor {
+    let total = (mean + size).log();
+    (actual + 1.0).lgamma() + size.lgamma()
+        - (actual + size).lgamma()
+        - size * (size.log() - &total)
+        - actual * (mean.log() - total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::demand::counts::ln_gamma;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    const N: usize = 12;
+
+    fn draw(seed: u64, low: f64, high: f64) -> Vec<f64> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        (0..N).map(|_| rng.random_range(low..high)).collect()
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f64> {
+        Vec::<f64>::try_from(&tensor.contiguous().view([-1])).unwrap()
+    }
+
+    fn sigmoid(x: f64) -> f64 {
+        1.0 / (1.0 + (-x).exp())
+    }
+
+    /// `loss` summed, and its gradient, against `reference`, which is plain arithmetic, and its central differences.
+    fn agree(at: &[f64], loss: impl Fn(&Tensor) -> Tensor, reference: impl Fn(&[f64]) -> f64) {
+        let leaf = Tensor::from_slice(at).set_requires_grad(true);
+        let value = loss(&leaf).sum(Kind::Double);
+        value.backward();
+        let wanted = reference(at);
+        assert!((value.double_value(&[]) - wanted).abs() < 1e-9 * wanted.abs().max(1.0), "{value:?}, {wanted}");
+        for (i, got) in values(&leaf.grad()).into_iter().enumerate() {
+            let moved = |by: f64| {
+                let mut at = at.to_vec();
+                at[i] += by;
+                reference(&at)
+            };
+            let slope = (moved(1e-6) - moved(-1e-6)) / 2e-6;
+            assert!((got - slope).abs() < 1e-6 * slope.abs().max(1.0), "gradient {i}: {got}, {slope}");
+        }
+    }
+
+    /// Half of the labels are 1; the others 0, one of them smoothed.
+    fn labels() -> Vec<f64> {
+        (0..N).map(|i| if i == 3 { 0.1 } else { f64::from(u8::from(i % 2 == 0)) }).collect()
+    }
+
+    #[test]
+    fn cross_entropy_with_and_without_class_weights() {
+        let (y, raw) = (labels(), draw(1, -4.0, 4.0));
+        let of = |x: f64, y: f64, w: f64| -(w * y * sigmoid(x).ln() + (1.0 - y) * (1.0 - sigmoid(x)).ln());
+        let target = Tensor::from_slice(&y);
+        agree(&raw, |x| cross_entropy(x, &target, None), |x| x.iter().zip(&y).map(|(&x, &y)| of(x, y, 1.0)).sum());
+        let weight = Tensor::from_slice(&[7.5f64]);
+        agree(
+            &raw,
+            |x| cross_entropy(x, &target, Some(&weight)),
+            |x| x.iter().zip(&y).map(|(&x, &y)| of(x, y, 7.5)).sum(),
+        );
+    }
+
+    #[test]
+    fn cross_entropy_of_a_sure_mistake_is_finite() {
+        let (raw, labels) = (Tensor::from_slice(&[200f32, -200.0]), Tensor::from_slice(&[0f32, 1.0]));
+        assert_eq!(cross_entropy(&raw, &labels, None).sum(Kind::Float).double_value(&[]), 400.0);
+    }
+
+    #[test]
+    fn focal_loss() {
+        let (y, raw) = (labels(), draw(2, -4.0, 4.0));
+        let target = Tensor::from_slice(&y);
+        for gamma in [0.0, 0.5, 2.0] {
+            let of = |x: f64, y: f64| {
+                let p = sigmoid(x);
+                -(y * (1.0 - p).powf(gamma) * p.ln() + (1.0 - y) * p.powf(gamma) * (1.0 - p).ln())
+            };
+            agree(&raw, |x| focal(x, &target, gamma), |x| x.iter().zip(&y).map(|(&x, &y)| of(x, y)).sum());
+        }
+    }
+
+    #[test]
+    fn soft_iou_of_each_column() {
+        let (y, raw) = (labels(), draw(3, -4.0, 4.0));
+        let target = Tensor::from_slice(&y).view([-1, 3]);
+        let reference = |x: &[f64]| -> f64 {
+            (0..3)
+                .map(|c| {
+                    let (mut shared, mut either) = (1.0, 1.0);
+                    for row in 0..N / 3 {
+                        let (p, y) = (sigmoid(x[row * 3 + c]), y[row * 3 + c]);
+                        shared += p * y;
+                        either += p + y - p * y;
+                    }
+                    1.0 - shared / either
+                })
+                .sum()
+        };
+        agree(&raw, |x| soft_iou(&x.view([-1, 3]), &target), reference);
+    }
+
+    #[test]
+    fn squared_absolute_and_root_mean_squared() {
+        let (forecast, actual) = (draw(4, -5.0, 5.0), draw(5, -5.0, 5.0));
+        let target = Tensor::from_slice(&actual);
+        let misses = |x: &[f64]| -> Vec<f64> { x.iter().zip(&actual).map(|(f, a)| f - a).collect() };
+        agree(&forecast, |x| squared(x, &target), |x| misses(x).iter().map(|m| m * m).sum());
+        agree(&forecast, |x| absolute(x, &target), |x| misses(x).iter().map(|m| m.abs()).sum());
+        agree(
+            &forecast,
+            |x| root_mean_squared(x, &target),
+            |x| (misses(x).iter().map(|m| m * m).sum::<f64>() / N as f64 + 1e-9).sqrt(),
+        );
+        let exact = Tensor::from_slice(&actual).set_requires_grad(true);
+        root_mean_squared(&exact, &target).backward();
+        assert!(values(&exact.grad()).iter().all(|g| g.is_finite()));
+    }
+
+    #[test]
+    fn huber_loss() {
+        let (forecast, actual) = (draw(6, -5.0, 5.0), draw(7, -5.0, 5.0));
+        let target = Tensor::from_slice(&actual);
+        for delta in [0.5, 1.0, 3.0] {
+            let of = |m: f64| if m.abs() <= delta { 0.5 * m * m } else { delta * (m.abs() - 0.5 * delta) };
+            let reference = |x: &[f64]| x.iter().zip(&actual).map(|(f, a)| of(f - a)).sum();
+            agree(&forecast, |x| huber(x, &target, delta), reference);
+        }
+    }
+
+    #[test]
+    fn pinball_loss_is_the_one_of_the_figures() {
+        let (quantiles, levels) = (draw(8, 0.0, 9.0), [0.05, 0.5, 0.9]);
+        let actual = [3.0, 0.0, 7.5, 2.0];
+        let tensors = (Tensor::from_slice(&actual).view([4, 1]), Tensor::from_slice(&levels));
+        let reference =
+            |x: &[f64]| -> f64 { (0..N).map(|i| crate::metrics::pinball(levels[i % 3], x[i], actual[i / 3])).sum() };
+        agree(&quantiles, |x| pinball(&x.view([4, 3]), &tensors.0, &tensors.1), reference);
+    }
+
+    #[test]
+    fn poisson_and_tweedie() {
+        let (mean, actual) = (draw(9, 0.1, 6.0), draw(10, 0.0, 6.0));
+        let target = Tensor::from_slice(&actual);
+        let sum = |x: &[f64], of: &dyn Fn(f64, f64) -> f64| x.iter().zip(&actual).map(|(&m, &a)| of(m, a)).sum::<f64>();
+        agree(&mean, |x| poisson(x, &target), |x| sum(x, &|m, a| m - a * m.ln()));
+        for power in [1.2, 1.5, 1.8] {
+            let of = |m: f64, a: f64| m.powf(2.0 - power) / (2.0 - power) - a * m.powf(1.0 - power) / (1.0 - power);
+            agree(&mean, |x| tweedie(x, &target, power), |x| sum(x, &of));
+        }
+    }
+
+    #[test]
+    fn negative_binomial_in_its_mean_and_its_size() {
+        let (mean, size) = (draw(11, 0.1, 9.0), draw(12, 0.2, 5.0));
+        let actual: Vec<f64> = draw(13, 0.0, 12.0).iter().map(|a| a.floor()).collect();
+        let of = |m: f64, r: f64, y: f64| {
+            let p = r / (r + m);
+            -(ln_gamma(y + r) - ln_gamma(r) - ln_gamma(y + 1.0) + r * p.ln() + y * (1.0 - p).ln())
+        };
+        let (m, r, y) = (Tensor::from_slice(&mean), Tensor::from_slice(&size), Tensor::from_slice(&actual));
+        let all = |mean: &[f64], size: &[f64]| (0..N).map(|i| of(mean[i], size[i], actual[i])).sum::<f64>();
+        agree(&mean, |x| negative_binomial(x, &r, &y), |x| all(x, &size));
+        agree(&size, |x| negative_binomial(&m, x, &y), |x| all(&mean, x));
+    }
+}

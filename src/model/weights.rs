@@ -1,0 +1,108 @@
+//! Weights as bytes: one safetensors file for the variables of several stores, refused where a number is not finite.
+
+use std::collections::HashMap;
+use tch::{Device, Tensor, nn};
+
+use crate::failure::{Failure, Result};
+
+/// The weights of all stores; names are unique across them. Refuses weights that are not finite.
+pub fn to_bytes(stores: &[&nn::VarStore]) -> Result<Vec<u8>> {
+    let mut named = Vec::new();
+    for store in stores {
+        for (name, tensor) in store.variables() {
+            if !all_finite(&tensor)? {
+                return Err(Failure::model(format!("training left numbers in {name} that are not finite"))
+                    .hint("lower train.learning_rate"));
+            }
+            named.push((name, tensor.f_to_device(Device::Cpu)?));
+        }
+    }
+    // libtorch's bindings read and write safetensors by path only; the bytes pass through a temporary file.
+    let path = temporary();
+    Tensor::write_safetensors(&named, &path)?;
+    let bytes = std::fs::read(&path).map_err(|e| Failure::passing(format!("{}: {e}", path.display())))?;
+    std::fs::remove_file(&path).unwrap_or_default();
+    Ok(bytes)
+}
+
+/// Puts weights into the variables of all stores. They must be exactly those: by name, by shape, and finite.
+pub fn from_bytes(stores: &mut [&mut nn::VarStore], bytes: &[u8]) -> Result<()> {
+    let path = temporary();
+    std::fs::write(&path, bytes).map_err(|e| Failure::passing(format!("{}: {e}", path.display())))?;
+    let read = Tensor::read_safetensors(&path);
+    std::fs::remove_file(&path).unwrap_or_default();
+    let read = read.map_err(|e| Failure::model(e.to_string().lines().next().unwrap_or_default()))?;
+    let mut weights: HashMap<String, Tensor> = read.into_iter().collect();
+    for store in stores {
+        for (name, mut variable) in store.variables() {
+            let Some(saved) = weights.remove(&name) else {
+                return Err(Failure::model(format!("{name} is missing")));
+            };
+            if saved.size() != variable.size() {
+                let (wanted, got) = (variable.size(), saved.size());
+                return Err(Failure::model(format!("{name}: expected the shape {wanted:?}, got {got:?}")));
+            }
+            if !all_finite(&saved)? {
+                return Err(Failure::model(format!("{name} holds numbers that are not finite")));
+            }
+            tch::no_grad(|| variable.f_copy_(&saved))?;
+        }
+    }
+    match weights.keys().min() {
+        None => Ok(()),
+        Some(name) => Err(Failure::model(format!("{name} belongs to no network of the card"))),
+    }
+}
+
+fn all_finite(tensor: &Tensor) -> Result<bool> {
+    Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 1)
+}
+
+fn temporary() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("intentcast-{}.safetensors", uuid::Uuid::new_v4()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(of: &[(&str, &[f32])]) -> nn::VarStore {
+        let store = nn::VarStore::new(Device::Cpu);
+        for (name, values) in of {
+            let _ = store.root().var_copy(name, &Tensor::from_slice(values));
+        }
+        store
+    }
+
+    #[test]
+    fn weights_of_two_stores_come_back_to_the_bit() {
+        let (a, b) = (store(&[("a", &[0.1, -2.5e-30])]), store(&[("b", &[f32::MAX])]));
+        let bytes = to_bytes(&[&a, &b]).unwrap();
+        let (mut c, mut d) = (store(&[("a", &[0.0, 0.0])]), store(&[("b", &[0.0])]));
+        from_bytes(&mut [&mut c, &mut d], &bytes).unwrap();
+        assert_eq!(to_bytes(&[&c, &d]).unwrap(), bytes);
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_are_neither_written_nor_read() {
+        let sick = store(&[("a", &[1.0, f32::NAN])]);
+        let failure = to_bytes(&[&sick]).unwrap_err();
+        assert_eq!((failure.kind.exit_code(), failure.message.contains(" a ")), (6, true), "{failure}");
+        let path = temporary();
+        Tensor::write_safetensors(&[("a", Tensor::from_slice(&[1f32, f32::INFINITY]))], &path).unwrap();
+        let failure = from_bytes(&mut [&mut store(&[("a", &[0.0, 0.0])])], &std::fs::read(&path).unwrap()).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(failure.kind.exit_code(), 6);
+        assert!(failure.message.contains("a holds numbers that are not finite"), "{failure}");
+    }
+
+    #[test]
+    fn other_networks_weights_are_refused_by_name_and_shape() {
+        let bytes = to_bytes(&[&store(&[("a", &[1.0, 2.0])])]).unwrap();
+        let refused = |of: &[(&str, &[f32])]| from_bytes(&mut [&mut store(of)], &bytes).unwrap_err().message;
+        assert!(refused(&[("b", &[0.0])]).contains("b is missing"));
+        assert!(refused(&[("a", &[0.0])]).contains("a: expected the shape [1], got [2]"));
+        assert!(refused(&[]).contains("a belongs to no network"));
+        assert_eq!(from_bytes(&mut [], b"no weights").unwrap_err().kind.exit_code(), 6);
+    }
+}

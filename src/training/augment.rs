@@ -1,0 +1,120 @@
+//! Changed copies of users' events for training, so that the network cannot learn them by heart: cropping and masking
+//! (as CL4SRec does, Xie et al. 2022), and hiding item ids, so that the rest of an event has to speak.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::config::TrainConfig;
+use crate::config::networks::Augmentation;
+use crate::model::inputs::{EventInput, GAP};
+
+/// The least share of events that cropping leaves.
+const KEPT_SHARE_MIN: f64 = 0.5;
+/// The share of events that masking hides.
+const MASKED_SHARE: f64 = 0.15;
+
+/// What is done to each sequence; nothing by default.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Augmenter {
+    kind: Augmentation,
+    item_dropout: f64,
+}
+
+impl Augmenter {
+    pub fn of(config: &TrainConfig) -> Self {
+        Self { kind: config.augmentation, item_dropout: config.item_dropout }
+    }
+
+    /// Whether anything is done at all.
+    pub fn is_idle(&self) -> bool {
+        self.kind == Augmentation::None && self.item_dropout == 0.0
+    }
+
+    pub fn apply(&self, events: &[EventInput], rng: &mut ChaCha8Rng) -> Vec<EventInput> {
+        let kept = match self.kind {
+            Augmentation::Crop | Augmentation::Both => crop(events, rng),
+            Augmentation::None | Augmentation::Mask => events,
+        };
+        let mut changed = kept.to_vec();
+        if kept.len() < events.len() {
+            // The first event has no gap, as if the ones before it had never been.
+            changed[0].reals[GAP] = 0.0;
+        }
+        if matches!(self.kind, Augmentation::Mask | Augmentation::Both) {
+            mask(&mut changed, rng);
+        }
+        for event in &mut changed {
+            if self.item_dropout > 0.0 && rng.random_bool(self.item_dropout) {
+                event.item = 0;
+            }
+        }
+        changed
+    }
+}
+
+/// The newest events, at least half: the oldest are forgotten, the newest never, since idle time is counted from it.
+fn crop<'a>(events: &'a [EventInput], rng: &mut ChaCha8Rng) -> &'a [EventInput] {
+    let kept = (events.len() as f64 * rng.random_range(KEPT_SHARE_MIN..=1.0)).round() as usize;
+    &events[events.len() - kept.min(events.len())..]
+}
+
+/// Some events become unknown ones: neither type nor item nor category, price or dwell; their times stay.
+fn mask(events: &mut [EventInput], rng: &mut ChaCha8Rng) {
+    for event in events {
+        if rng.random_bool(MASKED_SHARE) {
+            *event = event.unknown();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    fn events(n: usize) -> Vec<EventInput> {
+        let one = |i: usize| EventInput { event_type: 1 + (i % 8) as i64, item: 5, category: 2, reals: [0.5; 8] };
+        (0..n).map(one).collect()
+    }
+
+    fn augmenter(kind: Augmentation, item_dropout: f64) -> Augmenter {
+        Augmenter { kind, item_dropout }
+    }
+
+    #[test]
+    fn nothing_is_changed_by_default() {
+        let default = Augmenter::of(&TrainConfig::default());
+        assert!(default.is_idle());
+        assert_eq!(default.apply(&events(9), &mut ChaCha8Rng::seed_from_u64(1)), events(9));
+    }
+
+    #[test]
+    fn cropping_forgets_the_oldest_half_at_most_and_never_the_newest() {
+        let crop = augmenter(Augmentation::Crop, 0.0);
+        let (mut rng, mut lengths) = (ChaCha8Rng::seed_from_u64(2), std::collections::BTreeSet::new());
+        for _ in 0..300 {
+            let kept = crop.apply(&events(10), &mut rng);
+            assert_eq!(kept.last(), events(10).last());
+            assert_eq!(kept[0].reals[GAP], if kept.len() == 10 { 0.5 } else { 0.0 });
+            lengths.insert(kept.len());
+        }
+        assert_eq!(lengths.into_iter().collect::<Vec<_>>(), [5, 6, 7, 8, 9, 10]);
+        assert!(crop.apply(&[], &mut rng).is_empty());
+    }
+
+    #[test]
+    fn masking_hides_about_its_share_and_keeps_the_times() {
+        let masked = augmenter(Augmentation::Mask, 0.0).apply(&events(10_000), &mut ChaCha8Rng::seed_from_u64(3));
+        let hidden: Vec<&EventInput> = masked.iter().filter(|e| e.item == 0).collect();
+        assert!((1_350..1_650).contains(&hidden.len()), "{}", hidden.len());
+        assert!(hidden.iter().all(|e| e.event_type == 0 && e.category == 0 && e.reals[GAP] == 0.5));
+    }
+
+    #[test]
+    fn item_dropout_hides_items_alone() {
+        let hidden = augmenter(Augmentation::None, 0.3).apply(&events(10_000), &mut ChaCha8Rng::seed_from_u64(4));
+        let without = hidden.iter().filter(|e| e.item == 0).count();
+        assert!((2_800..3_200).contains(&without), "{without}");
+        assert!(hidden.iter().all(|e| e.category == 2 && e.event_type > 0));
+    }
+}

@@ -1,0 +1,189 @@
+//! The next item: cross-entropy of the item that was met against the whole catalogue, or against a weighted sample of
+//! it where the catalogue is too large for `train.full_softmax_items_max`.
+//!
+//! The sample comes from a distribution q that mixes popularity with chance. Each draw counts exp(score) / (draws · q):
+//! that sum is an unbiased estimate of the sum over the catalogue (importance sampling; Bengio and Senécal 2008; the
+//! correction is the logQ of Yi et al. 2019). Without it, popular items would be held down for being drawn often.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use std::collections::HashMap;
+use tch::{Device, Tensor};
+
+use super::sets::UserSet;
+use crate::failure::Result;
+use crate::model::bundle::IndexedItem;
+use crate::model::intent::IntentNetwork;
+
+/// Items drawn in a step where the catalogue is too large.
+const DRAWS: usize = 1024;
+/// The share of draws that go by popularity; the rest by chance, so that every item can be drawn.
+const POPULAR_SHARE: f64 = 0.5;
+
+/// The catalogue as the ranking loss sees it.
+#[derive(Debug)]
+pub struct Catalogue {
+    index: HashMap<String, usize>,
+    /// int64 [items]: buckets of ids and of categories.
+    buckets: (Tensor, Tensor),
+    /// Of each item up to and with itself, the probability to be drawn; `None` where all are ranked.
+    cumulative: Option<Vec<f64>>,
+}
+
+/// One draw with the log of how often it was to be expected.
+type Draw = (usize, f32);
+
+impl Catalogue {
+    /// `met`: every item met after a training date, once for each user, for popularity.
+    pub fn new<'a>(
+        items: &[IndexedItem],
+        item_buckets: u64,
+        full_items_max: u32,
+        met: impl Iterator<Item = &'a String>,
+        device: Device,
+    ) -> Result<Self> {
+        let index: HashMap<String, usize> = items.iter().enumerate().map(|(i, it)| (it.item_id.clone(), i)).collect();
+        let (ids, categories): (Vec<i64>, Vec<i64>) = items.iter().map(|i| i.buckets(item_buckets)).unzip();
+        let buckets =
+            (Tensor::f_from_slice(&ids)?.f_to_device(device)?, Tensor::f_from_slice(&categories)?.f_to_device(device)?);
+        let cumulative = (items.len() > full_items_max as usize).then(|| {
+            let mut counts = vec![0.0; items.len()];
+            met.filter_map(|item| index.get(item)).for_each(|&i| counts[i] += 1.0);
+            cumulative(&counts)
+        });
+        Ok(Self { index, buckets, cumulative })
+    }
+
+    /// The loss of those of the batch that met an item, `None` where nobody did. `states`: float32 [batch, width].
+    pub fn loss(
+        &self,
+        network: &IntentNetwork,
+        states: &Tensor,
+        set: &UserSet,
+        batch: &[usize],
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Option<Tensor>> {
+        let (mut at, mut met) = (Vec::new(), Vec::new());
+        for (i, &row) in batch.iter().enumerate() {
+            let known: Vec<usize> =
+                set.next_items[row].iter().filter_map(|item| self.index.get(item).copied()).collect();
+            if !known.is_empty() {
+                at.push(i as i64);
+                met.push(known[rng.random_range(0..known.len())] as i64);
+            }
+        }
+        if at.is_empty() || self.index.len() < 2 {
+            return Ok(None);
+        }
+        let device = states.device();
+        let users = network.taste(&states.f_index_select(0, &Tensor::f_from_slice(&at)?.f_to_device(device)?)?);
+        let met = Tensor::f_from_slice(&met)?.f_to_device(device)?;
+        let scores = |users: &Tensor, ids: &Tensor, categories: &Tensor| -> Result<Tensor> {
+            let (vectors, bias) = network.items(ids, categories);
+            Ok(users.f_matmul(&vectors.transpose(0, 1))? + bias)
+        };
+        let Some(cumulative) = &self.cumulative else {
+            let all = scores(&users, &self.buckets.0, &self.buckets.1)?;
+            return Ok(Some(all.cross_entropy_for_logits(&met)));
+        };
+        let draws = draw(cumulative, DRAWS, rng);
+        let drawn: Vec<i64> = draws.iter().map(|d| d.0 as i64).collect();
+        let drawn = Tensor::f_from_slice(&drawn)?.f_to_device(device)?;
+        let expected: Vec<f32> = draws.iter().map(|d| d.1).collect();
+        let expected = Tensor::f_from_slice(&expected)?.f_to_device(device)?;
+        let of = |at: &Tensor| (self.buckets.0.index_select(0, at), self.buckets.1.index_select(0, at));
+        let ((ids, categories), (met_ids, met_categories)) = (of(&drawn), of(&met));
+        let others = scores(&users, &ids, &categories)?;
+        let (vectors, bias) = network.items(&met_ids, &met_categories);
+        let own = (&users * vectors).f_sum_dim_intlist(1i64, false, tch::Kind::Float)? + bias;
+        let same = drawn.unsqueeze(0).eq_tensor(&met.unsqueeze(1));
+        Ok(Some(sampled_loss(&own, &others, &expected, &same).mean(tch::Kind::Float)))
+    }
+}
+
+/// Cross-entropy of the `own` scores [users] against the catalogue, whose sum is estimated from `others` [users, draws]
+/// with `expected` log counts [draws]. `same`, bool [users, draws]: draws of the user's own item, which counts once.
+fn sampled_loss(own: &Tensor, others: &Tensor, expected: &Tensor, same: &Tensor) -> Tensor {
+    let others = (others - expected).masked_fill(same, f64::NEG_INFINITY);
+    let all = Tensor::cat(&[own.unsqueeze(1), others], 1).logsumexp(1i64, false);
+    all - own
+}
+
+/// A mixture of popularity (the square root of the count, so that the head does not fill the sample) and chance.
+fn cumulative(counts: &[f64]) -> Vec<f64> {
+    let total: f64 = counts.iter().map(|c| c.sqrt()).sum();
+    let chance = 1.0 / counts.len() as f64;
+    let popular = |count: f64| if total > 0.0 { count.sqrt() / total } else { chance };
+    let mut sum = 0.0;
+    counts
+        .iter()
+        .map(|&c| {
+            sum += POPULAR_SHARE * popular(c) + (1.0 - POPULAR_SHARE) * chance;
+            sum
+        })
+        .collect()
+}
+
+/// `draws` items with replacement, each with the log of its expected count.
+fn draw(cumulative: &[f64], draws: usize, rng: &mut ChaCha8Rng) -> Vec<Draw> {
+    let end = cumulative.last().copied().unwrap_or(1.0);
+    (0..draws)
+        .map(|_| {
+            let point = rng.random_range(0.0..end);
+            let item = cumulative.partition_point(|&c| c <= point).min(cumulative.len() - 1);
+            let q = cumulative[item] - if item > 0 { cumulative[item - 1] } else { 0.0 };
+            (item, (q / end * draws as f64).ln() as f32)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use tch::Kind;
+
+    /// 60 items, the popular ones scored higher, and what the whole softmax says of item 7.
+    fn scored() -> (Vec<f32>, Vec<f64>, f64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let counts: Vec<f64> = (0..60).map(|i| f64::from(i * i)).collect();
+        let scores: Vec<f32> = (0..60).map(|i| i as f32 / 20.0 + rng.random_range(-1.0..1.0)).collect();
+        let sum: f64 = scores.iter().map(|&s| f64::from(s).exp()).sum();
+        let loss = sum.ln() - f64::from(scores[7]);
+        (scores, counts, loss)
+    }
+
+    fn sampled(scores: &[f32], counts: &[f64], draws: usize, seed: u64, corrected: bool) -> f64 {
+        let drawn = draw(&cumulative(counts), draws, &mut ChaCha8Rng::seed_from_u64(seed));
+        let others: Vec<f32> = drawn.iter().map(|d| scores[d.0]).collect();
+        let expected: Vec<f32> = drawn.iter().map(|d| if corrected { d.1 } else { 0.0 }).collect();
+        let same: Vec<bool> = drawn.iter().map(|d| d.0 == 7).collect();
+        let own = Tensor::from_slice(&scores[7..8]);
+        let row = |t: Tensor| t.unsqueeze(0);
+        let (others, same) = (row(Tensor::from_slice(&others)), row(Tensor::from_slice(&same)));
+        sampled_loss(&own, &others, &Tensor::from_slice(&expected), &same).mean(Kind::Double).double_value(&[])
+    }
+
+    #[test]
+    fn the_corrected_sample_estimates_the_whole_softmax() {
+        let (scores, counts, whole) = scored();
+        let mean = |draws: usize, corrected: bool| -> f64 {
+            (0..200).map(|seed| sampled(&scores, &counts, draws, seed, corrected)).sum::<f64>() / 200.0
+        };
+        assert!((mean(1024, true) - whole).abs() < 0.01, "{} {whole}", mean(1024, true));
+        // Uncorrected, the sum grows with the draws, whatever the catalogue holds.
+        assert!((mean(1024, false) - whole).abs() > 1.0);
+    }
+
+    #[test]
+    fn every_item_can_be_drawn_and_popular_ones_more_often() {
+        let cumulative = cumulative(&[100.0, 0.0, 0.0, 0.0]);
+        assert!((cumulative[3] - 1.0).abs() < 1e-12);
+        let drawn = draw(&cumulative, 8000, &mut ChaCha8Rng::seed_from_u64(3));
+        let count = |item: usize| drawn.iter().filter(|d| d.0 == item).count();
+        assert!((4_800..5_200).contains(&count(0)), "{}", count(0));
+        assert!((1..4).all(|item| (850..1_150).contains(&count(item))));
+        let expected = drawn.iter().find(|d| d.0 == 0).unwrap().1;
+        assert!((f64::from(expected).exp() - 5000.0).abs() < 1.0);
+    }
+}

@@ -1,0 +1,383 @@
+//! Every backbone, head, loss and demand network from training through the bundle to `score_intents` and
+//! `forecast_demand`, at tiny sizes; and what happens to sick training sets and sick bundles.
+
+use arrow::array::{AsArray, RecordBatch, StructArray};
+use arrow::datatypes::{Float64Type, Int32Type};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use intentcast::config::networks::{AmountLossName, Augmentation, BackboneName, ClassWeights};
+use intentcast::config::networks::{DemandNetworkName, HeadName, LossName};
+use intentcast::config::{Config, S3Config, ScoreConfig};
+use intentcast::engine;
+use intentcast::failure::Failure;
+use intentcast::features::{self, Scope, contract, rollups::Rollups};
+use intentcast::ids::RunDate;
+use intentcast::lake::{Lake, stores::Location};
+use intentcast::model::bundle::{BundleCard, FORMAT, Registry};
+use intentcast::score::models::Models;
+use intentcast::score::operator;
+use intentcast::score::service::{ScoringService, as_struct};
+use intentcast::simulation::{self, SimulateOptions};
+use intentcast::sql_files::SqlFiles;
+use intentcast::training::{self, TrainingSets};
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+use tch::{Device, Tensor};
+
+use crate::support::stopping_store::StoppingStore;
+
+const DATE: &str = "2026-02-20";
+const HORIZON_DAYS: usize = 7;
+
+/// A lake of 200 users, 20 items and 60 days, and what there is to learn from it; made once.
+struct Shop {
+    folder: tempfile::TempDir,
+    sets: TrainingSets,
+}
+
+static SHOP: LazyLock<Shop> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let sets = runtime.block_on(async {
+        let config = tiny(&folder);
+        let lake = Location::open(&config.lake.uri, &config.s3).unwrap();
+        let start = "2026-01-01".parse::<RunDate>().unwrap().0;
+        let options = SimulateOptions { users: 200, items: 20, days: 60, seed: 5, faults: false, start };
+        simulation::run(&lake, &options, false).await.unwrap();
+        training::gather(&config, date()).await.unwrap()
+    });
+    Shop { folder, sets }
+});
+
+fn date() -> RunDate {
+    DATE.parse().unwrap()
+}
+
+/// Width 8, one epoch, batches larger than the whole set.
+fn tiny(folder: &tempfile::TempDir) -> Config {
+    let mut config = Config::default();
+    config.lake.uri = folder.path().join("lake").display().to_string();
+    config.output.uri = folder.path().join("out").display().to_string();
+    (config.model.width, config.model.layers, config.model.heads) = (8, 2, 2);
+    config.model.item_buckets = 100;
+    (config.demand.width, config.demand.layers, config.demand.horizon_days) = (8, 2, HORIZON_DAYS as u32);
+    (config.train.as_of_dates, config.train.epochs_max, config.train.batch_rows) = (2, 1, 100_000);
+    config.score.device = "cpu".into();
+    config
+}
+
+/// Trains on the shop with some settings changed.
+fn fitted(change: impl FnOnce(&mut Config)) -> Result<(BundleCard, intentcast::model::bundle::Networks), Failure> {
+    let mut config = tiny(&SHOP.folder);
+    change(&mut config);
+    training::fit(&config, &SHOP.sets)
+}
+
+/// Trains on sets that `spoil` has changed; the shop keeps its own.
+fn fitted_on(spoil: impl FnOnce(&mut TrainingSets)) -> Result<BundleCard, Failure> {
+    let mut sets = SHOP.sets.clone();
+    spoil(&mut sets);
+    training::fit(&tiny(&SHOP.folder), &sets).map(|(card, _)| card)
+}
+
+fn registry(name: &str) -> Registry {
+    Registry(Location::open(&format!("memory://{name}/models"), &S3Config::default()).unwrap())
+}
+
+type Change = fn(&mut Config);
+
+/// Every name at least once; what stands in one row has nothing to do with each other.
+const COMBINATIONS: [(&str, Change); 9] = [
+    ("transformer, bce, poisson; gru", |_| ()),
+    ("causal, mse; lstm", |c| {
+        c.model.backbone = BackboneName::Causal;
+        c.model.amount_loss = AmountLossName::Mse;
+        c.demand.network = DemandNetworkName::Lstm;
+    }),
+    ("lstm, mae; rnn", |c| {
+        c.model.backbone = BackboneName::Lstm;
+        c.model.amount_loss = AmountLossName::Mae;
+        c.demand.network = DemandNetworkName::Rnn;
+    }),
+    ("gru, rmse; tcn", |c| {
+        c.model.backbone = BackboneName::Gru;
+        c.model.amount_loss = AmountLossName::Rmse;
+        c.demand.network = DemandNetworkName::Tcn;
+    }),
+    ("rnn, huber", |c| {
+        c.model.backbone = BackboneName::Rnn;
+        c.model.amount_loss = AmountLossName::Huber;
+    }),
+    ("focal, tweedie", |c| {
+        c.model.loss = LossName::Focal;
+        c.model.amount_loss = AmountLossName::Tweedie;
+    }),
+    ("iou, negative binomial", |c| {
+        c.model.loss = LossName::Iou;
+        c.model.amount_loss = AmountLossName::NegativeBinomial;
+    }),
+    ("crf on a gru", |c| {
+        c.model.backbone = BackboneName::Gru;
+        (c.model.head, c.model.loss) = (HeadName::Crf, LossName::Crf);
+    }),
+    ("everything against overfitting, sampled softmax", |c| {
+        c.model.class_weights = ClassWeights::Balanced;
+        (c.train.label_smoothing, c.train.item_dropout) = (0.1, 0.2);
+        c.train.augmentation = Augmentation::Both;
+        c.train.full_softmax_items_max = 0;
+    }),
+];
+
+/// The night's features of every user and item, and the functions of the models below `config.output`.
+async fn session(config: &Config, models: &Arc<Models>) -> SessionContext {
+    let files = SqlFiles::load(config).unwrap();
+    let lake = Lake::open(config, &files).await.unwrap();
+    let plain = engine::session(config).unwrap();
+    let rollups = Rollups::refresh(&plain, config, &files, &lake, date()).await.unwrap();
+    features::register(&plain, config, &files, &lake, &rollups, Scope::night(date())).await.unwrap();
+    contract::register_model_input(&plain).await.unwrap();
+    let ctx = operator::install(&engine::session(config).unwrap(), Arc::clone(models));
+    // Materialised once: nine models score the same rows.
+    for table in ["model_input", "item_history"] {
+        let rows = plain.table(table).await.unwrap();
+        let schema = Arc::new(rows.schema().as_arrow().clone());
+        let rows = rows.collect().await.unwrap();
+        ctx.register_table(table, Arc::new(MemTable::try_new(schema, vec![rows]).unwrap())).unwrap();
+    }
+    ctx
+}
+
+async fn query(ctx: &SessionContext, sql: &str) -> RecordBatch {
+    let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+    arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+}
+
+fn column(batch: &RecordBatch, at: usize) -> Vec<f64> {
+    batch.column(at).as_primitive::<Float64Type>().values().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_network_head_and_loss_goes_from_training_to_scores_and_forecasts() {
+    let mut config = tiny(&SHOP.folder);
+    config.output.uri = SHOP.folder.path().join("all").display().to_string();
+    let registry = Registry(Location::open(&config.output.uri, &config.s3).unwrap().folder("models"));
+    let mut versions = Vec::new();
+    for (name, change) in COMBINATIONS {
+        let (card, networks) = fitted(change).unwrap_or_else(|f| panic!("{name}: {f}"));
+        for figure in ["auc_test_view", "ap_test_view", "parameters_intent", "pinball_test", "users_scored_per_second"]
+        {
+            assert!(card.figures[figure] > 0.0, "{name}: {figure}");
+        }
+        let card = registry.write(card, &networks, &[]).await.unwrap();
+        assert!(!versions.contains(&(name, card.version.clone())));
+        versions.push((name, card.version));
+    }
+    registry.promote(&versions[0].1).await.unwrap();
+    let models = Arc::new(Models::new(&config).unwrap());
+    let ctx = session(&config, &models).await;
+    for (name, version) in &versions {
+        intents_are_sound(&ctx, name, version).await;
+        forecasts_are_sound(&ctx, name, version).await;
+        members_equal_the_batch(&ctx, &registry, name, version).await;
+    }
+}
+
+async fn intents_are_sound(ctx: &SessionContext, name: &str, version: &str) {
+    let sql = format!(
+        "SELECT s['p_view'], s['p_search'], s['p_favorite'], s['p_cart'], s['p_purchase'], s['p_review'], \
+         s['p_churn'], s['expected_units'], s['expected_spend'] \
+         FROM (SELECT score_intents(features, '{version}') AS s FROM model_input)"
+    );
+    let scores = query(ctx, &sql).await;
+    assert!(scores.num_rows() >= 100, "{name}: {} users", scores.num_rows());
+    for at in 0..9 {
+        let values = column(&scores, at);
+        let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+        assert!(low >= 0.0 && (at > 6 || high <= 1.0) && high.is_finite(), "{name}: column {at}, {low} to {high}");
+        assert!(high > low, "{name}: column {at} is {low} for everybody");
+    }
+}
+
+async fn forecasts_are_sound(ctx: &SessionContext, name: &str, version: &str) {
+    let sql = format!(
+        "SELECT f['step'], f['mean'], f['q05'], f['q10'], f['q25'], f['q50'], f['q75'], f['q90'], f['q95'] \
+         FROM (SELECT unnest(forecast_demand(history, '{version}')) AS f FROM item_history)"
+    );
+    let forecasts = query(ctx, &sql).await;
+    assert_eq!(forecasts.num_rows() % (HORIZON_DAYS + 1), 0, "{name}");
+    assert!(forecasts.num_rows() >= 10 * (HORIZON_DAYS + 1), "{name}");
+    let steps = forecasts.column(0).as_primitive::<Int32Type>().values();
+    assert_eq!(steps[..=HORIZON_DAYS], (0..=HORIZON_DAYS as i32).collect::<Vec<_>>());
+    let columns: Vec<Vec<f64>> = (1..9).map(|at| column(&forecasts, at)).collect();
+    for row in 0..forecasts.num_rows() {
+        let quantiles: Vec<f64> = columns[1..].iter().map(|c| c[row]).collect();
+        assert!(columns[0][row] >= 0.0 && quantiles[0] >= 0.0, "{name}: {quantiles:?}");
+        assert!(quantiles.windows(2).all(|w| w[0] <= w[1]), "{name}: {quantiles:?}");
+    }
+    let sold = columns[0].iter().filter(|m| **m > 0.0).count();
+    assert!(sold * 2 > forecasts.num_rows(), "{name}: {sold} forecasts above zero");
+}
+
+async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name: &str, version: &str) {
+    let features = query(ctx, "SELECT features FROM model_input ORDER BY user_id LIMIT 60").await;
+    let features: StructArray = as_struct(features.column(0)).unwrap().clone();
+    let start = async || {
+        let bundle = registry.load(version, Device::Cpu).await.unwrap();
+        ScoringService::start(bundle, &ScoreConfig::default()).unwrap()
+    };
+    let all = start().await.score(&features).await.unwrap().scores;
+    // A service of its own, so that no kept state answers.
+    let alone = start().await;
+    for user in [0, 17, 59] {
+        let one = alone.score(&features.slice(user, 1)).await.unwrap().scores;
+        let apart = one.iter().zip(&all[user * 9..]).map(|(a, b)| (a - b).abs() / a.abs().max(1.0));
+        assert!(apart.fold(0.0, f32::max) < 1e-5, "{name}: user {user}");
+    }
+}
+
+fn run(arguments: &[&str]) -> (i32, String) {
+    const TINY: &str = "model.width=8 model.layers=1 model.heads=2 model.item_buckets=100 demand.width=8 \
+                        demand.horizon_days=7 train.as_of_dates=2 train.epochs_max=2 train.batch_rows=32 \
+                        score.device=cpu train.augmentation=both train.item_dropout=0.1 demand.network=tcn";
+    let settings: Vec<&str> = TINY.split_whitespace().flat_map(|pair| ["--set", pair]).collect();
+    let output = Command::new(env!("CARGO_BIN_EXE_intentcast")).args(settings).args(arguments).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Processes of their own: libtorch's random numbers are the process's, and other tests here draw them too.
+#[test]
+fn the_same_data_and_seed_give_the_same_weights_to_the_bit_and_a_failed_training_leaves_the_champion() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = SHOP.folder.path().join("lake").display().to_string();
+    let outputs = ["a", "b"].map(|name| folder.path().join(name).display().to_string());
+    let hashes = outputs.each_ref().map(|output| {
+        let (code, errors) = run(&["train", "--lake", &lake, "--output", output, "--date", DATE]);
+        assert_eq!(code, 0, "{errors}");
+        let champion = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
+        let card = std::fs::read_to_string(format!("{output}/models/{}/bundle.json", champion.trim())).unwrap();
+        let card: BundleCard = serde_json::from_str(&card).unwrap();
+        assert_eq!(card.settings["train"]["augmentation"], "both");
+        card.weights_hash
+    });
+    assert_eq!(hashes[0], hashes[1]);
+
+    // Months after the last event nobody does anything: no positive label.
+    let champion = std::fs::read(format!("{}/models/champion", outputs[0])).unwrap();
+    let (code, errors) = run(&["train", "--lake", &lake, "--output", &outputs[0], "--date", "2026-05-20"]);
+    assert_eq!(code, 3, "{errors}");
+    assert!(errors.contains("there is no positive label") && errors.contains("hint:"), "{errors}");
+    assert_eq!(std::fs::read(format!("{}/models/champion", outputs[0])).unwrap(), champion);
+    let versions = std::fs::read_dir(format!("{}/models", outputs[0])).unwrap().count();
+    assert_eq!(versions, 2, "the champion's pointer and its folder");
+}
+
+#[test]
+fn null_and_constant_features_and_labels_of_one_class_train() {
+    let card = fitted_on(|sets| {
+        let features = sets.contract.0.len();
+        for inputs in [&mut sets.users.inputs, &mut sets.held_out_users.inputs] {
+            inputs.tabular.iter_mut().step_by(features).for_each(|v| *v = f32::NAN);
+            inputs.tabular.iter_mut().skip(1).step_by(features).for_each(|v| *v = 4.0);
+        }
+        // Nobody reviews, everybody views.
+        for labels in [&mut sets.users.labels, &mut sets.held_out_users.labels] {
+            labels.iter_mut().skip(5).step_by(9).for_each(|y| *y = 0.0);
+            labels.iter_mut().step_by(9).for_each(|y| *y = 1.0);
+        }
+    })
+    .unwrap();
+    assert!(!card.figures.contains_key("auc_test_view") && card.figures.contains_key("auc_test_purchase"));
+    assert!(!card.figures.contains_key("ap_test_review"));
+    assert!(card.figures.values().all(|v| v.is_finite()), "{:?}", card.figures);
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_training_with_its_step_and_batch() {
+    let failure = fitted_on(|sets| {
+        for events in &mut sets.users.inputs.events {
+            events.iter_mut().for_each(|e| e.reals[0] = f32::INFINITY);
+        }
+    })
+    .unwrap_err();
+    assert_eq!(failure.kind.exit_code(), 6);
+    let wanted = "training of intents stopped at step 1 (epoch 1, batch 1): the loss is NaN; the batch holds ";
+    assert!(failure.message.starts_with(wanted) && failure.hint.is_some(), "{failure}");
+}
+
+#[test]
+fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
+    let few = fitted_on(|sets| {
+        sets.users.inputs.user_ids.truncate(9);
+    })
+    .unwrap_err();
+    assert_eq!(few.kind.exit_code(), 3);
+    assert!(few.message.contains("expected at least 20 users in the training split"), "{few}");
+    let few = fitted_on(|sets| sets.items.items.truncate(3)).unwrap_err();
+    assert_eq!(few.kind.exit_code(), 3);
+    assert!(few.message.contains("expected at least 8 item histories"), "{few}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() {
+    let registry = registry("interrupted");
+    let (card, networks) = fitted(|_| ()).unwrap();
+    let champion = registry.write(card.clone(), &networks, &[]).await.unwrap();
+    registry.promote(&champion.version).await.unwrap();
+    let (_, other) = fitted(|c| c.train.seed = 7).unwrap();
+    for writes in 1..=4 {
+        let (place, store) = StoppingStore::over(&registry.0, writes);
+        let stopping = Registry(place);
+        let written = tokio::select! {
+            written = stopping.write(card.clone(), &other, &[]) => Some(written.unwrap()),
+            () = store.stopped() => None,
+        };
+        assert!(written.is_none(), "the store did not stop after {writes} writes");
+        let versions = registry.versions().await.unwrap();
+        // Everything has landed with the fourth write, the card: then, and only then, the version is there.
+        assert_eq!(versions.len(), if writes < 4 { 1 } else { 2 }, "after {writes} writes");
+        assert_eq!(registry.load("", Device::Cpu).await.unwrap().card.version, champion.version);
+    }
+    let unfinished = registry.promote("20260220-00000000").await.unwrap_err();
+    assert_eq!(unfinished.kind.exit_code(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bundles_of_another_format_and_sick_weights_are_refused() {
+    let registry = registry("sick");
+    let (card, networks) = fitted(|_| ()).unwrap();
+    let card = registry.write(card, &networks, &[]).await.unwrap();
+    let folder = registry.0.folder(&card.version);
+    let refused = async |part: &str| {
+        let failure = registry.load(&card.version, Device::Cpu).await.unwrap_err();
+        assert_eq!(failure.kind.exit_code(), 6);
+        assert!(failure.message.contains(part) && failure.hint.is_some(), "{failure}");
+    };
+    let write_card = async |card: &BundleCard| {
+        folder.write("bundle.json", serde_json::to_vec(card).unwrap()).await.unwrap();
+    };
+    for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 1, "an older one")] {
+        write_card(&BundleCard { format, ..card.clone() }).await;
+        refused(&format!("expected format {FORMAT}, got {format}, which {part}")).await;
+        // A list of models shows those that can be read.
+        assert!(registry.versions().await.unwrap().is_empty());
+    }
+    // A newer format may hold anything; its number is looked at first.
+    folder.write("bundle.json", "{\"format\": 99, \"towers\": []}").await.unwrap();
+    refused("got 99").await;
+
+    let file = tempfile::tempdir().unwrap().keep().join("weights.safetensors");
+    std::fs::write(&file, folder.read("weights.safetensors").await.unwrap()).unwrap();
+    let mut weights = Tensor::read_safetensors(&file).unwrap();
+    let (name, sick) = weights.iter_mut().find(|(name, _)| name.contains("head3")).unwrap();
+    let name = name.clone();
+    *sick = sick.copy() * f64::NAN;
+    Tensor::write_safetensors(&weights, &file).unwrap();
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
+    folder.write("weights.safetensors", bytes.clone()).await.unwrap();
+    write_card(&card).await;
+    refused("not the bytes that were trained").await;
+    let weights_hash = blake3::hash(&bytes).to_hex()[..16].to_string();
+    write_card(&BundleCard { weights_hash, ..card.clone() }).await;
+    refused(&format!("{name} holds numbers that are not finite")).await;
+}
