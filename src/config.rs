@@ -455,7 +455,7 @@ impl Config {
         within("train.label_smoothing", self.train.label_smoothing, 0.0, 0.5)?;
         within("train.item_dropout", self.train.item_dropout, 0.0, 0.9)?;
         within("train.full_softmax_items_max", self.train.full_softmax_items_max.into(), 0.0, 1e6)?;
-        self.model.check_pair()?;
+        self.model.check_losses()?;
         if !self.model.width.is_multiple_of(self.model.heads.max(1)) {
             return Err(Failure::usage(format!(
                 "model.width: expected a multiple of model.heads ({}), got {}",

@@ -105,8 +105,17 @@ pub enum Augmentation {
 }
 
 impl ModelConfig {
-    /// The chain is trained by its likelihood and by nothing else, and the likelihood needs the chain.
-    pub(super) fn check_pair(&self) -> Result<()> {
+    /// The chain is trained by its likelihood and by nothing else, and the likelihood needs the chain. Class weights are
+    /// those of cross-entropy: set beside another loss they would be ignored in silence.
+    pub(super) fn check_losses(&self) -> Result<()> {
+        if self.class_weights != ClassWeights::None && self.loss != LossName::Bce {
+            return Err(Failure::usage(format!(
+                "model.class_weights: expected none, because model.loss is {}, got {}",
+                name_of(&self.loss),
+                name_of(&self.class_weights)
+            ))
+            .hint("class weights go with model.loss=bce"));
+        }
         match (self.head, self.loss) {
             (HeadName::Crf, LossName::Crf) | (HeadName::Sigmoid, LossName::Bce | LossName::Focal | LossName::Iou) => {
                 Ok(())
@@ -159,13 +168,17 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_and_its_likelihood_come_together() {
+    fn losses_heads_and_weights_that_do_not_fit_are_refused() {
         resolved(&[("model.head", "crf"), ("model.loss", "crf")]).unwrap();
         resolved(&[("model.loss", "focal")]).unwrap();
         for (pairs, part) in [
             (vec![("model.head", "crf")], "model.loss: expected crf, because model.head is crf, got bce"),
             (vec![("model.head", "crf"), ("model.loss", "iou")], "got iou"),
             (vec![("model.loss", "crf")], "model.head: expected crf, because model.loss is crf, got sigmoid"),
+            (
+                vec![("model.loss", "focal"), ("model.class_weights", "balanced")],
+                "model.class_weights: expected none, because model.loss is focal, got balanced",
+            ),
         ] {
             let failure = resolved(&pairs).unwrap_err();
             assert_eq!(failure.kind.exit_code(), 2);

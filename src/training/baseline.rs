@@ -3,7 +3,7 @@
 use tch::nn::{self, Module, OptimizerConfig};
 use tch::{Device, Kind, Tensor};
 
-use super::sets::{Split, UserSet, rows_of};
+use super::sets::{LABELS, Split, UserSet, rows_of};
 use crate::failure::Result;
 use crate::features::contract::FeatureContract;
 use crate::metrics::auc;
@@ -35,7 +35,7 @@ pub fn recency_frequency_auc(train: &UserSet, held_out: &UserSet, contract: &Fea
         model.forward(&((matrix(held_out, &test, &at, contract.0.len())? - &mean) / &deviation)).f_squeeze_dim(1)
     })?;
     let scores: Vec<f64> = Vec::<f32>::try_from(&raw)?.into_iter().map(f64::from).collect();
-    let truth: Vec<bool> = test.iter().map(|&r| held_out.labels[r * 9 + PURCHASE] > 0.5).collect();
+    let truth = held_out.column(PURCHASE, &test);
     Ok(auc(&scores, &truth))
 }
 
@@ -52,6 +52,6 @@ fn matrix(set: &UserSet, rows: &[usize], at: &[usize], features: usize) -> Resul
 }
 
 fn labels(set: &UserSet, rows: &[usize]) -> Result<Tensor> {
-    let flat: Vec<f32> = rows.iter().map(|&r| set.labels[r * 9 + PURCHASE]).collect();
+    let flat: Vec<f32> = rows.iter().map(|&r| set.labels[r * LABELS.len() + PURCHASE]).collect();
     Ok(Tensor::f_from_slice(&flat)?)
 }

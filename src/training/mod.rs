@@ -176,12 +176,13 @@ fn shapes(config: &Config, contract: &FeatureContract) -> (IntentShape, DemandSh
 }
 
 fn scaling(users: &UserSet, contract: &FeatureContract) -> Scaling {
+    // Units and spend are the last two labels.
     let mean_of_buyers = |label: usize| -> f64 {
         let amounts = users.labels.iter().skip(label).step_by(LABELS.len());
         let (sum, buyers) = amounts.filter(|&&a| a > 0.0).fold((0.0, 0), |(s, n), &a| (s + f64::from(a), n + 1));
         sum / f64::from(buyers.max(1))
     };
-    Scaling::fit(&users.inputs, contract.0.len(), mean_of_buyers(7), mean_of_buyers(8))
+    Scaling::fit(&users.inputs, contract.0.len(), mean_of_buyers(LABELS.len() - 2), mean_of_buyers(LABELS.len() - 1))
 }
 
 /// The sections that shaped the training, as the card keeps them.
