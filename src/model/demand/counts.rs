@@ -61,8 +61,8 @@ mod tests {
     fn a_size_of_one_is_a_geometric_distribution() {
         // P(≤k) = 1 - (m / (1 + m))^(k + 1).
         let levels = [0.05, 0.25, 0.5, 0.9, 0.99];
-        let mean = 3.0;
-        let wanted = levels.map(|l: f64| ((1.0 - l).ln() / (mean / (1.0 + mean) as f64).ln() - 1.0).ceil().max(0.0));
+        let mean: f64 = 3.0;
+        let wanted = levels.map(|l: f64| ((1.0 - l).ln() / (mean / (1.0 + mean)).ln() - 1.0).ceil().max(0.0));
         assert_eq!(quantiles(mean, 1.0, &levels), wanted);
     }
 
