@@ -4,7 +4,7 @@
 //! under the hash of everything that they come from, so a second attempt starts where the first one died.
 
 use datafusion::prelude::SessionContext;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +16,12 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, parquet_files, stores::Location};
+use crate::model::bundle::BundleCard;
 use crate::publish::checks::{self, Subject, register_staged};
 use crate::publish::lock::{self, Held};
 use crate::publish::night::{FaultPoint, StagedTables, commit_night};
 use crate::publish::runs::{self, RunRecord, VisibleNight};
-use crate::score::{kept, models::Models, operator, service::ScoringService};
+use crate::score::{kept, models::Models, operator};
 use crate::sql_files::SqlFiles;
 use crate::tables::schemas::NIGHT_TABLES;
 use crate::tables::{materialise, write_files};
@@ -34,8 +35,16 @@ pub struct NightOptions {
     pub fault: FaultPoint,
 }
 
+/// Queries whose rows a night keeps under its manifest, in order: a second attempt reads what the first one left.
+pub const KEPT_QUERIES: [&str; 3] = ["features/user_features", "score/intent_scores", "score/demand_forecasts"];
+
+/// Table name and folder of a kept query.
+pub fn kept_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// Seconds, rows and bytes of one stage.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Stage {
     pub seconds: f64,
     pub rows: u64,
@@ -107,7 +116,7 @@ impl Night<'_> {
         let features = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
         service.card.features.refuse_other(&features, &service.card.version)?;
 
-        let manifest = self.manifest_hash(&sql, &rollups, &service);
+        let manifest = manifest_hash(config, date, &sql, &rollups, &service.card);
         let mut report = NightReport {
             run_date: date,
             generation: self.held.generation.0,
@@ -132,15 +141,16 @@ impl Night<'_> {
         }
 
         let scratch = self.output.folder(&format!("state/features/{date}/{manifest}"));
-        self.kept_query(&ctx, &sql, "features/user_features", &scratch).await?;
+        let [user_features, intent_scores, demand_forecasts] = KEPT_QUERIES;
+        self.kept_query(&ctx, &sql, user_features, &scratch).await?;
         contract::register_model_input(&ctx).await?;
         views::register_one(&ctx, &sql, "score/anomaly").await?;
         service.keep(kept::load(self.output, &service.card.weights_hash, date).await?);
-        self.kept_query(&ctx, &sql, "score/intent_scores", &scratch).await?;
-        self.kept_query(&ctx, &sql, "score/demand_forecasts", &scratch).await?;
+        self.kept_query(&ctx, &sql, intent_scores, &scratch).await?;
+        self.kept_query(&ctx, &sql, demand_forecasts, &scratch).await?;
         report.users_encoded = service.counters.get(|c| &c.users_encoded);
         report.users_kept = service.counters.get(|c| &c.users_kept);
-        kept::save(self.output, &service.card.weights_hash, date, &service.used_states()).await?;
+        kept::save(self.output, &service.card.weights_hash, date, service.used_states()).await?;
 
         views::register_one(&ctx, &sql, "score/segments").await?;
         let staged = self.stage_tables(&ctx, &sql).await?;
@@ -163,7 +173,7 @@ impl Night<'_> {
 
     /// Runs a query once for this manifest; a later attempt of the same night reads what it left.
     async fn kept_query(&mut self, ctx: &SessionContext, sql: &SqlFiles, path: &str, scratch: &Location) -> Result<()> {
-        let name = path.rsplit('/').next().unwrap_or(path);
+        let name = kept_name(path);
         let clock = Instant::now();
         let query = ctx.sql(sql.get(path)?).await.map_err(|e| Failure::from(e).at(format!("sql/{path}.sql")))?;
         let folder = scratch.folder(name);
@@ -206,29 +216,6 @@ impl Night<'_> {
         self.stages.insert(name.into(), Stage { seconds, rows, bytes });
     }
 
-    /// Everything that the night's rows follow from: inputs, SQL, model, settings.
-    fn manifest_hash(&self, sql: &SqlFiles, rollups: &Rollups, service: &ScoringService) -> String {
-        let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
-        let settings = serde_json::to_string(&(
-            &self.config.lake,
-            &self.config.features,
-            &self.config.intents,
-            &self.config.demand,
-            &self.config.recommendation,
-            &self.config.replenishment,
-            &self.config.segment,
-        ))
-        .unwrap_or_default();
-        runs::manifest_hash([
-            self.options.run_date.to_string().as_str(),
-            &sql.fingerprint(&folders),
-            &rollups.input_fingerprint(),
-            &service.card.version,
-            &service.card.weights_hash,
-            &settings,
-        ])
-    }
-
     fn record(&self, report: &NightReport, sql: &SqlFiles, rollups: &Rollups, manifest: String) -> Result<RunRecord> {
         let mut record = RunRecord::new(self.held, manifest);
         record.model_version = Some(report.model_version.clone());
@@ -255,23 +242,31 @@ impl Night<'_> {
     }
 }
 
-/// What a night would do, without doing it: files to read and to skip, units to build.
-pub async fn dry_run(config: &Config, run_date: RunDate) -> Result<String> {
-    let sql = SqlFiles::load(config)?;
-    let lake = Lake::open(config, &sql).await?;
-    let ctx = engine::session(config)?;
-    let plan = Rollups::plan(&ctx, config, &sql, &lake, run_date).await?;
-    let mut text = format!(
-        "night of {run_date}: reads {} new event files ({} bytes) into {} units; keeps {} units; skips {} files ({} bytes)\n",
-        plan.files_read, plan.bytes_read, plan.units_built, plan.units_kept, plan.files_skipped, plan.bytes_skipped
-    );
-    let output = Location::open(&config.output.uri, &config.s3)?;
-    match runs::visible_on(&output, run_date).await? {
-        Some(night) => text.push_str(&format!(
-            "visible now: generation {}, to be replaced if anything changed\n",
-            night.run.generation
-        )),
-        None => text.push_str("not published yet\n"),
-    }
-    Ok(text)
+/// Everything that the night's rows follow from: inputs, SQL, model, settings.
+pub fn manifest_hash(
+    config: &Config,
+    run_date: RunDate,
+    sql: &SqlFiles,
+    rollups: &Rollups,
+    model: &BundleCard,
+) -> String {
+    let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
+    let settings = serde_json::to_string(&(
+        &config.lake,
+        &config.features,
+        &config.intents,
+        &config.demand,
+        &config.recommendation,
+        &config.replenishment,
+        &config.segment,
+    ))
+    .unwrap_or_default();
+    runs::manifest_hash([
+        run_date.to_string().as_str(),
+        &sql.fingerprint(&folders),
+        &rollups.input_fingerprint(),
+        &model.version,
+        &model.weights_hash,
+        &settings,
+    ])
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
 mod cluster;
+mod command_line;
 mod features;
 mod future;
 mod importing;

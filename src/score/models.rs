@@ -9,7 +9,7 @@ use super::service::ScoringService;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
-use crate::model::bundle::Registry;
+use crate::model::bundle::{BundleCard, Registry};
 
 /// One bundle for ever: a version may be trained anew, its weights' hash then differs. Travels in plans.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,9 +38,14 @@ impl Models {
 
     /// Which bundle a version names now; empty means the configured one, or else the champion.
     pub async fn pin(&self, version: &str) -> Result<ModelRef> {
-        let version = if version.is_empty() { self.config.model.version.as_str() } else { version };
-        let card = self.registry()?.resolve(version).await?;
+        let card = self.card(version).await?;
         Ok(ModelRef { version: card.version, weights_hash: card.weights_hash })
+    }
+
+    /// The card of a version, without loading its weights; empty means the configured one, or else the champion.
+    pub async fn card(&self, version: &str) -> Result<BundleCard> {
+        let version = if version.is_empty() { self.config.model.version.as_str() } else { version };
+        self.registry()?.resolve(version).await
     }
 
     /// The service of a version; empty means the configured one, or else the champion.
