@@ -4,6 +4,7 @@
 //! `jobs/nightly.toml` documents every setting with its default, and a test holds the two together.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::failure::{Failure, Result};
@@ -29,6 +30,9 @@ pub struct Config {
     pub engine: EngineConfig,
     pub lock: LockConfig,
     pub gc: GcConfig,
+    /// `section.key` of every setting that a file, the environment or a flag gave: only the others yield to a lake's own.
+    #[serde(skip)]
+    pub given: BTreeSet<String>,
 }
 
 /// What the `dt` folder of an event file means.
@@ -366,11 +370,13 @@ impl Config {
         for (key, value) in overrides {
             set(&mut root, &defaults, key, value).map_err(|f| f.at("--set"))?;
         }
-        let config: Config = root.try_into().map_err(|e| {
+        let given = given(&root);
+        let mut config: Config = root.try_into().map_err(|e| {
             let place = file.map_or("configuration".into(), |p| p.display().to_string());
             Failure::usage(format!("{place}: {}", e.to_string().trim_end()))
                 .hint("jobs/nightly.toml lists every setting")
         })?;
+        config.given = given;
         config.check()?;
         Ok(config)
     }
@@ -388,7 +394,8 @@ impl Config {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Refuses values out of range; called again where a lake's own settings were merged in.
+    pub fn check(&self) -> Result<()> {
         if self.lake.time_zone.parse::<chrono_tz::Tz>().is_err() {
             return Err(Failure::usage(format!(
                 "lake.time_zone: expected an IANA zone such as Europe/London, got {:?}",
@@ -425,6 +432,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// `section.key` of every value of a settings file.
+fn given(root: &toml::Table) -> BTreeSet<String> {
+    let sections = root.iter().filter_map(|(section, values)| Some((section, values.as_table()?)));
+    sections.flat_map(|(section, values)| values.keys().map(move |key| format!("{section}.{key}"))).collect()
 }
 
 /// The process's environment as UTF-8 pairs; the only place that reads it.

@@ -31,8 +31,9 @@ pub async fn simulate(config: &Config, to: &str, options: &SimulateOptions) -> R
 }
 
 pub async fn import(config: &Config, name: &str, files: &[PathBuf], to: &str) -> Result<()> {
-    let report = importing::run(name, files, &Location::open(to, &config.s3)?, true).await?;
+    let report = importing::run(config, name, files, to, true).await?;
     println!("{report}");
+    println!("next: intentcast sql --lake {to} -c 'SELECT event_type, count(*) FROM events GROUP BY event_type'");
     Ok(())
 }
 
