@@ -17,6 +17,7 @@ use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, parquet_files, stores::Location};
 use crate::publish::checks::{self, Subject, register_staged};
+use crate::publish::drift;
 use crate::publish::lock::{self, Held};
 use crate::publish::night::{FaultPoint, StagedTables, commit_night};
 use crate::publish::runs::{self, RunRecord, VisibleNight};
@@ -151,7 +152,12 @@ impl Night<'_> {
         self.stage("checks", clock, 0, 0);
 
         let clock = Instant::now();
-        let record = self.record(&report, &sql, &rollups, manifest)?;
+        let drift = drift::of_night(&ctx, &service.card).await?;
+        self.stage("look_back", clock, 0, 0);
+
+        let clock = Instant::now();
+        let mut record = self.record(&report, &sql, &rollups, manifest)?;
+        record.drift = drift;
         let night: VisibleNight = commit_night(self.output, self.held, &staged, record, &self.options.fault).await?;
         self.stage("publish", clock, 0, 0);
         tracing::info!("{date}: published as generation {}", night.run.generation);

@@ -1,11 +1,25 @@
-//! What a night accounts for: purchase intents added up by item.
+//! What a night accounts for: purchase intents added up by item, and drift since training.
+
+use serde_json::Value;
+use std::path::Path;
 
 use crate::nightly::{done, night, query, shop};
+use crate::support::lakes::write;
 
 /// The numbers of the one row that a query gives.
 fn numbers(arguments: &[&str], sql: &str) -> Vec<f64> {
     let printed = done(&[&["sql", "--format", "csv"], arguments, &["-c", sql]].concat());
     printed.lines().nth(1).unwrap().split(',').map(|n| n.parse().unwrap()).collect()
+}
+
+/// A JSON column of the newest row of `runs` for a date.
+fn told(output: &str, column: &str, date: &str) -> Value {
+    let sql = format!(
+        "SELECT replace({column}, '\"', '''') AS told FROM runs WHERE run_date = DATE '{date}' ORDER BY generation DESC LIMIT 1"
+    );
+    let printed = query(output, &sql);
+    let text = printed.lines().nth(1).unwrap().trim_matches('"').replace('\'', "\"");
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
 fn near(left: f64, right: f64) -> bool {
@@ -38,4 +52,44 @@ fn intent_units_share_out_every_purchase_probability() {
                       (SELECT item_id, sum(mean) AS mean, sum(intent_units) AS units FROM demand \
                        WHERE target_date < DATE '2026-02-28' GROUP BY item_id) t ON t.item_id = d.item_id");
     assert!(shape[0] < 1e-6, "days in proportion to the forecast means: {shape:?}");
+}
+
+#[tokio::test]
+async fn a_night_says_which_features_have_moved_since_training() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let before = told(&output, "drift", "2026-02-21");
+    let of = |drift: &Value, name: &str| drift[name].as_f64().unwrap();
+    let card = card(&output);
+    assert_eq!(before.as_object().unwrap().len(), card["features"].as_array().unwrap().len());
+    assert!(before.as_object().unwrap().values().all(|v| v.as_f64().unwrap() >= 0.0), "{before}");
+    assert!(of(&before, "reviews_1d") < 0.1, "{before}");
+
+    // On the eve of the next night everybody reviews something.
+    let rush = "SELECT concat('rush', value) AS event_id, concat('u', lpad(CAST(value AS VARCHAR), 7, '0')) AS user_id, \
+                TIMESTAMP '2026-02-21T12:00:00' AS ts, TIMESTAMP '2026-02-21T12:00:00' AS arrived_at, \
+                'review' AS event_type, 'i000001' AS item_id FROM generate_series(0, 299)";
+    write(Path::new(&lake), "events/dt=2026-02-21/rush.parquet", rush).await;
+    night(&lake, &output, "2026-02-22");
+    let after = told(&output, "drift", "2026-02-22");
+    assert!(of(&after, "reviews_1d") > 0.25 && of(&after, "returns_90d") < 0.25, "{after}");
+}
+
+#[test]
+fn a_model_of_before_deciles_were_kept_still_scores_and_says_nothing_about_drift() {
+    let (_own, lake, output) = shop();
+    let mut old = card(&output);
+    old.as_object_mut().unwrap().remove("feature_deciles").unwrap();
+    std::fs::write(card_path(&output), serde_json::to_vec(&old).unwrap()).unwrap();
+    assert_eq!(night(&lake, &output, "2026-02-21")["published"], true);
+    assert_eq!(told(&output, "drift", "2026-02-21"), Value::Null);
+}
+
+fn card_path(output: &str) -> std::path::PathBuf {
+    let version = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
+    Path::new(output).join("models").join(version.trim()).join("bundle.json")
+}
+
+fn card(output: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(card_path(output)).unwrap()).unwrap()
 }

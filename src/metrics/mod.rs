@@ -1,5 +1,7 @@
 //! One implementation of each figure: training, evaluation and the nightly look-back all call these.
 
+pub mod drift;
+
 /// Area under the ROC curve by ranks; ties count half (Mann-Whitney). `None` when one class is empty.
 pub fn auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     let mut order: Vec<usize> = (0..scores.len().min(labels.len())).collect();
