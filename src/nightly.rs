@@ -16,6 +16,7 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, parquet_files, stores::Location};
+use crate::publish::accuracy::LookBack;
 use crate::publish::checks::{self, Subject, register_staged};
 use crate::publish::drift;
 use crate::publish::lock::{self, Held};
@@ -153,11 +154,14 @@ impl Night<'_> {
 
         let clock = Instant::now();
         let drift = drift::of_night(&ctx, &service.card).await?;
+        let (output, tonight) = (self.output, date);
+        let back = LookBack { ctx: &ctx, config, sql: &sql, lake: &lake, rollups: &rollups, output, tonight };
+        let accuracy = back.figures().await?;
         self.stage("look_back", clock, 0, 0);
 
         let clock = Instant::now();
         let mut record = self.record(&report, &sql, &rollups, manifest)?;
-        record.drift = drift;
+        (record.drift, record.accuracy) = (drift, accuracy);
         let night: VisibleNight = commit_night(self.output, self.held, &staged, record, &self.options.fault).await?;
         self.stage("publish", clock, 0, 0);
         tracing::info!("{date}: published as generation {}", night.run.generation);

@@ -1,4 +1,4 @@
-//! What a night accounts for: purchase intents added up by item, and drift since training.
+//! What a night accounts for: purchase intents added up by item, drift since training, the accuracy of earlier nights.
 
 use serde_json::Value;
 use std::path::Path;
@@ -52,6 +52,64 @@ fn intent_units_share_out_every_purchase_probability() {
                       (SELECT item_id, sum(mean) AS mean, sum(intent_units) AS units FROM demand \
                        WHERE target_date < DATE '2026-02-28' GROUP BY item_id) t ON t.item_id = d.item_id");
     assert!(shape[0] < 1e-6, "days in proportion to the forecast means: {shape:?}");
+}
+
+#[test]
+fn a_night_says_how_earlier_nights_did_once_it_is_known() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    assert_eq!(told(&output, "accuracy", "2026-02-21"), Value::Null);
+    night(&lake, &output, "2026-02-22");
+    assert_eq!(told(&output, "accuracy", "2026-02-22"), Value::Null, "six days are missing");
+    // With a week for churn too, so that all outcomes of the first night are known.
+    let churn = ["--set", "intents.churn_days=7"];
+    let week = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-28"];
+    done(&[&churn[..], &week].concat());
+    let accuracy = told(&output, "accuracy", "2026-02-28");
+    for part in ["intents", "churn", "demand"] {
+        assert_eq!(accuracy[part]["run_date"], "2026-02-21", "{accuracy}");
+    }
+
+    let of = |sql: &str| numbers(&["--lake", &lake, "--output", &output, "--date", "2026-02-28"], sql);
+    let person = |table: &str| {
+        format!(
+            "(SELECT coalesce(u.canonical_user_id, t.user_id) AS person, t.* FROM {table} t LEFT JOIN users u ON u.user_id = t.user_id)"
+        )
+    };
+    let (intents, events) = (person("intent_history"), person("events"));
+    let known = "e.ts >= TIMESTAMP '2026-02-21T00:00:00Z' AND e.ts < TIMESTAMP '2026-02-28T00:00:00Z' \
+                 AND e.arrived_at < TIMESTAMP '2026-02-28T00:00:00Z'";
+    let own = of(&format!(
+        "WITH did AS (SELECT person, max(CASE WHEN event_type = 'purchase' AND quantity > 0 THEN 1.0 ELSE 0.0 END) AS bought, \
+           sum(CASE WHEN event_type = 'purchase' AND quantity > 0 THEN quantity ELSE 0 END) AS units \
+           FROM {events} e WHERE {known} GROUP BY person) \
+         SELECT count(*), avg(power(i.p_purchase - coalesce(d.bought, 0.0), 2)), avg(i.p_purchase), avg(coalesce(d.bought, 0.0)), \
+           avg(coalesce(d.units, 0)), avg(CASE WHEN d.person IS NULL THEN 1.0 ELSE 0.0 END) \
+         FROM {intents} i LEFT JOIN did d ON d.person = i.person WHERE i.run_date = DATE '2026-02-21'"
+    ));
+    let (intents, churn) = (&accuracy["intents"], &accuracy["churn"]["p_churn"]);
+    let purchase = &intents["p_purchase"];
+    let theirs = [
+        &intents["users"],
+        &purchase["brier"],
+        &purchase["mean_predicted"],
+        &purchase["share_observed"],
+        &intents["expected_units"]["mean_observed"],
+        &churn["share_observed"],
+    ];
+    for (own, theirs) in own.iter().zip(theirs) {
+        assert!(near(theirs.as_f64().unwrap(), *own), "{own} {theirs} in {accuracy}");
+    }
+    assert!(own[3] > 0.0 && own[5] > 0.0, "somebody bought, somebody stayed away: {own:?}");
+    assert!((0.0..=1.0).contains(&purchase["auc"].as_f64().unwrap()), "{accuracy}");
+
+    let demand = &accuracy["demand"];
+    let own = of("SELECT count(*), avg(CASE WHEN d.units <= f.q90 THEN 1.0 ELSE 0.0 END) \
+                  FROM demand_history f JOIN item_days d ON d.item_id = f.item_id AND d.day = f.target_date \
+                  WHERE f.run_date = DATE '2026-02-21' AND d.in_stock");
+    assert_eq!((demand["days"].as_i64(), demand["item_days"].as_f64()), (Some(7), Some(own[0])), "{accuracy}");
+    assert!(near(demand["covered_q90"].as_f64().unwrap(), own[1]), "{own:?} in {accuracy}");
+    assert!(demand["pinball"].as_f64().unwrap() > 0.0, "{accuracy}");
 }
 
 #[tokio::test]
