@@ -15,7 +15,7 @@ use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
-use crate::lake::{Lake, parquet_files, stores::Location};
+use crate::lake::{self, Lake, parquet_files, stores::Location};
 use crate::publish::accuracy::LookBack;
 use crate::publish::checks::{self, Subject, register_staged};
 use crate::publish::drift;
@@ -109,7 +109,7 @@ impl Night<'_> {
         let features = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
         service.card.features.refuse_other(&features, &service.card.version)?;
 
-        let manifest = self.manifest_hash(&sql, &rollups, &service);
+        let manifest = self.manifest_hash(&sql, &lake, &rollups, &service);
         let mut report = NightReport {
             run_date: date,
             generation: self.held.generation.0,
@@ -217,7 +217,10 @@ impl Night<'_> {
     }
 
     /// Everything that the night's rows follow from: inputs, SQL, model, settings.
-    fn manifest_hash(&self, sql: &SqlFiles, rollups: &Rollups, service: &ScoringService) -> String {
+    fn manifest_hash(&self, sql: &SqlFiles, lake: &Lake, rollups: &Rollups, service: &ScoringService) -> String {
+        // Users, stock, promotions and erasures are read whole every night; the events' files are the rollups'.
+        let masters = lake::VIEWS[1..].iter().flat_map(|view| lake.files(view));
+        let masters: Vec<String> = masters.map(|file| lake::fingerprint(&file.meta)).collect();
         let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
         let settings = serde_json::to_string(&(
             &self.config.lake,
@@ -233,6 +236,7 @@ impl Night<'_> {
             self.options.run_date.to_string().as_str(),
             &sql.fingerprint(&folders),
             &rollups.input_fingerprint(),
+            &masters.concat(),
             &service.card.version,
             &service.card.weights_hash,
             &settings,

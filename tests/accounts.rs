@@ -143,6 +143,18 @@ fn a_model_of_before_deciles_were_kept_still_scores_and_says_nothing_about_drift
     assert_eq!(told(&output, "drift", "2026-02-21"), Value::Null);
 }
 
+#[tokio::test]
+async fn a_night_runs_anew_when_somebody_asked_to_be_forgotten() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let somebody = query(&output, "SELECT min(user_id) AS id FROM intent").lines().nth(1).unwrap().to_string();
+    let asked = format!("SELECT '{somebody}' AS user_id, TIMESTAMP '2026-02-21T08:00:00' AS requested_at");
+    write(Path::new(&lake), "erasures/asked.parquet", &asked).await;
+    assert_eq!(night(&lake, &output, "2026-02-21")["published"], true);
+    let left = query(&output, &format!("SELECT count(*) AS n FROM intent WHERE user_id = '{somebody}'"));
+    assert_eq!(left, "n\n0\n");
+}
+
 fn card_path(output: &str) -> std::path::PathBuf {
     let version = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
     Path::new(output).join("models").join(version.trim()).join("bundle.json")
