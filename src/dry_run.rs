@@ -15,7 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
-use crate::nightly::{KEPT_QUERIES, Stage, kept_name, manifest_hash};
+use crate::nightly::{KEPT_QUERIES, NightInputs, Stage, kept_name};
 use crate::publish::runs::{self, RunRecord};
 use crate::score::{models::Models, operator};
 use crate::sql_files::SqlFiles;
@@ -65,7 +65,8 @@ pub async fn plan(config: &Config, run_date: RunDate) -> Result<DryRun> {
     let output = Location::open(&config.output.uri, &config.s3)?;
     let nights = runs::visible_nights(&output).await?;
     let visible = nights.iter().find(|n| n.run_date() == run_date);
-    let manifest = manifest_hash(config, run_date, &sql, &rollups, &card);
+    let inputs = NightInputs { config, run_date, sql: &sql, lake: &lake, rollups: &rollups };
+    let manifest = inputs.manifest_hash(&card);
     let unchanged = visible.is_some_and(|n| n.run.manifest_hash == manifest);
     let nothing_to_do = rollups.report.units_built == 0 && unchanged;
     let last = nights.iter().rfind(|n| n.run_date() <= run_date).or(nights.last()).map(|n| &n.run);
@@ -122,7 +123,11 @@ fn stages(rollups: &Rollups, figures: &BTreeMap<String, Stage>, kept: &[&str]) -
     }];
     let kept_queries = KEPT_QUERIES.map(|path| (kept_name(path), format!("sql/{path}.sql")));
     let tables = NIGHT_TABLES.map(|table| (table, format!("sql/tables/{table}.sql")));
-    let rest = [("checks", "sql/checks/".into()), ("publish", "commit tables, then runs".into())];
+    let rest = [
+        ("checks", "sql/checks/".into()),
+        ("look_back", "drift, and how earlier nights did".into()),
+        ("publish", "commit tables, then runs".into()),
+    ];
     for (name, what) in kept_queries.into_iter().chain(tables).chain(rest) {
         let done = kept.contains(&name);
         let figure = figures.get(name);

@@ -15,9 +15,11 @@ use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
-use crate::lake::{Lake, parquet_files, stores::Location};
+use crate::lake::{self, Lake, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
+use crate::publish::accuracy::LookBack;
 use crate::publish::checks::{self, Subject, register_staged};
+use crate::publish::drift;
 use crate::publish::lock::{self, Held};
 use crate::publish::night::{FaultPoint, StagedTables, commit_night};
 use crate::publish::runs::{self, RunRecord, VisibleNight};
@@ -116,7 +118,8 @@ impl Night<'_> {
         let features = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
         service.card.features.refuse_other(&features, &service.card.version)?;
 
-        let manifest = manifest_hash(config, date, &sql, &rollups, &service.card);
+        let inputs = NightInputs { config, run_date: date, sql: &sql, lake: &lake, rollups: &rollups };
+        let manifest = inputs.manifest_hash(&service.card);
         let mut report = NightReport {
             run_date: date,
             generation: self.held.generation.0,
@@ -161,7 +164,15 @@ impl Night<'_> {
         self.stage("checks", clock, 0, 0);
 
         let clock = Instant::now();
-        let record = self.record(&report, &sql, &rollups, manifest)?;
+        let drift = drift::of_night(&ctx, &service.card).await?;
+        let (output, tonight) = (self.output, date);
+        let back = LookBack { ctx: &ctx, config, sql: &sql, lake: &lake, rollups: &rollups, output, tonight };
+        let accuracy = back.figures().await?;
+        self.stage("look_back", clock, 0, 0);
+
+        let clock = Instant::now();
+        let mut record = self.record(&report, &sql, &rollups, manifest)?;
+        (record.drift, record.accuracy) = (drift, accuracy);
         let night: VisibleNight = commit_night(self.output, self.held, &staged, record, &self.options.fault).await?;
         self.stage("publish", clock, 0, 0);
         tracing::info!("{date}: published as generation {}", night.run.generation);
@@ -242,31 +253,41 @@ impl Night<'_> {
     }
 }
 
-/// Everything that the night's rows follow from: inputs, SQL, model, settings.
-pub fn manifest_hash(
-    config: &Config,
-    run_date: RunDate,
-    sql: &SqlFiles,
-    rollups: &Rollups,
-    model: &BundleCard,
-) -> String {
-    let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
-    let settings = serde_json::to_string(&(
-        &config.lake,
-        &config.features,
-        &config.intents,
-        &config.demand,
-        &config.recommendation,
-        &config.replenishment,
-        &config.segment,
-    ))
-    .unwrap_or_default();
-    runs::manifest_hash([
-        run_date.to_string().as_str(),
-        &sql.fingerprint(&folders),
-        &rollups.input_fingerprint(),
-        &model.version,
-        &model.weights_hash,
-        &settings,
-    ])
+/// Everything but the model that a night's rows follow from.
+pub struct NightInputs<'a> {
+    pub config: &'a Config,
+    pub run_date: RunDate,
+    pub sql: &'a SqlFiles,
+    pub lake: &'a Lake,
+    pub rollups: &'a Rollups,
+}
+
+impl NightInputs<'_> {
+    /// Two nights of one hash have the same rows: date, files, SQL, settings and model are the same.
+    pub fn manifest_hash(&self, model: &BundleCard) -> String {
+        // Users, stock, promotions and erasures are read whole every night; the events' files are the rollups'.
+        let masters = lake::VIEWS[1..].iter().flat_map(|view| self.lake.files(view));
+        let masters: Vec<String> = masters.map(|file| lake::fingerprint(&file.meta)).collect();
+        let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
+        let config = self.config;
+        let settings = serde_json::to_string(&(
+            &config.lake,
+            &config.features,
+            &config.intents,
+            &config.demand,
+            &config.recommendation,
+            &config.replenishment,
+            &config.segment,
+        ))
+        .unwrap_or_default();
+        runs::manifest_hash([
+            self.run_date.to_string().as_str(),
+            &self.sql.fingerprint(&folders),
+            &self.rollups.input_fingerprint(),
+            &masters.concat(),
+            &model.version,
+            &model.weights_hash,
+            &settings,
+        ])
+    }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
+mod accounts;
 mod cluster;
 mod command_line;
 mod features;

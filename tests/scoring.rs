@@ -35,6 +35,7 @@ async fn model(output: &str) -> Registry {
         scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
         demand,
         features_fingerprint: features.fingerprint(),
+        feature_deciles: Default::default(),
         features,
         horizon_days: 7,
         churn_days: 28,

@@ -11,6 +11,7 @@ use super::intent::{IntentNetwork, IntentShape, Scaling};
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
 use crate::lake::stores::Location;
+use crate::metrics::drift::Deciles;
 
 /// `bundle.json`: everything about a model but its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,10 @@ pub struct BundleCard {
     pub demand: DemandShape,
     pub features: FeatureContract,
     pub features_fingerprint: String,
+    /// Deciles of each feature over the training rows, in the network's scale: what drift is measured against. Cards of
+    /// earlier versions have none.
+    #[serde(default)]
+    pub feature_deciles: BTreeMap<String, Deciles>,
     pub horizon_days: u32,
     pub churn_days: u32,
     pub sql_fingerprint: String,

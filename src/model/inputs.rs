@@ -176,7 +176,8 @@ pub fn bucket(text: &str, buckets: u64) -> i64 {
     (u64::from_le_bytes(word) % buckets.max(1)) as i64 + 1
 }
 
-fn signed_log(x: f64) -> f32 {
+/// The scale of tabular features; NaN stays NaN.
+pub fn signed_log(x: f64) -> f32 {
     (x.signum() * x.abs().ln_1p()) as f32
 }
 

@@ -106,6 +106,7 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
         scaling,
         demand: demand_shape,
         features_fingerprint: contract.fingerprint(),
+        feature_deciles: users.deciles(&contract),
         features: contract,
         horizon_days: config.intents.horizon_days,
         churn_days: config.intents.churn_days,

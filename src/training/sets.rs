@@ -4,6 +4,7 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use datafusion::prelude::SessionContext;
+use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::engine;
@@ -11,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, Scope, contract::FeatureContract, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::Lake;
+use crate::metrics::drift::Deciles;
 use crate::model::bundle::IndexedItem;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
@@ -36,6 +38,12 @@ impl UserSet {
         self.inputs.append(other.inputs);
         self.labels.extend(other.labels);
         self.next_items.extend(other.next_items);
+    }
+
+    /// How the values of each feature lie, by name.
+    pub fn deciles(&self, contract: &FeatureContract) -> BTreeMap<String, Deciles> {
+        let of = |f: usize| Deciles::of(self.inputs.tabular.iter().skip(f).step_by(contract.0.len()).copied());
+        contract.0.iter().enumerate().map(|(f, column)| (column.name.clone(), of(f))).collect()
     }
 }
 
