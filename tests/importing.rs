@@ -229,10 +229,10 @@ fn a_wrong_file_or_name_is_refused_with_what_to_check() {
 fn a_failed_import_keeps_nothing_and_a_second_one_is_refused() {
     let place = Place::new();
     let mut text: String =
-        (0..100_000).map(|i| format!("{i},{},{},pv,{}\n", i * 7919 % 5003, i % 37, 1_511_544_070 + i)).collect();
+        (0..100_000).map(|i| format!("{i},{},{},pv,{}\n", i % 50, i % 37, 1_511_544_070 + i)).collect();
     let packed = zstd::encode_all(text.as_bytes(), 1).unwrap();
     // So little memory that days are written long before the end is reached.
-    let little = ["--set", "engine.memory_bytes_max=32000000"];
+    let little = ["--set", "engine.memory_bytes_max=16000000", "--set", "engine.partitions=1"];
     let cut = &packed[..packed.len() * 3 / 4];
     let errors = refused(&place.import("taobao", &[("a.csv.zst", cut)], &little), 3);
     assert!(errors.contains(&place.path("a.csv.zst")) && errors.contains("hint: fetch the file again"), "{errors}");
@@ -297,7 +297,14 @@ fn a_lake_says_what_it_is_and_the_user_wins() {
     );
 }
 
-/// The lake of docs/lakes.md: clicks in files of their own names, types and times.
+/// The blocks of one language that docs/lakes.md shows, in order.
+fn documented(language: &str) -> Vec<String> {
+    let text = include_str!("../docs/lakes.md");
+    let open = format!("```{language}\n");
+    text.split(open.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap().to_string()).collect()
+}
+
+/// The lake of docs/lakes.md, by the very files that it shows.
 async fn clicks(root: &Path) {
     let rows = "SELECT * FROM (VALUES \
         ('ann', 'A-1', 'show', TIMESTAMP '2026-03-01T23:30:00', 1250), \
@@ -305,24 +312,20 @@ async fn clicks(root: &Path) {
         ('bob', 'B-2', 'show', TIMESTAMP '2026-03-02T09:00:00', 300) \
         ) AS t(customer, sku, action, clicked_at, cents)";
     write(root, "lake/events/2026-03.parquet", rows).await;
-    std::fs::write(
-        root.join("lake/lake.toml"),
-        "[lake]\nname = \"mine\"\ntime_zone = \"Europe/Paris\"\npartition = \"none\"\narrival = \"none\"\n",
-    )
-    .unwrap();
-    let sql = root.join("sql/lakes/mine");
-    std::fs::create_dir_all(&sql).unwrap();
-    let raw = "-- one row per click\nCREATE TABLE raw_events (\n    customer VARCHAR,\n    sku VARCHAR NOT NULL,\n    action VARCHAR NOT NULL,\n    clicked_at TIMESTAMP(6) NOT NULL,\n    cents BIGINT\n)\n";
-    std::fs::write(sql.join("raw_events.sql"), raw).unwrap();
-    let events = "-- one row per click\nSELECT\n    CAST(NULL AS VARCHAR) AS event_id, customer AS user_id, CAST(NULL AS VARCHAR) AS session_id,\n    clicked_at AS ts, CAST(NULL AS TIMESTAMP(6)) AS arrived_at,\n    CASE action WHEN 'show' THEN 'view' WHEN 'order' THEN 'purchase' END AS event_type,\n    sku AS item_id, CAST(NULL AS VARCHAR) AS query, CAST(NULL AS BIGINT) AS dwell_ms,\n    CAST(NULL AS BIGINT) AS quantity, cents / 100.0 AS price, 'EUR' AS currency,\n    CAST(NULL AS BIGINT) AS rating, CAST(NULL AS VARCHAR) AS text, _file, _dt\nFROM raw_events\n";
-    std::fs::write(sql.join("events.sql"), events).unwrap();
+    let [lake, sql] = ["toml", "sql"].map(documented);
+    std::fs::write(root.join("lake/lake.toml"), &lake[0]).unwrap();
+    let folder = root.join("shop-sql/lakes/mine");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("raw_events.sql"), &sql[0]).unwrap();
+    std::fs::write(folder.join("events.sql"), &sql[1]).unwrap();
 }
 
 #[tokio::test]
 async fn a_lake_of_ones_own_is_sql_only() {
     let place = Place::new();
     clicks(place.0.path()).await;
-    let (lake, output, folder) = (place.path("lake"), place.path("out"), format!("sql.folder={}", place.path("sql")));
+    let (lake, output, folder) =
+        (place.path("lake"), place.path("out"), format!("sql.folder={}", place.path("shop-sql")));
     let asked = |query: &str| {
         let places = ["--lake", &lake, "--output", &output, "--date", "2026-03-03", "--format", "csv", "-c", query];
         lines(&done(&intentcast(&[&["--set", &folder, "sql"], &places[..]].concat())))
