@@ -1,6 +1,7 @@
 //! `nightly --dry-run`: what a night would read, keep and build, and what that would cost by the last night's figures.
 //!
-//! It refuses what the night would refuse (a damaged file, a missing model, other features) and writes nothing.
+//! It refuses what the night would refuse (a damaged file, features that the model does not know) and writes nothing.
+//! A lake that has no model yet can be looked at all the same; the answer then says that the night would be refused.
 
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::SessionContext;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::engine;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, FailureKind, Result};
 use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
@@ -25,7 +26,8 @@ use crate::tables::schemas::NIGHT_TABLES;
 #[derive(Debug, Clone, Serialize)]
 pub struct DryRun {
     pub run_date: RunDate,
-    pub model_version: String,
+    /// None where there is no model yet.
+    pub model_version: Option<String>,
     pub read: features::rollups::ReadReport,
     /// The generation of that date which readers see now.
     pub visible_generation: Option<u64>,
@@ -55,33 +57,45 @@ pub async fn plan(config: &Config, run_date: RunDate) -> Result<DryRun> {
     let sql = SqlFiles::load(config)?;
     let lake = Lake::open(config, &sql).await?;
     let models = Arc::new(Models::new(config)?);
-    let card = models.card("").await?;
+    let card = match models.card("").await {
+        Ok(card) => Some(card),
+        Err(failure) if failure.kind == FailureKind::Model && config.model.version.is_empty() => None,
+        Err(failure) => return Err(failure),
+    };
     let ctx = operator::install(&engine::session(config)?, models);
     let rollups = Rollups::plan(&ctx, config, &sql, &lake, run_date).await?;
     features::register(&ctx, config, &sql, &lake, &rollups, features::Scope::night(run_date)).await?;
     let found = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
-    card.features.refuse_other(&found, &card.version)?;
+    if let Some(card) = &card {
+        card.features.refuse_other(&found, &card.version)?;
+    }
 
     let output = Location::open(&config.output.uri, &config.s3)?;
     let nights = runs::visible_nights(&output).await?;
     let visible = nights.iter().find(|n| n.run_date() == run_date);
     let inputs = NightInputs { config, run_date, sql: &sql, lake: &lake, rollups: &rollups };
-    let manifest = inputs.manifest_hash(&card);
-    let unchanged = visible.is_some_and(|n| n.run.manifest_hash == manifest);
+    let manifest = card.as_ref().map(|card| inputs.manifest_hash(card));
+    let unchanged = visible.is_some_and(|n| Some(&n.run.manifest_hash) == manifest.as_ref());
     let nothing_to_do = rollups.report.units_built == 0 && unchanged;
     let last = nights.iter().rfind(|n| n.run_date() <= run_date).or(nights.last()).map(|n| &n.run);
     let figures = last.map(stages_of).transpose()?.unwrap_or_default();
-    let kept = kept_already(&output, run_date, &manifest).await?;
+    let kept = match &manifest {
+        Some(manifest) => kept_already(&output, run_date, manifest).await?,
+        None => Vec::new(),
+    };
     let stages = if nothing_to_do { Vec::new() } else { stages(&rollups, &figures, &kept) };
     Ok(DryRun {
         run_date,
-        model_version: card.version.clone(),
+        plans: match &card {
+            Some(_) if !nothing_to_do => plans(&ctx, &sql).await?,
+            _ => BTreeMap::new(),
+        },
+        model_version: card.map(|card| card.version),
         visible_generation: visible.map(|n| n.run.generation.0),
         nothing_to_do,
         predicted_from: last.map(|run| run.run_date),
         seconds_predicted: last.map(|_| stages.iter().filter_map(|s| s.seconds_predicted).sum()),
         bytes_written_predicted: last.map(|_| written(&stages)),
-        plans: if nothing_to_do { BTreeMap::new() } else { plans(&ctx, &sql).await? },
         read: rollups.report,
         stages,
     })
@@ -165,9 +179,8 @@ impl fmt::Display for DryRun {
         let read = &self.read;
         writeln!(
             f,
-            "night of {} by model {}: reads {} new event files ({} bytes) into {} units; keeps {} units; skips {} files ({} bytes)",
+            "night of {}: reads {} new event files ({} bytes) into {} units; keeps {} units; skips {} files ({} bytes)",
             self.run_date,
-            self.model_version,
             read.files_read,
             read.bytes_read,
             read.units_built,
@@ -175,6 +188,10 @@ impl fmt::Display for DryRun {
             read.files_skipped,
             read.bytes_skipped
         )?;
+        match &self.model_version {
+            Some(version) => writeln!(f, "model {version}")?,
+            None => writeln!(f, "no model yet: the night would be refused (exit 6); run `intentcast train` first")?,
+        }
         match (self.visible_generation, self.nothing_to_do) {
             (Some(generation), true) => writeln!(f, "visible now: generation {generation}; nothing changed, it stays")?,
             (Some(generation), false) => writeln!(f, "visible now: generation {generation}, to be replaced")?,
