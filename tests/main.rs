@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
+mod airflow;
 mod cluster;
 mod features;
 mod future;
