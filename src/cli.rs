@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::engine::doctor;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
+use crate::score::devices;
 use crate::shell::Format;
 use crate::simulation::SimulateOptions;
 use crate::verbs;
@@ -192,6 +193,9 @@ impl Cli {
         }
         let config = Config::resolve(self.settings.config.as_deref(), crate::config::environment(), &overrides)?;
         let config = &config;
+        if self.verb.uses_models() && config.score.device != "cpu" {
+            devices::look();
+        }
         match self.verb {
             Verb::Simulate { to, users, items, days, seed, faults, start } => block_on(verbs::simulate(
                 config,
@@ -218,6 +222,18 @@ impl Cli {
 }
 
 impl Verb {
+    /// Verbs that make tensors: the GPU's library has to be open before the first one.
+    fn uses_models(&self) -> bool {
+        matches!(
+            self,
+            Verb::Nightly { .. }
+                | Verb::Train { .. }
+                | Verb::Sql { .. }
+                | Verb::Doctor
+                | Verb::Cluster { role: Role::Executor { .. } }
+        )
+    }
+
     fn places(&self) -> Option<&Places> {
         match self {
             Verb::Nightly { places, .. }
