@@ -139,7 +139,7 @@ pub enum Verb {
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
-    /// Removes nights past their retention, orphaned files and old locks.
+    /// Removes nights past their retention, orphaned files, state that no night can use, and old locks.
     Gc {
         #[command(flatten)]
         places: Places,

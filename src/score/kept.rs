@@ -27,7 +27,12 @@ pub async fn load(output: &Location, weights_hash: &str, run_date: RunDate) -> R
     let nights = place.list().await?;
     let newest = nights.iter().rfind(|m| m.location.filename().is_some_and(|name| name <= wanted.as_str()));
     let Some(newest) = newest else { return Ok(KeptStates::new()) };
-    let bytes = place.store.get(&newest.location).await?.bytes().await?;
+    let bytes = match place.store.get(&newest.location).await {
+        Ok(got) => got.bytes().await?,
+        // `gc` took it in this very moment.
+        Err(object_store::Error::NotFound { .. }) => return Ok(KeptStates::new()),
+        Err(e) => return Err(e.into()),
+    };
     read(bytes).or_else(|failure| {
         tracing::warn!("{}: {failure}; every user is encoded again", place.display(&newest.location));
         Ok(KeptStates::new())
