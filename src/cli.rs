@@ -10,6 +10,7 @@ use crate::engine::doctor;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::lake::lake_file;
+use crate::score::devices;
 use crate::shell::Format;
 use crate::simulation::SimulateOptions;
 use crate::verbs;
@@ -146,7 +147,7 @@ pub enum Verb {
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
-    /// Removes nights past their retention, orphaned files and old locks.
+    /// Removes nights past their retention, orphaned files, state that no night can use, and old locks.
     Gc {
         #[command(flatten)]
         places: Places,
@@ -202,6 +203,9 @@ impl Cli {
         // A lake says what it is; whatever the user set wins.
         let config = if self.verb.opens_lake() { block_on(lake_file::settle(config))? } else { config };
         let config = &config;
+        if self.verb.uses_models() && config.score.device != "cpu" {
+            devices::look();
+        }
         match self.verb {
             Verb::Simulate { to, users, items, days, seed, faults, start } => block_on(verbs::simulate(
                 config,
@@ -228,6 +232,18 @@ impl Cli {
 }
 
 impl Verb {
+    /// Verbs that make tensors: the GPU's library has to be open before the first one.
+    fn uses_models(&self) -> bool {
+        matches!(
+            self,
+            Verb::Nightly { .. }
+                | Verb::Train { .. }
+                | Verb::Sql { .. }
+                | Verb::Doctor
+                | Verb::Cluster { role: Role::Executor { .. } }
+        )
+    }
+
     fn places(&self) -> Option<&Places> {
         match self {
             Verb::Nightly { places, .. }

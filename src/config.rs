@@ -262,9 +262,9 @@ pub struct ScoreConfig {
     pub device: String,
     /// Padded tokens in one forward pass.
     pub batch_tokens_max: u32,
-    /// Rows that the scoring service pools before it sorts by length and cuts.
+    /// Rows that the owners of the scoring service together pool before they sort by length and cut.
     pub pool_rows_max: u32,
-    /// Threads that own a model; 0 means one a core.
+    /// Threads that own the model, sharing its weights; 0 means one a core. A GPU has one.
     pub owner_threads: u32,
     /// Requests in flight per partition.
     pub in_flight_max: u32,
@@ -411,6 +411,7 @@ impl Config {
         within("demand.horizon_days", self.demand.horizon_days.into(), 1.0, 366.0)?;
         within("demand.history_days", self.demand.history_days.into(), 28.0, 1000.0)?;
         within("score.batch_tokens_max", self.score.batch_tokens_max.into(), 1.0, 1e7)?;
+        within("score.owner_threads", self.score.owner_threads.into(), 0.0, 1024.0)?;
         within("model.width", self.model.width.into(), 8.0, 4096.0)?;
         if !self.model.width.is_multiple_of(self.model.heads.max(1)) {
             return Err(Failure::usage(format!(

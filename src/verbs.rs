@@ -201,8 +201,9 @@ pub async fn gc(config: &Config, dry_run: bool) -> Result<()> {
     if !dry_run {
         gc::execute(&output, &plan, &config.lock).await?;
     }
+    let (state_files, state_bytes) = plan.old_state();
     println!(
-        "{} {} nights, {} files that nobody reads ({} bytes), {} old lock objects",
+        "{} {} nights, {} files that nobody reads ({} bytes), {state_files} files of old state ({state_bytes} bytes), {} old lock objects",
         if dry_run { "would remove" } else { "removed" },
         plan.expired_nights.len(),
         plan.orphan_files.len(),

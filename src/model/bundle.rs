@@ -173,6 +173,20 @@ impl Registry {
 }
 
 impl Bundle {
+    /// The same model for another thread: networks of its own over the very same weights.
+    pub fn share(&self) -> Result<Bundle> {
+        let (mut store, intent, demand) = networks(&self.card.intent, &self.card.demand, self.device);
+        store.freeze();
+        let weights = self.store.variables();
+        for (name, mut variable) in store.variables() {
+            let shared = weights.get(&name).ok_or_else(|| Failure::bug(format!("no weight {name} to share")))?;
+            // The variable and the network's layer are one object in libtorch; both now read the shared memory.
+            variable.f_set_data(shared)?;
+        }
+        let items = self.items.clone();
+        Ok(Bundle { card: self.card.clone(), device: self.device, intent, demand, items, store })
+    }
+
     /// Number of weights.
     pub fn parameters(&self) -> i64 {
         self.store.variables().values().map(|t| t.numel() as i64).sum()

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use tch::Device;
 use tokio::sync::Mutex;
 
+use super::devices;
 use super::service::ScoringService;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
@@ -83,19 +83,9 @@ impl Models {
         if let Some(service) = services.get(version) {
             return Ok(service.clone());
         }
-        let bundle = self.registry()?.load(version, device(&self.config.score.device)?).await?;
+        let bundle = self.registry()?.load(version, devices::choose(&self.config.score)?).await?;
         let service = ScoringService::start(bundle, &self.config.score)?;
         services.insert(version.into(), service.clone());
         Ok(service)
-    }
-}
-
-/// `cpu`, `cuda` (fails where there is none) or `auto`.
-pub fn device(wanted: &str) -> Result<Device> {
-    match (wanted, tch::Cuda::is_available()) {
-        ("cuda" | "auto", true) => Ok(Device::Cuda(0)),
-        ("cuda", false) => Err(Failure::usage("score.device: expected a CUDA device, found none")
-            .hint("set score.device=auto; `intentcast doctor` says why")),
-        _ => Ok(Device::Cpu),
     }
 }

@@ -16,7 +16,7 @@ use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, Registry, networks};
 use crate::model::demand::DemandShape;
 use crate::model::intent::{IntentShape, Scaling};
-use crate::score::models::device;
+use crate::score::devices;
 use crate::sql_files::SqlFiles;
 use sets::{ItemSet, Past, UserSet, past_dates};
 
@@ -76,7 +76,7 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
         history_days: config.demand.history_days.into(),
         history_days_min: config.demand.history_days_min.into(),
     };
-    let (mut store, intents, demand) = networks(&intent_shape, &demand_shape, device(&config.score.device)?);
+    let (mut store, intents, demand) = networks(&intent_shape, &demand_shape, devices::choose(&config.score)?);
     let mean_of_buyers = |label: usize| -> f64 {
         let amounts = users.labels.iter().skip(label).step_by(sets::LABELS.len());
         let (sum, buyers) = amounts.filter(|&&a| a > 0.0).fold((0.0, 0), |(s, n), &a| (s + f64::from(a), n + 1));
