@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -62,6 +63,8 @@ def main():
         seconds, peak, said = run(options.binary, *settings, "train", *places, "--date", nights[0])
         row("train", seconds, None, peak)
         print(said, file=sys.stderr)
+        # Training rolled the lake up; the first night is to do all of its work itself.
+        shutil.rmtree(options.folder / "out/state")
     for name, night in zip(["first night", "second night"], nights):
         seconds, peak, said = run(options.binary, *settings, "nightly", *places, "--date", night, "--format", "json")
         report = json.loads(said)

@@ -95,6 +95,7 @@ async fn model(width: i64, layers: i64) -> Registry {
         weights_hash: String::new(),
         items: 0,
         figures: Default::default(),
+        feature_deciles: Default::default(),
     };
     let place = Location::open(&format!("memory://bench-{width}-{layers}"), &S3Config::default()).unwrap();
     let registry = Registry(place);
