@@ -1,4 +1,4 @@
-//! The engine's memory pool: who asks gets, but none that could spill may take everything.
+//! The engine's memory pool: who asks gets, but no sort may take everything.
 //!
 //! A night's plan holds two dozen aggregates, joins and sorts. Equal shares (a fair pool) starve the largest while the pool
 //! lies idle; no shares at all let one partition's sort take the whole pool, and its sibling, which holds nothing that it
@@ -9,23 +9,27 @@ use datafusion::execution::memory_pool::{
     GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
 
-/// A greedy pool in which a consumer that can spill holds at most `spillable_bytes_max`.
+/// How the engine's sorts are called, before the partition's number.
+const SORT: &str = "ExternalSorter";
+
+/// A greedy pool in which one partition's sort holds at most `sort_bytes_max`. Aggregates are not held to a share: those of
+/// lists are charged for whole shared buffers, many times what they hold, and spilling does not help them.
 #[derive(Debug)]
 pub struct CappedPool {
     all: GreedyMemoryPool,
-    spillable_bytes_max: usize,
+    sort_bytes_max: usize,
 }
 
 impl CappedPool {
-    /// Half of the pool for the spillable consumers of one operator, shared by its `partitions`.
+    /// Half of the pool for one sort, shared by its `partitions`.
     pub fn new(bytes_max: usize, partitions: usize) -> Self {
-        Self { all: GreedyMemoryPool::new(bytes_max), spillable_bytes_max: bytes_max / (2 * partitions.max(1)) }
+        Self { all: GreedyMemoryPool::new(bytes_max), sort_bytes_max: bytes_max / (2 * partitions.max(1)) }
     }
 }
 
 impl std::fmt::Display for CappedPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}, at most {} bytes for one consumer that can spill", self.all, self.spillable_bytes_max)
+        write!(f, "{}, at most {} bytes for one partition's sort", self.all, self.sort_bytes_max)
     }
 }
 
@@ -53,11 +57,12 @@ impl MemoryPool for CappedPool {
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let held = reservation.size();
         // The first request is granted whatever its size: nothing is there yet that could be spilled for it.
-        if reservation.consumer().can_spill() && held > 0 && held + additional > self.spillable_bytes_max {
+        let sorts = reservation.consumer().name().starts_with(SORT);
+        if sorts && held > 0 && held + additional > self.sort_bytes_max {
             return Err(resources_datafusion_err!(
                 "{} holds {held} bytes, {additional} more would be over its share of {}: it spills",
                 reservation.consumer().name(),
-                self.spillable_bytes_max
+                self.sort_bytes_max
             ));
         }
         self.all.try_grow(reservation, additional)
@@ -80,8 +85,8 @@ mod tests {
     #[test]
     fn a_sort_leaves_room_for_its_sibling_and_a_join_may_take_what_is_there() {
         let pool: Arc<dyn MemoryPool> = Arc::new(CappedPool::new(1000, 2));
-        let sort = |name: &str| MemoryConsumer::new(name).with_can_spill(true).register(&pool);
-        let (one, two) = (sort("sort[0]"), sort("sort[1]"));
+        let sort = |n: usize| MemoryConsumer::new(format!("{SORT}[{n}]")).with_can_spill(true).register(&pool);
+        let (one, two) = (sort(0), sort(1));
         one.try_grow(200).unwrap();
         assert!(one.try_grow(100).is_err(), "a sort that holds something spills at its share");
         two.try_grow(250).unwrap();
