@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup readers airflow demo test lint
+.PHONY: help setup readers airflow demo test lint docs bench
 
 help: ## Lists these verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,3 +23,10 @@ test: setup readers airflow lint ## Sets everything up and passes the whole test
 lint: setup ## Formatting and clippy, warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+
+docs: setup ## Writes docs/reference/ anew from the code; the tests compare them
+	INTENTCAST_WRITE_DOCS=1 cargo test --locked --test integration -- references::
+
+bench: setup ## Release benchmarks: scoring by number of owners, last events against array_agg
+	cargo bench --locked --bench scoring
+	cargo bench --locked --bench last_events

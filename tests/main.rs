@@ -15,6 +15,7 @@ mod plans;
 mod publishing;
 mod publishing_s3;
 mod read_back;
+mod references;
 mod scoring;
 mod simulation;
 mod support;

@@ -119,7 +119,7 @@ async fn a_lake_that_may_not_be_read_exits_2_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn planning_what_may_go_reads_each_commit_once() {
+async fn planning_what_may_go_reads_each_commit_at_most_a_few_times() {
     let server = S3Server::start();
     let output = server.location("s3://lake/out");
     let settings = intentcast::config::GcConfig { nights_kept: 99, orphan_age_hours: 0 };

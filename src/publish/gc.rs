@@ -140,23 +140,26 @@ async fn orphans(
     shown: &BTreeMap<RunDate, Vec<&RunRecord>>,
     young_after: DateTime<Utc>,
 ) -> Result<Vec<(Path, u64)>> {
-    // By version, not by night: a version serves all the nights that were not published again since.
+    let Some(newest) = delta_log::open(output, table, None).await? else { return Ok(Vec::new()) };
+    let mut named = delta::file_paths(&newest, table, None)?;
+    let held: Vec<(u64, RunDate)> =
+        shown.values().flatten().filter_map(|run| Some((*run.table_versions.get(table)?, run.run_date))).collect();
+    // Most nights were never published again: the newest version still holds their files, and theirs need no reading.
+    let again = match held.iter().map(|(version, _)| *version).min() {
+        Some(oldest) => delta_log::published_since(&newest, oldest).await?,
+        None => BTreeMap::new(),
+    };
     let mut by_version: BTreeMap<u64, BTreeSet<RunDate>> = BTreeMap::new();
-    for run in shown.values().flatten() {
-        if let Some(version) = run.table_versions.get(table) {
-            by_version.entry(*version).or_default().insert(run.run_date);
+    for (version, date) in held {
+        if again.get(&date).is_some_and(|at| *at > version) {
+            by_version.entry(version).or_default().insert(date);
         }
     }
-    let first = by_version.keys().next().copied();
-    let Some(mut opened) = delta_log::open(output, table, first).await? else { return Ok(Vec::new()) };
-    let mut named = Vec::new();
     for (version, dates) in &by_version {
-        // Forward only: each step reads the commits since the last one, so the log is read once.
-        opened.load_version(*version).await.map_err(delta_log::failure(table))?;
-        named.extend(delta::file_paths(&opened, table, Some(dates))?);
+        if let Some(then) = delta_log::open(output, table, Some(*version)).await? {
+            named.extend(delta::file_paths(&then, table, Some(dates))?);
+        }
     }
-    opened.update_incremental(None).await.map_err(delta_log::failure(table))?;
-    named.extend(delta::file_paths(&opened, table, None)?);
     let place = write_files::table_location(output, table);
     let named: HashSet<Path> = named.iter().map(|path| place.path(path)).collect();
     let is_data = |object: &ObjectMeta| {
