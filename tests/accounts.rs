@@ -15,7 +15,8 @@ fn numbers(arguments: &[&str], sql: &str) -> Vec<f64> {
 /// A JSON column of the newest row of `runs` for a date.
 fn told(output: &str, column: &str, date: &str) -> Value {
     let sql = format!(
-        "SELECT replace({column}, '\"', '''') AS told FROM runs WHERE run_date = DATE '{date}' ORDER BY generation DESC LIMIT 1"
+        "SELECT replace({column}, '\"', '''') AS told FROM runs WHERE run_date = DATE '{date}' \
+         ORDER BY generation DESC LIMIT 1"
     );
     let printed = query(output, &sql);
     let text = printed.lines().nth(1).unwrap().trim_matches('"').replace('\'', "\"");
@@ -36,11 +37,13 @@ fn intent_units_share_out_every_purchase_probability() {
     assert!(total[0] > 1.0 && near(total[0], total[1]), "{total:?}");
     // Intents look 7 days ahead, the forecasts of this shop 14.
     let spread = of("SELECT count(*) FILTER (WHERE intent_units IS NULL AND target_date < DATE '2026-02-28'), \
-                       count(*) FILTER (WHERE intent_units IS NOT NULL AND target_date >= DATE '2026-02-28'), count(*) FROM demand");
+                       count(*) FILTER (WHERE intent_units IS NOT NULL AND target_date >= DATE '2026-02-28'), \
+                       count(*) FROM demand");
     assert!(spread[..2] == [0.0, 0.0] && spread[2] > 14.0, "{spread:?}");
     let by_item = of(
         "WITH affinity AS (SELECT r.item_id, i.p_purchase * exp(r.score - max(r.score) OVER (PARTITION BY r.user_id)) \
-                        / sum(exp(r.score)) OVER (PARTITION BY r.user_id) * exp(max(r.score) OVER (PARTITION BY r.user_id)) AS units \
+                        / sum(exp(r.score)) OVER (PARTITION BY r.user_id) \
+                          * exp(max(r.score) OVER (PARTITION BY r.user_id)) AS units \
                         FROM recommendation r JOIN intent i ON i.user_id = r.user_id), \
                       wanted AS (SELECT item_id, sum(units) AS units FROM affinity GROUP BY item_id), \
                       told AS (SELECT item_id, sum(intent_units) AS units FROM demand GROUP BY item_id) \
@@ -73,17 +76,20 @@ fn a_night_says_how_earlier_nights_did_once_it_is_known() {
     let of = |sql: &str| numbers(&["--lake", &lake, "--output", &output, "--date", "2026-02-28"], sql);
     let person = |table: &str| {
         format!(
-            "(SELECT coalesce(u.canonical_user_id, t.user_id) AS person, t.* FROM {table} t LEFT JOIN users u ON u.user_id = t.user_id)"
+            "(SELECT coalesce(u.canonical_user_id, t.user_id) AS person, t.* \
+             FROM {table} t LEFT JOIN users u ON u.user_id = t.user_id)"
         )
     };
     let (intents, events) = (person("intent_history"), person("events"));
     let known = "e.ts >= TIMESTAMP '2026-02-21T00:00:00Z' AND e.ts < TIMESTAMP '2026-02-28T00:00:00Z' \
                  AND e.arrived_at < TIMESTAMP '2026-02-28T00:00:00Z'";
     let own = of(&format!(
-        "WITH did AS (SELECT person, max(CASE WHEN event_type = 'purchase' AND quantity > 0 THEN 1.0 ELSE 0.0 END) AS bought, \
+        "WITH did AS (SELECT person, \
+           max(CASE WHEN event_type = 'purchase' AND quantity > 0 THEN 1.0 ELSE 0.0 END) AS bought, \
            sum(CASE WHEN event_type = 'purchase' AND quantity > 0 THEN quantity ELSE 0 END) AS units \
            FROM {events} e WHERE {known} GROUP BY person) \
-         SELECT count(*), avg(power(i.p_purchase - coalesce(d.bought, 0.0), 2)), avg(i.p_purchase), avg(coalesce(d.bought, 0.0)), \
+         SELECT count(*), avg(power(i.p_purchase - coalesce(d.bought, 0.0), 2)), avg(i.p_purchase), \
+           avg(coalesce(d.bought, 0.0)), \
            avg(coalesce(d.units, 0)), avg(CASE WHEN d.person IS NULL THEN 1.0 ELSE 0.0 END) \
          FROM {intents} i LEFT JOIN did d ON d.person = i.person WHERE i.run_date = DATE '2026-02-21'"
     ));
@@ -124,7 +130,8 @@ async fn a_night_says_which_features_have_moved_since_training() {
     assert!(of(&before, "reviews_1d") < 0.1, "{before}");
 
     // On the eve of the next night everybody reviews something.
-    let rush = "SELECT concat('rush', value) AS event_id, concat('u', lpad(CAST(value AS VARCHAR), 7, '0')) AS user_id, \
+    let rush = "SELECT concat('rush', value) AS event_id, \
+                concat('u', lpad(CAST(value AS VARCHAR), 7, '0')) AS user_id, \
                 TIMESTAMP '2026-02-21T12:00:00' AS ts, TIMESTAMP '2026-02-21T12:00:00' AS arrived_at, \
                 'review' AS event_type, 'i000001' AS item_id FROM generate_series(0, 299)";
     write(Path::new(&lake), "events/dt=2026-02-21/rush.parquet", rush).await;

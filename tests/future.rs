@@ -1,4 +1,4 @@
-//! Nothing of the future: events at or after `as_of()`, events that arrived after it and logins after it move no feature.
+//! Nothing of the future: events and logins at or after `as_of()`, and events that arrived after it, move no feature.
 
 use datafusion::prelude::SessionContext;
 use intentcast::features::{self, Scope, rollups::Rollups};
@@ -40,7 +40,8 @@ async fn lake_of(folder: &Path, rows: &[Row], logins: &[Login]) {
     if !users.is_empty() {
         let rows = users.join(", ");
         let query = format!(
-            "SELECT user_id, canonical_user_id, signed_up_at FROM (VALUES {rows}) AS t(user_id, canonical_user_id, signed_up_at)"
+            "SELECT user_id, canonical_user_id, signed_up_at \
+             FROM (VALUES {rows}) AS t(user_id, canonical_user_id, signed_up_at)"
         );
         write(folder, "users/a.parquet", &query).await;
     }
@@ -123,7 +124,8 @@ async fn a_guest_who_logs_in_later_is_a_guest_in_features_and_one_person_in_labe
         ("c", "u2", "2026-01-07T11:00:00", "view", "i1", "NULL", "5"),
     ]);
     write(&lake, "events/dt=2026-01-07/a.parquet", &after).await;
-    let users = "SELECT * FROM (VALUES ('g1', 'u1', TIMESTAMP '2026-01-07T09:00:00'), ('u1', NULL, TIMESTAMP '2026-01-07T09:00:00'), \
+    let users = "SELECT * FROM (VALUES ('g1', 'u1', TIMESTAMP '2026-01-07T09:00:00'), \
+                 ('u1', NULL, TIMESTAMP '2026-01-07T09:00:00'), \
                  ('u3', NULL, TIMESTAMP '2026-01-02T00:00:00')) AS t(user_id, canonical_user_id, signed_up_at)";
     write(&lake, "users/a.parquet", users).await;
     let config = config(&lake, &folder.path().join("out"));
@@ -160,8 +162,10 @@ async fn refusals_and_erasures_hold_for_the_guest_that_a_person_was() {
         ("c", "g3", "2026-01-04T10:00:00", "view", "i1", "NULL", "5"),
     ]);
     write(&lake, "events/dt=2026-01-04/a.parquet", &seen).await;
-    let users = "SELECT *, TIMESTAMP '2026-01-07T09:00:00' AS signed_up_at FROM (VALUES ('g1', 'u1', CAST(NULL AS BOOLEAN)), \
-                 ('u1', NULL, false), ('g2', 'u2', NULL), ('u2', NULL, true), ('g3', 'u3', NULL)) AS t(user_id, canonical_user_id, consent)";
+    let users = "SELECT *, TIMESTAMP '2026-01-07T09:00:00' AS signed_up_at \
+                 FROM (VALUES ('g1', 'u1', CAST(NULL AS BOOLEAN)), \
+                 ('u1', NULL, false), ('g2', 'u2', NULL), ('u2', NULL, true), ('g3', 'u3', NULL)) \
+                 AS t(user_id, canonical_user_id, consent)";
     write(&lake, "users/a.parquet", users).await;
     write(&lake, "erasures/a.parquet", "SELECT 'u2' AS user_id, TIMESTAMP '2026-02-01T00:00:00' AS requested_at").await;
     let (ctx, _) = night(&config(&lake, &folder.path().join("out")), NIGHT).await.unwrap();

@@ -30,7 +30,7 @@ pub async fn of_night(ctx: &SessionContext, card: &BundleCard) -> Result<Value> 
     while let Some(batch) = rows.try_next().await? {
         users += batch.num_rows();
         for (column, counts) in batch.columns().iter().zip(&mut counts) {
-            // In the network's own scale, to the bit: a value on an edge must fall on the side that it fell on in training.
+            // In the network's own scale, to the bit: a value on an edge must fall on the side that it fell on before.
             let values = column.as_primitive::<Float64Type>().iter();
             values.for_each(|v| counts.add(v.map_or(f32::NAN, signed_log)));
         }

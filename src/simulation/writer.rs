@@ -24,12 +24,18 @@ impl Sink {
         Self::open_with(to, name, schema, properties())
     }
 
-    /// For rows in the order of their first column, a text: it is kept as what differs from the row before, and no
-    /// dictionary of a million different values is tried.
+    /// For rows in the order of their first column, a text: it is kept as what differs from the row before, floats byte
+    /// by byte, and no dictionary of a million different values is tried.
     pub(super) fn open_sorted(to: &Location, name: &str, schema: &SchemaRef) -> Result<Self> {
-        let sorted = schema.field(0).name().as_str().into();
-        let properties =
-            properties().set_dictionary_enabled(false).set_column_encoding(sorted, Encoding::DELTA_BYTE_ARRAY);
+        let mut properties = properties().set_dictionary_enabled(false);
+        for field in schema.fields() {
+            let column = field.name().as_str().into();
+            properties = match field.data_type() {
+                DataType::Utf8 => properties.set_column_encoding(column, Encoding::DELTA_BYTE_ARRAY),
+                DataType::Float32 => properties.set_column_encoding(column, Encoding::BYTE_STREAM_SPLIT),
+                _ => properties,
+            };
+        }
         Self::open_with(to, name, schema, properties)
     }
 

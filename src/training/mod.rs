@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod demand;
 pub mod intent;
+pub mod popularity;
 pub mod sets;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -77,6 +78,8 @@ pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
         history_days_min: config.demand.history_days_min.into(),
     };
     let (mut store, intents, demand) = networks(&intent_shape, &demand_shape, devices::choose(&config.score)?);
+    let met = users.next_items.iter().flatten();
+    popularity::start_at_popularity(&store, &index, intent_shape.item_buckets, met)?;
     let mean_of_buyers = |label: usize| -> f64 {
         let amounts = users.labels.iter().skip(label).step_by(sets::LABELS.len());
         let (sum, buyers) = amounts.filter(|&&a| a > 0.0).fold((0.0, 0), |(s, n), &a| (s + f64::from(a), n + 1));
