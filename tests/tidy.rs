@@ -61,6 +61,7 @@ const ROOMS: [&str; 23] = [
     "publish",
     "cluster",
     "nightly",
+    "dry_run",
     "training",
     "evaluation",
     "simulation",

@@ -11,4 +11,4 @@ flags AS (
     FROM touched t CROSS JOIN days d LEFT JOIN promotions p ON p.item_id = t.item_id
     GROUP BY t.item_id, d.day
 )
-SELECT item_id, array_agg(promoted ORDER BY day) AS promoted_future FROM flags GROUP BY item_id
+SELECT item_id, ordered_list(day, promoted) AS promoted_future FROM flags GROUP BY item_id

@@ -25,7 +25,7 @@ by_person AS (
     GROUP BY user_id
 ),
 absorbed AS (
-    SELECT canonical_user_id AS user_id, array_agg(user_id) AS ids FROM persons GROUP BY canonical_user_id
+    SELECT canonical_user_id AS user_id, ordered_list(0, user_id) AS ids FROM persons GROUP BY canonical_user_id
 )
 SELECT
     unnest(coalesce(array_append(a.ids, b.user_id), make_array(b.user_id))) AS user_id,

@@ -14,10 +14,10 @@ WITH touched AS (
     GROUP BY coalesce(p.canonical_user_id, e.user_id), e.item_id
 ),
 by_person AS (
-    SELECT user_id, array_agg(item_id ORDER BY weight DESC, item_id) AS next_items FROM touched GROUP BY user_id
+    SELECT user_id, ordered_list(-weight, item_id) AS next_items FROM touched GROUP BY user_id
 ),
 absorbed AS (
-    SELECT canonical_user_id AS user_id, array_agg(user_id) AS ids FROM persons GROUP BY canonical_user_id
+    SELECT canonical_user_id AS user_id, ordered_list(0, user_id) AS ids FROM persons GROUP BY canonical_user_id
 )
 SELECT
     unnest(coalesce(array_append(a.ids, b.user_id), make_array(b.user_id))) AS user_id,

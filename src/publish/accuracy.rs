@@ -113,7 +113,7 @@ impl LookBack<'_> {
                unnest(range(CAST(array_length(future_units) AS BIGINT))) AS step FROM demand_labels) \
              SELECT o.units, {quantiles} FROM outcomes o \
              JOIN published d ON d.item_id = o.item_id AND d.target_date = run_date() + CAST(o.step AS INT) \
-             WHERE o.in_stock AND d.target_date < labels_end()"
+             WHERE o.in_stock > 0 AND d.target_date < labels_end()"
         );
         let (mut item_days, mut loss, mut covered) = (0u64, 0.0, 0u64);
         self.read(night, "demand", &sql, |row| {

@@ -146,7 +146,8 @@ impl Past<'_> {
             for row in 0..batch.num_rows() {
                 let day = cast(&units.value(row), &DataType::Float64)?;
                 set.units.push(day.as_primitive::<Float64Type>().values().to_vec());
-                set.in_stock.push(stock.value(row).as_boolean().iter().map(|b| b.unwrap_or(true)).collect());
+                let stocked = cast(&stock.value(row), &DataType::Float64)?;
+                set.in_stock.push(stocked.as_primitive::<Float64Type>().values().iter().map(|&s| s > 0.0).collect());
             }
         }
         Ok(set)
