@@ -20,6 +20,7 @@ mod scoring;
 mod simulation;
 mod support;
 mod tidy;
+mod truth;
 
 use std::process::{Command, Output};
 
