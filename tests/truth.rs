@@ -163,10 +163,10 @@ async fn published_demand_beats_seasonal_naive_after_the_training_date() {
     let found = numbers(&sql).await;
     let cells = found[0].len();
     let (mut ours, mut naive) = (0.0, 0.0);
-    for (k, level) in [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95].into_iter().enumerate() {
-        for cell in 0..cells {
-            ours += pinball(level, found[k][cell], found[7][cell]) / (cells * 7) as f64;
-            naive += pinball(level, found[8][cell], found[7][cell]) / (cells * 7) as f64;
+    for (quantiles, level) in found[..7].iter().zip([0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95]) {
+        for ((&quantile, &wanted), &week_before) in quantiles.iter().zip(&found[7]).zip(&found[8]) {
+            ours += pinball(level, quantile, wanted) / (cells * 7) as f64;
+            naive += pinball(level, week_before, wanted) / (cells * 7) as f64;
         }
     }
     println!("pinball over {cells} days of items after training: ours {ours:.4}, seasonal naive {naive:.4}");
