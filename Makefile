@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup readers demo test lint
+.PHONY: help setup readers airflow demo test lint docs bench
 
 help: ## Lists these verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -10,13 +10,23 @@ setup: ## Puts libtorch into the checkout (once; verified by hash)
 readers: ## Puts other people's readers of Delta tables into .venv, for the tests (once; verified by hash)
 	@infra/setup/python.sh
 
+airflow: ## Puts Airflow into .airflow, for the test that loads jobs/airflow/ (once; verified by hash)
+	@infra/setup/airflow.sh
+
 demo: setup ## Builds, simulates a shop, trains a small model, runs two nights and shows the tables (./demo)
 	cargo build --locked
 	jobs/demo.sh $${CARGO_TARGET_DIR:-target}/debug/intentcast
 
-test: setup readers lint ## Sets everything up and passes the whole test suite
+test: setup readers airflow lint ## Sets everything up and passes the whole test suite
 	cargo test --locked
 
 lint: setup ## Formatting and clippy, warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+
+docs: setup ## Writes docs/reference/ anew from the code; the tests compare them
+	INTENTCAST_WRITE_DOCS=1 cargo test --locked --test integration -- references::
+
+bench: setup ## Release benchmarks: scoring by number of owners, last events against array_agg
+	cargo bench --locked --bench scoring
+	cargo bench --locked --bench last_events

@@ -9,6 +9,8 @@ use crate::config::Config;
 use crate::engine::doctor;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
+use crate::lake::lake_file;
+use crate::score::devices;
 use crate::shell::Format;
 use crate::simulation::SimulateOptions;
 use crate::verbs;
@@ -71,11 +73,18 @@ pub enum Verb {
         start: RunDate,
     },
     /// Streams a public data set's original files (also .gz and .zst) into a lake.
+    ///
+    /// Writes the publisher's own columns below URI/events/dt=DAY/, facts about items and users that lie on event lines
+    /// once below URI/items/ and URI/users/, and URI/lake.toml, so that the other verbs need no settings for this lake.
+    /// sql/lakes/NAME/ says what the columns mean. Damaged lines are counted by reason and left out; more than 1 % refuses
+    /// the import. A failed import keeps nothing. A place that holds a lake already is refused: events would count twice.
     Import {
         /// taobao, tmall, rees46, retailrocket, online-retail-ii, complete-journey, cdnow or amazon-all-beauty.
         name: String,
+        /// All files of the set; complete-journey: the transactions and, for categories, the products.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Root of the lake to write; it must hold none yet.
         #[arg(long, value_name = "URI")]
         to: String,
     },
@@ -138,7 +147,7 @@ pub enum Verb {
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
-    /// Removes nights past their retention, orphaned files and old locks.
+    /// Removes nights past their retention, orphaned files, state that no night can use, and old locks.
     Gc {
         #[command(flatten)]
         places: Places,
@@ -191,7 +200,12 @@ impl Cli {
             overrides.extend(places.output.clone().map(|uri| ("output.uri".into(), uri)));
         }
         let config = Config::resolve(self.settings.config.as_deref(), crate::config::environment(), &overrides)?;
+        // A lake says what it is; whatever the user set wins.
+        let config = if self.verb.opens_lake() { block_on(lake_file::settle(config))? } else { config };
         let config = &config;
+        if self.verb.uses_models() && config.score.device != "cpu" {
+            devices::look();
+        }
         match self.verb {
             Verb::Simulate { to, users, items, days, seed, faults, start } => block_on(verbs::simulate(
                 config,
@@ -218,6 +232,18 @@ impl Cli {
 }
 
 impl Verb {
+    /// Verbs that make tensors: the GPU's library has to be open before the first one.
+    fn uses_models(&self) -> bool {
+        matches!(
+            self,
+            Verb::Nightly { .. }
+                | Verb::Train { .. }
+                | Verb::Sql { .. }
+                | Verb::Doctor
+                | Verb::Cluster { role: Role::Executor { .. } }
+        )
+    }
+
     fn places(&self) -> Option<&Places> {
         match self {
             Verb::Nightly { places, .. }
@@ -229,6 +255,11 @@ impl Verb {
             | Verb::Cluster { role: Role::Scheduler { places, .. } | Role::Executor { places, .. } } => Some(places),
             Verb::Simulate { .. } | Verb::Import { .. } | Verb::Doctor => None,
         }
+    }
+
+    /// Verbs that look at the output alone must work where the lake is out of reach.
+    fn opens_lake(&self) -> bool {
+        self.places().is_some() && !matches!(self, Verb::Rollback { .. } | Verb::Models { .. } | Verb::Gc { .. })
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod networks;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::failure::{Failure, Result};
@@ -32,6 +33,9 @@ pub struct Config {
     pub engine: EngineConfig,
     pub lock: LockConfig,
     pub gc: GcConfig,
+    /// `section.key` of every setting that a file, the environment or a flag gave: only the others yield to a lake's own.
+    #[serde(skip)]
+    pub given: BTreeSet<String>,
 }
 
 /// What the `dt` folder of an event file means.
@@ -296,9 +300,9 @@ pub struct ScoreConfig {
     pub device: String,
     /// Padded tokens in one forward pass.
     pub batch_tokens_max: u32,
-    /// Rows that the scoring service pools before it sorts by length and cuts.
+    /// Rows that the owners of the scoring service together pool before they sort by length and cut.
     pub pool_rows_max: u32,
-    /// Threads that own a model; 0 means one a core.
+    /// Threads that own the model, sharing its weights; 0 means one a core. A GPU has one.
     pub owner_threads: u32,
     /// Requests in flight per partition.
     pub in_flight_max: u32,
@@ -404,11 +408,13 @@ impl Config {
         for (key, value) in overrides {
             set(&mut root, &defaults, key, value).map_err(|f| f.at("--set"))?;
         }
-        let config: Config = root.try_into().map_err(|e| {
+        let given = given(&root);
+        let mut config: Config = root.try_into().map_err(|e| {
             let place = file.map_or("configuration".into(), |p| p.display().to_string());
             Failure::usage(format!("{place}: {}", e.to_string().trim_end()))
                 .hint("jobs/nightly.toml lists every setting")
         })?;
+        config.given = given;
         config.check()?;
         Ok(config)
     }
@@ -426,7 +432,8 @@ impl Config {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Refuses values out of range; called again where a lake's own settings were merged in.
+    pub fn check(&self) -> Result<()> {
         if self.lake.time_zone.parse::<chrono_tz::Tz>().is_err() {
             return Err(Failure::usage(format!(
                 "lake.time_zone: expected an IANA zone such as Europe/London, got {:?}",
@@ -442,6 +449,7 @@ impl Config {
         within("demand.horizon_days", self.demand.horizon_days.into(), 1.0, 366.0)?;
         within("demand.history_days", self.demand.history_days.into(), 28.0, 1000.0)?;
         within("score.batch_tokens_max", self.score.batch_tokens_max.into(), 1.0, 1e7)?;
+        within("score.owner_threads", self.score.owner_threads.into(), 0.0, 1024.0)?;
         within("model.width", self.model.width.into(), 8.0, 4096.0)?;
         within("model.layers", self.model.layers.into(), 1.0, 64.0)?;
         within("model.focal_gamma", self.model.focal_gamma, 0.0, 10.0)?;
@@ -476,6 +484,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// `section.key` of every value of a settings file.
+fn given(root: &toml::Table) -> BTreeSet<String> {
+    let sections = root.iter().filter_map(|(section, values)| Some((section, values.as_table()?)));
+    sections.flat_map(|(section, values)| values.keys().map(move |key| format!("{section}.{key}"))).collect()
 }
 
 /// The process's environment as UTF-8 pairs; the only place that reads it.

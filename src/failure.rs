@@ -97,10 +97,14 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// An engine error keeps the kind of a [`Failure`] that travelled inside it (an operator of ours may raise one).
+/// An engine error keeps the kind of a [`Failure`] that travelled inside it (an operator of ours may raise one), and a
+/// store's refusal stays one however many readers it passed through.
 impl From<datafusion::error::DataFusionError> for Failure {
     fn from(error: datafusion::error::DataFusionError) -> Self {
         use datafusion::error::DataFusionError as E;
+        if let Some(failure) = refusal(&error) {
+            return failure;
+        }
         let kind = match error.find_root() {
             E::External(inner) => match inner.downcast_ref::<Failure>() {
                 Some(f) => {
@@ -111,11 +115,35 @@ impl From<datafusion::error::DataFusionError> for Failure {
             E::SQL(..) | E::Plan(_) | E::SchemaError(..) => FailureKind::Usage,
             E::ObjectStore(_) | E::IoError(_) => FailureKind::Passing,
             E::ResourcesExhausted(_) => FailureKind::Usage,
+            E::ParquetError(inner) if store_failed(inner) => FailureKind::Passing,
             E::ParquetError(_) => FailureKind::Input,
             _ => FailureKind::Bug,
         };
         Failure::new(kind, error.strip_backtrace())
     }
+}
+
+/// How a refusal reads in the store's errors. Readers in between (Parquet's footers, Delta's log) keep only the text.
+const REFUSALS: [&str; 4] = [
+    "The operation lacked the necessary privileges",
+    "The operation lacked valid authentication credentials",
+    "non-2xx status code: 403",
+    "non-2xx status code: 401",
+];
+
+/// The failure of a request that the store refused for want of rights; `None` where that is not what happened.
+pub fn refusal(error: &dyn std::error::Error) -> Option<Failure> {
+    let text = error.to_string();
+    REFUSALS.iter().any(|refusal| text.contains(refusal)).then(|| {
+        Failure::usage(format!("store refused access: {text}"))
+            .hint("check the credentials and the bucket policy: reading, listing, writing and deleting are needed")
+    })
+}
+
+/// Whether a Parquet reader failed because of the store that it reads from, which says nothing about the file.
+fn store_failed(error: &parquet::errors::ParquetError) -> bool {
+    let typed = std::error::Error::source(error).is_some_and(|e| e.is::<object_store::Error>());
+    typed || error.to_string().contains("Object Store error")
 }
 
 impl From<Failure> for datafusion::error::DataFusionError {
@@ -128,11 +156,7 @@ impl From<object_store::Error> for Failure {
     fn from(error: object_store::Error) -> Self {
         match &error {
             object_store::Error::NotFound { path, .. } => Failure::input(format!("{path}: not found")),
-            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-                Failure::usage(format!("store refused access: {error}"))
-                    .hint("check the credentials and the bucket policy")
-            }
-            _ => Failure::passing(format!("store: {error}")),
+            _ => refusal(&error).unwrap_or_else(|| Failure::passing(format!("store: {error}"))),
         }
     }
 }
@@ -145,7 +169,10 @@ impl From<arrow::error::ArrowError> for Failure {
 
 impl From<parquet::errors::ParquetError> for Failure {
     fn from(error: parquet::errors::ParquetError) -> Self {
-        Failure::input(format!("parquet: {error}"))
+        match store_failed(&error) {
+            true => refusal(&error).unwrap_or_else(|| Failure::passing(format!("parquet: {error}"))),
+            false => Failure::input(format!("parquet: {error}")),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod dry_run;
 pub mod engine;
 pub mod failure;
 pub mod features;

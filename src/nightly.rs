@@ -4,7 +4,7 @@
 //! under the hash of everything that they come from, so a second attempt starts where the first one died.
 
 use datafusion::prelude::SessionContext;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,12 +15,15 @@ use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
-use crate::lake::{Lake, parquet_files, stores::Location};
+use crate::lake::{self, Lake, parquet_files, stores::Location};
+use crate::model::bundle::BundleCard;
+use crate::publish::accuracy::LookBack;
 use crate::publish::checks::{self, Subject, register_staged};
+use crate::publish::drift;
 use crate::publish::lock::{self, Held};
 use crate::publish::night::{FaultPoint, StagedTables, commit_night};
 use crate::publish::runs::{self, RunRecord, VisibleNight};
-use crate::score::{kept, models::Models, operator, service::ScoringService};
+use crate::score::{kept, models::Models, operator};
 use crate::sql_files::SqlFiles;
 use crate::tables::schemas::NIGHT_TABLES;
 use crate::tables::{materialise, write_files};
@@ -34,8 +37,16 @@ pub struct NightOptions {
     pub fault: FaultPoint,
 }
 
+/// Queries whose rows a night keeps under its manifest, in order: a second attempt reads what the first one left.
+pub const KEPT_QUERIES: [&str; 3] = ["features/user_features", "score/intent_scores", "score/demand_forecasts"];
+
+/// Table name and folder of a kept query.
+pub fn kept_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// Seconds, rows and bytes of one stage.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Stage {
     pub seconds: f64,
     pub rows: u64,
@@ -107,7 +118,8 @@ impl Night<'_> {
         let features = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
         service.card.features.refuse_other(&features, &service.card.version)?;
 
-        let manifest = self.manifest_hash(&sql, &rollups, &service);
+        let inputs = NightInputs { config, run_date: date, sql: &sql, lake: &lake, rollups: &rollups };
+        let manifest = inputs.manifest_hash(&service.card);
         let mut report = NightReport {
             run_date: date,
             generation: self.held.generation.0,
@@ -132,15 +144,16 @@ impl Night<'_> {
         }
 
         let scratch = self.output.folder(&format!("state/features/{date}/{manifest}"));
-        self.kept_query(&ctx, &sql, "features/user_features", &scratch).await?;
+        let [user_features, intent_scores, demand_forecasts] = KEPT_QUERIES;
+        self.kept_query(&ctx, &sql, user_features, &scratch).await?;
         contract::register_model_input(&ctx).await?;
         views::register_one(&ctx, &sql, "score/anomaly").await?;
         service.keep(kept::load(self.output, &service.card.weights_hash, date).await?);
-        self.kept_query(&ctx, &sql, "score/intent_scores", &scratch).await?;
-        self.kept_query(&ctx, &sql, "score/demand_forecasts", &scratch).await?;
+        self.kept_query(&ctx, &sql, intent_scores, &scratch).await?;
+        self.kept_query(&ctx, &sql, demand_forecasts, &scratch).await?;
         report.users_encoded = service.counters.get(|c| &c.users_encoded);
         report.users_kept = service.counters.get(|c| &c.users_kept);
-        kept::save(self.output, &service.card.weights_hash, date, &service.used_states()).await?;
+        kept::save(self.output, &service.card.weights_hash, date, service.used_states()).await?;
 
         views::register_one(&ctx, &sql, "score/segments").await?;
         let staged = self.stage_tables(&ctx, &sql).await?;
@@ -151,7 +164,15 @@ impl Night<'_> {
         self.stage("checks", clock, 0, 0);
 
         let clock = Instant::now();
-        let record = self.record(&report, &sql, &rollups, manifest)?;
+        let drift = drift::of_night(&ctx, &service.card).await?;
+        let (output, tonight) = (self.output, date);
+        let back = LookBack { ctx: &ctx, config, sql: &sql, lake: &lake, rollups: &rollups, output, tonight };
+        let accuracy = back.figures().await?;
+        self.stage("look_back", clock, 0, 0);
+
+        let clock = Instant::now();
+        let mut record = self.record(&report, &sql, &rollups, manifest)?;
+        (record.drift, record.accuracy) = (drift, accuracy);
         let night: VisibleNight = commit_night(self.output, self.held, &staged, record, &self.options.fault).await?;
         self.stage("publish", clock, 0, 0);
         tracing::info!("{date}: published as generation {}", night.run.generation);
@@ -163,7 +184,7 @@ impl Night<'_> {
 
     /// Runs a query once for this manifest; a later attempt of the same night reads what it left.
     async fn kept_query(&mut self, ctx: &SessionContext, sql: &SqlFiles, path: &str, scratch: &Location) -> Result<()> {
-        let name = path.rsplit('/').next().unwrap_or(path);
+        let name = kept_name(path);
         let clock = Instant::now();
         let query = ctx.sql(sql.get(path)?).await.map_err(|e| Failure::from(e).at(format!("sql/{path}.sql")))?;
         let folder = scratch.folder(name);
@@ -206,29 +227,6 @@ impl Night<'_> {
         self.stages.insert(name.into(), Stage { seconds, rows, bytes });
     }
 
-    /// Everything that the night's rows follow from: inputs, SQL, model, settings.
-    fn manifest_hash(&self, sql: &SqlFiles, rollups: &Rollups, service: &ScoringService) -> String {
-        let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
-        let settings = serde_json::to_string(&(
-            &self.config.lake,
-            &self.config.features,
-            &self.config.intents,
-            &self.config.demand,
-            &self.config.recommendation,
-            &self.config.replenishment,
-            &self.config.segment,
-        ))
-        .unwrap_or_default();
-        runs::manifest_hash([
-            self.options.run_date.to_string().as_str(),
-            &sql.fingerprint(&folders),
-            &rollups.input_fingerprint(),
-            &service.card.version,
-            &service.card.weights_hash,
-            &settings,
-        ])
-    }
-
     fn record(&self, report: &NightReport, sql: &SqlFiles, rollups: &Rollups, manifest: String) -> Result<RunRecord> {
         let mut record = RunRecord::new(self.held, manifest);
         record.model_version = Some(report.model_version.clone());
@@ -255,23 +253,41 @@ impl Night<'_> {
     }
 }
 
-/// What a night would do, without doing it: files to read and to skip, units to build.
-pub async fn dry_run(config: &Config, run_date: RunDate) -> Result<String> {
-    let sql = SqlFiles::load(config)?;
-    let lake = Lake::open(config, &sql).await?;
-    let ctx = engine::session(config)?;
-    let plan = Rollups::plan(&ctx, config, &sql, &lake, run_date).await?;
-    let mut text = format!(
-        "night of {run_date}: reads {} new event files ({} bytes) into {} units; keeps {} units; skips {} files ({} bytes)\n",
-        plan.files_read, plan.bytes_read, plan.units_built, plan.units_kept, plan.files_skipped, plan.bytes_skipped
-    );
-    let output = Location::open(&config.output.uri, &config.s3)?;
-    match runs::visible_on(&output, run_date).await? {
-        Some(night) => text.push_str(&format!(
-            "visible now: generation {}, to be replaced if anything changed\n",
-            night.run.generation
-        )),
-        None => text.push_str("not published yet\n"),
+/// Everything but the model that a night's rows follow from.
+pub struct NightInputs<'a> {
+    pub config: &'a Config,
+    pub run_date: RunDate,
+    pub sql: &'a SqlFiles,
+    pub lake: &'a Lake,
+    pub rollups: &'a Rollups,
+}
+
+impl NightInputs<'_> {
+    /// Two nights of one hash have the same rows: date, files, SQL, settings and model are the same.
+    pub fn manifest_hash(&self, model: &BundleCard) -> String {
+        // Users, stock, promotions and erasures are read whole every night; the events' files are the rollups'.
+        let masters = lake::VIEWS[1..].iter().flat_map(|view| self.lake.files(view));
+        let masters: Vec<String> = masters.map(|file| lake::fingerprint(&file.meta)).collect();
+        let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
+        let config = self.config;
+        let settings = serde_json::to_string(&(
+            &config.lake,
+            &config.features,
+            &config.intents,
+            &config.demand,
+            &config.recommendation,
+            &config.replenishment,
+            &config.segment,
+        ))
+        .unwrap_or_default();
+        runs::manifest_hash([
+            self.run_date.to_string().as_str(),
+            &self.sql.fingerprint(&folders),
+            &self.rollups.input_fingerprint(),
+            &masters.concat(),
+            &model.version,
+            &model.weights_hash,
+            &settings,
+        ])
     }
-    Ok(text)
 }

@@ -3,7 +3,9 @@
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
 use std::io::Write;
+use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
 
@@ -18,33 +20,55 @@ pub enum Format {
     Csv,
 }
 
-/// Runs `query` and prints its rows to standard output.
+/// Runs `query` and prints its rows to standard output: as they come, but for boxes, whose widths need all of them.
 pub async fn query(ctx: &SessionContext, query: &str, format: Format) -> Result<()> {
-    let batches = ctx.sql(query).await?.collect().await?;
-    print(&batches, format)
+    let rows = ctx.sql(query).await?;
+    if format == Format::Table {
+        return print(&rows.collect().await?, format);
+    }
+    let schema = Arc::new(rows.schema().as_arrow().clone());
+    let mut batches = rows.execute_stream().await?;
+    let mut out = std::io::stdout().lock();
+    // Before the first rows, so that an empty result has its header too.
+    let mut text = encode(&[RecordBatch::new_empty(schema)], format, true)?;
+    loop {
+        if let Err(e) = out.write_all(&text) {
+            return closed(e);
+        }
+        match batches.try_next().await? {
+            Some(batch) => text = encode(&[batch], format, false)?,
+            None => return Ok(()),
+        }
+    }
 }
 
-/// Prints batches; an empty result prints a header at most.
+/// Prints batches that are in memory.
 pub fn print(batches: &[RecordBatch], format: Format) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let printed = match format {
-        Format::Table => writeln!(out, "{}", pretty_format_batches(batches)?),
+    std::io::stdout().lock().write_all(&encode(batches, format, true)?).or_else(closed)
+}
+
+fn encode(batches: &[RecordBatch], format: Format, header: bool) -> Result<Vec<u8>> {
+    match format {
+        Format::Table => Ok(format!("{}\n", pretty_format_batches(batches)?).into_bytes()),
         Format::Json => {
             let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
             writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
             writer.finish()?;
-            out.write_all(&writer.into_inner())
+            Ok(writer.into_inner())
         }
         Format::Csv => {
-            let mut writer = arrow::csv::Writer::new(Vec::new());
+            let mut writer = arrow::csv::WriterBuilder::new().with_header(header).build(Vec::new());
             batches.iter().try_for_each(|b| writer.write(b))?;
-            out.write_all(&writer.into_inner())
+            Ok(writer.into_inner())
         }
-    };
-    match printed {
-        // A reader that has seen enough (`| head`) is no fault.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|e| Failure::passing(format!("standard output: {e}"))),
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no fault.
+fn closed(error: std::io::Error) -> Result<()> {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(Failure::passing(format!("standard output: {error}"))),
     }
 }
 

@@ -40,6 +40,15 @@ impl SqlFiles {
         })
     }
 
+    /// The names of the folders directly in `folder`.
+    pub fn folders(&self, folder: &str) -> Vec<String> {
+        let below = self.0.keys().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/')?.split_once('/'));
+        let mut names: Vec<String> = below.map(|(name, _)| name.into()).collect();
+        // In path order, so that repeats are neighbours.
+        names.dedup();
+        names
+    }
+
     /// A hash of the named folders' paths and texts; it changes when anything that they compute may change.
     pub fn fingerprint(&self, folders: &[&str]) -> String {
         let mut hasher = blake3::Hasher::new();

@@ -2,20 +2,22 @@
 
 use arrow::array::{Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::prelude::SessionContext;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::dry_run;
 use crate::engine;
 use crate::failure::{Failure, Result};
-use crate::features::{self, contract, rollups::Rollups};
+use crate::features::{self, contract, rollups, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::importing;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::Registry;
 use crate::nightly::{self, NightOptions, NightReport};
-use crate::publish::{gc, night::FaultPoint, readers, runs};
+use crate::publish::{checks, gc, night::FaultPoint, readers, runs};
 use crate::score::{models::Models, operator};
 use crate::shell::{self, Format};
 use crate::simulation::{self, SimulateOptions};
@@ -29,8 +31,9 @@ pub async fn simulate(config: &Config, to: &str, options: &SimulateOptions) -> R
 }
 
 pub async fn import(config: &Config, name: &str, files: &[PathBuf], to: &str) -> Result<()> {
-    let report = importing::run(name, files, &Location::open(to, &config.s3)?, true).await?;
+    let report = importing::run(config, name, files, to, true).await?;
     println!("{report}");
+    println!("next: intentcast sql --lake {to} -c 'SELECT event_type, count(*) FROM events GROUP BY event_type'");
     Ok(())
 }
 
@@ -39,14 +42,18 @@ pub async fn nightly(
     config: &Config,
     (from, to): (RunDate, RunDate),
     deadline_seconds: Option<u64>,
-    dry_run: bool,
+    only_plan: bool,
     format: Format,
     die_at: Option<String>,
 ) -> Result<()> {
     let mut run_date = from;
     while run_date <= to {
-        if dry_run {
-            print!("{}", nightly::dry_run(config, run_date).await?);
+        if only_plan {
+            let plan = dry_run::plan(config, run_date).await.map_err(|f| f.at(format!("night of {run_date}")))?;
+            match format {
+                Format::Json => println!("{}", serde_json::to_string(&plan).map_err(Failure::bug)?),
+                _ => print!("{plan}"),
+            }
         } else {
             let deadline = deadline_seconds.map(Duration::from_secs);
             let options = NightOptions { run_date, deadline, fault: FaultPoint(die_at.clone()) };
@@ -146,8 +153,17 @@ pub async fn models(config: &Config, promote: Option<String>, format: Format) ->
     shell::print(&[rows], format)
 }
 
-/// A session with everything that is there: lake and features where a lake is given, tables where an output is.
 pub async fn sql(config: &Config, query: Option<String>, date: Option<RunDate>, format: Format) -> Result<()> {
+    let ctx = sql_session(config, date).await?;
+    match query {
+        Some(query) => shell::query(&ctx, &query, format).await,
+        None => shell::prompt(&ctx, format).await,
+    }
+}
+
+/// A session with everything that is there, so that any file under sql/ runs when pasted: lake, state, features and
+/// scores where a lake is given, tables where an output is.
+pub async fn sql_session(config: &Config, date: Option<RunDate>) -> Result<SessionContext> {
     let ctx = operator::install(&engine::session(config)?, Arc::new(Models::new(config)?));
     let output = match config.output.uri.as_str() {
         "" => None,
@@ -157,27 +173,26 @@ pub async fn sql(config: &Config, query: Option<String>, date: Option<RunDate>, 
         Some(output) => readers::register_visible(&ctx, output).await?.map(|n| n.run_date()),
         None => None,
     };
-    if !config.lake.uri.is_empty() {
-        let files = SqlFiles::load(config)?;
-        let lake = Lake::open(config, &files).await?;
-        let after_last = lake.files("events").iter().filter_map(|f| f.dt).max().map(|d| RunDate(d).plus_days(1));
-        let date = date.or(latest).or(after_last).unwrap_or(RunDate(chrono::Utc::now().date_naive()));
-        match output {
-            Some(_) => {
-                let rollups = Rollups::refresh(&ctx, config, &files, &lake, date).await?;
-                features::register(&ctx, config, &files, &lake, &rollups, features::Scope::night(date)).await?;
-                contract::register_model_input(&ctx).await?;
-            }
-            None => {
-                features::functions::register(&ctx, config, date)?;
-                lake.register(&ctx, date).await?;
-            }
-        }
+    if config.lake.uri.is_empty() {
+        return Ok(ctx);
     }
-    match query {
-        Some(query) => shell::query(&ctx, &query, format).await,
-        None => shell::prompt(&ctx, format).await,
-    }
+    let files = SqlFiles::load(config)?;
+    let lake = Lake::open(config, &files).await?;
+    let after_last = lake.files("events").iter().filter_map(|f| f.dt).max().map(|d| RunDate(d).plus_days(1));
+    let date = date.or(latest).or(after_last).unwrap_or(RunDate(chrono::Utc::now().date_naive()));
+    let Some(output) = output else {
+        features::functions::register(&ctx, config, date)?;
+        lake.register(&ctx, date).await?;
+        return Ok(ctx);
+    };
+    let rollups = Rollups::refresh(&ctx, config, &files, &lake, date).await?;
+    features::register(&ctx, config, &files, &lake, &rollups, features::Scope::night(date)).await?;
+    contract::register_model_input(&ctx).await?;
+    rollups::register_no_known_ids(&ctx).await?;
+    views::register(&ctx, &files, &["rollups", "score"]).await?;
+    let users = ctx.sql("SELECT user_id FROM user_features").await?;
+    checks::register_bounds(&ctx, &output, date, users, &config.checks).await?;
+    Ok(ctx)
 }
 
 pub async fn gc(config: &Config, dry_run: bool) -> Result<()> {
@@ -186,8 +201,9 @@ pub async fn gc(config: &Config, dry_run: bool) -> Result<()> {
     if !dry_run {
         gc::execute(&output, &plan, &config.lock).await?;
     }
+    let (state_files, state_bytes) = plan.old_state();
     println!(
-        "{} {} nights, {} files that nobody reads ({} bytes), {} old lock objects",
+        "{} {} nights, {} files that nobody reads ({} bytes), {state_files} files of old state ({state_bytes} bytes), {} old lock objects",
         if dry_run { "would remove" } else { "removed" },
         plan.expired_nights.len(),
         plan.orphan_files.len(),

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
+mod accounts;
+mod airflow;
 mod cluster;
+mod command_line;
 mod features;
 mod future;
 mod importing;
@@ -13,10 +16,12 @@ mod plans;
 mod publishing;
 mod publishing_s3;
 mod read_back;
+mod references;
 mod scoring;
 mod simulation;
 mod support;
 mod tidy;
+mod truth;
 
 use std::process::{Command, Output};
 
@@ -25,10 +30,24 @@ fn intentcast(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn doctor_reports_the_machine() {
+fn doctor_reports_the_machine_and_why_there_is_no_gpu() {
     let output = intentcast(&["doctor"]);
-    assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stdout).contains("libtorch"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    let line =
+        |name: &str| text.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+    assert!(line("libtorch").contains("2.11.0") && line("libtorch").contains("libtorch_cpu.so"), "{text}");
+    assert!(line("CUDA").contains("libtorch_cuda.so") || line("CUDA").contains("no libtorch"), "{text}");
+    if line("GPU").contains("none") {
+        // The reason is one of a file, a driver, a device, or the linker's own words; never just "none".
+        let why = line("GPU").split_once("none: ").unwrap().1;
+        let known = ["no such file", "no NVIDIA driver: libcuda.so.1: ", "finds no device: ", "libtorch_cuda.so: "];
+        assert!(known.iter().any(|k| why.contains(k)), "{text}");
+        assert!(line("scores on").contains("CPU (score.device=auto)"), "{text}");
+    } else {
+        assert!(line("CUDA").contains(", open") && line("driver").contains("CUDA "), "{text}");
+        assert!(line("scores on").contains("GPU"), "{text}");
+    }
 }
 
 #[test]
@@ -46,8 +65,14 @@ fn settings_on_both_sides_of_the_verb_are_refused_not_lost() {
 }
 
 #[test]
-fn a_missing_gpu_is_refused_when_asked_for() {
-    if !tch::Cuda::is_available() {
-        assert_eq!(intentcast(&["doctor", "--set", "score.device=cuda"]).status.code(), Some(2));
+fn a_missing_gpu_is_refused_when_asked_for_and_the_reason_is_given() {
+    let output = intentcast(&["doctor", "--set", "score.device=cuda"]);
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if text.contains("GPU         none") {
+        assert_eq!(output.status.code(), Some(2));
+        assert!(errors.contains("score.device: expected a CUDA device, found none: "), "{errors}");
+        assert!(errors.contains("hint: "), "{errors}");
+    } else {
+        assert!(output.status.success(), "{errors}");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use crate::support::s3::S3Server;
 
 /// A small model that trains in seconds.
-const QUICK: [&str; 14] = [
+pub const QUICK: [&str; 14] = [
     "--set",
     "model.width=16",
     "--set",

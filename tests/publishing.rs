@@ -3,6 +3,7 @@
 use datafusion::prelude::SessionContext;
 use intentcast::config::GcConfig;
 use intentcast::failure::FailureKind;
+use intentcast::lake::stores::Location;
 use intentcast::publish::night::{self, FaultPoint};
 use intentcast::publish::runs::{self, RunRecord};
 use intentcast::publish::{gc, lock, readers};
@@ -187,4 +188,59 @@ async fn gc_drops_old_nights_and_orphans_and_nothing_that_is_shown() {
     );
     publish(&output, "2026-03-01", 0.2).await.unwrap();
     assert_eq!(nights::intents(&output).await[0], ("2026-03-01".to_string(), 4, 0.2), "an expired night can run again");
+}
+
+/// Everything below `state/` but locks, without the output's prefix.
+async fn state(output: &Location) -> Vec<String> {
+    let place = output.folder("state");
+    let names = place.list().await.unwrap().into_iter().map(|o| o.location.to_string());
+    let names = names.filter_map(|n| n.strip_prefix(&format!("{}/", place.prefix)).map(String::from));
+    names.filter(|n| !n.starts_with("lock/")).collect()
+}
+
+#[tokio::test]
+async fn gc_drops_state_that_no_night_can_use_and_keeps_what_one_can() {
+    let output = memory("gc-state");
+    let first = publish(&output, "2026-03-01", 0.2).await.unwrap();
+    let second = publish(&output, "2026-03-02", 0.21).await.unwrap();
+    let place = output.folder("state");
+    let shown: Vec<String> = [&first, &second]
+        .map(|night| format!("features/{}/{}/user_features/a.parquet", night.run_date(), night.run.manifest_hash))
+        .into();
+    // Of a night whose inputs changed before it was published, and of one that died.
+    let superseded = "features/2026-03-02/superseded/user_features/a.parquet";
+    let died = "features/2026-03-03/died/user_features/a.parquet";
+    for name in shown.iter().map(String::as_str).chain([superseded, died]) {
+        place.write(name, "rows").await.unwrap();
+        place.write(&name.replace("a.parquet", "done"), "").await.unwrap();
+    }
+    // States of a model that nobody uses any more; without a bundle no state is of use.
+    place.write("encoded/forgotten/2026-03-01.parquet", "states").await.unwrap();
+    let before = state(&output).await;
+
+    let young = GcConfig { nights_kept: 9, orphan_age_hours: 48 };
+    let plan = gc::plan(&output, &young).await.unwrap();
+    assert_eq!(plan.old_state(), (0, 0), "young state may be of a running or a resumable night: {plan:?}");
+
+    let settings = GcConfig { nights_kept: 9, orphan_age_hours: 0 };
+    let plan = gc::plan(&output, &settings).await.unwrap();
+    assert_eq!(plan.old_state(), (5, 4 + 4 + 6), "{plan:?}");
+    let running = lock::acquire(&output, date("2026-03-03"), &QUICK).await.unwrap();
+    gc::execute(&output, &plan, &QUICK).await.unwrap();
+    let left = state(&output).await;
+    assert!(left.iter().any(|name| name == died), "a night that is held keeps its state: {left:?}");
+    running.release().await.unwrap();
+    gc::execute(&output, &gc::plan(&output, &settings).await.unwrap(), &QUICK).await.unwrap();
+    let left = state(&output).await;
+    let expected: Vec<String> =
+        before.into_iter().filter(|n| shown.iter().any(|s| n.starts_with(&s[..s.len() - 9]))).collect();
+    assert_eq!(left, expected, "what published nights were scored from stays");
+
+    // Once a night expires, what it was scored from goes with it, a round later than its row.
+    let one = GcConfig { nights_kept: 1, orphan_age_hours: 0 };
+    for _ in 0..2 {
+        gc::execute(&output, &gc::plan(&output, &one).await.unwrap(), &QUICK).await.unwrap();
+    }
+    let left = state(&output).await;
+    assert!(left.iter().all(|n| n.starts_with("features/2026-03-02/")) && left.len() == 2, "{left:?}");
 }

@@ -1,11 +1,15 @@
 //! The same publishing on a real S3 protocol: conditional puts decide, and the rows equal those of local files.
 
+use datafusion::prelude::SessionContext;
 use intentcast::failure::FailureKind;
+use intentcast::ids::Generation;
 use intentcast::publish::lock;
 use intentcast::publish::runs;
+use intentcast::tables::write_files;
 
+use crate::support::lakes;
 use crate::support::nights::{self, QUICK, date, publish};
-use crate::support::s3::S3Server;
+use crate::support::s3::{Action, S3Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_fifty_rivals_for_one_key_one_wins() {
@@ -60,6 +64,76 @@ async fn wrong_credentials_are_a_usage_failure() {
     settings.secret_access_key = "wrong".into();
     let place = intentcast::lake::stores::Location::open("s3://lake/out", &settings).unwrap();
     assert_eq!(place.read("any").await.unwrap_err().kind, FailureKind::Usage);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_forbids_is_a_usage_failure_wherever_it_happens() {
+    let server = S3Server::start();
+    let output = server.location("s3://lake/out");
+    publish(&output, "2026-03-01", 0.2).await.unwrap();
+    for (action, below) in [
+        (Action::List, "lake/out/state/lock/"),
+        (Action::Write, "lake/out/state/lock/"),
+        (Action::Read, "lake/out/tables/runs/_delta_log/"),
+        (Action::List, "lake/out/tables/intent/"),
+        (Action::Write, "lake/out/tables/demand/_delta_log/"),
+        (Action::Read, "lake/out/tables/intent/run_date="),
+    ] {
+        server.deny(action, below);
+        let failure = publish(&output, "2026-03-02", 0.25).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Usage, "{action:?} below {below}: {failure}");
+        assert!(failure.to_string().contains("hint: check the credentials"), "{action:?} below {below}: {failure}");
+    }
+    server.deny(Action::Write, "lake/out/tables/segment/run_date=");
+    let ctx = SessionContext::new();
+    let rows = ctx.sql("SELECT 'loyal' AS segment, 4 AS users").await.unwrap();
+    let staged = write_files::stage(&ctx, rows, &output, "segment", (date("2026-03-02"), Generation(99))).await;
+    assert_eq!(staged.unwrap_err().kind, FailureKind::Usage, "an operator's write");
+    server.deny(Action::Delete, "lake/");
+    let settings = intentcast::config::GcConfig { nights_kept: 1, orphan_age_hours: 0 };
+    let plan = intentcast::publish::gc::plan(&output, &settings).await;
+    assert_eq!(plan.unwrap_err().kind, FailureKind::Usage, "the probe of the store's clock cannot be deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_that_may_not_be_read_exits_2_and_says_why() {
+    let server = S3Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let rows = [("e1", "u1", "2026-03-01 10:00:00", "view", "i1", "NULL", "NULL")];
+    lakes::write(folder.path(), "e.parquet", &lakes::events(&rows)).await;
+    let lake = server.location("s3://shop/lake");
+    let bytes = std::fs::read(folder.path().join("e.parquet")).unwrap();
+    lake.write("events/dt=2026-03-01/e.parquet", bytes).await.unwrap();
+    let flags = server.flags();
+    let query = ["sql", "--lake", "s3://shop/lake", "-c", "SELECT count(*) FROM events"];
+    let arguments: Vec<&str> = query.into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let run = || tokio::task::block_in_place(|| crate::intentcast(&arguments));
+    assert!(run().status.success(), "{}", String::from_utf8_lossy(&run().stderr));
+    for action in [Action::List, Action::Read] {
+        server.deny(action, "shop/lake/events/");
+        let output = run();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{action:?}: {errors}");
+        assert!(errors.contains("store refused access") && errors.contains("hint: "), "{action:?}: {errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planning_what_may_go_reads_each_commit_at_most_a_few_times() {
+    let server = S3Server::start();
+    let output = server.location("s3://lake/out");
+    let settings = intentcast::config::GcConfig { nights_kept: 99, orphan_age_hours: 0 };
+    let mut reads = Vec::new();
+    for day in 1..=8 {
+        publish(&output, &format!("2026-03-{day:02}"), 0.2).await.unwrap();
+        if day % 4 == 0 {
+            let before = server.reads();
+            assert_eq!(intentcast::publish::gc::plan(&output, &settings).await.unwrap().orphan_files, []);
+            reads.push(server.reads() - before);
+        }
+    }
+    // Twice the nights are twice the commits at most; opening each night's version anew would be four times.
+    assert!(reads[1] <= reads[0] * 5 / 2, "object reads for 4 and 8 nights: {reads:?}");
 }
 
 #[test]

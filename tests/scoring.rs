@@ -53,6 +53,7 @@ async fn model(output: &str) -> Registry {
         scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
         demand,
         features_fingerprint: features.fingerprint(),
+        feature_deciles: Default::default(),
         features,
         horizon_days: 7,
         churn_days: 28,
@@ -195,4 +196,72 @@ async fn an_error_names_the_first_bad_user_and_loses_nobody_else() {
     let failed = failed.unwrap_err();
     assert!(failed.message.contains("user u0012"), "{failed}");
     assert_eq!(service.score(&good).await.unwrap().scores.len(), 30 * 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owners_share_one_model_and_give_the_scores_of_a_single_one() {
+    let features = features(200, None).await;
+    let single = ScoreConfig { owner_threads: 1, ..Default::default() };
+    let single = ScoringService::start(bundle("owners").await, &single).unwrap();
+    let expected = single.score(&features).await.unwrap();
+    let several = ScoreConfig { owner_threads: 3, pool_rows_max: 60, ..Default::default() };
+    let service = ScoringService::start(bundle("owners").await, &several).unwrap();
+    let parts = (0..10).map(|part| {
+        let (service, part) = (service.clone(), features.slice(part * 20, 20));
+        tokio::spawn(async move { service.score(&part).await.unwrap() })
+    });
+    for (part, scored) in futures::future::join_all(parts).await.into_iter().enumerate() {
+        let scored = scored.unwrap();
+        assert!(close(&scored.scores, &expected.scores[part * 20 * 9..(part + 1) * 20 * 9]), "part {part}");
+        assert!(close(&scored.tastes, &expected.tastes[part * 20 * 16..(part + 1) * 20 * 16]), "part {part}");
+    }
+    assert_eq!(service.counters.get(|c| &c.models_loaded), 1);
+    assert_eq!(service.counters.get(|c| &c.users_scored), 200);
+}
+
+#[tokio::test]
+async fn a_shared_model_reads_the_very_same_weights() {
+    let loaded = bundle("share").await;
+    let shared = loaded.share().unwrap();
+    let (own, theirs) = (loaded.weights(), shared.weights());
+    assert!(!own.is_empty() && own.len() == theirs.len() && loaded.parameters() == shared.parameters());
+    for (name, weight) in &theirs {
+        assert!(weight.data_ptr() == own[name].data_ptr() && !weight.requires_grad(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_wait_while_the_owner_works_share_a_pool() {
+    let many = features(3000, None).await;
+    let alone = ScoreConfig { owner_threads: 1, ..Default::default() };
+    let service = ScoringService::start(bundle("waiting").await, &alone).unwrap();
+    let few = (0..8).map(|part| many.slice(part * 10, 10)).collect::<Vec<_>>();
+    let (first, rest) =
+        tokio::join!(service.score(&many), futures::future::join_all(few.iter().map(|f| service.score(f))));
+    assert_eq!(first.unwrap().scores.len(), 3000 * 9);
+    assert!(rest.iter().all(|r| r.as_ref().is_ok_and(|s| s.scores.len() == 90)));
+    let (pools, requests) = (service.counters.get(|c| &c.pools), service.counters.get(|c| &c.requests));
+    // How many wait together is the machine's matter; that any do is ours.
+    assert!(requests == 9 && pools < requests, "{pools} pools of {requests} requests");
+}
+
+#[tokio::test]
+async fn gc_keeps_the_newest_states_of_the_champion() {
+    use intentcast::publish::gc;
+    let registry = model("memory://gc-states/out").await;
+    let champion = registry.resolve("").await.unwrap().weights_hash;
+    let output = Location::open("memory://gc-states/out", &Default::default()).unwrap();
+    for night in [format!("{champion}/2026-03-01"), format!("{champion}/2026-03-02"), "gone/2026-03-02".into()] {
+        output.write(&format!("state/encoded/{night}.parquet"), "states").await.unwrap();
+    }
+    let settings = intentcast::config::GcConfig { nights_kept: 1, orphan_age_hours: 0 };
+    let plan = gc::plan(&output, &settings).await.unwrap();
+    let mut gone: Vec<String> = plan.old_states.iter().map(|(path, _)| path.to_string()).collect();
+    gone.sort();
+    let mut expected = [
+        format!("out/state/encoded/{champion}/2026-03-01.parquet"),
+        "out/state/encoded/gone/2026-03-02.parquet".into(),
+    ];
+    expected.sort();
+    assert_eq!(gone, expected);
 }

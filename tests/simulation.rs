@@ -29,6 +29,17 @@ fn score(w: &[f64], row: &[f64]) -> f64 {
     w[0] + w[1..].iter().zip(row).map(|(a, b)| a * b).sum::<f64>()
 }
 
+/// AUC of a logistic regression in sample: as kind to the columns as can be.
+pub fn auc_in_sample(mut x: Vec<Vec<f64>>, y: &[bool]) -> f64 {
+    for c in 0..x[0].len() {
+        let mean = x.iter().map(|r| r[c]).sum::<f64>() / x.len() as f64;
+        let deviation = (x.iter().map(|r| (r[c] - mean).powi(2)).sum::<f64>() / x.len() as f64).sqrt().max(1e-9);
+        x.iter_mut().for_each(|r| r[c] = (r[c] - mean) / deviation);
+    }
+    let w = fit(&x, y);
+    auc(&x.iter().map(|r| score(&w, r)).collect::<Vec<_>>(), y).unwrap()
+}
+
 #[tokio::test]
 async fn the_propensity_knows_more_than_recency_and_frequency() {
     let folder = tempfile::tempdir().unwrap();
@@ -42,11 +53,18 @@ async fn the_propensity_knows_more_than_recency_and_frequency() {
     for (name, folder) in [("events", "events"), ("truth", "truth/propensity"), ("users", "users")] {
         ctx.register_parquet(name, format!("{root}/{folder}/"), ParquetReadOptions::default()).await.unwrap();
     }
+    let days = ctx.sql("SELECT count(DISTINCT as_of) FROM truth").await.unwrap().collect().await.unwrap();
+    assert_eq!(
+        days[0].column(0).as_primitive::<Int64Type>().value(0),
+        i64::from(options.days),
+        "a truth for every day"
+    );
+
     let (mut x, mut y, mut truth) = (Vec::new(), Vec::new(), Vec::new());
     for day in DAYS {
         let t = start + chrono::Days::new(day.into());
         let sql = format!(
-            "SELECT t.p_purchase_7d, \
+            "SELECT CAST(t.p_purchase_7d AS DOUBLE), \
                ln(1 + coalesce(date_part('epoch', TIMESTAMP '{t}') - date_part('epoch', max(e.ts) FILTER (WHERE e.ts < TIMESTAMP '{t}')), 9e6)), \
                ln(1 + coalesce(date_part('epoch', TIMESTAMP '{t}') - date_part('epoch', max(e.ts) FILTER (WHERE e.ts < TIMESTAMP '{t}' AND e.event_type = 'purchase')), 9e6)), \
                ln(CAST(1 + count(e.ts) FILTER (WHERE e.ts < TIMESTAMP '{t}' AND e.ts >= TIMESTAMP '{t}' - INTERVAL '7 days') AS DOUBLE)), \
@@ -66,14 +84,7 @@ async fn the_propensity_knows_more_than_recency_and_frequency() {
             }
         }
     }
-    for c in 0..5 {
-        let mean = x.iter().map(|r| r[c]).sum::<f64>() / x.len() as f64;
-        let deviation = (x.iter().map(|r| (r[c] - mean).powi(2)).sum::<f64>() / x.len() as f64).sqrt().max(1e-9);
-        x.iter_mut().for_each(|r| r[c] = (r[c] - mean) / deviation);
-    }
-    // In sample: as kind to the baseline as can be.
-    let w = fit(&x, &y);
-    let baseline = auc(&x.iter().map(|r| score(&w, r)).collect::<Vec<_>>(), &y).unwrap();
+    let baseline = auc_in_sample(x, &y);
     let ceiling = auc(&truth, &y).unwrap();
     println!(
         "propensity {ceiling:.4}, recency-frequency {baseline:.4}, {} purchases",

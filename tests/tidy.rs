@@ -1,4 +1,4 @@
-//! Reads the repository itself: file openings, SQL headers, leftovers.
+//! Reads the repository itself: file openings, SQL headers, leftovers, import order, documents, stray files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,5 +42,204 @@ fn nothing_is_left_to_do_in_silence() {
         for mark in &marks {
             assert!(!text.contains(mark), "{}: {mark}", path.display());
         }
+    }
+}
+
+/// The rooms in the order of the flow: each may import only from those before it (src/lib.rs tells it).
+const ROOMS: [&str; 24] = [
+    "failure",
+    "ids",
+    "config",
+    "sql_files",
+    "lake",
+    "features",
+    "metrics",
+    "model",
+    "score",
+    "engine",
+    "tables",
+    "publish",
+    "cluster",
+    "nightly",
+    "dry_run",
+    "training",
+    "evaluation",
+    "simulation",
+    "importing",
+    "serving",
+    "reporting",
+    "privacy",
+    "shell",
+    "verbs",
+];
+
+/// Rooms beside the night: they meet through tables, so they do not import one another.
+const SIDE_ROOMS: [&str; 7] = ["training", "evaluation", "simulation", "importing", "serving", "reporting", "privacy"];
+
+/// Imports against the flow that are meant: from, to, why.
+const EXCEPTIONS: [(&str, &str, &str); 1] =
+    [("features", "tables", "rollup units are files, and there is one way to write files")];
+
+/// The rooms that a source file names by `crate::…`, outside comments.
+fn imports(text: &str) -> Vec<String> {
+    let code = text.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    let mut found = Vec::new();
+    for line in code {
+        for (at, _) in line.match_indices("crate::") {
+            if line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+                continue;
+            }
+            let rest = &line[at + "crate::".len()..];
+            found.push(rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect());
+        }
+    }
+    found
+}
+
+#[test]
+fn rooms_import_only_from_the_left() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let place = |room: &str| ROOMS.iter().position(|r| *r == room);
+    let mut used = Vec::new();
+    for path in files("src", "rs") {
+        let below = path.strip_prefix(&root).unwrap();
+        let room = below.components().next().unwrap().as_os_str().to_string_lossy();
+        let room = room.trim_end_matches(".rs");
+        if ["lib", "main", "cli"].contains(&room) {
+            continue;
+        }
+        let from = place(room).unwrap_or_else(|| panic!("{}: a room that tests/tidy.rs does not know", path.display()));
+        for import in imports(&fs::read_to_string(&path).unwrap()) {
+            assert_ne!(import, "cli", "{}: nothing imports the command line", path.display());
+            let Some(to) = place(&import) else { continue };
+            if let Some(exception) = EXCEPTIONS.iter().find(|(f, t, _)| (*f, *t) == (room, import.as_str())) {
+                used.push(*exception);
+                continue;
+            }
+            let beside = SIDE_ROOMS.contains(&room) && SIDE_ROOMS.contains(&import.as_str()) && room != import;
+            assert!(to <= from && !beside, "{}: {room} imports {import}, against the flow", path.display());
+        }
+    }
+    for exception in EXCEPTIONS {
+        assert!(used.contains(&exception), "an exception that nobody needs: {exception:?}");
+    }
+}
+
+#[test]
+fn imports_are_found_where_they_stand() {
+    let text = "use crate::lake::x;\n    // crate::cli\nlet a = crate::score::y(); let b = other_crate::no;\n";
+    assert_eq!(imports(text), ["lake", "score"]);
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// What a document shows as typed: lines of its code blocks, and code spans.
+fn shown_commands(text: &str) -> Vec<String> {
+    let mut shown = Vec::new();
+    for (i, block) in text.split("```").enumerate() {
+        match i % 2 {
+            1 => shown.extend(block.lines().map(String::from)),
+            _ => shown.extend(block.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " "))),
+        }
+    }
+    shown
+}
+
+#[test]
+fn commands_in_the_documents_exist() {
+    use clap::CommandFactory;
+    let mut command = intentcast::cli::Cli::command();
+    command.build();
+    let makefile = read("Makefile");
+    let mut seen = 0;
+    for document in ["README.md", "CHANGELOG.md", "docs/README.md", "docs/glossary.md"] {
+        for line in shown_commands(&read(document)) {
+            let words: Vec<&str> = line.split_whitespace().take_while(|w| !w.starts_with('#')).collect();
+            match words.as_slice() {
+                ["make", verb, ..] => {
+                    assert!(makefile.contains(&format!("\n{verb}:")), "{document}: `make {verb}`: no such verb");
+                    seen += 1;
+                }
+                ["intentcast", verb, rest @ ..] if verb.starts_with(char::is_alphabetic) => {
+                    let found = command.find_subcommand(verb);
+                    let found = found.unwrap_or_else(|| panic!("{document}: `intentcast {verb}`: no such verb"));
+                    for flag in rest.iter().filter_map(|word| word.strip_prefix("--")) {
+                        let flag = flag.split('=').next().unwrap_or(flag);
+                        let known = found.get_arguments().any(|a| a.get_long() == Some(flag));
+                        assert!(known, "{document}: `intentcast {verb} --{flag}`: no such flag");
+                    }
+                    seen += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(seen >= 5, "only {seen} commands found: is the search broken?");
+}
+
+#[test]
+fn every_document_is_linked_from_the_index() {
+    let index = read("docs/README.md");
+    for path in files("docs", "md") {
+        let below = path
+            .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"))
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_string();
+        assert!(below == "README.md" || index.contains(&format!("({below})")), "docs/README.md does not link {below}");
+    }
+    for link in index.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+        assert!(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(link).exists(),
+            "docs/README.md: dead link {link}"
+        );
+    }
+}
+
+#[test]
+fn nothing_strays_at_the_top() {
+    let expected = [
+        ".cargo",
+        ".ci",
+        ".gitignore",
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "benches",
+        "build.rs",
+        "clippy.toml",
+        "deny.toml",
+        "docs",
+        "infra",
+        "jobs",
+        "rust-toolchain.toml",
+        "rustfmt.toml",
+        "sql",
+        "src",
+        "tests",
+    ];
+    let root = env!("CARGO_MANIFEST_DIR");
+    let tracked = std::process::Command::new("git").args(["-C", root, "ls-files"]).output();
+    let names: std::collections::BTreeSet<String> = match tracked {
+        Ok(listed) if listed.status.success() => {
+            let text = String::from_utf8(listed.stdout).unwrap();
+            text.lines().filter_map(|line| line.split('/').next().map(String::from)).collect()
+        }
+        // An unpacked archive has no git; what is there then is what was packed, and what building adds.
+        _ => {
+            let ignored = read(".gitignore");
+            let entries = fs::read_dir(root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+            entries.filter(|name| !ignored.lines().any(|line| line.trim_matches('/') == name)).collect()
+        }
+    };
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(expected.contains(&name.as_str()), "{name} strays at the top level; give it a folder or list it here");
     }
 }

@@ -3,6 +3,7 @@ WITH amounts AS (
     SELECT 'intent.expected_units' AS name, expected_units AS amount FROM intent
     UNION ALL SELECT 'intent.expected_spend' AS name, expected_spend AS amount FROM intent
     UNION ALL SELECT 'demand.mean' AS name, mean AS amount FROM demand
+    UNION ALL SELECT 'demand.intent_units' AS name, intent_units AS amount FROM demand
     UNION ALL SELECT 'replenishment.order_quantity' AS name, order_quantity AS amount FROM replenishment
 ),
 final AS (

@@ -3,12 +3,12 @@ WITH lists AS (
     SELECT
         item_id,
         min(day) AS first_date,
-        array_agg(units ORDER BY day) AS units,
-        array_agg(price ORDER BY day) AS price,
-        array_agg(promoted ORDER BY day) AS promoted,
-        array_agg(in_stock ORDER BY day) AS in_stock,
-        array_agg(views ORDER BY day) AS views,
-        array_agg(carts ORDER BY day) AS carts,
+        ordered_list(day, units) AS units,
+        ordered_list(day, price) AS price,
+        ordered_list(day, promoted) AS promoted,
+        ordered_list(day, in_stock) AS in_stock,
+        ordered_list(day, views) AS views,
+        ordered_list(day, carts) AS carts,
         max(days_since_first_seen) + 1 AS days_since_first_seen
     FROM item_days
     GROUP BY item_id
@@ -16,25 +16,32 @@ WITH lists AS (
 lead_times AS (
     SELECT item_id, last_value(lead_time_days ORDER BY as_of) AS lead_time_days
     FROM inventory WHERE as_of <= run_date() GROUP BY item_id
+),
+-- The engine holds a join's first table in memory and streams the second: the small one stands first. The key has a
+-- name of its own: DataFusion 55.2 finds a column that both sides have on the first side when it moves struct fields down.
+timed AS (
+    SELECT
+        lists.item_id AS own_item_id, lists.first_date, lists.units, lists.price, lists.promoted, lists.in_stock,
+        lists.views, lists.carts, lists.days_since_first_seen, lead_times.lead_time_days
+    FROM lead_times RIGHT JOIN lists ON lists.item_id = lead_times.item_id
 )
 SELECT
-    l.item_id,
+    timed.own_item_id AS item_id,
     named_struct(
-        'item_id', l.item_id,
-        'category', c.category,
-        'first_date', l.first_date,
-        'units', l.units,
-        'price', l.price,
-        'promoted', l.promoted,
-        'in_stock', l.in_stock,
-        'views', l.views,
-        'carts', l.carts,
-        'promoted_future', p.promoted_future,
-        'price_future', p.price_future,
-        'days_since_first_seen', l.days_since_first_seen,
-        'lead_time_days', CAST(coalesce(t.lead_time_days, default_lead_time_days()) AS INT)
+        'item_id', timed.own_item_id,
+        'category', item_category.category,
+        'first_date', timed.first_date,
+        'units', timed.units,
+        'price', timed.price,
+        'promoted', timed.promoted,
+        'in_stock', timed.in_stock,
+        'views', timed.views,
+        'carts', timed.carts,
+        'promoted_future', item_promotions.promoted_future,
+        'price_future', item_promotions.price_future,
+        'days_since_first_seen', timed.days_since_first_seen,
+        'lead_time_days', CAST(coalesce(timed.lead_time_days, default_lead_time_days()) AS INT)
     ) AS history
-FROM lists l
-    LEFT JOIN lead_times t ON l.item_id = t.item_id
-    LEFT JOIN item_promotions p ON l.item_id = p.item_id
-    LEFT JOIN item_category c ON l.item_id = c.item_id
+FROM item_category
+    RIGHT JOIN (item_promotions RIGHT JOIN timed ON timed.own_item_id = item_promotions.item_id)
+        ON timed.own_item_id = item_category.item_id

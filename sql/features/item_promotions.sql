@@ -17,7 +17,7 @@ flags AS (
 )
 SELECT
     item_id,
-    array_agg(promoted ORDER BY day) AS promoted_future,
-    array_agg(price ORDER BY day) AS price_future
+    ordered_list(day, promoted) AS promoted_future,
+    ordered_list(day, price) AS price_future
 FROM flags
 GROUP BY item_id

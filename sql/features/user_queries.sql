@@ -4,7 +4,7 @@ WITH ranked AS (
     FROM user_event
     WHERE event_type = 'search' AND query IS NOT NULL
 )
-SELECT user_id, array_agg(query ORDER BY place) AS last_queries
+SELECT user_id, ordered_list(place, query) AS last_queries
 FROM ranked
 WHERE place <= 5
 GROUP BY user_id

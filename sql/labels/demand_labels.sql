@@ -27,7 +27,7 @@ dense AS (
 )
 SELECT
     item_id,
-    array_agg(units ORDER BY day) AS future_units,
-    array_agg(in_stock ORDER BY day) AS future_in_stock
+    ordered_list(day, units) AS future_units,
+    ordered_list(day, in_stock) AS future_in_stock
 FROM dense
 GROUP BY item_id

@@ -1,8 +1,9 @@
 -- one row per item_id with an inventory row: what to order today, and why
 -- Continuous-review order-up-to arithmetic on quantiles of lead-time demand (Silver, Pyke, Thomas, "Inventory and
 -- Production Management in Supply Chains", 4th ed., ch. 6): reorder point = the service-level quantile of demand over
--- the lead time; safety stock = reorder point - median lead-time demand; order when the inventory position
--- (on hand + on order) is at or below the reorder point, up to the reorder point plus one lead time's mean demand.
+-- the lead time, rounded up to whole units (the smallest stock that lasts with that probability); safety stock =
+-- reorder point - median lead-time demand; order when the inventory position (on hand + on order) is at or below the
+-- reorder point, up to the reorder point plus one lead time's mean demand.
 WITH stock AS (
     SELECT
         item_id,
@@ -25,13 +26,13 @@ target AS (
     SELECT
         s.item_id, s.on_hand, s.on_order, s.lead_time_days, s.pack_size, s.min_order_quantity, s.service_level,
         d.mean, d.q05, d.q10, d.q25, d.q50, d.q75, d.q90, d.q95,
-        CASE
+        ceil(CASE
             WHEN s.service_level <= 0.75 THEN d.q50 + (d.q75 - d.q50) * (s.service_level - 0.50) / 0.25
             WHEN s.service_level <= 0.90 THEN d.q75 + (d.q90 - d.q75) * (s.service_level - 0.75) / 0.15
             WHEN s.service_level <= 0.95 THEN d.q90 + (d.q95 - d.q90) * (s.service_level - 0.90) / 0.05
             ELSE d.q95 + (d.q95 - d.q90) / 0.363
                 * (sqrt(-2.0 * ln(1.0 - s.service_level)) - sqrt(-2.0 * ln(0.05)))
-        END AS reorder_point
+        END) AS reorder_point
     FROM stock s JOIN lead_time_demand d ON s.item_id = d.item_id
     WHERE s.recency = 1
 ),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::features::functions::{Constant, Local, RowJson};
-use crate::features::last_events;
+use crate::features::{last_events, ordered_list};
 use crate::score::functions::Scorer;
 use crate::score::models::{ModelRef, Models};
 use crate::score::operator::{ScoreExec, Scoring};
@@ -42,6 +42,7 @@ enum Function {
     Local(String),
     RowJson,
     LastEvents,
+    OrderedList,
 }
 
 fn write<T: Serialize>(message: &T, bytes: &mut Vec<u8>) -> Result<()> {
@@ -129,7 +130,9 @@ impl PhysicalExtensionCodec for PlanCodec {
                 Local::named(name, zone)?.into()
             }
             Some(Function::RowJson) => RowJson::default().into(),
-            Some(Function::LastEvents) | None => return self.ballista.try_decode_udf(name, bytes),
+            Some(Function::LastEvents | Function::OrderedList) | None => {
+                return self.ballista.try_decode_udf(name, bytes);
+            }
         }))
     }
 
@@ -150,14 +153,16 @@ impl PhysicalExtensionCodec for PlanCodec {
     fn try_decode_udaf(&self, name: &str, bytes: &[u8]) -> Result<Arc<AggregateUDF>> {
         match read::<Function>(bytes)? {
             Some(Function::LastEvents) => Ok(Arc::new(last_events::last_events())),
+            Some(Function::OrderedList) => Ok(Arc::new(ordered_list::ordered_list())),
             _ => self.ballista.try_decode_udaf(name, bytes),
         }
     }
 
     fn try_encode_udaf(&self, node: &AggregateUDF, bytes: &mut Vec<u8>) -> Result<()> {
-        match node.name() == last_events::last_events().name() {
-            true => write(&Function::LastEvents, bytes),
-            false => self.ballista.try_encode_udaf(node, bytes),
+        match node.name() {
+            name if name == last_events::last_events().name() => write(&Function::LastEvents, bytes),
+            name if name == ordered_list::ordered_list().name() => write(&Function::OrderedList, bytes),
+            _ => self.ballista.try_encode_udaf(node, bytes),
         }
     }
 }

@@ -1,23 +1,54 @@
 //! `intentcast doctor`: what this machine and configuration can do, and why not where it cannot.
 
 use crate::config::Config;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
+use crate::score::devices::{self, Cuda};
 
-/// Prints one line a fact. Fails (exit 2) where the configured device is not to be had.
+/// Prints one line a fact. Fails (exit 2) where `score.device` is cuda and there is none.
 pub fn print(config: &Config) -> Result<()> {
+    let cuda = devices::look();
     println!("intentcast  {}", env!("CARGO_PKG_VERSION"));
     println!("cores       {}", std::thread::available_parallelism().map_or(1, |n| n.get()));
     println!("partitions  {}", config.partitions());
     println!("memory      {} MiB for the engine (engine.memory_bytes_max)", config.engine.memory_bytes_max >> 20);
-    println!("libtorch    CPU, {} threads", tch::get_num_threads());
-    let gpus = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
-    match gpus {
-        0 => println!("GPU         none: libtorch_cuda is not loaded or no CUDA device answers"),
-        n => println!("GPU         {n} CUDA device(s)"),
-    }
-    if config.score.device == "cuda" && gpus == 0 {
-        return Err(Failure::usage("score.device: expected a CUDA device, found none")
-            .hint("set score.device=auto, or install the CUDA wheels of torch 2.11.0"));
-    }
+    println!("libtorch    {}", libtorch());
+    println!("CUDA        {}", library(cuda));
+    println!("driver      {}", driver(cuda));
+    println!("GPU         {}", gpu(cuda));
+    let device = devices::choose(&config.score)?;
+    println!("scores on   {} (score.device={})", if device.is_cuda() { "GPU" } else { "CPU" }, config.score.device);
     Ok(())
+}
+
+fn libtorch() -> String {
+    let version = devices::libtorch_version().unwrap_or_else(|| "version unknown".into());
+    let path = devices::loaded_libtorch().map_or_else(|| "path unknown".into(), |p| p.display().to_string());
+    format!("{version}, {} threads, {path}", tch::get_num_threads())
+}
+
+fn library(cuda: &Cuda) -> String {
+    match (&cuda.library, &cuda.devices) {
+        // The runtime may only be asked where it is: without CUDA the question itself fails.
+        (Some(path), Ok(_)) => format!("{}, open, runtime {}", path.display(), tch::utils::version_cudart()),
+        (Some(path), Err(_)) if path.exists() => format!("{}, not used", path.display()),
+        (Some(path), Err(_)) => format!("{}, no such file", path.display()),
+        (None, _) => "no libtorch to look beside".into(),
+    }
+}
+
+fn driver(cuda: &Cuda) -> String {
+    match &cuda.driver {
+        Ok(driver) => {
+            format!("{}, up to CUDA {}", driver.module.as_deref().unwrap_or("version unknown"), driver.cuda)
+        }
+        Err(why) => why.to_string(),
+    }
+}
+
+fn gpu(cuda: &Cuda) -> String {
+    let names = cuda.driver.as_ref().map(|d| d.devices.join(", ")).unwrap_or_default();
+    match &cuda.devices {
+        Ok(n) => format!("{n} CUDA device(s): {names}"),
+        Err(why) => format!("none: {why}\n            hint: {}", why.hint()),
+    }
 }

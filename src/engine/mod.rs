@@ -1,10 +1,11 @@
 //! The one builder of sessions: functions, stores, memory limits, local or Ballista; and what this machine can do.
 
 pub mod doctor;
+pub mod memory;
 pub mod places;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use std::num::NonZeroUsize;
@@ -12,11 +13,11 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::failure::Result;
+use memory::CappedPool;
 
 /// A session within the configured memory, spilling to the configured folder.
 pub fn session(config: &Config) -> Result<SessionContext> {
-    // Greedy, not fair: a night's plans hold dozens of small aggregates beside one large; equal shares starve it.
-    let pool = GreedyMemoryPool::new(config.engine.memory_bytes_max as usize);
+    let pool = CappedPool::new(config.engine.memory_bytes_max as usize, config.partitions());
     let largest = NonZeroUsize::new(5).unwrap_or(NonZeroUsize::MIN);
     let mut runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(TrackConsumersPool::new(pool, largest)));
     if !config.engine.spill_folder.is_empty() {

@@ -58,6 +58,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
     }
     ctx.register_udf(ScalarUDF::from(RowJson::default()));
     ctx.register_udaf(super::last_events::last_events());
+    ctx.register_udaf(super::ordered_list::ordered_list());
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 pub mod contract;
 pub mod functions;
 pub mod last_events;
+pub mod ordered_list;
 pub mod rollups;
 pub mod views;
 

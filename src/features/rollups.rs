@@ -110,19 +110,21 @@ impl Rollups {
         Ok(rollups)
     }
 
-    /// What [`Self::refresh`] would read, without reading it.
+    /// What [`Self::refresh`] would read: the kept units, and a report of what would be built. Opens the new files'
+    /// footers only, to refuse the ones that the night would refuse.
     pub async fn plan(
         ctx: &SessionContext,
         config: &Config,
         sql: &SqlFiles,
         lake: &Lake,
         run_date: RunDate,
-    ) -> Result<ReadReport> {
+    ) -> Result<Self> {
         let (mut rollups, uncovered) = Self::open(ctx, config, sql, lake, run_date).await?;
+        lake.check("events", &uncovered).await?;
         rollups.report.files_read = uncovered.len() as u64;
         rollups.report.bytes_read = uncovered.iter().map(|f| f.meta.size).sum();
         rollups.report.units_built = group(uncovered).len() as u64;
-        Ok(rollups.report)
+        Ok(rollups)
     }
 
     /// The kept units, and the files that none of them covers.
@@ -335,14 +337,20 @@ async fn output_schemas(
     let ctx = sibling(base);
     functions::register(&ctx, config, run_date)?;
     lake.register_view(&ctx, "events", Vec::new()).await?;
-    let none = "SELECT CAST(NULL AS VARCHAR) AS event_id, CAST(NULL AS DATE) AS event_day WHERE false";
-    ctx.register_table("known_event_ids", ctx.sql(none).await?.into_view())?;
+    register_no_known_ids(&ctx).await?;
     views::register(&ctx, sql, &["rollups"]).await?;
     let mut schemas = BTreeMap::new();
     for output in OUTPUTS {
         schemas.insert(output, parquet_files::plain(ctx.table(output).await?.schema().as_arrow()));
     }
     Ok(schemas)
+}
+
+/// `known_event_ids` without rows: as for the very first unit of a lake.
+pub async fn register_no_known_ids(ctx: &SessionContext) -> Result<()> {
+    let none = "SELECT CAST(NULL AS VARCHAR) AS event_id, CAST(NULL AS DATE) AS event_day WHERE false";
+    ctx.register_table("known_event_ids", ctx.sql(none).await?.into_view())?;
+    Ok(())
 }
 
 async fn count_reasons(ctx: &SessionContext) -> Result<Vec<(String, u64)>> {

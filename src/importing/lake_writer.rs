@@ -1,177 +1,131 @@
-//! Writes imported events by UTC day and items by id, with a bounded number of rows in memory.
+//! Writes imported rows by folder, with a bounded number of bytes in memory, and can take all of it back.
 
-use arrow::array::{
-    ArrayRef, Decimal128Array, Int8Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::RecordBatch;
+use chrono::NaiveDate;
+use datafusion::execution::SendableRecordBatchStream;
+use object_store::{ObjectStoreExt, path::Path};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, LazyLock};
+use std::collections::BTreeMap;
 
-use super::{ImportedEvent, ImportedItem, Line};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
+use crate::lake::declared::Declared;
+use crate::lake::files_table::ListedFile;
+use crate::lake::parquet_files;
 use crate::lake::stores::Location;
 
-/// Events held before all days are written out.
-const EVENTS_MAX: usize = 1_000_000;
-const DAY_MICROS: i64 = 86_400_000_000;
+const ROW_GROUP_ROWS: usize = 131_072;
+
+/// Where rows lie: the view that they feed and, for events, their day.
+pub type Folder = (&'static str, Option<NaiveDate>);
 
 pub struct LakeWriter {
     to: Location,
-    waiting: BTreeMap<i64, Vec<ImportedEvent>>,
-    rows_waiting: usize,
+    waiting: BTreeMap<Folder, Vec<RecordBatch>>,
+    bytes_waiting: usize,
+    bytes_waiting_max: usize,
     flushes: u32,
-    events: u64,
-    days: BTreeSet<i64>,
-    items: BTreeMap<String, Facts>,
-}
-
-/// How often each value was said of an item: the most frequent one wins.
-#[derive(Default)]
-struct Facts {
-    titles: HashMap<String, u32>,
-    categories: HashMap<String, u32>,
-    brands: HashMap<String, u32>,
-    price: Option<f64>,
+    written: Vec<(&'static str, ListedFile)>,
+    /// Rows taken, by view.
+    pub rows: BTreeMap<&'static str, u64>,
 }
 
 impl LakeWriter {
-    pub fn new(to: Location) -> Self {
-        let (waiting, days, items) = Default::default();
-        Self { to, waiting, rows_waiting: 0, flushes: 0, events: 0, days, items }
+    pub fn new(to: Location, bytes_waiting_max: usize) -> Self {
+        let (waiting, written, rows) = Default::default();
+        Self { to, waiting, bytes_waiting: 0, bytes_waiting_max, flushes: 0, written, rows }
     }
 
-    pub async fn add(&mut self, line: Line) -> Result<()> {
-        if let Some(item) = line.item {
-            self.learn(item);
-        }
-        if let Some(event) = line.event {
-            if let Some(id) = &event.item_id {
-                self.items.entry(id.clone()).or_default();
-            }
-            self.events += 1;
-            self.rows_waiting += 1;
-            self.waiting.entry(event.ts.div_euclid(DAY_MICROS)).or_default().push(event);
-            if self.rows_waiting >= EVENTS_MAX {
-                self.flush().await?;
-            }
+    pub async fn add(&mut self, folder: Folder, batch: RecordBatch) -> Result<()> {
+        *self.rows.entry(folder.0).or_default() += batch.num_rows() as u64;
+        self.bytes_waiting += batch.get_array_memory_size();
+        self.waiting.entry(folder).or_default().push(batch);
+        if self.bytes_waiting > self.bytes_waiting_max {
+            self.flush().await?;
         }
         Ok(())
     }
 
-    fn learn(&mut self, item: ImportedItem) {
-        let facts = self.items.entry(item.item_id).or_default();
-        let mut count = |of: fn(&mut Facts) -> &mut HashMap<String, u32>, value: Option<String>| {
-            if let Some(value) = value {
-                *of(facts).entry(value).or_default() += 1;
-            }
-        };
-        count(|f| &mut f.titles, item.title);
-        count(|f| &mut f.categories, item.category);
-        count(|f| &mut f.brands, item.brand);
-        facts.price = item.price.or(facts.price);
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        for (day, events) in std::mem::take(&mut self.waiting) {
-            let date = chrono::DateTime::from_timestamp_micros(day * DAY_MICROS).unwrap_or_default().date_naive();
-            let name = format!("events/dt={date}/part-{:05}.parquet", self.flushes);
-            self.to.write(&name, parquet(&EVENTS, columns(&events))?).await?;
-            self.days.insert(day);
+    /// Writes what waits, one file a folder.
+    pub async fn flush(&mut self) -> Result<()> {
+        for (folder, batches) in std::mem::take(&mut self.waiting) {
+            let bytes = parquet(&batches)?;
+            let path = self.begin(folder, bytes.len() as u64);
+            self.to.store.put(&path, bytes.into()).await.map_err(|e| Failure::from(e).at(self.to.display(&path)))?;
         }
-        self.rows_waiting = 0;
+        self.bytes_waiting = 0;
         self.flushes += 1;
         Ok(())
     }
 
-    /// Writes what waits; returns events, items and days.
-    pub async fn finish(mut self) -> Result<(u64, u64, u64)> {
-        self.flush().await?;
-        let items = &self.items;
-        let text = |of: &dyn Fn(&Facts) -> Option<String>| -> ArrayRef {
-            Arc::new(items.values().map(of).collect::<StringArray>())
-        };
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(items.keys().map(Some).collect::<StringArray>()),
-            text(&|f| most(&f.titles)),
-            text(&|f| most(&f.categories)),
-            text(&|f| most(&f.brands)),
-            money(items.values().map(|f| f.price)),
-        ];
-        self.to.write("items/part-00000.parquet", parquet(&ITEMS, columns)?).await?;
-        Ok((self.events, self.items.len() as u64, self.days.len() as u64))
+    /// Streams the rows of a query, whose columns are the declared ones, into one file of `view`.
+    pub async fn stream(
+        &mut self,
+        view: &'static str,
+        declared: &Declared,
+        rows: SendableRecordBatchStream,
+    ) -> Result<()> {
+        let path = self.begin((view, None), 0);
+        let (rows, _) = parquet_files::write(&self.to, &path, &declared.schema, rows, ROW_GROUP_ROWS).await?;
+        *self.rows.entry(view).or_default() += rows;
+        Ok(())
+    }
+
+    /// Names the next file of a folder. It counts as written before it is, so that a half-written one is taken back too.
+    fn begin(&mut self, (view, day): Folder, bytes: u64) -> Path {
+        let folder = day.map_or(view.to_string(), |day| format!("{view}/dt={day}"));
+        let path = self.to.path(&format!("{folder}/part-{:05}.parquet", self.flushes));
+        self.written.push((view, parquet_files::listed(&self.to, path.clone(), bytes, day)));
+        path
+    }
+
+    /// The files of a view.
+    pub fn files(&self, view: &str) -> Vec<ListedFile> {
+        self.written.iter().filter(|(of, _)| *of == view).map(|(_, file)| file.clone()).collect()
+    }
+
+    /// Deletes everything that was written.
+    pub async fn take_back(&mut self) -> Result<()> {
+        self.waiting.clear();
+        self.to.delete(self.written.drain(..).map(|(_, file)| file.meta.location).collect()).await
     }
 }
 
-/// The most frequent value; the smallest among equals, so that an import gives the same bytes again.
-fn most(values: &HashMap<String, u32>) -> Option<String> {
-    values.iter().max_by(|a, b| a.1.cmp(b.1).then_with(|| b.0.cmp(a.0))).map(|(v, _)| v.clone())
-}
-
-fn money(values: impl Iterator<Item = Option<f64>>) -> ArrayRef {
-    let exact: Decimal128Array = values.map(|v| v.map(|v| (v * 10_000.0).round() as i128)).collect();
-    Arc::new(exact.with_data_type(DataType::Decimal128(18, 4)))
-}
-
-static EVENTS: LazyLock<SchemaRef> = LazyLock::new(|| {
-    schema(&[
-        ("event_id", DataType::Utf8),
-        ("user_id", DataType::Utf8),
-        ("session_id", DataType::Utf8),
-        ("ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
-        ("event_type", DataType::Utf8),
-        ("item_id", DataType::Utf8),
-        ("query", DataType::Utf8),
-        ("dwell_ms", DataType::Int64),
-        ("quantity", DataType::Int32),
-        ("price", DataType::Decimal128(18, 4)),
-        ("currency", DataType::Utf8),
-        ("rating", DataType::Int8),
-        ("text", DataType::Utf8),
-    ])
-});
-
-static ITEMS: LazyLock<SchemaRef> = LazyLock::new(|| {
-    schema(&[
-        ("item_id", DataType::Utf8),
-        ("title", DataType::Utf8),
-        ("category", DataType::Utf8),
-        ("brand", DataType::Utf8),
-        ("price", DataType::Decimal128(18, 4)),
-    ])
-});
-
-fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
-    Arc::new(Schema::new(columns.iter().map(|(name, t)| Field::new(*name, t.clone(), true)).collect::<Vec<_>>()))
-}
-
-fn columns(events: &[ImportedEvent]) -> Vec<ArrayRef> {
-    let text = |of: fn(&ImportedEvent) -> Option<&str>| -> ArrayRef {
-        Arc::new(events.iter().map(of).collect::<StringArray>())
-    };
-    let ts: TimestampMicrosecondArray = events.iter().map(|e| Some(e.ts)).collect();
-    vec![
-        text(|_| None),
-        text(|e| e.user_id.as_deref()),
-        text(|e| e.session_id.as_deref()),
-        Arc::new(ts.with_timezone("UTC")),
-        text(|e| Some(e.event_type)),
-        text(|e| e.item_id.as_deref()),
-        text(|_| None),
-        Arc::new(Int64Array::new_null(events.len())),
-        Arc::new(events.iter().map(|e| e.quantity).collect::<Int32Array>()),
-        money(events.iter().map(|e| e.price)),
-        text(|e| e.currency),
-        Arc::new(events.iter().map(|e| e.rating).collect::<Int8Array>()),
-        text(|e| e.text.as_deref()),
-    ]
-}
-
-fn parquet(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<Vec<u8>> {
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties))?;
-    writer.write(&RecordBatch::try_new(Arc::clone(schema), columns)?)?;
+fn parquet(batches: &[RecordBatch]) -> Result<Vec<u8>> {
+    let Some(first) = batches.first() else { return Ok(Vec::new()) };
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), first.schema(), Some(properties))?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
     Ok(writer.into_inner()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::S3Config;
+    use arrow::array::{ArrayRef, Int64Array};
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn what_was_written_can_be_taken_back() {
+        let to = Location::open("memory://take-back/lake", &S3Config::default()).unwrap();
+        to.write("events/dt=2026-01-01/of-somebody-else.parquet", "x").await.unwrap();
+        let mut writer = LakeWriter::new(to.clone(), 1);
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+        let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        // More bytes than may wait: both are written at once.
+        writer.add(("events", NaiveDate::from_ymd_opt(2026, 1, 1)), batch.clone()).await.unwrap();
+        writer.add(("items", None), batch).await.unwrap();
+        assert_eq!(to.list().await.unwrap().len(), 3);
+        assert_eq!((writer.files("events").len(), writer.rows["items"]), (1, 1000));
+        writer.take_back().await.unwrap();
+        let left: Vec<_> = to.list().await.unwrap().iter().map(|m| m.location.to_string()).collect();
+        assert_eq!(left, ["lake/events/dt=2026-01-01/of-somebody-else.parquet"]);
+    }
 }

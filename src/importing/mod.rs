@@ -1,113 +1,279 @@
-//! `intentcast import`: publishers' original files, streamed into a partitioned canonical Parquet lake.
+//! `intentcast import`: publishers' original files, streamed into a Parquet lake of the publisher's own columns.
 //!
-//! Damaged lines are counted by reason and left out; more than one in a hundred refuses the import. Nothing is written
-//! in place of what is there: a second import into one lake adds files (its events would count twice).
+//! What the columns are and mean stands in `sql/lakes/<name>/`: `raw_<view>.sql` types them, `events.sql` says when each
+//! row happened (so that it lies below the shop's own day), `import_<view>.sql` gathers facts that lie on event lines.
+//! Damaged lines are counted by reason and left out; more than one in a hundred refuses the import. `lake.toml` is
+//! written last: a failed import takes back what it wrote, and a killed one leaves no lake that opens by itself.
 
 mod lake_writer;
 mod readers;
 mod sets;
+mod typed_rows;
 
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, Schema};
+use chrono::NaiveDate;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::config::Config;
+use crate::engine;
 use crate::failure::{Failure, Result};
+use crate::features::functions;
+use crate::ids::RunDate;
+use crate::lake::lake_sql::LakeSql;
 use crate::lake::stores::Location;
+use crate::lake::{VIEWS, lake_file, register_files};
+use crate::sql_files::SqlFiles;
 use lake_writer::LakeWriter;
+use readers::Trouble;
+use sets::Set;
+use typed_rows::{Reasons, TypedRows};
 
 /// More refused lines than this share means that the files are not what the name says.
 const REFUSED_SHARE_MAX: f64 = 0.01;
+/// Rows that are typed and placed together.
+const BATCH_ROWS: usize = 16_384;
 
 /// What an import read and wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportReport {
     pub rows_read: u64,
-    pub events: u64,
-    pub items: u64,
+    /// Rows written, by view; those of facts are (item, fact) rows.
+    pub rows_written: BTreeMap<&'static str, u64>,
     /// Lines left out, by reason.
-    pub refused: BTreeMap<String, u64>,
-    pub days: u64,
-    /// The set's own zone: what `lake.time_zone` should say.
+    pub refused: Reasons,
+    pub days: BTreeSet<NaiveDate>,
     pub time_zone: &'static str,
 }
 
 impl fmt::Display for ImportReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} rows read, {} events on {} days and {} items written; set lake.time_zone = \"{}\" and lake.arrival = \"none\"",
-            self.rows_read, self.events, self.days, self.items, self.time_zone
-        )?;
+        let rows = |view: &str| self.rows_written.get(view).copied().unwrap_or_default();
+        write!(f, "{} rows read, {} events on {} days", self.rows_read, rows("events"), self.days.len())?;
+        if let (Some(first), Some(last)) = (self.days.first(), self.days.last()) {
+            write!(f, " ({first} to {last}, {})", self.time_zone)?;
+        }
+        let others = self.rows_written.iter().filter(|(view, _)| **view != "events");
+        others.into_iter().try_for_each(|(view, rows)| write!(f, ", {rows} rows of {view}"))?;
+        f.write_str(" written")?;
         self.refused.iter().try_for_each(|(reason, rows)| write!(f, "\nleft out: {rows} rows: {reason}"))
     }
 }
 
-/// One event of a set on its way to the lake.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ImportedEvent {
-    pub user_id: Option<String>,
-    pub session_id: Option<String>,
-    /// Microseconds since 1970, UTC.
-    pub ts: i64,
-    pub event_type: &'static str,
-    pub item_id: Option<String>,
-    pub quantity: Option<i32>,
-    pub price: Option<f64>,
-    pub currency: Option<&'static str>,
-    pub rating: Option<i8>,
-    pub text: Option<String>,
-}
-
-/// What a set says about an item; later facts fill the gaps of earlier ones.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ImportedItem {
-    pub item_id: String,
-    pub title: Option<String>,
-    pub category: Option<String>,
-    pub brand: Option<String>,
-    pub price: Option<f64>,
-}
-
-/// What one line of a publisher's file became.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Line {
-    pub event: Option<ImportedEvent>,
-    pub item: Option<ImportedItem>,
-}
-
-/// Reads `files` as the set `name` and writes a lake below `to`.
-pub async fn run(name: &str, files: &[PathBuf], to: &Location, progress: bool) -> Result<ImportReport> {
-    let set = sets::find(name)?;
+/// Reads `files` as the set `name` and writes a lake at `to`, which must hold none yet.
+pub async fn run(config: &Config, name: &str, files: &[PathBuf], to: &str, progress: bool) -> Result<ImportReport> {
     let bytes = files.iter().filter_map(|f| std::fs::metadata(f).ok()).map(|m| m.len()).sum();
     let target = if progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(bytes), target);
-    let mut report = ImportReport { time_zone: set.time_zone, ..Default::default() };
-    let mut lake = LakeWriter::new(to.clone());
-    for file in files {
-        for row in readers::open(file, set.format, &bar)? {
-            report.rows_read += 1;
-            let line = row.and_then(|fields| (set.line)(&fields));
-            match line {
-                Ok(line) => lake.add(line).await?,
-                // A file that ends in the middle is not a bad row: nobody knows how much is missing.
-                Err(reason) if reason.starts_with(readers::UNREADABLE) => {
-                    return Err(Failure::input(format!("{}: row {}: {reason}", file.display(), report.rows_read))
-                        .hint("fetch the file again; clear the half-written lake before the next import"));
-                }
-                Err(reason) => *report.refused.entry(reason).or_default() += 1,
+    let mut import = Import::open(config, sets::find(name)?, Location::open(to, &config.s3)?).await?;
+    let done = import.run(files, &bar).await;
+    bar.finish_and_clear();
+    match done {
+        Ok(()) => Ok(import.report),
+        Err(failure) => match import.writer.take_back().await {
+            Ok(()) => Err(failure),
+            Err(left) => Err(failure.hint(format!("clear {to} before the next import ({})", left.message))),
+        },
+    }
+}
+
+/// An import under way.
+struct Import {
+    set: &'static Set,
+    lake: LakeSql,
+    to: Location,
+    /// Holds the functions of the SQL files in the set's zone, and one batch at a time as `raw_events`.
+    ctx: SessionContext,
+    writer: LakeWriter,
+    report: ImportReport,
+}
+
+impl Import {
+    async fn open(config: &Config, set: &'static Set, to: Location) -> Result<Self> {
+        let mut config = config.clone();
+        set.settings().lay_over(&mut config.lake, |_| false);
+        let lake = LakeSql::load(set.name, &SqlFiles::load(&config)?).await?;
+        refuse_taken(&to).await?;
+        let ctx = engine::session(&config)?;
+        functions::register(&ctx, &config, RunDate(chrono::Utc::now().date_naive()))?;
+        let writer = LakeWriter::new(to.clone(), config.engine.memory_bytes_max as usize / 8);
+        let report = ImportReport { time_zone: set.time_zone, ..Default::default() };
+        Ok(Self { set, lake, to, ctx, writer, report })
+    }
+
+    async fn run(&mut self, files: &[PathBuf], bar: &ProgressBar) -> Result<()> {
+        for file in files {
+            let view = self.view_of(file)?;
+            self.read(file, view, bar).await?;
+        }
+        self.refuse_damaged()?;
+        self.writer.flush().await?;
+        self.gather_facts().await?;
+        let comment = format!("Written by `intentcast import {}`; flags, environment and files win.", self.set.name);
+        lake_file::write(&self.to, &comment, self.set.settings()).await?;
+        self.report.rows_written = self.writer.rows.clone();
+        Ok(())
+    }
+
+    /// The view that a file feeds: the first whose required columns its header has; events where there is no header.
+    fn view_of(&self, file: &Path) -> Result<&'static str> {
+        let Some(header) = readers::header(file, self.set.format)? else { return Ok("events") };
+        for view in VIEWS {
+            let sql = self.lake.view(view)?;
+            if sql.own && sql.facts.is_none() && sql.declared.required.iter().all(|r| header.contains(r)) {
+                return Ok(view);
             }
         }
-    }
-    let refused: u64 = report.refused.values().sum();
-    if refused as f64 > REFUSED_SHARE_MAX * report.rows_read as f64 && refused > 1 {
-        return Err(Failure::input(format!(
-            "{refused} of {} rows are not rows of {name}: {:?}",
-            report.rows_read, report.refused
+        let required = &self.lake.view("events")?.declared.required;
+        let missing: Vec<_> = required.iter().filter(|r| !header.contains(r)).map(String::as_str).collect();
+        Err(Failure::input(format!(
+            "{}: not a file of {}: no column {}; the file has {}",
+            file.display(),
+            self.set.name,
+            missing.join(", "),
+            header.join(", ")
         ))
-        .hint("check the name of the set and the files"));
+        .hint("check the name of the set and the files"))
     }
-    (report.events, report.items, report.days) = lake.finish().await?;
-    bar.finish_and_clear();
-    Ok(report)
+
+    async fn read(&mut self, file: &Path, view: &'static str, bar: &ProgressBar) -> Result<()> {
+        let mut waiting = TypedRows::new(self.lake.view(view)?.declared.clone());
+        for (number, row) in readers::rows(file, self.set.format, &waiting.names(), bar)?.enumerate() {
+            self.report.rows_read += 1;
+            match row {
+                Ok(values) => waiting.push(values),
+                Err(Trouble::Damaged(reason)) => self.refuse(reason, 1),
+                Err(Trouble::Unreadable(why)) => {
+                    return Err(Failure::input(format!("{}: unreadable after {number} rows: {why}", file.display()))
+                        .hint("fetch the file again: it ends in the middle or is damaged; nothing was kept"));
+                }
+            }
+            if waiting.len() >= BATCH_ROWS {
+                self.keep(view, &mut waiting).await?;
+            }
+        }
+        self.keep(view, &mut waiting).await
+    }
+
+    fn refuse(&mut self, reason: String, rows: u64) {
+        *self.report.refused.entry(reason).or_default() += rows;
+    }
+
+    async fn keep(&mut self, view: &'static str, waiting: &mut TypedRows) -> Result<()> {
+        let (batch, damaged) = waiting.take()?;
+        damaged.into_iter().for_each(|(reason, rows)| self.refuse(reason, rows));
+        match view {
+            _ if batch.num_rows() == 0 => Ok(()),
+            "events" => self.keep_events(batch).await,
+            _ => self.writer.add((view, None), batch).await,
+        }
+    }
+
+    /// Writes each row below its day.
+    async fn keep_events(&mut self, batch: RecordBatch) -> Result<()> {
+        let mut by_day: BTreeMap<NaiveDate, Vec<u32>> = BTreeMap::new();
+        for (row, day) in (0..).zip(self.days(&batch).await?) {
+            match day {
+                Ok(day) => by_day.entry(day).or_default().push(row),
+                Err(reason) => self.refuse(reason.into(), 1),
+            }
+        }
+        for (day, rows) in by_day {
+            self.writer.add(("events", Some(day)), take_record_batch(&batch, &UInt32Array::from(rows))?).await?;
+            self.report.days.insert(day);
+        }
+        Ok(())
+    }
+
+    /// The local day of each row by the lake's own `events.sql`, or why it has none.
+    async fn days(&self, batch: &RecordBatch) -> Result<Vec<Result<NaiveDate, &'static str>>> {
+        // The row's number travels as its file: it comes out whatever the SQL does with order.
+        let numbers: StringArray = (0..batch.num_rows()).map(|row| Some(row.to_string())).collect();
+        let mut fields: Vec<_> = batch.schema().fields().iter().cloned().collect();
+        fields.push(Arc::new(Field::new("_file", DataType::Utf8, true)));
+        fields.push(Arc::new(Field::new("_dt", DataType::Date32, true)));
+        let mut columns = batch.columns().to_vec();
+        columns.extend([Arc::new(numbers) as ArrayRef, Arc::new(Date32Array::new_null(batch.num_rows()))]);
+        let schema = Arc::new(Schema::new(fields));
+        let table = MemTable::try_new(Arc::clone(&schema), vec![vec![RecordBatch::try_new(schema, columns)?]])?;
+        self.ctx.deregister_table("raw_events")?;
+        self.ctx.deregister_table("events")?;
+        self.ctx.register_table("raw_events", Arc::new(table))?;
+        self.lake.register(&self.ctx, "events").await?;
+
+        let mut days = vec![Err("left out by events.sql"); batch.num_rows()];
+        let placed =
+            "SELECT CAST(_file AS BIGINT) AS at, local_day(ts) AS day, event_type IS NOT NULL AS typed FROM events";
+        for found in self.ctx.sql(placed).await?.collect().await? {
+            let at = found.column(0).as_primitive::<Int64Type>();
+            let (day, typed) = (found.column(1).as_primitive::<Date32Type>(), found.column(2).as_boolean());
+            for row in 0..found.num_rows() {
+                days[at.value(row) as usize] = match day.is_valid(row) {
+                    false => Err("no readable time"),
+                    true if !typed.value(row) => Err("unknown event type"),
+                    true => Date32Type::to_naive_date_opt(day.value(row)).ok_or("no readable time"),
+                };
+            }
+        }
+        Ok(days)
+    }
+
+    fn refuse_damaged(&self) -> Result<()> {
+        let (name, read) = (self.set.name, self.report.rows_read);
+        let refused: u64 = self.report.refused.values().sum();
+        // One cut-off line at the end of a short file is no reason.
+        if refused as f64 > REFUSED_SHARE_MAX * read as f64 && refused > 1 {
+            return Err(Failure::input(format!(
+                "{refused} of {read} rows are not rows of {name}: {}",
+                self.report.refused.iter().map(|(r, n)| format!("{r}: {n}")).collect::<Vec<_>>().join(", ")
+            ))
+            .hint("check the name of the set and the files; nothing was kept"));
+        }
+        match self.writer.rows.get("events") {
+            Some(_) => Ok(()),
+            None => Err(Failure::input(format!("no events of {name} in these files")).hint("give its events file too")),
+        }
+    }
+
+    /// Runs the lake's `import_<view>.sql` over the events that were written, once, so that no night has to.
+    async fn gather_facts(&mut self) -> Result<()> {
+        self.ctx.deregister_table("events")?;
+        self.ctx.deregister_table("raw_events")?;
+        let schema = Arc::clone(&self.lake.view("events")?.declared.schema);
+        register_files(&self.ctx, "raw_events", &self.to, schema, self.writer.files("events"))?;
+        for view in VIEWS {
+            let sql = self.lake.view(view)?;
+            let Some((place, text)) = &sql.facts else { continue };
+            let names: Vec<&str> = sql.declared.schema.fields().iter().map(|f| f.name().as_str()).collect();
+            let planned = self.ctx.sql(text).await.and_then(|rows| rows.select_columns(&names));
+            let rows = planned.map_err(|e| Failure::from(e).at(place))?.execute_stream().await?;
+            self.writer.stream(view, &sql.declared, rows).await.map_err(|f| f.at(place))?;
+        }
+        Ok(())
+    }
+}
+
+/// Events of a second import would count twice, or lie beside those of another lake.
+async fn refuse_taken(to: &Location) -> Result<()> {
+    let mut taken = lake_file::exists(to).await?.then(|| to.display(&to.path("lake.toml")));
+    for view in VIEWS {
+        let folder = to.folder(view);
+        if taken.is_none() && !folder.is_empty().await? {
+            taken = Some(format!("{}/", folder.display(&folder.prefix)));
+        }
+    }
+    match taken {
+        None => Ok(()),
+        Some(place) => Err(Failure::usage(format!("import: {place} is there already; an import writes a whole lake"))
+            .hint(
+                "import into an empty place, all files of the set at once; what a killed import left can be deleted",
+            )),
+    }
 }

@@ -1,5 +1,7 @@
-//! Opens a publisher's file, plain or packed with gzip or zstd, as rows of named fields.
+//! Opens a publisher's file, plain or packed with gzip or zstd, as a stream of rows of text in the order of the columns
+//! that are wanted.
 
+use csv::StringRecord;
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,76 +15,161 @@ use crate::failure::{Failure, Result};
 pub enum Format {
     /// Comma-separated with a header line.
     CsvWithHeader,
-    /// Comma-separated; fields are named `0`, `1`, …
-    Csv,
-    /// Split by runs of blanks; fields are named `0`, `1`, …
-    Blanks,
+    /// Comma-separated without a header.
+    Csv(Layouts),
+    /// Split by runs of blanks, without a header.
+    Blanks(Layouts),
     /// One JSON object a line; nested values as JSON text.
     JsonLines,
 }
 
-/// How the reason begins when the file itself, not a row, can not be read on.
-pub const UNREADABLE: &str = "unreadable file";
+/// The names of the fields of a file without a header: the layout with as many names as a row has fields counts.
+pub type Layouts = &'static [&'static [&'static str]];
 
-/// One row: the fields that it has, by name.
-pub type Fields = BTreeMap<String, String>;
-/// A row, or why it is none.
-pub type Row = Result<Fields, String>;
+/// Why a row can not be had.
+#[derive(Debug)]
+pub enum Trouble {
+    /// This row is none; the next may be one.
+    Damaged(String),
+    /// The file can not be read on: nobody knows how much is missing.
+    Unreadable(String),
+}
 
-/// Streams the rows of a file.
-pub fn open(path: &Path, format: Format, bar: &ProgressBar) -> Result<Box<dyn Iterator<Item = Row>>> {
-    let place = path.display().to_string();
-    let file = File::open(path).map_err(|e| Failure::input(format!("{place}: {e}")))?;
-    let raw = bar.wrap_read(file);
-    let plain: Box<dyn Read> = match path.extension().and_then(|e| e.to_str()) {
-        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(raw)),
-        Some("zst") => Box::new(zstd::Decoder::new(raw).map_err(|e| Failure::input(format!("{place}: {e}")))?),
-        _ => Box::new(raw),
-    };
+/// A value for each wanted column; blank and absent ones are `None`.
+pub type Row = Result<Vec<Option<String>>, Trouble>;
+
+/// The names in the header; `None` where the format has none.
+pub fn header(path: &Path, format: Format) -> Result<Option<Vec<String>>> {
     match format {
-        Format::Csv | Format::CsvWithHeader => csv(plain, format == Format::CsvWithHeader, &place),
-        Format::Blanks => Ok(Box::new(lines(plain).map(|line| Ok(numbered(line?.split_whitespace()))))),
-        Format::JsonLines => Ok(Box::new(lines(plain).map(|line| json(&line?)))),
+        Format::CsvWithHeader => header_of(&mut csv(unpacked(path, &ProgressBar::hidden())?, true), path).map(Some),
+        _ => Ok(None),
     }
 }
 
-fn csv(plain: Box<dyn Read>, header: bool, place: &str) -> Result<Box<dyn Iterator<Item = Row>>> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(header).flexible(true).from_reader(BufReader::new(plain));
-    let names: Option<Vec<String>> = match header {
-        true => {
-            let found = reader.headers().map_err(|e| Failure::input(format!("{place}: {e}")))?;
-            Some(found.iter().map(|h| h.trim_start_matches('\u{feff}').to_string()).collect())
+/// Streams the rows of a file.
+pub fn rows(
+    path: &Path,
+    format: Format,
+    wanted: &[String],
+    bar: &ProgressBar,
+) -> Result<Box<dyn Iterator<Item = Row>>> {
+    let plain = unpacked(path, bar)?;
+    Ok(match format {
+        Format::CsvWithHeader => {
+            let mut reader = csv(plain, true);
+            let names = header_of(&mut reader, path)?;
+            let places = places(&names, wanted);
+            Box::new(reader.into_records().map(move |record| {
+                let record = record.map_err(trouble)?;
+                match record.len() == names.len() {
+                    true => Ok(pick(&record.iter().collect::<Vec<_>>(), &places)),
+                    false => Err(Trouble::Damaged(format!("expected {} fields, got {}", names.len(), record.len()))),
+                }
+            }))
         }
-        false => None,
-    };
-    Ok(Box::new(reader.into_records().map(move |record| {
-        let record =
-            record.map_err(|e| if e.is_io_error() { format!("{UNREADABLE}: {e}") } else { "not text".to_string() })?;
-        match &names {
-            None => Ok(numbered(record.iter())),
-            Some(names) if names.len() == record.len() => {
-                Ok(names.iter().cloned().zip(record.iter().map(String::from)).collect())
-            }
-            Some(names) => Err(format!("expected {} fields, got {}", names.len(), record.len())),
+        Format::Csv(layouts) => {
+            let layouts = Layout::all(layouts, wanted);
+            let records = csv(plain, false).into_records();
+            Box::new(records.filter_map(move |record: Result<StringRecord, _>| match record {
+                Ok(record) => by_layout(&layouts, &record.iter().collect::<Vec<_>>()),
+                Err(e) => Some(Err(trouble(e))),
+            }))
         }
-    })))
+        Format::Blanks(layouts) => {
+            let layouts = Layout::all(layouts, wanted);
+            Box::new(lines(plain).filter_map(move |line| match line {
+                Ok(line) => by_layout(&layouts, &line.split_whitespace().collect::<Vec<_>>()),
+                Err(trouble) => Some(Err(trouble)),
+            }))
+        }
+        Format::JsonLines => {
+            let wanted = wanted.to_vec();
+            Box::new(lines(plain).map(move |line| json(&line?, &wanted)))
+        }
+    })
 }
 
-fn lines(plain: Box<dyn Read>) -> impl Iterator<Item = Result<String, String>> {
-    let lines = BufReader::new(plain).lines().map(|l| l.map_err(|e| format!("{UNREADABLE}: {e}")));
+fn unpacked(path: &Path, bar: &ProgressBar) -> Result<Box<dyn Read>> {
+    let unopened = |e: std::io::Error| Failure::input(format!("{}: {e}", path.display()));
+    let raw = bar.wrap_read(File::open(path).map_err(unopened)?);
+    Ok(match path.extension().and_then(|e| e.to_str()) {
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(raw)),
+        Some("zst") => Box::new(zstd::Decoder::new(raw).map_err(unopened)?),
+        _ => Box::new(raw),
+    })
+}
+
+fn csv(plain: Box<dyn Read>, header: bool) -> csv::Reader<BufReader<Box<dyn Read>>> {
+    csv::ReaderBuilder::new().has_headers(header).flexible(true).from_reader(BufReader::new(plain))
+}
+
+fn header_of(reader: &mut csv::Reader<BufReader<Box<dyn Read>>>, path: &Path) -> Result<Vec<String>> {
+    let found = reader
+        .headers()
+        .map_err(|e| Failure::input(format!("{}: no header line: {e}", path.display())).hint("fetch the file again"))?;
+    Ok(found.iter().map(|h| h.trim_start_matches('\u{feff}').trim().to_string()).collect())
+}
+
+fn trouble(error: csv::Error) -> Trouble {
+    match error.is_io_error() {
+        true => Trouble::Unreadable(error.to_string()),
+        false => Trouble::Damaged("not text".into()),
+    }
+}
+
+/// Where each wanted column stands among `names`.
+fn places(names: &[impl AsRef<str>], wanted: &[String]) -> Vec<Option<usize>> {
+    wanted.iter().map(|w| names.iter().position(|n| n.as_ref() == w)).collect()
+}
+
+fn pick(fields: &[&str], places: &[Option<usize>]) -> Vec<Option<String>> {
+    places.iter().map(|place| place.and_then(|at| fields.get(at)).and_then(|text| value(text))).collect()
+}
+
+fn value(text: &str) -> Option<String> {
+    (!text.trim().is_empty()).then(|| text.into())
+}
+
+/// One layout of a file without a header.
+struct Layout {
+    names: &'static [&'static str],
+    places: Vec<Option<usize>>,
+}
+
+impl Layout {
+    fn all(layouts: Layouts, wanted: &[String]) -> Vec<Layout> {
+        layouts.iter().map(|names| Layout { names, places: places(names, wanted) }).collect()
+    }
+}
+
+/// `None` for a line of names: some copies begin with one.
+fn by_layout(layouts: &[Layout], fields: &[&str]) -> Option<Row> {
+    match layouts.iter().find(|l| l.names.len() == fields.len()) {
+        Some(layout) if layout.names == fields => None,
+        Some(layout) => Some(Ok(pick(fields, &layout.places))),
+        None => {
+            let counts: Vec<_> = layouts.iter().map(|l| l.names.len().to_string()).collect();
+            Some(Err(Trouble::Damaged(format!("expected {} fields, got {}", counts.join(" or "), fields.len()))))
+        }
+    }
+}
+
+/// Lines that are not blank.
+fn lines(plain: Box<dyn Read>) -> impl Iterator<Item = Result<String, Trouble>> {
+    let lines = BufReader::new(plain).split(b'\n').map(|line| {
+        let line = line.map_err(|e| Trouble::Unreadable(e.to_string()))?;
+        String::from_utf8(line).map_err(|_| Trouble::Damaged("not text".into()))
+    });
     lines.filter(|l| l.as_ref().map_or(true, |l| !l.trim().is_empty()))
 }
 
-fn numbered<'a>(fields: impl Iterator<Item = &'a str>) -> Fields {
-    fields.enumerate().map(|(i, f)| (i.to_string(), f.to_string())).collect()
-}
-
-fn json(line: &str) -> Row {
-    let parsed: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(line).map_err(|_| "not a JSON object".to_string())?;
-    let text = |v: serde_json::Value| match v {
-        serde_json::Value::String(s) => s,
-        other => other.to_string(),
+fn json(line: &str, wanted: &[String]) -> Row {
+    let mut parsed: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(line).map_err(|_| Trouble::Damaged("not a JSON object".into()))?;
+    let text = |found| match found {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(s) => value(&s),
+        other => Some(other.to_string()),
     };
-    Ok(parsed.into_iter().map(|(name, value)| (name, text(value))).collect())
+    Ok(wanted.iter().map(|name| parsed.remove(name).and_then(text)).collect())
 }

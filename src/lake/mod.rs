@@ -2,6 +2,8 @@
 
 pub mod declared;
 pub mod files_table;
+pub mod lake_file;
+pub mod lake_sql;
 pub mod parquet_files;
 pub mod stores;
 
@@ -18,8 +20,8 @@ use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::sql_files::SqlFiles;
-use declared::Declared;
 use files_table::{FilesTable, ListedFile};
+use lake_sql::LakeSql;
 use stores::Location;
 
 /// The canonical views of design section 2.2; only `events` must have files.
@@ -30,8 +32,7 @@ pub const VIEWS: [&str; 6] = ["events", "items", "users", "inventory", "promotio
 pub struct Lake {
     pub location: Location,
     files: BTreeMap<&'static str, Vec<ListedFile>>,
-    declared: BTreeMap<&'static str, Declared>,
-    views: BTreeMap<&'static str, String>,
+    sql: LakeSql,
     partition: Partition,
     zone: chrono_tz::Tz,
 }
@@ -40,16 +41,9 @@ impl Lake {
     /// Lists the lake once; later steps see these files and no others.
     pub async fn open(config: &Config, sql: &SqlFiles) -> Result<Self> {
         let location = Location::open(&config.lake.uri, &config.s3)?;
-        let name = &config.lake.name;
-        let ctx = SessionContext::new();
-        let (mut files, mut declared, mut views) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let sql = LakeSql::load(&config.lake.name, sql).await?;
+        let mut files = BTreeMap::new();
         for view in VIEWS {
-            let own = |file: &str| format!("lakes/{name}/{file}");
-            let fallback = |file: &str| format!("lakes/canonical/{file}");
-            let text = |file: &str| sql.get(&own(file)).or_else(|_| sql.get(&fallback(file))).map(String::from);
-            let place = format!("sql/lakes/{name}/raw_{view}.sql");
-            declared.insert(view, Declared::parse(&ctx, &place, &text(&format!("raw_{view}"))?).await?);
-            views.insert(view, text(view)?);
             let folder = location.folder(view);
             let found = folder.list().await?;
             let listed = found.into_iter().filter(is_data).map(|meta| ListedFile {
@@ -59,8 +53,7 @@ impl Lake {
             });
             files.insert(view, listed.collect::<Vec<_>>());
         }
-        let lake =
-            Self { location, files, declared, views, partition: config.lake.partition, zone: config.time_zone() };
+        let lake = Self { location, files, sql, partition: config.lake.partition, zone: config.time_zone() };
         if lake.files("events").is_empty() {
             return Err(Failure::input(format!(
                 "{}events/: no Parquet files",
@@ -87,9 +80,7 @@ impl Lake {
 
     /// Reads the footers of `files` of one view; refuses the first that is no Parquet or does not fit the declaration.
     pub async fn check(&self, view: &str, files: &[ListedFile]) -> Result<()> {
-        let Some(declared) = self.declared.get(view) else {
-            return Err(Failure::bug(format!("no declaration of {view}")));
-        };
+        let declared = &self.sql.view(view)?.declared;
         futures::stream::iter(files.iter().map(|file| async move {
             let footer = DFParquetMetadata::new(self.location.store.as_ref(), &file.meta).fetch_schema().await;
             let footer = footer.map_err(|e| match e.find_root() {
@@ -110,14 +101,9 @@ impl Lake {
 
     /// Registers `raw_<view>` over `files` and `<view>` by the lake's SQL.
     pub async fn register_view(&self, ctx: &SessionContext, view: &str, files: Vec<ListedFile>) -> Result<()> {
-        let (Some(declared), Some(sql)) = (self.declared.get(view), self.views.get(view)) else {
-            return Err(Failure::bug(format!("no SQL for {view}")));
-        };
-        register_files(ctx, &format!("raw_{view}"), &self.location, Arc::clone(&declared.schema), files)?;
-        let place = format!("sql/lakes: {view}.sql");
-        let plan = ctx.sql(sql).await.map_err(|e| Failure::from(e).at(place))?;
-        ctx.register_table(view, plan.into_view())?;
-        Ok(())
+        let schema = Arc::clone(&self.sql.view(view)?.declared.schema);
+        register_files(ctx, &format!("raw_{view}"), &self.location, schema, files)?;
+        self.sql.register(ctx, view).await
     }
 
     /// Registers every view: `events` over what a night of `run_date` reads, the others over all their files.

@@ -88,6 +88,15 @@ impl Location {
         Ok(found)
     }
 
+    /// Whether no object lies below this folder.
+    pub async fn is_empty(&self) -> Result<bool> {
+        match self.store.list(Some(&self.prefix)).next().await {
+            None | Some(Err(object_store::Error::NotFound { .. })) => Ok(true),
+            Some(Ok(_)) => Ok(false),
+            Some(Err(e)) => Err(Failure::from(e).at(self.url.as_str())),
+        }
+    }
+
     /// The names of folders and objects directly below this folder.
     pub async fn children(&self) -> Result<(Vec<String>, Vec<ObjectMeta>)> {
         let listed = match self.store.list_with_delimiter(Some(&self.prefix)).await {

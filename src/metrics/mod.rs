@@ -1,5 +1,8 @@
 //! One implementation of each figure: training, evaluation and the nightly look-back all call these.
 
+pub mod binary;
+pub mod drift;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -7,20 +10,22 @@ use rand_chacha::ChaCha8Rng;
 pub fn auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     let mut order: Vec<usize> = (0..scores.len().min(labels.len())).collect();
     order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
-    let positives = labels.iter().filter(|&&l| l).count() as f64;
-    let negatives = labels.len() as f64 - positives;
-    if positives == 0.0 || negatives == 0.0 {
-        return None;
+    auc_of_ties(order.chunk_by(|&a, &b| scores[a] >= scores[b]).map(|tied| {
+        let positives = tied.iter().filter(|&&i| labels[i]).count() as u64;
+        (positives, tied.len() as u64 - positives)
+    }))
+}
+
+/// The same from (positives, negatives) of each distinct score, by rising score.
+fn auc_of_ties(ties: impl Iterator<Item = (u64, u64)>) -> Option<f64> {
+    let (mut positives, mut negatives, mut won) = (0.0, 0.0, 0.0);
+    for (p, n) in ties {
+        let (p, n) = (p as f64, n as f64);
+        won += p * (negatives + n / 2.0);
+        positives += p;
+        negatives += n;
     }
-    let mut rank_sum = 0.0;
-    let mut start = 0;
-    while start < order.len() {
-        let tied = order[start..].partition_point(|&i| scores[i] <= scores[order[start]]);
-        let mean_rank = start as f64 + (tied as f64 + 1.0) / 2.0;
-        rank_sum += mean_rank * order[start..start + tied].iter().filter(|&&i| labels[i]).count() as f64;
-        start += tied;
-    }
-    Some((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
+    (positives > 0.0 && negatives > 0.0).then(|| won / (positives * negatives))
 }
 
 /// Average precision: precision at each distinct score, weighed by the recall that it adds; what is ranked by chance
@@ -76,8 +81,13 @@ pub fn bootstrap_interval(
 
 /// Mean negative log-likelihood of binary labels under probabilities.
 pub fn log_loss(probabilities: &[f64], labels: &[bool]) -> f64 {
-    let of = |(&p, &y): (&f64, &bool)| -(if y { p } else { 1.0 - p }).max(1e-12).ln();
-    probabilities.iter().zip(labels).map(of).sum::<f64>() / labels.len().max(1) as f64
+    let sum: f64 = probabilities.iter().zip(labels).map(|(&p, &y)| log_loss_of(p, y)).sum();
+    sum / labels.len().max(1) as f64
+}
+
+/// Negative log-likelihood of one label.
+fn log_loss_of(probability: f64, label: bool) -> f64 {
+    -(if label { probability } else { 1.0 - probability }).max(1e-12).ln()
 }
 
 /// Pinball loss of one forecast `quantile` at level `tau` (Koenker and Bassett 1978).

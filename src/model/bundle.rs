@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use tch::{Device, nn};
+use tch::{Device, Tensor, nn};
 
 use super::demand::{DemandNetwork, DemandShape};
 use super::inputs::{CATEGORY_BUCKETS, bucket};
@@ -12,6 +12,7 @@ use super::weights;
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
 use crate::lake::stores::Location;
+use crate::metrics::drift::Deciles;
 
 /// The format that is written and read. Another number is refused before anything else of a card is looked at.
 pub const FORMAT: u32 = 2;
@@ -30,6 +31,10 @@ pub struct BundleCard {
     pub demand: DemandShape,
     pub features: FeatureContract,
     pub features_fingerprint: String,
+    /// Deciles of each feature over the training rows, in the network's scale: what drift is measured against. Cards of
+    /// earlier versions have none.
+    #[serde(default)]
+    pub feature_deciles: BTreeMap<String, Deciles>,
     pub horizon_days: u32,
     pub churn_days: u32,
     pub sql_fingerprint: String,
@@ -63,12 +68,9 @@ impl IndexedItem {
 pub struct Bundle {
     pub card: BundleCard,
     pub device: Device,
-    pub intent: IntentNetwork,
-    pub demand: DemandNetwork,
+    networks: Networks,
     /// The recommendation index.
     pub items: Vec<IndexedItem>,
-    /// Weights of the two networks.
-    pub parameters: i64,
 }
 
 impl fmt::Debug for Bundle {
@@ -96,6 +98,27 @@ impl Networks {
             demand: DemandNetwork::new(&(demand_store.root() / "demand"), demand),
             demand_store,
         }
+    }
+
+    /// No weight is to change any more.
+    fn freeze(&mut self) {
+        self.intent_store.freeze();
+        self.demand_store.freeze();
+    }
+
+    /// Networks of their own over the very same weights.
+    fn share(&self, intent: &IntentShape, demand: &DemandShape, device: Device) -> Result<Self> {
+        let mut other = Self::new(intent, demand, device);
+        other.freeze();
+        for (own, theirs) in [(&self.intent_store, &other.intent_store), (&self.demand_store, &other.demand_store)] {
+            let weights = own.variables();
+            for (name, mut variable) in theirs.variables() {
+                let shared = weights.get(&name).ok_or_else(|| Failure::bug(format!("no weight {name} to share")))?;
+                // The variable and the network's layer are one object in libtorch; both now read the shared memory.
+                variable.f_set_data(shared)?;
+            }
+        }
+        Ok(other)
     }
 }
 
@@ -183,14 +206,37 @@ impl Registry {
         }
         let items = serde_json::from_slice(&folder.read("item_index/items.json").await.map_err(damaged)?)
             .map_err(|e| Failure::model(format!("{}item_index/items.json: {e}", folder.url)))?;
-        let Networks { intent, mut intent_store, demand, mut demand_store } =
-            Networks::new(&card.intent, &card.demand, device);
-        weights::from_bytes(&mut [&mut intent_store, &mut demand_store], &weights)
+        let mut networks = Networks::new(&card.intent, &card.demand, device);
+        weights::from_bytes(&mut [&mut networks.intent_store, &mut networks.demand_store], &weights)
             .map_err(|f| damaged(f.at(format!("{}weights.safetensors", folder.url))))?;
-        intent_store.freeze();
-        demand_store.freeze();
-        let parameters = parameters(&intent_store) + parameters(&demand_store);
-        Ok(Bundle { card, device, intent, demand, items, parameters })
+        networks.freeze();
+        Ok(Bundle { card, device, networks, items })
+    }
+}
+
+impl Bundle {
+    /// The same model for another thread: networks of its own over the very same weights.
+    pub fn share(&self) -> Result<Bundle> {
+        let networks = self.networks.share(&self.card.intent, &self.card.demand, self.device)?;
+        Ok(Bundle { card: self.card.clone(), device: self.device, networks, items: self.items.clone() })
+    }
+
+    pub fn intent(&self) -> &IntentNetwork {
+        &self.networks.intent
+    }
+
+    pub fn demand(&self) -> &DemandNetwork {
+        &self.networks.demand
+    }
+
+    /// Every weight by name, of the intent network and of the demand network.
+    pub fn weights(&self) -> BTreeMap<String, Tensor> {
+        self.networks.intent_store.variables().into_iter().chain(self.networks.demand_store.variables()).collect()
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> i64 {
+        parameters(&self.networks.intent_store) + parameters(&self.networks.demand_store)
     }
 }
 

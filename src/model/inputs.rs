@@ -65,7 +65,10 @@ impl UserInputs {
         let tabular: Vec<ArrayRef> =
             contract.0.iter().map(|c| Ok(cast(column(&c.name)?, &DataType::Float64)?)).collect::<Result<_>>()?;
         let recent = column("recent")?.as_list_opt::<i32>().ok_or_else(|| Failure::model("recent: expected a list"))?;
-        let parts = Events::read(recent.values(), item_buckets)?;
+        // A slice of a larger batch carries the events of all of its rows: only its own are read.
+        let offsets = recent.value_offsets();
+        let (first, end) = (offsets[0] as usize, offsets[rows] as usize);
+        let parts = Events::read(&recent.values().slice(first, end - first), item_buckets)?;
         let mut inputs = Self::default();
         for row in 0..rows {
             inputs.user_ids.push(user_ids.value(row).into());
@@ -78,7 +81,7 @@ impl UserInputs {
                 }
                 inputs.tabular.push(signed_log(value));
             }
-            let (from, to) = (recent.value_offsets()[row] as usize, recent.value_offsets()[row + 1] as usize);
+            let (from, to) = (offsets[row] as usize - first, offsets[row + 1] as usize - first);
             let events = if recent.is_valid(row) { parts.sequence(from, to) } else { Vec::new() };
             let idle = match events.is_empty() {
                 true => f32::NAN,
@@ -188,7 +191,8 @@ pub fn bucket(text: &str, buckets: u64) -> i64 {
     (u64::from_le_bytes(word) % buckets.max(1)) as i64 + 1
 }
 
-fn signed_log(x: f64) -> f32 {
+/// The scale of tabular features; NaN stays NaN.
+pub fn signed_log(x: f64) -> f32 {
     (x.signum() * x.abs().ln_1p()) as f32
 }
 

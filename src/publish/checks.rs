@@ -119,17 +119,29 @@ async fn session_for(ctx: &SessionContext, subject: &Subject<'_>, settings: &Che
         let files = subject.staged.get(table).map(Vec::as_slice).unwrap_or_default();
         register_staged(&checker, subject.output, table, files).await?;
     }
-    checker.register_table("feature_users", subject.feature_users.clone().into_view())?;
-    let before = nights_before(subject.output, subject.run_date).await?;
-    readers::register_nights(&checker, subject.output, "intent", "previous_intent", before.as_slice()).await?;
-    let settings = checker
+    register_bounds(&checker, subject.output, subject.run_date, subject.feature_users.clone(), settings).await?;
+    Ok(checker)
+}
+
+/// Registers what checks compare with: `feature_users`, `previous_intent` and `check_settings`.
+pub async fn register_bounds(
+    ctx: &SessionContext,
+    output: &Location,
+    run_date: RunDate,
+    feature_users: DataFrame,
+    settings: &ChecksConfig,
+) -> Result<()> {
+    ctx.register_table("feature_users", feature_users.into_view())?;
+    let before = nights_before(output, run_date).await?;
+    readers::register_nights(ctx, output, "intent", "previous_intent", before.as_slice()).await?;
+    let settings = ctx
         .sql(&format!(
             "SELECT CAST({:?} AS DOUBLE) AS change_share_max, CAST({:?} AS DOUBLE) AS scored_share_min",
             settings.change_share_max, settings.scored_share_min
         ))
         .await?;
-    checker.register_table("check_settings", settings.into_view())?;
-    Ok(checker)
+    ctx.register_table("check_settings", settings.into_view())?;
+    Ok(())
 }
 
 async fn nights_before(output: &Location, run_date: RunDate) -> Result<Option<VisibleNight>> {

@@ -2,16 +2,16 @@
 
 use arrow::array::{ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
-use bytes::Bytes;
-use object_store::ObjectStoreExt;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectMeta;
 use std::sync::Arc;
 
 use super::service::KeptStates;
 use crate::failure::Result;
 use crate::ids::RunDate;
-use crate::lake::stores::Location;
+use crate::lake::{parquet_files, stores::Location};
 
 const ROWS_PER_BATCH: usize = 65_536;
 
@@ -27,17 +27,20 @@ pub async fn load(output: &Location, weights_hash: &str, run_date: RunDate) -> R
     let nights = place.list().await?;
     let newest = nights.iter().rfind(|m| m.location.filename().is_some_and(|name| name <= wanted.as_str()));
     let Some(newest) = newest else { return Ok(KeptStates::new()) };
-    let bytes = place.store.get(&newest.location).await?.bytes().await?;
-    read(bytes).or_else(|failure| {
+    read(&place, newest).await.or_else(|failure| {
         tracing::warn!("{}: {failure}; every user is encoded again", place.display(&newest.location));
         Ok(KeptStates::new())
     })
 }
 
-fn read(bytes: Bytes) -> Result<KeptStates> {
+/// Batch by batch: the file of a million users is larger than what is left of it in memory at once.
+async fn read(place: &Location, file: &ObjectMeta) -> Result<KeptStates> {
+    let ctx = SessionContext::new();
+    ctx.register_object_store(&place.store_url()?, Arc::clone(&place.store));
+    let rows = ctx.read_parquet(place.full_url(&file.location), ParquetReadOptions::default()).await?;
+    let mut batches = rows.execute_stream().await?;
     let mut states = KeptStates::new();
-    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
-        let batch = batch?;
+    while let Some(batch) = batches.try_next().await? {
         let keys = batch.column(0).as_fixed_size_binary();
         let vectors = batch.column(1).as_fixed_size_list();
         for row in 0..batch.num_rows() {
@@ -51,24 +54,28 @@ fn read(bytes: Bytes) -> Result<KeptStates> {
 }
 
 /// Writes the states that a night used; they replace those of the same date.
-pub async fn save(output: &Location, weights_hash: &str, run_date: RunDate, states: &KeptStates) -> Result<()> {
+pub async fn save(output: &Location, weights_hash: &str, run_date: RunDate, states: KeptStates) -> Result<()> {
     let Some(width) = states.values().next().map(|s| s.len()) else { return Ok(()) };
     let item = Arc::new(Field::new_list_field(DataType::Float32, false));
     let schema = Arc::new(Schema::new(vec![
         Field::new("input_hash", DataType::FixedSizeBinary(16), false),
         Field::new("state", DataType::FixedSizeList(Arc::clone(&item), width as i32), false),
     ]));
-    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), None)?;
     let mut keys: Vec<u128> = states.keys().copied().collect();
     keys.sort_unstable();
-    for chunk in keys.chunks(ROWS_PER_BATCH) {
+    let chunks: Vec<Vec<u128>> = keys.chunks(ROWS_PER_BATCH).map(<[u128]>::to_vec).collect();
+    let batch_schema = Arc::clone(&schema);
+    let batches = futures::stream::iter(chunks).map(move |chunk| {
         let hashes = FixedSizeBinaryArray::try_from_iter(chunk.iter().map(|k| k.to_le_bytes()))?;
         let flat: Float32Array = chunk.iter().filter_map(|k| states.get(k)).flat_map(|s| s.iter().copied()).collect();
         let vectors = FixedSizeListArray::try_new(Arc::clone(&item), width as i32, Arc::new(flat), None)?;
         let columns: Vec<ArrayRef> = vec![Arc::new(hashes), Arc::new(vectors)];
-        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
-    }
-    folder(output, weights_hash).write(&format!("{run_date}.parquet"), writer.into_inner()?).await
+        Ok(RecordBatch::try_new(Arc::clone(&batch_schema), columns)?)
+    });
+    let place = folder(output, weights_hash);
+    let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), batches));
+    parquet_files::write(&place, &place.path(&format!("{run_date}.parquet")), &schema, stream, ROWS_PER_BATCH).await?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -80,7 +87,7 @@ mod tests {
     async fn states_come_back_as_they_were() {
         let place = Location::open("memory://kept-states", &S3Config::default()).unwrap();
         let states: KeptStates = [(7u128, Arc::from([1.0f32, -2.5])), (9 << 100, Arc::from([0.0f32, 3.0]))].into();
-        save(&place, "w", "2026-01-02".parse().unwrap(), &states).await.unwrap();
+        save(&place, "w", "2026-01-02".parse().unwrap(), states.clone()).await.unwrap();
         let back = load(&place, "w", "2026-01-05".parse().unwrap()).await.unwrap();
         assert_eq!(back, states);
         assert!(load(&place, "w", "2026-01-01".parse().unwrap()).await.unwrap().is_empty());

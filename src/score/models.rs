@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use tch::Device;
 use tokio::sync::Mutex;
 
+use super::devices;
 use super::service::ScoringService;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
-use crate::model::bundle::Registry;
+use crate::model::bundle::{BundleCard, Registry};
 
 /// One bundle for ever: a version may be trained anew, its weights' hash then differs. Travels in plans.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,9 +38,14 @@ impl Models {
 
     /// Which bundle a version names now; empty means the configured one, or else the champion.
     pub async fn pin(&self, version: &str) -> Result<ModelRef> {
-        let version = if version.is_empty() { self.config.model.version.as_str() } else { version };
-        let card = self.registry()?.resolve(version).await?;
+        let card = self.card(version).await?;
         Ok(ModelRef { version: card.version, weights_hash: card.weights_hash })
+    }
+
+    /// The card of a version, without loading its weights; empty means the configured one, or else the champion.
+    pub async fn card(&self, version: &str) -> Result<BundleCard> {
+        let version = if version.is_empty() { self.config.model.version.as_str() } else { version };
+        self.registry()?.resolve(version).await
     }
 
     /// The service of a version; empty means the configured one, or else the champion.
@@ -78,19 +83,9 @@ impl Models {
         if let Some(service) = services.get(version) {
             return Ok(service.clone());
         }
-        let bundle = self.registry()?.load(version, device(&self.config.score.device)?).await?;
+        let bundle = self.registry()?.load(version, devices::choose(&self.config.score)?).await?;
         let service = ScoringService::start(bundle, &self.config.score)?;
         services.insert(version.into(), service.clone());
         Ok(service)
-    }
-}
-
-/// `cpu`, `cuda` (fails where there is none) or `auto`.
-pub fn device(wanted: &str) -> Result<Device> {
-    match (wanted, tch::Cuda::is_available()) {
-        ("cuda" | "auto", true) => Ok(Device::Cuda(0)),
-        ("cuda", false) => Err(Failure::usage("score.device: expected a CUDA device, found none")
-            .hint("set score.device=auto; `intentcast doctor` says why")),
-        _ => Ok(Device::Cpu),
     }
 }

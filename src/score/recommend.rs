@@ -37,7 +37,8 @@ impl ItemIndex {
             false => {
                 let items = Tensor::f_from_slice(&items)?.f_to_device(bundle.device)?;
                 let categories = Tensor::f_from_slice(&categories)?.f_to_device(bundle.device)?;
-                let (vectors, bias) = tch::no_grad(|| bundle.intent.items(&items, &categories));
+                let _no_gradients = tch::no_grad_guard();
+                let (vectors, bias) = bundle.intent().items(&items, &categories);
                 let flat = |t: Tensor| -> Result<Vec<f32>> {
                     Ok(Vec::try_from(&t.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_view([-1])?)?)
                 };

@@ -1,8 +1,12 @@
-//! The one scoring service of a process: a thread that owns the model and pools the rows of all partitions.
+//! The one scoring service of a process: threads that own the model and pool the rows of all partitions.
 //!
-//! Requests wait in a bounded queue; the owner takes what is there, up to `score.pool_rows_max` rows, sorts the users to
-//! encode by length, cuts padded batches of at most `score.batch_tokens_max` tokens (halved and tried again when memory
-//! runs out), runs the cheap heads for everybody and answers each request in its own row order.
+//! Requests wait in one bounded queue. A free owner takes what is there, up to its share of `score.pool_rows_max` rows,
+//! sorts the users to encode by length, cuts padded batches of at most `score.batch_tokens_max` tokens (halved and tried
+//! again when memory runs out), runs the cheap heads for everybody and answers each request in its own row order.
+//!
+//! On a CPU one owner a core with one thread each beats one owner with all cores: small matrices gain little from more
+//! threads, and what is not a matrix product (hashing, sorting, copying) runs side by side too. All owners read the same
+//! weights. A GPU has one owner.
 
 use arrow::array::{ArrayRef, StructArray};
 use std::collections::HashMap;
@@ -56,7 +60,16 @@ enum Request {
     Items(Vec<ItemHistory>, oneshot::Sender<Result<Vec<ItemForecast>>>),
 }
 
-/// The handle that operators hold; cloning shares the one owner thread.
+impl Request {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Users(inputs, _) => inputs.len(),
+            Self::Items(items, _) => items.len(),
+        }
+    }
+}
+
+/// The handle that operators hold; cloning shares the owner threads.
 #[derive(Debug, Clone)]
 pub struct ScoringService {
     pub card: Arc<BundleCard>,
@@ -74,7 +87,7 @@ struct Kept {
 }
 
 impl ScoringService {
-    /// Starts the owner thread with a loaded bundle.
+    /// Starts the owner threads with a loaded bundle.
     pub fn start(bundle: Bundle, config: &ScoreConfig) -> Result<Self> {
         let items = ItemIndex::of(&bundle)?;
         let counters = Arc::new(Counters::default());
@@ -82,8 +95,25 @@ impl ScoringService {
         let (queue, requests) = mpsc::channel(64);
         let kept = Arc::new(Mutex::new(Kept::default()));
         let card = Arc::new(bundle.card.clone());
-        let owner = Owner { bundle, config: config.clone(), counters: Arc::clone(&counters), kept: Arc::clone(&kept) };
-        std::thread::spawn(move || owner.serve(requests));
+        let owners = owners(config, bundle.device);
+        let requests = Arc::new(Mutex::new(requests));
+        // Handed over before the threads start: a tensor may move to a thread, but not be reached from two.
+        let mut bundles = (1..owners).map(|_| bundle.share()).collect::<Result<Vec<_>>>()?;
+        bundles.push(bundle);
+        for bundle in bundles {
+            let owner = Owner {
+                bundle,
+                // An owner that took all that waits would leave the others idle.
+                pool_rows_max: (config.pool_rows_max as usize).div_ceil(owners),
+                batch_tokens_max: config.batch_tokens_max as usize,
+                threads: cores().div_ceil(owners),
+                counters: Arc::clone(&counters),
+                kept: Arc::clone(&kept),
+            };
+            let requests = Arc::clone(&requests);
+            let started = std::thread::Builder::new().name("scoring".into()).spawn(move || owner.serve(&requests));
+            started.map_err(|e| Failure::passing(format!("no thread for scoring: {e}")))?;
+        }
         Ok(Self { card, counters, items, queue, kept })
     }
 
@@ -122,36 +152,64 @@ fn stopped() -> Failure {
     Failure::bug("the scoring service has stopped")
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Owner threads: `score.owner_threads`, one a core where that is 0, one alone on a GPU.
+fn owners(config: &ScoreConfig, device: Device) -> usize {
+    match (device.is_cuda(), config.owner_threads as usize) {
+        (true, _) => 1,
+        (false, 0) => cores(),
+        (false, n) => n,
+    }
+}
+
 struct Owner {
     bundle: Bundle,
-    config: ScoreConfig,
+    pool_rows_max: usize,
+    batch_tokens_max: usize,
+    /// Threads of libtorch within one operation.
+    threads: usize,
     counters: Arc<Counters>,
     kept: Arc<Mutex<Kept>>,
 }
 
 impl Owner {
-    fn serve(self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(first) = requests.blocking_recv() {
+    fn serve(self, requests: &Mutex<mpsc::Receiver<Request>>) {
+        // Both are kept a thread. The guard lasts as long as the thread: `tch::no_grad(closure)` would leave gradients
+        // on or off for good if the closure panicked.
+        tch::set_num_threads(self.threads as i32);
+        let _no_gradients = tch::no_grad_guard();
+        while let Some(taken) = self.take(requests) {
             let mut users = Vec::new();
-            let mut rows = 0;
-            let mut next = Some(first);
-            while let Some(request) = next {
+            for request in taken {
                 match request {
+                    // A caller that has gone away needs no answer.
                     Request::Items(items, answer) => {
-                        // A caller that has gone away needs no answer.
                         answer.send(self.guarded(|| self.forecast(&items))).unwrap_or_default();
                     }
-                    Request::Users(inputs, answer) => {
-                        rows += inputs.len();
-                        users.push((inputs, answer));
-                    }
+                    Request::Users(inputs, answer) => users.push((inputs, answer)),
                 }
-                next = if rows < self.config.pool_rows_max as usize { requests.try_recv().ok() } else { None };
             }
             if !users.is_empty() {
                 self.score_pool(users);
             }
         }
+    }
+
+    /// Waits for a request, then takes what else is there, up to this owner's share; `None` when all callers are gone.
+    fn take(&self, requests: &Mutex<mpsc::Receiver<Request>>) -> Option<Vec<Request>> {
+        let mut queue = requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut taken = vec![queue.blocking_recv()?];
+        let mut rows = taken[0].rows();
+        while rows < self.pool_rows_max
+            && let Ok(request) = queue.try_recv()
+        {
+            rows += request.rows();
+            taken.push(request);
+        }
+        Some(taken)
     }
 
     /// Scores pooled requests; where the pool fails, each request is tried alone, so that one bad user fails one request.
@@ -188,7 +246,7 @@ impl Owner {
 
     /// A panic of the bindings becomes a typed error; the thread goes on.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        tch::no_grad(|| catch_unwind(AssertUnwindSafe(work))).unwrap_or_else(|panic| {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
             Err(Failure::bug(format!("scoring: {}", text.lines().next().unwrap_or("panic"))))
         })
@@ -230,9 +288,9 @@ impl Owner {
             Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, width as i64])?.f_to_device(self.bundle.device)?;
         let of_pool: Vec<usize> = rows.clone().collect();
         let scaling = &self.bundle.card.scaling;
-        let raw = self.bundle.intent.outputs(&states, pool, &of_pool, scaling, false)?;
-        let scores = to_vec(&self.bundle.intent.scores(&raw, scaling)?)?;
-        let tastes = to_vec(&self.bundle.intent.taste(&states))?;
+        let raw = self.bundle.intent().outputs(&states, pool, &of_pool, scaling, false)?;
+        let scores = to_vec(&self.bundle.intent().scores(&raw, scaling)?)?;
+        let tastes = to_vec(&self.bundle.intent().taste(&states))?;
         if let Some(at) = scores.iter().position(|s| !s.is_finite()) {
             let user = &pool.user_ids[rows.start + at / OUTPUTS.len()];
             return Err(Failure::new(
@@ -246,7 +304,7 @@ impl Owner {
 
     /// The end of the batch that starts at `start`: padded to its longest (last) member, within the token budget.
     fn cut(&self, pool: &UserInputs, sorted: &[usize], start: usize) -> usize {
-        let budget = self.config.batch_tokens_max as usize;
+        let budget = self.batch_tokens_max;
         let mut end = start + 1;
         while end < sorted.len() && (end - start + 1) * pool.events[sorted[end]].len().max(1) <= budget {
             end += 1;
@@ -256,7 +314,7 @@ impl Owner {
 
     fn encode(&self, pool: &UserInputs, rows: &[usize]) -> Result<Vec<f32>> {
         self.counters.model_batches.fetch_add(1, Ordering::Relaxed);
-        match self.bundle.intent.encode(pool, rows, self.bundle.device, false).and_then(|t| to_vec(&t)) {
+        match self.bundle.intent().encode(pool, rows, self.bundle.device, false).and_then(|t| to_vec(&t)) {
             Err(f) if f.message.contains("out of memory") && rows.len() > 1 => {
                 let (left, right) = rows.split_at(rows.len() / 2);
                 let mut both = self.encode(pool, left)?;
@@ -268,7 +326,7 @@ impl Owner {
     }
 
     fn forecast(&self, items: &[ItemHistory]) -> Result<Vec<ItemForecast>> {
-        let forecasts = self.bundle.demand.forecast(items, self.bundle.device)?;
+        let forecasts = self.bundle.demand().forecast(items, self.bundle.device)?;
         self.counters.items_forecast.fetch_add(items.len() as u64, Ordering::Relaxed);
         Ok(forecasts)
     }

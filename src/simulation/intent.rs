@@ -75,7 +75,7 @@ pub(super) fn after_absence(state: State, draw: f32) -> State {
 /// Probability of at least one purchase attempt over `seasons` (one traffic factor a day), exact for the chain: the
 /// mass that reaches the end of the window without a purchase, by forward recursion. Promotions' pull on ready users is
 /// left out (it is not known ahead); `in_stock` is the share of the user's category that can be had.
-pub(super) fn purchase_probability(start: State, habits: &Habits, seasons: &[f32], in_stock: f32) -> f64 {
+pub(super) fn purchase_probability(start: State, habits: &Habits, seasons: &[f32], in_stock: f32) -> f32 {
     let mut mass = [0f32; STATES];
     mass[start as usize] = 1.0;
     let (impulse, buys) = (habits.impulse * in_stock, READY_BUYS * in_stock);
@@ -99,7 +99,7 @@ pub(super) fn purchase_probability(start: State, habits: &Habits, seasons: &[f32
         mass[5] = m[5] * stay + m[4] * visit * ADVANCE;
         mass[6] = m[6] * (stay + visit * READY_STAYS * (1.0 - READY_BUYS)) + m[5] * visit * ADVANCE;
     }
-    f64::from(1.0 - mass.iter().sum::<f32>()).clamp(0.0, 1.0)
+    (1.0 - mass.iter().sum::<f32>()).clamp(0.0, 1.0)
 }
 
 #[cfg(test)]
@@ -115,7 +115,7 @@ mod tests {
         for start in [State::Idle, State::Focus, State::Narrow, State::Ready, State::DecoyNarrow] {
             let games = 20_000u64;
             let bought = (0..games).filter(|&game| play(start, game, &seasons)).count() as f64 / games as f64;
-            let closed = purchase_probability(start, &HABITS, &seasons, 1.0);
+            let closed = f64::from(purchase_probability(start, &HABITS, &seasons, 1.0));
             assert!((bought - closed).abs() < 0.012, "{start:?}: played {bought}, closed form {closed}");
         }
     }

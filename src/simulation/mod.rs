@@ -13,12 +13,14 @@ mod stock;
 mod tables;
 mod writer;
 
-use arrow::array::{ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Float32Array, Float64Array, Int64Array, StringArray, StringBuilder,
+};
 use arrow::datatypes::{DataType, Date32Type};
 use chrono::{Datelike, NaiveDate};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use rand::Rng;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
@@ -35,8 +37,7 @@ const DAY_MICROS: i64 = 86_400_000_000;
 const BATCH_ROWS: usize = 32_768;
 /// Traffic by weekday, Monday first.
 const WEEK: [f32; 7] = [0.9, 0.88, 0.92, 0.95, 1.05, 1.2, 1.15];
-/// Users' propensities are written on every n-th day.
-const PROPENSITY_EVERY_DAYS: u32 = 7;
+/// The window of the propensities that are written.
 const PROPENSITY_DAYS: u32 = 7;
 
 /// Size and seed of a lake.
@@ -86,9 +87,7 @@ pub async fn run(to: &Location, options: &SimulateOptions, progress: bool) -> Re
     let mut demand = Sink::open(to, "truth/demand/part-00000.parquet", &demand_schema())?;
     for day in 0..options.days {
         world.open(day);
-        if day % PROPENSITY_EVERY_DAYS == 0 {
-            report.bytes += world.write_propensity(to, day).await?;
-        }
+        report.bytes += world.write_propensity(to, day).await?;
         world.stock.morning(day);
         inventory.write(tables::inventory(&world.stock, &world.catalogue, day, world.date32(day))).await?;
         let rates = world.write_events(to, day, &mut report).await?;
@@ -145,19 +144,24 @@ impl<'a> World<'a> {
         self.catalogue.open(day, weekday);
     }
 
+    /// Everybody's chance of a purchase in the days from `day` on, under the id that the shop knows when the day begins.
     async fn write_propensity(&self, to: &Location, day: u32) -> Result<u64> {
         let seasons: Vec<f32> = (day..day + PROPENSITY_DAYS).map(|d| self.season(d)).collect();
         let columns =
-            schema(&[("user_id", DataType::Utf8), ("as_of", DataType::Date32), ("p_purchase_7d", DataType::Float64)]);
-        let mut sink = Sink::open(to, &format!("truth/propensity/dt={}/part-00000.parquet", self.date(day)), &columns)?;
+            schema(&[("user_id", DataType::Utf8), ("as_of", DataType::Date32), ("p_purchase_7d", DataType::Float32)]);
+        let file = format!("truth/propensity/dt={}/part-00000.parquet", self.date(day));
+        let mut sink = Sink::open_sorted(to, &file, &columns)?;
         for (chunk, people) in self.people.chunks(BATCH_ROWS).enumerate() {
-            let here: Vec<(usize, &Person)> = people.iter().enumerate().filter(|(_, p)| p.here(day)).collect();
-            let ids: StringArray =
-                here.iter().map(|(i, p)| Some(name((chunk * BATCH_ROWS + i) as u64, p, day))).collect();
-            let p: Float64Array =
-                here.iter().map(|(_, p)| Some(purchase_probability(p.state, &p.habits, &seasons, 1.0))).collect();
-            let days = Date32Array::from(vec![self.date32(day); here.len()]);
-            sink.write(vec![Arc::new(ids), Arc::new(days), Arc::new(p)]).await?;
+            let (mut ids, mut chances) = (StringBuilder::new(), Vec::with_capacity(people.len()));
+            for (i, person) in people.iter().enumerate().filter(|(_, p)| p.here(day)) {
+                let number = (chunk * BATCH_ROWS + i) as u64;
+                // Written in place: a million users a day are a million strings otherwise.
+                write!(ids, "{}{number:07}", prefix(person, day.saturating_sub(1))).map_err(Failure::bug)?;
+                ids.append_value("");
+                chances.push(purchase_probability(person.state, &person.habits, &seasons, 1.0));
+            }
+            let days = Date32Array::from(vec![self.date32(day); chances.len()]);
+            sink.write(vec![Arc::new(ids.finish()), Arc::new(days), Arc::new(Float32Array::from(chances))]).await?;
         }
         sink.close().await
     }
@@ -263,8 +267,11 @@ fn demand_schema() -> arrow::datatypes::SchemaRef {
 
 /// The id that the shop knows a user by on a day: `u…`, or `g…` before the login.
 fn name(number: u64, person: &Person, day: u32) -> String {
-    let guest = person.logs_in == NEVER || day < person.logs_in;
-    format!("{}{number:07}", if guest { 'g' } else { 'u' })
+    format!("{}{number:07}", prefix(person, day))
+}
+
+fn prefix(person: &Person, day: u32) -> char {
+    if person.logs_in == NEVER || day < person.logs_in { 'g' } else { 'u' }
 }
 
 /// Spreads the chance of a purchase attempt over the categories that it may fall in.

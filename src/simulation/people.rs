@@ -43,7 +43,7 @@ pub(super) struct Passport {
     pub country: &'static str,
     pub consent: Option<bool>,
     pub excluded: Option<bool>,
-    /// Days before (negative) or after the start of the lake.
+    /// Days before the start of the lake (negative), for those who were there before it begins.
     pub signed_up_day: Option<i64>,
     pub erasure_day: Option<u32>,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::catalogue::Catalogue;
 use super::events::item_id;
-use super::people::{NEVER, Passport, Person};
+use super::people::{Passport, Person};
 use super::stock::Stock;
 use super::writer::{Sink, instant, money, schema};
 use super::{BATCH_ROWS, DAY_MICROS, SimulateOptions};
@@ -85,7 +85,7 @@ async fn items(to: &Location, catalogue: &Catalogue) -> Result<u64> {
     sink.close().await
 }
 
-/// Users with a login, and the guests that turned into one.
+/// Users with a login, and the guests that turned into one. A guest's row carries the moment of that login.
 async fn users(to: &Location, catalogue: &Catalogue, options: &SimulateOptions) -> Result<u64> {
     let columns = schema(&[
         ("user_id", DataType::Utf8),
@@ -102,19 +102,26 @@ async fn users(to: &Location, catalogue: &Catalogue, options: &SimulateOptions) 
     let mut from = 0;
     while from < options.users {
         let to = (from + BATCH_ROWS as u64).min(options.users);
-        let (mut ids, mut canonical, mut passports) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut canonical, mut passports, mut signed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut gone, mut gone_at) = (Vec::new(), Vec::new());
         for number in from..to {
             let person = Person::new(options.seed, number, options.days, catalogue.categories());
-            if person.logs_in == NEVER {
+            // Who stayed a guest for as long as the lake knows has no row.
+            if person.logs_in >= options.days.min(person.leaves) {
                 continue;
             }
             let login = format!("u{number:07}");
             let passport = || Passport::new(options.seed, number, options.days);
+            let signed_up_day = match person.joins.max(person.logs_in) {
+                0 => passport().signed_up_day,
+                day => Some(i64::from(day)),
+            };
+            let signed_up_at = signed_up_day.map(|day| (start + day) * DAY_MICROS);
             if person.logs_in > 0 {
                 ids.push(format!("g{number:07}"));
                 canonical.push(Some(login.clone()));
                 passports.push(passport());
+                signed.push(signed_up_at);
             }
             if let Some(day) = passport().erasure_day {
                 gone.push(login.clone());
@@ -123,9 +130,9 @@ async fn users(to: &Location, catalogue: &Catalogue, options: &SimulateOptions) 
             ids.push(login);
             canonical.push(None);
             passports.push(passport());
+            signed.push(signed_up_at);
         }
-        let signed: TimestampMicrosecondArray =
-            passports.iter().map(|p| p.signed_up_day.map(|d| (start + d) * DAY_MICROS)).collect();
+        let signed = TimestampMicrosecondArray::from(signed);
         sink.write(vec![
             Arc::new(StringArray::from(ids)),
             Arc::new(StringArray::from(canonical)),

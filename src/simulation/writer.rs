@@ -4,8 +4,8 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use std::sync::Arc;
 
 use crate::failure::Result;
@@ -21,10 +21,26 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn open(to: &Location, name: &str, schema: &SchemaRef) -> Result<Self> {
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .build();
+        Self::open_with(to, name, schema, properties())
+    }
+
+    /// For rows in the order of their first column, a text: it is kept as what differs from the row before, floats byte
+    /// by byte, and no dictionary of a million different values is tried.
+    pub(super) fn open_sorted(to: &Location, name: &str, schema: &SchemaRef) -> Result<Self> {
+        let mut properties = properties().set_dictionary_enabled(false);
+        for field in schema.fields() {
+            let column = field.name().as_str().into();
+            properties = match field.data_type() {
+                DataType::Utf8 => properties.set_column_encoding(column, Encoding::DELTA_BYTE_ARRAY),
+                DataType::Float32 => properties.set_column_encoding(column, Encoding::BYTE_STREAM_SPLIT),
+                _ => properties,
+            };
+        }
+        Self::open_with(to, name, schema, properties)
+    }
+
+    fn open_with(to: &Location, name: &str, schema: &SchemaRef, properties: WriterPropertiesBuilder) -> Result<Self> {
+        let properties = properties.build();
         let sink = BufWriter::new(Arc::clone(&to.store), to.path(name));
         let writer = AsyncArrowWriter::try_new(sink, Arc::clone(schema), Some(properties))?;
         Ok(Self { writer, schema: Arc::clone(schema) })
@@ -39,6 +55,12 @@ impl Sink {
         self.writer.finish().await?;
         Ok(self.writer.bytes_written() as u64)
     }
+}
+
+fn properties() -> WriterPropertiesBuilder {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
 }
 
 pub(super) fn money() -> DataType {

@@ -141,6 +141,7 @@ fn commit_info(bytes: &[u8]) -> Option<serde_json::Value> {
 pub fn failure(table: impl std::fmt::Display) -> impl Fn(DeltaTableError) -> Failure {
     move |error| {
         let failure = match error {
+            error if let Some(refused) = crate::failure::refusal(&error) => refused,
             DeltaTableError::ObjectStore { source } => Failure::from(source),
             DeltaTableError::InvalidVersion(version) => {
                 Failure::usage(format!("no version {version}")).hint("gc may have removed it; choose a later run")

@@ -8,5 +8,6 @@ pub mod delta;
 pub mod delta_log;
 pub mod file_stats;
 pub mod materialise;
+pub mod reference;
 pub mod schemas;
 pub mod write_files;

@@ -9,6 +9,7 @@ pub mod demand;
 pub mod fit;
 pub mod intent;
 pub mod objective;
+pub mod popularity;
 mod ranking;
 pub mod sets;
 
@@ -25,7 +26,7 @@ use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, FORMAT, IndexedItem, Networks, Registry};
 use crate::model::demand::DemandShape;
 use crate::model::intent::{IntentShape, Scaling};
-use crate::score::models::device;
+use crate::score::devices;
 use crate::sql_files::SqlFiles;
 use intent::Users;
 use sets::{ItemSet, LABELS, Past, UserSet, past_dates};
@@ -113,7 +114,9 @@ pub fn fit(config: &Config, sets: &TrainingSets) -> Result<(BundleCard, Networks
     let train = &config.train;
     tch::manual_seed(train.seed as i64);
     let (intent_shape, demand_shape) = shapes(config, &sets.contract);
-    let mut networks = Networks::new(&intent_shape, &demand_shape, device(&config.score.device)?);
+    let mut networks = Networks::new(&intent_shape, &demand_shape, devices::choose(&config.score)?);
+    let met = sets.users.next_items.iter().flatten();
+    popularity::start_at_popularity(&networks.intent_store, &sets.index, intent_shape.item_buckets, met)?;
     let scaling = scaling(&sets.users, &sets.contract);
 
     let bar = progress("intents");
@@ -138,6 +141,7 @@ pub fn fit(config: &Config, sets: &TrainingSets) -> Result<(BundleCard, Networks
         scaling,
         demand: demand_shape,
         features_fingerprint: sets.contract.fingerprint(),
+        feature_deciles: sets.users.deciles(&sets.contract),
         features: sets.contract.clone(),
         horizon_days: config.intents.horizon_days,
         churn_days: config.intents.churn_days,

@@ -1,9 +1,10 @@
 //! Point-in-time training sets: the night's own feature SQL at past dates, joined with what happened after.
 
-use arrow::array::{Array, AsArray};
-use arrow::compute::cast;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Float64Type, UInt64Type};
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
+use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::engine;
@@ -11,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, Scope, contract::FeatureContract, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::Lake;
+use crate::metrics::drift::Deciles;
 use crate::model::bundle::IndexedItem;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
@@ -20,6 +22,9 @@ use crate::sql_files::SqlFiles;
 /// Labels of one user, in the order of the network's outputs.
 pub const LABELS: [&str; 9] =
     ["y_view", "y_search", "y_favorite", "y_cart", "y_purchase", "y_review", "y_churn", "y_units", "y_spend"];
+
+/// Rows that are taken out of Arrow at once.
+const BATCH_ROWS: usize = 8192;
 
 /// Users at one as-of date.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +56,12 @@ impl UserSet {
     /// How many of some users have a binary label.
     pub fn positives(&self, label: usize, rows: &[usize]) -> usize {
         rows.iter().filter(|&&row| self.is(label, row)).count()
+    }
+
+    /// How the values of each feature lie, by name.
+    pub fn deciles(&self, contract: &FeatureContract) -> BTreeMap<String, Deciles> {
+        let of = |f: usize| Deciles::of(self.inputs.tabular.iter().skip(f).step_by(contract.0.len()).copied());
+        contract.0.iter().enumerate().map(|(f, column)| (column.name.clone(), of(f))).collect()
     }
 }
 
@@ -106,14 +117,15 @@ impl Past<'_> {
         let rows = ctx
             .sql(
                 "SELECT m.features, l.y_view, l.y_search, l.y_favorite, l.y_cart, l.y_purchase, l.y_review, \
-                 CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS y_churn, l.y_units, l.y_spend, n.next_items \
+                 CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS y_churn, l.y_units, l.y_spend, n.next_items, \
+                 md5(m.user_id) AS place \
                  FROM model_input m LEFT JOIN intent_labels l ON m.user_id = l.user_id \
                  LEFT JOIN next_items n ON m.user_id = n.user_id \
-                 WHERE m.events_lifetime > 0 ORDER BY md5(m.user_id)",
+                 WHERE m.events_lifetime > 0",
             )
             .await?;
         let mut set = UserSet::default();
-        for batch in rows.collect().await? {
+        for batch in ordered(rows, "place").await? {
             let inputs =
                 UserInputs::read(as_struct(batch.column(0))?, &contract, self.config.model.item_buckets.into())?;
             let columns: Vec<_> =
@@ -145,19 +157,20 @@ impl Past<'_> {
         let ctx = self.session(as_of, 1.0).await?;
         let rows = ctx
             .sql(
-                "SELECT h.history, l.future_units, l.future_in_stock \
-                 FROM item_history h JOIN demand_labels l ON h.item_id = l.item_id ORDER BY h.item_id",
+                "SELECT h.history, l.future_units, l.future_in_stock, h.item_id \
+                 FROM item_history h JOIN demand_labels l ON h.item_id = l.item_id",
             )
             .await?;
         let mut set = ItemSet::default();
-        for batch in rows.collect().await? {
+        for batch in ordered(rows, "item_id").await? {
             set.items.extend(ItemHistory::read(as_struct(batch.column(0))?)?);
             let units = batch.column(1).as_list::<i32>();
             let stock = batch.column(2).as_list::<i32>();
             for row in 0..batch.num_rows() {
                 let day = cast(&units.value(row), &DataType::Float64)?;
                 set.units.push(day.as_primitive::<Float64Type>().values().to_vec());
-                set.in_stock.push(stock.value(row).as_boolean().iter().map(|b| b.unwrap_or(true)).collect());
+                let stocked = cast(&stock.value(row), &DataType::Float64)?;
+                set.in_stock.push(stocked.as_primitive::<Float64Type>().values().iter().map(|&s| s > 0.0).collect());
             }
         }
         Ok(set)
@@ -178,6 +191,20 @@ impl Past<'_> {
         }
         Ok(items)
     }
+}
+
+/// The rows of a query in the order of a column. Sorted here, not in SQL: the rows hold lists that are slices of shared
+/// buffers, and the engine's sort charges each slice for the whole of its buffer.
+async fn ordered(rows: DataFrame, key: &str) -> Result<Vec<RecordBatch>> {
+    let batches = rows.collect().await?;
+    let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
+    let all = concat_batches(&schema, &batches)?;
+    drop(batches);
+    let keys = all.column_by_name(key).ok_or_else(|| Failure::bug(format!("training: no column {key} to order by")))?;
+    let order = sort_to_indices(keys, None, None)?;
+    let starts = (0..all.num_rows()).step_by(BATCH_ROWS);
+    let batch = |start: usize| take_record_batch(&all, &order.slice(start, BATCH_ROWS.min(all.num_rows() - start)));
+    Ok(starts.map(batch).collect::<Result<_, _>>()?)
 }
 
 /// Past dates, newest first, whose labels of `label_days` end before `end`.

@@ -36,6 +36,18 @@ struct Bucket {
     uploads: Mutex<BTreeMap<String, BTreeMap<i32, Bytes>>>,
     numbers: AtomicU64,
     bytes_read: AtomicU64,
+    reads: AtomicU64,
+    /// What is answered with 403, and below which `bucket/key` prefix.
+    denied: Mutex<Vec<(Action, String)>>,
+}
+
+/// What a bucket's policy can forbid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    List,
+    Read,
+    Write,
+    Delete,
 }
 
 #[derive(Clone)]
@@ -103,6 +115,16 @@ impl S3Server {
         self.bucket.bytes_read.load(Ordering::Relaxed)
     }
 
+    /// Object reads (whole, in part, or of metadata) so far.
+    pub fn reads(&self) -> u64 {
+        self.bucket.reads.load(Ordering::Relaxed)
+    }
+
+    /// Answers 403 from now on to this action below `bucket/prefix`, and to nothing else that was denied before.
+    pub fn deny(&self, action: Action, prefix: &str) {
+        *self.bucket.denied.lock().unwrap() = vec![(action, prefix.into())];
+    }
+
     /// Every key, as `bucket/key`.
     pub fn keys(&self) -> Vec<String> {
         self.bucket.objects().keys().cloned().collect()
@@ -114,7 +136,16 @@ impl Bucket {
         self.objects.lock().unwrap()
     }
 
+    fn allow(&self, action: Action, name: &str) -> S3Result<()> {
+        let denied = self.denied.lock().unwrap();
+        match denied.iter().any(|(what, prefix)| *what == action && name.starts_with(prefix.as_str())) {
+            true => Err(s3_error!(AccessDenied)),
+            false => Ok(()),
+        }
+    }
+
     fn put(&self, name: String, bytes: Bytes, only_new: bool) -> S3Result<String> {
+        self.allow(Action::Write, &name)?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let e_tag = format!("\"{}-{number}\"", &blake3::hash(&bytes).to_hex()[..16]);
         let mut objects = self.objects();
@@ -126,6 +157,8 @@ impl Bucket {
     }
 
     fn get(&self, bucket: &str, key: &str) -> S3Result<Object> {
+        self.allow(Action::Read, &format!("{bucket}/{key}"))?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.objects().get(&format!("{bucket}/{key}")).cloned().ok_or_else(|| s3_error!(NoSuchKey))
     }
 }
@@ -183,6 +216,7 @@ impl S3 for Shared {
         let after = input.continuation_token.clone().or(input.start_after).unwrap_or_default();
         let page = input.max_keys.map_or(PAGE_KEYS, |n| (n as usize).min(PAGE_KEYS));
         let root = format!("{}/", input.bucket);
+        self.0.allow(Action::List, &format!("{root}{prefix}"))?;
         let (mut contents, mut folders, mut last) = (Vec::new(), BTreeSet::new(), None);
         let mut more = false;
         for (name, object) in self.0.objects().range(root.clone()..) {
@@ -223,7 +257,9 @@ impl S3 for Shared {
     }
 
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.0.objects().remove(&format!("{}/{}", req.input.bucket, req.input.key));
+        let name = format!("{}/{}", req.input.bucket, req.input.key);
+        self.0.allow(Action::Delete, &name)?;
+        self.0.objects().remove(&name);
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -231,7 +267,9 @@ impl S3 for Shared {
         let mut objects = self.0.objects();
         let mut deleted = Vec::new();
         for wanted in req.input.delete.objects {
-            objects.remove(&format!("{}/{}", req.input.bucket, wanted.key));
+            let name = format!("{}/{}", req.input.bucket, wanted.key);
+            self.0.allow(Action::Delete, &name)?;
+            objects.remove(&name);
             deleted.push(DeletedObject { key: Some(wanted.key), ..Default::default() });
         }
         Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), ..Default::default() }))

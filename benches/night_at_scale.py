@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Times the whole job at size: simulate, train, a first night, a second night; release build, seconds and peak memory.
+
+    cargo build --release --locked && python3 benches/night_at_scale.py --folder /path/with/space
+
+The defaults make one million users and about 50 million events. Peak memory is the largest resident set of each process,
+as the kernel counted it. Steps whose result is there already are skipped, so an interrupted run goes on.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+
+STAGES_WITHOUT_ROWS = {"checks", "publish", "look_back"}
+
+
+def run(binary, *arguments):
+    """Runs one verb; returns (seconds, peak MiB, standard output)."""
+    print("$ intentcast", *arguments, file=sys.stderr)
+    started = time.monotonic()
+    process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, text=True)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        sys.exit(f"intentcast {arguments[0]} ended with {os.waitstatus_to_exitcode(status)}")
+    return time.monotonic() - started, usage.ru_maxrss / 1024, output
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", required=True, type=pathlib.Path)
+    parser.add_argument("--binary", default="target/release/intentcast")
+    parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--days", type=int, default=150)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    options = parser.parse_args()
+    lake, output = str(options.folder / "lake"), str(options.folder / "out")
+    settings = [part for pair in options.set for part in ("--set", pair)]
+    places = ["--lake", lake, "--output", output]
+    # The second night is the day after the lake's last: the first must not read its files.
+    first = date(2026, 1, 1) + timedelta(days=options.days - 1)
+    nights = [str(first), str(first + timedelta(days=1))]
+
+    print("| step | seconds | rows | rows per second | peak MiB |\n|---|---|---|---|---|")
+    row = lambda name, seconds, rows, peak: print(
+        f"| {name} | {seconds:.1f} | {rows if rows else ''} | "
+        f"{round(rows / seconds) if rows and seconds else ''} | {round(peak) if peak else ''} |",
+        flush=True,
+    )
+    if not (options.folder / "lake.done").exists():
+        size = ["--users", str(options.users), "--items", str(options.items), "--days", str(options.days)]
+        seconds, peak, said = run(options.binary, "simulate", "--to", lake, *size, "--seed", "7")
+        row("simulate", seconds, int(said.split()[0]), peak)
+        (options.folder / "lake.done").touch()
+    if not (options.folder / "out/models/champion").exists():
+        seconds, peak, said = run(options.binary, *settings, "train", *places, "--date", nights[0])
+        row("train", seconds, None, peak)
+        print(said, file=sys.stderr)
+        # Training rolled the lake up; the first night is to do all of its work itself.
+        shutil.rmtree(options.folder / "out/state")
+    for name, night in zip(["first night", "second night"], nights):
+        seconds, peak, said = run(options.binary, *settings, "nightly", *places, "--date", night, "--format", "json")
+        report = json.loads(said)
+        for stage, of in sorted(report["stages"].items(), key=lambda item: -item[1]["seconds"]):
+            row(f"{name}: {stage}", of["seconds"], 0 if stage in STAGES_WITHOUT_ROWS else of["rows"], None)
+        row(f"**{name}**", seconds, report["table_rows"].get("intent"), peak)
+        read = report["read"]
+        print(
+            f"{night}: {read['files_read']} event files and {read['bytes_read']} bytes read, {read['files_skipped']} "
+            f"files skipped; {report['users_encoded']} users encoded, {report['users_kept']} kept",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+//! Users and tokens scored a second, by number of owner threads: `cargo bench --bench scoring -- [USERS] [ROUNDS]`.
+//!
+//! Rounds alternate between the variants within one process, and the best round of each counts: a machine's speed drifts,
+//! so only the ratio of one run means anything. Weights are random; nothing is kept between rounds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a benchmark that fails should say so loudly
+
+use arrow::array::{Array, AsArray, StructArray};
+use futures::{StreamExt, TryStreamExt};
+use intentcast::config::networks::{BackboneName, DemandNetworkName, HeadName};
+use intentcast::config::{Config, S3Config, ScoreConfig};
+use intentcast::features::contract::{FeatureColumn, FeatureContract};
+use intentcast::features::functions;
+use intentcast::lake::stores::Location;
+use intentcast::model::bundle::{BundleCard, FORMAT, Networks, Registry};
+use intentcast::model::demand::DemandShape;
+use intentcast::model::intent::{IntentShape, Scaling};
+use intentcast::score::service::ScoringService;
+use std::time::Instant;
+use tch::Device;
+
+/// Rows of one request, as `ScoreExec` gathers them.
+const REQUEST_ROWS: usize = 4096;
+
+#[tokio::main]
+async fn main() {
+    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let users = numbers.first().copied().unwrap_or(20_000);
+    let rounds = numbers.get(1).copied().unwrap_or(5);
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    if cfg!(debug_assertions) {
+        println!("a debug build: libtorch runs as fast as ever, what is around it does not");
+    }
+    let features = features(users).await;
+    let tokens = features.column_by_name("recent").unwrap().as_list::<i32>().values().len();
+    println!("{users} users, {tokens} events, {cores} cores; best of {rounds} rounds");
+    for (width, layers) in [(64, 2), (128, 4)] {
+        let registry = model(width, layers).await;
+        let mut best = [f64::INFINITY; 2];
+        for _ in 0..rounds {
+            for (slot, owners) in [1, cores].into_iter().enumerate() {
+                best[slot] = best[slot].min(seconds(&registry, &features, owners as u32, cores).await);
+            }
+        }
+        for (slot, owners) in [1, cores].into_iter().enumerate() {
+            println!(
+                "width {width}, {layers} layers, {owners} owner(s) of {} thread(s): {:.0} users/s, {:.0} tokens/s, x{:.2}",
+                cores / owners,
+                users as f64 / best[slot],
+                tokens as f64 / best[slot],
+                best[0] / best[slot]
+            );
+        }
+    }
+}
+
+/// Seconds to score everybody, asked as a night asks: as many partitions as cores, two requests of each in flight.
+async fn seconds(registry: &Registry, features: &StructArray, owner_threads: u32, cores: usize) -> f64 {
+    let settings = ScoreConfig { device: "cpu".into(), owner_threads, ..Default::default() };
+    // A service of its own, so that no kept state answers.
+    let service = ScoringService::start(registry.load("", Device::Cpu).await.unwrap(), &settings).unwrap();
+    let parts = (0..features.len()).step_by(REQUEST_ROWS).map(|from| {
+        let part = features.slice(from, REQUEST_ROWS.min(features.len() - from));
+        let service = service.clone();
+        async move { tokio::spawn(async move { service.score(&part).await }).await.unwrap() }
+    });
+    let clock = Instant::now();
+    let scored: Vec<_> = futures::stream::iter(parts).buffered(2 * cores).try_collect().await.unwrap();
+    let seconds = clock.elapsed().as_secs_f64();
+    assert_eq!(scored.iter().map(|s| s.scores.len()).sum::<usize>(), features.len() * 9);
+    seconds
+}
+
+async fn model(width: i64, layers: i64) -> Registry {
+    let intent = IntentShape {
+        backbone: BackboneName::Transformer,
+        head: HeadName::Sigmoid,
+        width,
+        layers,
+        heads: 4,
+        item_buckets: 20_000,
+        events_max: 128,
+        dropout: 0.1,
+        features: 1,
+    };
+    let demand = DemandShape {
+        network: DemandNetworkName::Gru,
+        width: 8,
+        layers: 1,
+        horizon_days: 3,
+        history_days: 28,
+        history_days_min: 14,
+        slow_units_per_day: 0.5,
+    };
+    tch::manual_seed(3);
+    let networks = Networks::new(&intent, &demand, Device::Cpu);
+    let features = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
+    let card = BundleCard {
+        format: FORMAT,
+        version: String::new(),
+        trained_at: String::new(),
+        labels_end: "2026-03-01".into(),
+        as_of_dates: vec![],
+        intent,
+        scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
+        demand,
+        features_fingerprint: features.fingerprint(),
+        features,
+        horizon_days: 7,
+        churn_days: 28,
+        sql_fingerprint: String::new(),
+        input_fingerprint: String::new(),
+        weights_hash: String::new(),
+        items: 0,
+        figures: Default::default(),
+        feature_deciles: Default::default(),
+        settings: Default::default(),
+    };
+    let place = Location::open(&format!("memory://bench-{width}-{layers}"), &S3Config::default()).unwrap();
+    let registry = Registry(place);
+    let card = registry.write(card, &networks, &[]).await.unwrap();
+    registry.promote(&card.version).await.unwrap();
+    registry
+}
+
+/// Feature structs of users with 1 to 128 events, about 18 in the middle, long tail.
+async fn features(users: usize) -> StructArray {
+    let ctx = intentcast::engine::session(&Config::default()).unwrap();
+    functions::register(&ctx, &Config::default(), "2026-03-01".parse().unwrap()).unwrap();
+    let sql = format!(
+        "WITH people AS (
+             SELECT u, least(128, 1 + CAST(exp(2.85 + 1.3 * sin(u * 12.9898)) AS BIGINT)) AS n FROM generate_series(1, {users}) AS a(u)
+         ), events AS (
+             SELECT u, unnest(generate_series(1, n)) AS e FROM people
+         ), recents AS (
+             SELECT u, last_events(128, to_timestamp_micros(1772000000000000 - (e * 5 + u % 11) * 3600000000),
+                 CAST(e AS VARCHAR), CASE e % 3 WHEN 0 THEN 'view' WHEN 1 THEN 'cart' ELSE 'search' END,
+                 concat('i', CAST((u * 7 + e * 13) % 9973 AS VARCHAR)), 'c', CAST(e AS DOUBLE), CAST(e * 1000 AS BIGINT)) AS recent
+             FROM events GROUP BY u
+         )
+         SELECT named_struct('user_id', CAST(u AS VARCHAR), 'as_of', as_of(), 'recent', recent, 'events_7d', u) AS features
+         FROM recents"
+    );
+    let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+    let all = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+    all.column(0).as_struct().clone()
+}

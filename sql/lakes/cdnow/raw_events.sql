@@ -1,0 +1,8 @@
+-- one row per line of CDNOW_master.txt (four fields) or CDNOW_sample.txt (five, with the sample's own id)
+CREATE TABLE raw_events (
+    customer_id VARCHAR NOT NULL,
+    sample_id VARCHAR,
+    "date" VARCHAR NOT NULL,
+    number_of_cds BIGINT NOT NULL,
+    dollar_value DOUBLE NOT NULL
+)

@@ -1,0 +1,6 @@
+-- one row per customer and country: an import keeps them once
+SELECT "Customer ID", "Country", count(*) AS lines
+FROM raw_events
+WHERE "Customer ID" IS NOT NULL
+GROUP BY "Customer ID", "Country"
+ORDER BY "Customer ID", "Country"

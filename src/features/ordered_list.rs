@@ -1,0 +1,330 @@
+//! `ordered_list(position, value)`: a group's values in the order of their positions, as `array_agg(value ORDER BY position)`
+//! gives them, within memory that is what they take.
+//!
+//! The engine's own `array_agg` is charged for the whole buffer that each row was cut from: lists of 20,000 items ran out
+//! of 2 GB though they hold 0.1. Here an entry is 24 bytes, strings lie once, and equal positions go by value, so that the
+//! list does not depend on the order in which rows came. Numbers, booleans (0 and 1) and dates come out as float64, strings
+//! as strings; null and NaN as null.
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Builder, Int64Array, ListArray, StringBuilder, StructArray,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int64Type};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
+};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The function itself, ready to register.
+pub fn ordered_list() -> AggregateUDF {
+    AggregateUDF::from(OrderedList { signature: Signature::any(2, Volatility::Immutable) })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OrderedList {
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for OrderedList {
+    fn name(&self) -> &str {
+        "ordered_list"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        match arguments {
+            [_, value] => Ok(DataType::new_list(element(value), true)),
+            other => plan_err!("ordered_list: expected a position and a value, got {other:?}"),
+        }
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        let value = element(args.input_fields[1].data_type());
+        let list = DataType::new_list(DataType::Struct(state_fields(&value)), true);
+        Ok(vec![Arc::new(Field::new(format!("{}[placed]", args.name), list, true))])
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(OneGroup(Placed::of(&args)?)))
+    }
+
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(Placed::of(&args)?))
+    }
+}
+
+/// What values come out as.
+fn element(value: &DataType) -> DataType {
+    match value {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        _ => DataType::Float64,
+    }
+}
+
+fn state_fields(value: &DataType) -> Fields {
+    Fields::from(vec![Field::new("position", DataType::Int64, true), Field::new("value", value.clone(), true)])
+}
+
+/// One value: the bits of a number, or the number of a string.
+#[derive(Clone, Copy)]
+struct Entry {
+    position: i64,
+    value: u64,
+    group: u32,
+}
+
+struct Placed {
+    /// What values come out as.
+    element: DataType,
+    groups: usize,
+    entries: Vec<Entry>,
+    /// Texts by number, for strings.
+    texts: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, u64>,
+    text_bytes: usize,
+}
+
+/// Null among numbers, and among strings: no text has this number.
+const ABSENT: u64 = u64::MAX;
+
+impl Placed {
+    fn of(args: &AccumulatorArgs) -> Result<Self> {
+        let element = match args.return_type() {
+            DataType::List(field) => field.data_type().clone(),
+            other => return exec_err!("ordered_list: expected to return a list, got {other}"),
+        };
+        Ok(Self::new(element))
+    }
+
+    fn new(element: DataType) -> Self {
+        let (entries, texts, numbers) = Default::default();
+        Self { element, groups: 0, entries, texts, numbers, text_bytes: 0 }
+    }
+
+    fn add(
+        &mut self,
+        positions: &ArrayRef,
+        values: &ArrayRef,
+        groups: &[usize],
+        keep: Option<&BooleanArray>,
+    ) -> Result<()> {
+        let positions = cast(&days(positions)?, &DataType::Int64)?;
+        let positions = positions.as_primitive::<Int64Type>();
+        let values = self.encode(values)?;
+        for (row, (&group, value)) in groups.iter().zip(values).enumerate() {
+            if keep.is_none_or(|k| k.is_valid(row) && k.value(row)) {
+                let position = if positions.is_valid(row) { positions.value(row) } else { i64::MIN };
+                self.entries.push(Entry { position, value, group: group as u32 });
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self, values: &ArrayRef) -> Result<Vec<u64>> {
+        let values = cast(&days(values)?, &self.element)?;
+        if self.element == DataType::Utf8 {
+            return Ok(values.as_string::<i32>().iter().map(|text| text.map_or(ABSENT, |t| self.number(t))).collect());
+        }
+        let bits = |v: Option<f64>| v.filter(|v| !v.is_nan()).map_or(ABSENT, f64::to_bits);
+        Ok(values.as_primitive::<Float64Type>().iter().map(bits).collect())
+    }
+
+    fn number(&mut self, text: &str) -> u64 {
+        if let Some(&known) = self.numbers.get(text) {
+            return known;
+        }
+        let number = self.texts.len() as u64;
+        let text: Arc<str> = text.into();
+        self.text_bytes += text.len() + 80;
+        self.numbers.insert(Arc::clone(&text), number);
+        self.texts.push(text);
+        number
+    }
+
+    fn compare(&self, a: u64, b: u64) -> Ordering {
+        match self.element {
+            DataType::Utf8 => self.texts.get(a as usize).cmp(&self.texts.get(b as usize)),
+            _ => f64::from_bits(a).total_cmp(&f64::from_bits(b)),
+        }
+    }
+
+    /// The entries of the emitted groups in order, and how many each group has; later groups move up.
+    fn take(&mut self, emit_to: EmitTo) -> (Vec<Entry>, Vec<usize>) {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.sort_unstable_by(|a, b| {
+            (a.group, a.position).cmp(&(b.group, b.position)).then_with(|| self.compare(a.value, b.value))
+        });
+        let emitted = match emit_to {
+            EmitTo::All => self.groups,
+            EmitTo::First(n) => n,
+        };
+        self.entries = entries.split_off(entries.partition_point(|e| (e.group as usize) < emitted));
+        self.entries.iter_mut().for_each(|e| e.group -= emitted as u32);
+        self.groups -= emitted;
+        let mut lengths = vec![0; emitted];
+        entries.iter().for_each(|e| lengths[e.group as usize] += 1);
+        (entries, lengths)
+    }
+
+    fn decode(&self, entries: &[Entry]) -> ArrayRef {
+        if self.element == DataType::Utf8 {
+            let mut texts = StringBuilder::new();
+            entries.iter().for_each(|e| texts.append_option(self.texts.get(e.value as usize)));
+            return Arc::new(texts.finish());
+        }
+        let mut numbers = Float64Builder::with_capacity(entries.len());
+        entries.iter().for_each(|e| numbers.append_option((e.value != ABSENT).then(|| f64::from_bits(e.value))));
+        Arc::new(numbers.finish())
+    }
+}
+
+/// Days as whole numbers; everything else as it is.
+fn days(array: &ArrayRef) -> Result<ArrayRef> {
+    match array.data_type() {
+        DataType::Date32 => Ok(cast(array, &DataType::Int32)?),
+        _ => Ok(Arc::clone(array)),
+    }
+}
+
+fn list(values: ArrayRef, lengths: Vec<usize>) -> ArrayRef {
+    let item = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+    Arc::new(ListArray::new(item, OffsetBuffer::from_lengths(lengths), values, None))
+}
+
+impl GroupsAccumulator for Placed {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total_groups: usize,
+    ) -> Result<()> {
+        self.groups = total_groups;
+        self.add(&values[0], &values[1], groups, filter)
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total_groups: usize) -> Result<()> {
+        self.groups = total_groups;
+        let lists = values[0].as_list::<i32>();
+        let mut group_of_value = Vec::new();
+        for (row, &group) in groups.iter().enumerate() {
+            group_of_value.extend(std::iter::repeat_n(group, lists.value_length(row) as usize));
+        }
+        let first = lists.value_offsets().first().map_or(0, |&o| o as usize);
+        let placed = lists.values().slice(first, group_of_value.len());
+        let placed = placed.as_struct();
+        self.add(placed.column(0), placed.column(1), &group_of_value, None)
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        let (entries, lengths) = self.take(emit_to);
+        Ok(list(self.decode(&entries), lengths))
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        let (entries, lengths) = self.take(emit_to);
+        let positions: Int64Array = entries.iter().map(|e| Some(e.position)).collect();
+        let columns: Vec<ArrayRef> = vec![Arc::new(positions), self.decode(&entries)];
+        let placed = StructArray::new(state_fields(&self.element), columns, None);
+        Ok(vec![list(Arc::new(placed), lengths)])
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        let rows = values[0].len();
+        let groups: Vec<usize> = (0..rows).collect();
+        let mut each = Placed::new(self.element.clone());
+        each.update_batch(values, &groups, filter, rows)?;
+        GroupsAccumulator::state(&mut each, EmitTo::All)
+    }
+
+    fn size(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.text_bytes
+    }
+}
+
+/// The aggregate without GROUP BY.
+struct OneGroup(Placed);
+
+impl std::fmt::Debug for OneGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ordered_list of {}", self.0.element)
+    }
+}
+
+impl Accumulator for OneGroup {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.update_batch(values, &vec![0; values[0].len()], None, 1)
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.0.merge_batch(states, &vec![0; states[0].len()], 1)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.0.groups = 1;
+        ScalarValue::try_from_array(&GroupsAccumulator::evaluate(&mut self.0, EmitTo::All)?, 0)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.0.groups = 1;
+        let states = GroupsAccumulator::state(&mut self.0, EmitTo::All)?;
+        states.iter().map(|s| ScalarValue::try_from_array(s, 0)).collect()
+    }
+
+    fn size(&self) -> usize {
+        GroupsAccumulator::size(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::util::pretty::pretty_format_batches;
+    use datafusion::prelude::{SessionConfig, SessionContext};
+
+    async fn rows(partitions: usize, sql: &str) -> String {
+        let config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(7);
+        let ctx = SessionContext::new_with_config(config);
+        ctx.register_udaf(ordered_list());
+        pretty_format_batches(&ctx.sql(sql).await.unwrap().collect().await.unwrap()).unwrap().to_string()
+    }
+
+    const DATA: &str = "SELECT k % 5 AS g, (k * 37) % 101 AS p, CASE WHEN k % 11 = 0 THEN NULL ELSE CAST(k AS DOUBLE) END AS v, \
+         CASE WHEN k % 13 = 0 THEN NULL ELSE concat('t', k % 17) END AS t FROM generate_series(1, 200) AS s(k)";
+
+    #[tokio::test]
+    async fn numbers_and_strings_come_as_array_agg_gives_them() {
+        let of = |number: &str, text: &str| {
+            format!("SELECT g, {number} AS numbers, {text} AS texts FROM ({DATA}) GROUP BY g ORDER BY g")
+        };
+        let theirs = of("array_agg(v ORDER BY p, v NULLS FIRST)", "array_agg(t ORDER BY p, t NULLS FIRST)");
+        for partitions in [1, 4] {
+            let ours = of("ordered_list(p, v)", "ordered_list(p, t)");
+            assert_eq!(rows(partitions, &ours).await, rows(1, &theirs).await);
+        }
+        let all = |f: &str| format!("SELECT {f} AS l FROM ({DATA})");
+        assert_eq!(
+            rows(4, &all("ordered_list(p, v)")).await,
+            rows(1, &all("array_agg(v ORDER BY p, v NULLS FIRST)")).await
+        );
+    }
+
+    #[tokio::test]
+    async fn days_are_positions_and_flags_are_numbers() {
+        let sql = "SELECT ordered_list(d, f) AS l FROM (VALUES (DATE '2026-01-02', true), (DATE '2026-01-01', false)) AS t(d, f)";
+        assert!(rows(1, sql).await.contains("[0.0, 1.0]"));
+    }
+}

@@ -1,0 +1,114 @@
+//! `<lake>/lake.toml`: what a lake says of itself. It wins over the built-in defaults; what the user set wins over it.
+//!
+//! `import` writes one, so that a verb given such a lake needs no settings; an own lake may have one, written by hand.
+
+use serde::{Deserialize, Serialize};
+
+use super::stores::Location;
+use crate::config::{Arrival, Config, LakeConfig, Partition};
+use crate::failure::{Failure, Result};
+
+const NAME: &str = "lake.toml";
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LakeFile {
+    lake: OwnSettings,
+}
+
+/// The settings that a lake may say itself; what it leaves out stays as configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OwnSettings {
+    /// Folder under `sql/lakes/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<Partition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<Arrival>,
+}
+
+impl OwnSettings {
+    /// Lays these over `lake`, but for the keys of `[lake]` that `given` holds.
+    pub fn lay_over(self, lake: &mut LakeConfig, given: impl Fn(&str) -> bool) {
+        fn lay<T>(key: &str, own: Option<T>, to: &mut T, given: &impl Fn(&str) -> bool) {
+            match own {
+                Some(own) if !given(key) => *to = own,
+                _ => {}
+            }
+        }
+        lay("name", self.name, &mut lake.name, &given);
+        lay("time_zone", self.time_zone, &mut lake.time_zone, &given);
+        lay("partition", self.partition, &mut lake.partition, &given);
+        lay("arrival", self.arrival, &mut lake.arrival, &given);
+    }
+}
+
+/// The configuration with what the lake at `lake.uri` says of itself; as it is where there is no lake or no file.
+pub async fn settle(mut config: Config) -> Result<Config> {
+    if config.lake.uri.is_empty() {
+        return Ok(config);
+    }
+    let location = Location::open(&config.lake.uri, &config.s3)?;
+    let Some(bytes) = location.read_if_there(NAME).await? else { return Ok(config) };
+    let place = location.display(&location.path(NAME));
+    let refused = |why: String| {
+        Failure::input(format!("{place}: {why}")).hint("it may hold [lake] with name, time_zone, partition and arrival")
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|e| refused(e.to_string()))?;
+    let file: LakeFile = toml::from_str(text).map_err(|e| refused(e.to_string().trim_end().into()))?;
+    let given = std::mem::take(&mut config.given);
+    file.lake.lay_over(&mut config.lake, |key| given.contains(&format!("lake.{key}")));
+    config.given = given;
+    config.check().map_err(|f| refused(f.message))?;
+    Ok(config)
+}
+
+/// Writes what the lake below `to` is; `comment` is its first line.
+pub async fn write(to: &Location, comment: &str, lake: OwnSettings) -> Result<()> {
+    let text = toml::to_string(&LakeFile { lake }).map_err(Failure::bug)?;
+    to.write(NAME, format!("# {comment}\n{text}")).await
+}
+
+/// Whether there is one.
+pub async fn exists(lake: &Location) -> Result<bool> {
+    Ok(lake.read_if_there(NAME).await?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::S3Config;
+
+    async fn settled(name: &str, text: &str, set: &[(&str, &str)]) -> Result<LakeConfig> {
+        let uri = format!("memory://lake-file-{name}/lake");
+        let lake = Location::open(&uri, &S3Config::default()).unwrap();
+        lake.write(NAME, text.to_string()).await.unwrap();
+        let mut set: Vec<(String, String)> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        set.push(("lake.uri".into(), uri));
+        let environment = [("INTENTCAST_LAKE__ARRIVAL".to_string(), "ingest_date".to_string())];
+        settle(Config::resolve(None, environment, &set).unwrap()).await.map(|c| c.lake)
+    }
+
+    const TAOBAO: &str = "[lake]\nname = \"taobao\"\ntime_zone = \"Asia/Shanghai\"\npartition = \"event_date_local\"\narrival = \"none\"\n";
+
+    #[tokio::test]
+    async fn the_lake_wins_over_defaults_and_the_user_over_the_lake() {
+        let lake = settled("wins", TAOBAO, &[("lake.time_zone", "UTC")]).await.unwrap();
+        // The user's UTC is the default's too; it was set, so it stays.
+        assert_eq!((lake.name.as_str(), lake.time_zone.as_str()), ("taobao", "UTC"));
+        assert_eq!((lake.partition, lake.arrival), (Partition::EventDateLocal, Arrival::IngestDate));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_key_or_zone_is_refused_with_the_file() {
+        for text in ["[lake]\nuri = \"x\"\n", "[store]\n", "[lake]\ntime_zone = \"Mars\"\n", "[lake]\narrival = 1\n"] {
+            let refused = settled("refused", text, &[]).await.unwrap_err();
+            assert_eq!(refused.kind.exit_code(), 3, "{text}");
+            assert!(refused.message.contains("memory://lake-file-refused/lake/lake.toml"), "{refused}");
+        }
+    }
+}

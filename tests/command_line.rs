@@ -1,0 +1,153 @@
+//! What people type: backfills, dry runs, formats, logs, help; and that any SQL file runs when pasted.
+
+use datafusion::prelude::SessionContext;
+use intentcast::config::Config;
+use intentcast::sql_files::SqlFiles;
+use intentcast::verbs;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::nightly::{QUICK, done, night, query, shop};
+
+fn command(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
+}
+
+fn dry_run(lake: &str, output: &str, date: &str) -> Value {
+    let arguments = ["nightly", "--lake", lake, "--output", output, "--date", date, "--dry-run", "--format", "json"];
+    serde_json::from_str(&done(&arguments)).unwrap()
+}
+
+/// Path and content hash of every file below a folder.
+fn contents(folder: &str) -> BTreeMap<String, String> {
+    let listed = Command::new("sh").arg("-c").arg(format!("cd {folder} && find . -type f | xargs sha256sum")).output();
+    let text = String::from_utf8(listed.unwrap().stdout).unwrap();
+    text.lines().map(|l| l.split_once("  ").unwrap()).map(|(hash, name)| (name.into(), hash.into())).collect()
+}
+
+#[test]
+fn a_dry_run_says_what_the_night_then_does_and_writes_nothing() {
+    let (_own, lake, output) = shop();
+    let before = contents(&output);
+    let first = dry_run(&lake, &output, "2026-02-21");
+    assert_eq!(contents(&output), before);
+    assert_eq!((first["nothing_to_do"].as_bool(), first["seconds_predicted"].as_f64()), (Some(false), None));
+    assert!(first["plans"]["intent_scores"].as_str().unwrap().contains("ScoreExec"), "{first}");
+
+    let published = night(&lake, &output, "2026-02-21");
+    for figure in ["files_read", "bytes_read", "units_built", "units_kept", "files_skipped", "bytes_skipped"] {
+        assert_eq!(first["read"][figure], published["read"][figure], "{figure}");
+    }
+    assert_eq!(dry_run(&lake, &output, "2026-02-21")["nothing_to_do"], true);
+    let next = dry_run(&lake, &output, "2026-02-22");
+    assert_eq!(next["predicted_from"], "2026-02-21");
+    assert!(next["seconds_predicted"].as_f64().unwrap() > 0.0 && next["bytes_written_predicted"].as_u64().unwrap() > 0);
+    let text = done(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22", "--dry-run"]);
+    assert!(text.contains("predicted by the night of 2026-02-21") && text.contains("user_features"), "{text}");
+
+    std::fs::write(format!("{lake}/events/dt=2026-02-21/bad.parquet"), "no parquet").unwrap();
+    let refused = command(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22", "--dry-run"]);
+    assert_eq!(refused.status.code(), Some(3), "what the night would refuse, the dry run refuses");
+}
+
+#[test]
+fn a_backfill_publishes_every_night_of_its_range_oldest_first() {
+    let (_own, lake, output) = shop();
+    let arguments = ["nightly", "--lake", &lake, "--output", &output, "--backfill", "2026-02-21..2026-02-23"];
+    let printed = done(&[&arguments[..], &["--format", "json"]].concat());
+    let nights: Vec<Value> = printed.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let dates: Vec<&str> = nights.iter().map(|n| n["run_date"].as_str().unwrap()).collect();
+    assert_eq!(dates, ["2026-02-21", "2026-02-22", "2026-02-23"]);
+    let shown = query(&output, "SELECT DISTINCT run_date FROM intent_history ORDER BY run_date");
+    assert_eq!(shown, "run_date\n2026-02-21\n2026-02-22\n2026-02-23\n");
+    let wrong = command(&["nightly", "--lake", &lake, "--output", &output, "--backfill", "2026-02-23..2026-02-21"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn logs_are_json_lines_on_request_and_formats_are_what_they_say() {
+    let (_own, lake, output) = shop();
+    let arguments = ["--log-format", "json", "nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
+    let ran = command(&arguments);
+    let logs = String::from_utf8(ran.stderr).unwrap();
+    let lines: Vec<Value> = logs.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let said = |what: &str| lines.iter().any(|l| l["fields"]["message"].as_str().is_some_and(|m| m.contains(what)));
+    assert!(said("user_features:") && said("published as generation"), "{logs}");
+
+    let sql = |format: &str, text: &str| done(&["sql", "--output", &output, "--format", format, "-c", text]);
+    let one = "SELECT rank, count(*) AS users FROM recommendation WHERE rank = 1 GROUP BY rank";
+    let line: Value = serde_json::from_str(sql("json", one).trim()).unwrap();
+    assert_eq!(line["rank"], 1);
+    assert_eq!(sql("csv", "SELECT user_id, p_view FROM intent WHERE p_view > 2"), "user_id,p_view\n");
+    assert!(sql("table", one).starts_with("+------+"));
+    assert!(done(&["models", "--output", &output]).contains("yes"));
+    assert!(done(&["gc", "--output", &output, "--dry-run"]).starts_with("would remove 0 nights"));
+}
+
+#[test]
+fn every_verb_says_what_it_does() {
+    let all = String::from_utf8(command(&["--help"]).stdout).unwrap();
+    for verb in ["simulate", "import", "nightly", "rollback", "train", "models", "sql", "gc", "doctor", "cluster"] {
+        assert!(all.contains(verb), "{verb} in\n{all}");
+        let help = command(&[verb, "--help"]);
+        assert!(help.status.success());
+        let text = String::from_utf8(help.stdout).unwrap();
+        assert!(text.lines().next().unwrap().len() > 20, "{verb}: {text}");
+    }
+}
+
+#[test]
+fn planted_faults_are_found_row_by_row_and_file_by_file() {
+    let (_own, _, output) = shop();
+    let own = tempfile::tempdir().unwrap();
+    let lake = own.path().join("lake").display().to_string();
+    let size = ["--users", "300", "--items", "30", "--days", "60", "--seed", "5", "--faults"];
+    done(&[&["simulate", "--to", &lake][..], &size].concat());
+    let listed: Value = serde_json::from_slice(&std::fs::read(format!("{lake}/faults.json")).unwrap()).unwrap();
+    night(&lake, &output, "2026-02-21");
+    let found =
+        query(&output, "SELECT reason, count(*) AS rows, max(source_file) AS file FROM quarantine GROUP BY reason");
+    assert_eq!(found.lines().count(), 1 + listed["rows"].as_array().unwrap().len(), "{found}");
+    for planted in listed["rows"].as_array().unwrap() {
+        let (reason, file) = (planted["reason"].as_str().unwrap(), planted["file"].as_str().unwrap());
+        let line = found.lines().find(|l| l.starts_with(&format!("{reason},{},", planted["rows"]))).unwrap_or_default();
+        assert!(line.ends_with(file), "{reason} of {file} in\n{found}");
+    }
+    for planted in listed["files"].as_array().unwrap() {
+        let bad = format!("{lake}/events/dt=2026-02-21/planted.parquet");
+        std::fs::copy(Path::new(&lake).join(planted["file"].as_str().unwrap()), &bad).unwrap();
+        let refused = command(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22"]);
+        assert_eq!(refused.status.code(), Some(3), "{planted}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(&bad), "{planted}");
+        std::fs::remove_file(bad).unwrap();
+    }
+    assert_eq!(query(&output, "SELECT count(DISTINCT run_date) AS nights FROM intent_history"), "nights\n1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_sql_file_runs_when_pasted() {
+    let (_own, lake, output) = tokio::task::spawn_blocking(|| {
+        let (own, lake, output) = shop();
+        night(&lake, &output, "2026-02-21");
+        (own, lake, output)
+    })
+    .await
+    .unwrap();
+    let settings: Vec<(String, String)> = QUICK
+        .chunks(2)
+        .map(|pair| pair[1].split_once('=').unwrap())
+        .chain([("lake.uri", lake.as_str()), ("output.uri", output.as_str())])
+        .map(|(key, value)| (key.into(), value.into()))
+        .collect();
+    let config = Config::resolve(None, [], &settings).unwrap();
+    let ctx: SessionContext = verbs::sql_session(&config, None).await.unwrap();
+    let files = SqlFiles::load(&config).unwrap();
+    let folders = ["rollups", "state", "features", "labels", "score", "tables", "checks", "views"];
+    for (folder, (name, text)) in folders.iter().flat_map(|folder| files.folder(folder).map(move |file| (folder, file)))
+    {
+        let rows = ctx.sql(text).await.unwrap_or_else(|e| panic!("sql/{folder}/{name}.sql: {e}"));
+        rows.limit(0, Some(5)).unwrap().collect().await.unwrap_or_else(|e| panic!("sql/{folder}/{name}.sql: {e}"));
+    }
+}

@@ -1,0 +1,76 @@
+//! The references under docs/reference/ are made from the code; these tests make them again and compare.
+//! `make docs` writes them.
+
+use clap::{Command, CommandFactory};
+use intentcast::cli::Cli;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Compares with the committed file, or writes it where `make docs` asks.
+fn check(name: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference").join(name);
+    #[allow(clippy::disallowed_methods)] // a switch of the test, no setting of the program
+    let write = std::env::var_os("INTENTCAST_WRITE_DOCS").is_some();
+    if write {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, made).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = committed.lines().zip(made.lines()).find(|(a, b)| a != b);
+    assert!(committed == made, "docs/reference/{name} is not what the code says: {differs:?}\nhint: run `make docs`");
+}
+
+#[test]
+fn the_configuration_reference_is_what_the_commented_configuration_says() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/nightly.toml")).unwrap();
+    let mut made = String::from(
+        "# Configuration\n\nMade from jobs/nightly.toml by `make docs`; tests hold that file, the code's defaults and this \
+         page together.\n\n`--set section.key=value` wins over the environment, which wins over the file of `--config`, \
+         which wins over the\ndefault. In the environment a setting is `INTENTCAST_SECTION__KEY`: \
+         `INTENTCAST_SCORE__DEVICE=cpu`.\n",
+    );
+    let mut section = String::new();
+    for line in text.lines() {
+        let (code, meaning) = match line.split_once(" #") {
+            Some((code, meaning)) => (code.trim(), meaning.trim()),
+            None => (line.trim(), ""),
+        };
+        if let Some(name) = code.strip_prefix('[').and_then(|c| c.strip_suffix(']')) {
+            section = name.to_string();
+            let remark = if meaning.is_empty() { String::new() } else { format!("{meaning}\n\n") };
+            write!(made, "\n## {section}\n\n{remark}| setting | default | what it does |\n|---|---|---|\n").unwrap();
+        } else if let Some((key, value)) = code.split_once(" = ").filter(|_| !code.starts_with('#')) {
+            assert!(!meaning.is_empty(), "jobs/nightly.toml: {section}.{key} has no comment that says what it does");
+            let meaning = meaning.replace('|', "\\|");
+            writeln!(made, "| `{section}.{key}` | `{value}` | {meaning} |").unwrap();
+        }
+    }
+    check("configuration.md", &made);
+}
+
+#[test]
+fn the_table_reference_names_every_column_and_what_it_means() {
+    check("tables.md", &intentcast::tables::reference::markdown().unwrap());
+}
+
+#[test]
+fn the_command_line_reference_is_the_help_of_every_verb() {
+    let mut command = Cli::command();
+    command.build();
+    let mut made = String::from("# Command line\n\nMade from src/cli.rs by `make docs`; a test compares them.\n");
+    describe(&mut made, &command);
+    made.push_str(
+        "\n## Exit codes\n\nThe table is in the [README](../../README.md); src/failure.rs is where they are made.\n",
+    );
+    check("command-line.md", &made);
+}
+
+fn describe(made: &mut String, command: &Command) {
+    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let help = command.clone().render_long_help().to_string();
+    let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+    write!(made, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end()).unwrap();
+    for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help" && !verb.is_hide_set()) {
+        describe(made, verb);
+    }
+}
