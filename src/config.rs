@@ -351,7 +351,7 @@ impl Default for EngineConfig {
         Self {
             cluster: "local".into(),
             partitions: 0,
-            memory_bytes_max: 2 << 30,
+            memory_bytes_max: 3 << 30,
             spill_folder: String::new(),
             batch_rows: 8192,
         }
