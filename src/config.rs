@@ -342,6 +342,8 @@ pub struct EngineConfig {
     /// 0 means one a core.
     pub partitions: u32,
     pub memory_bytes_max: u64,
+    /// Parts of the users whose features are built one after another; 0 means as many as the memory asks for.
+    pub user_parts: u32,
     pub spill_folder: String,
     pub batch_rows: u32,
 }
@@ -351,7 +353,8 @@ impl Default for EngineConfig {
         Self {
             cluster: "local".into(),
             partitions: 0,
-            memory_bytes_max: 3 << 30,
+            memory_bytes_max: 1536 << 20,
+            user_parts: 0,
             spill_folder: String::new(),
             batch_rows: 8192,
         }

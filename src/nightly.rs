@@ -13,7 +13,7 @@ use crate::cluster;
 use crate::config::{Arrival, Config};
 use crate::engine;
 use crate::failure::{Failure, Result};
-use crate::features::{self, contract, rollups::Rollups, views};
+use crate::features::{self, contract, parts::UserPart, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::lake::{self, Lake, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
@@ -39,6 +39,9 @@ pub struct NightOptions {
 
 /// Queries whose rows a night keeps under its manifest, in order: a second attempt reads what the first one left.
 pub const KEPT_QUERIES: [&str; 3] = ["features/user_features", "score/intent_scores", "score/demand_forecasts"];
+
+/// State that a night of many parts keeps once for all of them.
+const GUEST_STATE: [&str; 2] = ["guest_day", "guest_event"];
 
 /// Table name and folder of a kept query.
 pub fn kept_name(path: &str) -> &str {
@@ -144,8 +147,8 @@ impl Night<'_> {
         }
 
         let scratch = self.output.folder(&format!("state/features/{date}/{manifest}"));
-        let [user_features, intent_scores, demand_forecasts] = KEPT_QUERIES;
-        self.kept_query(&ctx, &sql, user_features, &scratch).await?;
+        let [_, intent_scores, demand_forecasts] = KEPT_QUERIES;
+        self.user_features(&ctx, &inputs, &scratch).await?;
         contract::register_model_input(&ctx).await?;
         views::register_one(&ctx, &sql, "score/anomaly").await?;
         service.keep(kept::load(self.output, &service.card.weights_hash, date).await?);
@@ -153,7 +156,7 @@ impl Night<'_> {
         self.kept_query(&ctx, &sql, demand_forecasts, &scratch).await?;
         report.users_encoded = service.counters.get(|c| &c.users_encoded);
         report.users_kept = service.counters.get(|c| &c.users_kept);
-        kept::save(self.output, &service.card.weights_hash, date, service.used_states()).await?;
+        kept::save(self.output, &service.card.weights_hash, date, service.take_used_states()).await?;
 
         views::register_one(&ctx, &sql, "score/segments").await?;
         let staged = self.stage_tables(&ctx, &sql).await?;
@@ -180,6 +183,33 @@ impl Night<'_> {
         report.stages = self.stages;
         report.published = true;
         Ok(report)
+    }
+
+    /// The features of all users, one part of them after another, so that memory does not grow with the users. Kept part
+    /// by part: a second attempt goes on with the part that the first one died in.
+    async fn user_features(&mut self, ctx: &SessionContext, of: &NightInputs<'_>, scratch: &Location) -> Result<()> {
+        let path = KEPT_QUERIES[0];
+        let parts = UserPart::of_night(self.config, of.rollups);
+        if parts.len() == 1 {
+            return self.kept_query(ctx, of.sql, path, scratch).await;
+        }
+        for guests in GUEST_STATE {
+            self.kept_query(ctx, of.sql, &format!("state/{guests}"), scratch).await?;
+        }
+        let all = scratch.folder(&format!("parts-{}", parts.len()));
+        for (number, &users) in parts.iter().enumerate() {
+            let part = features::sibling(ctx);
+            for guests in GUEST_STATE {
+                part.register_table(guests, ctx.table_provider(guests).await?)?;
+            }
+            let scope = features::Scope { users, ..features::Scope::night(of.run_date) };
+            features::register(&part, self.config, of.sql, of.lake, of.rollups, scope).await?;
+            self.kept_query(&part, of.sql, path, &all.folder(&number.to_string())).await?;
+        }
+        let schema = parquet_files::plain(ctx.table(kept_name(path)).await?.schema().as_arrow());
+        materialise::reuse(ctx, kept_name(path), schema, &all).await?;
+        scratch.write(&format!("{}/done", kept_name(path)), Vec::new()).await?;
+        Ok(())
     }
 
     /// Runs a query once for this manifest; a later attempt of the same night reads what it left.
@@ -224,7 +254,8 @@ impl Night<'_> {
     fn stage(&mut self, name: &str, since: Instant, rows: u64, bytes: u64) {
         let seconds = since.elapsed().as_secs_f64();
         tracing::info!("{name}: {rows} rows, {bytes} bytes, {seconds:.1} s");
-        self.stages.insert(name.into(), Stage { seconds, rows, bytes });
+        let stage = self.stages.entry(name.into()).or_default();
+        *stage = Stage { seconds: stage.seconds + seconds, rows: stage.rows + rows, bytes: stage.bytes + bytes };
     }
 
     fn record(&self, report: &NightReport, sql: &SqlFiles, rollups: &Rollups, manifest: String) -> Result<RunRecord> {

@@ -1,5 +1,8 @@
 //! The whole job by its command line: simulate, train, night, query; reruns, refusals, kills, and the same on S3.
 
+use arrow::util::pretty::pretty_format_batches;
+use datafusion::logical_expr::ident;
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -153,18 +156,60 @@ fn killed_at_any_point_and_run_again_the_night_equals_an_undisturbed_one() {
     let undisturbed = [INTENT, DEMAND, REPLENISHMENT].map(|q| query(&output, q));
     for point in ["staged", "after-intent", "before-demand", "before-runs", "after-runs"] {
         let (_own, lake, output) = shop();
-        let arguments = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "--die-at", point];
-        assert!(!run(&arguments).status.success(), "{point}");
+        let dying = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "--die-at", point];
+        assert!(!run(&dying).status.success(), "{point}");
         let visible = query(&output, "SELECT count(*) AS n FROM intent");
         assert!(point == "after-runs" || visible == "n\n0\n", "{point}: a half-published night was seen");
-        let held = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"], 5);
+        // Who waits for long finds the dead owner's lock held, who waits for two seconds takes it over.
+        let again = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
+        let held = refused(&[&["--set", "lock.expiry_seconds=600"], &again[..]].concat(), 5);
         assert!(held.contains("expires"), "{held}");
-        std::thread::sleep(std::time::Duration::from_secs(9));
-        night(&lake, &output, "2026-02-21");
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        done(&[&["--set", "lock.expiry_seconds=2"], &again[..]].concat());
         for (sql, rows) in [INTENT, DEMAND, REPLENISHMENT].iter().zip(&undisturbed) {
             assert_equal_rows(&query(&output, sql), rows, point);
         }
     }
+}
+
+/// Every feature row that a night kept, in user order.
+async fn kept_features(output: &str) -> String {
+    let rows = ["", "parts-3/0/", "parts-3/1/", "parts-3/2/"]
+        .map(|part| format!("{output}/state/features/2026-02-21/*/{part}user_features/*.parquet"));
+    let found = rows.into_iter().flat_map(|pattern| glob(&pattern)).collect::<Vec<_>>();
+    let ctx = SessionContext::new();
+    let rows = ctx.read_parquet(found, ParquetReadOptions::default()).await.unwrap();
+    let rows = rows.sort_by(vec![ident("user_id")]).unwrap().collect().await.unwrap();
+    pretty_format_batches(&rows).unwrap().to_string()
+}
+
+fn glob(pattern: &str) -> Vec<String> {
+    let listed = Command::new("sh").arg("-c").arg(format!("ls {pattern} 2>/dev/null")).output().unwrap();
+    String::from_utf8(listed.stdout).unwrap().lines().map(String::from).collect()
+}
+
+#[tokio::test]
+async fn users_in_parts_make_the_same_night_and_a_second_attempt_keeps_the_parts_that_are_done() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let (features, intents) = (kept_features(&output).await, query(&output, INTENT));
+    assert!(features.lines().count() > 100);
+
+    let (_own, lake, output) = shop();
+    let night = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
+    let arguments = [&["--set", "engine.user_parts=3"], &night[..]].concat();
+    done(&arguments);
+    assert_eq!(kept_features(&output).await, features);
+    assert_equal_rows(&query(&output, INTENT), &intents, "in parts");
+
+    // The night died in its last part.
+    let part = |number: u32| glob(&format!("{output}/state/features/2026-02-21/*/parts-3/{number}/user_features/*"));
+    let whole = part(0);
+    std::fs::remove_file(part(2).iter().find(|file| file.ends_with("/done")).unwrap()).unwrap();
+    std::fs::remove_dir_all(format!("{output}/tables")).unwrap();
+    done(&arguments);
+    assert_eq!(part(0), whole);
+    assert_eq!(kept_features(&output).await, features);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 -- one row per consenting user_id that signed up before as_of() or was ever seen; staff, bots and the erased are left out
 -- Refusals and erasures hold at once and for every id of a person, whenever the ids came to be known as one.
 WITH known AS (
-    SELECT user_id FROM user_day
+    SELECT user_id FROM user_day_rows
     UNION
     SELECT coalesce(s.canonical_user_id, u.user_id) AS user_id
     FROM stitched s RIGHT JOIN users u ON u.user_id = s.user_id
     WHERE u.user_id IS NOT NULL AND (u.signed_up_at IS NULL OR u.signed_up_at < as_of())
+        AND user_bucket(coalesce(s.canonical_user_id, u.user_id)) BETWEEN user_bucket_first() AND user_bucket_last()
 ),
 guests AS (
     SELECT user_id, canonical_user_id FROM users WHERE canonical_user_id IS NOT NULL
@@ -18,6 +19,7 @@ statements AS (
 master AS (
     SELECT user_id, bool_and(coalesce(consent, consent_default())) AS consent, bool_or(coalesce(excluded, false)) AS excluded
     FROM statements
+    WHERE user_bucket(user_id) BETWEEN user_bucket_first() AND user_bucket_last()
     GROUP BY user_id
 ),
 erased AS (

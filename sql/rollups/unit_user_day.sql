@@ -1,5 +1,6 @@
 -- one row per user_id, event_day and arrival_day: integers and decimals only, so that merging is exact
 SELECT
+    user_bucket,
     user_id,
     event_day,
     arrival_day,
@@ -26,5 +27,5 @@ SELECT
     max(ts) AS last_at
 FROM unit_event
 WHERE user_id IS NOT NULL
-GROUP BY user_id, event_day, arrival_day
-ORDER BY user_id, event_day, arrival_day
+GROUP BY user_bucket, user_id, event_day, arrival_day
+ORDER BY user_bucket, user_id, event_day, arrival_day

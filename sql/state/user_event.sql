@@ -1,11 +1,16 @@
--- one row per event of a user within the look-back, as the night of the run date knew it; training takes a share of users
+-- one row per event of a user within the look-back, as the night of the run date knew it
+-- Of the session's part of the users: a night of many users builds part after part, training takes a sample.
 -- The engine holds a join's first table in memory and streams the second: the small one stands first.
 SELECT
-    coalesce(u.canonical_user_id, e.user_id) AS user_id,
+    e.user_id,
     e.session_id, e.ts, e.event_type, e.item_id, e.query, e.dwell_ms, e.quantity, e.price, e.event_day, e.event_key
-FROM stitched u RIGHT JOIN unit_event e ON e.user_id = u.user_id
-WHERE e.user_id IS NOT NULL
+FROM stitched s RIGHT ANTI JOIN unit_event e ON e.user_id = s.user_id
+WHERE e.user_bucket BETWEEN user_bucket_first() AND user_bucket_last()
     AND e.event_day < run_date()
     AND e.event_day >= run_date() - CAST(look_back_days() AS INT)
     AND e.arrival_day < run_date()
-    AND (user_share_end() IS NULL OR md5(coalesce(u.canonical_user_id, e.user_id)) < user_share_end())
+UNION ALL
+SELECT
+    user_id, session_id, ts, event_type, item_id, query, dwell_ms, quantity, price, event_day, event_key
+FROM guest_event
+WHERE user_bucket(user_id) BETWEEN user_bucket_first() AND user_bucket_last()

@@ -1,5 +1,10 @@
 -- one row per scored user_id and rank: the model's best items, without those bought where so configured
-WITH picked AS (
+-- The engine holds a join's first table in memory and streams the second: the small one stands first. Its key has a
+-- name of its own: DataFusion 55.2 finds a column that both sides have on the first side when it moves struct fields down.
+WITH buyers AS (
+    SELECT user_id AS buyer_id, bought FROM user_bought
+),
+picked AS (
     SELECT
         s.user_id,
         unnest(recommend(
@@ -7,14 +12,6 @@ WITH picked AS (
             CASE WHEN recommendation_exclude_bought() THEN b.bought END,
             recommendation_top_k()
         )) AS pick
-    FROM intent_scores s LEFT JOIN user_bought b ON s.user_id = b.user_id
-),
-plain AS (
-    SELECT user_id, pick['item_id'] AS item_id, pick['score'] AS score FROM picked
+    FROM buyers b RIGHT JOIN intent_scores s ON s.user_id = b.buyer_id
 )
-SELECT
-    user_id,
-    CAST(row_number() OVER (PARTITION BY user_id ORDER BY score DESC, item_id) AS INT) AS rank,
-    item_id,
-    score
-FROM plain
+SELECT user_id, pick['rank'] AS rank, pick['item_id'] AS item_id, pick['score'] AS score FROM picked

@@ -19,7 +19,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::failure::Failure;
-use crate::features::functions::{Constant, Local, RowJson};
+use crate::features::functions::{Constant, Local, RowJson, UserBucket};
 use crate::features::{last_events, ordered_list};
 use crate::score::functions::Scorer;
 use crate::score::models::{ModelRef, Models};
@@ -41,6 +41,7 @@ enum Function {
     /// The IANA name of the zone.
     Local(String),
     RowJson,
+    UserBucket,
     LastEvents,
     OrderedList,
 }
@@ -130,6 +131,7 @@ impl PhysicalExtensionCodec for PlanCodec {
                 Local::named(name, zone)?.into()
             }
             Some(Function::RowJson) => RowJson::default().into(),
+            Some(Function::UserBucket) => UserBucket::default().into(),
             Some(Function::LastEvents | Function::OrderedList) | None => {
                 return self.ballista.try_decode_udf(name, bytes);
             }
@@ -145,6 +147,8 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::Local(local.zone.name().into()), bytes)
         } else if function.is::<RowJson>() {
             write(&Function::RowJson, bytes)
+        } else if function.is::<UserBucket>() {
+            write(&Function::UserBucket, bytes)
         } else {
             self.ballista.try_encode_udf(node, bytes)
         }

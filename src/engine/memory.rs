@@ -12,6 +12,12 @@ use datafusion::execution::memory_pool::{
 /// How the engine's sorts are called, before the partition's number.
 const SORT: &str = "ExternalSorter";
 
+/// How its exchanges between partitions are called. One that is refused memory writes its rows to spill files, and with two
+/// of those open it waits for ever for a row that lies in the other one (DataFusion 55.2, apache/datafusion#24883). So
+/// exchanges always get what they ask, and the pool does not count it: they hold few batches at a time, but ask for the
+/// whole buffers that these are slices of, many times as much, and everybody else would starve.
+const EXCHANGE: &str = "RepartitionExec";
+
 /// A greedy pool in which one partition's sort holds at most `sort_bytes_max`. Aggregates are not held to a share: those of
 /// lists are charged for whole shared buffers, many times what they hold, and spilling does not help them.
 #[derive(Debug)]
@@ -47,14 +53,21 @@ impl MemoryPool for CappedPool {
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.all.grow(reservation, additional);
+        if !exchanges(reservation) {
+            self.all.grow(reservation, additional);
+        }
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.all.shrink(reservation, shrink);
+        if !exchanges(reservation) {
+            self.all.shrink(reservation, shrink);
+        }
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        if exchanges(reservation) {
+            return Ok(());
+        }
         let held = reservation.size();
         // The first request is granted whatever its size: nothing is there yet that could be spilled for it.
         let sorts = reservation.consumer().name().starts_with(SORT);
@@ -77,9 +90,15 @@ impl MemoryPool for CappedPool {
     }
 }
 
+fn exchanges(reservation: &MemoryReservation) -> bool {
+    reservation.consumer().name().starts_with(EXCHANGE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    use datafusion::prelude::{SessionConfig, SessionContext};
     use std::sync::Arc;
 
     #[test]
@@ -93,5 +112,22 @@ mod tests {
         let join = MemoryConsumer::new("join").register(&pool);
         join.try_grow(550).unwrap();
         assert!(join.try_grow(1).is_err(), "the pool itself is the limit of all");
+    }
+
+    /// The query of apache/datafusion#24883, which stood still for ever in nearly every attempt.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn aggregates_that_spill_come_to_an_end() {
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(CappedPool::new(2 << 20, 2)));
+        let settings = SessionConfig::new().with_target_partitions(2).with_batch_size(64);
+        let ctx = SessionContext::new_with_config_rt(settings, runtime.build_arc().unwrap());
+        let rows = "SELECT v % 13 AS g, md5(CAST(v % 337 AS VARCHAR)) AS trace_id FROM generate_series(1, 40000) AS s(v)";
+        let rows = ctx.sql(rows).await.unwrap().cache().await.unwrap();
+        ctx.register_table("t", rows.into_view()).unwrap();
+        for _ in 0..8 {
+            let query = ctx.sql("SELECT g, count(DISTINCT trace_id) AS n FROM t GROUP BY g").await.unwrap();
+            let done = tokio::time::timeout(std::time::Duration::from_secs(60), query.collect()).await;
+            let groups: usize = done.expect("stood still").unwrap().iter().map(|b| b.num_rows()).sum();
+            assert_eq!(groups, 13);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Functions that the SQL files call: session values folded to literals, local days, and rows as JSON.
 
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, StringArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, StringArray, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Offset, TimeZone, Utc};
@@ -57,6 +57,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ctx.register_udf(Local::named(name, zone)?.into());
     }
     ctx.register_udf(ScalarUDF::from(RowJson::default()));
+    ctx.register_udf(ScalarUDF::from(UserBucket::default()));
     ctx.register_udaf(super::last_events::last_events());
     ctx.register_udaf(super::ordered_list::ordered_list());
     Ok(())
@@ -195,6 +196,42 @@ impl ScalarUDFImpl for RowJson {
         let text = String::from_utf8_lossy(&writer.into_inner()).into_owned();
         Ok(ColumnarValue::Array(Arc::new(text.lines().map(Some).collect::<StringArray>())))
     }
+}
+
+/// `user_bucket(user_id)`: 0 to [`BUCKETS`] - 1 by a hash of the id, null for a guest without one.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct UserBucket {
+    signature: Signature,
+}
+
+impl Default for UserBucket {
+    fn default() -> Self {
+        Self { signature: Signature::string(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for UserBucket {
+    fn name(&self) -> &str {
+        "user_bucket"
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Int32)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let ids = cast(&arrays[0], &DataType::Utf8)?;
+        let buckets = ids.as_string::<i32>().iter().map(|id| id.map(bucket));
+        Ok(ColumnarValue::Array(Arc::new(buckets.collect::<Int32Array>())))
+    }
+}
+
+fn bucket(user_id: &str) -> i32 {
+    // Other bytes than training's split looks at: a part of the users is not one of its splits.
+    let hash = blake3::hash(user_id.as_bytes());
+    u16::from_le_bytes([hash.as_bytes()[8], hash.as_bytes()[9]]).into()
 }
 
 /// The hour of a timestamp, for tests of the zone arithmetic.

@@ -4,6 +4,7 @@ pub mod contract;
 pub mod functions;
 pub mod last_events;
 pub mod ordered_list;
+pub mod parts;
 pub mod rollups;
 pub mod views;
 
@@ -15,6 +16,7 @@ use crate::failure::Result;
 use crate::ids::RunDate;
 use crate::lake::Lake;
 use crate::sql_files::SqlFiles;
+use parts::UserPart;
 use rollups::Rollups;
 
 /// What a session sees of the lake.
@@ -23,20 +25,14 @@ pub struct Scope {
     pub run_date: RunDate,
     /// Labels read nothing on or after this date.
     pub labels_end: RunDate,
-    /// The share of users that state views hold, chosen by a hash of the id; 1 but in training.
-    pub user_share: f64,
+    /// The users that state and feature views hold.
+    pub users: UserPart,
 }
 
 impl Scope {
     /// Every user, as the night of `run_date` sees them; no labels.
     pub fn night(run_date: RunDate) -> Self {
-        Self { run_date, labels_end: run_date, user_share: 1.0 }
-    }
-
-    /// Hashes below this, as `md5` writes them, are in the share; null for all.
-    fn share_end(&self) -> ScalarValue {
-        let end = (self.user_share * 2f64.powi(32)) as u64;
-        ScalarValue::Utf8((self.user_share < 1.0).then(|| format!("{end:08x}")))
+        Self { run_date, labels_end: run_date, users: UserPart::ALL }
     }
 }
 
@@ -52,7 +48,10 @@ pub async fn register(
     functions::register(ctx, config, scope.run_date)?;
     let end = ScalarValue::Date32(Some(functions::days_of(scope.labels_end)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
-    ctx.register_udf(functions::Constant::new("user_share_end", scope.share_end()).into());
+    let buckets = [("user_bucket_first", scope.users.first_bucket), ("user_bucket_last", scope.users.last_bucket)];
+    for (name, bucket) in buckets {
+        ctx.register_udf(functions::Constant::new(name, ScalarValue::Int32(Some(bucket))).into());
+    }
     lake.register(ctx, scope.run_date).await?;
     rollups.register(ctx)?;
     views::register(ctx, sql, &["state", "features", "labels"]).await

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::failure::Result;
-use crate::features::{self, Scope, rollups::Rollups};
+use crate::features::{self, Scope, parts::UserPart, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::metrics::{binary::BinaryFigures, pinball};
@@ -136,7 +136,7 @@ impl LookBack<'_> {
     /// Streams the numbers of a query over the labels as of `night` and its `table`, here `published`, row by row.
     async fn read(&self, night: &VisibleNight, table: &str, sql: &str, mut each: impl FnMut(&[f64])) -> Result<()> {
         let ctx = features::sibling(self.ctx);
-        let scope = Scope { run_date: night.run_date(), labels_end: self.tonight, user_share: 1.0 };
+        let scope = Scope { run_date: night.run_date(), labels_end: self.tonight, users: UserPart::ALL };
         features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
         readers::register_nights(&ctx, self.output, table, "published", std::slice::from_ref(night)).await?;
         let mut batches = ctx.sql(sql).await?.execute_stream().await?;

@@ -3,7 +3,7 @@
 //! Scores are taste · vector + bias, computed in blocks of items with a running top k, so that memory does not grow with
 //! users × items. Ties go to the smaller item id.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Builder, ListBuilder, StringBuilder, StructBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Builder, Int32Builder, ListBuilder, StringBuilder, StructBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Float32Type};
 use datafusion::common::{Result as DfResult, exec_err};
@@ -101,11 +101,14 @@ impl ItemIndex {
                 .collect();
             for best in self.best(&flat, &sets, k)? {
                 let items = out.values();
-                for (item, score) in best {
-                    if let Some(ids) = items.field_builder::<StringBuilder>(0) {
+                for (rank, (item, score)) in (1..).zip(best) {
+                    if let Some(ranks) = items.field_builder::<Int32Builder>(0) {
+                        ranks.append_value(rank);
+                    }
+                    if let Some(ids) = items.field_builder::<StringBuilder>(1) {
                         ids.append_value(&self.ids[item]);
                     }
-                    if let Some(scores) = items.field_builder::<Float64Builder>(1) {
+                    if let Some(scores) = items.field_builder::<Float64Builder>(2) {
                         scores.append_value(score.into());
                     }
                     items.append(true);
@@ -117,7 +120,8 @@ impl ItemIndex {
     }
 }
 
-/// One recommended item.
+/// One recommended item; its rank counts from 1.
 pub fn fields() -> Fields {
-    Fields::from(vec![Field::new("item_id", DataType::Utf8, true), Field::new("score", DataType::Float64, true)])
+    let fields = [("rank", DataType::Int32), ("item_id", DataType::Utf8), ("score", DataType::Float64)];
+    fields.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect()
 }

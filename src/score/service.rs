@@ -79,12 +79,8 @@ pub struct ScoringService {
     kept: Arc<Mutex<Kept>>,
 }
 
-/// States taken over from earlier nights, and the ones that this process has used.
-#[derive(Debug, Default)]
-struct Kept {
-    known: KeptStates,
-    used: KeptStates,
-}
+/// States taken over from earlier nights or made by this process, and whether a user has needed them here.
+type Kept = HashMap<u128, (Arc<[f32]>, bool)>;
 
 impl ScoringService {
     /// Starts the owner threads with a loaded bundle.
@@ -139,12 +135,15 @@ impl ScoringService {
 
     /// Takes over states of an earlier night.
     pub fn keep(&self, states: KeptStates) {
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).known = states;
+        let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        kept.extend(states.into_iter().map(|(key, state)| (key, (state, false))));
     }
 
-    /// The states that users scored so far have used: what the next night may find useful.
-    pub fn used_states(&self) -> KeptStates {
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).used.clone()
+    /// Hands over the states that users scored so far have needed: what the next night may find useful. The service
+    /// forgets all of them; a million users' are hundreds of megabytes.
+    pub fn take_used_states(&self) -> KeptStates {
+        let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        kept.into_iter().filter(|(_, (_, used))| *used).map(|(key, (state, _))| (key, state)).collect()
     }
 }
 
@@ -257,13 +256,12 @@ impl Owner {
         let keys: Vec<u128> = rows.clone().map(|r| pool.key(r)).collect();
         let mut states: Vec<Option<Arc<[f32]>>> = {
             let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let found: Vec<_> = keys.iter().map(|k| kept.used.get(k).or_else(|| kept.known.get(k)).cloned()).collect();
-            for (key, state) in keys.iter().zip(&found) {
-                if let Some(state) = state {
-                    kept.used.insert(*key, Arc::clone(state));
-                }
-            }
-            found
+            let mut find = |key| {
+                let (state, used) = kept.get_mut(key)?;
+                *used = true;
+                Some(Arc::clone(state))
+            };
+            keys.iter().map(&mut find).collect()
         };
         let mut missing: Vec<usize> = rows.clone().filter(|r| states[r - rows.start].is_none()).collect();
         self.counters.users_kept.fetch_add((rows.len() - missing.len()) as u64, Ordering::Relaxed);
@@ -275,7 +273,7 @@ impl Owner {
             let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             for (i, &row) in missing[start..end].iter().enumerate() {
                 let state: Arc<[f32]> = encoded[i * width..(i + 1) * width].into();
-                kept.used.insert(keys[row - rows.start], Arc::clone(&state));
+                kept.insert(keys[row - rows.start], (Arc::clone(&state), true));
                 states[row - rows.start] = Some(state);
             }
             start = end;

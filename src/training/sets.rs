@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
-use crate::features::{self, Scope, contract::FeatureContract, rollups::Rollups};
+use crate::features::{self, Scope, contract::FeatureContract, parts::UserPart, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::Lake;
 use crate::metrics::drift::Deciles;
@@ -95,7 +95,7 @@ pub struct Past<'a> {
 impl Past<'_> {
     async fn session(&self, as_of: RunDate, user_share: f64) -> Result<SessionContext> {
         let ctx = engine::session(self.config)?;
-        let scope = Scope { run_date: as_of, labels_end: self.labels_end, user_share };
+        let scope = Scope { run_date: as_of, labels_end: self.labels_end, users: UserPart::share(user_share) };
         features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
         Ok(ctx)
     }
