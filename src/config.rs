@@ -422,6 +422,19 @@ impl Config {
         Ok(config)
     }
 
+    /// This configuration with other values of some settings (`section.key`), checked.
+    pub fn with(&self, settings: &[(String, String)]) -> Result<Config> {
+        let mut root = toml::Table::try_from(self).map_err(Failure::bug)?;
+        let defaults = root.clone();
+        settings.iter().try_for_each(|(key, value)| set(&mut root, &defaults, key, value))?;
+        let mut config: Config = root.try_into().map_err(|e| Failure::usage(e.to_string().trim_end().to_string()))?;
+        // Secrets are not written out, and what was given is no setting.
+        config.s3.secret_access_key.clone_from(&self.s3.secret_access_key);
+        config.given.clone_from(&self.given);
+        config.check()?;
+        Ok(config)
+    }
+
     /// The lake's time zone; `check` has made sure that it parses.
     pub fn time_zone(&self) -> chrono_tz::Tz {
         self.lake.time_zone.parse().unwrap_or(chrono_tz::UTC)

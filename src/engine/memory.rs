@@ -120,7 +120,8 @@ mod tests {
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(CappedPool::new(2 << 20, 2)));
         let settings = SessionConfig::new().with_target_partitions(2).with_batch_size(64);
         let ctx = SessionContext::new_with_config_rt(settings, runtime.build_arc().unwrap());
-        let rows = "SELECT v % 13 AS g, md5(CAST(v % 337 AS VARCHAR)) AS trace_id FROM generate_series(1, 40000) AS s(v)";
+        let rows =
+            "SELECT v % 13 AS g, md5(CAST(v % 337 AS VARCHAR)) AS trace_id FROM generate_series(1, 40000) AS s(v)";
         let rows = ctx.sql(rows).await.unwrap().cache().await.unwrap();
         ctx.register_table("t", rows.into_view()).unwrap();
         for _ in 0..8 {
