@@ -5,6 +5,7 @@ pub mod functions;
 pub mod last_events;
 pub mod ordered_list;
 pub mod rollups;
+pub mod user_functions;
 pub mod views;
 
 use datafusion::common::ScalarValue;
@@ -53,6 +54,7 @@ pub async fn register(
     let end = ScalarValue::Date32(Some(functions::days_of(scope.labels_end)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
     ctx.register_udf(functions::Constant::new("user_share_end", scope.share_end()).into());
+    user_functions::create(ctx, sql).await?;
     lake.register(ctx, scope.run_date).await?;
     rollups.register(ctx)?;
     views::register(ctx, sql, &["state", "features", "labels"]).await
