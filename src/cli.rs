@@ -134,11 +134,11 @@ pub enum Verb {
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
-    /// A SQL prompt, or one query, over lake, features, published tables and functions.
+    /// A SQL prompt, or queries given at once, over lake, features, published tables and functions.
     Sql {
         #[command(flatten)]
         places: Places,
-        /// Runs this query and ends.
+        /// Runs this query, or several parted by `;`, and ends.
         #[arg(short = 'c', long = "command", value_name = "QUERY")]
         query: Option<String>,
         /// What as_of() says; the latest published night otherwise.

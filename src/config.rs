@@ -29,6 +29,7 @@ pub struct Config {
     pub model: ModelConfig,
     pub train: TrainConfig,
     pub score: ScoreConfig,
+    pub functions: FunctionsConfig,
     pub checks: ChecksConfig,
     pub engine: EngineConfig,
     pub lock: LockConfig,
@@ -322,6 +323,21 @@ impl Default for ScoreConfig {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub struct FunctionsConfig {
+    /// Folders from which `CREATE FUNCTION … LANGUAGE TORCH` may load modules; none by default, as modules are programs.
+    pub folders: Vec<String>,
+    /// Numbers in one forward pass of a module: rows, times a row's numbers.
+    pub batch_values_max: u32,
+}
+
+impl Default for FunctionsConfig {
+    fn default() -> Self {
+        Self { folders: Vec::new(), batch_values_max: 1 << 18 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ChecksConfig {
     /// Largest allowed change of the mean purchase probability against the night before, as a share.
     pub change_share_max: f64,
@@ -466,6 +482,7 @@ impl Config {
         within("demand.history_days", self.demand.history_days.into(), 28.0, 1000.0)?;
         within("score.batch_tokens_max", self.score.batch_tokens_max.into(), 1.0, 1e7)?;
         within("score.owner_threads", self.score.owner_threads.into(), 0.0, 1024.0)?;
+        within("functions.batch_values_max", self.functions.batch_values_max.into(), 1.0, 1e9)?;
         within("model.width", self.model.width.into(), 8.0, 4096.0)?;
         within("model.layers", self.model.layers.into(), 1.0, 64.0)?;
         within("model.focal_gamma", self.model.focal_gamma, 0.0, 10.0)?;
@@ -535,6 +552,10 @@ fn set(root: &mut toml::Table, defaults: &toml::Table, key: &str, value: &str) -
         toml::Value::Integer(_) => toml::Value::Integer(value.parse().map_err(|_| wrong("a whole number"))?),
         toml::Value::Float(_) => toml::Value::Float(value.parse().map_err(|_| wrong("a number"))?),
         toml::Value::Boolean(_) => toml::Value::Boolean(value.parse().map_err(|_| wrong("true or false"))?),
+        toml::Value::Array(_) => {
+            let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+            toml::Value::Array(parts.map(|part| toml::Value::String(part.into())).collect())
+        }
         _ => return Err(unknown()),
     };
     let section = root.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
@@ -556,6 +577,12 @@ mod tests {
         let environment = [pair("INTENTCAST_DEMAND__HORIZON_DAYS", "14"), pair("INTENTCAST_LAKE__URI", "/a")];
         let config = Config::resolve(None, environment, &[pair("lake.uri", "/b")]).unwrap();
         assert_eq!((config.demand.horizon_days, config.lake.uri.as_str()), (14, "/b"));
+    }
+
+    #[test]
+    fn a_list_is_given_with_commas() {
+        let config = Config::resolve(None, [], &[pair("functions.folders", "/srv/a, s3://shop/b")]).unwrap();
+        assert_eq!(config.functions.folders, ["/srv/a", "s3://shop/b"]);
     }
 
     #[test]

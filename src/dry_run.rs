@@ -18,7 +18,7 @@ use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::nightly::{KEPT_QUERIES, NightInputs, Stage, kept_name};
 use crate::publish::runs::{self, RunRecord};
-use crate::score::{models::Models, operator};
+use crate::score::{models::Models, operator, torch_functions};
 use crate::sql_files::SqlFiles;
 use crate::tables::schemas::NIGHT_TABLES;
 
@@ -73,7 +73,8 @@ pub async fn plan(config: &Config, run_date: RunDate) -> Result<DryRun> {
     let output = Location::open(&config.output.uri, &config.s3)?;
     let nights = runs::visible_nights(&output).await?;
     let visible = nights.iter().find(|n| n.run_date() == run_date);
-    let inputs = NightInputs { config, run_date, sql: &sql, lake: &lake, rollups: &rollups };
+    let functions = torch_functions::fingerprint(&ctx);
+    let inputs = NightInputs { config, run_date, sql: &sql, lake: &lake, rollups: &rollups, functions };
     let manifest = card.as_ref().map(|card| inputs.manifest_hash(card));
     let unchanged = visible.is_some_and(|n| Some(&n.run.manifest_hash) == manifest.as_ref());
     let nothing_to_do = rollups.report.units_built == 0 && unchanged;

@@ -23,7 +23,7 @@ use crate::publish::drift;
 use crate::publish::lock::{self, Held};
 use crate::publish::night::{FaultPoint, StagedTables, commit_night};
 use crate::publish::runs::{self, RunRecord, VisibleNight};
-use crate::score::{kept, models::Models, operator};
+use crate::score::{kept, models::Models, operator, torch_functions};
 use crate::sql_files::SqlFiles;
 use crate::tables::schemas::NIGHT_TABLES;
 use crate::tables::{materialise, write_files};
@@ -121,7 +121,8 @@ impl Night<'_> {
         let features = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
         service.card.features.refuse_other(&features, &service.card.version)?;
 
-        let inputs = NightInputs { config, run_date: date, sql: &sql, lake: &lake, rollups: &rollups };
+        let functions = torch_functions::fingerprint(&ctx);
+        let inputs = NightInputs { config, run_date: date, sql: &sql, lake: &lake, rollups: &rollups, functions };
         let manifest = inputs.manifest_hash(&service.card);
         let mut report = NightReport {
             run_date: date,
@@ -291,6 +292,8 @@ pub struct NightInputs<'a> {
     pub sql: &'a SqlFiles,
     pub lake: &'a Lake,
     pub rollups: &'a Rollups,
+    /// What users' functions are, modules included.
+    pub functions: String,
 }
 
 impl NightInputs<'_> {
@@ -319,6 +322,7 @@ impl NightInputs<'_> {
             &model.version,
             &model.weights_hash,
             &settings,
+            &self.functions,
         ])
     }
 }

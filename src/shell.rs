@@ -1,13 +1,15 @@
-//! `intentcast sql`: one query or a prompt over lake, features, published tables and functions.
+//! `intentcast sql`: statements given at once or at a prompt, over lake, features, published tables and functions.
 
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::sql::parser::DFParser;
 use futures::TryStreamExt;
 use std::io::Write;
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
+use crate::score::torch_functions;
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -20,9 +22,25 @@ pub enum Format {
     Csv,
 }
 
-/// Runs `query` and prints its rows to standard output: as they come, but for boxes, whose widths need all of them.
-pub async fn query(ctx: &SessionContext, query: &str, format: Format) -> Result<()> {
-    let rows = ctx.sql(query).await?;
+/// Runs statements parted by `;`, each after the one before it, and prints their rows to standard output.
+pub async fn query(ctx: &SessionContext, text: &str, format: Format) -> Result<()> {
+    let statements = DFParser::parse_sql(text)?;
+    if statements.is_empty() {
+        return Err(Failure::usage("expected a query, got nothing"));
+    }
+    for statement in statements {
+        let plan = torch_functions::checked(ctx, ctx.state().statement_to_plan(statement).await?)?;
+        let rows = ctx.execute_logical_plan(plan).await?;
+        // CREATE and DROP have no columns, and nothing to print.
+        if !rows.schema().fields().is_empty() {
+            print_rows(rows, format).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints rows as they come, but for boxes, whose widths need all of them.
+async fn print_rows(rows: DataFrame, format: Format) -> Result<()> {
     if format == Format::Table {
         return print(&rows.collect().await?, format);
     }

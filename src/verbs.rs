@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::dry_run;
 use crate::engine;
 use crate::failure::{Failure, Result};
-use crate::features::{self, contract, rollups, rollups::Rollups, views};
+use crate::features::{self, contract, rollups, rollups::Rollups, user_functions, views};
 use crate::ids::RunDate;
 use crate::importing;
 use crate::lake::{Lake, stores::Location};
@@ -173,10 +173,11 @@ pub async fn sql_session(config: &Config, date: Option<RunDate>) -> Result<Sessi
         Some(output) => readers::register_visible(&ctx, output).await?.map(|n| n.run_date()),
         None => None,
     };
+    let files = SqlFiles::load(config)?;
+    user_functions::create(&ctx, &files).await?;
     if config.lake.uri.is_empty() {
         return Ok(ctx);
     }
-    let files = SqlFiles::load(config)?;
     let lake = Lake::open(config, &files).await?;
     let after_last = lake.files("events").iter().filter_map(|f| f.dt).max().map(|d| RunDate(d).plus_days(1));
     let date = date.or(latest).or(after_last).unwrap_or(RunDate(chrono::Utc::now().date_naive()));

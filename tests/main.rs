@@ -7,6 +7,7 @@ mod airflow;
 mod cluster;
 mod command_line;
 mod features;
+mod functions;
 mod future;
 mod importing;
 mod killed;

@@ -24,6 +24,7 @@ use crate::features::{last_events, ordered_list};
 use crate::score::functions::Scorer;
 use crate::score::models::{ModelRef, Models};
 use crate::score::operator::{ScoreExec, Scoring};
+use crate::score::torch_functions::{self, Declaration, TorchFunction};
 use crate::tables::write_files::{WriteFilesExec, WriteTarget};
 
 /// No protobuf message begins with a zero, so these bytes are never Ballista's.
@@ -44,6 +45,8 @@ enum Function {
     UserBucket,
     LastEvents,
     OrderedList,
+    /// A user's function: which module, never its weights.
+    Torch(Declaration),
 }
 
 fn write<T: Serialize>(message: &T, bytes: &mut Vec<u8>) -> Result<()> {
@@ -132,6 +135,9 @@ impl PhysicalExtensionCodec for PlanCodec {
             }
             Some(Function::RowJson) => RowJson::default().into(),
             Some(Function::UserBucket) => UserBucket::default().into(),
+            Some(Function::Torch(declaration)) => {
+                TorchFunction::of_plan(declaration, Arc::new(self.models.config().clone())).into()
+            }
             Some(Function::LastEvents | Function::OrderedList) | None => {
                 return self.ballista.try_decode_udf(name, bytes);
             }
@@ -149,6 +155,8 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::RowJson, bytes)
         } else if function.is::<UserBucket>() {
             write(&Function::UserBucket, bytes)
+        } else if let Some(ours) = torch_functions::of(node) {
+            write(&Function::Torch(ours.declaration.clone()), bytes)
         } else {
             self.ballista.try_encode_udf(node, bytes)
         }
@@ -168,5 +176,49 @@ impl PhysicalExtensionCodec for PlanCodec {
             name if name == ordered_list::ordered_list().name() => write(&Function::OrderedList, bytes),
             _ => self.ballista.try_encode_udaf(node, bytes),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::engine;
+    use datafusion::prelude::SessionContext;
+    use tch::{CModule, Device, Kind, Tensor};
+
+    /// What `plus(1)` is, where a decoded function is called.
+    async fn called(codec: &PlanCodec, bytes: &[u8]) -> crate::failure::Result<String> {
+        let ctx = SessionContext::new();
+        ctx.register_udf(codec.try_decode_udf("plus", bytes)?.as_ref().clone());
+        let rows = ctx.sql("SELECT plus(1) AS a").await?.collect().await?;
+        Ok(arrow::util::pretty::pretty_format_batches(&rows)?.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_users_function_crosses_by_its_declaration_and_loads_where_it_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plus.pt");
+        let example = [Tensor::ones([2], (Kind::Float, Device::Cpu))];
+        let traced = CModule::create_by_tracing("Plus", "forward", &example, &mut |xs: &[Tensor]| vec![&xs[0] + 41.0]);
+        traced.unwrap().save(&path).unwrap();
+        let mut config = Config::default();
+        config.functions.folders = vec![folder.path().display().to_string()];
+        let ctx = engine::session(&config).unwrap();
+        let sql = format!("CREATE FUNCTION plus(x FLOAT) RETURNS FLOAT LANGUAGE TORCH AS '{}'", path.display());
+        ctx.sql(&sql).await.unwrap();
+
+        let codec = |config: &Config| PlanCodec::new(Arc::new(Models::new(config).unwrap()));
+        let mut bytes = Vec::new();
+        let made = Arc::clone(&ctx.state().scalar_functions()["plus"]);
+        codec(&config).try_encode_udf(&made, &mut bytes).unwrap();
+        assert!(called(&codec(&config), &bytes).await.unwrap().contains("42.0"));
+        let nowhere = called(&codec(&Config::default()), &bytes).await.unwrap_err();
+        assert_eq!(nowhere.kind.exit_code(), 2, "{nowhere}");
+        let hash = &torch_functions::of(&made).unwrap().declaration.hash;
+        let other = String::from_utf8(bytes).unwrap().replace(hash, "0123");
+        let changed = called(&codec(&config), other.as_bytes()).await.unwrap_err();
+        assert_eq!(changed.kind.exit_code(), 6);
+        assert!(changed.message.contains("asks for a module of hash 0123"), "{changed}");
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::failure::Result;
+use crate::score::torch_functions::TorchFunctions;
 use memory::CappedPool;
 
 /// A session within the configured memory, spilling to the configured folder.
@@ -35,5 +36,6 @@ pub fn session(config: &Config) -> Result<SessionContext> {
     options.sql_parser.map_string_types_to_utf8view = false;
     // Sums of floats depend on order; ours are integers and decimals, so partitions may come in any order.
     options.execution.collect_statistics = false;
-    Ok(SessionContext::new_with_config_rt(settings, runtime.build_arc()?))
+    let ctx = SessionContext::new_with_config_rt(settings, runtime.build_arc()?);
+    Ok(ctx.with_function_factory(Arc::new(TorchFunctions(Arc::new(config.clone())))))
 }

@@ -6,10 +6,12 @@ pub mod last_events;
 pub mod ordered_list;
 pub mod parts;
 pub mod rollups;
+pub mod user_functions;
 pub mod views;
 
 use datafusion::common::ScalarValue;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::failure::Result;
@@ -52,13 +54,18 @@ pub async fn register(
     for (name, bucket) in buckets {
         ctx.register_udf(functions::Constant::new(name, ScalarValue::Int32(Some(bucket))).into());
     }
+    user_functions::create(ctx, sql).await?;
     lake.register(ctx, scope.run_date).await?;
     rollups.register(ctx)?;
     views::register(ctx, sql, &["state", "features", "labels"]).await
 }
 
-/// An empty session with the engine's settings and memory: own tables, shared limits.
+/// An empty session with the engine's settings and memory: own tables, shared limits, and its way to make functions.
 pub fn sibling(ctx: &SessionContext) -> SessionContext {
     let config: SessionConfig = ctx.copied_config().with_create_default_catalog_and_schema(true);
-    SessionContext::new_with_config_rt(config, ctx.runtime_env())
+    let empty = SessionContext::new_with_config_rt(config, ctx.runtime_env());
+    match ctx.state().function_factory() {
+        Some(factory) => empty.with_function_factory(Arc::clone(factory)),
+        None => empty,
+    }
 }

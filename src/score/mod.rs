@@ -4,6 +4,8 @@ pub mod devices;
 pub mod functions;
 pub mod kept;
 pub mod models;
+pub mod modules;
 pub mod operator;
 pub mod recommend;
 pub mod service;
+pub mod torch_functions;

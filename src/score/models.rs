@@ -58,6 +58,11 @@ impl Models {
         (self.config.score.in_flight_max as usize).max(1)
     }
 
+    /// The settings that this process loads models with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     fn registry(&self) -> Result<&Registry> {
         self.registry.as_ref().ok_or_else(|| {
             Failure::model("there is no model: no output location was given").hint("pass --output, where models/ lies")

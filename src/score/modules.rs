@@ -1,0 +1,188 @@
+//! Users' own TorchScript modules: where they may lie, and one loaded copy of each in a process.
+//!
+//! A TorchScript file is a program, and loading it runs it. So modules are read from the folders that
+//! `functions.folders` names, and from nowhere else.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use tch::{CModule, Device, Tensor};
+use url::Url;
+
+use super::devices;
+use crate::config::Config;
+use crate::failure::{Failure, Result};
+use crate::lake::stores::Location;
+
+/// A module on its device, in evaluation mode.
+#[derive(Debug)]
+pub struct Module {
+    /// Of the file's bytes.
+    pub hash: String,
+    pub device: Device,
+    module: CModule,
+}
+
+/// Modules by the hash of their files, and how often each was loaded.
+#[derive(Debug, Default)]
+struct Loaded {
+    modules: HashMap<String, Arc<Module>>,
+    loads: HashMap<String, u64>,
+}
+
+// Sessions come and go (training has one a past date); the weights of a module stay.
+static LOADED: LazyLock<Mutex<Loaded>> = LazyLock::new(Mutex::default);
+
+/// How often this process has loaded the module of a hash.
+pub fn loads(hash: &str) -> u64 {
+    loaded().loads.get(hash).copied().unwrap_or_default()
+}
+
+fn loaded() -> std::sync::MutexGuard<'static, Loaded> {
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads and loads the module at `uri`, unless its bytes were loaded before.
+pub async fn load(uri: &str, config: &Config) -> Result<Arc<Module>> {
+    let place = permitted(uri, config)?;
+    let bytes = place.read_if_there("").await?.ok_or_else(|| {
+        Failure::model(format!("{uri}: no such module"))
+            .hint("save it there with torch.jit.save, or mend the AS clause")
+    })?;
+    let hash = blake3::hash(&bytes).to_hex()[..32].to_string();
+    let device = devices::choose(&config.score)?;
+    // Held while loading, so that rivals wait for the one load instead of starting a second.
+    let mut all = loaded();
+    if let Some(module) = all.modules.get(&hash) {
+        return Ok(Arc::clone(module));
+    }
+    let refused = |e: tch::TchError| {
+        Failure::model(format!("{uri}: not a TorchScript module: {}", reason(&e.to_string())))
+            .hint("save it with torch.jit.script(module).save(path) or torch.jit.trace(...).save(path)")
+    };
+    let mut module = CModule::load_data_on_device(&mut bytes.as_ref(), device).map_err(refused)?;
+    module.f_set_eval().map_err(refused)?;
+    let module = Arc::new(Module { hash: hash.clone(), device, module });
+    all.modules.insert(hash.clone(), Arc::clone(&module));
+    *all.loads.entry(hash).or_default() += 1;
+    Ok(module)
+}
+
+/// The module of a hash where this process has it and `uri` may be used.
+pub fn find(uri: &str, hash: &str, config: &Config) -> Result<Option<Arc<Module>>> {
+    permitted(uri, config)?;
+    Ok(loaded().modules.get(hash).cloned())
+}
+
+/// The place of a module, if it lies in one of `functions.folders` after `.`, `..` and links are resolved.
+fn permitted(uri: &str, config: &Config) -> Result<Location> {
+    let place = open(uri, config)?;
+    for folder in &config.functions.folders {
+        let folder = open(folder, config)?;
+        let below = place.prefix.prefix_match(&folder.prefix).is_some_and(|mut rest| rest.next().is_some());
+        if below && place.store_url()? == folder.store_url()? && stays(&place, &folder) {
+            return Ok(place);
+        }
+    }
+    let named = match config.functions.folders.as_slice() {
+        [] => "none".to_string(),
+        folders => folders.join(", "),
+    };
+    Err(Failure::usage(format!("{uri}: expected a module in one of functions.folders, which are: {named}"))
+        .hint("a module is a program: put it into such a folder, or name its folder in functions.folders"))
+}
+
+/// A URL's parser takes `..` out; a plain path goes the same way.
+fn open(uri: &str, config: &Config) -> Result<Location> {
+    if uri.is_empty() || uri.contains("://") {
+        return Location::open(uri, &config.s3);
+    }
+    let path = std::path::absolute(uri).map_err(|e| Failure::usage(format!("{uri}: {e}")))?;
+    let url = Url::from_file_path(&path).map_err(|()| Failure::usage(format!("{uri}: not a usable path")))?;
+    Location::open(url.as_str(), &config.s3)
+}
+
+/// Whether a local file lies in its folder when links are followed; other stores have no links.
+fn stays(place: &Location, folder: &Location) -> bool {
+    let real = |place: &Location| Path::new(&place.display(&place.prefix)).canonicalize();
+    match place.url.scheme() {
+        // A file that is not there says so when it is read.
+        "file" => match (real(place), real(folder)) {
+            (Ok(file), Ok(folder)) => file.starts_with(folder),
+            (Err(_), _) => true,
+            (_, Err(_)) => false,
+        },
+        _ => true,
+    }
+}
+
+impl Module {
+    /// One forward pass without gradients; the error is what the module said.
+    pub fn forward(&self, inputs: &[Tensor]) -> Result<Tensor, String> {
+        let _guard = tch::no_grad_guard();
+        match catch_unwind(AssertUnwindSafe(|| self.module.forward_ts(inputs))) {
+            Ok(done) => done.map_err(|e| reason(&e.to_string())),
+            Err(_) => Err("the bindings of libtorch panicked".into()),
+        }
+    }
+}
+
+/// libtorch wraps what went wrong into traces of the interpreter and of C++; people need the line that says it.
+fn reason(text: &str) -> String {
+    let says = |line: &&str| line.contains("Error: ");
+    let line = text.lines().find(says).or_else(|| text.lines().find(|line| !line.trim().is_empty()));
+    line.unwrap_or("unknown").trim().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(folders: &[&str]) -> Config {
+        let mut config = Config::default();
+        config.functions.folders = folders.iter().map(ToString::to_string).collect();
+        config
+    }
+
+    #[test]
+    fn modules_come_from_the_named_folders_alone() {
+        let of = |uri: &str, folders: &[&str]| permitted(uri, &config(folders)).map(|place| place.prefix.to_string());
+        assert_eq!(of("s3://shop/modules/a/m.pt", &["s3://shop/modules"]).unwrap(), "modules/a/m.pt");
+        assert_eq!(of("/srv/modules/a/../m.pt", &["/srv/modules/"]).unwrap(), "srv/modules/m.pt");
+        for (uri, folders) in [
+            ("s3://shop/modules/m.pt", &[][..]),
+            ("s3://shop/modules/../secret/m.pt", &["s3://shop/modules"]),
+            ("s3://shop/modules/%2e%2e/m.pt", &["s3://shop/modules"]),
+            ("s3://shop/modules%2F..%2Fm.pt", &["s3://shop/modules"]),
+            ("s3://other/modules/m.pt", &["s3://shop/modules"]),
+            ("s3://shop/modules-of-others/m.pt", &["s3://shop/modules"]),
+            ("s3://shop/modules", &["s3://shop/modules"]),
+            ("/srv/modules/../m.pt", &["/srv/modules"]),
+            ("file:///srv/modules/a/../../m.pt", &["/srv/modules"]),
+            ("http://shop/modules/m.pt", &["s3://shop/modules"]),
+        ] {
+            let refused = of(uri, folders).unwrap_err();
+            assert_eq!(refused.kind.exit_code(), 2, "{uri}: {refused}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_out_of_the_folder_is_refused() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(outside.path().join("m.pt"), "m").unwrap();
+        let link = inside.path().join("m.pt");
+        std::os::unix::fs::symlink(outside.path().join("m.pt"), &link).unwrap();
+        let config = config(&[inside.path().to_str().unwrap()]);
+        assert_eq!(permitted(link.to_str().unwrap(), &config).unwrap_err().kind.exit_code(), 2);
+    }
+
+    #[test]
+    fn the_line_that_says_what_went_wrong_is_found() {
+        let text = "The following operation failed in the TorchScript interpreter.\nTraceback (most recent call last):\n\
+                    RuntimeError: index out of range in self\n";
+        assert_eq!(reason(text), "RuntimeError: index out of range in self");
+        assert_eq!(reason("\nno file\nframe #0"), "no file");
+    }
+}
