@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::failure::{Failure, Result};
-use networks::{AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, HeadName, LossName};
+use networks::{
+    AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, HeadName, LossName, Pretraining, Unlabelled,
+};
 
 /// Every setting of a job. Units are at the end of each name.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -271,6 +273,13 @@ pub struct TrainConfig {
     pub augmentation: Augmentation,
     /// Catalogues up to this size are ranked whole in every step; larger ones against a weighted sample.
     pub full_softmax_items_max: u32,
+    pub pretraining: Pretraining,
+    pub pretraining_epochs: u32,
+    /// The share of users in the training split whose labels are used; the others' histories are unlabelled.
+    pub labels_share: f64,
+    pub unlabelled: Unlabelled,
+    /// What the unlabelled users' loss weighs against the labelled ones'.
+    pub unlabelled_weight: f64,
     pub seed: u64,
 }
 
@@ -289,6 +298,11 @@ impl Default for TrainConfig {
             item_dropout: 0.0,
             augmentation: Augmentation::default(),
             full_softmax_items_max: 8192,
+            pretraining: Pretraining::default(),
+            pretraining_epochs: 5,
+            labels_share: 1.0,
+            unlabelled: Unlabelled::default(),
+            unlabelled_weight: 0.3,
             seed: 42,
         }
     }
@@ -495,8 +509,12 @@ impl Config {
         within("train.weight_decay", self.train.weight_decay, 0.0, 1.0)?;
         within("train.label_smoothing", self.train.label_smoothing, 0.0, 0.5)?;
         within("train.item_dropout", self.train.item_dropout, 0.0, 0.9)?;
+        within("train.labels_share", self.train.labels_share, 0.0001, 1.0)?;
+        within("train.pretraining_epochs", self.train.pretraining_epochs.into(), 1.0, 1e6)?;
+        within("train.unlabelled_weight", self.train.unlabelled_weight, 0.0, 100.0)?;
         within("train.full_softmax_items_max", self.train.full_softmax_items_max.into(), 0.0, 1e6)?;
         self.model.check_losses()?;
+        self.train.check_unlabelled(self.model.backbone)?;
         if !self.model.width.is_multiple_of(self.model.heads.max(1)) {
             return Err(Failure::usage(format!(
                 "model.width: expected a multiple of model.heads ({}), got {}",

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ModelConfig;
+use super::{ModelConfig, TrainConfig};
 use crate::failure::{Failure, Result};
 
 /// What reads a user's events.
@@ -101,7 +101,37 @@ pub enum Augmentation {
     Crop,
     /// Hides what some events were.
     Mask,
+    /// Crop and mask.
     Both,
+    /// Shuffles a stretch of events.
+    Reorder,
+    All,
+}
+
+/// What the encoder learns from events alone, before it sees a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pretraining {
+    #[default]
+    None,
+    /// What hidden events were.
+    Masked,
+    /// What comes next; for backbones that read forwards.
+    NextEvent,
+    /// Which of two changed histories are one user's.
+    Contrastive,
+}
+
+/// What users without labels teach beside those who have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unlabelled {
+    #[default]
+    None,
+    /// What the network is surest of is taken for true.
+    PseudoLabels,
+    /// A changed history has the scores of the unchanged one.
+    Consistency,
 }
 
 impl ModelConfig {
@@ -130,6 +160,27 @@ impl ModelConfig {
                     .hint("set model.head=crf, or model.loss to bce, focal or iou"))
             }
         }
+    }
+}
+
+impl TrainConfig {
+    /// A backbone that sees what comes next has nothing to guess; users without labels must be there to teach.
+    pub(super) fn check_unlabelled(&self, backbone: BackboneName) -> Result<()> {
+        if self.pretraining == Pretraining::NextEvent && backbone == BackboneName::Transformer {
+            return Err(Failure::usage(
+                "train.pretraining: expected none, masked or contrastive, because model.backbone is transformer, which sees \
+                 the next event, got next_event",
+            )
+            .hint("set model.backbone=causal for next events"));
+        }
+        if self.unlabelled != Unlabelled::None && self.labels_share == 1.0 {
+            return Err(Failure::usage(format!(
+                "train.unlabelled: expected none, because train.labels_share is 1 and nobody is unlabelled, got {}",
+                name_of(&self.unlabelled)
+            ))
+            .hint("set train.labels_share below 1"));
+        }
+        Ok(())
     }
 }
 
@@ -164,7 +215,16 @@ mod tests {
         refused("model.loss", &["bce", "focal", "iou", "crf"]);
         refused("model.amount_loss", &["poisson", "mse", "mae", "rmse", "huber", "tweedie", "negative_binomial"]);
         refused("demand.network", &["lstm", "gru", "rnn", "tcn"]);
-        refused("train.augmentation", &["none", "crop", "mask", "both"]);
+        refused("train.augmentation", &["none", "crop", "mask", "both", "reorder", "all"]);
+        refused("train.pretraining", &["none", "masked", "next_event", "contrastive"]);
+        refused("train.unlabelled", &["none", "pseudo_labels", "consistency"]);
+    }
+
+    #[test]
+    fn a_backbone_that_sees_the_next_event_is_not_asked_to_guess_it() {
+        let failure = resolved(&[("train.pretraining", "next_event")]).unwrap_err();
+        assert!(failure.message.contains("train.pretraining"), "{failure}");
+        resolved(&[("train.pretraining", "next_event"), ("model.backbone", "causal")]).unwrap();
     }
 
     #[test]

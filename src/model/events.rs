@@ -96,6 +96,11 @@ impl Embedding {
         Ok((things, Padded { x, lengths: batch.lengths.shallow_clone(), present: batch.present()? }))
     }
 
+    /// Vectors of the event types, float32 [9, width]: unknown, then the eight.
+    pub fn types(&self) -> Tensor {
+        self.event_type.ws.narrow(0, 1, TYPES - 1)
+    }
+
     /// Vectors of items by the buckets of their ids and categories. One that was seldom met lies near its category.
     pub fn things(&self, items: &Tensor, categories: &Tensor) -> Tensor {
         self.item.forward(items) + self.category.forward(categories)

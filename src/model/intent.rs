@@ -166,6 +166,18 @@ impl IntentNetwork {
         Ok(pooled.f_where_self(&some, &self.empty.unsqueeze(0))?)
     }
 
+    /// The state of each event, float32 [sequences, events, width]; padding's may be anything finite.
+    pub fn event_states(&self, sequences: &[&[EventInput]], device: Device, train: bool) -> Result<Tensor> {
+        let (_, padded) = self.events.forward(&EventBatch::of(sequences, self.shape.events_max, device)?)?;
+        self.backbone.read(&padded, train)
+    }
+
+    /// Log-odds that states [.., width] are of each event type, float32 [.., 9] (unknown, then the eight), by the types'
+    /// own embeddings.
+    pub fn event_types(&self, states: &Tensor) -> Tensor {
+        states.matmul(&self.events.types().transpose(0, 1))
+    }
+
     /// Raw outputs for encoded users and their tabular features.
     pub fn outputs(
         &self,

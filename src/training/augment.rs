@@ -1,17 +1,20 @@
 //! Changed copies of users' events for training, so that the network cannot learn them by heart: cropping and masking
-//! (as CL4SRec does, Xie et al. 2022), and hiding item ids, so that the rest of an event has to speak.
+//! and reordering (as CL4SRec does, Xie et al. 2022), and hiding item ids, so that the rest of an event has to speak.
 
 use rand::Rng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::TrainConfig;
 use crate::config::networks::Augmentation;
-use crate::model::inputs::{EventInput, GAP};
+use crate::model::inputs::{EVENT_REALS, EventInput, GAP};
 
 /// The least share of events that cropping leaves.
 const KEPT_SHARE_MIN: f64 = 0.5;
 /// The share of events that masking hides.
 const MASKED_SHARE: f64 = 0.15;
+/// The share of events, in one stretch, that reordering shuffles.
+const REORDERED_SHARE: f64 = 0.3;
 
 /// What is done to each sequence; nothing by default.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +28,9 @@ impl Augmenter {
         Self { kind: config.augmentation, item_dropout: config.item_dropout }
     }
 
+    /// All changes at once: another view of the same history.
+    pub const ALL: Self = Self { kind: Augmentation::All, item_dropout: 0.0 };
+
     /// Whether anything is done at all.
     pub fn is_idle(&self) -> bool {
         self.kind == Augmentation::None && self.item_dropout == 0.0
@@ -32,15 +38,18 @@ impl Augmenter {
 
     pub fn apply(&self, events: &[EventInput], rng: &mut ChaCha8Rng) -> Vec<EventInput> {
         let kept = match self.kind {
-            Augmentation::Crop | Augmentation::Both => crop(events, rng),
-            Augmentation::None | Augmentation::Mask => events,
+            Augmentation::Crop | Augmentation::Both | Augmentation::All => crop(events, rng),
+            Augmentation::None | Augmentation::Mask | Augmentation::Reorder => events,
         };
         let mut changed = kept.to_vec();
         if kept.len() < events.len() {
             // The first event has no gap, as if the ones before it had never been.
             changed[0].reals[GAP] = 0.0;
         }
-        if matches!(self.kind, Augmentation::Mask | Augmentation::Both) {
+        if matches!(self.kind, Augmentation::Reorder | Augmentation::All) {
+            reorder(&mut changed, rng);
+        }
+        if matches!(self.kind, Augmentation::Mask | Augmentation::Both | Augmentation::All) {
             mask(&mut changed, rng);
         }
         for event in &mut changed {
@@ -64,6 +73,20 @@ fn mask(events: &mut [EventInput], rng: &mut ChaCha8Rng) {
         if rng.random_bool(MASKED_SHARE) {
             *event = event.unknown();
         }
+    }
+}
+
+/// What happened in one stretch happens in another order; its times stay.
+fn reorder(events: &mut [EventInput], rng: &mut ChaCha8Rng) {
+    let stretch = (events.len() as f64 * REORDERED_SHARE).round() as usize;
+    if stretch < 2 {
+        return;
+    }
+    let from = rng.random_range(0..=events.len() - stretch);
+    let times: Vec<[f32; EVENT_REALS]> = events[from..from + stretch].iter().map(|e| e.reals).collect();
+    events[from..from + stretch].shuffle(rng);
+    for (event, times) in events[from..from + stretch].iter_mut().zip(times) {
+        event.reals[GAP..].copy_from_slice(&times[GAP..]);
     }
 }
 
@@ -108,6 +131,23 @@ mod tests {
         let hidden: Vec<&EventInput> = masked.iter().filter(|e| e.item == 0).collect();
         assert!((1_350..1_650).contains(&hidden.len()), "{}", hidden.len());
         assert!(hidden.iter().all(|e| e.event_type == 0 && e.category == 0 && e.reals[GAP] == 0.5));
+    }
+
+    #[test]
+    fn reordering_moves_what_happened_within_a_stretch_and_no_times() {
+        let before: Vec<EventInput> = (0..20)
+            .map(|i| EventInput { event_type: 1, item: i, category: 0, reals: std::array::from_fn(|r| (i * 10 + r as i64) as f32) })
+            .collect();
+        let after = augmenter(Augmentation::Reorder, 0.0).apply(&before, &mut ChaCha8Rng::seed_from_u64(5));
+        let moved: Vec<usize> = (0..20).filter(|&i| before[i].item != after[i].item).collect();
+        assert!((2..=6).contains(&moved.len()) && moved[moved.len() - 1] - moved[0] < 6, "{moved:?}");
+        let mut items: Vec<i64> = after.iter().map(|e| e.item).collect();
+        items.sort_unstable();
+        assert_eq!(items, (0..20).collect::<Vec<_>>());
+        for (event, was) in after.iter().zip(&before) {
+            assert_eq!(event.reals[GAP..], was.reals[GAP..]);
+            assert_eq!(event.reals[..GAP], before[event.item as usize].reals[..GAP]);
+        }
     }
 
     #[test]

@@ -1,0 +1,287 @@
+//! Self-supervised pretraining: the encoder learns from histories alone, before it is shown any label.
+//!
+//! - `masked`: what hidden events were, from those around them (BERT4Rec, Sun et al. 2019, arXiv:1904.06690).
+//! - `next_event`: each event from the ones before it (SASRec, Kang and McAuley 2018, arXiv:1808.09781).
+//! - `contrastive`: two changed copies of one history lie nearer to one another than to other users' (CL4SRec, Xie et al.
+//!   2022; the loss is NT-Xent, Chen et al. 2020, arXiv:2002.05709, equation 1).
+//!
+//! It has no weights of its own, so what it teaches all stays: types are told by their embeddings, items by the taste and
+//! item vectors that recommend, against the other items of the batch.
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor};
+
+use super::augment::Augmenter;
+use super::fit::{Batches, Lesson, Validation};
+use super::intent::batches;
+use super::sets::UserSet;
+use crate::config::networks::Pretraining;
+use crate::failure::Result;
+use crate::model::inputs::EventInput;
+use crate::model::intent::IntentNetwork;
+
+/// The share of events that `masked` hides; one of every history at least.
+const HIDDEN_SHARE: f64 = 0.15;
+/// Events of one batch whose items are told apart: bounds the matrix of scores.
+const TOLD_MAX: usize = 1024;
+/// Of NT-Xent: how sharply near and far are told apart.
+const TEMPERATURE: f64 = 0.2;
+/// Histories with fewer events have nothing to tell.
+const EVENTS_MIN: usize = 2;
+
+pub struct PretrainingLesson<'a> {
+    pub network: &'a IntentNetwork,
+    pub kind: Pretraining,
+    pub train: &'a UserSet,
+    /// Rows of `train` with [`EVENTS_MIN`] events or more.
+    rows: Vec<usize>,
+    held_out: &'a UserSet,
+    valid: Vec<usize>,
+    batch_rows: usize,
+    device: Device,
+    seed: u64,
+}
+
+impl<'a> PretrainingLesson<'a> {
+    /// `rows` of `train` are learnt from, labels or not; `valid` rows of `held_out` decide when it is enough.
+    pub fn new(
+        network: &'a IntentNetwork,
+        kind: Pretraining,
+        (train, rows): (&'a UserSet, &[usize]),
+        (held_out, valid): (&'a UserSet, &[usize]),
+        (batch_rows, device, seed): (usize, Device, u64),
+    ) -> Self {
+        let long = |set: &UserSet, rows: &[usize]| -> Vec<usize> {
+            rows.iter().copied().filter(|&r| set.inputs.events[r].len() >= EVENTS_MIN).collect()
+        };
+        let (rows, valid) = (long(train, rows), long(held_out, valid));
+        Self { network, kind, train, rows, held_out, valid, batch_rows, device, seed }
+    }
+
+    /// Whether there is anything to learn from.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn loss_of(&self, set: &UserSet, rows: &[usize], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
+        let histories: Vec<&[EventInput]> = rows.iter().map(|&r| set.inputs.events[r].as_slice()).collect();
+        match self.kind {
+            Pretraining::Masked | Pretraining::None => self.masked(&histories, rng, train),
+            Pretraining::NextEvent => self.next_event(&histories, rng, train),
+            Pretraining::Contrastive => self.contrastive(&histories, rng, train),
+        }
+    }
+
+    fn masked(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
+        let longest = histories.iter().map(|h| h.len()).max().unwrap_or(1);
+        let (mut changed, mut places, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, history) in histories.iter().enumerate() {
+            let mut events = history.to_vec();
+            let one = rng.random_range(0..events.len());
+            for (at, event) in events.iter_mut().enumerate() {
+                if at == one || rng.random_bool(HIDDEN_SHARE) {
+                    places.push((row * longest + at) as i64);
+                    hidden.push(history[at]);
+                    *event = event.unknown();
+                }
+            }
+            changed.push(events);
+        }
+        let slices: Vec<&[EventInput]> = changed.iter().map(Vec::as_slice).collect();
+        let states = self.network.event_states(&slices, self.device, train)?;
+        self.told(&states, places, hidden, rng)
+    }
+
+    fn next_event(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
+        let longest = histories.iter().map(|h| h.len()).max().unwrap_or(1);
+        let states = self.network.event_states(histories, self.device, train)?;
+        let (mut places, mut next) = (Vec::new(), Vec::new());
+        for (row, history) in histories.iter().enumerate() {
+            places.extend((0..history.len() - 1).map(|at| (row * longest + at) as i64));
+            next.extend(&history[1..]);
+        }
+        self.told(&states, places, next, rng)
+    }
+
+    /// Cross-entropy of what `events` were, by the states at `places` of the flattened `states`: the type, and the item
+    /// among the batch's items. Both count the same, whatever the number of events with an item.
+    fn told(&self, states: &Tensor, places: Vec<i64>, events: Vec<EventInput>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+        let width = self.network.shape.width;
+        let flat = states.f_contiguous()?.f_view([-1, width])?;
+        let of = |places: &[i64]| -> Result<Tensor> {
+            Ok(flat.f_index_select(0, &Tensor::f_from_slice(places)?.f_to_device(self.device)?)?)
+        };
+        let types: Vec<i64> = events.iter().map(|e| e.event_type).collect();
+        let types = Tensor::f_from_slice(&types)?.f_to_device(self.device)?;
+        let of_types = self.network.event_types(&of(&places)?).cross_entropy_for_logits(&types);
+
+        let mut with_item: Vec<usize> = (0..events.len()).filter(|&i| events[i].item != 0).collect();
+        with_item.shuffle(rng);
+        with_item.truncate(TOLD_MAX);
+        let mut candidates: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+        for &i in &with_item {
+            let next = candidates.len() as i64;
+            candidates.entry((events[i].item, events[i].category)).or_insert(next);
+        }
+        if candidates.len() < 2 {
+            return Ok(of_types);
+        }
+        let mut ordered: Vec<(&(i64, i64), &i64)> = candidates.iter().collect();
+        ordered.sort_by_key(|(_, at)| **at);
+        let (items, categories): (Vec<i64>, Vec<i64>) = ordered.into_iter().map(|(key, _)| *key).unzip();
+        let told: Vec<i64> = with_item.iter().map(|&i| candidates[&(events[i].item, events[i].category)]).collect();
+        let at: Vec<i64> = with_item.iter().map(|&i| places[i]).collect();
+        let on = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(self.device)?) };
+        let (vectors, bias) = self.network.items(&on(&items)?, &on(&categories)?);
+        let scores = self.network.taste(&of(&at)?).f_matmul(&vectors.transpose(0, 1))? + bias;
+        Ok(of_types + scores.cross_entropy_for_logits(&on(&told)?))
+    }
+
+    fn contrastive(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
+        let mut view = || -> Result<Tensor> {
+            let changed: Vec<Vec<EventInput>> = histories.iter().map(|h| Augmenter::ALL.apply(h, rng)).collect();
+            let slices: Vec<&[EventInput]> = changed.iter().map(Vec::as_slice).collect();
+            self.network.encode_events(&slices, self.device, train)
+        };
+        Ok(nt_xent(&view()?, &view()?))
+    }
+}
+
+/// NT-Xent of two views, float32 [histories, width] each: row i of one belongs to row i of the other.
+fn nt_xent(one: &Tensor, other: &Tensor) -> Tensor {
+    let n = one.size()[0];
+    let both = Tensor::cat(&[one, other], 0);
+    let length = both.square().sum_dim_intlist(1i64, true, Kind::Float).sqrt().clamp_min(1e-6);
+    let both = both / length;
+    let near = both.matmul(&both.transpose(0, 1)) / TEMPERATURE;
+    let itself = Tensor::eye(2 * n, (Kind::Bool, one.device()));
+    let partner = Tensor::cat(&[Tensor::arange_start(n, 2 * n, (Kind::Int64, one.device())), Tensor::arange(n, (Kind::Int64, one.device()))], 0);
+    near.masked_fill(&itself, f64::NEG_INFINITY).cross_entropy_for_logits(&partner)
+}
+
+impl Lesson for PretrainingLesson<'_> {
+    type Batch = Vec<usize>;
+
+    fn name(&self) -> &'static str {
+        "pretraining"
+    }
+
+    fn samples(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn samples_of(&self, batch: &Vec<usize>) -> usize {
+        batch.len()
+    }
+
+    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
+        let cut = batches(self.train, &self.rows, self.batch_rows, &mut rng);
+        Ok(Box::new(cut.into_iter().skip(skip as usize).map(Ok)))
+    }
+
+    fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+        self.loss_of(self.train, batch, rng, true)
+    }
+
+    fn describe(&self, batch: &Vec<usize>) -> String {
+        let first = batch.first().map_or("", |&r| self.train.inputs.user_ids[r].as_str());
+        format!("{} histories, the first of user {first}", batch.len())
+    }
+
+    /// The same events are hidden and the same copies made every time, so that epochs can be compared.
+    fn validate(&mut self) -> Result<Option<Validation>> {
+        let _guard = tch::no_grad_guard();
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let (mut sum, mut users) = (0.0, 0);
+        for rows in self.valid.chunks(self.batch_rows) {
+            let loss = self.loss_of(self.held_out, rows, &mut rng, false)?.double_value(&[]);
+            sum += loss * rows.len() as f64;
+            users += rows.len();
+        }
+        Ok((users > 0).then(|| Validation { loss: sum / users as f64, figures: Vec::new() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::networks::{BackboneName, HeadName};
+    use crate::model::inputs::UserInputs;
+    use crate::model::intent::IntentShape;
+    use tch::nn::{self, OptimizerConfig};
+
+    fn network(backbone: BackboneName, store: &nn::VarStore) -> IntentNetwork {
+        let head = HeadName::Sigmoid;
+        let (width, layers, heads, item_buckets, events_max) = (16, 1, 2, 20, 32);
+        let shape = IntentShape { backbone, head, width, layers, heads, item_buckets, events_max, dropout: 0.0, features: 1 };
+        IntentNetwork::new(&store.root(), &shape)
+    }
+
+    /// Users who go through the same ten items in turn, each from a place of their own.
+    fn walkers(users: usize) -> UserSet {
+        let event = |i: usize| EventInput { event_type: 1 + (i % 2) as i64, item: 1 + (i % 10) as i64, category: 1, reals: [0.0; 8] };
+        let events = (0..users).map(|u| (u..u + 12).map(event).collect()).collect();
+        let inputs = UserInputs { user_ids: (0..users).map(|u| format!("u{u}")).collect(), events, ..Default::default() };
+        UserSet { inputs, ..Default::default() }
+    }
+
+    fn learnt(kind: Pretraining, backbone: BackboneName) -> (f64, f64) {
+        tch::manual_seed(3);
+        let store = nn::VarStore::new(Device::Cpu);
+        let (network, set) = (network(backbone, &store), walkers(40));
+        let rows: Vec<usize> = (0..40).collect();
+        let of = (32, Device::Cpu, 1);
+        let mut lesson = PretrainingLesson::new(&network, kind, (&set, &rows[..32]), (&set, &rows[32..]), of);
+        let mut optimizer = nn::AdamW::default().build(&store, 0.01).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let before = lesson.validate().unwrap().unwrap().loss;
+        for _ in 0..60 {
+            let batch: Vec<usize> = (0..32).collect();
+            let loss = lesson.loss(&batch, &mut rng).unwrap();
+            optimizer.backward_step(&loss);
+        }
+        (before, lesson.validate().unwrap().unwrap().loss)
+    }
+
+    #[test]
+    fn each_way_learns_what_can_be_told_of_users_it_never_saw() {
+        for (kind, backbone) in [
+            (Pretraining::Masked, BackboneName::Transformer),
+            (Pretraining::NextEvent, BackboneName::Causal),
+            (Pretraining::NextEvent, BackboneName::Gru),
+        ] {
+            let (before, after) = learnt(kind, backbone);
+            assert!(after < before - 1.0, "{kind:?}, {backbone:?}: {before} {after}");
+        }
+        let (before, after) = learnt(Pretraining::Contrastive, BackboneName::Transformer);
+        assert!(after < before, "contrastive: {before} {after}");
+    }
+
+    #[test]
+    fn nt_xent_is_the_formula_written_out() {
+        let one = Tensor::from_slice(&[1.0f32, 0.0, 0.6, 0.8]).view([2, 2]);
+        let other = Tensor::from_slice(&[2.0f32, 0.0, 0.0, 1.0]).view([2, 2]);
+        let unit = [[1.0, 0.0], [0.6, 0.8], [1.0, 0.0], [0.0, 1.0]];
+        let near = |i: usize, j: usize| (unit[i][0] * unit[j][0] + unit[i][1] * unit[j][1]) / TEMPERATURE;
+        let of = |i: usize, partner: usize| -> f64 {
+            let sum: f64 = (0..4).filter(|&j| j != i).map(|j| f64::exp(near(i, j))).sum();
+            sum.ln() - near(i, partner)
+        };
+        let expected = (of(0, 2) + of(1, 3) + of(2, 0) + of(3, 1)) / 4.0;
+        assert!((nt_xent(&one, &other).double_value(&[]) - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn histories_too_short_to_tell_anything_are_left_out() {
+        let mut set = walkers(3);
+        set.inputs.events[0].truncate(1);
+        set.inputs.events[1].clear();
+        let store = nn::VarStore::new(Device::Cpu);
+        let network = network(BackboneName::Gru, &store);
+        let lesson = PretrainingLesson::new(&network, Pretraining::Masked, (&set, &[0, 1, 2]), (&set, &[0]), (8, Device::Cpu, 1));
+        assert_eq!(lesson.samples(), 1);
+    }
+}
