@@ -11,7 +11,8 @@ use std::path::Path;
 
 use crate::failure::{Failure, Result};
 use networks::{
-    AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, HeadName, LossName, Pretraining, Unlabelled,
+    AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, HeadName, LossName, Pretraining,
+    Unlabelled,
 };
 
 /// Every setting of a job. Units are at the end of each name.
@@ -113,6 +114,8 @@ pub struct S3Config {
     pub access_key_id: String,
     #[serde(skip_serializing)]
     pub secret_access_key: String,
+    /// Of `~/.aws/credentials` and `~/.aws/config`.
+    pub profile: String,
     pub path_style: bool,
     pub allow_http: bool,
 }

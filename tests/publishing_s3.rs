@@ -6,6 +6,7 @@ use intentcast::ids::Generation;
 use intentcast::publish::lock;
 use intentcast::publish::runs;
 use intentcast::tables::write_files;
+use std::process::Command;
 
 use crate::support::lakes;
 use crate::support::nights::{self, QUICK, date, publish};
@@ -64,6 +65,34 @@ async fn wrong_credentials_are_a_usage_failure() {
     settings.secret_access_key = "wrong".into();
     let place = intentcast::lake::stores::Location::open("s3://lake/out", &settings).unwrap();
     assert_eq!(place.read("any").await.unwrap_err().kind, FailureKind::Usage);
+}
+
+#[test]
+fn a_profile_of_the_usual_files_gives_credentials() {
+    let server = S3Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials");
+    let sections = [("default", "wrong"), ("night", "test-secret")];
+    let text = sections
+        .map(|(name, secret)| format!("[{name}]\naws_access_key_id = test-key\naws_secret_access_key = {secret}\n"));
+    std::fs::write(&file, text.concat()).unwrap();
+    let flags: Vec<String> =
+        server.flags().chunks(2).filter(|f| !f[1].contains("access_key")).flatten().cloned().collect();
+    let run = |profile: &[(&str, &str)], more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+        command.env_clear().env("AWS_SHARED_CREDENTIALS_FILE", &file).envs(profile.iter().copied());
+        command.args(["gc", "--output", "s3://lake/out", "--dry-run"]).args(&flags).args(more);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run(&[("AWS_PROFILE", "night")], &[]).0, Some(0));
+    assert_eq!(run(&[], &["--set", "s3.profile=night"]).0, Some(0));
+    assert_eq!(run(&[], &[]).0, Some(2), "the default profile's secret is wrong");
+    let own = [("AWS_ACCESS_KEY_ID", "test-key"), ("AWS_SECRET_ACCESS_KEY", "test-secret")];
+    assert_eq!(run(&own, &[]).0, Some(0), "the environment wins over the default profile");
+    let (code, said) = run(&[("AWS_PROFILE", "nobody")], &[]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("nobody"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

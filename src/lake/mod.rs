@@ -5,6 +5,7 @@ pub mod files_table;
 pub mod lake_file;
 pub mod lake_sql;
 pub mod parquet_files;
+mod profile;
 pub mod stores;
 
 use chrono::NaiveDate;

@@ -12,6 +12,7 @@ use object_store::{
 use std::sync::{Arc, LazyLock, Mutex};
 use url::Url;
 
+use super::profile::Profile;
 use crate::config::S3Config;
 use crate::failure::{Failure, Result};
 
@@ -176,7 +177,8 @@ fn to_url(uri: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// Credentials that the configuration leaves empty come from the environment, a web identity or the instance's role.
+/// Credentials that the configuration leaves empty come from the environment, a web identity, a profile of the usual files
+/// or the instance's role.
 fn open_s3(url: &Url, s3: &S3Config) -> Result<object_store::aws::AmazonS3> {
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(url.host_str().unwrap_or_default());
     if !s3.endpoint.is_empty() {
@@ -187,6 +189,9 @@ fn open_s3(url: &Url, s3: &S3Config) -> Result<object_store::aws::AmazonS3> {
     }
     if !s3.access_key_id.is_empty() {
         builder = builder.with_access_key_id(&s3.access_key_id).with_secret_access_key(&s3.secret_access_key);
+    }
+    if let Some(profile) = Profile::of(s3) {
+        builder = builder.with_credentials(Arc::new(profile));
     }
     if s3.allow_http {
         builder = builder.with_allow_http(true);

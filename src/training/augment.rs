@@ -136,7 +136,12 @@ mod tests {
     #[test]
     fn reordering_moves_what_happened_within_a_stretch_and_no_times() {
         let before: Vec<EventInput> = (0..20)
-            .map(|i| EventInput { event_type: 1, item: i, category: 0, reals: std::array::from_fn(|r| (i * 10 + r as i64) as f32) })
+            .map(|i| EventInput {
+                event_type: 1,
+                item: i,
+                category: 0,
+                reals: std::array::from_fn(|r| (i * 10 + r as i64) as f32),
+            })
             .collect();
         let after = augmenter(Augmentation::Reorder, 0.0).apply(&before, &mut ChaCha8Rng::seed_from_u64(5));
         let moved: Vec<usize> = (0..20).filter(|&i| before[i].item != after[i].item).collect();

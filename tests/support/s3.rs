@@ -88,6 +88,7 @@ impl S3Server {
             region: "us-east-1".into(),
             access_key_id: KEY_ID.into(),
             secret_access_key: SECRET.into(),
+            profile: String::new(),
             path_style: true,
             allow_http: true,
         }
