@@ -3,6 +3,10 @@
 use clap::Parser;
 use std::process::ExitCode;
 
+/// Gives back what a stage of the night frees; glibc's keeps it (docs/decisions/0005-user-parts.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match intentcast::cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
