@@ -12,6 +12,7 @@ pub mod objective;
 pub mod popularity;
 mod ranking;
 pub mod sets;
+pub mod table;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
