@@ -13,6 +13,7 @@ use crate::lake::lake_file;
 use crate::score::devices;
 use crate::shell::Format;
 use crate::simulation::SimulateOptions;
+use crate::training::table::TableOptions;
 use crate::verbs;
 
 /// The nightly intent and demand job: Parquet lake in, purchase intents, demand quantiles and reorder lines out.
@@ -117,12 +118,20 @@ pub enum Verb {
         date: RunDate,
     },
     /// Trains on what happened before the date and writes a bundle; champion only where there is none yet.
+    ///
+    /// With --task table, learns labels from the columns of any flat table instead, and writes a table model, which
+    /// predict_table(...) calls in SQL and no night can take.
     Train {
         #[command(flatten)]
         places: Places,
-        /// Labels too end before this date: nothing at or after it is read.
+        /// What to learn from: a shop's lake, or a table.
+        #[arg(long, value_enum, default_value = "night")]
+        task: Task,
+        /// Labels too end before this date: nothing at or after it is read. Needed but with --task table.
         #[arg(long)]
-        date: RunDate,
+        date: Option<RunDate>,
+        #[command(flatten)]
+        table: TableOptions,
     },
     /// Lists the models, or makes one the champion.
     Models {
@@ -162,6 +171,15 @@ pub enum Verb {
     },
     /// Says what this machine and configuration can do: libtorch, GPU, cores, memory limits.
     Doctor,
+}
+
+/// What `train` learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Task {
+    /// Both networks of a night, from a lake.
+    Night,
+    /// Labels of a flat table.
+    Table,
 }
 
 /// What a process of a cluster does.
@@ -220,7 +238,11 @@ impl Cli {
                 block_on(verbs::nightly(config, dates, deadline, dry_run, format, die_at))
             }
             Verb::Rollback { date, .. } => block_on(verbs::rollback(config, date)),
-            Verb::Train { date, .. } => block_on(verbs::train(config, date)),
+            Verb::Train { task: Task::Table, table, .. } => block_on(verbs::train_table(config, &table)),
+            Verb::Train { date, .. } => {
+                let date = date.ok_or_else(|| Failure::usage("train: pass --date, or --task table"))?;
+                block_on(verbs::train(config, date))
+            }
             Verb::Models { promote, format, .. } => block_on(verbs::models(config, promote, format)),
             Verb::Sql { query, date, format, .. } => block_on(verbs::sql(config, query, date, format)),
             Verb::Gc { dry_run, .. } => block_on(verbs::gc(config, dry_run)),
@@ -259,7 +281,11 @@ impl Verb {
 
     /// Verbs that look at the output alone must work where the lake is out of reach.
     fn opens_lake(&self) -> bool {
-        self.places().is_some() && !matches!(self, Verb::Rollback { .. } | Verb::Models { .. } | Verb::Gc { .. })
+        let elsewhere = matches!(
+            self,
+            Verb::Rollback { .. } | Verb::Models { .. } | Verb::Gc { .. } | Verb::Train { task: Task::Table, .. }
+        );
+        self.places().is_some() && !elsewhere
     }
 }
 

@@ -31,6 +31,7 @@ pub struct Config {
     pub segment: SegmentConfig,
     pub model: ModelConfig,
     pub train: TrainConfig,
+    pub table: TableConfig,
     pub score: ScoreConfig,
     pub functions: FunctionsConfig,
     pub checks: ChecksConfig,
@@ -311,6 +312,22 @@ impl Default for TrainConfig {
     }
 }
 
+/// Of `train --task table`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TableConfig {
+    /// One ASCII character between the fields of a CSV file.
+    pub delimiter: String,
+    /// The most frequent categories of a column that are told apart.
+    pub categories_max: u32,
+}
+
+impl Default for TableConfig {
+    fn default() -> Self {
+        Self { delimiter: ",".into(), categories_max: 256 }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoreConfig {
@@ -516,6 +533,13 @@ impl Config {
         within("train.pretraining_epochs", self.train.pretraining_epochs.into(), 1.0, 1e6)?;
         within("train.unlabelled_weight", self.train.unlabelled_weight, 0.0, 100.0)?;
         within("train.full_softmax_items_max", self.train.full_softmax_items_max.into(), 0.0, 1e6)?;
+        within("table.categories_max", self.table.categories_max.into(), 1.0, 1e6)?;
+        if self.table.delimiter.len() != 1 {
+            return Err(Failure::usage(format!(
+                "table.delimiter: expected one ASCII character, got {:?}",
+                self.table.delimiter
+            )));
+        }
         self.model.check_losses()?;
         self.train.check_unlabelled(self.model.backbone)?;
         if !self.model.width.is_multiple_of(self.model.heads.max(1)) {

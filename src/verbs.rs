@@ -3,6 +3,7 @@
 use arrow::array::{Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::prelude::SessionContext;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::features::{self, contract, rollups, rollups::Rollups, user_functions,
 use crate::ids::RunDate;
 use crate::importing;
 use crate::lake::{Lake, stores::Location};
-use crate::model::bundle::Registry;
+use crate::model::bundle::{BundleCard, Registry};
+use crate::model::table::bundle::TableCard;
 use crate::nightly::{self, NightOptions, NightReport};
 use crate::publish::{checks, gc, night::FaultPoint, readers, runs};
 use crate::score::{models::Models, operator};
@@ -23,6 +25,7 @@ use crate::shell::{self, Format};
 use crate::simulation::{self, SimulateOptions};
 use crate::sql_files::SqlFiles;
 use crate::training;
+use crate::training::table::TableOptions;
 
 pub async fn simulate(config: &Config, to: &str, options: &SimulateOptions) -> Result<()> {
     let report = simulation::run(&Location::open(to, &config.s3)?, options, true).await?;
@@ -118,8 +121,22 @@ pub async fn rollback(config: &Config, date: RunDate) -> Result<()> {
 pub async fn train(config: &Config, date: RunDate) -> Result<()> {
     let card = training::run(config, date).await?;
     println!("model {} (as of {}; labels end before {})", card.version, card.as_of_dates.join(", "), card.labels_end);
-    let names: StringArray = card.figures.keys().map(|k| Some(k.as_str())).collect();
-    let values: StringArray = card.figures.values().map(|v| Some(format!("{v:.4}"))).collect();
+    print_figures(&card.figures)
+}
+
+pub async fn train_table(config: &Config, options: &TableOptions) -> Result<()> {
+    let card = training::table::run(config, options).await?;
+    println!("table model {} ({})", card.version, card.split);
+    print_figures(&card.figures)?;
+    let columns: Vec<String> = card.columns.0.iter().map(|c| format!("'{0}', \"{0}\"", c.name)).collect();
+    let label = &card.labels[0].name;
+    println!("in SQL: predict_table(named_struct({}), '{}', '{label}')", columns.join(", "), card.version);
+    Ok(())
+}
+
+fn print_figures(figures: &BTreeMap<String, f64>) -> Result<()> {
+    let names: StringArray = figures.keys().map(|k| Some(k.as_str())).collect();
+    let values: StringArray = figures.values().map(|v| Some(format!("{v:.4}"))).collect();
     print_columns(&[("figure", names), ("value", values)], Format::Table)
 }
 
@@ -129,23 +146,31 @@ pub async fn models(config: &Config, promote: Option<String>, format: Format) ->
         registry.promote(&version).await?;
     }
     let (cards, champion) = (registry.versions().await?, registry.champion().await?);
-    let figure = |name: &str| -> Float64Array { cards.iter().map(|c| c.figures.get(name).copied()).collect() };
-    let text = |of: &dyn Fn(&crate::model::bundle::BundleCard) -> String| -> StringArray {
-        cards.iter().map(|c| Some(of(c))).collect()
+    let tables = registry.table_versions().await?;
+    let figures = || cards.iter().map(|c| &c.figures).chain(tables.iter().map(|c| &c.figures));
+    let figure = |name: &str| -> Float64Array { figures().map(|f| f.get(name).copied()).collect() };
+    let text = |of: &dyn Fn(&BundleCard) -> String, of_table: &dyn Fn(&TableCard) -> String| -> StringArray {
+        cards.iter().map(of).chain(tables.iter().map(of_table)).map(Some).collect()
     };
     let schema = Schema::new(vec![
         Field::new("version", DataType::Utf8, true),
+        Field::new("kind", DataType::Utf8, true),
         Field::new("champion", DataType::Utf8, true),
         Field::new("labels_end", DataType::Utf8, true),
         Field::new("auc_test_purchase", DataType::Float64, true),
         Field::new("pinball_test", DataType::Float64, true),
     ]);
+    let none = |_: &TableCard| String::new();
     let rows = RecordBatch::try_new(
         Arc::new(schema),
         vec![
-            Arc::new(text(&|c| c.version.clone())),
-            Arc::new(text(&|c| if champion.as_ref() == Some(&c.version) { "yes".into() } else { String::new() })),
-            Arc::new(text(&|c| c.labels_end.clone())),
+            Arc::new(text(&|c| c.version.clone(), &|t| t.version.clone())),
+            Arc::new(text(&|_| "night".into(), &|_| "table".into())),
+            Arc::new(text(
+                &|c| if champion.as_ref() == Some(&c.version) { "yes".into() } else { String::new() },
+                &none,
+            )),
+            Arc::new(text(&|c| c.labels_end.clone(), &none)),
             Arc::new(figure("auc_test_purchase")),
             Arc::new(figure("pinball_test")),
         ],

@@ -10,6 +10,7 @@ use intentcast::score::{modules, torch_functions};
 use intentcast::shell::{self, Format};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use tch::{CModule, Kind, Tensor};
 
 use crate::nightly::{done, query, shop};
@@ -159,6 +160,11 @@ async fn rows_go_in_batches_and_a_module_is_loaded_once_a_process() {
         )
         .await;
     assert!(wrong.contains("| 20000 | 0     |"), "{wrong}");
+    // Four numbers a row, so 25 rows a pass; some passes are cut short by the end of a batch.
+    let state = modules.ctx.state();
+    let module = torch_functions::of(&state.scalar_functions()["dot"]).unwrap().module().unwrap();
+    let passes = module.forward_passes.load(Ordering::Relaxed);
+    assert!((800..1000).contains(&passes), "{passes}");
     // Another session, another name, the same bytes elsewhere: nothing is loaded again.
     std::fs::copy(modules.path("dot.pt"), modules.path("copy.pt")).unwrap();
     modules.ctx = engine::session(&modules.config).unwrap();

@@ -21,6 +21,7 @@ mod references;
 mod scoring;
 mod simulation;
 mod support;
+mod tables;
 mod tidy;
 mod truth;
 

@@ -79,6 +79,29 @@ pub fn bootstrap_interval(
     Some((at(0.025), at(0.975)))
 }
 
+/// The share of labels that `scores` above `threshold` tell rightly.
+pub fn accuracy(scores: &[f64], labels: &[bool], threshold: f64) -> f64 {
+    let right = scores.iter().zip(labels).filter(|(s, l)| (**s > threshold) == **l).count();
+    right as f64 / labels.len().max(1) as f64
+}
+
+/// Harmonic mean of precision and recall of `scores` above `threshold`; 0 where nothing is found.
+pub fn f1(scores: &[f64], labels: &[bool], threshold: f64) -> f64 {
+    let found = scores.iter().zip(labels).filter(|(s, l)| **s > threshold && **l).count();
+    let (chosen, positives) =
+        (scores.iter().filter(|s| **s > threshold).count(), labels.iter().filter(|l| **l).count());
+    2.0 * found as f64 / (chosen + positives).max(1) as f64
+}
+
+pub fn mean_absolute_error(forecasts: &[f64], actual: &[f64]) -> f64 {
+    forecasts.iter().zip(actual).map(|(f, a)| (f - a).abs()).sum::<f64>() / actual.len().max(1) as f64
+}
+
+pub fn root_mean_squared_error(forecasts: &[f64], actual: &[f64]) -> f64 {
+    let sum: f64 = forecasts.iter().zip(actual).map(|(f, a)| (f - a) * (f - a)).sum();
+    (sum / actual.len().max(1) as f64).sqrt()
+}
+
 /// Mean negative log-likelihood of binary labels under probabilities.
 pub fn log_loss(probabilities: &[f64], labels: &[bool]) -> f64 {
     let sum: f64 = probabilities.iter().zip(labels).map(|(&p, &y)| log_loss_of(p, y)).sum();
@@ -117,6 +140,21 @@ mod tests {
         assert!((got - 5.0 / 6.0).abs() < 1e-12);
         assert_eq!(average_precision(&[0.5; 4], &[false, true, false, false]), Some(0.25));
         assert_eq!(average_precision(&[0.5], &[false]), None);
+    }
+
+    #[test]
+    fn accuracy_and_f1_of_a_known_table() {
+        // One hit, one false alarm, one miss, three rightly left out.
+        let (scores, labels) = ([0.9, 0.8, 0.4, 0.1, 0.2, 0.5], [true, false, true, false, false, false]);
+        assert!((accuracy(&scores, &labels, 0.5) - 4.0 / 6.0).abs() < 1e-12);
+        assert!((f1(&scores, &labels, 0.5) - 0.5).abs() < 1e-12);
+        assert_eq!((f1(&[0.1], &[false], 0.5), f1(&[0.9], &[true], 0.5)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn errors_of_known_forecasts() {
+        assert_eq!(mean_absolute_error(&[1.0, 5.0], &[2.0, 2.0]), 2.0);
+        assert!((root_mean_squared_error(&[1.0, 5.0], &[2.0, 2.0]) - 5f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tch::{Device, Tensor, nn};
 use super::demand::{DemandNetwork, DemandShape};
 use super::inputs::{CATEGORY_BUCKETS, bucket};
 use super::intent::{IntentNetwork, IntentShape, Scaling};
+use super::table::bundle::TABLE_CARD;
 use super::weights;
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
@@ -175,6 +176,10 @@ impl Registry {
     pub async fn card(&self, version: &str) -> Result<BundleCard> {
         match self.0.folder(version).read_if_there("bundle.json").await? {
             Some(bytes) => parse(version, &bytes),
+            None if self.0.folder(version).read_if_there(TABLE_CARD).await?.is_some() => {
+                Err(Failure::model(format!("{version}: expected a night's model, got one of a table"))
+                    .hint("predict_table(...) calls it in SQL; nights need one that `intentcast train --date` made"))
+            }
             None => Err(Failure::model(format!("{}: no such model", self.0.folder(version).url))
                 .hint("`intentcast models` lists the versions; `intentcast train` makes one")),
         }

@@ -10,4 +10,5 @@ pub mod inputs;
 pub mod intent;
 pub mod losses;
 pub mod recurrent;
+pub mod table;
 pub mod weights;

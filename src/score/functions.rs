@@ -1,4 +1,4 @@
-//! `score_intents` and `forecast_demand` as SQL sees them: names and types. The operator does the work.
+//! `score_intents`, `forecast_demand` and their like as SQL sees them: names and types. The operator does the work.
 
 use arrow::array::{
     ArrayRef, Float32Builder, Float64Array, Int32Array, ListArray, ListBuilder, StringArray, StructArray,
@@ -18,16 +18,19 @@ pub enum Scorer {
     Intents,
     Demand,
     Recommend,
+    /// A table model, always named: there is no champion among them.
+    Table,
 }
 
 impl Scorer {
-    pub const ALL: [Scorer; 3] = [Scorer::Intents, Scorer::Demand, Scorer::Recommend];
+    pub const ALL: [Scorer; 4] = [Scorer::Intents, Scorer::Demand, Scorer::Recommend, Scorer::Table];
 
     pub fn name(self) -> &'static str {
         match self {
             Scorer::Intents => "score_intents",
             Scorer::Demand => "forecast_demand",
             Scorer::Recommend => "recommend",
+            Scorer::Table => "predict_table",
         }
     }
 
@@ -36,13 +39,14 @@ impl Scorer {
             Scorer::Intents => DataType::Struct(intent_fields()),
             Scorer::Demand => DataType::List(Arc::new(Field::new_list_field(DataType::Struct(demand_fields()), true))),
             Scorer::Recommend => DataType::new_list(DataType::Struct(super::recommend::fields()), true),
+            Scorer::Table => DataType::Float64,
         }
     }
 
-    /// How many arguments it takes before the optional model version.
+    /// How many arguments it takes before the model version, which only `predict_table` must have.
     pub fn arity(self) -> usize {
         match self {
-            Scorer::Intents | Scorer::Demand => 1,
+            Scorer::Intents | Scorer::Demand | Scorer::Table => 1,
             Scorer::Recommend => 3,
         }
     }
@@ -128,6 +132,15 @@ impl ScalarUDFImpl for Declared {
                 if version =>
             {
                 Ok(self.scorer.data_type())
+            }
+            (Scorer::Table, [DataType::Struct(_)])
+                if matches!(rest.len(), 1 | 2)
+                    && rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View)) =>
+            {
+                Ok(self.scorer.data_type())
+            }
+            (Scorer::Table, _) => {
+                plan_err!("predict_table: expected a struct, a model version and optionally a label, got {arguments:?}")
             }
             (Scorer::Recommend, _) => {
                 plan_err!("recommend: expected taste, list of excluded item ids and k, got {arguments:?}")

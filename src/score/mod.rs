@@ -8,4 +8,5 @@ pub mod modules;
 pub mod operator;
 pub mod recommend;
 pub mod service;
+pub mod table;
 pub mod torch_functions;

@@ -1,11 +1,13 @@
-//! The models that a process has loaded: one scoring service for each version, started once.
+//! The models that a process has loaded: one scoring service (or table model) for each version, started once.
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::devices;
 use super::service::ScoringService;
+use super::table::TableScorer;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
@@ -24,6 +26,7 @@ pub struct Models {
     registry: Option<Registry>,
     config: Config,
     services: Mutex<HashMap<String, ScoringService>>,
+    tables: Mutex<HashMap<String, Arc<TableScorer>>>,
 }
 
 impl Models {
@@ -33,7 +36,7 @@ impl Models {
             "" => None,
             uri => Some(Registry(Location::open(uri, &config.s3)?.folder("models"))),
         };
-        Ok(Self { registry, config: config.clone(), services: Mutex::default() })
+        Ok(Self { registry, config: config.clone(), services: Mutex::default(), tables: Mutex::default() })
     }
 
     /// Which bundle a version names now; empty means the configured one, or else the champion.
@@ -72,14 +75,30 @@ impl Models {
     /// The service of exactly this bundle; refuses another one that goes by the same version.
     pub async fn pinned(&self, model: &ModelRef) -> Result<ScoringService> {
         let service = self.load(&model.version).await?;
-        if service.card.weights_hash != model.weights_hash {
-            return Err(Failure::model(format!(
-                "model {}: the plan asks for weights {}, here they are {}",
-                model.version, model.weights_hash, service.card.weights_hash
-            ))
-            .hint("every process must read the same models/ folder; restart those that loaded an older bundle"));
-        }
+        refuse_other(model, &service.card.weights_hash)?;
         Ok(service)
+    }
+
+    /// Which weights a table model's version names now.
+    pub async fn pin_table(&self, version: &str) -> Result<ModelRef> {
+        let card = self.registry()?.table_card(version).await?;
+        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash })
+    }
+
+    /// Exactly this table model; refuses another one that goes by the same version.
+    pub async fn pinned_table(&self, model: &ModelRef) -> Result<Arc<TableScorer>> {
+        let mut tables = self.tables.lock().await;
+        let table = match tables.get(&model.version) {
+            Some(table) => Arc::clone(table),
+            None => {
+                let device = devices::choose(&self.config.score)?;
+                let loaded = Arc::new(TableScorer::new(self.registry()?.load_table(&model.version, device).await?));
+                tables.insert(model.version.clone(), Arc::clone(&loaded));
+                loaded
+            }
+        };
+        refuse_other(model, &table.card.weights_hash)?;
+        Ok(table)
     }
 
     async fn load(&self, version: &str) -> Result<ScoringService> {
@@ -93,4 +112,13 @@ impl Models {
         services.insert(version.into(), service.clone());
         Ok(service)
     }
+}
+
+fn refuse_other(model: &ModelRef, here: &str) -> Result<()> {
+    if model.weights_hash == here {
+        return Ok(());
+    }
+    let ModelRef { version, weights_hash } = model;
+    Err(Failure::model(format!("model {version}: the plan asks for weights {weights_hash}, here they are {here}"))
+        .hint("every process must read the same models/ folder; restart those that loaded an older bundle"))
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use tch::{CModule, Device, Tensor};
 use url::Url;
@@ -21,6 +22,7 @@ pub struct Module {
     /// Of the file's bytes.
     pub hash: String,
     pub device: Device,
+    pub forward_passes: AtomicU64,
     module: CModule,
 }
 
@@ -63,7 +65,7 @@ pub async fn load(uri: &str, config: &Config) -> Result<Arc<Module>> {
     };
     let mut module = CModule::load_data_on_device(&mut bytes.as_ref(), device).map_err(refused)?;
     module.f_set_eval().map_err(refused)?;
-    let module = Arc::new(Module { hash: hash.clone(), device, module });
+    let module = Arc::new(Module { hash: hash.clone(), device, forward_passes: AtomicU64::new(0), module });
     all.modules.insert(hash.clone(), Arc::clone(&module));
     *all.loads.entry(hash).or_default() += 1;
     Ok(module)
@@ -121,6 +123,7 @@ impl Module {
     /// One forward pass without gradients; the error is what the module said.
     pub fn forward(&self, inputs: &[Tensor]) -> Result<Tensor, String> {
         let _guard = tch::no_grad_guard();
+        self.forward_passes.fetch_add(1, Ordering::Relaxed);
         match catch_unwind(AssertUnwindSafe(|| self.module.forward_ts(inputs))) {
             Ok(done) => done.map_err(|e| reason(&e.to_string())),
             Err(_) => Err("the bindings of libtorch panicked".into()),

@@ -1,4 +1,4 @@
-//! Scoring as an operator: calls of `score_intents` and `forecast_demand` become one `ScoreNode` → `ScoreExec`.
+//! Scoring as an operator: calls of `score_intents`, `forecast_demand` and their like become `ScoreNode` → `ScoreExec`.
 //!
 //! The analyzer rule takes every such call out of a node's expressions and puts one node below it that computes each
 //! distinct call once. Filters over scores stay above that node, so no pushdown can copy a call and score twice.
@@ -16,7 +16,7 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
-    Expr, Extension, LogicalPlan, Projection, UserDefinedLogicalNode, UserDefinedLogicalNodeCore,
+    Expr, Extension, LogicalPlan, Projection, UserDefinedLogicalNode, UserDefinedLogicalNodeCore, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -33,6 +33,7 @@ use std::sync::Arc;
 use super::functions::{Scorer, demand_column, intent_column};
 use super::models::{ModelRef, Models};
 use super::service::{ScoringService, as_struct};
+use super::table::TableScorer;
 
 /// Rows that a partition gathers from its input before it asks the service.
 const REQUEST_ROWS: usize = 4096;
@@ -223,7 +224,10 @@ fn as_call(expression: &Expr) -> Result<Option<Call>> {
         Some(Expr::Literal(value, _)) => value.try_as_str().flatten().unwrap_or_default().to_string(),
         Some(other) => return plan_err!("{}: expected a literal model version, got {other}", scorer.name()),
     };
-    let arguments = f.args.iter().take(scorer.arity()).cloned().collect();
+    let mut arguments: Vec<Expr> = f.args.iter().take(scorer.arity()).cloned().collect();
+    if scorer == Scorer::Table {
+        arguments.push(f.args.get(2).cloned().unwrap_or_else(|| lit("")));
+    }
     Ok(Some(Call { scorer, arguments, model, column: String::new() }))
 }
 
@@ -263,7 +267,10 @@ impl ExtensionPlanner for PlanScores {
                 scorer: call.scorer,
                 arguments: call.arguments.iter().map(physical).collect::<Result<_>>()?,
                 column: call.column.clone(),
-                model: self.models.pin(&call.model).await?,
+                model: match call.scorer {
+                    Scorer::Table => self.models.pin_table(&call.model).await?,
+                    Scorer::Intents | Scorer::Demand | Scorer::Recommend => self.models.pin(&call.model).await?,
+                },
             };
             plan = Arc::new(ScoreExec::new(plan, scoring, Arc::clone(&self.models)));
         }
@@ -363,11 +370,11 @@ impl ExecutionPlan for ScoreExec {
         let input = self.input.execute(partition, context)?;
         let exec = self.clone();
         let stream = futures::stream::once(async move {
-            let service = exec.models.pinned(&exec.scoring.model).await?;
+            let model = exec.loaded().await?;
             let in_flight = exec.models.in_flight_max();
             let scored = gather(input).map(move |batch| {
-                let (exec, service) = (exec.clone(), service.clone());
-                async move { exec.score(&service, batch?).await }
+                let (exec, model) = (exec.clone(), model.clone());
+                async move { exec.score(&model, batch?).await }
             });
             Ok::<_, DataFusionError>(scored.buffered(in_flight))
         })
@@ -376,16 +383,33 @@ impl ExecutionPlan for ScoreExec {
     }
 }
 
+/// What scores the rows of a [`ScoreExec`].
+#[derive(Debug, Clone)]
+enum Loaded {
+    Night(ScoringService),
+    Table(Arc<TableScorer>),
+}
+
 impl ScoreExec {
-    async fn score(&self, service: &ScoringService, batch: RecordBatch) -> Result<RecordBatch> {
+    async fn loaded(&self) -> Result<Loaded> {
+        let (models, model) = (&self.models, &self.scoring.model);
+        Ok(match self.scoring.scorer {
+            Scorer::Table => Loaded::Table(models.pinned_table(model).await?),
+            Scorer::Intents | Scorer::Demand | Scorer::Recommend => Loaded::Night(models.pinned(model).await?),
+        })
+    }
+
+    async fn score(&self, model: &Loaded, batch: RecordBatch) -> Result<RecordBatch> {
         let evaluated = self.scoring.arguments.iter().map(|a| a.evaluate(&batch)?.into_array(batch.num_rows()));
         let arguments = evaluated.collect::<Result<Vec<_>>>()?;
-        let column = match (self.scoring.scorer, arguments.as_slice()) {
-            (Scorer::Intents, [features]) => {
+        let column = match (model, self.scoring.scorer, arguments.as_slice()) {
+            (Loaded::Night(service), Scorer::Intents, [features]) => {
                 intent_column(&service.score(as_struct(features)?).await?, &service.card.version)
             }
-            (Scorer::Demand, [history]) => demand_column(&service.forecast(as_struct(history)?).await?),
-            (Scorer::Recommend, [taste, exclude, k]) => {
+            (Loaded::Night(service), Scorer::Demand, [history]) => {
+                demand_column(&service.forecast(as_struct(history)?).await?)
+            }
+            (Loaded::Night(service), Scorer::Recommend, [taste, exclude, k]) => {
                 let (taste, exclude, k) = (Arc::clone(taste), Arc::clone(exclude), positive(k)?);
                 let items = service.items.clone();
                 // A matrix product over the whole catalogue is no work for a thread that serves streams.
@@ -393,7 +417,13 @@ impl ScoreExec {
                     .await
                     .map_err(|e| DataFusionError::Execution(format!("recommend: {e}")))??
             }
-            (scorer, other) => return exec_err!("{}: got {} arguments", scorer.name(), other.len()),
+            (Loaded::Table(table), Scorer::Table, [features, label]) => {
+                let (table, features, label) = (Arc::clone(table), Arc::clone(features), Arc::clone(label));
+                tokio::task::spawn_blocking(move || table.column(&features, &label))
+                    .await
+                    .map_err(|e| DataFusionError::Execution(format!("predict_table: {e}")))??
+            }
+            (_, scorer, other) => return exec_err!("{}: got {} arguments", scorer.name(), other.len()),
         };
         let columns = batch.columns().iter().cloned().chain([column]).collect();
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)

@@ -218,7 +218,8 @@ impl TorchFunction {
         Self { declaration, signature: Signature::user_defined(volatility), config, module: OnceLock::new() }
     }
 
-    fn module(&self) -> Result<&Arc<Module>> {
+    /// The module, loaded where it is not yet; refuses another one than the declaration names.
+    pub fn module(&self) -> Result<&Arc<Module>> {
         if let Some(module) = self.module.get() {
             return Ok(module);
         }

@@ -13,6 +13,7 @@ pub mod popularity;
 mod ranking;
 pub mod sets;
 pub mod sweep;
+pub mod table;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;

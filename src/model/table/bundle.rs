@@ -1,0 +1,142 @@
+//! Table models in the registry: `models/table-DATE-HASH/` with `table.json` and weights.
+//!
+//! A night's model is a folder with a `bundle.json`; these have none, so nothing that looks for a night's model, by name
+//! or as champion, can take one of them.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tch::{Device, Tensor, nn};
+
+use super::columns::{Columns, TableInputs};
+use super::network::{Label, TableNetwork, TableShape};
+use crate::failure::{Failure, FailureKind, Result};
+use crate::model::bundle::Registry;
+use crate::model::weights;
+
+/// The format that is written and read.
+pub const TABLE_FORMAT: u32 = 1;
+/// The file that makes a folder of the registry a table model.
+pub const TABLE_CARD: &str = "table.json";
+/// Rows of one forward pass.
+const BATCH_ROWS: usize = 8192;
+
+/// `table.json`: everything about a table model but its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableCard {
+    pub format: u32,
+    pub version: String,
+    pub trained_at: String,
+    /// The files or folders that were read.
+    pub table: Vec<String>,
+    /// How rows were split into training, validation and test.
+    pub split: String,
+    pub columns: Columns,
+    pub labels: Vec<Label>,
+    pub shape: TableShape,
+    pub weights_hash: String,
+    /// Figures on the test rows, by name.
+    pub figures: BTreeMap<String, f64>,
+    /// The `[model]`, `[train]` and `[table]` sections of the training, for people; nothing reads them.
+    #[serde(default)]
+    pub settings: serde_json::Value,
+}
+
+/// A loaded table model.
+#[derive(Debug)]
+pub struct TableModel {
+    pub card: TableCard,
+    device: Device,
+    network: TableNetwork,
+    /// Holds the weights of `network`.
+    _store: nn::VarStore,
+}
+
+impl TableModel {
+    /// Predictions of one label (its place in the card) for all rows.
+    pub fn predict(&self, inputs: &TableInputs, label: usize) -> Result<Vec<f64>> {
+        let _guard = tch::no_grad_guard();
+        let kind = self.card.labels[label].kind;
+        let rows: Vec<usize> = (0..inputs.rows).collect();
+        let mut predictions = Vec::with_capacity(inputs.rows);
+        for chunk in rows.chunks(BATCH_ROWS) {
+            let raw = self.network.raw(inputs, chunk, self.device, false)?;
+            predictions.extend(to_vec(&kind.prediction(&raw.f_select(1, label as i64)?))?);
+        }
+        Ok(predictions)
+    }
+}
+
+/// A tensor's numbers, in order.
+pub fn to_vec(tensor: &Tensor) -> Result<Vec<f64>> {
+    let flat = tensor.f_to_device(Device::Cpu)?.f_to_kind(tch::Kind::Double)?.f_contiguous()?.f_view([-1])?;
+    Ok(Vec::<f64>::try_from(&flat)?)
+}
+
+impl Registry {
+    /// Writes a table model; the card goes last, so that a version with a card is whole. It never becomes champion.
+    pub async fn write_table(&self, mut card: TableCard, store: &nn::VarStore) -> Result<TableCard> {
+        let weights = weights::to_bytes(&[store])?;
+        let hash = blake3::hash(&weights).to_hex();
+        card.weights_hash = hash[..16].to_string();
+        let day: String = card.trained_at.chars().filter(char::is_ascii_digit).take(8).collect();
+        card.version = format!("table-{day}-{}", &hash[..8]);
+        let folder = self.0.folder(&card.version);
+        folder.write("weights.safetensors", weights).await?;
+        folder.write(TABLE_CARD, serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
+        Ok(card)
+    }
+
+    /// The card of a table model.
+    pub async fn table_card(&self, version: &str) -> Result<TableCard> {
+        let folder = self.0.folder(version);
+        let hint = "`intentcast models` lists the versions; `intentcast train --task table` makes one";
+        if version.is_empty() {
+            return Err(Failure::usage("expected the version of a table model, got nothing").hint(hint));
+        }
+        let Some(bytes) = folder.read_if_there(TABLE_CARD).await? else {
+            return Err(Failure::model(format!("{}: no such table model", folder.url)).hint(hint));
+        };
+        let refuse = |text: String| damaged(Failure::model(format!("models/{version}/{TABLE_CARD}: {text}")));
+        let card: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
+        match card.get("format").and_then(serde_json::Value::as_u64) {
+            Some(format) if format != u64::from(TABLE_FORMAT) => {
+                Err(refuse(format!("expected format {TABLE_FORMAT}, got {format}")))
+            }
+            _ => serde_json::from_value(card).map_err(|e| refuse(e.to_string())),
+        }
+    }
+
+    /// The cards of all table models that can be read, oldest first; the log names the others.
+    pub async fn table_versions(&self) -> Result<Vec<TableCard>> {
+        let mut cards = Vec::new();
+        for version in self.0.children().await?.0.iter().filter(|v| v.starts_with("table-")) {
+            match self.table_card(version).await {
+                Ok(card) => cards.push(card),
+                Err(failure) => tracing::warn!("{}", failure.message),
+            }
+        }
+        cards.sort_by(|a, b| a.trained_at.cmp(&b.trained_at));
+        Ok(cards)
+    }
+
+    /// Loads a table model and checks its weights against the card.
+    pub async fn load_table(&self, version: &str, device: Device) -> Result<TableModel> {
+        let card = self.table_card(version).await?;
+        let folder = self.0.folder(version);
+        let weights = folder.read("weights.safetensors").await.map_err(damaged)?;
+        if blake3::hash(&weights).to_hex()[..16] != card.weights_hash {
+            let text = format!("{}weights.safetensors: not the bytes that were trained", folder.url);
+            return Err(damaged(Failure::model(text)));
+        }
+        let mut store = nn::VarStore::new(device);
+        let network = TableNetwork::new(&store.root(), &card.shape);
+        weights::from_bytes(&mut [&mut store], &weights)
+            .map_err(|f| damaged(f.at(format!("{}weights.safetensors", folder.url))))?;
+        store.freeze();
+        Ok(TableModel { card, device, network, _store: store })
+    }
+}
+
+fn damaged(failure: Failure) -> Failure {
+    Failure { kind: FailureKind::Model, ..failure }.hint("train again")
+}

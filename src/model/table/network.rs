@@ -1,0 +1,122 @@
+//! The network of a table: embedded categories beside numbers, then the layers of the behaviour network's trunk.
+//!
+//! Without hidden layers it is a regression (logistic for binary labels): the baseline that training compares with.
+
+use serde::{Deserialize, Serialize};
+use tch::nn::{self, Module, ModuleT};
+use tch::{Device, Tensor};
+
+use super::columns::{Columns, TableInputs};
+use crate::failure::Result;
+use crate::model::events::SMALL;
+
+/// Hidden layers, as in the trunk of the behaviour network.
+pub const HIDDEN: [i64; 2] = [128, 64];
+const EMBEDDING_MAX: i64 = 16;
+
+/// Sizes of the network; part of the card.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableShape {
+    /// Values and null flags.
+    pub reals: i64,
+    /// Places of each category column.
+    pub places: Vec<i64>,
+    pub hidden: Vec<i64>,
+    pub dropout: f64,
+    pub outputs: i64,
+}
+
+impl TableShape {
+    pub fn of(columns: &Columns, hidden: &[i64], dropout: f64, outputs: usize) -> Self {
+        Self {
+            reals: 2 * columns.numbers() as i64,
+            places: columns.places(),
+            hidden: hidden.to_vec(),
+            dropout,
+            outputs: outputs as i64,
+        }
+    }
+
+    /// Numbers of an embedded category; a regression has one weight each.
+    fn embedding(&self, places: i64) -> i64 {
+        match self.hidden.is_empty() {
+            true => 1,
+            false => ((places as f64).sqrt().ceil() as i64).min(EMBEDDING_MAX),
+        }
+    }
+}
+
+/// How an output reads, and in which unit it was learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelKind {
+    /// Log-odds.
+    Binary,
+    /// An expected amount, never negative, in units of the mean amount.
+    Amount { unit: f64 },
+    /// Any number, standardised.
+    Number { mean: f64, deviation: f64 },
+}
+
+impl LabelKind {
+    /// A value as training takes it.
+    pub fn target(self, value: f64) -> f32 {
+        match self {
+            Self::Binary => value as f32,
+            Self::Amount { unit } => (value / unit) as f32,
+            Self::Number { mean, deviation } => ((value - mean) / deviation) as f32,
+        }
+    }
+
+    /// Raw outputs, float [..], as predictions: probabilities, amounts, numbers.
+    pub fn prediction(self, raw: &Tensor) -> Tensor {
+        match self {
+            Self::Binary => raw.sigmoid(),
+            Self::Amount { unit } => raw.softplus() * unit,
+            Self::Number { mean, deviation } => raw * deviation + mean,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Label {
+    pub name: String,
+    pub kind: LabelKind,
+}
+
+#[derive(Debug)]
+pub struct TableNetwork {
+    pub shape: TableShape,
+    embeddings: Vec<nn::Embedding>,
+    layers: nn::SequentialT,
+}
+
+impl TableNetwork {
+    pub fn new(path: &nn::Path, shape: &TableShape) -> Self {
+        let config = nn::EmbeddingConfig { ws_init: SMALL, ..Default::default() };
+        let embed = |(i, &n): (usize, &i64)| nn::embedding(path / "categories" / i, n, shape.embedding(n), config);
+        let mut width = shape.reals + shape.places.iter().map(|&n| shape.embedding(n)).sum::<i64>();
+        let (mut layers, dropout) = (nn::seq_t(), shape.dropout);
+        for (i, &hidden) in shape.hidden.iter().enumerate() {
+            layers = layers
+                .add(nn::linear(path / "hidden" / i, width, hidden, Default::default()))
+                .add_fn(|x| x.gelu("none"))
+                .add_fn_t(move |x, train| x.dropout(dropout, train));
+            width = hidden;
+        }
+        layers = layers.add(nn::linear(path / "outputs", width, shape.outputs, Default::default()));
+        Self { shape: shape.clone(), embeddings: shape.places.iter().enumerate().map(embed).collect(), layers }
+    }
+
+    /// Raw outputs of some rows, float32 [rows, outputs].
+    pub fn raw(&self, inputs: &TableInputs, rows: &[usize], device: Device, train: bool) -> Result<Tensor> {
+        let (n, reals, places) = (rows.len() as i64, self.shape.reals as usize, self.shape.places.len());
+        let flat: Vec<f32> = rows.iter().flat_map(|&r| &inputs.reals[r * reals..(r + 1) * reals]).copied().collect();
+        let mut parts = vec![Tensor::f_from_slice(&flat)?.f_view([n, reals as i64])?.f_to_device(device)?];
+        for (column, embedding) in self.embeddings.iter().enumerate() {
+            let ids: Vec<i64> = rows.iter().map(|&r| inputs.categories[r * places + column]).collect();
+            parts.push(embedding.forward(&Tensor::f_from_slice(&ids)?.f_to_device(device)?));
+        }
+        Ok(self.layers.forward_t(&Tensor::f_cat(&parts, 1)?, train))
+    }
+}

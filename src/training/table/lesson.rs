@@ -1,0 +1,193 @@
+//! How a table is learnt, by the loop that all trainings share, and the figures on its test rows.
+
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor};
+
+use super::labels::Target;
+use crate::config::networks::{AmountLossName, ClassWeights, LossName};
+use crate::config::{Config, ModelConfig};
+use crate::failure::{Failure, Result};
+use crate::metrics::root_mean_squared_error;
+use crate::metrics::{accuracy, auc, average_precision, bootstrap_interval, f1, mean_absolute_error};
+use crate::model::losses;
+use crate::model::table::bundle::to_vec;
+use crate::model::table::columns::TableInputs;
+use crate::model::table::network::{LabelKind, TableNetwork};
+use crate::training::fit::{Lesson, Validation};
+
+/// Rows of one forward pass without gradients.
+const EVALUATED_ROWS: usize = 4096;
+const BOOTSTRAP_ROUNDS: usize = 1000;
+/// No class weighs more than this, however rare.
+const CLASS_WEIGHT_MAX: f64 = 50.0;
+/// Where the Huber loss turns linear, in deviations.
+const HUBER_DELTA: f64 = 1.0;
+/// Between Poisson (1) and gamma (2).
+const TWEEDIE_POWER: f64 = 1.5;
+
+pub struct TableLesson<'a> {
+    network: &'a TableNetwork,
+    inputs: &'a TableInputs,
+    targets: &'a [Target],
+    train: Vec<usize>,
+    valid: &'a [usize],
+    test: &'a [usize],
+    model: &'a ModelConfig,
+    label_smoothing: f64,
+    /// The weight of a positive of each label.
+    positive_weights: Vec<Option<Tensor>>,
+    batch_rows: usize,
+    device: Device,
+}
+
+impl<'a> TableLesson<'a> {
+    pub fn new(
+        network: &'a TableNetwork,
+        inputs: &'a TableInputs,
+        targets: &'a [Target],
+        [train, valid, test]: &'a [Vec<usize>; 3],
+        config: &'a Config,
+        device: Device,
+    ) -> Result<Self> {
+        if config.model.loss == LossName::Crf {
+            return Err(Failure::usage("model.loss: expected bce, focal or iou for a table, got crf")
+                .hint("the chain is one of intents; leave model.loss and model.head out"));
+        }
+        let weight = |target: &Target| match (config.model.class_weights, target.label.kind) {
+            (ClassWeights::Balanced, LabelKind::Binary) => {
+                let positives = target.classes(train).iter().filter(|y| **y).count() as f64;
+                let odds = (train.len() as f64 - positives) / positives.max(1.0);
+                Ok(Some(
+                    Tensor::f_from_slice(&[odds.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32])?
+                        .f_to_device(device)?,
+                ))
+            }
+            _ => Ok(None),
+        };
+        Ok(Self {
+            network,
+            inputs,
+            targets,
+            train: train.clone(),
+            valid,
+            test,
+            model: &config.model,
+            label_smoothing: config.train.label_smoothing,
+            positive_weights: targets.iter().map(weight).collect::<Result<_>>()?,
+            batch_rows: config.train.batch_rows as usize,
+            device,
+        })
+    }
+
+    /// The sum over the labels of their mean losses.
+    fn objective(&self, raw: &Tensor, rows: &[usize], smoothing: f64) -> Result<Tensor> {
+        let mut sum = Tensor::from(0f32).f_to_device(self.device)?;
+        for (k, target) in self.targets.iter().enumerate() {
+            let actual: Vec<f32> = rows.iter().map(|&row| target.label.kind.target(target.values[row])).collect();
+            let actual = Tensor::f_from_slice(&actual)?.f_to_device(self.device)?;
+            let raw = raw.f_select(1, k as i64)?;
+            sum = sum
+                + match target.label.kind {
+                    LabelKind::Binary => {
+                        let actual = actual * (1.0 - smoothing) + 0.5 * smoothing;
+                        self.binary(&raw, &actual, self.positive_weights[k].as_ref())
+                    }
+                    LabelKind::Amount { .. } => self.number(&(raw.softplus() + 1e-6), &actual),
+                    LabelKind::Number { .. } => self.number(&raw, &actual),
+                };
+        }
+        Ok(sum)
+    }
+
+    fn binary(&self, raw: &Tensor, actual: &Tensor, weight: Option<&Tensor>) -> Tensor {
+        match self.model.loss {
+            LossName::Bce | LossName::Crf => losses::cross_entropy(raw, actual, weight).mean(Kind::Float),
+            LossName::Focal => losses::focal(raw, actual, self.model.focal_gamma).mean(Kind::Float),
+            LossName::Iou => losses::soft_iou(&raw.unsqueeze(1), &actual.unsqueeze(1)).sum(Kind::Float),
+        }
+    }
+
+    fn number(&self, expected: &Tensor, actual: &Tensor) -> Tensor {
+        let each = match self.model.amount_loss {
+            AmountLossName::Poisson => losses::poisson(expected, actual),
+            AmountLossName::Mse => losses::squared(expected, actual),
+            AmountLossName::Mae => losses::absolute(expected, actual),
+            AmountLossName::Rmse => losses::root_mean_squared(expected, actual),
+            AmountLossName::Huber => losses::huber(expected, actual, HUBER_DELTA),
+            AmountLossName::Tweedie => losses::tweedie(expected, actual, TWEEDIE_POWER),
+            AmountLossName::NegativeBinomial => losses::negative_binomial(expected, &expected.ones_like(), actual),
+        };
+        each.mean(Kind::Float)
+    }
+
+    /// Raw outputs without gradients, float32 [rows, labels].
+    fn raw(&self, rows: &[usize]) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let part = |chunk: &[usize]| self.network.raw(self.inputs, chunk, self.device, false);
+        Ok(Tensor::f_cat(&rows.chunks(EVALUATED_ROWS).map(part).collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// Of the test rows. Binary labels: AUC and average precision with 95 % intervals, accuracy and F1 at one half, the
+    /// share of positives. Others: mean absolute and root mean squared error, beside those of the training mean.
+    pub fn figures(&self, seed: u64) -> Result<BTreeMap<String, f64>> {
+        let raw = self.raw(self.test)?;
+        let mut figures = BTreeMap::new();
+        for (k, Target { label, values }) in self.targets.iter().enumerate() {
+            let predicted = to_vec(&label.kind.prediction(&raw.f_select(1, k as i64)?))?;
+            let mut put = |figure: &str, value: f64| figures.insert(format!("{figure}_test_{}", label.name), value);
+            if label.kind == LabelKind::Binary {
+                let truth = self.targets[k].classes(self.test);
+                for (figure, of) in [("auc", auc as fn(&[f64], &[bool]) -> Option<f64>), ("ap", average_precision)] {
+                    let Some(value) = of(&predicted, &truth) else { continue };
+                    put(figure, value);
+                    if let Some((low, high)) = bootstrap_interval(&predicted, &truth, of, BOOTSTRAP_ROUNDS, seed) {
+                        put(&format!("{figure}_low"), low);
+                        put(&format!("{figure}_high"), high);
+                    }
+                }
+                put("accuracy", accuracy(&predicted, &truth, 0.5));
+                put("f1", f1(&predicted, &truth, 0.5));
+                put("positives", truth.iter().filter(|y| **y).count() as f64 / truth.len().max(1) as f64);
+            } else {
+                let actual: Vec<f64> = self.test.iter().map(|&row| values[row]).collect();
+                let mean = self.train.iter().map(|&row| values[row]).sum::<f64>() / self.train.len().max(1) as f64;
+                let means = vec![mean; actual.len()];
+                put("mae", mean_absolute_error(&predicted, &actual));
+                put("rmse", root_mean_squared_error(&predicted, &actual));
+                put("mae_of_mean", mean_absolute_error(&means, &actual));
+                put("rmse_of_mean", root_mean_squared_error(&means, &actual));
+            }
+        }
+        Ok(figures)
+    }
+}
+
+impl Lesson for TableLesson<'_> {
+    type Batch = Vec<usize>;
+
+    fn name(&self) -> &'static str {
+        if self.network.shape.hidden.is_empty() { "regression" } else { "table" }
+    }
+
+    fn batches(&mut self, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
+        self.train.shuffle(rng);
+        self.train.chunks(self.batch_rows).map(<[usize]>::to_vec).collect()
+    }
+
+    fn loss(&mut self, batch: &Vec<usize>, _: &mut ChaCha8Rng) -> Result<Tensor> {
+        let raw = self.network.raw(self.inputs, batch, self.device, true)?;
+        self.objective(&raw, batch, self.label_smoothing)
+    }
+
+    fn describe(&self, batch: &Vec<usize>) -> String {
+        format!("{} rows, the first is row {}", batch.len(), batch.first().map_or(0, |row| row + 1))
+    }
+
+    fn validate(&mut self) -> Result<Option<Validation>> {
+        let _guard = tch::no_grad_guard();
+        let loss = self.objective(&self.raw(self.valid)?, self.valid, 0.0)?;
+        Ok(Some(Validation { loss: loss.double_value(&[]), note: String::new() }))
+    }
+}

@@ -1,0 +1,135 @@
+//! `intentcast train --task table`: labels learnt from the columns of a flat table alone, beside a regression on the same.
+//!
+//! `source` reads and splits, `labels` says what is learnt, `lesson` learns and measures. The model goes to the registry
+//! as a table model (model/table/bundle.rs), which no night can take.
+
+mod labels;
+mod lesson;
+mod source;
+
+use std::collections::BTreeMap;
+use tch::nn;
+
+use self::lesson::TableLesson;
+use self::source::Table;
+use super::fit::{self, Plan};
+use super::sets::Split;
+use crate::config::Config;
+use crate::failure::{Failure, Result};
+use crate::lake::stores::Location;
+use crate::model::bundle::{Registry, parameters};
+use crate::model::table::bundle::{TABLE_FORMAT, TableCard};
+use crate::model::table::columns::Columns;
+use crate::model::table::network::{HIDDEN, TableNetwork, TableShape};
+use crate::score::devices;
+
+/// Against users: more epochs, as a table has fewer rows, and each costs less.
+const MORE: u32 = 4;
+/// A regression takes larger steps than a network.
+const REGRESSION_STEPS: f64 = 10.0;
+
+/// What `--task table` reads and learns.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TableOptions {
+    /// --task table: files or folders of CSV (with a header line) or Parquet, all of one kind.
+    #[arg(long, value_name = "URI", num_args = 1..)]
+    pub table: Vec<String>,
+    /// --task table: a column to learn: true/false, 0/1 or yes/no (a probability), or numbers. May be given again.
+    #[arg(long, value_name = "COLUMN")]
+    pub label: Vec<String>,
+    /// --task table: a column of codes, whose numbers are no amounts. Text always is. May be given again.
+    #[arg(long, value_name = "COLUMN")]
+    pub category: Vec<String>,
+    /// --task table: a column to leave out, such as an id or what is known only afterwards. May be given again.
+    #[arg(long, value_name = "COLUMN")]
+    pub exclude: Vec<String>,
+    /// --task table: trains on the earliest 80 % of the rows by this column, tests on the last 10 %. Without it, rows are
+    /// split by a hash of their contents, equal ones together.
+    #[arg(long, value_name = "COLUMN")]
+    pub time_column: Option<String>,
+}
+
+/// Trains on a table and writes a table model. Champion and nights stay as they are.
+pub async fn run(config: &Config, options: &TableOptions) -> Result<TableCard> {
+    let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
+    let table = source::read(config, options).await?;
+    let (card, store) = fit(config, options, &table)?;
+    registry.write_table(card, &store).await
+}
+
+fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableCard, nn::VarStore)> {
+    let parts = [Split::Train, Split::Valid, Split::Test].map(|part| table.rows_of(part));
+    enough(config, &parts)?;
+    let (schema, arrays) = (table.rows.schema(), table.rows.columns());
+    let names = source::feature_names(&schema, options)?;
+    let most = config.table.categories_max as usize;
+    let columns = Columns::fit(&schema, arrays, &names, &options.category, &parts[0], most)?;
+    let inputs = columns.read(table.rows.num_rows(), |name| table.rows.column_by_name(name).cloned())?;
+    let targets = labels::read(config, table, &options.label, &parts[0])?;
+    let device = devices::choose(&config.score)?;
+
+    let learn = |hidden: &[i64], steps: f64| -> Result<(TableShape, nn::VarStore, BTreeMap<String, f64>)> {
+        tch::manual_seed(config.train.seed as i64);
+        let dropout = if hidden.is_empty() { 0.0 } else { config.model.dropout };
+        let shape = TableShape::of(&columns, hidden, dropout, targets.len());
+        let mut store = nn::VarStore::new(device);
+        let network = TableNetwork::new(&store.root(), &shape);
+        let mut lesson = TableLesson::new(&network, &inputs, &targets, &parts, config, device)?;
+        let plan = Plan {
+            epochs_max: config.train.epochs_max * MORE,
+            patience_epochs: config.train.patience_epochs * MORE,
+            learning_rate: config.train.learning_rate * steps,
+            weight_decay: config.train.weight_decay,
+            seed: config.train.seed,
+        };
+        let bar = super::progress(if hidden.is_empty() { "regression" } else { "table" });
+        let fitted = fit::fit(&mut lesson, &mut store, &plan, &bar)?;
+        bar.finish_and_clear();
+        let mut figures = lesson.figures(config.train.seed)?;
+        figures.insert("epochs".into(), fitted.epochs.into());
+        figures.insert("train_seconds".into(), fitted.seconds);
+        figures.insert("parameters".into(), parameters(&store) as f64);
+        Ok((shape, store, figures))
+    };
+    let (_, _, regression) = learn(&[], REGRESSION_STEPS)?;
+    let (shape, store, mut figures) = learn(&HIDDEN, 1.0)?;
+    figures.extend(regression.into_iter().map(|(name, value)| (format!("{name}_regression"), value)));
+    for (name, rows) in ["rows_train", "rows_valid", "rows_test"].iter().zip(&parts) {
+        figures.insert((*name).into(), rows.len() as f64);
+    }
+    let card = TableCard {
+        format: TABLE_FORMAT,
+        version: String::new(),
+        trained_at: chrono::Utc::now().to_rfc3339(),
+        table: options.table.clone(),
+        split: table.split_by.clone(),
+        columns,
+        labels: targets.into_iter().map(|t| t.label).collect(),
+        shape,
+        weights_hash: String::new(),
+        figures,
+        settings: serde_json::json!({ "model": config.model, "train": config.train, "table": config.table }),
+    };
+    Ok((card, store))
+}
+
+/// The network needs a whole batch, and figures need rows that it did not learn from.
+fn enough(config: &Config, [train, valid, test]: &[Vec<usize>; 3]) -> Result<()> {
+    let batch = config.train.batch_rows as usize;
+    if train.len() < batch {
+        return Err(Failure::input(format!(
+            "training: expected at least {batch} rows to train on (train.batch_rows), got {}",
+            train.len()
+        ))
+        .hint("give it more rows, or lower train.batch_rows"));
+    }
+    if valid.is_empty() || test.is_empty() {
+        return Err(Failure::input(format!(
+            "training: expected rows to validate and to test on, got {} and {}",
+            valid.len(),
+            test.len()
+        ))
+        .hint("give it more rows; a --time-column needs at least three different times"));
+    }
+    Ok(())
+}

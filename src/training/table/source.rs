@@ -1,0 +1,245 @@
+//! Reads a table from CSV or Parquet, draws a sample where it is too large, and splits its rows.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::datatypes::{DataType, Float64Type, Schema};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::prelude::{CsvReadOptions, DataFrame, ParquetReadOptions, SessionContext};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+
+use super::TableOptions;
+use crate::config::Config;
+use crate::engine;
+use crate::failure::{Failure, FailureKind, Result};
+use crate::lake::stores::Location;
+use crate::training::sets::{Split, split};
+
+/// Lines from which the types of a CSV file are told: in practice all of a file that fits `train.rows_max`.
+const TYPED_LINES_MAX: usize = 1_000_000;
+
+/// A table in memory, each row with its part.
+#[derive(Debug)]
+pub struct Table {
+    pub rows: RecordBatch,
+    parts: Vec<Split>,
+    /// How the parts were made, for people.
+    pub split_by: String,
+}
+
+impl Table {
+    pub fn rows_of(&self, part: Split) -> Vec<usize> {
+        (0..self.parts.len()).filter(|&row| self.parts[row] == part).collect()
+    }
+}
+
+pub async fn read(config: &Config, options: &TableOptions) -> Result<Table> {
+    let ctx = engine::session(config)?;
+    let frame = open(&ctx, config, options).await?;
+    let schema = frame.schema().as_arrow().clone();
+    refuse_unknown(&schema, options)?;
+    let features = feature_names(&schema, options)?;
+    let found = frame.clone().count().await.map_err(damaged)?;
+    let share = f64::from(config.train.rows_max) / found.max(1) as f64;
+    if share < 1.0 {
+        tracing::info!("training: {found} rows, of which about {} are read (train.rows_max)", config.train.rows_max);
+    }
+    let (mut batches, mut keys) = (Vec::new(), Vec::new());
+    let mut stream = frame.execute_stream().await?;
+    while let Some(batch) = stream.try_next().await.map_err(damaged)? {
+        let known = labelled(&batch, options)?;
+        let of_batch = row_keys(&batch, &features)?;
+        let chosen = |row: usize| known[row] && (share >= 1.0 || in_share(&of_batch[row], share));
+        let mask: Vec<bool> = (0..batch.num_rows()).map(chosen).collect();
+        keys.extend(of_batch.into_iter().zip(&mask).filter(|(_, kept)| **kept).map(|(key, _)| key));
+        batches.push(filter_record_batch(&batch, &mask.into())?);
+    }
+    let rows = concat_batches(&std::sync::Arc::new(schema), &batches)?;
+    if share >= 1.0 && rows.num_rows() < found {
+        tracing::warn!("training: {} rows without a label are left out", found - rows.num_rows());
+    }
+    let (parts, split_by) = match &options.time_column {
+        Some(column) => (by_time(column, &rows)?, format!("split by {column}: 80 % earlier, 10 %, 10 % later")),
+        None => (keys.iter().map(|key| split(key)).collect(), "split 80/10/10 by a hash of the row".into()),
+    };
+    Ok(Table { rows, parts, split_by })
+}
+
+/// The input columns: all but labels, the time column and what is left out.
+pub fn feature_names(schema: &Schema, options: &TableOptions) -> Result<Vec<String>> {
+    let left_out = |name: &String| {
+        options.label.contains(name) || options.exclude.contains(name) || options.time_column.as_ref() == Some(name)
+    };
+    let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).filter(|name| !left_out(name)).collect();
+    match names.is_empty() {
+        false => Ok(names),
+        true => Err(Failure::usage("--table: expected a column to learn from, all are labels or left out")),
+    }
+}
+
+/// Opens files and folders of one kind.
+async fn open(ctx: &SessionContext, config: &Config, options: &TableOptions) -> Result<DataFrame> {
+    let (mut urls, mut kinds) = (Vec::new(), Vec::new());
+    for uri in &options.table {
+        let place = Location::open(uri, &config.s3)?;
+        ctx.register_object_store(&place.store_url()?, std::sync::Arc::clone(&place.store));
+        // An object is listed below its own name by no store: what is listed lies in a folder.
+        let objects = match place.store.head(&place.prefix).await {
+            Ok(file) => vec![file],
+            Err(_) => place.list().await?,
+        };
+        let of = |kind: &str| objects.iter().filter(|o| o.location.as_ref().ends_with(kind)).collect::<Vec<_>>();
+        let (csv, parquet) = (of(".csv"), of(".parquet"));
+        let chosen = if csv.is_empty() { parquet } else { csv };
+        let Some(first) = chosen.first() else {
+            return Err(Failure::input(format!("--table {uri}: expected .csv or .parquet files, found none"))
+                .hint("unpack packed files first, such as by zstd -d or gunzip"));
+        };
+        kinds.push(first.location.as_ref().ends_with(".csv"));
+        urls.extend(chosen.iter().map(|o| place.full_url(&o.location)));
+    }
+    let csv = match kinds.as_slice() {
+        [] => return Err(Failure::usage("train --task table: pass --table and the files to learn from")),
+        [first, rest @ ..] if rest.iter().all(|kind| kind == first) => *first,
+        _ => return Err(Failure::usage("--table: expected CSV or Parquet, got both")),
+    };
+    let opened = match csv {
+        true => {
+            let delimiter = config.table.delimiter.as_bytes().first().copied().unwrap_or(b',');
+            let format = CsvReadOptions::new().delimiter(delimiter).schema_infer_max_records(TYPED_LINES_MAX);
+            ctx.read_csv(urls, format).await
+        }
+        false => ctx.read_parquet(urls, ParquetReadOptions::default()).await,
+    };
+    opened.map_err(damaged)
+}
+
+/// What a reader says of a file is about the file.
+fn damaged(error: datafusion::error::DataFusionError) -> Failure {
+    let failure = Failure::from(error).at("--table");
+    match failure.kind {
+        FailureKind::Bug => Failure { kind: FailureKind::Input, ..failure }
+            .hint("look at the file; CSV needs a header line, and table.delimiter what stands between its fields"),
+        _ => failure,
+    }
+}
+
+fn refuse_unknown(schema: &Schema, options: &TableOptions) -> Result<()> {
+    if options.label.is_empty() {
+        return Err(Failure::usage("train --task table: pass --label and the column to learn"));
+    }
+    let flags = [("--label", &options.label), ("--category", &options.category), ("--exclude", &options.exclude)];
+    let named = flags.iter().flat_map(|(flag, names)| names.iter().map(move |name| (*flag, name)));
+    for (flag, name) in named.chain(options.time_column.iter().map(|name| ("--time-column", name))) {
+        if schema.index_of(name).is_err() {
+            let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            return Err(Failure::usage(format!("{flag}: expected a column of the table, got {name:?}"))
+                .hint(format!("its columns are {}", names.join(", "))));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a row has every label.
+fn labelled(batch: &RecordBatch, options: &TableOptions) -> Result<Vec<bool>> {
+    let mut known = vec![true; batch.num_rows()];
+    for label in &options.label {
+        if let Some(nulls) = batch.column(batch.schema().index_of(label)?).logical_nulls() {
+            known.iter_mut().zip(nulls.iter()).for_each(|(known, valid)| *known &= valid);
+        }
+    }
+    Ok(known)
+}
+
+/// A hash of each row's inputs: rows that look the same lie in one part, so that no test row was seen in training.
+fn row_keys(batch: &RecordBatch, features: &[String]) -> Result<Vec<String>> {
+    let options = FormatOptions::default().with_null("\u{1}");
+    let columns = features.iter().filter_map(|name| batch.column_by_name(name));
+    let columns: Vec<ArrayFormatter> =
+        columns.map(|column| Ok(ArrayFormatter::try_new(column, &options)?)).collect::<Result<_>>()?;
+    let key = |row: usize| {
+        let mut hasher = blake3::Hasher::new();
+        for column in &columns {
+            hasher.update(column.value(row).to_string().as_bytes()).update(&[0]);
+        }
+        hasher.finalize().to_hex().to_string()
+    };
+    Ok((0..batch.num_rows()).map(key).collect())
+}
+
+/// Whether a key lies in a share of all. The end of the hash: its beginning splits the rows.
+fn in_share(key: &str, share: f64) -> bool {
+    let end = u64::from_str_radix(&key[key.len() - 8..], 16).unwrap_or_default();
+    (end as f64) < share * 2f64.powi(32)
+}
+
+/// Earlier, later and last rows; equal times lie in one part.
+fn by_time(column: &str, rows: &RecordBatch) -> Result<Vec<Split>> {
+    let array = rows.column(rows.schema().index_of(column)?);
+    let refused = |got: &str| {
+        Failure::input(format!("--time-column {column}: expected dates, times or numbers on every row, got {got}"))
+    };
+    let array = match array.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Boolean => return Err(refused("text")),
+        DataType::Date32 => cast(&cast(array, &DataType::Int32)?, &DataType::Float64)?,
+        other if other.is_temporal() => cast(&cast(array, &DataType::Int64)?, &DataType::Float64)?,
+        _ => cast(array, &DataType::Float64)?,
+    };
+    let times = array.as_primitive::<Float64Type>();
+    if times.null_count() > 0 || times.values().iter().any(|t| t.is_nan()) {
+        return Err(refused("nulls"));
+    }
+    let mut sorted = times.values().to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |tenths: usize| sorted.get(sorted.len() * tenths / 10).copied().unwrap_or_default();
+    let (valid, test) = (at(8), at(9));
+    let part = |t: &f64| match t {
+        t if *t < valid => Split::Train,
+        t if *t < test => Split::Valid,
+        _ => Split::Test,
+    };
+    Ok(times.values().iter().map(part).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Date32Array, Float64Array, StringArray};
+    use std::sync::Arc;
+
+    fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
+    }
+
+    #[test]
+    fn later_rows_are_tested_and_equal_times_stay_together() {
+        let days: Vec<i32> = (0..100).rev().map(|i| i / 4).collect();
+        let parts = by_time("day", &batch(vec![("day", Arc::new(Date32Array::from(days.clone())))])).unwrap();
+        let of = |part: Split| -> Vec<i32> {
+            days.iter().zip(&parts).filter(|(_, p)| **p == part).map(|(day, _)| *day).collect()
+        };
+        let (train, valid, test) = (of(Split::Train), of(Split::Valid), of(Split::Test));
+        assert_eq!((train.len(), valid.len(), test.len()), (80, 8, 12));
+        assert!(train.iter().max() < valid.iter().min() && valid.iter().max() < test.iter().min());
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["Feb"]));
+        let refused = by_time("month", &batch(vec![("month", text)])).unwrap_err();
+        assert!(refused.message.contains("--time-column month: expected dates"), "{refused}");
+    }
+
+    #[test]
+    fn equal_rows_have_equal_keys_and_null_is_not_the_word() {
+        let a: ArrayRef = Arc::new(StringArray::from(vec![Some("x"), Some("x"), None, Some("null"), Some("")]));
+        let b: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 1.0, 1.0, 1.0, 1.0]));
+        let keys = row_keys(&batch(vec![("a", a), ("b", b)]), &["a".into(), "b".into()]).unwrap();
+        assert_eq!(keys[0], keys[1]);
+        let different: std::collections::BTreeSet<&String> = keys.iter().collect();
+        assert_eq!(different.len(), 4);
+    }
+
+    #[test]
+    fn a_share_holds_its_share() {
+        let keys = (0..10_000).map(|i| blake3::hash(format!("{i}").as_bytes()).to_hex().to_string());
+        let kept = keys.filter(|key| in_share(key, 0.3)).count();
+        assert!((2_800..3_200).contains(&kept), "{kept}");
+    }
+}

@@ -1,0 +1,248 @@
+//! `train --task table` and `predict_table`, from files of rows to predictions in SQL.
+
+use datafusion::dataframe::DataFrameWriteOptions;
+use datafusion::prelude::SessionContext;
+use intentcast::config::Config;
+use intentcast::model::table::bundle::TableCard;
+use intentcast::training::table::{self, TableOptions};
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Rows of customers. Who buys depends on city and membership together, which no sum of effects tells; spend on visits.
+fn customers(rows: u32) -> String {
+    let mut text = String::from("id;visits;city;code;member;noise;bought;spend\n");
+    for i in 0..rows {
+        let draw = |what: &str| {
+            let hash = blake3::hash(format!("{what} {i}").as_bytes());
+            f64::from(u32::from_le_bytes(hash.as_bytes()[..4].try_into().unwrap())) / f64::from(u32::MAX)
+        };
+        let (visits, north, member) = ((draw("visits") * 20.0).floor(), draw("city") < 0.5, draw("member") < 0.5);
+        let city = match (north, draw("which") < 0.5) {
+            (true, true) => "Aberdeen",
+            (true, false) => "Inverness",
+            (false, true) => "Brighton",
+            (false, false) => "Plymouth",
+        };
+        let likely = if north == member { 0.85 } else { 0.1 };
+        let bought = draw("bought") < likely;
+        let spend = visits * (0.5 + draw("spend"));
+        let visits = if draw("known") < 0.1 { String::new() } else { format!("{visits}") };
+        let code = 100 + (draw("code") * 3.0) as u32;
+        let noise = draw("noise");
+        writeln!(text, "c{i};{visits};{city};{code};{member};{noise:.6};{bought};{spend:.3}").unwrap();
+    }
+    text
+}
+
+struct Shop {
+    folder: tempfile::TempDir,
+}
+
+impl Shop {
+    fn new(rows: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("customers.csv"), rows).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let own = ["--set", "table.delimiter=;", "--set", "train.batch_rows=128", "--set", "train.epochs_max=8"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+        command.args(own).args(arguments).args(["--output", &self.path("out")]).output().unwrap()
+    }
+
+    fn done(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert!(ran.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    fn refused(&self, arguments: &[&str], code: i32, parts: &[&str]) {
+        let ran = self.run(arguments);
+        let errors = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(code), "{arguments:?}\n{errors}");
+        parts.iter().for_each(|part| assert!(errors.contains(part), "{arguments:?}: expected {part} in\n{errors}"));
+    }
+
+    /// The folders of models, by name.
+    fn models(&self) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> =
+            std::fs::read_dir(self.path("out/models")).unwrap().map(|e| e.unwrap().path()).collect();
+        found.sort();
+        found
+    }
+}
+
+fn card(model: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(model.join("table.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_table_is_learnt_predicted_in_sql_and_never_taken_by_a_night() {
+    let shop = Shop::new(&customers(4000));
+    let file = shop.path("customers.csv");
+    let flags = ["--label", "bought", "--label", "spend", "--exclude", "id", "--category", "code"];
+    let train = [&["train", "--task", "table", "--table", &file][..], &flags].concat();
+    let printed = shop.done(&train);
+    let models = shop.models();
+    let [model] = models.as_slice() else { panic!("expected one model, got {models:?}") };
+    let version = model.file_name().unwrap().to_str().unwrap();
+    assert!(version.starts_with("table-") && printed.contains(version), "{printed}");
+
+    let card = card(model);
+    let figure = |name: &str| card["figures"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {card}"));
+    // The best that can be known: P(bought) is 0.85 or 0.1, which is an AUC of about 0.87.
+    let (low, auc, high) = (figure("auc_low_test_bought"), figure("auc_test_bought"), figure("auc_high_test_bought"));
+    assert!(low < auc && auc < high && auc > 0.8, "{low} {auc} {high}");
+    // A sum of effects sees nothing here.
+    assert!(figure("auc_test_bought_regression") < 0.6, "{}", figure("auc_test_bought_regression"));
+    assert!(figure("ap_test_bought") > 0.7 && figure("f1_test_bought") > 0.7 && figure("accuracy_test_bought") > 0.8);
+    assert!(figure("mae_test_spend") < 0.7 * figure("mae_of_mean_test_spend"));
+    let rows = [figure("rows_train"), figure("rows_valid"), figure("rows_test")];
+    assert!(rows.iter().sum::<f64>() == 4000.0 && rows[0] > 3000.0 && rows[2] > 300.0, "{rows:?}");
+
+    // Same data, seed and machine: the same weights, so the same version.
+    shop.done(&train);
+    assert_eq!(shop.models(), models);
+
+    let columns = "named_struct('visits', visits, 'city', city, 'code', code, 'member', member, 'noise', noise)";
+    let sql = format!(
+        "CREATE EXTERNAL TABLE customers STORED AS CSV LOCATION '{file}' \
+         OPTIONS ('format.has_header' 'true', 'format.delimiter' ';'); \
+         SELECT bought, round(avg(predict_table({columns}, '{version}', 'bought')), 1) AS p, \
+                round(avg(predict_table({columns}, '{version}', 'spend') - spend), 0) AS miss, \
+                count(predict_table({columns}, '{version}', 'spend')) AS rows \
+         FROM customers GROUP BY bought ORDER BY bought"
+    );
+    let shown = shop.done(&["sql", "--format", "csv", "-c", &sql]);
+    let lines: Vec<Vec<&str>> = shown.lines().skip(1).map(|l| l.split(',').collect()).collect();
+    let p = |line: usize| lines[line][1].parse::<f64>().unwrap();
+    assert!(lines.len() == 2 && p(0) < 0.35 && p(1) > 0.65, "{shown}");
+    assert!(lines.iter().all(|l| l[2].parse::<f64>().unwrap().abs() <= 1.0), "{shown}");
+
+    // What was never seen, and nothing at all, still has a prediction; a row does not depend on its neighbours.
+    let of = |values: &str| {
+        let names = "t(visits, city, code, member, noise)";
+        let sql =
+            format!("SELECT predict_table({columns}, '{version}', 'bought') AS p FROM (VALUES {values}) AS {names}");
+        let shown = shop.done(&["sql", "--format", "csv", "-c", &sql]);
+        shown.lines().skip(1).map(|p| p.parse::<f64>().unwrap()).collect::<Vec<f64>>()
+    };
+    let strange =
+        "(3, 'Oslo', 999, true, 0.5), (CAST(NULL AS INT), NULL, NULL, NULL, NULL), (3, 'Aberdeen', 101, true, 0.5)";
+    let (three, one) = (of(strange), of("(3, 'Aberdeen', 101, true, 0.5)"));
+    assert!(three.iter().all(|p| (0.0..=1.0).contains(p)) && three[2] > 0.6, "{three:?}");
+    assert!((three[2] - one[0]).abs() < 1e-6);
+
+    let listed = shop.done(&["models", "--format", "csv"]);
+    assert!(listed.contains(&format!("{version},table,,")), "{listed}");
+    assert!(!Path::new(&shop.path("out/models/champion")).exists());
+    shop.refused(&["models", "--promote", version], 6, &["expected a night's model, got one of a table"]);
+    let named = format!("model.version={version}");
+    let night = ["--set", &named, "nightly", "--lake", &shop.path("lake"), "--date", "2026-03-01"];
+    shop.refused(&night, 6, &["expected a night's model, got one of a table"]);
+    for (query, code, part) in [
+        (format!("SELECT predict_table({columns}, '{version}') FROM customers"), 2, "labels bought, spend"),
+        (format!("SELECT predict_table({columns}, '{version}', 'id') FROM customers"), 2, "got \"id\""),
+        (
+            format!("SELECT predict_table(named_struct('visits', 1), '{version}', 'bought')"),
+            6,
+            "column city is missing",
+        ),
+        (format!("SELECT predict_table({columns}, 'table-1', 'bought') FROM customers"), 6, "no such table model"),
+        (format!("SELECT predict_table({columns}) FROM customers"), 2, "a model version"),
+        ("SELECT predict_table(1, 'x')".into(), 2, "expected a struct"),
+    ] {
+        let (create, _) = sql.split_once("; ").unwrap();
+        shop.refused(&["sql", "-c", &format!("{create}; {query}")], code, &[part]);
+    }
+}
+
+#[test]
+fn what_cannot_be_learnt_is_refused_with_the_reason() {
+    let mut rows = String::from("x;y;same;empty;day;word;label;negative\n");
+    for i in 0..400 {
+        writeln!(rows, "{i};{};7;;2026-01-01;w{};{};{}", i % 3, i % 2, i % 2 == 0, i - 200).unwrap();
+    }
+    let shop = Shop::new(&rows);
+    let file = shop.path("customers.csv");
+    std::fs::write(shop.path("notes.txt"), "no table").unwrap();
+    std::fs::write(shop.path("broken.parquet"), "no parquet").unwrap();
+    std::fs::write(shop.path("ragged.csv"), "a;b\n1;2\n1;2;3\n").unwrap();
+    std::fs::write(shop.path("few.csv"), rows.lines().take(60).collect::<Vec<_>>().join("\n")).unwrap();
+    let good = ["--exclude", "empty", "--exclude", "day"];
+    let cases: [(&str, Vec<&str>, i32, &[&str]); 13] = [
+        (&file, [&["--label", "nothing"], &good[..]].concat(), 2, &["--label: expected a column", "x, y, same"]),
+        (&file, [&["--label", "label", "--exclude", "gone"], &good[..]].concat(), 2, &["--exclude: expected a column"]),
+        (&file, good.to_vec(), 2, &["pass --label"]),
+        (&file, [&["--label", "same"], &good[..]].concat(), 3, &["label same: all", "same value, 7"]),
+        (&file, vec!["--label", "label", "--exclude", "day"], 3, &["column empty: all", "are null", "--exclude empty"]),
+        (&file, vec!["--label", "label", "--exclude", "empty"], 2, &["column day", "got Date32"]),
+        (&file, [&["--label", "word"], &good[..]].concat(), 3, &["label word: expected true/false", "got \"w0\""]),
+        (&file, [&["--label", "negative"], &good[..]].concat(), 2, &["poisson takes amounts from 0", "mse, mae"]),
+        (&file, [&["--label", "label", "--time-column", "word"], &good[..]].concat(), 3, &["--time-column word"]),
+        (
+            &shop.path("few.csv"),
+            [&["--label", "label"], &good[..]].concat(),
+            3,
+            &["at least 128 rows", "train.batch_rows"],
+        ),
+        (&shop.path("notes.txt"), vec!["--label", "label"], 3, &["notes.txt", "expected .csv or .parquet"]),
+        (&shop.path("broken.parquet"), vec!["--label", "label"], 3, &["--table"]),
+        (&shop.path("ragged.csv"), vec!["--label", "a"], 3, &["--table"]),
+    ];
+    for (table, flags, code, parts) in cases {
+        shop.refused(&[&["train", "--task", "table", "--table", table][..], &flags].concat(), code, parts);
+    }
+    shop.refused(&["train", "--task", "table", "--label", "label"], 2, &["pass --table"]);
+    shop.refused(&["train"], 2, &["pass --date, or --task table"]);
+    let chain = ["--set", "model.head=crf", "--set", "model.loss=crf", "train", "--task", "table", "--label", "label"];
+    shop.refused(&[&chain[..], &["--table", &file], &good].concat(), 2, &["for a table, got crf"]);
+    assert!(!Path::new(&shop.path("out/models")).exists(), "a refused training writes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parquet_folder_is_split_by_time_and_a_large_one_sampled() {
+    let folder = tempfile::tempdir().unwrap();
+    let ctx = SessionContext::new();
+    // What decides turns round in the last tenth: a split by time must see a model that knows nothing of it.
+    for part in 0..2 {
+        let sql = format!(
+            "SELECT DATE '2026-01-01' + CAST(i / 20 AS INT) AS day, (i * 7919) % 1000 AS x, \
+                    ((i * 7919) % 1000 < 500) <> (i >= 1800) AS y \
+             FROM generate_series({}, {}) AS s(i)",
+            part * 1000,
+            part * 1000 + 999
+        );
+        let path = folder.path().join(format!("table/{part}.parquet"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let options = DataFrameWriteOptions::new().with_single_file_output(true);
+        ctx.sql(&sql).await.unwrap().write_parquet(path.to_str().unwrap(), options, None).await.unwrap();
+    }
+    let mut config = Config::default();
+    config.output.uri = folder.path().join("out").display().to_string();
+    config.train.batch_rows = 64;
+    config.train.epochs_max = 5;
+    let options = TableOptions {
+        table: vec![folder.path().join("table").display().to_string()],
+        label: vec!["y".into()],
+        time_column: Some("day".into()),
+        ..Default::default()
+    };
+    let later: TableCard = table::run(&config, &options).await.unwrap();
+    assert!(later.figures["auc_test_y"] < 0.1, "{:?}", later.figures);
+    assert_eq!((later.figures["rows_train"], later.figures["rows_test"]), (1600.0, 200.0));
+    assert!(later.split.contains("split by day") && later.columns.0.len() == 1);
+
+    config.train.rows_max = 500;
+    let options = TableOptions { time_column: None, exclude: vec!["day".into()], ..options };
+    let figures = table::run(&config, &options).await.unwrap().figures;
+    let rows = figures["rows_train"] + figures["rows_valid"] + figures["rows_test"];
+    assert!((350.0..650.0).contains(&rows), "{rows}");
+}
