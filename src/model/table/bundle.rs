@@ -45,7 +45,6 @@ pub struct TableCard {
 #[derive(Debug)]
 pub struct TableModel {
     pub card: TableCard,
-    device: Device,
     network: TableNetwork,
     /// Holds the weights of `network`.
     _store: nn::VarStore,
@@ -59,7 +58,7 @@ impl TableModel {
         let rows: Vec<usize> = (0..inputs.rows).collect();
         let mut predictions = Vec::with_capacity(inputs.rows);
         for chunk in rows.chunks(BATCH_ROWS) {
-            let raw = self.network.raw(inputs, chunk, self.device, false)?;
+            let raw = self.network.raw(inputs, chunk, false)?;
             predictions.extend(to_vec(&kind.prediction(&raw.f_select(1, label as i64)?))?);
         }
         Ok(predictions)
@@ -133,7 +132,7 @@ impl Registry {
         weights::from_bytes(&mut [&mut store], &weights)
             .map_err(|f| damaged(f.at(format!("{}weights.safetensors", folder.url))))?;
         store.freeze();
-        Ok(TableModel { card, device, network, _store: store })
+        Ok(TableModel { card, network, _store: store })
     }
 }
 

@@ -3,9 +3,9 @@
 //! Numbers (and booleans) take the road of the users' tabular features: signed log, standardised, a flag where null.
 //! Categories are looked up; null has a place of its own, and what training saw rarely or never shares another one.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Schema};
+use arrow::datatypes::{DataType, Float64Type};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
@@ -66,8 +66,7 @@ fn is_category(given: &DataType) -> Option<bool> {
 impl Columns {
     /// Learns the named columns from the training rows of a table; `categories` are categories whatever their type.
     pub fn fit(
-        schema: &Schema,
-        arrays: &[ArrayRef],
+        table: &RecordBatch,
         names: &[String],
         categories: &[String],
         rows: &[usize],
@@ -75,7 +74,7 @@ impl Columns {
     ) -> Result<Self> {
         let mut columns = Vec::new();
         for name in names {
-            let array = &arrays[schema.index_of(name)?];
+            let array = table.column(table.schema().index_of(name)?);
             let of_type = is_category(array.data_type()).ok_or_else(|| {
                 Failure::usage(format!("column {name}: expected numbers, booleans or text, got {}", array.data_type()))
                     .hint(format!("make a number or a text of it, or pass --exclude {name}"))
@@ -190,7 +189,7 @@ fn standard(name: &str, values: &[f64], rows: &[usize]) -> Result<ColumnKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
+    use arrow::array::{BooleanArray, Float64Array, Int64Array, StringArray};
     use std::sync::Arc;
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -200,7 +199,7 @@ mod tests {
     fn fit(table: &RecordBatch, categories: &[String]) -> Result<Columns> {
         let names: Vec<String> = table.schema().fields().iter().map(|f| f.name().clone()).collect();
         let rows: Vec<usize> = (0..table.num_rows()).collect();
-        Columns::fit(&table.schema(), table.columns(), &names, categories, &rows, 3)
+        Columns::fit(table, &names, categories, &rows, 3)
     }
 
     fn read(columns: &Columns, table: &RecordBatch) -> TableInputs {

@@ -87,6 +87,7 @@ pub struct Label {
 #[derive(Debug)]
 pub struct TableNetwork {
     pub shape: TableShape,
+    pub device: Device,
     embeddings: Vec<nn::Embedding>,
     layers: nn::SequentialT,
 }
@@ -105,17 +106,18 @@ impl TableNetwork {
             width = hidden;
         }
         layers = layers.add(nn::linear(path / "outputs", width, shape.outputs, Default::default()));
-        Self { shape: shape.clone(), embeddings: shape.places.iter().enumerate().map(embed).collect(), layers }
+        let embeddings = shape.places.iter().enumerate().map(embed).collect();
+        Self { shape: shape.clone(), device: path.device(), embeddings, layers }
     }
 
     /// Raw outputs of some rows, float32 [rows, outputs].
-    pub fn raw(&self, inputs: &TableInputs, rows: &[usize], device: Device, train: bool) -> Result<Tensor> {
+    pub fn raw(&self, inputs: &TableInputs, rows: &[usize], train: bool) -> Result<Tensor> {
         let (n, reals, places) = (rows.len() as i64, self.shape.reals as usize, self.shape.places.len());
         let flat: Vec<f32> = rows.iter().flat_map(|&r| &inputs.reals[r * reals..(r + 1) * reals]).copied().collect();
-        let mut parts = vec![Tensor::f_from_slice(&flat)?.f_view([n, reals as i64])?.f_to_device(device)?];
+        let mut parts = vec![Tensor::f_from_slice(&flat)?.f_view([n, reals as i64])?.f_to_device(self.device)?];
         for (column, embedding) in self.embeddings.iter().enumerate() {
             let ids: Vec<i64> = rows.iter().map(|&r| inputs.categories[r * places + column]).collect();
-            parts.push(embedding.forward(&Tensor::f_from_slice(&ids)?.f_to_device(device)?));
+            parts.push(embedding.forward(&Tensor::f_from_slice(&ids)?.f_to_device(self.device)?));
         }
         Ok(self.layers.forward_t(&Tensor::f_cat(&parts, 1)?, train))
     }

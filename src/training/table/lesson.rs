@@ -3,7 +3,7 @@
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::labels::Target;
 use crate::config::networks::{AmountLossName, ClassWeights, LossName};
@@ -39,7 +39,6 @@ pub struct TableLesson<'a> {
     /// The weight of a positive of each label.
     positive_weights: Vec<Option<Tensor>>,
     batch_rows: usize,
-    device: Device,
 }
 
 impl<'a> TableLesson<'a> {
@@ -49,7 +48,6 @@ impl<'a> TableLesson<'a> {
         targets: &'a [Target],
         [train, valid, test]: &'a [Vec<usize>; 3],
         config: &'a Config,
-        device: Device,
     ) -> Result<Self> {
         if config.model.loss == LossName::Crf {
             return Err(Failure::usage("model.loss: expected bce, focal or iou for a table, got crf")
@@ -61,7 +59,7 @@ impl<'a> TableLesson<'a> {
                 let odds = (train.len() as f64 - positives) / positives.max(1.0);
                 Ok(Some(
                     Tensor::f_from_slice(&[odds.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32])?
-                        .f_to_device(device)?,
+                        .f_to_device(network.device)?,
                 ))
             }
             _ => Ok(None),
@@ -77,26 +75,24 @@ impl<'a> TableLesson<'a> {
             label_smoothing: config.train.label_smoothing,
             positive_weights: targets.iter().map(weight).collect::<Result<_>>()?,
             batch_rows: config.train.batch_rows as usize,
-            device,
         })
     }
 
     /// The sum over the labels of their mean losses.
     fn objective(&self, raw: &Tensor, rows: &[usize], smoothing: f64) -> Result<Tensor> {
-        let mut sum = Tensor::from(0f32).f_to_device(self.device)?;
+        let mut sum = Tensor::from(0f32).f_to_device(self.network.device)?;
         for (k, target) in self.targets.iter().enumerate() {
             let actual: Vec<f32> = rows.iter().map(|&row| target.label.kind.target(target.values[row])).collect();
-            let actual = Tensor::f_from_slice(&actual)?.f_to_device(self.device)?;
+            let actual = Tensor::f_from_slice(&actual)?.f_to_device(self.network.device)?;
             let raw = raw.f_select(1, k as i64)?;
-            sum = sum
-                + match target.label.kind {
-                    LabelKind::Binary => {
-                        let actual = actual * (1.0 - smoothing) + 0.5 * smoothing;
-                        self.binary(&raw, &actual, self.positive_weights[k].as_ref())
-                    }
-                    LabelKind::Amount { .. } => self.number(&(raw.softplus() + 1e-6), &actual),
-                    LabelKind::Number { .. } => self.number(&raw, &actual),
-                };
+            sum += match target.label.kind {
+                LabelKind::Binary => {
+                    let actual = actual * (1.0 - smoothing) + 0.5 * smoothing;
+                    self.binary(&raw, &actual, self.positive_weights[k].as_ref())
+                }
+                LabelKind::Amount { .. } => self.number(&(raw.softplus() + 1e-6), &actual),
+                LabelKind::Number { .. } => self.number(&raw, &actual),
+            };
         }
         Ok(sum)
     }
@@ -125,7 +121,7 @@ impl<'a> TableLesson<'a> {
     /// Raw outputs without gradients, float32 [rows, labels].
     fn raw(&self, rows: &[usize]) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        let part = |chunk: &[usize]| self.network.raw(self.inputs, chunk, self.device, false);
+        let part = |chunk: &[usize]| self.network.raw(self.inputs, chunk, false);
         Ok(Tensor::f_cat(&rows.chunks(EVALUATED_ROWS).map(part).collect::<Result<Vec<_>>>()?, 0)?)
     }
 
@@ -177,7 +173,7 @@ impl Lesson for TableLesson<'_> {
     }
 
     fn loss(&mut self, batch: &Vec<usize>, _: &mut ChaCha8Rng) -> Result<Tensor> {
-        let raw = self.network.raw(self.inputs, batch, self.device, true)?;
+        let raw = self.network.raw(self.inputs, batch, true)?;
         self.objective(&raw, batch, self.label_smoothing)
     }
 

@@ -58,12 +58,12 @@ pub async fn run(config: &Config, options: &TableOptions) -> Result<TableCard> {
 }
 
 fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableCard, nn::VarStore)> {
+    let _one = OneThread::set();
     let parts = [Split::Train, Split::Valid, Split::Test].map(|part| table.rows_of(part));
     enough(config, &parts)?;
-    let (schema, arrays) = (table.rows.schema(), table.rows.columns());
-    let names = source::feature_names(&schema, options)?;
+    let names = source::feature_names(&table.rows.schema(), options)?;
     let most = config.table.categories_max as usize;
-    let columns = Columns::fit(&schema, arrays, &names, &options.category, &parts[0], most)?;
+    let columns = Columns::fit(&table.rows, &names, &options.category, &parts[0], most)?;
     let inputs = columns.read(table.rows.num_rows(), |name| table.rows.column_by_name(name).cloned())?;
     let targets = labels::read(config, table, &options.label, &parts[0])?;
     let device = devices::choose(&config.score)?;
@@ -74,7 +74,7 @@ fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableC
         let shape = TableShape::of(&columns, hidden, dropout, targets.len());
         let mut store = nn::VarStore::new(device);
         let network = TableNetwork::new(&store.root(), &shape);
-        let mut lesson = TableLesson::new(&network, &inputs, &targets, &parts, config, device)?;
+        let mut lesson = TableLesson::new(&network, &inputs, &targets, &parts, config)?;
         let plan = Plan {
             epochs_max: config.train.epochs_max * MORE,
             patience_epochs: config.train.patience_epochs * MORE,
@@ -132,4 +132,22 @@ fn enough(config: &Config, [train, valid, test]: &[Vec<usize>; 3]) -> Result<()>
         .hint("give it more rows; a --time-column needs at least three different times"));
     }
     Ok(())
+}
+
+/// One thread within an operation, until dropped. Layers this small gain nothing from more, whose waiting for each other
+/// takes longer than the work: on two busy cores, 3 s of training became 3 minutes.
+struct OneThread(i32);
+
+impl OneThread {
+    fn set() -> Self {
+        let before = tch::get_num_threads();
+        tch::set_num_threads(1);
+        Self(before)
+    }
+}
+
+impl Drop for OneThread {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.0);
+    }
 }
