@@ -13,7 +13,7 @@ use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
 use intentcast::model::bundle::{BundleCard, FORMAT, Networks, Registry};
-use intentcast::model::demand::DemandShape;
+use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
 use intentcast::model::intent::{IntentShape, Scaling};
 use intentcast::score::service::ScoringService;
 use std::time::Instant;
@@ -91,6 +91,9 @@ async fn model(width: i64, layers: i64) -> Registry {
         history_days: 28,
         history_days_min: 14,
         slow_units_per_day: 0.5,
+        intents: false,
+        prior: RatePrior::default(),
+        calibration: Calibration::default(),
     };
     tch::manual_seed(3);
     let networks = Networks::new(&intent, &demand, Device::Cpu);

@@ -163,6 +163,10 @@ pub struct DemandConfig {
     pub layers: u32,
     /// Items that sell less than this a day get quantiles of a count distribution: whole units.
     pub slow_units_per_day: f64,
+    /// Whether training gives the network what purchase intents of earlier nights promised, where there are such nights.
+    pub intent_inputs: bool,
+    /// Whether forecasts move towards the sum of purchase intents, as far as earlier nights have shown that it helps.
+    pub reconcile_intents: bool,
 }
 
 impl Default for DemandConfig {
@@ -175,6 +179,8 @@ impl Default for DemandConfig {
             width: 48,
             layers: 1,
             slow_units_per_day: 0.5,
+            intent_inputs: true,
+            reconcile_intents: true,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::features::{self, contract, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::nightly::{KEPT_QUERIES, NightInputs, Stage, kept_name};
+use crate::publish::earlier::EarlierNights;
 use crate::publish::runs::{self, RunRecord};
 use crate::score::{models::Models, operator, torch_functions};
 use crate::sql_files::SqlFiles;
@@ -64,17 +65,20 @@ pub async fn plan(config: &Config, run_date: RunDate) -> Result<DryRun> {
     };
     let ctx = operator::install(&engine::session(config)?, models);
     let rollups = Rollups::plan(&ctx, config, &sql, &lake, run_date).await?;
+    let output = Location::open(&config.output.uri, &config.s3)?;
+    let nights = runs::visible_nights(&output).await?;
+    let earlier = EarlierNights::before(run_date, &nights, config);
+    earlier.register(&ctx, &output).await?;
     features::register(&ctx, config, &sql, &lake, &rollups, features::Scope::night(run_date)).await?;
     let found = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
     if let Some(card) = &card {
         card.features.refuse_other(&found, &card.version)?;
     }
 
-    let output = Location::open(&config.output.uri, &config.s3)?;
-    let nights = runs::visible_nights(&output).await?;
     let visible = nights.iter().find(|n| n.run_date() == run_date);
     let functions = torch_functions::fingerprint(&ctx);
-    let inputs = NightInputs { config, run_date, sql: &sql, lake: &lake, rollups: &rollups, functions };
+    let earlier = &earlier;
+    let inputs = NightInputs { config, run_date, sql: &sql, lake: &lake, rollups: &rollups, functions, earlier };
     let manifest = card.as_ref().map(|card| inputs.manifest_hash(card));
     let unchanged = visible.is_some_and(|n| Some(&n.run.manifest_hash) == manifest.as_ref());
     let nothing_to_do = rollups.report.units_built == 0 && unchanged;

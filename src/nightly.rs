@@ -20,6 +20,7 @@ use crate::model::bundle::BundleCard;
 use crate::publish::accuracy::LookBack;
 use crate::publish::checks::{self, Subject, register_staged};
 use crate::publish::drift;
+use crate::publish::earlier::EarlierNights;
 use crate::publish::lock::{self, Held};
 use crate::publish::night::{FaultPoint, StagedTables, commit_night};
 use crate::publish::runs::{self, RunRecord, VisibleNight};
@@ -117,12 +118,16 @@ impl Night<'_> {
         let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
         let read = rollups.report.clone();
         self.stage("rollups", clock, read.rows_read, read.bytes_read);
+        let earlier = EarlierNights::before(date, &runs::visible_nights(self.output).await?, config);
+        earlier.register(&ctx, self.output).await?;
         features::register(&ctx, config, &sql, &lake, &rollups, features::Scope::night(date)).await?;
         let features = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
         service.card.features.refuse_other(&features, &service.card.version)?;
 
         let functions = torch_functions::fingerprint(&ctx);
-        let inputs = NightInputs { config, run_date: date, sql: &sql, lake: &lake, rollups: &rollups, functions };
+        let earlier = &earlier;
+        let inputs =
+            NightInputs { config, run_date: date, sql: &sql, lake: &lake, rollups: &rollups, functions, earlier };
         let manifest = inputs.manifest_hash(&service.card);
         let mut report = NightReport {
             run_date: date,
@@ -160,6 +165,7 @@ impl Night<'_> {
         kept::save(self.output, &service.card.weights_hash, date, service.take_used_states()).await?;
 
         views::register_one(&ctx, &sql, "score/segments").await?;
+        views::register_one(&ctx, &sql, "score/intent_weight").await?;
         let staged = self.stage_tables(&ctx, &sql).await?;
         let clock = Instant::now();
         let feature_users = ctx.sql("SELECT user_id FROM user_features").await?;
@@ -238,7 +244,7 @@ impl Night<'_> {
     async fn stage_tables(&mut self, ctx: &SessionContext, sql: &SqlFiles) -> Result<StagedTables> {
         let mut staged = StagedTables::new();
         let tag = (self.options.run_date, self.held.generation);
-        for table in ["intent", "recommendation", "demand", "replenishment", "segment", "quarantine"] {
+        for table in NIGHT_TABLES {
             let clock = Instant::now();
             let place = format!("sql/tables/{table}.sql");
             let query = ctx.sql(sql.get(&format!("tables/{table}"))?).await.map_err(|e| Failure::from(e).at(&place))?;
@@ -294,10 +300,12 @@ pub struct NightInputs<'a> {
     pub rollups: &'a Rollups,
     /// What users' functions are, modules included.
     pub functions: String,
+    /// Nights whose published demand this one reads.
+    pub earlier: &'a EarlierNights,
 }
 
 impl NightInputs<'_> {
-    /// Two nights of one hash have the same rows: date, files, SQL, settings and model are the same.
+    /// Two nights of one hash have the same rows: date, files, earlier nights, SQL, settings and model are the same.
     pub fn manifest_hash(&self, model: &BundleCard) -> String {
         // Users, stock, promotions and erasures are read whole every night; the events' files are the rollups'.
         let masters = lake::VIEWS[1..].iter().flat_map(|view| self.lake.files(view));
@@ -318,6 +326,7 @@ impl NightInputs<'_> {
             self.run_date.to_string().as_str(),
             &self.sql.fingerprint(&folders),
             &self.rollups.input_fingerprint(),
+            &self.earlier.fingerprint(),
             &masters.concat(),
             &model.version,
             &model.weights_hash,

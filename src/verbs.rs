@@ -19,7 +19,7 @@ use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, Registry};
 use crate::model::table::bundle::TableCard;
 use crate::nightly::{self, NightOptions, NightReport};
-use crate::publish::{checks, gc, night::FaultPoint, readers, runs};
+use crate::publish::{checks, earlier::EarlierNights, gc, night::FaultPoint, readers, runs};
 use crate::score::{models::Models, operator};
 use crate::shell::{self, Format};
 use crate::simulation::{self, SimulateOptions};
@@ -212,6 +212,8 @@ pub async fn sql_session(config: &Config, date: Option<RunDate>) -> Result<Sessi
         return Ok(ctx);
     };
     let rollups = Rollups::refresh(&ctx, config, &files, &lake, date).await?;
+    let nights = runs::visible_nights(&output).await?;
+    EarlierNights::before(date, &nights, config).register(&ctx, &output).await?;
     features::register(&ctx, config, &files, &lake, &rollups, features::Scope::night(date)).await?;
     contract::register_model_input(&ctx).await?;
     rollups::register_no_known_ids(&ctx).await?;

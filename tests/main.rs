@@ -6,6 +6,7 @@ mod accounts;
 mod airflow;
 mod cluster;
 mod command_line;
+mod demand;
 mod features;
 mod functions;
 mod future;

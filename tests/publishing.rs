@@ -171,11 +171,11 @@ async fn gc_drops_old_nights_and_orphans_and_nothing_that_is_shown() {
     let settings = GcConfig { nights_kept: 2, orphan_age_hours: 0 };
     let plan = gc::plan(&output, &settings).await.unwrap();
     assert_eq!(plan.expired_nights, [date("2026-03-01"), date("2026-03-02")]);
-    assert_eq!(plan.orphan_files.len(), 5, "one staged file for each of five tables: {plan:?}");
+    assert_eq!(plan.orphan_files.len(), 6, "one staged file for each of six tables: {plan:?}");
     assert_eq!(plan.lock_objects.len(), 3, "generation 1 of the night that ran twice");
     gc::execute(&output, &plan, &QUICK).await.unwrap();
     let plan = gc::plan(&output, &settings).await.unwrap();
-    assert_eq!(plan.orphan_files.len(), 10, "the files of two expired nights: {plan:?}");
+    assert_eq!(plan.orphan_files.len(), 12, "the files of two expired nights: {plan:?}");
     gc::execute(&output, &plan, &QUICK).await.unwrap();
 
     let kept = [("2026-03-03".to_string(), 4, 0.23), ("2026-03-04".to_string(), 4, 0.24)];

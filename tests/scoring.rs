@@ -9,7 +9,7 @@ use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
 use intentcast::model::bundle::{Bundle, BundleCard, FORMAT, IndexedItem, Networks, Registry};
-use intentcast::model::demand::DemandShape;
+use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
 use intentcast::model::inputs::UserInputs;
 use intentcast::model::intent::{IntentShape, Scaling};
 use intentcast::score::models::Models;
@@ -39,6 +39,9 @@ async fn model(output: &str) -> Registry {
         history_days: 28,
         history_days_min: 14,
         slow_units_per_day: 0.5,
+        intents: false,
+        prior: RatePrior::default(),
+        calibration: Calibration::default(),
     };
     tch::manual_seed(3);
     let networks = Networks::new(&intent, &demand, Device::Cpu);

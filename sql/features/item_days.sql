@@ -24,6 +24,7 @@ SELECT
     m.item_id IS NOT NULL AS promoted,
     -- No inventory row: nothing is known against stock. A sale proves stock whatever the snapshot says.
     coalesce(s.on_hand > 0 OR d.units > 0, true) AS in_stock,
+    i.intent_units,
     CAST(c.day - f.first_day AS BIGINT) AS days_since_first_seen
 FROM first_seen f
     JOIN calendar c ON c.day >= f.first_day
@@ -31,3 +32,4 @@ FROM first_seen f
     LEFT JOIN stock s ON s.item_id = f.item_id AND s.as_of = c.day
     LEFT JOIN prices p ON p.item_id = f.item_id
     LEFT JOIN promoted m ON m.item_id = f.item_id AND m.day = c.day
+    LEFT JOIN item_intents i ON i.item_id = f.item_id AND i.day = c.day

@@ -9,6 +9,7 @@ WITH lists AS (
         ordered_list(day, in_stock) AS in_stock,
         ordered_list(day, views) AS views,
         ordered_list(day, carts) AS carts,
+        ordered_list(day, intent_units) AS intent_units,
         max(days_since_first_seen) + 1 AS days_since_first_seen
     FROM item_days
     GROUP BY item_id
@@ -22,7 +23,7 @@ lead_times AS (
 timed AS (
     SELECT
         lists.item_id AS own_item_id, lists.first_date, lists.units, lists.price, lists.promoted, lists.in_stock,
-        lists.views, lists.carts, lists.days_since_first_seen, lead_times.lead_time_days
+        lists.views, lists.carts, lists.intent_units, lists.days_since_first_seen, lead_times.lead_time_days
     FROM lead_times RIGHT JOIN lists ON lists.item_id = lead_times.item_id
 )
 SELECT
@@ -37,6 +38,7 @@ SELECT
         'in_stock', timed.in_stock,
         'views', timed.views,
         'carts', timed.carts,
+        'intent_units', timed.intent_units,
         'promoted_future', item_promotions.promoted_future,
         'price_future', item_promotions.price_future,
         'days_since_first_seen', timed.days_since_first_seen,

@@ -17,8 +17,22 @@ WITH stock AS (
     FROM inventory
     WHERE as_of <= CAST(run_date() AS DATE)
 ),
-lead_time_demand AS (
+forecasts AS (
     SELECT item_id, mean, q05, q10, q25, q50, q75, q90, q95 FROM demand_forecasts WHERE step = 0
+),
+-- Lead-time demand moves as the published forecasts of the item's days were moved towards the purchase intents.
+moved AS (
+    SELECT item_id, sum(mean) / sum(model_mean) AS factor FROM demand WHERE model_mean > 0 GROUP BY item_id
+),
+factors AS (
+    SELECT f.item_id, coalesce(m.factor, 1.0) AS factor FROM forecasts f LEFT JOIN moved m ON m.item_id = f.item_id
+),
+lead_time_demand AS (
+    SELECT
+        f.item_id, f.mean * m.factor AS mean,
+        f.q05 * m.factor AS q05, f.q10 * m.factor AS q10, f.q25 * m.factor AS q25, f.q50 * m.factor AS q50,
+        f.q75 * m.factor AS q75, f.q90 * m.factor AS q90, f.q95 * m.factor AS q95
+    FROM forecasts f JOIN factors m ON m.item_id = f.item_id
 ),
 -- The quantile at the service level, linear between the published ones; above q95 the normal tail's slope
 -- (z(0.95) = 1.645) carries on from q90 and q95, capped at 0.9999.

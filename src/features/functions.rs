@@ -39,6 +39,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ("last_events_max", i64::from(config.features.last_events).into()),
         ("consent_default", config.features.consent_default.into()),
         ("demand_horizon_days", i64::from(config.demand.horizon_days).into()),
+        ("reconcile_intents", config.demand.reconcile_intents.into()),
         ("demand_history_days", i64::from(config.demand.history_days).into()),
         ("default_service_level", config.replenishment.service_level.into()),
         ("default_lead_time_days", i64::from(config.replenishment.lead_time_days).into()),

@@ -9,7 +9,9 @@ pub mod rollups;
 pub mod user_functions;
 pub mod views;
 
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::ScalarValue;
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use std::sync::Arc;
 
@@ -18,8 +20,13 @@ use crate::failure::Result;
 use crate::ids::RunDate;
 use crate::lake::Lake;
 use crate::sql_files::SqlFiles;
+use crate::tables::schemas;
 use parts::UserPart;
 use rollups::Rollups;
+
+/// What earlier nights published of demand, with the run date as `_dt`; whoever reads published nights registers it
+/// before [`register`], which makes it empty otherwise.
+pub const EARLIER_DEMAND: &str = "earlier_demand";
 
 /// What a session sees of the lake.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +64,11 @@ pub async fn register(
     user_functions::create(ctx, sql).await?;
     lake.register(ctx, scope.run_date).await?;
     rollups.register(ctx)?;
+    if !ctx.table_exist(EARLIER_DEMAND)? {
+        let mut fields = schemas::file_schema("demand")?.fields().to_vec();
+        fields.push(Arc::new(Field::new("_dt", DataType::Date32, true)));
+        ctx.register_table(EARLIER_DEMAND, Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))?;
+    }
     views::register(ctx, sql, &["state", "features", "labels"]).await
 }
 

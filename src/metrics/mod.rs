@@ -1,6 +1,7 @@
 //! One implementation of each figure: training, evaluation and the nightly look-back all call these.
 
 pub mod binary;
+pub mod coverage;
 pub mod drift;
 
 use rand::{Rng, SeedableRng};

@@ -9,6 +9,7 @@
 pub mod accuracy;
 pub mod checks;
 pub mod drift;
+pub mod earlier;
 pub mod gc;
 pub mod lock;
 pub mod night;

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use crate::failure::Result;
 use crate::ids::RunDate;
-use crate::lake::stores::Location;
+use crate::lake::{files_table::ListedFile, parquet_files, stores::Location};
 use crate::publish::runs::{self, VisibleNight};
 use crate::tables::schemas::{self, NIGHT_TABLES, PARTITION};
+use crate::tables::write_files::table_location;
 use crate::tables::{delta, delta_log};
 
 /// Registers every published table, and `runs`; a table that has no night yet is empty. Returns the latest night.
@@ -42,6 +43,34 @@ pub async fn register_nights(
         None => ctx.register_table(name, Arc::new(EmptyTable::new(schemas::table_schema(table)?)))?,
     };
     Ok(())
+}
+
+/// The data files of the given nights, each with its run date as `dt`: for plans that run on other machines, where a
+/// Delta scan does not go.
+pub async fn night_files(output: &Location, table: &str, nights: &[VisibleNight]) -> Result<Vec<ListedFile>> {
+    let held: Vec<(RunDate, u64)> = nights.iter().filter_map(|n| Some((n.run_date(), n.version(table)?))).collect();
+    let (Some(oldest), Some(newest)) = (held.iter().map(|h| h.1).min(), held.iter().map(|h| h.1).max()) else {
+        return Ok(Vec::new());
+    };
+    let Some(opened) = delta_log::open(output, table, Some(newest)).await? else { return Ok(Vec::new()) };
+    let changed = match oldest == newest {
+        true => Default::default(),
+        false => delta_log::published_since(&opened, oldest).await?,
+    };
+    let place = table_location(output, table);
+    let mut listed = Vec::new();
+    for (date, version) in held {
+        let files = match changed.get(&date).is_some_and(|at| *at > version) {
+            false => delta::night_files(&opened, table, date)?,
+            true => match delta_log::open(output, table, Some(version)).await? {
+                Some(then) => delta::night_files(&then, table, date)?,
+                None => Vec::new(),
+            },
+        };
+        let files = files.into_iter();
+        listed.extend(files.map(|(path, bytes)| parquet_files::listed(&place, place.path(&path), bytes, Some(date.0))));
+    }
+    Ok(listed)
 }
 
 /// The rows of the given nights, with `run_date`; `None` when no night holds that table.

@@ -178,6 +178,16 @@ pub fn file_paths(opened: &DeltaTable, table: &str, nights: Option<&BTreeSet<Run
     Ok(files.iter().filter(|file| wanted(&file.partition_values_map())).map(|file| file.path().into_owned()).collect())
 }
 
+/// Table-relative path and bytes of the data files of one night, at the table's loaded version.
+pub fn night_files(opened: &DeltaTable, table: &str, night: RunDate) -> Result<Vec<(String, u64)>> {
+    let files = opened.snapshot().map_err(failure(table))?.log_data();
+    let date = night.to_string();
+    let of_night = files.iter().filter(|file| {
+        file.partition_values_map().get(PARTITION).is_some_and(|value| value.as_deref() == Some(date.as_str()))
+    });
+    Ok(of_night.map(|file| (file.path().into_owned(), file.size() as u64)).collect())
+}
+
 /// A date as the engine holds it: days since 1970-01-01.
 pub fn date32(date: RunDate) -> datafusion::common::ScalarValue {
     let days = date.0.signed_duration_since(chrono::NaiveDate::default()).num_days();

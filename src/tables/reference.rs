@@ -6,10 +6,11 @@ use crate::failure::{Failure, Result};
 use crate::tables::schemas::{NIGHT_TABLES, RUNS, file_schema, key};
 
 /// One row of each table stands for this.
-const ROWS: [(&str, &str); 7] = [
+const ROWS: [(&str, &str); 8] = [
     ("intent", "consenting user whom the lake knows"),
     ("recommendation", "user and rank"),
     ("demand", "item and target date"),
+    ("demand_total", "category and target date, and one for the total of each date"),
     ("replenishment", "item with an inventory row"),
     ("segment", "segment with at least `segment.users_min` users"),
     ("quarantine", "bad row of the lake"),
@@ -40,10 +41,10 @@ const RECOMMENDATION: [(&str, &str); 4] = [
     ("item_id", "the item"),
     ("score", "the model's affinity; orders the items of one user, compares nothing else"),
 ];
-const DEMAND: [(&str, &str); 11] = [
+const DEMAND: [(&str, &str); 13] = [
     ("item_id", "the item; never null"),
     ("target_date", "the local day forecast; the run date is the first"),
-    ("mean", "units demanded that day, expected value"),
+    ("mean", "units demanded that day, expected value, reconciled with the purchase intents"),
     ("q05", "units that demand stays at or below with probability 0.05"),
     ("q10", "the same, 0.10"),
     ("q25", "the same, 0.25"),
@@ -53,8 +54,19 @@ const DEMAND: [(&str, &str); 11] = [
     ("q95", "the same, 0.95"),
     (
         "intent_units",
-        "units that users' purchase intents add up to for this item; null where no user's intent names it",
+        "units that users' purchase intents add up to for this item; null on days beyond the intents' horizon",
     ),
+    ("category", "the item's category; null where the catalogue names none"),
+    ("model_mean", "units that the demand network expects, before the intents were heard"),
+];
+const DEMAND_TOTAL: [(&str, &str); 7] = [
+    ("level", "`category` or `total`"),
+    ("category", "the category; empty for items without one, and for the total"),
+    ("target_date", "the local day forecast; the run date is the first"),
+    ("mean", "units demanded that day, expected value: the sum of demand.mean of its items"),
+    ("model_mean", "the sum of demand.model_mean"),
+    ("intent_units", "the sum of demand.intent_units; null on days beyond the intents' horizon"),
+    ("intent_weight", "how far the forecasts moved from model_mean (0) to intent_units (1) tonight"),
 ];
 const REPLENISHMENT: [(&str, &str); 12] = [
     ("item_id", "the item; never null"),
@@ -112,6 +124,7 @@ fn meanings(table: &str) -> Vec<(&'static str, &'static str)> {
         "intent" => INTENT.to_vec(),
         "recommendation" => RECOMMENDATION.to_vec(),
         "demand" => DEMAND.to_vec(),
+        "demand_total" => DEMAND_TOTAL.to_vec(),
         "replenishment" => REPLENISHMENT.to_vec(),
         "segment" => SEGMENT.to_vec(),
         "quarantine" => QUARANTINE.to_vec(),

@@ -15,7 +15,8 @@ use crate::failure::{Failure, Result};
 pub const PARTITION: &str = "run_date";
 
 /// The tables of a night, in the order in which they are committed; `runs` comes after all of them.
-pub const NIGHT_TABLES: [&str; 6] = ["intent", "recommendation", "demand", "replenishment", "segment", "quarantine"];
+pub const NIGHT_TABLES: [&str; 7] =
+    ["intent", "recommendation", "demand", "demand_total", "replenishment", "segment", "quarantine"];
 
 pub const RUNS: &str = "runs";
 
@@ -25,6 +26,7 @@ pub fn key(table: &str) -> &'static [&'static str] {
         "intent" => &["user_id"],
         "recommendation" => &["user_id", "rank"],
         "demand" => &["item_id", "target_date"],
+        "demand_total" => &["level", "category", "target_date"],
         "replenishment" => &["item_id"],
         "segment" => &["segment"],
         _ => &[],
@@ -49,6 +51,11 @@ pub fn file_schema(table: &str) -> Result<SchemaRef> {
         "demand" => [("item_id", text), ("target_date", DataType::Date32)]
             .into_iter()
             .chain(numbers(&["mean", "q05", "q10", "q25", "q50", "q75", "q90", "q95", "intent_units"]))
+            .chain([("category", DataType::Utf8), ("model_mean", DataType::Float64)])
+            .collect(),
+        "demand_total" => [("level", text.clone()), ("category", text), ("target_date", DataType::Date32)]
+            .into_iter()
+            .chain(numbers(&["mean", "model_mean", "intent_units", "intent_weight"]))
             .collect(),
         "replenishment" => [("item_id", text.clone()), ("on_hand", DataType::Float64), ("on_order", DataType::Float64)]
             .into_iter()

@@ -7,24 +7,29 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
+use super::calibration;
 use super::fit::{self, Lesson, Plan, Validation};
 use super::sets::{ItemSet, Split, rows_of};
 use crate::config::TrainConfig;
 use crate::failure::Result;
+use crate::metrics::coverage::{Coverage, Share};
 use crate::metrics::pinball;
 use crate::model::bundle::parameters;
-use crate::model::demand::{DemandNetwork, ItemHistory, LEVELS, Outlook, Source};
+use crate::model::demand::{DemandNetwork, Forecast, ItemHistory, LEVELS, Outlook, Source, Speed};
 use crate::model::losses;
 
 const BATCH_ITEMS: usize = 64;
+/// Places of two quantiles in a forecast, whose first number is the mean.
+const Q10: usize = 2;
+const Q90: usize = 6;
 /// Against the intents: more epochs, larger steps, as there are far fewer items than users.
 const MORE: u32 = 3;
 /// What the mean's and the counts' likelihoods weigh against the pinball loss.
 const LIKELIHOOD_WEIGHT: f64 = 0.1;
 
-/// Trains in place on `train` (earlier dates); returns figures on every item of `test` (the newest date).
+/// Trains and calibrates in place on `train` (earlier dates); returns figures on every item of `test` (the newest date).
 pub fn train(
-    network: &DemandNetwork,
+    network: &mut DemandNetwork,
     store: &mut nn::VarStore,
     train: &ItemSet,
     test: &ItemSet,
@@ -43,7 +48,11 @@ pub fn train(
     valid.truncate(rows_max / 4);
     super::sets::enough("item histories", rows.len(), 8)?;
     let device = store.device();
-    let mut lesson = DemandLesson { network, set: train, rows, rows_max, valid, device };
+    let mut unseen = rows_of(ids(), Split::Valid);
+    unseen.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed ^ 0xca));
+    unseen.truncate(rows_max / 4);
+    network.shape.prior = calibration::prior(train, network.shape.history_days_min);
+    let mut lesson = DemandLesson { network: &*network, set: train, rows, rows_max, valid, device };
     let plan = Plan {
         epochs_max: config.epochs_max * MORE,
         patience_epochs: config.patience_epochs * MORE,
@@ -52,6 +61,7 @@ pub fn train(
         seed: config.seed ^ 0xd3,
     };
     let fitted = fit::fit(&mut lesson, store, &plan, bar)?;
+    network.shape.calibration = calibration::calibration(network, train, &unseen, device, config.seed)?;
     let mut figures = figures(network, test, device)?;
     figures.insert("parameters_demand".into(), parameters(store) as f64);
     figures.insert("epochs_demand".into(), fitted.epochs.into());
@@ -162,34 +172,80 @@ fn outlook_loss(outlook: &Outlook, actual: &Actual) -> Result<Tensor> {
     Ok(quantiles + mean(counts, &actual.slow_weight) * LIKELIHOOD_WEIGHT)
 }
 
-/// Mean pinball over days in stock, all levels and items: what would be published beside seasonal naive (the same
-/// weekday of the last week in stock), and how often the 90 % quantile covered.
+/// What would be published, over days in stock: mean pinball of all levels beside seasonal naive (the same weekday of the
+/// last week in stock), and coverage; of all items, and by how they sell.
 fn figures(network: &DemandNetwork, test: &ItemSet, device: Device) -> Result<BTreeMap<String, f64>> {
-    let (mut ours, mut naive, mut cells, mut covered) = (0.0, 0.0, 0.0f64, 0.0);
+    let mut all = Figures::default();
+    let mut kinds: BTreeMap<Speed, Figures> = BTreeMap::new();
     for (row, forecast) in network.forecast(&test.items, device)?.iter().enumerate() {
-        for (day, forecast) in forecast.daily.iter().enumerate() {
-            if !test.in_stock[row].get(day).copied().unwrap_or(false) {
-                continue;
+        let item = &test.items[row];
+        let days: Vec<Day> = calibration::days_in_stock(test, row)
+            .map(|(day, units)| Day { units, forecast: forecast.daily[day], naive: seasonal_naive(item, day) })
+            .collect();
+        all.add(&days);
+        kinds.entry(item.speed(network.shape.history_days_min)).or_default().add(&days);
+    }
+    let mut named = BTreeMap::from([("coverage_test_q90".to_string(), all.q90.within(0).map_or(0.0, |s| s.value))]);
+    all.write_loss("", &mut named);
+    for (speed, figures) in kinds {
+        let of = format!("_{}", speed.name());
+        figures.write_loss(&of, &mut named);
+        figures.write_coverage(&of, &mut named);
+    }
+    Ok(named)
+}
+
+/// A day in stock: what was asked for, forecast, and sold a week before.
+struct Day {
+    units: f64,
+    forecast: Forecast,
+    naive: f64,
+}
+
+#[derive(Default)]
+struct Figures {
+    ours: f64,
+    naive: f64,
+    cells: f64,
+    q90: Coverage,
+    q10_q90: Coverage,
+}
+
+impl Figures {
+    fn add(&mut self, days: &[Day]) {
+        for day in days {
+            for (&level, &quantile) in LEVELS.iter().zip(&day.forecast[1..]) {
+                self.ours += pinball(level, quantile, day.units);
+                self.naive += pinball(level, day.naive, day.units);
+                self.cells += 1.0;
             }
-            let actual = test.units[row][day];
-            let last_week = seasonal_naive(&test.items[row], day);
-            for (&level, &quantile) in LEVELS.iter().zip(&forecast[1..]) {
-                ours += pinball(level, quantile, actual);
-                naive += pinball(level, last_week, actual);
-                if level == 0.90 && actual <= quantile {
-                    covered += 1.0;
+        }
+        self.q90.add(days.iter().map(|d| (d.units < d.forecast[Q90], d.units <= d.forecast[Q90])));
+        self.q10_q90.add(days.iter().map(|d| {
+            let (low, high) = (d.forecast[Q10], d.forecast[Q90]);
+            (low < d.units && d.units < high, low <= d.units && d.units <= high)
+        }));
+    }
+
+    fn write_loss(&self, of: &str, to: &mut BTreeMap<String, f64>) {
+        to.insert(format!("pinball_test{of}"), self.ours / self.cells.max(1.0));
+        to.insert(format!("pinball_test_seasonal_naive{of}"), self.naive / self.cells.max(1.0));
+    }
+
+    /// Both shares of either coverage with their intervals: the level lies between them where the quantiles are right.
+    fn write_coverage(&self, of: &str, to: &mut BTreeMap<String, f64>) {
+        to.insert(format!("items_test{of}"), self.q90.items() as f64);
+        to.insert(format!("item_days_test{of}"), self.q90.days());
+        for (name, coverage) in [("q90", &self.q90), ("q10_q90", &self.q10_q90)] {
+            let shares = [("coverage", coverage.within(1)), ("coverage_without_ties", coverage.inside(1))];
+            for (figure, share) in shares {
+                let Some(Share { value, low, high }) = share else { continue };
+                for (end, value) in [("", value), ("_low", low), ("_high", high)] {
+                    to.insert(format!("{figure}_test_{name}{of}{end}"), value);
                 }
             }
-            cells += 1.0;
         }
     }
-    let cells = cells.max(1.0);
-    let levels = LEVELS.len() as f64;
-    Ok(BTreeMap::from([
-        ("pinball_test".to_string(), ours / cells / levels),
-        ("pinball_test_seasonal_naive".to_string(), naive / cells / levels),
-        ("coverage_test_q90".to_string(), covered / cells),
-    ]))
 }
 
 /// The same weekday of the last week whose day was in stock; zero without one.

@@ -5,6 +5,7 @@
 
 mod augment;
 pub mod baseline;
+mod calibration;
 pub mod demand;
 pub mod fit;
 pub mod intent;
@@ -26,12 +27,16 @@ use crate::features::rollups::Rollups;
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, FORMAT, IndexedItem, Networks, Registry};
-use crate::model::demand::DemandShape;
+use crate::model::demand::{Calibration, DemandShape, RatePrior};
 use crate::model::intent::{IntentShape, Scaling};
+use crate::publish::runs;
 use crate::score::devices;
 use crate::sql_files::SqlFiles;
 use intent::Users;
 use sets::{ItemSet, LABELS, Past, UserSet, past_dates};
+
+/// Intents of earlier nights are an input once this share of the histories' days has them.
+const INTENTS_KNOWN_MIN: f64 = 0.1;
 
 /// Everything that is learnt from, as of several past dates.
 #[derive(Debug, Clone)]
@@ -69,7 +74,10 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let lake = Lake::open(config, &sql).await?;
     let ctx = engine::session(config)?;
     let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
-    let past = Past { config, sql: &sql, lake: &lake, rollups: &rollups, labels_end: date };
+    let output = Location::open(&config.output.uri, &config.s3)?;
+    let nights = runs::visible_nights(&output).await?;
+    let (output, nights) = (&output, nights.as_slice());
+    let past = Past { config, sql: &sql, lake: &lake, rollups: &rollups, labels_end: date, output, nights };
     let train = &config.train;
 
     let label_days = config.intents.horizon_days.max(config.intents.churn_days);
@@ -115,7 +123,9 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
 pub fn fit(config: &Config, sets: &TrainingSets) -> Result<(BundleCard, Networks)> {
     let train = &config.train;
     tch::manual_seed(train.seed as i64);
-    let (intent_shape, demand_shape) = shapes(config, &sets.contract);
+    let (intent_shape, mut demand_shape) = shapes(config, &sets.contract);
+    // Weights of an input that training never saw would be chance, and a night may see it.
+    demand_shape.intents &= sets.items.intents_known() >= INTENTS_KNOWN_MIN;
     let mut networks = Networks::new(&intent_shape, &demand_shape, devices::choose(&config.score)?);
     let met = sets.users.next_items.iter().flatten();
     popularity::start_at_popularity(&networks.intent_store, &sets.index, intent_shape.item_buckets, met)?;
@@ -129,7 +139,7 @@ pub fn fit(config: &Config, sets: &TrainingSets) -> Result<(BundleCard, Networks
         figures.insert("auc_test_purchase_recency_frequency".into(), auc);
     }
     let bar = progress("demand");
-    let (network, store) = (&networks.demand, &mut networks.demand_store);
+    let (network, store) = (&mut networks.demand, &mut networks.demand_store);
     figures.extend(demand::train(network, store, &sets.items, &sets.held_out_items, train, &bar)?);
     bar.finish_and_clear();
 
@@ -141,7 +151,7 @@ pub fn fit(config: &Config, sets: &TrainingSets) -> Result<(BundleCard, Networks
         as_of_dates: sets.as_of_dates.iter().map(ToString::to_string).collect(),
         intent: intent_shape,
         scaling,
-        demand: demand_shape,
+        demand: networks.demand.shape.clone(),
         features_fingerprint: sets.contract.fingerprint(),
         feature_deciles: sets.users.deciles(&sets.contract),
         features: sets.contract.clone(),
@@ -177,6 +187,9 @@ fn shapes(config: &Config, contract: &FeatureContract) -> (IntentShape, DemandSh
         history_days: config.demand.history_days.into(),
         history_days_min: config.demand.history_days_min.into(),
         slow_units_per_day: config.demand.slow_units_per_day,
+        intents: config.demand.intent_inputs,
+        prior: RatePrior::default(),
+        calibration: Calibration::default(),
     };
     (intent, demand)
 }

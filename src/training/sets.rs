@@ -11,11 +11,12 @@ use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::{self, Scope, contract::FeatureContract, parts::UserPart, rollups::Rollups};
 use crate::ids::RunDate;
-use crate::lake::Lake;
+use crate::lake::{Lake, stores::Location};
 use crate::metrics::drift::Deciles;
 use crate::model::bundle::IndexedItem;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
+use crate::publish::{earlier::EarlierNights, runs::VisibleNight};
 use crate::score::service::as_struct;
 use crate::sql_files::SqlFiles;
 
@@ -80,6 +81,13 @@ impl ItemSet {
         self.units.extend(other.units);
         self.in_stock.extend(other.in_stock);
     }
+
+    /// The share of the histories' days for which a night had published purchase intents.
+    pub fn intents_known(&self) -> f64 {
+        let days: usize = self.items.iter().map(|item| item.units.len()).sum();
+        let known = |item: &ItemHistory| item.intent_units.iter().filter(|units| units.is_finite()).count();
+        self.items.iter().map(known).sum::<usize>() as f64 / days.max(1) as f64
+    }
 }
 
 /// What a session at a past date needs.
@@ -90,11 +98,15 @@ pub struct Past<'a> {
     pub rollups: &'a Rollups,
     /// Nothing on or after this date is read.
     pub labels_end: RunDate,
+    /// Where nights are published, and the visible ones.
+    pub output: &'a Location,
+    pub nights: &'a [VisibleNight],
 }
 
 impl Past<'_> {
     async fn session(&self, as_of: RunDate, user_share: f64) -> Result<SessionContext> {
         let ctx = engine::session(self.config)?;
+        EarlierNights::before(as_of, self.nights, self.config).register(&ctx, self.output).await?;
         let scope = Scope { run_date: as_of, labels_end: self.labels_end, users: UserPart::share(user_share) };
         features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
         Ok(ctx)

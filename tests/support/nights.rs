@@ -32,6 +32,7 @@ pub fn tables_of(p: f64) -> Vec<(&'static str, String)> {
         ("intent", format!("SELECT user_id, {scores}, 1.5 AS expected_units, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version FROM {users}")),
         ("recommendation", format!("SELECT user_id, 1 AS rank, 'i1' AS item_id, 0.5 AS score FROM {users}")),
         ("demand", "SELECT item_id, DATE '2026-03-02' AS target_date, 2.0 AS mean, 0 AS q05, 0 AS q10, 1 AS q25, 2 AS q50, 3 AS q75, 4 AS q90, 5 AS q95 FROM (VALUES ('i1'), ('i2')) AS i(item_id)".into()),
+        ("demand_total", "SELECT level, '' AS category, DATE '2026-03-02' AS target_date, 4.0 AS mean FROM (VALUES ('category'), ('total')) AS l(level)".into()),
         ("replenishment", "SELECT 'i1' AS item_id, 12 AS order_quantity, 'position 3 is below 5' AS reason".into()),
         ("segment", "SELECT 'loyal' AS segment, 4 AS users".into()),
     ]

@@ -6,22 +6,57 @@ pub fn quantiles<const N: usize>(mean: f64, size: f64, levels: &[f64; N]) -> [f6
     if mean <= 0.0 || !mean.is_finite() || size <= 0.0 {
         return [0.0; N];
     }
-    let failure = (mean / (mean + size)).ln();
-    let deviation = (mean + mean * mean / size).sqrt();
-    // Far to the left of the mean nothing lies that a sum in doubles could see.
-    let mut count = (mean - 10.0 * deviation).max(0.0).floor();
-    let start = ln_gamma(count + size) - ln_gamma(size) - ln_gamma(count + 1.0);
-    let mut density = (start + size * (size / (size + mean)).ln() + count * failure).exp();
-    let mut cumulative = density;
+    let mut walk = Walk::new(mean, size);
+    let last = mean + 100.0 * (mean + mean * mean / size).sqrt() + 100.0;
     levels.map(|level| {
         // The sum may stop a rounding error short of 1; the second bound ends it there.
-        while cumulative < level && count < mean + 100.0 * deviation + 100.0 {
-            density *= (count + size) / (count + 1.0) * failure.exp();
-            count += 1.0;
-            cumulative += density;
+        while walk.cumulative < level && walk.count < last {
+            walk.step();
         }
-        count
+        walk.count
     })
+}
+
+/// P(demand < `count`) and P(demand <= `count`) under the same distribution.
+pub fn below_and_with(mean: f64, size: f64, count: f64) -> (f64, f64) {
+    if mean <= 0.0 || !mean.is_finite() || size <= 0.0 {
+        return (f64::from(u8::from(count > 0.0)), 1.0);
+    }
+    let mut walk = Walk::new(mean, size);
+    if count < walk.count {
+        return (0.0, 0.0);
+    }
+    while walk.count < count {
+        walk.step();
+    }
+    ((walk.cumulative - walk.density).max(0.0), walk.cumulative.min(1.0))
+}
+
+/// The distribution function, from one count to the next.
+struct Walk {
+    size: f64,
+    failure: f64,
+    count: f64,
+    density: f64,
+    cumulative: f64,
+}
+
+impl Walk {
+    fn new(mean: f64, size: f64) -> Self {
+        let failure = mean / (mean + size);
+        let deviation = (mean + mean * mean / size).sqrt();
+        // Far to the left of the mean nothing lies that a sum in doubles could see.
+        let count = (mean - 10.0 * deviation).max(0.0).floor();
+        let start = ln_gamma(count + size) - ln_gamma(size) - ln_gamma(count + 1.0);
+        let density = (start + size * (size / (size + mean)).ln() + count * failure.ln()).exp();
+        Self { size, failure, count, density, cumulative: density }
+    }
+
+    fn step(&mut self) {
+        self.density *= (self.count + self.size) / (self.count + 1.0) * self.failure;
+        self.count += 1.0;
+        self.cumulative += self.density;
+    }
 }
 
 /// ln Γ(x) for x > 0: Stirling's series after shifting the argument up (Abramowitz and Stegun 6.1.41), to about 1e-13.
@@ -67,6 +102,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_quantile_is_the_first_count_that_reaches_its_level(mean in 0.01f64..50.0, size in 0.1f64..20.0) {
+            let levels = [0.05, 0.5, 0.95];
+            for (level, quantile) in levels.iter().zip(quantiles(mean, size, &levels)) {
+                let (below, with) = below_and_with(mean, size, quantile);
+                prop_assert!(below <= level + 1e-9 && level - 1e-9 <= with, "{below} {level} {with}");
+            }
+        }
+
         #[test]
         fn quantiles_are_whole_ordered_and_near_the_mean(mean in 0.001f64..1e5, size in 0.01f64..1e4) {
             let q = quantiles(mean, size, &[0.05, 0.25, 0.5, 0.75, 0.95]);

@@ -7,12 +7,15 @@ use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type};
 use std::f64::consts::TAU;
 use std::sync::OnceLock;
 
-use super::{Forecast, LEVELS, counts};
+use super::{RatePrior, Raw, Speed};
 use crate::failure::{Failure, Result};
 use crate::model::inputs::{CATEGORY_BUCKETS, bucket};
 
-/// Inputs of one past day: log and scaled units, log views and carts, price ratio, promotion, stock, and its calendar.
-pub const DAY_INPUTS: usize = 7 + CALENDAR;
+/// Inputs of one past day: log and scaled units, log views and carts, price ratio, promotion, stock, its calendar, and
+/// what the purchase intents of earlier nights said of it. Those come last, so that a network without them reads a prefix.
+pub const DAY_INPUTS: usize = 7 + CALENDAR + INTENT_INPUTS;
+/// Scaled intent units, and whether any night had forecast the day.
+pub const INTENT_INPUTS: usize = 2;
 /// Inputs of one day to come, known beforehand: its calendar, promotion, price ratio, how far ahead, log scale.
 pub const KNOWN_INPUTS: usize = CALENDAR + 4;
 /// Inputs of a lead time: log days, shares of promoted and of weekend days, mean price ratio, log scale.
@@ -34,6 +37,9 @@ pub struct ItemHistory {
     pub in_stock: Vec<bool>,
     pub views: Vec<f64>,
     pub carts: Vec<f64>,
+    /// Units that purchase intents promised for each day, as the newest night before it published them; NaN where there
+    /// was no night, empty where nobody asked.
+    pub intent_units: Vec<f64>,
     /// One flag a day of the horizon; empty where no promotion is planned.
     pub promoted_future: Vec<bool>,
     /// The promotion's price of each day of the horizon, NaN where there is none; empty where no promotion is planned.
@@ -66,6 +72,8 @@ impl ItemHistory {
             let values = cast(&list.value(row), &DataType::Float64)?;
             Ok(values.as_primitive::<Float64Type>().iter().map(|v| v.unwrap_or(f64::NAN)).collect())
         };
+        // Histories of one's own SQL, and of before there was this input, need not have it.
+        let with_intents = histories.column_by_name("intent_units").is_some();
         let flags = |name: &str, row: usize| -> Result<Vec<bool>> {
             Ok(numbers(name, row)?.iter().map(|&v| v > 0.5).collect())
         };
@@ -88,6 +96,7 @@ impl ItemHistory {
                     in_stock: flags("in_stock", row)?,
                     views: numbers("views", row)?,
                     carts: numbers("carts", row)?,
+                    intent_units: if with_intents { numbers("intent_units", row)? } else { Vec::new() },
                     promoted_future: flags("promoted_future", row)?,
                     price_future: numbers("price_future", row)?,
                     days_since_first_seen: of(&first_seen, row, 0),
@@ -108,14 +117,32 @@ impl ItemHistory {
         self.units.iter().zip(&self.in_stock).filter(|(_, stocked)| **stocked).map(|(u, _)| *u)
     }
 
-    /// The stated fallback for short histories: negative binomial quantiles around the mean of the days in stock, with
-    /// the variance of a Poisson whose rate is itself uncertain (gamma, as many pseudo-days as observed). All zeros for
-    /// an item that never sold.
-    pub fn fallback(&self, days: i64) -> Forecast {
-        let (sold, seen) = self.in_stock_units().fold((0.0, 0.0f64), |(s, n), u| (s + u, n + 1.0));
-        let mean = sold.max(0.0) / seen.max(1.0) * days as f64;
-        // A rate of Gamma(sold, seen) gives a negative binomial of size `sold`.
-        super::forecast_of(mean, &counts::quantiles(mean, sold, &LEVELS))
+    /// The stated fallback for short histories: sales that come at a rate of which only the days in stock and what other
+    /// new items sold are known. A Gamma prior and Poisson sales give a negative binomial (Gelman et al., "Bayesian Data
+    /// Analysis", 3rd ed., 2.6); without a prior it is zero for an item that never sold.
+    pub fn fallback(&self, prior: RatePrior, days: i64) -> Raw {
+        let (sold, seen) = self.in_stock_units().fold((0.0, 0.0), |(s, n), u| (s + u, n + 1.0));
+        let size = prior.units + f64::max(sold, 0.0);
+        Raw::Counts { mean: size / (prior.days + seen).max(1.0) * days as f64, size }
+    }
+
+    /// How the item sells, by the days in stock of its history: the mean interval between days with a sale (ADI, days)
+    /// and the squared coefficient of variation of what those days sold, cut at 1.32 and 0.49 (Syntetos, Boylan and
+    /// Croston 2005, "On the categorization of demand patterns"). Their smooth and erratic items are both fast here.
+    pub fn speed(&self, history_days_min: i64) -> Speed {
+        if self.days_since_first_seen < history_days_min {
+            return Speed::New;
+        }
+        let days = self.in_stock_units().count() as f64;
+        let sold: Vec<f64> = self.in_stock_units().filter(|&u| u > 0.0).collect();
+        let sales = sold.len() as f64;
+        let mean = sold.iter().sum::<f64>() / sales;
+        let squared_variation = sold.iter().map(|u| (u / mean - 1.0).powi(2)).sum::<f64>() / sales;
+        match (days < 1.32 * sales, squared_variation < 0.49) {
+            (true, _) => Speed::Fast,
+            (false, false) if sales > 0.0 => Speed::Lumpy,
+            (false, _) => Speed::Slow,
+        }
     }
 
     /// Row-major [history_days, DAY_INPUTS], made once: training asks for it every epoch.
@@ -139,6 +166,10 @@ impl ItemHistory {
                 f32::from(u8::from(self.in_stock[day])),
             ]);
             flat.extend(calendar(self.first_day + day as i64));
+            flat.extend(match self.intent_units.get(day) {
+                Some(units) if units.is_finite() => [(units / scale).min(20.0) as f32 / 4.0, 1.0],
+                _ => [0.0; INTENT_INPUTS],
+            });
         }
         flat
     }
@@ -240,17 +271,54 @@ pub mod tests {
 
     #[test]
     fn the_fallback_of_an_item_that_never_sold_is_zero_and_others_are_ordered() {
-        assert_eq!(item(&[0.0, 0.0]).fallback(7), [0.0; 8]);
-        assert_eq!(item(&[]).fallback(7), [0.0; 8]);
-        let forecast = item(&[2.0, 1.0, 3.0]).fallback(7);
+        let fallback = |units: &[f64]| item(units).fallback(RatePrior::default(), 7).forecast(None, 1.0);
+        assert_eq!(fallback(&[0.0, 0.0]), [0.0; 8]);
+        assert_eq!(fallback(&[]), [0.0; 8]);
+        let forecast = fallback(&[2.0, 1.0, 3.0]);
         assert!((forecast[0] - 14.0).abs() < 1e-9);
         assert!(
             forecast[1..].windows(2).all(|w| w[0] <= w[1]) && forecast[4] >= 11.0 && forecast[4] <= 15.0,
             "{forecast:?}"
         );
         // The density of zero underflows here; the quantiles must not collapse into one.
-        let large = item(&[3000.0; 5]).fallback(7);
+        let large = fallback(&[3000.0; 5]);
         assert!(large[1] < 21_000.0 && large[7] > 21_000.0 && large[7] < 22_000.0, "{large:?}");
+    }
+
+    #[test]
+    fn what_other_new_items_sold_stands_in_for_days_that_are_missing() {
+        let prior = RatePrior { units: 2.0, days: 4.0 };
+        let mean = |units: &[f64]| item(units).fallback(prior, 7).forecast(None, 1.0)[0];
+        assert_eq!(mean(&[]), 3.5, "two units in four days");
+        assert_eq!(mean(&[0.0; 4]), 1.75, "as many days without a sale");
+        assert!((mean(&[3.0; 4000]) - 21.0).abs() < 0.02, "its own days outweigh the prior");
+    }
+
+    #[test]
+    fn items_sell_fast_slowly_in_lumps_or_are_new() {
+        let speed = |units: &[f64]| {
+            let mut item = item(units);
+            item.days_since_first_seen = units.len() as i64;
+            item.speed(14)
+        };
+        assert_eq!(speed(&[5.0; 13]), Speed::New);
+        assert_eq!(speed(&[1.0, 2.0, 9.0].repeat(6)), Speed::Fast);
+        assert_eq!(speed(&[0.0; 20]), Speed::Slow);
+        assert_eq!(speed(&[1.0, 0.0].repeat(9)), Speed::Slow);
+        assert_eq!(speed(&[1.0, 0.0, 0.0, 12.0].repeat(5)), Speed::Lumpy);
+        // A day without stock says nothing of how often the item would have sold.
+        let mut scarce = item(&[1.0, 0.0].repeat(9));
+        scarce.days_since_first_seen = 18;
+        scarce.in_stock = [true, false].repeat(9);
+        assert_eq!(scarce.speed(14), Speed::Fast);
+    }
+
+    #[test]
+    fn intents_of_earlier_nights_are_inputs_and_days_without_a_night_are_masked() {
+        let mut item = item(&[1.0; 3]);
+        item.intent_units = vec![f64::NAN, 0.0, 2.0 * item.scale()];
+        let last = |day: usize| item.inputs(3)[(day + 1) * DAY_INPUTS - INTENT_INPUTS..][..INTENT_INPUTS].to_vec();
+        assert_eq!([last(0), last(1), last(2)], [[0.0, 0.0], [0.0, 1.0], [0.5, 1.0]]);
     }
 
     #[test]

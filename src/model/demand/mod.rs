@@ -6,6 +6,7 @@
 //! distribution, in whole units. Days out of stock say nothing about demand: they are flagged in the input and left out
 //! of the loss.
 
+pub mod calibration;
 pub mod counts;
 pub mod history;
 mod networks;
@@ -18,9 +19,10 @@ use super::events::SMALL;
 use super::inputs::CATEGORY_BUCKETS;
 use crate::config::networks::DemandNetworkName;
 use crate::failure::Result;
-use history::{DAY_INPUTS, KNOWN_INPUTS, LEAD_INPUTS};
+use history::{DAY_INPUTS, INTENT_INPUTS, KNOWN_INPUTS, LEAD_INPUTS};
 use networks::HistoryNetwork;
 
+pub use calibration::{Calibration, RatePrior, Raw, Speed};
 pub use history::ItemHistory;
 
 pub const LEVELS: [f64; 7] = [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95];
@@ -30,6 +32,8 @@ pub const OUTPUTS: usize = 1 + LEVELS.len();
 const COUNT_OUTPUTS: usize = 2;
 const CATEGORY_WIDTH: i64 = 8;
 const HIDDEN: i64 = 64;
+/// The share of items for which a training step hides the intents of earlier nights.
+const INTENTS_HIDDEN: f64 = 0.2;
 /// Items of one forward pass; bounds memory.
 const ITEMS_MAX: usize = 256;
 
@@ -44,6 +48,20 @@ pub struct DemandShape {
     pub history_days_min: i64,
     /// Items that sell less get quantiles of the count distribution.
     pub slow_units_per_day: f64,
+    /// Whether the network reads what purchase intents of earlier nights promised. A bundle of before there was that
+    /// input does not, and has no prior and no calibration.
+    #[serde(default)]
+    pub intents: bool,
+    #[serde(default)]
+    pub prior: RatePrior,
+    #[serde(default)]
+    pub calibration: Calibration,
+}
+
+impl DemandShape {
+    fn day_inputs(&self) -> i64 {
+        (DAY_INPUTS - if self.intents { 0 } else { INTENT_INPUTS }) as i64
+    }
 }
 
 /// One forecast: the mean and seven quantiles.
@@ -54,6 +72,13 @@ pub type Forecast = [f64; OUTPUTS];
 pub struct ItemForecast {
     pub daily: Vec<Forecast>,
     pub lead_time: Forecast,
+}
+
+/// The same before calibration.
+#[derive(Debug, Clone)]
+pub struct RawForecast {
+    pub daily: Vec<Raw>,
+    pub lead_time: Raw,
 }
 
 /// Where an item's forecast comes from.
@@ -97,7 +122,7 @@ impl DemandNetwork {
         let context = shape.width + CATEGORY_WIDTH;
         Self {
             shape: shape.clone(),
-            history: networks::build(&(path / "history"), shape, DAY_INPUTS as i64),
+            history: networks::build(&(path / "history"), shape, shape.day_inputs()),
             category: nn::embedding(path / "category", CATEGORY_BUCKETS as i64 + 1, CATEGORY_WIDTH, small),
             day: Head::new(&(path / "day"), context + KNOWN_INPUTS as i64),
             lead: Head::new(&(path / "lead"), context + LEAD_INPUTS as i64),
@@ -126,7 +151,8 @@ impl DemandNetwork {
         }
         let categories: Vec<i64> = items.iter().map(|i| i.category).collect();
         let categories = self.category.forward(&Tensor::f_from_slice(&categories)?.f_to_device(device)?);
-        let state = self.history.read(&on_device(&past, &[b, n, DAY_INPUTS as i64])?, train)?;
+        let past = on_device(&past, &[b, n, DAY_INPUTS as i64])?.f_narrow(2, 0, self.shape.day_inputs())?;
+        let state = self.history.read(&if train { self.forget_nights(past)? } else { past }, train)?;
         let context = Tensor::f_cat(&[state, categories], -1)?;
 
         let scale: Vec<f32> = items.iter().map(|i| i.scale() as f32).collect();
@@ -148,8 +174,36 @@ impl DemandNetwork {
         if item.scale() < self.shape.slow_units_per_day { Source::Counts } else { Source::Quantiles }
     }
 
-    /// What is published: each item's forecasts by day and over its lead time, from its own source.
+    /// Hides what intents said of some items, so that a night without earlier ones finds a network that can do without.
+    fn forget_nights(&self, past: Tensor) -> Result<Tensor> {
+        if !self.shape.intents {
+            return Ok(past);
+        }
+        let kept = past.f_narrow(2, 0, (DAY_INPUTS - INTENT_INPUTS) as i64)?;
+        let intents = past.f_narrow(2, (DAY_INPUTS - INTENT_INPUTS) as i64, INTENT_INPUTS as i64)?;
+        let shown = Tensor::f_rand([past.size()[0], 1, 1], (Kind::Float, past.device()))?.f_gt(INTENTS_HIDDEN)?;
+        Ok(Tensor::f_cat(&[kept, intents * shown], 2)?)
+    }
+
+    /// What is published: each item's forecasts by day and over its lead time, from its own source, days calibrated.
     pub fn forecast(&self, items: &[ItemHistory], device: Device) -> Result<Vec<ItemForecast>> {
+        let calibration = &self.shape.calibration;
+        let raw = self.raw(items, device)?;
+        Ok(items
+            .iter()
+            .zip(raw)
+            .map(|(item, raw)| {
+                let (scale, speed) = (item.scale(), item.speed(self.shape.history_days_min));
+                ItemForecast {
+                    daily: raw.daily.iter().map(|day| day.forecast(Some((calibration, speed)), scale)).collect(),
+                    lead_time: raw.lead_time.forecast(None, scale),
+                }
+            })
+            .collect())
+    }
+
+    /// Forecasts before calibration.
+    pub fn raw(&self, items: &[ItemHistory], device: Device) -> Result<Vec<RawForecast>> {
         let mut forecasts = Vec::with_capacity(items.len());
         let h = self.shape.horizon_days as usize;
         for chunk in items.chunks(ITEMS_MAX) {
@@ -160,11 +214,11 @@ impl DemandNetwork {
             for (i, item) in chunk.iter().enumerate() {
                 let source = self.source(item);
                 let forecast = |read: &Read, row: usize, days: i64| match source {
-                    Source::Fallback => item.fallback(days),
+                    Source::Fallback => item.fallback(self.shape.prior, days),
                     Source::Counts => read.counts(row),
                     Source::Quantiles => read.quantiles(row),
                 };
-                forecasts.push(ItemForecast {
+                forecasts.push(RawForecast {
                     daily: (0..h).map(|day| forecast(&daily, i * h + day, 1)).collect(),
                     lead_time: forecast(&total, i, item.lead_time_days),
                 });
@@ -203,13 +257,6 @@ fn monotone(raw: &Tensor) -> Tensor {
     Tensor::cat(&[mean, quantiles], -1)
 }
 
-/// A mean and its quantiles.
-fn forecast_of(mean: f64, quantiles: &[f64; LEVELS.len()]) -> Forecast {
-    let mut forecast = [mean; OUTPUTS];
-    forecast[1..].copy_from_slice(quantiles);
-    forecast
-}
-
 /// An outlook's numbers, row by row.
 struct Read {
     quantiles: Vec<f32>,
@@ -224,13 +271,13 @@ impl Read {
         Ok(Self { quantiles: flat(&outlook.quantiles)?, counts: flat(&outlook.counts)? })
     }
 
-    fn quantiles(&self, row: usize) -> Forecast {
-        std::array::from_fn(|k| self.quantiles[row * OUTPUTS + k].into())
+    fn quantiles(&self, row: usize) -> Raw {
+        Raw::Quantiles(std::array::from_fn(|k| self.quantiles[row * OUTPUTS + k].into()))
     }
 
-    fn counts(&self, row: usize) -> Forecast {
+    fn counts(&self, row: usize) -> Raw {
         let (mean, size) = (self.counts[row * COUNT_OUTPUTS].into(), self.counts[row * COUNT_OUTPUTS + 1].into());
-        forecast_of(mean, &counts::quantiles(mean, size, &LEVELS))
+        Raw::Counts { mean, size }
     }
 }
 
@@ -249,6 +296,9 @@ mod tests {
                 history_days: 28,
                 history_days_min: 14,
                 slow_units_per_day: 0.5,
+                intents: true,
+                prior: RatePrior::default(),
+                calibration: Calibration::default(),
             }
         }
     }
@@ -313,5 +363,6 @@ mod tests {
         assert_ne!(plain, mean(&|i| i.category = 8));
         assert_ne!(plain, mean(&|i| i.promoted_future = vec![false, false, true]));
         assert_ne!(plain, mean(&|i| i.price_future = vec![f64::NAN, f64::NAN, 0.5]));
+        assert_ne!(plain, mean(&|i| i.intent_units = vec![1.0; 20]));
     }
 }

@@ -1,0 +1,133 @@
+//! How a bundle corrects the quantiles of its demand network, by how items sell: learnt on items that the network never
+//! saw, kept in the bundle, applied to every forecast of a day.
+//!
+//! Quantiles of the network are shifted by conformal scores (Romano, Patterson and Candès 2019, "Conformalized quantile
+//! regression", each level on its own as in their theorem 2), in units of the item's scale. Quantiles of counts are
+//! taken at other levels (Chernozhukov, Wüthrich and Zhu 2021, "Distributional conformal prediction"): they stay whole.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use super::{Forecast, LEVELS, counts};
+
+/// How an item sells; [`super::ItemHistory::speed`] decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Speed {
+    /// Seen for fewer days than `demand.history_days_min`.
+    New,
+    Fast,
+    /// Seldom, about as much each time.
+    Slow,
+    /// Seldom, now little and now much.
+    Lumpy,
+}
+
+impl Speed {
+    pub const ALL: [Speed; 4] = [Self::New, Self::Fast, Self::Slow, Self::Lumpy];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Fast => "fast",
+            Self::Slow => "slow",
+            Self::Lumpy => "lumpy",
+        }
+    }
+}
+
+/// Corrections of the quantiles of [`LEVELS`]; none where the validation set asked for none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Added to the network's quantiles, in units of the item's scale.
+    #[serde(default)]
+    pub shifts: BTreeMap<Speed, [f64; LEVELS.len()]>,
+    /// The levels, ascending, at which quantiles of counts are taken.
+    #[serde(default)]
+    pub levels: BTreeMap<Speed, [f64; LEVELS.len()]>,
+}
+
+/// What is known of the rate of an item's sales before it is seen: a Gamma distribution, as if it had sold `units` in
+/// `days`. Zero says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct RatePrior {
+    pub units: f64,
+    pub days: f64,
+}
+
+/// A forecast before calibration.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Raw {
+    /// Mean and quantiles of the network.
+    Quantiles(Forecast),
+    /// A negative binomial.
+    Counts { mean: f64, size: f64 },
+}
+
+impl Raw {
+    /// The forecast, corrected for an item of this `speed` and `scale` (units a day) where a calibration is given.
+    pub fn forecast(&self, calibration: Option<(&Calibration, Speed)>, scale: f64) -> Forecast {
+        match self {
+            Raw::Quantiles(forecast) => match calibration.and_then(|(c, speed)| c.shifts.get(&speed)) {
+                Some(shifts) => shifted(forecast, shifts, scale),
+                None => *forecast,
+            },
+            Raw::Counts { mean, size } => {
+                let levels = calibration.and_then(|(c, speed)| c.levels.get(&speed)).unwrap_or(&LEVELS);
+                let mut forecast = [*mean; super::OUTPUTS];
+                forecast[1..].copy_from_slice(&counts::quantiles(*mean, *size, levels));
+                forecast
+            }
+        }
+    }
+}
+
+/// Shifts may cross or fall below zero where the network's quantiles lie close; the nearest forecast that does not is the
+/// running maximum.
+fn shifted(forecast: &Forecast, shifts: &[f64; LEVELS.len()], scale: f64) -> Forecast {
+    let mut moved = *forecast;
+    let mut floor = 0.0;
+    for (quantile, shift) in moved[1..].iter_mut().zip(shifts) {
+        *quantile = f64::max(*quantile + shift * scale, floor);
+        floor = *quantile;
+    }
+    moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn corrections_are_those_of_the_speed_and_the_source() {
+        let calibration = Calibration {
+            shifts: BTreeMap::from([(Speed::Fast, [-9.0, 0.0, 0.0, 0.0, 0.5, 0.0, 1.0])]),
+            levels: BTreeMap::from([(Speed::Slow, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])]),
+        };
+        let network = Raw::Quantiles([3.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.5, 6.0]);
+        assert_eq!(network.forecast(Some((&calibration, Speed::Slow)), 2.0), network.forecast(None, 2.0));
+        let moved = network.forecast(Some((&calibration, Speed::Fast)), 2.0);
+        assert_eq!(moved, [3.0, 0.0, 2.0, 3.0, 4.0, 6.0, 6.0, 8.0], "never negative, never crossing");
+        let counts = Raw::Counts { mean: 3.0, size: 2.0 };
+        let moved = counts.forecast(Some((&calibration, Speed::Slow)), 1.0);
+        assert_eq!(moved[1..], counts::quantiles(3.0, 2.0, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]));
+        assert_eq!(counts.forecast(Some((&calibration, Speed::New)), 1.0), counts.forecast(None, 1.0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_shift_makes_quantiles_cross_or_negative(
+            steps in prop::array::uniform7(0.0f64..10.0), shifts in prop::array::uniform7(-5.0f64..5.0), scale in 0.0f64..50.0
+        ) {
+            let mut sum = 0.0;
+            let mut forecast = [1.0; 8];
+            for (q, step) in forecast[1..].iter_mut().zip(steps) {
+                sum += step;
+                *q = sum;
+            }
+            let moved = shifted(&forecast, &shifts, scale);
+            prop_assert!(moved[1] >= 0.0 && moved[1..].windows(2).all(|w| w[0] <= w[1]), "{moved:?}");
+        }
+    }
+}

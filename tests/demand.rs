@@ -1,0 +1,286 @@
+//! Demand: forecasts and purchase intents reconciled as earlier nights earned it, sums that agree, what earlier nights
+//! are seen of, and how often quantiles cover what was wanted, by how items sell.
+
+use datafusion::prelude::SessionContext;
+use indicatif::ProgressBar;
+use intentcast::config::TrainConfig;
+use intentcast::config::networks::DemandNetworkName;
+use intentcast::model::demand::{Calibration, DemandNetwork, DemandShape, ItemHistory, RatePrior, Speed};
+use intentcast::publish::lock;
+use intentcast::training::demand;
+use intentcast::training::sets::ItemSet;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Gamma, Poisson};
+use std::collections::BTreeMap;
+use tch::{Device, nn};
+
+use crate::nightly::{done, night, query, shop};
+use crate::support::nights::{self, QUICK, memory};
+
+/// The numbers of a query over the published tables, row by row.
+fn numbers(output: &str, sql: &str) -> Vec<Vec<f64>> {
+    let text = query(output, sql);
+    text.lines().skip(1).map(|line| line.split(',').map(|v| v.parse().unwrap_or(f64::NAN)).collect()).collect()
+}
+
+fn shown(lake: &str, output: &str, date: &str, sql: &str) -> Vec<String> {
+    let places = ["--lake", lake, "--output", output, "--date", date];
+    let text = done(&[&["sql"], &places[..], &["--format", "csv", "-c", sql]].concat());
+    text.lines().skip(1).map(String::from).collect()
+}
+
+#[test]
+fn forecasts_move_towards_the_intents_once_earlier_nights_have_shown_that_it_helps() {
+    let (_own, lake, output) = shop();
+    let totals = "SELECT max(intent_weight), min(intent_weight), sum(mean), sum(model_mean) FROM demand_total";
+    // Four nights whose week has passed by the fifth.
+    for date in ["2026-02-20", "2026-02-21", "2026-02-22", "2026-02-23"] {
+        night(&lake, &output, date);
+        let found = &numbers(&output, totals)[0];
+        assert_eq!((found[0], found[1]), (0.0, 0.0), "{date}: nothing is known of intents yet");
+        assert!((found[2] - found[3]).abs() < 1e-9, "{found:?}");
+    }
+    night(&lake, &output, "2026-03-02");
+    let found = &numbers(&output, totals)[0];
+    let weight = found[0];
+    assert!(weight == found[1] && weight > 0.0 && weight <= 1.0, "{found:?}");
+    assert!((found[2] - found[3]).abs() > 1e-3, "{found:?}");
+
+    // By hand, from what the four nights published and what the lake then held.
+    let nights = "SELECT CAST(item_id AS VARCHAR), CAST(target_date AS VARCHAR), run_date, model_mean, intent_units \
+                  FROM demand_history WHERE run_date < DATE '2026-02-24' AND intent_units IS NOT NULL";
+    let days = "SELECT d.item_id, CAST(d.day AS VARCHAR), d.units, c.category FROM item_days d \
+                LEFT JOIN item_category c ON c.item_id = d.item_id WHERE d.in_stock";
+    let mut sold = BTreeMap::new();
+    for line in shown(&lake, &output, "2026-03-02", days) {
+        let parts: Vec<String> = line.split(',').map(String::from).collect();
+        sold.insert((parts[0].clone(), parts[1].clone()), (parts[2].parse::<f64>().unwrap(), parts[3].clone()));
+    }
+    let mut sums: BTreeMap<(String, String), [f64; 3]> = BTreeMap::new();
+    for line in query(&output, nights).lines().skip(1) {
+        let parts: Vec<&str> = line.split(',').collect();
+        if let Some((units, category)) = sold.get(&(parts[0].to_string(), parts[1].to_string())) {
+            let sum = sums.entry((parts[2].to_string(), category.clone())).or_default();
+            for (sum, value) in sum.iter_mut().zip([parts[3].parse().unwrap(), parts[4].parse().unwrap(), *units]) {
+                *sum += value;
+            }
+        }
+    }
+    let over = |of: &dyn Fn(&[f64; 3]) -> f64| sums.values().map(of).sum::<f64>();
+    let wanted = over(&|[m, i, u]| (u - m) * (i - m)) / over(&|[m, i, _]| (i - m) * (i - m));
+    assert!((weight - wanted.clamp(0.0, 1.0)).abs() < 1e-6, "{weight} {wanted}");
+
+    // Each category lies where the weight says, and an item's quantiles move as its mean does.
+    let categories = "SELECT sum(mean), sum(model_mean), sum(intent_units) FROM demand_total \
+                      WHERE level = 'category' AND intent_units IS NOT NULL GROUP BY category";
+    let categories = numbers(&output, categories);
+    assert!(categories.len() > 3);
+    for row in categories {
+        assert!((row[0] - (1.0 - weight) * row[1] - weight * row[2]).abs() < 1e-6, "{row:?}");
+    }
+    let factors = "SELECT count(*) FROM (SELECT category, max(mean / model_mean) AS high, min(mean / model_mean) AS low \
+                   FROM demand WHERE model_mean > 0 GROUP BY category) WHERE high - low > 1e-9";
+    assert_eq!(numbers(&output, factors)[0][0], 0.0);
+
+    let alone = ["--set", "demand.reconcile_intents=false", "nightly", "--date", "2026-03-02"];
+    done(&[&alone[..], &["--lake", &lake, "--output", &output]].concat());
+    let found = &numbers(&output, totals)[0];
+    assert!(found[0] == 0.0 && (found[2] - found[3]).abs() < 1e-9, "{found:?}");
+}
+
+#[test]
+fn a_history_holds_the_intents_of_nights_before_it_and_of_no_other() {
+    let (_own, lake, output) = shop();
+    for date in ["2026-02-21", "2026-02-23", "2026-02-26"] {
+        night(&lake, &output, date);
+    }
+    // Its model was trained on what came after: a later night must not learn from it.
+    night(&lake, &output, "2026-02-12");
+    let known = |date: &str| {
+        let sql = "SELECT day, count(*), count(intent_units) FROM (SELECT CAST(day AS VARCHAR) AS day, intent_units \
+                   FROM item_days) WHERE intent_units IS NOT NULL GROUP BY day ORDER BY day";
+        shown(&lake, &output, date, sql).iter().map(|line| line[..10].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(known("2026-02-21"), Vec::<String>::new());
+    assert_eq!(known("2026-02-23"), ["2026-02-21", "2026-02-22"]);
+    assert_eq!(known("2026-02-27").len(), 6, "from 2026-02-21 on, without a gap");
+    // Of two nights that forecast 2026-02-24 the later one counts.
+    let of_day = shown(
+        &lake,
+        &output,
+        "2026-02-26",
+        "SELECT round(sum(intent_units), 6) FROM (SELECT CAST(day AS VARCHAR) AS day, intent_units FROM item_days) \
+         WHERE day = '2026-02-24'",
+    );
+    let published = "SELECT round(sum(intent_units), 6) FROM demand_history \
+                     WHERE target_date = DATE '2026-02-24' AND run_date = DATE '2026-02-23'";
+    let published = query(&output, published);
+    assert_eq!(of_day[0].parse::<f64>().unwrap(), published.lines().nth(1).unwrap().parse::<f64>().unwrap());
+
+    // Idempotent: the same night again, with the same nights before it, is left as it is; with another one it is not.
+    assert_eq!(night(&lake, &output, "2026-02-26")["published"], false);
+    night(&lake, &output, "2026-02-24");
+    assert_eq!(night(&lake, &output, "2026-02-26")["published"], true);
+    assert_eq!(night(&lake, &output, "2026-02-26")["published"], false);
+}
+
+#[tokio::test]
+async fn sums_that_differ_stop_the_night() {
+    let output = memory("sums");
+    let ctx = SessionContext::new();
+    let held = lock::acquire(&output, nights::date("2026-03-01"), &QUICK).await.unwrap();
+    let with_total = |sql: &str| {
+        let mut tables = nights::tables_of(0.2);
+        tables.iter_mut().find(|(table, _)| *table == "demand_total").unwrap().1 = sql.to_string();
+        tables
+    };
+    let rows = |mean: &str, rest: &str| {
+        format!(
+            "SELECT level, '' AS category, DATE '2026-03-02' AS target_date, {mean} AS mean {rest} \
+             FROM (VALUES ('category'), ('total')) AS l(level)"
+        )
+    };
+    let reconciled = ", 2.0 AS model_mean, 6.0 AS intent_units, 0.5 AS intent_weight";
+    for (sql, fault) in [
+        (rows("4.0", ""), None),
+        (rows("4.0", reconciled), None),
+        (
+            rows("CASE level WHEN 'total' THEN 5.0 ELSE 4.0 END", ""),
+            Some("demand of total: expected the sum of its items"),
+        ),
+        (rows("CASE level WHEN 'total' THEN 4.0 ELSE 3.0 END", ""), Some("demand of category: expected the sum")),
+        (rows("4.0", &reconciled.replace("0.5", "0.75")), Some("expected network and intents, reconciled, 5")),
+        (format!("{} WHERE level = 'total'", rows("4.0", "")), Some("demand of category: expected the sum")),
+        (format!("{0} UNION ALL {0}", rows("4.0", "")), Some("expected the sum of its items, 4.0, got 8.0")),
+        (rows("CAST('NaN' AS DOUBLE)", ""), Some("demand of total")),
+    ] {
+        let staged = nights::stage(&ctx, &output, &held, &with_total(&sql)).await;
+        match (nights::check(&ctx, &output, held.run_date, &staged).await, fault) {
+            (Ok(()), None) => {}
+            (Err(failure), Some(fault)) => {
+                assert_eq!(failure.kind.exit_code(), 4);
+                assert!(failure.message.contains(fault), "{sql}\n{failure}");
+            }
+            (found, _) => panic!("{sql}: expected {fault:?}, got {found:?}"),
+        }
+    }
+    held.release().await.unwrap();
+}
+
+const HORIZON_DAYS: usize = 7;
+const HISTORY_DAYS: usize = 56;
+
+/// How an item of the test sells; what it sells is drawn from this, so its truth is known.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Several a day, more on two days of the week.
+    Daily,
+    /// A unit now and then.
+    Single,
+    /// Now and then many at once.
+    Bulk,
+    /// Seen for a few days only.
+    Young,
+}
+
+/// `count` items of each kind as of one date, with the days that followed. Ids begin with `of`.
+fn drawn(of: &str, count: usize, rng: &mut ChaCha8Rng) -> ItemSet {
+    let mut set = ItemSet::default();
+    for kind in [Kind::Daily, Kind::Single, Kind::Bulk, Kind::Young] {
+        for number in 0..count {
+            let seen = if matches!(kind, Kind::Young) { rng.random_range(1..14) } else { HISTORY_DAYS };
+            let rate = match kind {
+                Kind::Daily => rng.random_range(2.0..15.0),
+                Kind::Single => rng.random_range(0.03..0.4),
+                Kind::Bulk => rng.random_range(0.05..0.3),
+                Kind::Young => Gamma::new(1.0, 0.5).unwrap().sample(rng) + 1e-6,
+            };
+            let first_day = 20_000;
+            let mut day = |at: usize| -> f64 {
+                let busy = if (first_day + at as i64 + 3) % 7 >= 5 { 1.6 } else { 1.0 };
+                match kind {
+                    Kind::Daily => {
+                        Poisson::new(rate * busy * Gamma::new(5.0, 0.2).unwrap().sample(rng)).unwrap().sample(rng)
+                    }
+                    Kind::Single | Kind::Young => Poisson::new(rate).unwrap().sample(rng),
+                    Kind::Bulk if rng.random_bool(rate) => {
+                        1.0 + Poisson::new(Gamma::new(0.6, 8.0).unwrap().sample(rng) + 1e-9).unwrap().sample(rng)
+                    }
+                    Kind::Bulk => 0.0,
+                }
+            };
+            let units: Vec<f64> = (0..seen + HORIZON_DAYS).map(&mut day).collect();
+            let mut item = ItemHistory::default();
+            (item.item_id, item.first_day) = (format!("{of}-{kind:?}-{number}"), first_day);
+            (item.units, item.price) = (units[..seen].to_vec(), vec![1.0; seen]);
+            (item.promoted, item.in_stock) = (vec![false; seen], vec![true; seen]);
+            (item.views, item.carts) = (vec![0.0; seen], vec![0.0; seen]);
+            (item.days_since_first_seen, item.lead_time_days) = (seen as i64, 7);
+            set.items.push(item);
+            set.units.push(units[seen..].to_vec());
+            set.in_stock.push(vec![true; HORIZON_DAYS]);
+        }
+    }
+    set
+}
+
+#[test]
+fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
+    let mut rng = ChaCha8Rng::seed_from_u64(31);
+    let (train, test) = (drawn("a", 400, &mut rng), drawn("b", 300, &mut rng));
+    let shape = DemandShape {
+        network: DemandNetworkName::Gru,
+        width: 16,
+        layers: 1,
+        horizon_days: HORIZON_DAYS as i64,
+        history_days: HISTORY_DAYS as i64,
+        history_days_min: 14,
+        slow_units_per_day: 0.5,
+        intents: false,
+        prior: RatePrior::default(),
+        calibration: Calibration::default(),
+    };
+    tch::manual_seed(4);
+    let mut store = nn::VarStore::new(Device::Cpu);
+    let mut network = DemandNetwork::new(&store.root(), &shape);
+    let settings = TrainConfig { epochs_max: 8, ..TrainConfig::default() };
+    let bar = ProgressBar::hidden();
+    let figures = demand::train(&mut network, &mut store, &train, &test, &settings, &bar).unwrap();
+    for (name, value) in figures.iter().filter(|(name, _)| name.contains("_test")) {
+        println!("{name} {value:.4}");
+    }
+    println!("{:?} {:?}", network.shape.prior, network.shape.calibration);
+    // Rates of new items were drawn from a Gamma distribution of one unit in two days.
+    let RatePrior { units, days } = network.shape.prior;
+    assert!((0.6..1.6).contains(&units) && (1.2..3.2).contains(&days), "{units} in {days} days");
+    for speed in Speed::ALL.map(Speed::name) {
+        assert!(figures[&format!("items_test_{speed}")] >= 150.0, "{speed}");
+        for (name, level) in [("q90", 0.9), ("q10_q90", 0.8)] {
+            let low = figures[&format!("coverage_without_ties_test_{name}_{speed}_low")];
+            let high = figures[&format!("coverage_test_{name}_{speed}_high")];
+            assert!(low <= level && level <= high, "{name} of {speed} items: {low} to {high}");
+        }
+    }
+}
+
+/// What a bundle of before there were intents, a prior and a calibration says of its network still loads.
+#[test]
+fn an_older_bundle_forecasts_without_the_input_that_it_does_not_know() {
+    let older = r#"{"network": "gru", "width": 8, "layers": 1, "horizon_days": 5, "history_days": 28,
+                    "history_days_min": 2, "slow_units_per_day": 0.0}"#;
+    let shape: DemandShape = serde_json::from_str(older).unwrap();
+    assert!(!shape.intents && shape.calibration == Calibration::default());
+    let store = nn::VarStore::new(Device::Cpu);
+    let network = DemandNetwork::new(&store.root(), &shape);
+    let mut item = ItemHistory::default();
+    (item.units, item.price) = (vec![2.0; 9], vec![1.0; 9]);
+    (item.promoted, item.in_stock) = (vec![false; 9], vec![true; 9]);
+    (item.views, item.carts) = (vec![0.0; 9], vec![0.0; 9]);
+    (item.days_since_first_seen, item.lead_time_days) = (9, 3);
+    let mut with_intents = item.clone();
+    with_intents.intent_units = vec![5.0; 9];
+    let forecasts = network.forecast(&[item, with_intents], Device::Cpu).unwrap();
+    let both = forecasts[0].daily.iter().flatten().zip(forecasts[1].daily.iter().flatten());
+    assert!(both.into_iter().all(|(a, b)| (a - b).abs() < 1e-5), "{forecasts:?}");
+}
