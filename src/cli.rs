@@ -130,6 +130,9 @@ pub enum Verb {
         /// Labels too end before this date: nothing at or after it is read. Needed but with --task table.
         #[arg(long)]
         date: Option<RunDate>,
+        /// Searches settings first, on the validation set, and trains with the best (docs/models/training.md).
+        #[arg(long, value_name = "FILE", conflicts_with = "table")]
+        sweep: Option<PathBuf>,
         #[command(flatten)]
         table: TableOptions,
     },
@@ -239,9 +242,9 @@ impl Cli {
             }
             Verb::Rollback { date, .. } => block_on(verbs::rollback(config, date)),
             Verb::Train { task: Task::Table, table, .. } => block_on(verbs::train_table(config, &table)),
-            Verb::Train { date, .. } => {
+            Verb::Train { date, sweep, .. } => {
                 let date = date.ok_or_else(|| Failure::usage("train: pass --date, or --task table"))?;
-                block_on(verbs::train(config, date))
+                block_on(verbs::train(config, date, sweep))
             }
             Verb::Models { promote, format, .. } => block_on(verbs::models(config, promote, format)),
             Verb::Sql { query, date, format, .. } => block_on(verbs::sql(config, query, date, format)),

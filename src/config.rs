@@ -291,6 +291,10 @@ pub struct TrainConfig {
     /// What the unlabelled users' loss weighs against the labelled ones'.
     pub unlabelled_weight: f64,
     pub seed: u64,
+    /// A checkpoint after so many steps; 0 goes by time alone.
+    pub checkpoint_steps: u32,
+    /// A checkpoint after so long; 0 goes by steps alone.
+    pub checkpoint_seconds: u32,
 }
 
 impl Default for TrainConfig {
@@ -314,6 +318,8 @@ impl Default for TrainConfig {
             unlabelled: Unlabelled::default(),
             unlabelled_weight: 0.3,
             seed: 42,
+            checkpoint_steps: 0,
+            checkpoint_seconds: 120,
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::shell::{self, Format};
 use crate::simulation::{self, SimulateOptions};
 use crate::sql_files::SqlFiles;
 use crate::training;
+use crate::training::sweep::{Sweep, Trial};
 use crate::training::table::TableOptions;
 
 pub async fn simulate(config: &Config, to: &str, options: &SimulateOptions) -> Result<()> {
@@ -118,8 +119,12 @@ pub async fn rollback(config: &Config, date: RunDate) -> Result<()> {
     Ok(())
 }
 
-pub async fn train(config: &Config, date: RunDate) -> Result<()> {
-    let card = training::run(config, date).await?;
+pub async fn train(config: &Config, date: RunDate, sweep: Option<PathBuf>) -> Result<()> {
+    let sweep = sweep.map(|file| Sweep::read(&file)).transpose()?;
+    let (card, trials) = training::run(config, date, sweep.as_ref()).await?;
+    if !trials.is_empty() {
+        print_trials(&trials)?;
+    }
     println!("model {} (as of {}; labels end before {})", card.version, card.as_of_dates.join(", "), card.labels_end);
     print_figures(&card.figures)
 }
@@ -132,6 +137,22 @@ pub async fn train_table(config: &Config, options: &TableOptions) -> Result<()> 
     let label = &card.labels[0].name;
     println!("in SQL: predict_table(named_struct({}), '{}', '{label}')", columns.join(", "), card.version);
     Ok(())
+}
+
+/// Best first within each rung.
+fn print_trials(trials: &[Trial]) -> Result<()> {
+    let text = |of: &dyn Fn(&Trial) -> String| -> StringArray { trials.iter().map(|t| Some(of(t))).collect() };
+    let settings = |t: &Trial| t.settings.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
+    let value = |t: &Trial| t.value.map_or_else(|| t.failure.clone().unwrap_or("none".into()), |v| format!("{v:.5}"));
+    let columns = [
+        ("rung", text(&|t| t.rung.to_string())),
+        ("trial", text(&|t| t.number.to_string())),
+        ("epochs", text(&|t| t.epochs_max.to_string())),
+        ("value", text(&value)),
+        ("seconds", text(&|t| format!("{:.1}", t.seconds))),
+        ("settings", text(&settings)),
+    ];
+    print_columns(&columns, Format::Table)
 }
 
 fn print_figures(figures: &BTreeMap<String, f64>) -> Result<()> {

@@ -24,6 +24,7 @@ mod simulation;
 mod support;
 mod tables;
 mod tidy;
+mod training;
 mod truth;
 
 use std::process::{Command, Output};

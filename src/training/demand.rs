@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::calibration;
-use super::fit::{self, Lesson, Plan, Validation};
+use super::fit::{self, Batches, Lesson, Plan, Validation};
+use super::journal::Journal;
 use super::sets::{ItemSet, Split, rows_of};
 use crate::config::TrainConfig;
 use crate::failure::Result;
@@ -34,6 +35,7 @@ pub fn train(
     train: &ItemSet,
     test: &ItemSet,
     config: &TrainConfig,
+    journal: &mut Journal,
     bar: &ProgressBar,
 ) -> Result<BTreeMap<String, f64>> {
     let long = |i: &ItemHistory| i.days_since_first_seen >= network.shape.history_days_min;
@@ -60,9 +62,11 @@ pub fn train(
         weight_decay: config.weight_decay,
         seed: config.seed ^ 0xd3,
     };
-    let fitted = fit::fit(&mut lesson, store, &plan, bar)?;
+    let fitted = fit::fit(&mut lesson, store, &plan, journal, bar)?;
     network.shape.calibration = calibration::calibration(network, train, &unseen, device, config.seed)?;
+    let validated = validated(network, train, &unseen, device)?;
     let mut figures = figures(network, test, device)?;
+    figures.extend(validated);
     figures.insert("parameters_demand".into(), parameters(store) as f64);
     figures.insert("epochs_demand".into(), fitted.epochs.into());
     figures.insert("train_seconds_demand".into(), fitted.seconds);
@@ -85,9 +89,20 @@ impl Lesson for DemandLesson<'_> {
         "demand"
     }
 
-    fn batches(&mut self, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
-        self.rows.shuffle(rng);
-        self.rows[..self.rows.len().min(self.rows_max)].chunks(BATCH_ITEMS).map(<[usize]>::to_vec).collect()
+    fn samples(&self) -> usize {
+        self.rows.len().min(self.rows_max)
+    }
+
+    fn samples_of(&self, batch: &Vec<usize>) -> usize {
+        batch.len()
+    }
+
+    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
+        let mut rows = self.rows.clone();
+        rows.shuffle(&mut rng);
+        rows.truncate(self.samples());
+        let cut: Vec<Vec<usize>> = rows.chunks(BATCH_ITEMS).map(<[usize]>::to_vec).collect();
+        Ok(Box::new(cut.into_iter().skip(skip as usize).map(Ok)))
     }
 
     fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
@@ -107,7 +122,7 @@ impl Lesson for DemandLesson<'_> {
         let horizon = self.network.shape.horizon_days;
         let leads: Vec<i64> = self.valid.iter().map(|&r| self.set.items[r].lead_time_days.min(horizon)).collect();
         let loss = tch::no_grad(|| loss(self.network, self.set, &self.valid, &leads, self.device, false))?;
-        Ok(Some(Validation { loss: loss.double_value(&[]), note: String::new() }))
+        Ok(Some(Validation { loss: loss.double_value(&[]), figures: vec![] }))
     }
 }
 
@@ -193,6 +208,20 @@ fn figures(network: &DemandNetwork, test: &ItemSet, device: Device) -> Result<BT
         figures.write_coverage(&of, &mut named);
     }
     Ok(named)
+}
+
+/// The mean pinball loss on items that are not trained on: what a sweep goes by.
+fn validated(network: &DemandNetwork, set: &ItemSet, rows: &[usize], device: Device) -> Result<Option<(String, f64)>> {
+    let items: Vec<ItemHistory> = rows.iter().map(|&row| set.items[row].clone()).collect();
+    let (mut sum, mut cells) = (0.0, 0);
+    for (&row, forecast) in rows.iter().zip(network.forecast(&items, device)?) {
+        for (day, units) in calibration::days_in_stock(set, row) {
+            let quantiles = LEVELS.iter().zip(&forecast.daily[day][1..]);
+            sum += quantiles.map(|(&level, &quantile)| pinball(level, quantile, units)).sum::<f64>();
+            cells += LEVELS.len();
+        }
+    }
+    Ok((cells > 0).then(|| ("pinball_valid".to_string(), sum / cells as f64)))
 }
 
 /// A day in stock: what was asked for, forecast, and sold a week before.

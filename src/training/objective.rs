@@ -13,7 +13,7 @@ use crate::model::losses;
 const CHURN: i64 = INTENTS.len() as i64;
 const AMOUNTS: i64 = CHURN + 1;
 /// Binary labels: the intents and churn.
-const BINARY: usize = CHURN as usize + 1;
+pub const BINARY: usize = CHURN as usize + 1;
 /// What units and spend weigh against one intent.
 const AMOUNT_WEIGHT: f64 = 0.2;
 /// No class weighs more than this, however rare.

@@ -158,7 +158,10 @@ fn nt_xent(one: &Tensor, other: &Tensor) -> Tensor {
     let both = both / length;
     let near = both.matmul(&both.transpose(0, 1)) / TEMPERATURE;
     let itself = Tensor::eye(2 * n, (Kind::Bool, one.device()));
-    let partner = Tensor::cat(&[Tensor::arange_start(n, 2 * n, (Kind::Int64, one.device())), Tensor::arange(n, (Kind::Int64, one.device()))], 0);
+    let partner = Tensor::cat(
+        &[Tensor::arange_start(n, 2 * n, (Kind::Int64, one.device())), Tensor::arange(n, (Kind::Int64, one.device()))],
+        0,
+    );
     near.masked_fill(&itself, f64::NEG_INFINITY).cross_entropy_for_logits(&partner)
 }
 
@@ -216,15 +219,22 @@ mod tests {
     fn network(backbone: BackboneName, store: &nn::VarStore) -> IntentNetwork {
         let head = HeadName::Sigmoid;
         let (width, layers, heads, item_buckets, events_max) = (16, 1, 2, 20, 32);
-        let shape = IntentShape { backbone, head, width, layers, heads, item_buckets, events_max, dropout: 0.0, features: 1 };
+        let shape =
+            IntentShape { backbone, head, width, layers, heads, item_buckets, events_max, dropout: 0.0, features: 1 };
         IntentNetwork::new(&store.root(), &shape)
     }
 
     /// Users who go through the same ten items in turn, each from a place of their own.
     fn walkers(users: usize) -> UserSet {
-        let event = |i: usize| EventInput { event_type: 1 + (i % 2) as i64, item: 1 + (i % 10) as i64, category: 1, reals: [0.0; 8] };
+        let event = |i: usize| EventInput {
+            event_type: 1 + (i % 2) as i64,
+            item: 1 + (i % 10) as i64,
+            category: 1,
+            reals: [0.0; 8],
+        };
         let events = (0..users).map(|u| (u..u + 12).map(event).collect()).collect();
-        let inputs = UserInputs { user_ids: (0..users).map(|u| format!("u{u}")).collect(), events, ..Default::default() };
+        let inputs =
+            UserInputs { user_ids: (0..users).map(|u| format!("u{u}")).collect(), events, ..Default::default() };
         UserSet { inputs, ..Default::default() }
     }
 
@@ -281,7 +291,13 @@ mod tests {
         set.inputs.events[1].clear();
         let store = nn::VarStore::new(Device::Cpu);
         let network = network(BackboneName::Gru, &store);
-        let lesson = PretrainingLesson::new(&network, Pretraining::Masked, (&set, &[0, 1, 2]), (&set, &[0]), (8, Device::Cpu, 1));
+        let lesson = PretrainingLesson::new(
+            &network,
+            Pretraining::Masked,
+            (&set, &[0, 1, 2]),
+            (&set, &[0]),
+            (8, Device::Cpu, 1),
+        );
         assert_eq!(lesson.samples(), 1);
     }
 }

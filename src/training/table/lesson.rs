@@ -15,7 +15,7 @@ use crate::model::losses;
 use crate::model::table::bundle::to_vec;
 use crate::model::table::columns::TableInputs;
 use crate::model::table::network::{LabelKind, TableNetwork};
-use crate::training::fit::{Lesson, Validation};
+use crate::training::fit::{Batches, Lesson, Validation};
 
 /// Rows of one forward pass without gradients.
 const EVALUATED_ROWS: usize = 4096;
@@ -167,9 +167,19 @@ impl Lesson for TableLesson<'_> {
         if self.network.shape.hidden.is_empty() { "regression" } else { "table" }
     }
 
-    fn batches(&mut self, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
-        self.train.shuffle(rng);
-        self.train.chunks(self.batch_rows).map(<[usize]>::to_vec).collect()
+    fn samples(&self) -> usize {
+        self.train.len()
+    }
+
+    fn samples_of(&self, batch: &Vec<usize>) -> usize {
+        batch.len()
+    }
+
+    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
+        let mut rows = self.train.to_vec();
+        rows.shuffle(&mut rng);
+        let cut: Vec<Vec<usize>> = rows.chunks(self.batch_rows).map(<[usize]>::to_vec).collect();
+        Ok(Box::new(cut.into_iter().skip(skip as usize).map(Ok)))
     }
 
     fn loss(&mut self, batch: &Vec<usize>, _: &mut ChaCha8Rng) -> Result<Tensor> {
@@ -184,6 +194,6 @@ impl Lesson for TableLesson<'_> {
     fn validate(&mut self) -> Result<Option<Validation>> {
         let _guard = tch::no_grad_guard();
         let loss = self.objective(&self.raw(self.valid)?, self.valid, 0.0)?;
-        Ok(Some(Validation { loss: loss.double_value(&[]), note: String::new() }))
+        Ok(Some(Validation { loss: loss.double_value(&[]), figures: Vec::new() }))
     }
 }

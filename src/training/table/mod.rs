@@ -13,6 +13,7 @@ use tch::nn;
 use self::lesson::TableLesson;
 use self::source::Table;
 use super::fit::{self, Plan};
+use super::journal::Journal;
 use super::sets::Split;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
@@ -83,7 +84,7 @@ fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableC
             seed: config.train.seed,
         };
         let bar = super::progress(if hidden.is_empty() { "regression" } else { "table" });
-        let fitted = fit::fit(&mut lesson, &mut store, &plan, &bar)?;
+        let fitted = fit::fit(&mut lesson, &mut store, &plan, &mut Journal::nowhere(), &bar)?;
         bar.finish_and_clear();
         let mut figures = lesson.figures(config.train.seed)?;
         figures.insert("epochs".into(), fitted.epochs.into());
