@@ -7,7 +7,7 @@ help: ## Lists these verbs
 setup: ## Puts libtorch into the checkout (once; verified by hash)
 	@infra/setup/libtorch.sh
 
-readers: ## Puts other people's readers of Delta tables into .venv, for the tests (once; verified by hash)
+readers: ## Puts other people's readers of Delta tables and event files into .venv, for the tests (once; verified by hash)
 	@infra/setup/python.sh
 
 airflow: ## Puts Airflow into .airflow, for the test that loads jobs/airflow/ (once; verified by hash)

@@ -271,6 +271,10 @@ pub struct TrainConfig {
     /// Catalogues up to this size are ranked whole in every step; larger ones against a weighted sample.
     pub full_softmax_items_max: u32,
     pub seed: u64,
+    /// A checkpoint after so many steps; 0 goes by time alone.
+    pub checkpoint_steps: u32,
+    /// A checkpoint after so long; 0 goes by steps alone.
+    pub checkpoint_seconds: u32,
 }
 
 impl Default for TrainConfig {
@@ -289,6 +293,8 @@ impl Default for TrainConfig {
             augmentation: Augmentation::default(),
             full_softmax_items_max: 8192,
             seed: 42,
+            checkpoint_steps: 0,
+            checkpoint_seconds: 120,
         }
     }
 }

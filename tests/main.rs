@@ -21,6 +21,7 @@ mod scoring;
 mod simulation;
 mod support;
 mod tidy;
+mod training;
 mod truth;
 
 use std::process::{Command, Output};

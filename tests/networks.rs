@@ -19,6 +19,7 @@ use intentcast::score::operator;
 use intentcast::score::service::{ScoringService, as_struct};
 use intentcast::simulation::{self, SimulateOptions};
 use intentcast::sql_files::SqlFiles;
+use intentcast::training::journal::Journal;
 use intentcast::training::{self, TrainingSets};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
@@ -26,16 +27,16 @@ use tch::{Device, Tensor};
 
 use crate::support::stopping_store::StoppingStore;
 
-const DATE: &str = "2026-02-20";
+pub const DATE: &str = "2026-02-20";
 const HORIZON_DAYS: usize = 7;
 
 /// A lake of 200 users, 20 items and 60 days, and what there is to learn from it; made once.
-struct Shop {
-    folder: tempfile::TempDir,
-    sets: TrainingSets,
+pub struct Shop {
+    pub folder: tempfile::TempDir,
+    pub sets: TrainingSets,
 }
 
-static SHOP: LazyLock<Shop> = LazyLock::new(|| {
+pub static SHOP: LazyLock<Shop> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let sets = runtime.block_on(async {
@@ -54,7 +55,7 @@ fn date() -> RunDate {
 }
 
 /// Width 8, one epoch, batches larger than the whole set.
-fn tiny(folder: &tempfile::TempDir) -> Config {
+pub fn tiny(folder: &tempfile::TempDir) -> Config {
     let mut config = Config::default();
     config.lake.uri = folder.path().join("lake").display().to_string();
     config.output.uri = folder.path().join("out").display().to_string();
@@ -70,14 +71,14 @@ fn tiny(folder: &tempfile::TempDir) -> Config {
 fn fitted(change: impl FnOnce(&mut Config)) -> Result<(BundleCard, intentcast::model::bundle::Networks), Failure> {
     let mut config = tiny(&SHOP.folder);
     change(&mut config);
-    training::fit(&config, &SHOP.sets)
+    training::fit(&config, &SHOP.sets, Journal::nowhere()).map(|(card, networks, _)| (card, networks))
 }
 
 /// Trains on sets that `spoil` has changed; the shop keeps its own.
 fn fitted_on(spoil: impl FnOnce(&mut TrainingSets)) -> Result<BundleCard, Failure> {
     let mut sets = SHOP.sets.clone();
     spoil(&mut sets);
-    training::fit(&tiny(&SHOP.folder), &sets).map(|(card, _)| card)
+    training::fit(&tiny(&SHOP.folder), &sets, Journal::nowhere()).map(|(card, ..)| card)
 }
 
 fn registry(name: &str) -> Registry {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts other people's readers of Delta tables (the deltalake and duckdb packages of Python) into the checkout's .venv,
-# for the tests that read our tables back. Does nothing when they are there already; verified by hash.
+# Puts other people's readers (the deltalake, duckdb and tensorboard packages of Python) into the checkout's .venv,
+# for the tests that read our tables and event files back. Does nothing when they are there already; verified by hash.
 # Safe to interrupt and run again: the folder counts only once its stamp is written.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -13,7 +13,7 @@ if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   echo "python: expected Python 3.11 or newer, got $(python3 --version)
 hint: put a newer python3 first in PATH" >&2; exit 2
 fi
-echo "python: installing the readers into .venv (100 MB, once)"
+echo "python: installing the readers into .venv (300 MB, once)"
 rm -rf .venv
 # Without pip inside, so that Debian's python3 needs no python3-venv package; the outer pip installs into it.
 python3 -m venv --without-pip .venv

@@ -17,22 +17,37 @@ pub fn to_bytes(stores: &[&nn::VarStore]) -> Result<Vec<u8>> {
             named.push((name, tensor.f_to_device(Device::Cpu)?));
         }
     }
+    tensors_to_bytes(&named)
+}
+
+/// Named tensors as the bytes of a safetensors file.
+pub fn tensors_to_bytes(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
     // libtorch's bindings read and write safetensors by path only; the bytes pass through a temporary file.
     let path = temporary();
-    Tensor::write_safetensors(&named, &path)?;
-    let bytes = std::fs::read(&path).map_err(|e| Failure::passing(format!("{}: {e}", path.display())))?;
+    let written = Tensor::write_safetensors(named, &path).map_err(|e| unusable(&path, e));
+    let bytes = written.and_then(|()| std::fs::read(&path).map_err(|e| unusable(&path, e)));
     std::fs::remove_file(&path).unwrap_or_default();
-    Ok(bytes)
+    bytes
+}
+
+/// The tensors of a safetensors file, by name.
+pub fn tensors_from_bytes(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
+    let path = temporary();
+    let written = std::fs::write(&path, bytes).map_err(|e| unusable(&path, e));
+    let read = written.map(|()| Tensor::read_safetensors(&path));
+    std::fs::remove_file(&path).unwrap_or_default();
+    let read = read?.map_err(|e| Failure::model(e.to_string().lines().next().unwrap_or_default()))?;
+    Ok(read.into_iter().collect())
+}
+
+/// The folder of temporary files is full or cannot be written.
+fn unusable(path: &std::path::Path, error: impl std::fmt::Display) -> Failure {
+    Failure::passing(format!("{}: {error}", path.display()))
 }
 
 /// Puts weights into the variables of all stores. They must be exactly those: by name, by shape, and finite.
 pub fn from_bytes(stores: &mut [&mut nn::VarStore], bytes: &[u8]) -> Result<()> {
-    let path = temporary();
-    std::fs::write(&path, bytes).map_err(|e| Failure::passing(format!("{}: {e}", path.display())))?;
-    let read = Tensor::read_safetensors(&path);
-    std::fs::remove_file(&path).unwrap_or_default();
-    let read = read.map_err(|e| Failure::model(e.to_string().lines().next().unwrap_or_default()))?;
-    let mut weights: HashMap<String, Tensor> = read.into_iter().collect();
+    let mut weights = tensors_from_bytes(bytes)?;
     for store in stores {
         for (name, mut variable) in store.variables() {
             let Some(saved) = weights.remove(&name) else {

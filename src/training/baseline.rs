@@ -21,6 +21,8 @@ pub fn recency_frequency_auc(train: &UserSet, held_out: &UserSet, contract: &Fea
     let (x, y) = (matrix(train, &rows, &at, contract.0.len())?, labels(train, &rows)?);
     let mean = x.mean_dim(0i64, true, Kind::Float);
     let deviation = x.std_dim(0i64, true, true) + 1e-3;
+    // Whatever drew before: the figure must not depend on whether a training was interrupted.
+    tch::manual_seed(0);
     let store = nn::VarStore::new(Device::Cpu);
     let model = nn::linear(store.root(), at.len() as i64 * 2, 1, Default::default());
     let mut optimizer = nn::Adam::default().build(&store, 0.05)?;

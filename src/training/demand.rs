@@ -7,7 +7,8 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
-use super::fit::{self, Lesson, Plan, Validation};
+use super::fit::{self, Batches, Lesson, Plan, Validation};
+use super::journal::Journal;
 use super::sets::{ItemSet, Split, rows_of};
 use crate::config::TrainConfig;
 use crate::failure::Result;
@@ -29,6 +30,7 @@ pub fn train(
     train: &ItemSet,
     test: &ItemSet,
     config: &TrainConfig,
+    journal: &mut Journal,
     bar: &ProgressBar,
 ) -> Result<BTreeMap<String, f64>> {
     let long = |i: &ItemHistory| i.days_since_first_seen >= network.shape.history_days_min;
@@ -51,7 +53,7 @@ pub fn train(
         weight_decay: config.weight_decay,
         seed: config.seed ^ 0xd3,
     };
-    let fitted = fit::fit(&mut lesson, store, &plan, bar)?;
+    let fitted = fit::fit(&mut lesson, store, &plan, journal, bar)?;
     let mut figures = figures(network, test, device)?;
     figures.insert("parameters_demand".into(), parameters(store) as f64);
     figures.insert("epochs_demand".into(), fitted.epochs.into());
@@ -75,9 +77,20 @@ impl Lesson for DemandLesson<'_> {
         "demand"
     }
 
-    fn batches(&mut self, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
-        self.rows.shuffle(rng);
-        self.rows[..self.rows.len().min(self.rows_max)].chunks(BATCH_ITEMS).map(<[usize]>::to_vec).collect()
+    fn samples(&self) -> usize {
+        self.rows.len().min(self.rows_max)
+    }
+
+    fn samples_of(&self, batch: &Vec<usize>) -> usize {
+        batch.len()
+    }
+
+    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
+        let mut rows = self.rows.clone();
+        rows.shuffle(&mut rng);
+        rows.truncate(self.samples());
+        let cut: Vec<Vec<usize>> = rows.chunks(BATCH_ITEMS).map(<[usize]>::to_vec).collect();
+        Ok(Box::new(cut.into_iter().skip(skip as usize).map(Ok)))
     }
 
     fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
@@ -97,7 +110,7 @@ impl Lesson for DemandLesson<'_> {
         let horizon = self.network.shape.horizon_days;
         let leads: Vec<i64> = self.valid.iter().map(|&r| self.set.items[r].lead_time_days.min(horizon)).collect();
         let loss = tch::no_grad(|| loss(self.network, self.set, &self.valid, &leads, self.device, false))?;
-        Ok(Some(Validation { loss: loss.double_value(&[]), note: String::new() }))
+        Ok(Some(Validation { loss: loss.double_value(&[]), figures: vec![] }))
     }
 }
 

@@ -1,27 +1,40 @@
-//! The one training loop: AdamW (Loshchilov and Hutter 2019) with warm-up and cosine decay, clipped gradients, early
-//! stopping, the best weights restored. What is trained, on which batches and by which loss, is the [`Lesson`].
+//! The one training loop: AdamW with warm-up and cosine decay, clipped gradients, early stopping, the best weights
+//! restored. What is trained, on which batches and by which loss, is the [`Lesson`]; what is kept and shown meanwhile,
+//! the [`Journal`].
 //!
 //! Same lesson, plan and machine: the same weights to the bit, on CPU, in a process that trains nothing else meanwhile
-//! (libtorch's random numbers are the process's).
+//! (libtorch's random numbers are the process's). That holds for a training that was killed and goes on from a
+//! checkpoint, too: the random numbers of each step and each epoch follow from the seed and its number alone.
 
 use indicatif::ProgressBar;
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::time::Instant;
-use tch::nn::OptimizerConfig;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 use tch::{Tensor, nn};
 
+use super::adamw::AdamW;
+use super::checkpoint::{Checkpoint, Position};
+use super::journal::{EpochRecord, Journal, now};
 use crate::failure::{Failure, Result};
+
+/// The batches of an epoch as they are needed.
+pub type Batches<B> = Box<dyn Iterator<Item = Result<B>>>;
 
 /// What the loop has to know of the thing that is learnt.
 pub trait Lesson {
     type Batch;
 
-    /// What is trained, for messages: `intents`.
+    /// What is trained, for messages and names: `intents`.
     fn name(&self) -> &'static str;
 
-    /// The batches of one epoch, shuffled.
-    fn batches(&mut self, rng: &mut ChaCha8Rng) -> Vec<Self::Batch>;
+    /// Samples of one epoch.
+    fn samples(&self) -> usize;
+
+    fn samples_of(&self, batch: &Self::Batch) -> usize;
+
+    /// The batches of one epoch without the first `skip`, in an order that `rng` alone decides.
+    fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<Self::Batch>>;
 
     /// The loss of one batch, one number with a gradient.
     fn loss(&mut self, batch: &Self::Batch, rng: &mut ChaCha8Rng) -> Result<Tensor>;
@@ -37,8 +50,8 @@ pub trait Lesson {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Validation {
     pub loss: f64,
-    /// More to say about the epoch; may be empty.
-    pub note: String,
+    /// More to say about the epoch, by name; may be empty.
+    pub figures: Vec<(&'static str, f64)>,
 }
 
 /// How long, how fast, and from which seed.
@@ -53,11 +66,29 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The learning rate after a share of all steps: up in the first twentieth, then down a cosine to a twentieth.
+    /// The learning rate after a share of all samples: up in the first twentieth, then down a cosine to a twentieth.
     fn learning_rate(&self, share: f64) -> f64 {
         let warm = (share / 0.05).min(1.0);
         let decay = 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos());
         self.learning_rate * warm * decay.max(0.05)
+    }
+
+    /// The random numbers of the order of an epoch.
+    fn order_draws(&self, epoch: u32) -> ChaCha8Rng {
+        self.draws(2 * u64::from(epoch) + 1)
+    }
+
+    /// The random numbers of a step; libtorch's own (dropout) start from them too.
+    fn step_draws(&self, step: u64) -> ChaCha8Rng {
+        let mut rng = self.draws(2 * step);
+        tch::manual_seed(rng.random());
+        rng
+    }
+
+    fn draws(&self, stream: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(stream);
+        rng
     }
 }
 
@@ -75,87 +106,229 @@ pub struct Fitted {
 }
 
 /// Trains the weights of `store`, and leaves those of the best epoch in it.
-pub fn fit(lesson: &mut impl Lesson, store: &mut nn::VarStore, plan: &Plan, bar: &ProgressBar) -> Result<Fitted> {
-    let clock = Instant::now();
-    tch::manual_seed(plan.seed as i64);
-    let mut rng = ChaCha8Rng::seed_from_u64(plan.seed);
-    let mut optimizer = nn::AdamW { wd: plan.weight_decay, ..Default::default() }.build(store, plan.learning_rate)?;
-    let (mut best, mut kept, mut worse) = (f64::INFINITY, Vec::new(), 0);
-    let (mut steps, mut epoch) = (0, 0);
-    while epoch < plan.epochs_max && worse < plan.patience_epochs.max(1) {
-        epoch += 1;
-        let batches = lesson.batches(&mut rng);
-        bar.set_length(batches.len() as u64 * u64::from(plan.epochs_max));
-        let mut sum = 0.0;
-        for (at, batch) in batches.iter().enumerate() {
-            steps += 1;
-            let share = (f64::from(epoch - 1) + (at + 1) as f64 / batches.len() as f64) / f64::from(plan.epochs_max);
-            optimizer.set_lr(plan.learning_rate(share));
-            let loss = lesson.loss(batch, &mut rng)?;
-            let value = loss.double_value(&[]);
-            if !value.is_finite() {
-                return Err(stopped(lesson, batch, format!("step {steps} (epoch {epoch}, batch {})", at + 1), value));
-            }
-            optimizer.zero_grad();
-            loss.f_backward()?;
-            optimizer.clip_grad_norm(GRADIENT_NORM_MAX);
-            optimizer.step();
-            sum += value;
-            bar.inc(1);
-        }
-        let trained = sum / batches.len().max(1) as f64;
-        let valid = lesson.validate()?;
-        let note = match &valid {
-            Some(v) => format!(", valid loss {:.4}{}", v.loss, v.note),
-            None => String::new(),
-        };
-        let message = format!("epoch {epoch}: loss {trained:.4}{note}");
-        tracing::info!("{}: {message}", lesson.name());
-        bar.set_message(message);
-        let reached = valid.map_or(trained, |v| v.loss);
-        if reached < best - 1e-5 {
-            (best, kept, worse) = (reached, snapshot(store), 0);
-        } else {
-            worse += 1;
-        }
+pub fn fit<L: Lesson>(
+    lesson: &mut L,
+    store: &mut nn::VarStore,
+    plan: &Plan,
+    journal: &mut Journal,
+    bar: &ProgressBar,
+) -> Result<Fitted> {
+    let mut learner = Learner::new(store, plan);
+    if let Some(checkpoint) = journal.resume(lesson.name())? {
+        learner.restore(checkpoint).map_err(|f| f.at(format!("checkpoint of {}", lesson.name())))?;
     }
-    if kept.is_empty() {
-        return Err(Failure::model(format!(
-            "training of {} stopped: the loss on the validation set was no number after any of {epoch} epochs",
-            lesson.name()
-        ))
-        .hint("lower train.learning_rate"));
+    bar.set_length(lesson.samples() as u64 * u64::from(plan.epochs_max));
+    while !learner.is_done() {
+        learner.epoch(lesson, journal, bar)?;
     }
-    restore(store, &kept);
-    Ok(Fitted { epochs: epoch, steps, loss: best, seconds: clock.elapsed().as_secs_f64() })
+    learner.finish(lesson.name(), journal)?;
+    let at = learner.at;
+    Ok(Fitted { epochs: at.epochs, steps: at.steps, loss: at.best, seconds: at.seconds })
 }
 
-fn stopped<L: Lesson>(lesson: &L, batch: &L::Batch, place: String, loss: f64) -> Failure {
-    let (name, batch) = (lesson.name(), lesson.describe(batch));
-    Failure::model(format!("training of {name} stopped at {place}: the loss is {loss}; the batch holds {batch}"))
-        .hint("lower train.learning_rate; if it stops at the same batch again, look at that batch's features")
+/// Weights on their way, and where they are.
+struct Learner<'a> {
+    store: &'a mut nn::VarStore,
+    plan: &'a Plan,
+    optimizer: AdamW,
+    /// Of the best epoch; empty before there is one.
+    best: BTreeMap<String, Tensor>,
+    at: Position,
+    /// Since when `at.seconds` has not been moved on.
+    clock: Instant,
+}
+
+impl<'a> Learner<'a> {
+    fn new(store: &'a mut nn::VarStore, plan: &'a Plan) -> Self {
+        let optimizer = AdamW::new(store, plan.weight_decay);
+        Self { store, plan, optimizer, best: BTreeMap::new(), at: Position::default(), clock: Instant::now() }
+    }
+
+    fn is_done(&self) -> bool {
+        let at = &self.at;
+        at.finished || at.epochs >= self.plan.epochs_max || at.worse >= self.plan.patience_epochs.max(1)
+    }
+
+    /// What is left of the epoch that has begun, and its validation.
+    fn epoch<L: Lesson>(&mut self, lesson: &mut L, journal: &mut Journal, bar: &ProgressBar) -> Result<()> {
+        let mut pace = Pace::start();
+        let mut batches = lesson.batches(self.plan.order_draws(self.at.epochs), self.at.batches)?;
+        bar.set_position(self.at.samples + u64::from(self.at.epochs) * lesson.samples() as u64);
+        while let Some(batch) = pace.wait(|| batches.next()) {
+            let batch = batch?;
+            self.step(lesson, &batch)?;
+            let samples = lesson.samples_of(&batch) as u64;
+            self.at.samples += samples;
+            pace.samples += samples;
+            bar.inc(samples);
+            if journal.is_due(self.at.steps) {
+                self.keep(lesson.name(), journal);
+            }
+        }
+        pace.stop();
+        let trained = self.at.loss_sum / self.at.batches.max(1) as f64;
+        let valid = lesson.validate()?;
+        let reached = valid.as_ref().map_or(trained, |v| v.loss);
+        self.at = Position { epochs: self.at.epochs + 1, batches: 0, samples: 0, loss_sum: 0.0, ..self.at.clone() };
+        if reached < self.at.best - 1e-5 {
+            (self.at.best, self.at.worse, self.best) = (reached, 0, copies(self.store));
+        } else {
+            self.at.worse += 1;
+        }
+        let record = self.record(lesson.name(), trained, valid, &pace);
+        tracing::info!("{}", described(&record));
+        bar.set_message(described(&record));
+        self.at.records.push(record.clone());
+        journal.epoch(record);
+        Ok(())
+    }
+
+    fn step<L: Lesson>(&mut self, lesson: &mut L, batch: &L::Batch) -> Result<()> {
+        let at = &mut self.at;
+        let share = (at.samples + lesson.samples_of(batch) as u64) as f64 / lesson.samples().max(1) as f64;
+        let learning_rate = self.plan.learning_rate((f64::from(at.epochs) + share) / f64::from(self.plan.epochs_max));
+        at.steps += 1;
+        at.batches += 1;
+        let loss = lesson.loss(batch, &mut self.plan.step_draws(at.steps))?;
+        let stopped = |what: String| {
+            let (name, holds) = (lesson.name(), lesson.describe(batch));
+            let place = format!("step {} (epoch {}, batch {})", at.steps, at.epochs + 1, at.batches);
+            Failure::model(format!("training of {name} stopped at {place}: {what}; the batch holds {holds}"))
+                .hint("lower train.learning_rate; if it stops at the same batch again, look at that batch's features")
+        };
+        let value = loss.double_value(&[]);
+        if !value.is_finite() {
+            return Err(stopped(format!("the loss is {value}")));
+        }
+        self.optimizer.zero_grad();
+        loss.f_backward()?;
+        let norm = self.optimizer.clip(GRADIENT_NORM_MAX)?;
+        if !norm.is_finite() {
+            return Err(stopped(format!("the norm of the gradients is {norm}")));
+        }
+        self.optimizer.step(learning_rate)?;
+        at.loss_sum += value;
+        Ok(())
+    }
+
+    fn record(&self, lesson: &str, trained: f64, valid: Option<Validation>, pace: &Pace) -> EpochRecord {
+        let share = f64::from(self.at.epochs) / f64::from(self.plan.epochs_max);
+        let mut values = BTreeMap::from([
+            ("loss_train".to_string(), trained),
+            ("learning_rate".to_string(), self.plan.learning_rate(share)),
+            ("samples_per_second".to_string(), pace.samples_per_second()),
+            ("waiting_share".to_string(), pace.waiting_share()),
+        ]);
+        if let Some(valid) = valid {
+            values.insert("loss_valid".into(), valid.loss);
+            values.extend(valid.figures.into_iter().map(|(name, figure)| (name.to_string(), figure)));
+        }
+        let (epoch, step) = (self.at.epochs, self.at.steps);
+        EpochRecord { lesson: lesson.into(), epoch, step, wall_time: now(), values }
+    }
+
+    /// Puts the best weights back; the last checkpoint says that nothing is left to do.
+    fn finish(&mut self, lesson: &str, journal: &mut Journal) -> Result<()> {
+        if self.at.finished {
+            return Ok(());
+        }
+        if self.best.is_empty() {
+            let epochs = self.at.epochs;
+            return Err(Failure::model(format!(
+                "training of {lesson} stopped: the loss on the validation set was no number after any of {epochs} epochs"
+            ))
+            .hint("lower train.learning_rate"));
+        }
+        let best = std::mem::take(&mut self.best);
+        put(self.store, |name| best.get(name).map(Tensor::shallow_clone))?;
+        self.at.finished = true;
+        self.keep(lesson, journal);
+        Ok(())
+    }
+
+    fn keep(&mut self, lesson: &str, journal: &mut Journal) {
+        self.at.seconds += self.clock.elapsed().as_secs_f64();
+        self.clock = Instant::now();
+        let weights = self.store.variables().into_iter().map(|(name, t)| (format!("weights/{name}"), t.detach()));
+        let best = self.best.iter().map(|(name, t)| (format!("best/{name}"), t.shallow_clone()));
+        journal.keep(lesson, &self.at, weights.chain(best).chain(self.optimizer.moments()).collect());
+    }
+
+    fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        let Checkpoint { position, mut tensors } = checkpoint;
+        let mut take = |kind: &str, name: &str| tensors.remove(&format!("{kind}/{name}"));
+        put(self.store, |name| take("weights", name))?;
+        for name in self.store.variables().into_keys().filter(|_| position.best.is_finite() && !position.finished) {
+            let best = take("best", &name).ok_or_else(|| Failure::model(format!("best/{name} is missing")))?;
+            self.best.insert(name, best);
+        }
+        self.optimizer.restore(position.steps, &mut |name| tensors.remove(name))?;
+        self.at = position;
+        Ok(())
+    }
+}
+
+/// `intents: epoch 3: loss_train 0.1234, …` in the order of the names.
+fn described(record: &EpochRecord) -> String {
+    let values: Vec<String> = record.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    format!("{}: epoch {}: {}", record.lesson, record.epoch, values.join(", "))
+}
+
+/// How fast an epoch goes, and how much of its time goes by in waiting for batches.
+struct Pace {
+    clock: Instant,
+    waited: Duration,
+    took: Duration,
+    samples: u64,
+}
+
+impl Pace {
+    fn start() -> Self {
+        Self { clock: Instant::now(), waited: Duration::ZERO, took: Duration::ZERO, samples: 0 }
+    }
+
+    fn wait<T>(&mut self, next: impl FnOnce() -> T) -> T {
+        let clock = Instant::now();
+        let got = next();
+        self.waited += clock.elapsed();
+        got
+    }
+
+    fn stop(&mut self) {
+        self.took = self.clock.elapsed();
+    }
+
+    fn samples_per_second(&self) -> f64 {
+        self.samples as f64 / self.took.as_secs_f64().max(1e-9)
+    }
+
+    fn waiting_share(&self) -> f64 {
+        self.waited.as_secs_f64() / self.took.as_secs_f64().max(1e-9)
+    }
 }
 
 /// Copies of all weights.
-fn snapshot(store: &nn::VarStore) -> Vec<(String, Tensor)> {
+fn copies(store: &nn::VarStore) -> BTreeMap<String, Tensor> {
     store.variables().into_iter().map(|(name, t)| (name, t.detach().copy())).collect()
 }
 
-/// Puts copied weights back.
-fn restore(store: &mut nn::VarStore, weights: &[(String, Tensor)]) {
-    let mut variables = store.variables();
-    tch::no_grad(|| {
-        for (name, saved) in weights {
-            if let Some(variable) = variables.get_mut(name) {
-                variable.copy_(saved);
-            }
-        }
-    });
+/// Puts weights into a store.
+fn put(store: &nn::VarStore, mut of: impl FnMut(&str) -> Option<Tensor>) -> Result<()> {
+    let _guard = tch::no_grad_guard();
+    for (name, mut variable) in store.variables() {
+        let saved = of(&name).ok_or_else(|| Failure::model(format!("{name} is missing")))?;
+        variable.f_copy_(&saved).map_err(|e| Failure::from(e).at(&name))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{S3Config, TrainConfig};
+    use crate::lake::stores::Location;
+    use crate::training::journal::Places;
+    use rand::seq::SliceRandom;
     use tch::{Device, Kind};
 
     /// One weight that should become 3; what validation says, epoch by epoch.
@@ -163,6 +336,9 @@ mod tests {
         weight: Tensor,
         steps: usize,
         sick_at: usize,
+        dies_at: usize,
+        /// Aims at what the batch and the step's random numbers say, not at 3.
+        noisy: bool,
         valid: Vec<f64>,
         seen: Vec<f64>,
     }
@@ -171,7 +347,10 @@ mod tests {
         fn new(sick_at: usize, valid: &[f64]) -> (Self, nn::VarStore) {
             let store = nn::VarStore::new(Device::Cpu);
             let weight = store.root().zeros("weight", &[1]);
-            (Self { weight, steps: 0, sick_at, valid: valid.to_vec(), seen: Vec::new() }, store)
+            (
+                Self { weight, steps: 0, sick_at, dies_at: 0, noisy: false, valid: valid.to_vec(), seen: Vec::new() },
+                store,
+            )
         }
     }
 
@@ -182,12 +361,29 @@ mod tests {
             "one"
         }
 
-        fn batches(&mut self, _: &mut ChaCha8Rng) -> Vec<usize> {
-            (0..5).collect()
+        fn samples(&self) -> usize {
+            15
         }
 
-        fn loss(&mut self, _: &usize, _: &mut ChaCha8Rng) -> Result<Tensor> {
+        fn samples_of(&self, _: &usize) -> usize {
+            3
+        }
+
+        fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<usize>> {
+            let mut order: Vec<usize> = (0..5).collect();
+            order.shuffle(&mut rng);
+            Ok(Box::new(order.into_iter().skip(skip as usize).map(Ok)))
+        }
+
+        fn loss(&mut self, batch: &usize, rng: &mut ChaCha8Rng) -> Result<Tensor> {
             self.steps += 1;
+            if self.steps == self.dies_at {
+                return Err(Failure::passing("killed"));
+            }
+            if self.noisy {
+                let target = 3.0 + *batch as f64 * 0.1 + rng.random_range(-0.5..0.5);
+                return Ok((&self.weight - target).square().sum(Kind::Float));
+            }
             let wrong = if self.steps == self.sick_at { f64::NAN } else { 0.0 };
             Ok((&self.weight - 3.0).square().sum(Kind::Float) + wrong)
         }
@@ -199,7 +395,7 @@ mod tests {
         fn validate(&mut self) -> Result<Option<Validation>> {
             self.seen.push(self.weight.double_value(&[0]));
             let loss = self.valid.get(self.seen.len() - 1).copied();
-            Ok(loss.map(|loss| Validation { loss, note: String::new() }))
+            Ok(loss.map(|loss| Validation { loss, figures: vec![] }))
         }
     }
 
@@ -210,15 +406,21 @@ mod tests {
     #[test]
     fn without_a_validation_set_the_training_loss_decides() {
         let (mut one, mut store) = One::new(0, &[]);
-        let fitted =
-            fit(&mut one, &mut store, &Plan { patience_epochs: 50, ..plan(20) }, &ProgressBar::hidden()).unwrap();
+        let fitted = fit(
+            &mut one,
+            &mut store,
+            &Plan { patience_epochs: 50, ..plan(20) },
+            &mut Journal::nowhere(),
+            &ProgressBar::hidden(),
+        )
+        .unwrap();
         assert!((one.weight.double_value(&[0]) - 3.0).abs() < 0.1, "{fitted:?}");
     }
 
     #[test]
     fn it_stops_early_and_keeps_the_weights_of_the_best_epoch() {
         let (mut one, mut store) = One::new(0, &[1.0, 0.5, 0.7, 0.6, 0.1]);
-        let fitted = fit(&mut one, &mut store, &plan(20), &ProgressBar::hidden()).unwrap();
+        let fitted = fit(&mut one, &mut store, &plan(20), &mut Journal::nowhere(), &ProgressBar::hidden()).unwrap();
         assert_eq!((fitted.epochs, fitted.steps, fitted.loss), (4, 20, 0.5));
         assert_eq!(one.weight.double_value(&[0]), one.seen[1]);
         assert_ne!(one.seen[1], one.seen[3]);
@@ -227,10 +429,11 @@ mod tests {
     #[test]
     fn a_loss_that_is_no_number_stops_it_with_the_step_and_the_batch() {
         let (mut one, mut store) = One::new(8, &[]);
-        let failure = fit(&mut one, &mut store, &plan(20), &ProgressBar::hidden()).unwrap_err();
+        let failure =
+            fit(&mut one, &mut store, &plan(20), &mut Journal::nowhere(), &ProgressBar::hidden()).unwrap_err();
         assert_eq!(failure.kind.exit_code(), 6);
         assert!(
-            failure.message.contains("step 8 (epoch 2, batch 3): the loss is NaN; the batch holds user u2"),
+            failure.message.contains("step 8 (epoch 2, batch 3): the loss is NaN; the batch holds user u"),
             "{failure}"
         );
         assert!(one.weight.double_value(&[0]).is_finite(), "the sick step was taken");
@@ -239,7 +442,7 @@ mod tests {
     #[test]
     fn validation_that_is_never_a_number_stops_it_too() {
         let (mut one, mut store) = One::new(0, &[f64::NAN; 9]);
-        let failure = fit(&mut one, &mut store, &plan(9), &ProgressBar::hidden()).unwrap_err();
+        let failure = fit(&mut one, &mut store, &plan(9), &mut Journal::nowhere(), &ProgressBar::hidden()).unwrap_err();
         assert!(failure.message.contains("no number after any of 2 epochs"), "{failure}");
     }
 
@@ -248,5 +451,83 @@ mod tests {
         let rates: Vec<f64> = [0.025, 0.05, 0.5, 1.0].iter().map(|&s| plan(1).learning_rate(s)).collect();
         assert!(rates[0] < rates[1] && rates[1] > rates[2] && rates[2] > rates[3]);
         assert_eq!(rates[3], 0.5 * 0.05);
+    }
+
+    /// A journal below `uri` with a checkpoint after every step.
+    fn every_step(runtime: &tokio::runtime::Runtime, uri: &str) -> (Journal, Location) {
+        let output = Location::open(uri, &S3Config::default()).unwrap();
+        let places = Places::new(&output, "print", "run", runtime.handle().clone());
+        let train = TrainConfig { checkpoint_steps: 1, checkpoint_seconds: 0, ..Default::default() };
+        (Journal::new(Some(places), &train, serde_json::Value::Null), output)
+    }
+
+    /// Weight by its bits, validations of all processes, and what became of it.
+    fn outcome(one: &One, fitted: &Fitted) -> (u64, u32, u64, u64) {
+        (one.weight.double_value(&[0]).to_bits(), fitted.epochs, fitted.steps, fitted.loss.to_bits())
+    }
+
+    #[test]
+    fn killed_at_any_step_and_gone_on_with_it_ends_the_same_to_the_bit() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        // No validation set: the mean training loss decides, whose sum has to survive too. The learning rate is such
+        // that some epochs are worse than the one before.
+        let plan = Plan { epochs_max: 6, patience_epochs: 2, weight_decay: 0.3, ..plan(6) };
+        let noisy = || {
+            let (one, store) = One::new(0, &[]);
+            (One { noisy: true, ..one }, store)
+        };
+        let (mut whole, mut store) = noisy();
+        let fitted = fit(&mut whole, &mut store, &plan, &mut Journal::nowhere(), &ProgressBar::hidden()).unwrap();
+        for dies_at in 1..=fitted.steps as usize {
+            let uri = format!("memory://fit-killed-{dies_at}");
+            let (one, mut store) = noisy();
+            let (mut journal, _) = every_step(&runtime, &uri);
+            let mut one = One { dies_at, ..one };
+            let killed = fit(&mut one, &mut store, &plan, &mut journal, &ProgressBar::hidden()).unwrap_err();
+            assert_eq!(killed.message, "killed");
+            let (mut one, mut store) = noisy();
+            let (mut journal, output) = every_step(&runtime, &uri);
+            let again = fit(&mut one, &mut store, &plan, &mut journal, &ProgressBar::hidden()).unwrap();
+            assert_eq!(outcome(&one, &again), outcome(&whole, &fitted), "killed in step {dies_at}");
+            assert_eq!(one.steps as u64, fitted.steps - dies_at as u64 + 1, "only what was left is done");
+            let kept = runtime.block_on(output.folder("state/training/print").list()).unwrap();
+            assert_eq!(kept.len(), 2.min(fitted.steps as usize + 1));
+            // Once more: it is finished already.
+            let (mut one, mut store) = noisy();
+            let again = fit(&mut one, &mut store, &plan, &mut every_step(&runtime, &uri).0, &ProgressBar::hidden());
+            assert_eq!((outcome(&one, &again.unwrap()), one.steps), (outcome(&whole, &fitted), 0));
+        }
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (mut journal, output) = every_step(&runtime, "memory://fit-damaged");
+        let (one, mut store) = One::new(0, &[]);
+        let mut one = One { dies_at: 9, ..one };
+        fit(&mut one, &mut store, &plan(4), &mut journal, &ProgressBar::hidden()).unwrap_err();
+        let folder = output.folder("state/training/print");
+        let damage = |name: &str| {
+            let bytes = runtime.block_on(folder.read(name)).unwrap();
+            runtime.block_on(folder.write(name, bytes.slice(..bytes.len() / 2))).unwrap();
+        };
+        damage("one-0000000008.checkpoint");
+        let steps_of_a_new_process = || {
+            let (mut one, mut store) = One::new(0, &[]);
+            let mut journal = every_step(&runtime, "memory://fit-damaged").0;
+            let fitted = fit(
+                &mut one,
+                &mut store,
+                &Plan { patience_epochs: 9, ..plan(4) },
+                &mut journal,
+                &ProgressBar::hidden(),
+            );
+            (one.steps, fitted.unwrap().steps)
+        };
+        assert_eq!(steps_of_a_new_process(), (13, 20), "from step 7 on");
+        for name in runtime.block_on(folder.list()).unwrap() {
+            damage(name.location.filename().unwrap());
+        }
+        assert_eq!(steps_of_a_new_process(), (20, 20), "from the start");
     }
 }

@@ -9,7 +9,8 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::augment::Augmenter;
-use super::fit::{self, Lesson, Plan, Validation};
+use super::fit::{self, Batches, Lesson, Plan, Validation};
+use super::journal::Journal;
 use super::objective::{Objective, check_labels};
 use super::ranking::Catalogue;
 use super::sets::{LABELS, Split, UserSet, rows_of};
@@ -47,6 +48,7 @@ pub fn train(
     store: &mut nn::VarStore,
     users: Users<'_>,
     config: &Config,
+    journal: &mut Journal,
     bar: &ProgressBar,
 ) -> Result<BTreeMap<String, f64>> {
     let device = store.device();
@@ -73,7 +75,7 @@ pub fn train(
         weight_decay: config.train.weight_decay,
         seed: config.train.seed,
     };
-    let fitted = fit::fit(&mut lesson, store, &plan, bar)?;
+    let fitted = fit::fit(&mut lesson, store, &plan, journal, bar)?;
     let mut figures = lesson.figures(config.train.seed)?;
     figures.insert("parameters_intent".into(), parameters(store) as f64);
     figures.insert("epochs_intent".into(), fitted.epochs.into());
@@ -100,8 +102,17 @@ impl Lesson for IntentLesson<'_> {
         "intents"
     }
 
-    fn batches(&mut self, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
-        batches(self.users.train, &self.rows, self.batch_rows, rng)
+    fn samples(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn samples_of(&self, batch: &Vec<usize>) -> usize {
+        batch.len()
+    }
+
+    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
+        let cut = batches(self.users.train, &self.rows, self.batch_rows, &mut rng);
+        Ok(Box::new(cut.into_iter().skip(skip as usize).map(Ok)))
     }
 
     fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
@@ -140,8 +151,8 @@ impl Lesson for IntentLesson<'_> {
         let loss = self.objective.loss(self.network.head.as_ref(), &raw, &labels, scaling, false);
         let scores = columns(&self.network.scores(&raw, scaling)?)?;
         let purchase = auc(&scores[PURCHASE], &set.column(PURCHASE, &self.valid));
-        let note = format!(", valid AUC of purchase {}", purchase.map_or("none".into(), |a| format!("{a:.4}")));
-        Ok(Some(Validation { loss: loss.double_value(&[]), note }))
+        let figures = purchase.map(|auc| ("auc_valid_purchase", auc)).into_iter().collect();
+        Ok(Some(Validation { loss: loss.double_value(&[]), figures }))
     }
 }
 

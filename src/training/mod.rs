@@ -1,20 +1,25 @@
 //! `intentcast train`: past dates through the night's own SQL, both networks, figures, one bundle.
 //!
 //! [`gather`] reads, [`fit`] learns, [`run`] does both and writes. A training that fails at any point has written no
-//! card, so the champion and every other version stay as they were.
+//! card, so the champion and every other version stay as they were. One that was killed goes on from its checkpoints.
 
+mod adamw;
 mod augment;
 pub mod baseline;
+mod checkpoint;
 pub mod demand;
 pub mod fit;
 pub mod intent;
+pub mod journal;
 pub mod objective;
 pub mod popularity;
 mod ranking;
 pub mod sets;
+mod tensorboard;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use crate::config::Config;
 use crate::engine;
@@ -29,6 +34,7 @@ use crate::model::intent::{IntentShape, Scaling};
 use crate::score::devices;
 use crate::sql_files::SqlFiles;
 use intent::Users;
+use journal::{Journal, Places};
 use sets::{ItemSet, LABELS, Past, UserSet, past_dates};
 
 /// Everything that is learnt from, as of several past dates.
@@ -49,15 +55,43 @@ pub struct TrainingSets {
     pub input_fingerprint: String,
 }
 
+impl TrainingSets {
+    /// Of everything that the weights follow from: a checkpoint of another fingerprint is not this training's.
+    fn fingerprint(&self, config: &Config) -> Result<String> {
+        let mut train = config.train.clone();
+        (train.checkpoint_steps, train.checkpoint_seconds) = (0, 0);
+        let settings = (&config.model, &config.demand, &config.intents, &config.score.device, &train);
+        let code = (env!("CARGO_PKG_VERSION"), env!("INTENTCAST_SOURCE_HASH"), FORMAT);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&serde_json::to_vec(&(settings, code, &self.contract, &self.index)).map_err(Failure::bug)?);
+        for users in [&self.users, &self.held_out_users] {
+            users.hash(&mut hasher);
+        }
+        write!(hasher, "{:?}", (&self.items, &self.held_out_items)).map_err(Failure::bug)?;
+        Ok(hasher.finalize().to_hex()[..32].to_string())
+    }
+}
+
 /// Trains on what happened before `date` and writes a bundle; it becomes champion only where there is none yet.
 pub async fn run(config: &Config, date: RunDate) -> Result<BundleCard> {
     let sets = gather(config, date).await?;
-    let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
-    let (card, networks) = fit(config, &sets)?;
+    let output = Location::open(&config.output.uri, &config.s3)?;
+    let registry = Registry(output.folder("models"));
+    let fingerprint = sets.fingerprint(config)?;
+    let run = format!("{}-{}", date.to_string().replace('-', ""), &fingerprint[..8]);
+    journal::name_others(&output, &fingerprint).await?;
+    let places = Places::new(&output, &fingerprint, &run, tokio::runtime::Handle::current());
+    let journal = Journal::new(Some(places), &config.train, settings(config)?);
+    // On a thread of its own, which may wait: for libtorch, and for the store that a checkpoint goes to.
+    let settings = config.clone();
+    let fitted = tokio::task::spawn_blocking(move || fit(&settings, &sets, journal).map(|fitted| (fitted, sets)));
+    let ((card, networks, mut journal), sets) = fitted.await.map_err(Failure::bug)??;
     let card = registry.write(card, &networks, &sets.index).await?;
     if registry.champion().await?.is_none() {
         registry.promote(&card.version).await?;
     }
+    journal.finish(&card.version, &card.figures).await;
+    journal::remove_checkpoints(&output, &fingerprint, config.gc.orphan_age_hours).await?;
     Ok(card)
 }
 
@@ -109,9 +143,11 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     })
 }
 
-/// Trains both networks on gathered sets; the card lacks what only writing knows.
-pub fn fit(config: &Config, sets: &TrainingSets) -> Result<(BundleCard, Networks)> {
+/// Trains both networks on gathered sets; the card lacks what only writing knows. Must not run on a thread of the
+/// journal's runtime.
+pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result<(BundleCard, Networks, Journal)> {
     let train = &config.train;
+    journal.clear_curves();
     tch::manual_seed(train.seed as i64);
     let (intent_shape, demand_shape) = shapes(config, &sets.contract);
     let mut networks = Networks::new(&intent_shape, &demand_shape, devices::choose(&config.score)?);
@@ -121,15 +157,19 @@ pub fn fit(config: &Config, sets: &TrainingSets) -> Result<(BundleCard, Networks
 
     let bar = progress("intents");
     let users = Users { train: &sets.users, held_out: &sets.held_out_users, items: &sets.index, scaling: &scaling };
-    let mut figures = intent::train(&networks.intent, &mut networks.intent_store, users, config, &bar)?;
+    let mut figures = intent::train(&networks.intent, &mut networks.intent_store, users, config, &mut journal, &bar)?;
     bar.finish_and_clear();
     if let Some(auc) = baseline::recency_frequency_auc(&sets.users, &sets.held_out_users, &sets.contract)? {
         figures.insert("auc_test_purchase_recency_frequency".into(), auc);
     }
     let bar = progress("demand");
     let (network, store) = (&networks.demand, &mut networks.demand_store);
-    figures.extend(demand::train(network, store, &sets.items, &sets.held_out_items, train, &bar)?);
+    figures.extend(demand::train(network, store, &sets.items, &sets.held_out_items, train, &mut journal, &bar)?);
     bar.finish_and_clear();
+    if journal.failed > 0 {
+        tracing::warn!("{} writes of checkpoints and curves failed", journal.failed);
+        figures.insert("journal_writes_failed".into(), journal.failed as f64);
+    }
 
     let card = BundleCard {
         format: FORMAT,
@@ -152,7 +192,7 @@ pub fn fit(config: &Config, sets: &TrainingSets) -> Result<(BundleCard, Networks
         figures,
         settings: settings(config)?,
     };
-    Ok((card, networks))
+    Ok((card, networks, journal))
 }
 
 fn shapes(config: &Config, contract: &FeatureContract) -> (IntentShape, DemandShape) {

@@ -58,6 +58,23 @@ impl UserSet {
         rows.iter().filter(|&&row| self.is(label, row)).count()
     }
 
+    /// Feeds every number and id to a hash.
+    pub fn hash(&self, hasher: &mut blake3::Hasher) {
+        let mut put = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        let floats = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        for row in 0..self.inputs.len() {
+            put(self.inputs.user_ids[row].as_bytes());
+            put(&self.inputs.key(row).to_le_bytes());
+            self.next_items[row].iter().for_each(|item| put(item.as_bytes()));
+        }
+        for values in [&self.labels, &self.inputs.tabular, &self.inputs.idle_log_hours] {
+            put(&floats(values));
+        }
+    }
+
     /// How the values of each feature lie, by name.
     pub fn deciles(&self, contract: &FeatureContract) -> BTreeMap<String, Deciles> {
         let of = |f: usize| Deciles::of(self.inputs.tabular.iter().skip(f).step_by(contract.0.len()).copied());

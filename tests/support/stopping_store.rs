@@ -1,4 +1,5 @@
-//! A store whose user stops for ever right after its n-th write has landed, as a process does that is killed there.
+//! A store whose user stops for ever right after its n-th write has landed, as a process does that is killed there;
+//! and one whose disk is full.
 //!
 //! Killing just before write n is the same as just after write n - 1, so counting up covers every moment between writes.
 
@@ -18,16 +19,28 @@ pub struct StoppingStore {
     inner: Arc<dyn ObjectStore>,
     writes: AtomicU64,
     stops_after: u64,
+    /// Writes whose path holds this find no space left.
+    full_at: Option<&'static str>,
     stopped: tokio::sync::Notify,
 }
 
 impl StoppingStore {
     /// `place` through a store that stops after `stops_after` writes; heartbeats and clock probes do not count.
     pub fn over(place: &Location, stops_after: u64) -> (Location, Arc<Self>) {
+        Self::new(place, stops_after, None)
+    }
+
+    /// `place` on a disk that has no space left for paths with `full_at` in them.
+    pub fn full(place: &Location, full_at: &'static str) -> (Location, Arc<Self>) {
+        Self::new(place, u64::MAX, Some(full_at))
+    }
+
+    fn new(place: &Location, stops_after: u64, full_at: Option<&'static str>) -> (Location, Arc<Self>) {
         let store = Arc::new(Self {
             inner: Arc::clone(&place.store),
             writes: AtomicU64::new(0),
             stops_after,
+            full_at,
             stopped: tokio::sync::Notify::new(),
         });
         (Location { store: Arc::clone(&store) as _, ..place.clone() }, store)
@@ -52,6 +65,11 @@ impl fmt::Display for StoppingStore {
 #[async_trait::async_trait]
 impl ObjectStore for StoppingStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        if self.full_at.is_some_and(|part| location.as_ref().contains(part)) {
+            self.writes.fetch_add(1, Ordering::SeqCst);
+            let source = std::io::Error::from(std::io::ErrorKind::StorageFull).into();
+            return Err(object_store::Error::Generic { store: "full disk", source });
+        }
         if location.extension() == Some("heartbeat") || location.as_ref().contains("/state/probe/") {
             return self.inner.put_opts(location, payload, opts).await;
         }

@@ -1,0 +1,201 @@
+//! What a training leaves behind: checkpoints that a killed one goes on from to the bit, curves that TensorBoard reads,
+//! and what happens where they cannot be written.
+
+use intentcast::config::{Config, S3Config};
+use intentcast::lake::stores::Location;
+use intentcast::model::bundle::BundleCard;
+use intentcast::training;
+use intentcast::training::journal::{Journal, Places};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::networks::{DATE, SHOP, tiny};
+use crate::support::stopping_store::StoppingStore;
+
+/// With dropout, augmentation and a checkpoint after every step; long enough to be killed in.
+const SETTINGS: &str = "model.width=8 model.layers=1 model.heads=2 model.item_buckets=100 demand.width=8 \
+                        demand.horizon_days=7 train.as_of_dates=2 train.epochs_max=8 train.patience_epochs=8 \
+                        train.batch_rows=32 train.augmentation=both train.item_dropout=0.1 score.device=cpu \
+                        train.checkpoint_steps=1 train.checkpoint_seconds=0";
+
+fn train(output: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+    command.args(SETTINGS.split_whitespace().chain(more.iter().copied()).flat_map(|pair| ["--set", pair]));
+    command.args(["train", "--date", DATE, "--lake"]).arg(SHOP.folder.path().join("lake"));
+    command.arg("--output").arg(output);
+    command
+}
+
+/// Trains to the end; what it said.
+fn trained(output: &Path, more: &[&str]) -> String {
+    let done = train(output, more).output().unwrap();
+    let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{errors}");
+    errors
+}
+
+fn champion(output: &Path) -> BundleCard {
+    let champion = std::fs::read_to_string(output.join("models/champion")).unwrap();
+    let card = output.join("models").join(champion.trim()).join("bundle.json");
+    serde_json::from_slice(&std::fs::read(card).unwrap()).unwrap()
+}
+
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> =
+        entries.flat_map(|e| if e.path().is_dir() { below(&e.path()) } else { vec![e.path()] }).collect();
+    found.sort();
+    found
+}
+
+fn checkpoints(output: &Path) -> Vec<String> {
+    let files = below(&output.join("state/training")).into_iter();
+    files
+        .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
+        .filter(|n| n.ends_with(".checkpoint"))
+        .collect()
+}
+
+/// Starts a training and kills it once a checkpoint of `lesson` with at least `step` steps is there.
+fn killed_at(output: &Path, lesson: &str, step: u64) {
+    let mut child = train(output, &[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let number = |name: &str| -> Option<u64> {
+        name.strip_prefix(lesson)?.strip_prefix('-')?.strip_suffix(".checkpoint")?.parse().ok()
+    };
+    while !checkpoints(output).iter().filter_map(|name| number(name)).any(|n| n >= step) {
+        assert!(child.try_wait().unwrap().is_none(), "ended before its checkpoint at {lesson} {step}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    let died = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&died), Some(9));
+    assert!(!output.join("models").exists(), "killed before there was a model");
+}
+
+#[test]
+fn a_training_killed_at_any_time_and_run_again_gives_the_same_weights_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole");
+    trained(&whole, &[]);
+    let card = champion(&whole);
+    assert!(checkpoints(&whole).is_empty(), "they go once the bundle is there");
+
+    let killed = folder.path().join("killed");
+    for (lesson, step) in [("intents", 2), ("intents", 17), ("demand", 3)] {
+        killed_at(&killed, lesson, step);
+    }
+    // Other settings start afresh, and say that there was something.
+    let output = folder.path().join("other");
+    std::fs::create_dir_all(output.join("state")).unwrap();
+    let copied = Command::new("cp").arg("-r").arg(killed.join("state/training")).arg(output.join("state")).status();
+    assert!(copied.unwrap().success());
+    let said = trained(&output, &["train.learning_rate=0.002"]);
+    assert!(said.contains("checkpoints of other settings, data or code; not taken up"), "{said}");
+    assert!(!said.contains("goes on from"), "{said}");
+    assert_ne!(champion(&output).weights_hash, card.weights_hash);
+
+    let said = trained(&killed, &[]);
+    assert!(said.contains("intents: goes on from") && said.contains("demand: goes on from"), "{said}");
+    let resumed = champion(&killed);
+    assert_eq!(resumed.weights_hash, card.weights_hash);
+    for (name, figure) in &card.figures {
+        let timed = name.contains("second");
+        assert!(timed || resumed.figures[name] == *figure, "{name}: {figure} {}", resumed.figures[name]);
+    }
+    // The curves are whole, too.
+    let losses = |output: &Path| -> Vec<Value> {
+        let lines = metrics(output);
+        lines[1..lines.len() - 1]
+            .iter()
+            .map(|l| Value::from_iter([l["intents/loss_train"].clone(), l["demand/loss_train"].clone()]))
+            .collect()
+    };
+    assert_eq!(losses(&killed), losses(&whole));
+    assert_eq!(events(&killed)["intents/loss_valid"].as_array().unwrap().len(), 8);
+}
+
+fn file(output: &Path, name: &str) -> PathBuf {
+    let found: Vec<_> = below(&output.join("training")).into_iter().filter(|p| p.ends_with(name)).collect();
+    let [only] = found.as_slice() else { panic!("expected one {name}, got {found:?}") };
+    only.clone()
+}
+
+fn metrics(output: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file(output, "metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Scalars of the run by tag, as TensorBoard's own reader sees them.
+fn events(output: &Path) -> Value {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".venv/bin/python");
+    assert!(python.exists(), "no .venv: run `make readers` (infra/setup/python.sh)");
+    let script = root.join("tests/support/read_events.py");
+    let read = Command::new(python).arg(script).arg(file(output, "metrics.jsonl").parent().unwrap()).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    serde_json::from_slice(&read.stdout).unwrap()
+}
+
+#[test]
+fn tensorboard_reads_the_curves_and_metrics_jsonl_holds_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    trained(&output, &["train.epochs_max=3", "train.checkpoint_steps=0"]);
+    // The same run once more: its curves are replaced, not doubled.
+    trained(&output, &["train.epochs_max=3", "train.checkpoint_steps=0"]);
+    let (lines, events) = (metrics(&output), events(&output));
+    assert_eq!(lines[0]["settings"]["train"]["epochs_max"], 3);
+    let card = champion(&output);
+    let last = lines.last().unwrap();
+    assert_eq!(last["version"], card.version.as_str());
+    assert_eq!(last["figures"]["auc_test_purchase"], card.figures["auc_test_purchase"]);
+
+    // Three epochs of the intents; the demand's are three times as many, and may stop early.
+    for lesson in ["intents", "demand"] {
+        let of_lesson: Vec<_> = events.as_object().unwrap().iter().filter(|(t, _)| t.starts_with(lesson)).collect();
+        let mut tags: Vec<&str> = of_lesson.iter().map(|(tag, _)| tag.split_once('/').unwrap().1).collect();
+        // So few validation users may be of one class, and then have no such figure.
+        tags.retain(|tag| *tag != "auc_valid_purchase");
+        assert_eq!(tags, ["learning_rate", "loss_train", "loss_valid", "samples_per_second", "waiting_share"]);
+        for (tag, points) in of_lesson {
+            let lines: Vec<&Value> = lines.iter().filter(|line| line.get(tag).is_some()).collect();
+            let points = points.as_array().unwrap();
+            assert_eq!(points.len(), lines.len(), "{tag}");
+            assert!(if lesson == "intents" { points.len() == 3 } else { points.len() >= 3 }, "{tag}: {points:?}");
+            for (point, line) in points.iter().zip(lines) {
+                assert_eq!(point[0], line["step"], "{tag}");
+                let near = |a: &Value, b: &Value| {
+                    (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() <= 1e-6 * b.as_f64().unwrap().abs()
+                };
+                assert!(near(&point[1], &line["wall_time"]) && near(&point[2], &line[tag]), "{tag}: {point} {line}");
+            }
+        }
+    }
+}
+
+/// Trains the shop in this process, below `output`.
+async fn fitted(config: Config, output: Location) -> BundleCard {
+    let places = Places::new(&output, "print", "run", tokio::runtime::Handle::current());
+    let journal = Journal::new(Some(places), &config.train, Value::Null);
+    let fit = move || training::fit(&config, &SHOP.sets, journal).map(|(card, ..)| card);
+    tokio::task::spawn_blocking(fit).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_the_training_goes_on_and_counts_what_it_could_not_write() {
+    let mut config = tokio::task::spawn_blocking(|| tiny(&SHOP.folder)).await.unwrap();
+    (config.train.checkpoint_steps, config.train.checkpoint_seconds) = (1, 0);
+    let output = Location::open("memory://full-disk/out", &S3Config::default()).unwrap();
+    let (full, _) = StoppingStore::full(&output, "state/training");
+    let card = fitted(config.clone(), full).await;
+    // Each network's steps, and its end.
+    assert!(card.figures["journal_writes_failed"] >= 4.0, "{:?}", card.figures);
+    let left: Vec<String> = output.list().await.unwrap().iter().map(|m| m.location.to_string()).collect();
+    assert!(left.iter().any(|p| p.ends_with("metrics.jsonl")) && !left.iter().any(|p| p.contains("state")), "{left:?}");
+
+    let roomy = Location::open("memory://roomy-disk/out", &S3Config::default()).unwrap();
+    let card = fitted(config, roomy).await;
+    assert!(!card.figures.contains_key("journal_writes_failed"));
+}
