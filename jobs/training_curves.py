@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Draws the training and validation losses of a run as SVG, from its metrics.jsonl; needs nothing but Python.
+
+Usage: training_curves.py OUTPUT/training/RUN/metrics.jsonl > curves.svg
+"""
+
+import json
+import sys
+from xml.sax.saxutils import escape
+
+WIDTH, HEIGHT, MARGIN = 420, 260, 48
+COLOURS = {"loss_train": "#1f77b4", "loss_valid": "#d62728"}
+
+
+def panel(lesson, lines, left):
+    """Axes, both curves and their names; `left` in pixels."""
+    epochs = [line for line in lines if f"{lesson}/loss_train" in line]
+    curves = {
+        name: [(line["epoch"], line[f"{lesson}/{name}"]) for line in epochs if f"{lesson}/{name}" in line]
+        for name in COLOURS
+    }
+    points = [point for curve in curves.values() for point in curve]
+    first, last = min(e for e, _ in points), max(e for e, _ in points)
+    low, high = min(v for _, v in points), max(v for _, v in points)
+    x = lambda epoch: left + MARGIN + (epoch - first) / max(last - first, 1) * (WIDTH - 2 * MARGIN)
+    y = lambda value: HEIGHT - MARGIN - (value - low) / max(high - low, 1e-12) * (HEIGHT - 2 * MARGIN)
+    bottom, right = HEIGHT - MARGIN, left + WIDTH - MARGIN
+    drawn = [
+        f'<path d="M{left + MARGIN},{MARGIN} V{bottom} H{right}" fill="none" stroke="#888"/>',
+        f'<text x="{left + MARGIN}" y="{MARGIN - 16}" font-weight="bold">{escape(lesson)}</text>',
+        f'<text x="{left + MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{high:.4g}</text>',
+        f'<text x="{left + MARGIN - 4}" y="{bottom}" text-anchor="end">{low:.4g}</text>',
+        f'<text x="{left + MARGIN}" y="{bottom + 16}">epoch {first}</text>',
+        f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{last}</text>',
+    ]
+    for row, (name, curve) in enumerate(curves.items()):
+        if curve:
+            path = " ".join(f"{x(epoch):.1f},{y(value):.1f}" for epoch, value in curve)
+            drawn.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[name]}" stroke-width="1.5"/>')
+            drawn.append(f'<text x="{right}" y="{MARGIN + 14 * row}" text-anchor="end" fill="{COLOURS[name]}">{name}</text>')
+    return drawn
+
+
+lines = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
+lessons = sorted({key.split("/")[0] for line in lines for key in line if key.endswith("/loss_train")}, reverse=True)
+if not lessons:
+    sys.exit(f"{sys.argv[1]}: no epoch in it yet")
+print(f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * len(lessons)}" height="{HEIGHT}" '
+      'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>')
+for column, lesson in enumerate(lessons):
+    print("\n".join(panel(lesson, lines, column * WIDTH)))
+print("</svg>")
