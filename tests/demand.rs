@@ -7,8 +7,8 @@ use intentcast::config::TrainConfig;
 use intentcast::config::networks::DemandNetworkName;
 use intentcast::model::demand::{Calibration, DemandNetwork, DemandShape, ItemHistory, RatePrior, Speed};
 use intentcast::publish::lock;
-use intentcast::training::journal::Journal;
 use intentcast::training::demand;
+use intentcast::training::journal::Journal;
 use intentcast::training::sets::ItemSet;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -247,7 +247,8 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
     let mut network = DemandNetwork::new(&store.root(), &shape);
     let settings = TrainConfig { epochs_max: 8, ..TrainConfig::default() };
     let bar = ProgressBar::hidden();
-    let figures = demand::train(&mut network, &mut store, &train, &test, &settings, &mut Journal::nowhere(), &bar).unwrap();
+    let figures =
+        demand::train(&mut network, &mut store, &train, &test, &settings, &mut Journal::nowhere(), &bar).unwrap();
     for (name, value) in figures.iter().filter(|(name, _)| name.contains("_test")) {
         println!("{name} {value:.4}");
     }
