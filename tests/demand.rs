@@ -261,6 +261,10 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
         for (name, level) in [("q90", 0.9), ("q10_q90", 0.8)] {
             let low = figures[&format!("coverage_without_ties_test_{name}_{speed}_low")];
             let high = figures[&format!("coverage_test_{name}_{speed}_high")];
+            // The interval knows the sampling error of the tested items. Quantiles were calibrated on a tenth of the
+            // training items, whose sampling error adds to it.
+            let wider = (high - low) / 2.0 * ((1.0f64 + 300.0 / 40.0).sqrt() - 1.0);
+            let (low, high) = (low - wider, high + wider);
             assert!(low <= level && level <= high, "{name} of {speed} items: {low} to {high}");
         }
     }

@@ -116,6 +116,36 @@ fn a_training_killed_at_any_time_and_run_again_gives_the_same_weights_to_the_bit
     assert_eq!(events(&killed)["intents/loss_valid"].as_array().unwrap().len(), 8);
 }
 
+#[test]
+fn a_sweep_trains_with_the_settings_that_win_and_repeats_no_trial() {
+    let folder = tempfile::tempdir().unwrap();
+    let (output, file) = (folder.path().join("out"), folder.path().join("sweep.toml"));
+    let text = "[sweep]\ntrials = 4\neta = 2\n[space]\n\"model.dropout\" = [0.0, 0.2]\n\
+                \"train.learning_rate\" = { low = 1e-4, high = 1e-2, log = true }\n";
+    std::fs::write(&file, text).unwrap();
+    let sweep = || {
+        let done = train(&output, &["train.epochs_max=1"]).arg("--sweep").arg(&file).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let said = sweep();
+    let trials = below(&output.join("state/sweeps"));
+    assert_eq!(trials.len(), 4 + 2, "four trials of one epoch, two of two");
+    let card = champion(&output);
+    let rates: Vec<&str> =
+        said.lines().filter_map(|l| l.split_once("train.learning_rate=")?.1.split(' ').next()).collect();
+    assert_eq!(rates.len(), 6, "{said}");
+    let won: f64 = rates[4].parse().unwrap();
+    assert_eq!(card.settings["train"]["learning_rate"].as_f64(), Some(won), "the best of the last rung");
+
+    let written: Vec<_> = trials.iter().map(|p| p.metadata().unwrap().modified().unwrap()).collect();
+    let untimed = |said: &str| -> Vec<String> {
+        said.lines().filter(|l| l.contains("learning_rate=")).map(String::from).collect()
+    };
+    assert_eq!(untimed(&sweep()), untimed(&said));
+    assert!(trials.iter().zip(written).all(|(p, at)| p.metadata().unwrap().modified().unwrap() == at));
+}
+
 fn file(output: &Path, name: &str) -> PathBuf {
     let found: Vec<_> = below(&output.join("training")).into_iter().filter(|p| p.ends_with(name)).collect();
     let [only] = found.as_slice() else { panic!("expected one {name}, got {found:?}") };

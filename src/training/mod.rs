@@ -71,7 +71,7 @@ impl TrainingSets {
         let mut train = config.train.clone();
         (train.checkpoint_steps, train.checkpoint_seconds) = (0, 0);
         let settings = (&config.model, &config.demand, &config.intents, &config.score.device, &train);
-        let code = (env!("CARGO_PKG_VERSION"), env!("INTENTCAST_SOURCE_HASH"), FORMAT);
+        let code = (env!("CARGO_PKG_VERSION"), env!("TRAINING_SOURCE_HASH"), FORMAT);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&serde_json::to_vec(&(settings, code, &self.contract, &self.index)).map_err(Failure::bug)?);
         for users in [&self.users, &self.held_out_users] {
