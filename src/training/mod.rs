@@ -75,7 +75,7 @@ impl TrainingSets {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&serde_json::to_vec(&(settings, code, &self.contract, &self.index)).map_err(Failure::bug)?);
         for users in [&self.users, &self.held_out_users] {
-            users.hash(&mut hasher);
+            users.feed(&mut hasher);
         }
         write!(hasher, "{:?}", (&self.items, &self.held_out_items)).map_err(Failure::bug)?;
         Ok(hasher.finalize().to_hex()[..32].to_string())

@@ -60,7 +60,7 @@ impl UserSet {
     }
 
     /// Feeds every number and id to a hash.
-    pub fn hash(&self, hasher: &mut blake3::Hasher) {
+    pub fn feed(&self, hasher: &mut blake3::Hasher) {
         let mut put = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);

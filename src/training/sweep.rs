@@ -134,7 +134,7 @@ impl Choice {
         }
         match self {
             Self::Values(values) if values.is_empty() => wrong("expected at least one value".into()),
-            Self::Range { low, high, log, .. } if !(low < high) || (*log && *low <= 0.0) => {
+            Self::Range { low, high, log, .. } if low >= high || (*log && *low <= 0.0) => {
                 let above = if *log { ", above 0 where log = true" } else { "" };
                 wrong(format!("expected low < high{above}, got {low} and {high}"))
             }

@@ -34,8 +34,8 @@ fn pseudo_labels(pupil: &Tensor, teacher: &Tensor, base_rates: &[f64]) -> Tensor
         let p = pupil.select(1, output as i64).index_select(0, &order);
         let surest = |share: f64| ((users as f64 * share * SUREST_SHARE).floor() as i64).min(users);
         let (positive, negative) = (surest(rate), surest(1.0 - rate));
-        sum = sum - p.narrow(0, 0, positive).log().sum(Kind::Float);
-        sum = sum - (p.narrow(0, users - negative, negative) * -1.0 + 1.0).log().sum(Kind::Float);
+        sum -= p.narrow(0, 0, positive).log().sum(Kind::Float);
+        sum -= (p.narrow(0, users - negative, negative) * -1.0 + 1.0).log().sum(Kind::Float);
         labels += positive + negative;
     }
     sum.squeeze() / labels.max(1) as f64
