@@ -102,7 +102,7 @@ impl Lesson for DemandLesson<'_> {
         rows.shuffle(&mut rng);
         rows.truncate(self.samples());
         let cut: Vec<Vec<usize>> = rows.chunks(BATCH_ITEMS).map(<[usize]>::to_vec).collect();
-        Ok(Box::new(cut.into_iter().skip(skip as usize).map(Ok)))
+        Ok(fit::left(cut, skip))
     }
 
     fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {

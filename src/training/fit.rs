@@ -21,6 +21,11 @@ use crate::failure::{Failure, Result};
 /// The batches of an epoch as they are needed.
 pub type Batches<B> = Box<dyn Iterator<Item = Result<B>>>;
 
+/// What is left of an epoch whose batches are all known, after the first `skip`.
+pub fn left<B: 'static>(batches: Vec<B>, skip: u64) -> Batches<B> {
+    Box::new(batches.into_iter().skip(skip as usize).map(Ok))
+}
+
 /// What the loop has to know of the thing that is learnt.
 pub trait Lesson {
     type Batch;

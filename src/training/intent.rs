@@ -167,7 +167,7 @@ impl Lesson for IntentLesson<'_> {
 
     fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
         let cut = batches(self.users.train, &self.rows, self.batch_rows, &mut rng);
-        Ok(Box::new(cut.into_iter().skip(skip as usize).map(Ok)))
+        Ok(fit::left(cut, skip))
     }
 
     fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {

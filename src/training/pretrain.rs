@@ -11,11 +11,11 @@
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
 use super::augment::Augmenter;
-use super::fit::{Batches, Lesson, Validation};
+use super::fit::{self, Batches, Lesson, Validation};
 use super::intent::batches;
 use super::sets::UserSet;
 use crate::config::networks::Pretraining;
@@ -33,9 +33,9 @@ const TEMPERATURE: f64 = 0.2;
 const EVENTS_MIN: usize = 2;
 
 pub struct PretrainingLesson<'a> {
-    pub network: &'a IntentNetwork,
-    pub kind: Pretraining,
-    pub train: &'a UserSet,
+    network: &'a IntentNetwork,
+    kind: Pretraining,
+    train: &'a UserSet,
     /// Rows of `train` with [`EVENTS_MIN`] events or more.
     rows: Vec<usize>,
     held_out: &'a UserSet,
@@ -111,30 +111,28 @@ impl<'a> PretrainingLesson<'a> {
     fn told(&self, states: &Tensor, places: Vec<i64>, events: Vec<EventInput>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
         let width = self.network.shape.width;
         let flat = states.f_contiguous()?.f_view([-1, width])?;
-        let of = |places: &[i64]| -> Result<Tensor> {
-            Ok(flat.f_index_select(0, &Tensor::f_from_slice(places)?.f_to_device(self.device)?)?)
-        };
+        let on = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(self.device)?) };
+        let of = |places: &[i64]| -> Result<Tensor> { Ok(flat.f_index_select(0, &on(places)?)?) };
         let types: Vec<i64> = events.iter().map(|e| e.event_type).collect();
-        let types = Tensor::f_from_slice(&types)?.f_to_device(self.device)?;
-        let of_types = self.network.event_types(&of(&places)?).cross_entropy_for_logits(&types);
+        let of_types = self.network.event_types(&of(&places)?).cross_entropy_for_logits(&on(&types)?);
 
         let mut with_item: Vec<usize> = (0..events.len()).filter(|&i| events[i].item != 0).collect();
         with_item.shuffle(rng);
         with_item.truncate(TOLD_MAX);
-        let mut candidates: BTreeMap<(i64, i64), i64> = BTreeMap::new();
-        for &i in &with_item {
-            let next = candidates.len() as i64;
-            candidates.entry((events[i].item, events[i].category)).or_insert(next);
-        }
+        let (mut candidates, mut known) = (Vec::new(), HashMap::new());
+        let mut candidate = |&i: &usize| -> i64 {
+            let thing = (events[i].item, events[i].category);
+            *known.entry(thing).or_insert_with(|| {
+                candidates.push(thing);
+                candidates.len() as i64 - 1
+            })
+        };
+        let told: Vec<i64> = with_item.iter().map(&mut candidate).collect();
         if candidates.len() < 2 {
             return Ok(of_types);
         }
-        let mut ordered: Vec<(&(i64, i64), &i64)> = candidates.iter().collect();
-        ordered.sort_by_key(|(_, at)| **at);
-        let (items, categories): (Vec<i64>, Vec<i64>) = ordered.into_iter().map(|(key, _)| *key).unzip();
-        let told: Vec<i64> = with_item.iter().map(|&i| candidates[&(events[i].item, events[i].category)]).collect();
+        let (items, categories): (Vec<i64>, Vec<i64>) = candidates.into_iter().unzip();
         let at: Vec<i64> = with_item.iter().map(|&i| places[i]).collect();
-        let on = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(self.device)?) };
         let (vectors, bias) = self.network.items(&on(&items)?, &on(&categories)?);
         let scores = self.network.taste(&of(&at)?).f_matmul(&vectors.transpose(0, 1))? + bias;
         Ok(of_types + scores.cross_entropy_for_logits(&on(&told)?))
@@ -182,7 +180,7 @@ impl Lesson for PretrainingLesson<'_> {
 
     fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
         let cut = batches(self.train, &self.rows, self.batch_rows, &mut rng);
-        Ok(Box::new(cut.into_iter().skip(skip as usize).map(Ok)))
+        Ok(fit::left(cut, skip))
     }
 
     fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {

@@ -15,7 +15,7 @@ use crate::model::losses;
 use crate::model::table::bundle::to_vec;
 use crate::model::table::columns::TableInputs;
 use crate::model::table::network::{LabelKind, TableNetwork};
-use crate::training::fit::{Batches, Lesson, Validation};
+use crate::training::fit::{self, Batches, Lesson, Validation};
 
 /// Rows of one forward pass without gradients.
 const EVALUATED_ROWS: usize = 4096;
@@ -179,7 +179,7 @@ impl Lesson for TableLesson<'_> {
         let mut rows = self.train.to_vec();
         rows.shuffle(&mut rng);
         let cut: Vec<Vec<usize>> = rows.chunks(self.batch_rows).map(<[usize]>::to_vec).collect();
-        Ok(Box::new(cut.into_iter().skip(skip as usize).map(Ok)))
+        Ok(fit::left(cut, skip))
     }
 
     fn loss(&mut self, batch: &Vec<usize>, _: &mut ChaCha8Rng) -> Result<Tensor> {
