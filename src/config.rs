@@ -274,6 +274,8 @@ pub struct TrainConfig {
     pub patience_epochs: u32,
     pub batch_rows: u32,
     pub rows_max: u32,
+    /// Memory of the users that are learnt from; what does not fit waits in scratch files below `engine.spill_folder`.
+    pub memory_bytes_max: u64,
     pub learning_rate: f64,
     pub weight_decay: f64,
     /// How far a label is moved towards one half.
@@ -306,6 +308,7 @@ impl Default for TrainConfig {
             patience_epochs: 3,
             batch_rows: 256,
             rows_max: 200_000,
+            memory_bytes_max: 1 << 30,
             learning_rate: 1e-3,
             weight_decay: 0.01,
             label_smoothing: 0.0,

@@ -19,7 +19,10 @@ use intentcast::score::operator;
 use intentcast::score::service::{ScoringService, as_struct};
 use intentcast::simulation::{self, SimulateOptions};
 use intentcast::sql_files::SqlFiles;
+use intentcast::training::blocks::UserBlocks;
+use intentcast::training::columns::UserColumns;
 use intentcast::training::journal::Journal;
+use intentcast::training::sets::UserSet;
 use intentcast::training::{self, TrainingSets};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
@@ -84,6 +87,14 @@ fn fitted_on(spoil: impl FnOnce(&mut TrainingSets)) -> Result<BundleCard, Failur
     let mut sets = SHOP.sets.clone();
     spoil(&mut sets);
     training::fit(&tiny(&SHOP.folder), &sets, Journal::nowhere()).map(|(card, ..)| card)
+}
+
+/// Users of the shop with some values changed.
+fn changed(users: &UserBlocks, change: impl FnOnce(&mut UserSet)) -> Arc<UserBlocks> {
+    let columns = users.each().next().unwrap().unwrap();
+    let mut set = columns.to_set();
+    change(&mut set);
+    Arc::new(UserBlocks::held(UserColumns::of(&set, columns.features(), date()).unwrap()).unwrap())
 }
 
 fn registry(name: &str) -> Registry {
@@ -297,15 +308,15 @@ fn the_same_data_and_seed_give_the_same_weights_to_the_bit_and_a_failed_training
 fn null_and_constant_features_and_labels_of_one_class_train() {
     let card = fitted_on(|sets| {
         let features = sets.contract.0.len();
-        for inputs in [&mut sets.users.inputs, &mut sets.held_out_users.inputs] {
-            inputs.tabular.iter_mut().step_by(features).for_each(|v| *v = f32::NAN);
-            inputs.tabular.iter_mut().skip(1).step_by(features).for_each(|v| *v = 4.0);
-        }
-        // Nobody reviews, everybody views.
-        for labels in [&mut sets.users.labels, &mut sets.held_out_users.labels] {
-            labels.iter_mut().skip(5).step_by(9).for_each(|y| *y = 0.0);
-            labels.iter_mut().step_by(9).for_each(|y| *y = 1.0);
-        }
+        let dull = |set: &mut UserSet| {
+            set.inputs.tabular.iter_mut().step_by(features).for_each(|v| *v = f32::NAN);
+            set.inputs.tabular.iter_mut().skip(1).step_by(features).for_each(|v| *v = 4.0);
+            // Nobody reviews, everybody views.
+            set.labels.iter_mut().skip(5).step_by(9).for_each(|y| *y = 0.0);
+            set.labels.iter_mut().step_by(9).for_each(|y| *y = 1.0);
+        };
+        sets.users = changed(&sets.users, dull);
+        sets.held_out_users = changed(&sets.held_out_users, dull);
     })
     .unwrap();
     assert!(!card.figures.contains_key("auc_test_view") && card.figures.contains_key("auc_test_purchase"));
@@ -316,9 +327,8 @@ fn null_and_constant_features_and_labels_of_one_class_train() {
 #[test]
 fn a_loss_that_is_no_number_stops_the_training_with_its_step_and_batch() {
     let failure = fitted_on(|sets| {
-        for events in &mut sets.users.inputs.events {
-            events.iter_mut().for_each(|e| e.reals[0] = f32::INFINITY);
-        }
+        let sick = |set: &mut UserSet| set.inputs.events.iter_mut().flatten().for_each(|e| e.reals[0] = f32::INFINITY);
+        sets.users = changed(&sets.users, sick);
     })
     .unwrap_err();
     assert_eq!(failure.kind.exit_code(), 6);
@@ -329,7 +339,9 @@ fn a_loss_that_is_no_number_stops_the_training_with_its_step_and_batch() {
 #[test]
 fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
     let few = fitted_on(|sets| {
-        sets.users.inputs.user_ids.truncate(9);
+        let columns = sets.users.each().next().unwrap().unwrap();
+        let few = columns.take(&(0..9).collect::<Vec<_>>()).unwrap();
+        sets.users = Arc::new(UserBlocks::held(few).unwrap());
     })
     .unwrap_err();
     assert_eq!(few.kind.exit_code(), 3);

@@ -28,21 +28,27 @@ impl UserPart {
         Self { first_bucket: 0, last_bucket: end.max(1) - 1 }
     }
 
-    /// All users in `parts` parts of near-equal size.
-    pub fn split(parts: u32) -> Vec<Self> {
-        let parts = parts.clamp(1, BUCKETS as u32) as i32;
-        let start = |k: i32| (i64::from(k) * i64::from(BUCKETS) / i64::from(parts)) as i32;
+    /// The same users in `parts` parts of near-equal size.
+    pub fn split(self, parts: u32) -> Vec<Self> {
+        let buckets = i64::from(self.last_bucket - self.first_bucket) + 1;
+        let parts = i64::from(parts).clamp(1, buckets);
+        let start = |k: i64| self.first_bucket + (k * buckets / parts) as i32;
         (0..parts).map(|k| Self { first_bucket: start(k), last_bucket: start(k + 1) - 1 }).collect()
     }
 
     /// The parts of a night: `engine.user_parts`, or as many as keep each within `engine.memory_bytes_max`.
     pub fn of_night(config: &Config, rollups: &Rollups) -> Vec<Self> {
+        Self::of_share(config, rollups, 1.0)
+    }
+
+    /// About this share of the users, in parts no larger than a night's.
+    pub fn of_share(config: &Config, rollups: &Rollups, share: f64) -> Vec<Self> {
         let events: u64 = rollups.units.iter().map(|u| u.rows).sum();
-        let wanted = (events * BYTES_PER_EVENT).div_ceil(config.engine.memory_bytes_max.max(1));
-        Self::split(match config.engine.user_parts {
-            0 => wanted.min(u64::from(u32::MAX)) as u32,
-            set => set,
-        })
+        let of_night = match config.engine.user_parts {
+            0 => (events * BYTES_PER_EVENT).div_ceil(config.engine.memory_bytes_max.max(1)),
+            set => set.into(),
+        };
+        Self::share(share).split((of_night as f64 * share.clamp(0.0, 1.0)).ceil() as u32)
     }
 }
 
@@ -54,7 +60,7 @@ mod tests {
     proptest! {
         #[test]
         fn parts_hold_every_bucket_once(parts in 0u32..70_000) {
-            let split = UserPart::split(parts);
+            let split = UserPart::ALL.split(parts);
             prop_assert_eq!(split.first().map(|p| p.first_bucket), Some(0));
             prop_assert_eq!(split.last().map(|p| p.last_bucket), Some(BUCKETS - 1));
             prop_assert!(split.iter().all(|p| p.first_bucket <= p.last_bucket));

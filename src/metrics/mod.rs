@@ -3,6 +3,7 @@
 pub mod binary;
 pub mod coverage;
 pub mod drift;
+pub mod moments;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -55,6 +55,54 @@ impl EventBatch {
         })
     }
 
+    /// The same from columns: `ids` are type, item and category, `reals` [events × EVENT_REALS] row-major, of all users one
+    /// after the other; `lengths` says how many events are whose. On the CPU.
+    pub fn of_flat(ids: [Tensor; 3], reals: &Tensor, lengths: &[i64], events_max: i64) -> Result<Self> {
+        let longest = lengths.iter().copied().max().unwrap_or(0).max(1);
+        let (b, total) = (lengths.len() as i64, lengths.iter().sum::<i64>());
+        let lengths = Tensor::f_from_slice(lengths)?;
+        let places = Tensor::f_arange(longest, (Kind::Int64, Device::Cpu))?.f_unsqueeze(0)?;
+        let padding = places.f_ge_tensor(&lengths.f_unsqueeze(1)?)?;
+        // Padding reads one more event, of zeros, behind the last.
+        let starts = lengths.f_cumsum(0, Kind::Int64)? - &lengths;
+        let at = (&places + starts.unsqueeze(1)).f_masked_fill(&padding, total)?.f_view([-1])?;
+        let gather = |flat: &Tensor, width: &[i64]| -> Result<Tensor> {
+            let flat = Tensor::f_cat(
+                &[
+                    flat.f_view(&[&[-1], width].concat()[..])?,
+                    flat.f_new_zeros([&[1], width].concat(), (flat.kind(), Device::Cpu))?,
+                ],
+                0,
+            )?;
+            Ok(flat.f_index_select(0, &at)?.f_view(&[&[b, longest], width].concat()[..])?)
+        };
+        let [types, items, categories] = ids;
+        let from_newest = (lengths.unsqueeze(1) - &places).clamp_max(events_max).masked_fill(&padding, 0);
+        // Type 0 is padding, so unknown is 1.
+        let types = (gather(&types, &[])?.to_kind(Kind::Int64) + 1).masked_fill(&padding, 0);
+        let ids = [
+            types,
+            gather(&items, &[])?.to_kind(Kind::Int64),
+            gather(&categories, &[])?.to_kind(Kind::Int64),
+            from_newest,
+        ];
+        Ok(Self { ids: Tensor::f_stack(&ids, 0)?, reals: gather(reals, &[EVENT_REALS as i64])?, lengths })
+    }
+
+    /// On another device.
+    pub fn to(&self, device: Device) -> Result<Self> {
+        let put = |of: &Tensor| of.f_to_device(device);
+        Ok(Self { ids: put(&self.ids)?, reals: put(&self.reals)?, lengths: put(&self.lengths)? })
+    }
+
+    /// All numbers: ids, reals, lengths.
+    #[cfg(test)]
+    pub fn values(&self) -> (Vec<i64>, Vec<f32>, Vec<i64>) {
+        let flat = |of: &Tensor| of.contiguous().view([-1]);
+        let ints = |of: &Tensor| Vec::try_from(&flat(of)).unwrap();
+        (ints(&self.ids), Vec::try_from(&flat(&self.reals)).unwrap(), ints(&self.lengths))
+    }
+
     /// bool [users, events]; false for padding.
     fn present(&self) -> Result<Tensor> {
         let places = Tensor::f_arange(self.ids.size()[2], (Kind::Int64, self.lengths.device()))?;

@@ -13,6 +13,7 @@ use super::heads::{self, INTENTS, IntentHead};
 use super::inputs::{EventInput, UserInputs};
 use crate::config::networks::{BackboneName, HeadName};
 use crate::failure::Result;
+use crate::metrics::moments::Moments;
 
 /// Outputs of the heads, in order; the last two are amounts, the others probabilities.
 pub const OUTPUTS: [&str; 9] = [
@@ -56,28 +57,32 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// Mean and standard deviation of what is not null. A feature that never varied says nothing, later values neither:
-    /// its deviation is the largest number there is, so that it is scaled to zero.
-    pub fn fit(inputs: &UserInputs, features: usize, units: f64, spend: f64) -> Self {
-        let (mut mean, mut deviation) = (Vec::new(), Vec::new());
-        for f in 0..features {
-            let known: Vec<f64> =
-                inputs.tabular.iter().skip(f).step_by(features).filter(|v| !v.is_nan()).map(|&v| v.into()).collect();
-            let n = known.len().max(1) as f64;
-            let m = known.iter().sum::<f64>() / n;
-            let variance = known.iter().map(|v| (v - m) * (v - m)).sum::<f64>() / n;
-            let constant = variance.sqrt() <= 1e-6 * m.abs().max(1.0);
-            mean.push(m as f32);
-            deviation.push(if constant { f32::MAX } else { variance.sqrt().max(1e-3) as f32 });
+    /// Of the moments of each feature. A feature that never varied says nothing, later values neither: its deviation is the
+    /// largest number there is, so that it is scaled to zero.
+    pub fn of(features: &[Moments], units: f64, spend: f64) -> Self {
+        let deviation = |of: &Moments| {
+            let deviation = of.deviation();
+            let constant = deviation <= 1e-6 * of.mean().abs().max(1.0);
+            if constant { f32::MAX } else { deviation.max(1e-3) as f32 }
+        };
+        Self {
+            mean: features.iter().map(|of| of.mean() as f32).collect(),
+            deviation: features.iter().map(deviation).collect(),
+            spend: spend.max(1e-6),
+            units: units.max(1e-6),
         }
-        Self { mean, deviation, spend: spend.max(1e-6), units: units.max(1e-6) }
     }
 
-    /// Standardised values and null flags of one user, appended to `to`.
-    fn apply(&self, values: &[f32], to: &mut Vec<f32>) {
-        let scaled = values.iter().zip(&self.mean).zip(&self.deviation);
-        to.extend(scaled.map(|((v, m), d)| if v.is_nan() { 0.0 } else { ((v - m) / d).clamp(-8.0, 8.0) }));
-        to.extend(values.iter().map(|v| if v.is_nan() { 1.0 } else { 0.0 }));
+    /// What the heads take beside the encoder's state, on the CPU, float32 [users, 2 × features + 2]: standardised values,
+    /// null flags, idle time and its absence. `tabular`: row-major [users, features]; `idle_log_hours`: [users].
+    pub fn tensor(&self, tabular: &[f32], idle_log_hours: &[f32]) -> Result<Tensor> {
+        let (b, f) = (idle_log_hours.len() as i64, self.mean.len() as i64);
+        let (mean, deviation) = (Tensor::f_from_slice(&self.mean)?, Tensor::f_from_slice(&self.deviation)?);
+        let values = Tensor::f_from_slice(tabular)?.f_view([b, f])?;
+        let idle = Tensor::f_from_slice(idle_log_hours)?.f_view([b, 1])?;
+        let flags = |of: &Tensor| of.f_isnan()?.f_to_kind(Kind::Float);
+        let scaled = ((&values - mean) / deviation).f_clamp(-8.0, 8.0)?.f_nan_to_num(0.0, 8.0, -8.0)?;
+        Ok(Tensor::f_cat(&[scaled, flags(&values)?, (&idle / 4.0).f_nan_to_num(0.0, None, None)?, flags(&idle)?], 1)?)
     }
 }
 
@@ -152,8 +157,12 @@ impl IntentNetwork {
 
     /// Encodes sequences of events, oldest first: float32 [sequences, width].
     pub fn encode_events(&self, sequences: &[&[EventInput]], device: Device, train: bool) -> Result<Tensor> {
-        let batch = EventBatch::of(sequences, self.shape.events_max, device)?;
-        let (things, padded) = self.events.forward(&batch)?;
+        self.encode_batch(&EventBatch::of(sequences, self.shape.events_max, device)?, train)
+    }
+
+    /// Encodes a batch on this network's device: float32 [users, width].
+    pub fn encode_batch(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
+        let (things, padded) = self.events.forward(batch)?;
         let states = self.backbone.read(&padded, train)?;
         let mut summary = vec![last(&states, &padded)];
         if self.backbone.summary() == Summary::LastAndMean {
@@ -188,16 +197,15 @@ impl IntentNetwork {
         train: bool,
     ) -> Result<Raw> {
         let features = self.shape.features;
-        let mut tabular = Vec::with_capacity(rows.len() * (2 * features + 2));
-        for &row in rows {
-            scaling.apply(&inputs.tabular[row * features..(row + 1) * features], &mut tabular);
-            let idle = inputs.idle_log_hours[row];
-            tabular.extend(if idle.is_nan() { [0.0, 1.0] } else { [idle / 4.0, 0.0] });
-        }
-        let tabular = Tensor::f_from_slice(&tabular)?
-            .f_view([rows.len() as i64, 2 * features as i64 + 2])?
-            .f_to_device(states.device())?;
-        let raw = self.trunk.forward_t(&Tensor::f_cat(&[states, &tabular], -1)?, train);
+        let tabular: Vec<f32> =
+            rows.iter().flat_map(|&r| &inputs.tabular[r * features..(r + 1) * features]).copied().collect();
+        let idle: Vec<f32> = rows.iter().map(|&r| inputs.idle_log_hours[r]).collect();
+        self.outputs_of(states, &scaling.tensor(&tabular, &idle)?.f_to_device(states.device())?, train)
+    }
+
+    /// Raw outputs for encoded users, by what [`Scaling::tensor`] made of their features.
+    pub fn outputs_of(&self, states: &Tensor, tabular: &Tensor, train: bool) -> Result<Raw> {
+        let raw = self.trunk.forward_t(&Tensor::f_cat(&[states, tabular], -1)?, train);
         Ok(Raw {
             intents: raw.narrow(1, 0, CHURN),
             churn: raw.narrow(1, CHURN, 1),
@@ -351,14 +359,17 @@ mod tests {
     #[test]
     fn a_constant_feature_and_a_null_one_say_nothing_later() {
         let tabular = [7.0, f32::NAN, 1.0, 7.0, f32::NAN, 3.0].to_vec();
-        let inputs = UserInputs { tabular, ..Default::default() };
-        let scaling = Scaling::fit(&inputs, 3, 1.0, 1.0);
+        let mut moments = vec![Moments::default(); 3];
+        tabular.iter().enumerate().for_each(|(at, &value)| moments[at % 3].add(value.into()));
+        let scaling = Scaling::of(&moments, 1.0, 1.0);
         assert!(scaling.mean.iter().chain(&scaling.deviation).all(|v| v.is_finite()));
         let back: Scaling = serde_json::from_str(&serde_json::to_string(&scaling).unwrap()).unwrap();
         assert_eq!(back, scaling);
-        let mut scaled = Vec::new();
-        scaling.apply(&[1000.0, 1000.0, 3.0], &mut scaled);
+        let scaled = scaling.tensor(&[1000.0, 1000.0, 3.0], &[2.0]).unwrap().view([-1]);
+        let scaled = Vec::<f32>::try_from(&scaled).unwrap();
         assert!(scaled[0].abs() < 1e-30 && scaled[1].abs() < 1e-30, "{scaled:?}");
-        assert_eq!(scaled[2..], [1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(scaled[2..], [1.0, 0.0, 0.0, 0.0, 0.5, 0.0]);
+        let absent = scaling.tensor(&[f32::NAN; 3], &[f32::NAN]).unwrap().view([-1]);
+        assert_eq!(Vec::<f32>::try_from(&absent).unwrap(), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0]);
     }
 }

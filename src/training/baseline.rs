@@ -3,7 +3,9 @@
 use tch::nn::{self, Module, OptimizerConfig};
 use tch::{Device, Kind, Tensor};
 
-use super::sets::{LABELS, Split, UserSet, rows_of};
+use super::blocks::UserBlocks;
+use super::sets::{LABELS, PURCHASE, Split};
+use super::survey::Survey;
 use crate::failure::Result;
 use crate::features::contract::FeatureContract;
 use crate::metrics::auc;
@@ -11,14 +13,15 @@ use crate::metrics::auc;
 /// Recency and frequency of events and of purchases.
 const COLUMNS: [&str; 6] =
     ["recency_hours", "events_7d", "events_28d", "purchase_recency_days", "purchases_28d", "purchases_90d"];
-const PURCHASE: usize = 4;
 
 /// Test AUC of a purchase within the horizon by the recency-frequency model; `None` where a class is missing.
-pub fn recency_frequency_auc(train: &UserSet, held_out: &UserSet, contract: &FeatureContract) -> Result<Option<f64>> {
+pub fn recency_frequency_auc(train: &Survey, held_out: &UserBlocks, contract: &FeatureContract) -> Result<Option<f64>> {
     let at: Vec<usize> = COLUMNS.iter().filter_map(|name| contract.0.iter().position(|c| c.name == *name)).collect();
-    let rows = rows_of(train.inputs.user_ids.iter(), Split::Train);
-    let test = rows_of(held_out.inputs.user_ids.iter(), Split::Test);
-    let (x, y) = (matrix(train, &rows, &at, contract.0.len())?, labels(train, &rows)?);
+    let features = contract.0.len();
+    let rows: Vec<usize> = (0..train.purchased.len()).collect();
+    let x = matrix(&flattened(&train.tabular, &rows, &at, features), at.len())?;
+    let y: Vec<f32> = train.purchased.iter().map(|&y| f32::from(u8::from(y))).collect();
+    let y = Tensor::f_from_slice(&y)?;
     let mean = x.mean_dim(0i64, true, Kind::Float);
     let deviation = x.std_dim(0i64, true, true) + 1e-3;
     // Whatever drew before: the figure must not depend on whether a training was interrupted.
@@ -30,30 +33,32 @@ pub fn recency_frequency_auc(train: &UserSet, held_out: &UserSet, contract: &Fea
         let raw = model.forward(&((&x - &mean) / &deviation)).squeeze_dim(1);
         optimizer.backward_step(&raw.binary_cross_entropy_with_logits::<Tensor>(&y, None, None, tch::Reduction::Mean));
     }
-    if test.is_empty() {
+    let (mut flat, mut truth) = (Vec::new(), Vec::new());
+    for window in held_out.each() {
+        let window = window?;
+        let rows = window.rows_of(Split::Test);
+        flat.extend(flattened(window.tabular(), &rows, &at, features));
+        truth.extend(rows.iter().map(|&row| window.labels()[row * LABELS.len() + PURCHASE] > 0.5));
+    }
+    if truth.is_empty() {
         return Ok(None);
     }
-    let raw = tch::no_grad(|| {
-        model.forward(&((matrix(held_out, &test, &at, contract.0.len())? - &mean) / &deviation)).f_squeeze_dim(1)
-    })?;
+    let x = matrix(&flat, at.len())?;
+    let raw = tch::no_grad(|| model.forward(&((x - &mean) / &deviation)).f_squeeze_dim(1))?;
     let scores: Vec<f64> = Vec::<f32>::try_from(&raw)?.into_iter().map(f64::from).collect();
-    let truth = held_out.column(PURCHASE, &test);
     Ok(auc(&scores, &truth))
 }
 
-/// float32 [rows, 2 × columns]: values (0 where null) and null flags.
-fn matrix(set: &UserSet, rows: &[usize], at: &[usize], features: usize) -> Result<Tensor, tch::TchError> {
-    let mut flat: Vec<f32> = Vec::with_capacity(rows.len() * at.len() * 2);
-    for &row in rows {
-        for &column in at {
-            let value = set.inputs.tabular[row * features + column];
-            flat.extend(if value.is_nan() { [0.0, 1.0] } else { [value, 0.0] });
-        }
-    }
-    Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, at.len() as i64 * 2])
+/// Of some rows of `tabular`, row-major [rows, features], some columns: values (0 where null) and null flags.
+fn flattened(tabular: &[f32], rows: &[usize], at: &[usize], features: usize) -> Vec<f32> {
+    let cell = |row: usize, column: usize| {
+        let value = tabular[row * features + column];
+        if value.is_nan() { [0.0, 1.0] } else { [value, 0.0] }
+    };
+    rows.iter().flat_map(|&row| at.iter().flat_map(move |&column| cell(row, column))).collect()
 }
 
-fn labels(set: &UserSet, rows: &[usize]) -> Result<Tensor> {
-    let flat: Vec<f32> = rows.iter().map(|&r| set.labels[r * LABELS.len() + PURCHASE]).collect();
-    Ok(Tensor::f_from_slice(&flat)?)
+/// float32 [rows, 2 × columns].
+fn matrix(flat: &[f32], columns: usize) -> Result<Tensor> {
+    Ok(Tensor::f_from_slice(flat)?.f_view([-1, 2 * columns as i64])?)
 }

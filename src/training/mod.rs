@@ -6,17 +6,22 @@
 mod adamw;
 mod augment;
 pub mod baseline;
+pub mod blocks;
 mod calibration;
 mod checkpoint;
+pub mod columns;
 pub mod demand;
+mod evaluation;
 pub mod fit;
 pub mod intent;
 pub mod journal;
+mod loader;
 pub mod objective;
 pub mod popularity;
 mod pretrain;
 mod ranking;
 pub mod sets;
+mod survey;
 pub mod sweep;
 pub mod table;
 mod tensorboard;
@@ -25,6 +30,7 @@ mod unlabelled;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::engine;
@@ -35,13 +41,16 @@ use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, FORMAT, IndexedItem, Networks, Registry};
 use crate::model::demand::{Calibration, DemandShape, RatePrior};
-use crate::model::intent::{IntentShape, Scaling};
+use crate::model::intent::IntentShape;
 use crate::publish::runs;
 use crate::score::devices;
 use crate::sql_files::SqlFiles;
+use blocks::{BlockWriter, UserBlocks};
+use columns::UserColumns;
 use intent::Users;
 use journal::{Journal, Places};
-use sets::{ItemSet, LABELS, Past, UserSet, past_dates};
+use sets::{ItemPlaces, ItemSet, Past, Split, past_dates};
+use survey::Survey;
 use sweep::{Sweep, Trial};
 
 /// Intents of earlier nights are an input once this share of the histories' days has them.
@@ -54,9 +63,10 @@ pub struct TrainingSets {
     pub labels_end: RunDate,
     pub as_of_dates: Vec<RunDate>,
     pub contract: FeatureContract,
-    /// Users at the earlier dates, and at the newest one.
-    pub users: UserSet,
-    pub held_out_users: UserSet,
+    /// Users of the training split at the earlier dates.
+    pub users: Arc<UserBlocks>,
+    /// Users of the other splits at the newest date.
+    pub held_out_users: Arc<UserBlocks>,
     pub items: ItemSet,
     pub held_out_items: ItemSet,
     /// Items that can be recommended.
@@ -74,9 +84,8 @@ impl TrainingSets {
         let code = (env!("CARGO_PKG_VERSION"), env!("TRAINING_SOURCE_HASH"), FORMAT);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&serde_json::to_vec(&(settings, code, &self.contract, &self.index)).map_err(Failure::bug)?);
-        for users in [&self.users, &self.held_out_users] {
-            users.feed(&mut hasher);
-        }
+        hasher.update(self.users.fingerprint().as_bytes());
+        hasher.update(self.held_out_users.fingerprint().as_bytes());
         write!(hasher, "{:?}", (&self.items, &self.held_out_items)).map_err(Failure::bug)?;
         Ok(hasher.finalize().to_hex()[..32].to_string())
     }
@@ -128,19 +137,9 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     // The newest date is held out; the others start at least one horizon before it.
     let step = train.as_of_step_days.max(config.intents.horizon_days);
     let dates = past_dates(date, label_days, step, train.as_of_dates.max(2));
-    let (mut held_out, mut users, mut contract) = (UserSet::default(), UserSet::default(), None);
-    for (k, &as_of) in dates.iter().enumerate() {
-        let clock = std::time::Instant::now();
-        let (set, columns) = past.users(as_of, train.rows_max as usize / dates.len()).await?;
-        tracing::info!("as of {as_of}: {} users, {:.1} s", set.inputs.len(), clock.elapsed().as_secs_f64());
-        if k == 0 {
-            held_out = set
-        } else {
-            users.append(set)
-        };
-        contract = Some(columns);
-    }
-    sets::enough("users with events", users.inputs.len(), 50)?;
+    let index = past.item_index(date).await?;
+    let contract = past.contract(dates[0]).await?;
+    let (users, held_out_users) = gather_users(&past, &dates, &contract, &index).await?;
 
     let horizon = config.demand.horizon_days;
     let newest = date.plus_days(-i64::from(horizon));
@@ -152,15 +151,47 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     Ok(TrainingSets {
         labels_end: date,
         as_of_dates: dates,
-        contract: contract.ok_or_else(|| Failure::bug("no training dates"))?,
-        users,
-        held_out_users: held_out,
+        contract,
+        users: Arc::new(users),
+        held_out_users: Arc::new(held_out_users),
         items,
         held_out_items,
-        index: past.item_index(date).await?,
+        index,
         sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
         input_fingerprint: rollups.input_fingerprint(),
     })
+}
+
+/// Users at past dates, newest first: the newest one's are held out.
+async fn gather_users(
+    past: &Past<'_>,
+    dates: &[RunDate],
+    contract: &FeatureContract,
+    index: &[IndexedItem],
+) -> Result<(UserBlocks, UserBlocks)> {
+    let config = past.config;
+    let places: ItemPlaces = index.iter().zip(0..).map(|(item, place)| (item.item_id.clone(), place)).collect();
+    let users_max = config.train.rows_max as usize / dates.len();
+    let seen = past.user_count(dates[0]).await?.max(1) as usize;
+    let share = users_max as f64 / seen as f64;
+    let (features, events_max) = (contract.0.len(), config.features.last_events as usize);
+    let bytes_of = |users: usize| UserColumns::bytes_of(users, users * events_max, features);
+    let date_bytes = bytes_of(seen.min(users_max));
+    let mut users = BlockWriter::new(config, features, date_bytes * (dates.len() as u64 - 1))?;
+    let mut held_out = BlockWriter::new(config, features, date_bytes / 5)?;
+    let mut found = 0;
+    for (k, &as_of) in dates.iter().enumerate() {
+        let clock = std::time::Instant::now();
+        let (to, splits): (_, &[Split]) = match k {
+            0 => (&mut held_out, &[Split::Valid, Split::Test]),
+            _ => (&mut users, &[Split::Train]),
+        };
+        let rows = past.users(as_of, share, (splits, &places), to).await?;
+        found += if k > 0 { rows } else { 0 };
+        tracing::info!("as of {as_of}: {rows} users, {:.1} s", clock.elapsed().as_secs_f64());
+    }
+    sets::enough("users with events in the training split", found, 40)?;
+    Ok((users.finish()?, held_out.finish()?))
 }
 
 /// Trains both networks on gathered sets; the card lacks what only writing knows. Must not run on a thread of the
@@ -173,15 +204,14 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
     // Weights of an input that training never saw would be chance, and a night may see it.
     demand_shape.intents &= sets.items.intents_known() >= INTENTS_KNOWN_MIN;
     let mut networks = Networks::new(&intent_shape, &demand_shape, devices::choose(&config.score)?);
-    let met = sets.users.next_items.iter().flatten();
-    popularity::start_at_popularity(&networks.intent_store, &sets.index, intent_shape.item_buckets, met)?;
-    let scaling = scaling(&sets.users, &sets.contract);
+    let survey = Survey::of(&sets.users, sets.contract.0.len(), sets.index.len(), train.labels_share)?;
+    popularity::start_at_popularity(&networks.intent_store, &sets.index, intent_shape.item_buckets, &survey.met)?;
 
     let bar = progress("intents");
-    let users = Users { train: &sets.users, held_out: &sets.held_out_users, items: &sets.index, scaling: &scaling };
+    let users = Users { train: &sets.users, survey: &survey, held_out: &sets.held_out_users, items: &sets.index };
     let mut figures = intent::train(&networks.intent, &mut networks.intent_store, users, config, &mut journal, &bar)?;
     bar.finish_and_clear();
-    if let Some(auc) = baseline::recency_frequency_auc(&sets.users, &sets.held_out_users, &sets.contract)? {
+    if let Some(auc) = baseline::recency_frequency_auc(&survey, &sets.held_out_users, &sets.contract)? {
         figures.insert("auc_test_purchase_recency_frequency".into(), auc);
     }
     let bar = progress("demand");
@@ -200,10 +230,10 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
         labels_end: sets.labels_end.to_string(),
         as_of_dates: sets.as_of_dates.iter().map(ToString::to_string).collect(),
         intent: intent_shape,
-        scaling,
+        scaling: survey.scaling.clone(),
         demand: networks.demand.shape.clone(),
         features_fingerprint: sets.contract.fingerprint(),
-        feature_deciles: sets.users.deciles(&sets.contract),
+        feature_deciles: survey.deciles(&sets.contract),
         features: sets.contract.clone(),
         horizon_days: config.intents.horizon_days,
         churn_days: config.intents.churn_days,
@@ -242,16 +272,6 @@ fn shapes(config: &Config, contract: &FeatureContract) -> (IntentShape, DemandSh
         calibration: Calibration::default(),
     };
     (intent, demand)
-}
-
-fn scaling(users: &UserSet, contract: &FeatureContract) -> Scaling {
-    // Units and spend are the last two labels.
-    let mean_of_buyers = |label: usize| -> f64 {
-        let amounts = users.labels.iter().skip(label).step_by(LABELS.len());
-        let (sum, buyers) = amounts.filter(|&&a| a > 0.0).fold((0.0, 0), |(s, n), &a| (s + f64::from(a), n + 1));
-        sum / f64::from(buyers.max(1))
-    };
-    Scaling::fit(&users.inputs, contract.0.len(), mean_of_buyers(LABELS.len() - 2), mean_of_buyers(LABELS.len() - 1))
 }
 
 /// The sections that shaped the training, as the card keeps them.

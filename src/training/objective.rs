@@ -2,10 +2,11 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::sets::{LABELS, UserSet};
+use super::sets::LABELS;
+use super::survey::Survey;
 use crate::config::networks::{AmountLossName, ClassWeights, LossName};
 use crate::config::{ModelConfig, TrainConfig};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::model::heads::{INTENTS, IntentHead};
 use crate::model::intent::{Raw, Scaling};
 use crate::model::losses;
@@ -34,11 +35,11 @@ pub struct Objective {
 }
 
 impl Objective {
-    /// Class weights are those of `rows` of the training set.
-    pub fn of(model: &ModelConfig, train: &TrainConfig, set: &UserSet, rows: &[usize], device: Device) -> Result<Self> {
+    /// Class weights are those of the labelled users.
+    pub fn of(model: &ModelConfig, train: &TrainConfig, users: &Survey, device: Device) -> Result<Self> {
         let positive_weight = match model.class_weights {
             ClassWeights::None => None,
-            ClassWeights::Balanced => Some(Tensor::f_from_slice(&balanced(set, rows))?.f_to_device(device)?),
+            ClassWeights::Balanced => Some(Tensor::f_from_slice(&balanced(users))?.f_to_device(device)?),
         };
         Ok(Self {
             loss: model.loss,
@@ -91,31 +92,28 @@ impl Objective {
 }
 
 /// How many negatives stand against one positive, for each binary label; 1 where one of the classes is missing.
-fn balanced(set: &UserSet, rows: &[usize]) -> Vec<f32> {
-    (0..BINARY)
-        .map(|label| {
-            let positives = set.positives(label, rows) as f64;
-            let negatives = rows.len() as f64 - positives;
-            let weight = if positives == 0.0 || negatives == 0.0 { 1.0 } else { negatives / positives };
-            weight.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32
-        })
-        .collect()
+fn balanced(users: &Survey) -> Vec<f32> {
+    let weight = |&positives: &usize| {
+        let (positives, negatives) = (positives as f64, (users.labelled - positives) as f64);
+        let weight = if positives == 0.0 || negatives == 0.0 { 1.0 } else { negatives / positives };
+        weight.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32
+    };
+    users.positives.iter().map(weight).collect()
 }
 
 /// Refuses a training set in which nobody did anything; names the labels that have one class only, which the network
 /// then learns as never (or always).
-pub fn check_labels(set: &UserSet, rows: &[usize], horizon_days: u32) -> Result<()> {
-    let positives: Vec<usize> = (0..BINARY).map(|label| set.positives(label, rows)).collect();
+pub fn check_labels(users: &Survey, horizon_days: u32) -> Result<()> {
+    let Survey { labelled, positives, .. } = users;
     if positives[..INTENTS.len()].iter().all(|&n| n == 0) {
-        return Err(crate::failure::Failure::input(format!(
-            "training: none of {} users did anything within {horizon_days} days after the training dates; \
-             there is no positive label",
-            rows.len()
+        return Err(Failure::input(format!(
+            "training: none of {labelled} users did anything within {horizon_days} days after the training dates; \
+             there is no positive label"
         ))
         .hint("look at the last days of the lake's events, or train on an earlier --date"));
     }
     let one_class: Vec<&str> =
-        LABELS.iter().zip(&positives).filter(|&(_, &n)| n == 0 || n == rows.len()).map(|(name, _)| *name).collect();
+        LABELS.iter().zip(positives).filter(|&(_, n)| *n == 0 || n == labelled).map(|(name, _)| *name).collect();
     if !one_class.is_empty() {
         tracing::warn!("training: of {} every label is the same, so it has no figure", one_class.join(", "));
     }
@@ -127,25 +125,19 @@ mod tests {
     use super::*;
     use crate::config::networks::HeadName;
     use crate::model::heads;
-    use crate::model::inputs::UserInputs;
     use tch::nn;
 
-    /// Users whose only labels are purchases, for every `every`-th.
-    fn set(users: usize, every: usize) -> UserSet {
-        let mut set = UserSet {
-            inputs: UserInputs { user_ids: (0..users).map(|u| format!("u{u}")).collect(), ..Default::default() },
-            labels: vec![0.0; users * LABELS.len()],
-            next_items: vec![vec![]; users],
-        };
-        (0..users).step_by(every).for_each(|u| set.labels[u * LABELS.len() + 4] = 1.0);
-        set
+    /// Users of whom so many purchased and did nothing else.
+    fn users(labelled: usize, purchased: usize) -> Survey {
+        let mut positives = [0; BINARY];
+        positives[4] = purchased;
+        Survey { labelled, positives, ..Survey::default() }
     }
 
-    fn objective(of: impl Fn(&mut ModelConfig, &mut TrainConfig), set: &UserSet) -> Objective {
+    fn objective(of: impl Fn(&mut ModelConfig, &mut TrainConfig), users: &Survey) -> Objective {
         let (mut model, mut train) = (ModelConfig::default(), TrainConfig::default());
         of(&mut model, &mut train);
-        let rows: Vec<usize> = (0..set.inputs.len()).collect();
-        Objective::of(&model, &train, set, &rows, Device::Cpu).unwrap()
+        Objective::of(&model, &train, users, Device::Cpu).unwrap()
     }
 
     fn raw() -> Raw {
@@ -173,46 +165,44 @@ mod tests {
         let binary: f64 = raw.iter().zip(LABELLED).map(|(&x, y)| bce(x, y.into())).sum();
         let poisson = |m: f64, y: f64| m - y * m.ln();
         let wanted = binary + 0.2 * (poisson(0.7, 1.0) + poisson(1.2, 1.5));
-        let set = set(10, 2);
-        let got = loss(&objective(|_, _| (), &set), HeadName::Sigmoid, true);
+        let users = users(10, 5);
+        let got = loss(&objective(|_, _| (), &users), HeadName::Sigmoid, true);
         assert!((got - wanted).abs() < 1e-5, "{got} {wanted}");
         // A fresh chain is independent sigmoids, whose likelihood is the cross-entropy.
-        let crf = loss(&objective(|m, _| m.loss = LossName::Crf, &set), HeadName::Crf, true);
+        let crf = loss(&objective(|m, _| m.loss = LossName::Crf, &users), HeadName::Crf, true);
         assert!((crf - wanted).abs() < 1e-5, "{crf} {wanted}");
     }
 
     #[test]
     fn labels_are_smoothed_in_training_alone() {
-        let set = set(10, 2);
-        let (plain, smoothed) = (objective(|_, _| (), &set), objective(|_, t| t.label_smoothing = 0.2, &set));
+        let users = users(10, 5);
+        let (plain, smoothed) = (objective(|_, _| (), &users), objective(|_, t| t.label_smoothing = 0.2, &users));
         assert_eq!(loss(&plain, HeadName::Sigmoid, false), loss(&smoothed, HeadName::Sigmoid, false));
         assert_ne!(loss(&plain, HeadName::Sigmoid, true), loss(&smoothed, HeadName::Sigmoid, true));
     }
 
     #[test]
     fn balanced_weights_are_the_odds_and_missing_classes_weigh_one() {
-        let set = set(40, 4);
-        let rows: Vec<usize> = (0..40).collect();
-        assert_eq!(balanced(&set, &rows), [1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0]);
-        let objective = objective(|m, _| m.class_weights = ClassWeights::Balanced, &set);
+        let users = users(40, 10);
+        assert_eq!(balanced(&users), [1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0]);
+        let objective = objective(|m, _| m.class_weights = ClassWeights::Balanced, &users);
         assert!(loss(&objective, HeadName::Sigmoid, true).is_finite());
     }
 
     #[test]
     fn a_window_without_a_positive_label_is_refused_and_one_class_is_not() {
-        let rows: Vec<usize> = (0..30).collect();
-        let refused = check_labels(&set(30, 1000), &rows[1..], 7).unwrap_err();
+        let refused = check_labels(&users(29, 0), 7).unwrap_err();
         assert_eq!(refused.kind.exit_code(), 3);
         assert!(refused.message.contains("none of 29 users did anything within 7 days"), "{refused}");
-        check_labels(&set(30, 3), &rows, 7).unwrap();
-        check_labels(&set(30, 1), &rows, 7).unwrap();
+        check_labels(&users(30, 10), 7).unwrap();
+        check_labels(&users(30, 30), 7).unwrap();
     }
 
     #[test]
     fn every_amount_loss_is_least_near_the_truth() {
         use AmountLossName::*;
         for name in [Poisson, Mse, Mae, Rmse, Huber, Tweedie, NegativeBinomial] {
-            let objective = objective(|m, _| m.amount_loss = name, &set(10, 2));
+            let objective = objective(|m, _| m.amount_loss = name, &users(10, 5));
             let actual = Tensor::from_slice(&[1.0f32, 1.5]).view([1, 2]);
             let at = |times: f64| objective.amounts(&(&actual * times), &actual).double_value(&[]);
             assert!(at(1.0) < at(0.7) && at(1.0) < at(1.4), "{name:?}");

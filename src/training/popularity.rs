@@ -3,7 +3,6 @@
 //! Against candidates drawn alike, the best ranking without any taste scores an item by the log of its share of
 //! meetings. Started at zero, a small lake's few hundred steps would go by before the biases got there.
 
-use std::collections::HashMap;
 use tch::{Tensor, nn};
 
 use crate::failure::{Failure, Result};
@@ -12,21 +11,12 @@ use crate::model::bundle::IndexedItem;
 /// The biases among the weights; one a bucket of item ids.
 const BIASES: &str = "intent.item_bias.weight";
 
-/// Sets the biases of `items` to the centred logs of one plus how often each occurs in `met`.
-pub fn start_at_popularity<'a>(
-    store: &nn::VarStore,
-    items: &[IndexedItem],
-    item_buckets: u64,
-    met: impl Iterator<Item = &'a String>,
-) -> Result<()> {
+/// Sets the biases of `items` to the centred logs of one plus how often each was met (`met`, one an item).
+pub fn start_at_popularity(store: &nn::VarStore, items: &[IndexedItem], item_buckets: u64, met: &[u64]) -> Result<()> {
     let Some(mut biases) = store.variables().remove(BIASES) else {
         return Err(Failure::bug(format!("no weights are called {BIASES}")));
     };
-    let mut meetings: HashMap<&str, f64> = HashMap::new();
-    for item in met {
-        *meetings.entry(item).or_default() += 1.0;
-    }
-    let logs: Vec<f64> = items.iter().map(|i| meetings.get(i.item_id.as_str()).unwrap_or(&0.0).ln_1p()).collect();
+    let logs: Vec<f64> = met.iter().map(|&n| (n as f64).ln_1p()).collect();
     let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
     let mut start = vec![0f32; biases.numel()];
     for (item, log) in items.iter().zip(&logs) {
@@ -60,8 +50,7 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let network = IntentNetwork::new(&(store.root() / "intent"), &shape);
         let items = ["a", "b", "c"].map(|id| IndexedItem { item_id: id.into(), category: None });
-        let met: Vec<String> = ["b", "b", "b", "c", "gone"].map(String::from).into();
-        start_at_popularity(&store, &items, 1000, met.iter()).unwrap();
+        start_at_popularity(&store, &items, 1000, &[0, 3, 1]).unwrap();
         let buckets: Vec<i64> = items.iter().map(|i| i.buckets(1000).0).collect();
         let (_, bias) = tch::no_grad(|| {
             network.items(&Tensor::from_slice(&buckets), &Tensor::zeros_like(&Tensor::from_slice(&buckets)))

@@ -12,12 +12,16 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::augment::Augmenter;
-use super::fit::{self, Batches, Lesson, Validation};
-use super::intent::batches;
-use super::sets::UserSet;
+use super::blocks::UserBlocks;
+use super::columns::UserColumns;
+use super::fit::{Batches, Lesson, Validation};
+use super::loader::{self, Recipe};
+use super::sets::Split;
+use super::survey::EVENTS_MIN;
 use crate::config::networks::Pretraining;
 use crate::failure::Result;
 use crate::model::inputs::EventInput;
@@ -29,45 +33,34 @@ const HIDDEN_SHARE: f64 = 0.15;
 const TOLD_MAX: usize = 1024;
 /// Of NT-Xent: how sharply near and far are told apart.
 const TEMPERATURE: f64 = 0.2;
-/// Histories with fewer events have nothing to tell.
-const EVENTS_MIN: usize = 2;
 
 pub struct PretrainingLesson<'a> {
     network: &'a IntentNetwork,
     kind: Pretraining,
-    train: &'a UserSet,
-    /// Rows of `train` with [`EVENTS_MIN`] events or more.
-    rows: Vec<usize>,
-    held_out: &'a UserSet,
-    valid: Vec<usize>,
+    /// Learnt from, labels or not, are those of the training split with [`EVENTS_MIN`] events or more.
+    users: &'a Arc<UserBlocks>,
+    samples: usize,
+    /// The validation split's decide when it is enough.
+    held_out: &'a UserBlocks,
     batch_rows: usize,
     device: Device,
     seed: u64,
 }
 
 impl<'a> PretrainingLesson<'a> {
-    /// `rows` of `train` are learnt from, labels or not; `valid` rows of `held_out` decide when it is enough.
+    /// `samples`: how many histories there are to learn from.
     pub fn new(
         network: &'a IntentNetwork,
         kind: Pretraining,
-        (train, rows): (&'a UserSet, &[usize]),
-        (held_out, valid): (&'a UserSet, &[usize]),
+        (users, samples): (&'a Arc<UserBlocks>, usize),
+        held_out: &'a UserBlocks,
         (batch_rows, device, seed): (usize, Device, u64),
     ) -> Self {
-        let long = |set: &UserSet, rows: &[usize]| -> Vec<usize> {
-            rows.iter().copied().filter(|&r| set.inputs.events[r].len() >= EVENTS_MIN).collect()
-        };
-        let (rows, valid) = (long(train, rows), long(held_out, valid));
-        Self { network, kind, train, rows, held_out, valid, batch_rows, device, seed }
+        Self { network, kind, users, samples, held_out, batch_rows, device, seed }
     }
 
-    /// Whether there is anything to learn from.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    fn loss_of(&self, set: &UserSet, rows: &[usize], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
-        let histories: Vec<&[EventInput]> = rows.iter().map(|&r| set.inputs.events[r].as_slice()).collect();
+    fn loss_of(&self, histories: &Histories, rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
+        let histories: Vec<&[EventInput]> = histories.events.iter().map(Vec::as_slice).collect();
         match self.kind {
             Pretraining::Masked | Pretraining::None => self.masked(&histories, rng, train),
             Pretraining::NextEvent => self.next_event(&histories, rng, train),
@@ -163,33 +156,63 @@ fn nt_xent(one: &Tensor, other: &Tensor) -> Tensor {
     near.masked_fill(&itself, f64::NEG_INFINITY).cross_entropy_for_logits(&partner)
 }
 
+/// Events of some users.
+pub struct Histories {
+    first_user: String,
+    events: Vec<Vec<EventInput>>,
+}
+
+impl Histories {
+    fn of(users: &UserColumns, rows: &[usize]) -> Result<Self> {
+        let taken = users.take(rows)?;
+        Ok(Self { first_user: taken.user_id(0).to_string(), events: taken.histories() })
+    }
+}
+
+/// Rows whose histories have something to tell.
+fn telling(users: &UserColumns, wanted: Split) -> Vec<usize> {
+    users.rows_of(wanted).into_iter().filter(|&row| users.length(row) >= EVENTS_MIN).collect()
+}
+
+struct HistoryRecipe;
+
+impl Recipe for HistoryRecipe {
+    type Batch = Histories;
+
+    fn open(&mut self, window: &UserColumns) -> Vec<usize> {
+        telling(window, Split::Train)
+    }
+
+    fn batch(&self, window: &UserColumns, rows: &[usize], _: &mut ChaCha8Rng) -> Result<Histories> {
+        Histories::of(window, rows)
+    }
+}
+
 impl Lesson for PretrainingLesson<'_> {
-    type Batch = Vec<usize>;
+    type Batch = Histories;
 
     fn name(&self) -> &'static str {
         "pretraining"
     }
 
     fn samples(&self) -> usize {
-        self.rows.len()
+        self.samples
     }
 
-    fn samples_of(&self, batch: &Vec<usize>) -> usize {
-        batch.len()
+    fn samples_of(&self, batch: &Histories) -> usize {
+        batch.events.len()
     }
 
-    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
-        let cut = batches(self.train, &self.rows, self.batch_rows, &mut rng);
-        Ok(fit::left(cut, skip))
+    fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<Histories>> {
+        loader::batches(self.users, HistoryRecipe, self.batch_rows, rng, skip)
     }
 
-    fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
-        self.loss_of(self.train, batch, rng, true)
+    fn loss(&mut self, batch: &Histories, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+        self.loss_of(batch, rng, true)
     }
 
-    fn describe(&self, batch: &Vec<usize>) -> String {
-        let first = batch.first().map_or("", |&r| self.train.inputs.user_ids[r].as_str());
-        format!("{} histories, the first of user {first}", batch.len())
+    fn describe(&self, batch: &Histories) -> String {
+        format!("{} histories, the first of user {}", batch.events.len(), batch.first_user)
     }
 
     /// The same events are hidden and the same copies made every time, so that epochs can be compared.
@@ -197,10 +220,13 @@ impl Lesson for PretrainingLesson<'_> {
         let _guard = tch::no_grad_guard();
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let (mut sum, mut users) = (0.0, 0);
-        for rows in self.valid.chunks(self.batch_rows) {
-            let loss = self.loss_of(self.held_out, rows, &mut rng, false)?.double_value(&[]);
-            sum += loss * rows.len() as f64;
-            users += rows.len();
+        for window in self.held_out.each() {
+            let window = window?;
+            for rows in telling(&window, Split::Valid).chunks(self.batch_rows) {
+                let loss = self.loss_of(&Histories::of(&window, rows)?, &mut rng, false)?.double_value(&[]);
+                sum += loss * rows.len() as f64;
+                users += rows.len();
+            }
         }
         Ok((users > 0).then(|| Validation { loss: sum / users as f64, figures: Vec::new() }))
     }
@@ -208,9 +234,10 @@ impl Lesson for PretrainingLesson<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::columns::tests::{day, random};
+    use super::super::sets::UserSet;
     use super::*;
     use crate::config::networks::{BackboneName, HeadName};
-    use crate::model::inputs::UserInputs;
     use crate::model::intent::IntentShape;
     use tch::nn::{self, OptimizerConfig};
 
@@ -230,25 +257,27 @@ mod tests {
             category: 1,
             reals: [0.0; 8],
         };
-        let events = (0..users).map(|u| (u..u + 12).map(event).collect()).collect();
-        let inputs =
-            UserInputs { user_ids: (0..users).map(|u| format!("u{u}")).collect(), events, ..Default::default() };
-        UserSet { inputs, ..Default::default() }
+        let mut set = random(users, 0, 1);
+        set.inputs.events = (0..users).map(|u| (u..u + 12).map(event).collect()).collect();
+        set
+    }
+
+    fn blocks(set: &UserSet) -> Arc<UserBlocks> {
+        Arc::new(UserBlocks::held(UserColumns::of(set, 1, day()).unwrap()).unwrap())
     }
 
     fn learnt(kind: Pretraining, backbone: BackboneName) -> (f64, f64) {
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
-        let (network, set) = (network(backbone, &store), walkers(40));
-        let rows: Vec<usize> = (0..40).collect();
+        let (network, users) = (network(backbone, &store), blocks(&walkers(60)));
         let of = (32, Device::Cpu, 1);
-        let mut lesson = PretrainingLesson::new(&network, kind, (&set, &rows[..32]), (&set, &rows[32..]), of);
+        let mut lesson = PretrainingLesson::new(&network, kind, (&users, 48), &users, of);
         let mut optimizer = nn::AdamW::default().build(&store, 0.01).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(9);
         let before = lesson.validate().unwrap().unwrap().loss;
-        for _ in 0..60 {
-            let batch: Vec<usize> = (0..32).collect();
-            let loss = lesson.loss(&batch, &mut rng).unwrap();
+        for epoch in 0..60 {
+            let mut batches = lesson.batches(ChaCha8Rng::seed_from_u64(epoch), 0).unwrap();
+            let loss = lesson.loss(&batches.next().unwrap().unwrap(), &mut rng).unwrap();
             optimizer.backward_step(&loss);
         }
         (before, lesson.validate().unwrap().unwrap().loss)
@@ -284,18 +313,12 @@ mod tests {
 
     #[test]
     fn histories_too_short_to_tell_anything_are_left_out() {
-        let mut set = walkers(3);
-        set.inputs.events[0].truncate(1);
-        set.inputs.events[1].clear();
-        let store = nn::VarStore::new(Device::Cpu);
-        let network = network(BackboneName::Gru, &store);
-        let lesson = PretrainingLesson::new(
-            &network,
-            Pretraining::Masked,
-            (&set, &[0, 1, 2]),
-            (&set, &[0]),
-            (8, Device::Cpu, 1),
-        );
-        assert_eq!(lesson.samples(), 1);
+        let mut set = walkers(60);
+        set.inputs.events.iter_mut().skip(1).step_by(2).for_each(|events| events.truncate(1));
+        let users = blocks(&set);
+        let batches = loader::batches(&users, HistoryRecipe, 8, ChaCha8Rng::seed_from_u64(1), 0).unwrap();
+        let told: Vec<Histories> = batches.map(Result::unwrap).collect();
+        assert!(told.iter().flat_map(|of| &of.events).all(|events| events.len() == 12));
+        assert!((15..=30).contains(&told.iter().map(|of| of.events.len()).sum::<usize>()));
     }
 }

@@ -7,10 +7,8 @@
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use std::collections::HashMap;
 use tch::{Device, Tensor};
 
-use super::sets::UserSet;
 use crate::failure::Result;
 use crate::model::bundle::IndexedItem;
 use crate::model::intent::IntentNetwork;
@@ -23,7 +21,6 @@ const POPULAR_SHARE: f64 = 0.5;
 /// The catalogue as the ranking loss sees it.
 #[derive(Debug)]
 pub struct Catalogue {
-    index: HashMap<String, usize>,
     /// int64 [items]: buckets of ids and of categories.
     buckets: (Tensor, Tensor),
     /// Of each item up to and with itself, the probability to be drawn; `None` where all are ranked.
@@ -34,50 +31,37 @@ pub struct Catalogue {
 type Draw = (usize, f32);
 
 impl Catalogue {
-    /// `met`: every item met after a training date, once for each user, for popularity.
-    pub fn new<'a>(
+    /// `met`: how many users met each item after a training date, for popularity.
+    pub fn new(
         items: &[IndexedItem],
         item_buckets: u64,
         full_items_max: u32,
-        met: impl Iterator<Item = &'a String>,
+        met: &[u64],
         device: Device,
     ) -> Result<Self> {
-        let index: HashMap<String, usize> = items.iter().enumerate().map(|(i, it)| (it.item_id.clone(), i)).collect();
         let (ids, categories): (Vec<i64>, Vec<i64>) = items.iter().map(|i| i.buckets(item_buckets)).unzip();
         let buckets =
             (Tensor::f_from_slice(&ids)?.f_to_device(device)?, Tensor::f_from_slice(&categories)?.f_to_device(device)?);
-        let cumulative = (items.len() > full_items_max as usize).then(|| {
-            let mut counts = vec![0.0; items.len()];
-            met.filter_map(|item| index.get(item)).for_each(|&i| counts[i] += 1.0);
-            cumulative(&counts)
-        });
-        Ok(Self { index, buckets, cumulative })
+        let counts: Vec<f64> = met.iter().map(|&n| n as f64).collect();
+        let cumulative = (items.len() > full_items_max as usize).then(|| cumulative(&counts));
+        Ok(Self { buckets, cumulative })
     }
 
-    /// The loss of those of the batch that met an item, `None` where nobody did. `states`: float32 [batch, width].
+    /// The loss of those users who met an item, `None` where there is but one item. `states`: float32 [users, width]; `at`
+    /// and `met`, int64 [users who met one]: their places among the states, and the places of their items in the index.
     pub fn loss(
         &self,
         network: &IntentNetwork,
         states: &Tensor,
-        set: &UserSet,
-        batch: &[usize],
+        (at, met): (&Tensor, &Tensor),
         rng: &mut ChaCha8Rng,
     ) -> Result<Option<Tensor>> {
-        let (mut at, mut met) = (Vec::new(), Vec::new());
-        for (i, &row) in batch.iter().enumerate() {
-            let known: Vec<usize> =
-                set.next_items[row].iter().filter_map(|item| self.index.get(item).copied()).collect();
-            if !known.is_empty() {
-                at.push(i as i64);
-                met.push(known[rng.random_range(0..known.len())] as i64);
-            }
-        }
-        if at.is_empty() || self.index.len() < 2 {
+        if self.buckets.0.size()[0] < 2 {
             return Ok(None);
         }
         let device = states.device();
-        let users = network.taste(&states.f_index_select(0, &Tensor::f_from_slice(&at)?.f_to_device(device)?)?);
-        let met = Tensor::f_from_slice(&met)?.f_to_device(device)?;
+        let users = network.taste(&states.f_index_select(0, &at.f_to_device(device)?)?);
+        let met = met.f_to_device(device)?;
         let scores = |users: &Tensor, ids: &Tensor, categories: &Tensor| -> Result<Tensor> {
             let (vectors, bias) = network.items(ids, categories);
             Ok(users.f_matmul(&vectors.transpose(0, 1))? + bias)

@@ -4,15 +4,17 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use datafusion::prelude::{DataFrame, SessionContext};
-use std::collections::BTreeMap;
+use futures::StreamExt;
+use std::collections::HashMap;
 
+use super::blocks::BlockWriter;
+use super::columns::UserColumns;
 use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::{self, Scope, contract::FeatureContract, parts::UserPart, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
-use crate::metrics::drift::Deciles;
 use crate::model::bundle::IndexedItem;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
@@ -27,61 +29,53 @@ pub const LABELS: [&str; 9] =
 /// Rows that are taken out of Arrow at once.
 const BATCH_ROWS: usize = 8192;
 
-/// Users at one as-of date.
+/// Where the label of a purchase stands.
+pub const PURCHASE: usize = 4;
+
+/// Some users at one as-of date.
 #[derive(Debug, Clone, Default)]
 pub struct UserSet {
     pub inputs: UserInputs,
     /// Row-major [users, 9].
     pub labels: Vec<f32>,
-    /// Items met within the horizon, most engaged first; empty for most users.
-    pub next_items: Vec<Vec<String>>,
+    /// Places in the item index of what was met within the horizon, most engaged first; empty for most users.
+    pub next_items: Vec<Vec<u32>>,
 }
 
 impl UserSet {
-    pub fn append(&mut self, other: UserSet) {
-        self.inputs.append(other.inputs);
-        self.labels.extend(other.labels);
-        self.next_items.extend(other.next_items);
-    }
-
-    /// Whether a binary label of a user is 1.
-    pub fn is(&self, label: usize, row: usize) -> bool {
-        self.labels[row * LABELS.len() + label] > 0.5
-    }
-
-    /// A binary label of some users.
-    pub fn column(&self, label: usize, rows: &[usize]) -> Vec<bool> {
-        rows.iter().map(|&row| self.is(label, row)).collect()
-    }
-
-    /// How many of some users have a binary label.
-    pub fn positives(&self, label: usize, rows: &[usize]) -> usize {
-        rows.iter().filter(|&&row| self.is(label, row)).count()
-    }
-
-    /// Feeds every number and id to a hash.
-    pub fn feed(&self, hasher: &mut blake3::Hasher) {
-        let mut put = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        let floats = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
-        for row in 0..self.inputs.len() {
-            put(self.inputs.user_ids[row].as_bytes());
-            put(&self.inputs.key(row).to_le_bytes());
-            self.next_items[row].iter().for_each(|item| put(item.as_bytes()));
+    /// Reads features, labels and the next items out of the rows of [`USERS_SQL`].
+    fn read(rows: &RecordBatch, contract: &FeatureContract, item_buckets: u64, index: &ItemPlaces) -> Result<Self> {
+        let mut set =
+            Self { inputs: UserInputs::read(as_struct(rows.column(0))?, contract, item_buckets)?, ..Self::default() };
+        let columns: Vec<_> =
+            (1..=LABELS.len()).map(|c| cast(rows.column(c), &DataType::Float64)).collect::<Result<_, _>>()?;
+        let lists = rows.column(LABELS.len() + 1).as_list::<i32>();
+        for row in 0..rows.num_rows() {
+            for column in &columns {
+                let values = column.as_primitive::<Float64Type>();
+                set.labels.push(if values.is_valid(row) { values.value(row) as f32 } else { 0.0 });
+            }
+            set.next_items.push(match lists.is_valid(row) {
+                true => {
+                    let ids = cast(&lists.value(row), &DataType::Utf8)?;
+                    ids.as_string::<i32>().iter().flatten().filter_map(|id| index.get(id).copied()).collect()
+                }
+                false => Vec::new(),
+            });
         }
-        for values in [&self.labels, &self.inputs.tabular, &self.inputs.idle_log_hours] {
-            put(&floats(values));
-        }
-    }
-
-    /// How the values of each feature lie, by name.
-    pub fn deciles(&self, contract: &FeatureContract) -> BTreeMap<String, Deciles> {
-        let of = |f: usize| Deciles::of(self.inputs.tabular.iter().skip(f).step_by(contract.0.len()).copied());
-        contract.0.iter().enumerate().map(|(f, column)| (column.name.clone(), of(f))).collect()
+        Ok(set)
     }
 }
+
+/// Where each item stands in the index.
+pub type ItemPlaces = HashMap<String, u32>;
+
+/// Users with features, labels and the items that they met next.
+const USERS_SQL: &str = "SELECT m.features, l.y_view, l.y_search, l.y_favorite, l.y_cart, l.y_purchase, l.y_review, \
+     CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS y_churn, l.y_units, l.y_spend, n.next_items \
+     FROM model_input m LEFT JOIN intent_labels l ON m.user_id = l.user_id \
+     LEFT JOIN next_items n ON m.user_id = n.user_id \
+     WHERE m.events_lifetime > 0";
 
 /// Items at one as-of date, with the days that followed.
 #[derive(Debug, Clone, Default)]
@@ -121,69 +115,56 @@ pub struct Past<'a> {
 }
 
 impl Past<'_> {
-    async fn session(&self, as_of: RunDate, user_share: f64) -> Result<SessionContext> {
+    async fn session(&self, as_of: RunDate, users: UserPart) -> Result<SessionContext> {
         let ctx = engine::session(self.config)?;
         EarlierNights::before(as_of, self.nights, self.config).register(&ctx, self.output).await?;
-        let scope = Scope { run_date: as_of, labels_end: self.labels_end, users: UserPart::share(user_share) };
+        let scope = Scope { run_date: as_of, labels_end: self.labels_end, users };
         features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
         Ok(ctx)
     }
 
+    /// The features that the night's SQL makes.
+    pub async fn contract(&self, as_of: RunDate) -> Result<FeatureContract> {
+        features::contract::register_model_input(&self.session(as_of, UserPart::ALL).await?).await
+    }
+
     /// How many user ids had events before `as_of`, by a sketch (HyperLogLog) of a percent or two.
-    async fn user_count(&self, as_of: RunDate) -> Result<u64> {
-        let ctx = self.session(as_of, 1.0).await?;
+    pub async fn user_count(&self, as_of: RunDate) -> Result<u64> {
+        let ctx = self.session(as_of, UserPart::ALL).await?;
         let sql = "SELECT approx_distinct(user_id) AS users FROM unit_user_day WHERE event_day < run_date()";
         let counted = ctx.sql(sql).await?.collect().await?;
         Ok(counted.first().map_or(0, |batch| batch.column(0).as_primitive::<UInt64Type>().value(0)))
     }
 
-    /// Users seen before `as_of`, about `rows_max` of them by hash, with features and labels.
-    pub async fn users(&self, as_of: RunDate, rows_max: usize) -> Result<(UserSet, FeatureContract)> {
-        let seen = self.user_count(as_of).await?;
+    /// Writes the users seen before `as_of` that lie in a wanted split, about a share of them by hash; returns how many.
+    pub async fn users(
+        &self,
+        as_of: RunDate,
+        share: f64,
+        (wanted, index): (&[Split], &ItemPlaces),
+        to: &mut BlockWriter,
+    ) -> Result<usize> {
+        let mut users = 0;
         // Sampled where the events are read: features of a million users would be built to keep fifty thousand.
-        let ctx = self.session(as_of, rows_max as f64 / seen.max(1) as f64).await?;
-        let contract = features::contract::register_model_input(&ctx).await?;
-        let rows = ctx
-            .sql(
-                "SELECT m.features, l.y_view, l.y_search, l.y_favorite, l.y_cart, l.y_purchase, l.y_review, \
-                 CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS y_churn, l.y_units, l.y_spend, n.next_items, \
-                 md5(m.user_id) AS place \
-                 FROM model_input m LEFT JOIN intent_labels l ON m.user_id = l.user_id \
-                 LEFT JOIN next_items n ON m.user_id = n.user_id \
-                 WHERE m.events_lifetime > 0",
-            )
-            .await?;
-        let mut set = UserSet::default();
-        for batch in ordered(rows, "place").await? {
-            let inputs =
-                UserInputs::read(as_struct(batch.column(0))?, &contract, self.config.model.item_buckets.into())?;
-            let columns: Vec<_> =
-                (1..=LABELS.len()).map(|c| cast(batch.column(c), &DataType::Float64)).collect::<Result<_, _>>()?;
-            let lists = batch.column(LABELS.len() + 1).as_list::<i32>();
-            for row in 0..batch.num_rows() {
-                for column in &columns {
-                    let values = column.as_primitive::<Float64Type>();
-                    set.labels.push(if values.is_valid(row) { values.value(row) as f32 } else { 0.0 });
-                }
-                let items = match lists.is_valid(row) {
-                    true => cast(&lists.value(row), &DataType::Utf8)?
-                        .as_string::<i32>()
-                        .iter()
-                        .flatten()
-                        .map(String::from)
-                        .collect(),
-                    false => Vec::new(),
-                };
-                set.next_items.push(items);
+        for part in UserPart::of_share(self.config, self.rollups, share) {
+            let ctx = self.session(as_of, part).await?;
+            let contract = features::contract::register_model_input(&ctx).await?;
+            let mut rows = ctx.sql(USERS_SQL).await?.execute_stream().await?;
+            while let Some(batch) = rows.next().await {
+                let set = UserSet::read(&batch?, &contract, self.config.model.item_buckets.into(), index)?;
+                let columns = UserColumns::of(&set, contract.0.len(), as_of)?;
+                let rows: Vec<usize> =
+                    (0..columns.len()).filter(|&r| wanted.contains(&split(columns.user_id(r)))).collect();
+                users += rows.len();
+                to.add(&columns.take(&rows)?)?;
             }
-            set.inputs.append(inputs);
         }
-        Ok((set, contract))
+        Ok(users)
     }
 
     /// Items known before `as_of` with the horizon that followed.
     pub async fn items(&self, as_of: RunDate) -> Result<ItemSet> {
-        let ctx = self.session(as_of, 1.0).await?;
+        let ctx = self.session(as_of, UserPart::ALL).await?;
         let rows = ctx
             .sql(
                 "SELECT h.history, l.future_units, l.future_in_stock, h.item_id \
@@ -207,7 +188,7 @@ impl Past<'_> {
 
     /// Every item of the last 28 days, for the recommendation index, in id order.
     pub async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
-        let ctx = self.session(as_of, 1.0).await?;
+        let ctx = self.session(as_of, UserPart::ALL).await?;
         let sql = "SELECT d.item_id, c.category FROM item_day d LEFT JOIN item_category c ON d.item_id = c.item_id \
                    WHERE d.event_day >= run_date() - 28 GROUP BY d.item_id, c.category ORDER BY d.item_id";
         let mut items = Vec::new();
@@ -248,6 +229,14 @@ pub fn split(id: &str) -> Split {
         26..=51 => Split::Valid,
         _ => Split::Train,
     }
+}
+
+/// Whether a user's labels are among the share that is used; a user is on one side at every date.
+pub fn is_labelled(user_id: &str, labels_share: f64) -> bool {
+    // Other bytes than the split, the parts and the blocks look at.
+    let hash = blake3::hash(user_id.as_bytes());
+    let place = u32::from_le_bytes([16, 17, 18, 19].map(|byte| hash.as_bytes()[byte]));
+    f64::from(place) < labels_share * 2f64.powi(32)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,143 @@
+//! What the behaviour network says of users that it does not learn from, beside what came: figures of training.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+use tch::{Device, Kind, Tensor};
+
+use super::blocks::UserBlocks;
+use super::columns::UserColumns;
+use super::objective::BINARY;
+use super::sets::{PURCHASE, Split};
+use crate::failure::Result;
+use crate::metrics::{auc, average_precision, bootstrap_interval, log_loss};
+use crate::model::heads::INTENTS;
+use crate::model::intent::{IntentNetwork, Raw, Scaling};
+
+/// Users of one forward pass without gradients.
+const EVALUATED_ROWS: usize = 128;
+/// Users that are scored to see how fast it goes.
+const TIMED_ROWS_MAX: usize = 8192;
+const BOOTSTRAP_ROUNDS: usize = 400;
+
+/// Users of a split with the network's outputs, in an order that does not matter.
+#[derive(Debug)]
+pub struct Judged {
+    pub raw: Raw,
+    /// float32 [users, 9], beside the outputs.
+    pub labels: Tensor,
+    /// The same as columns.
+    labels_by_name: Vec<Vec<f64>>,
+    /// Of the nine outputs, as published.
+    scores: Vec<Vec<f64>>,
+}
+
+impl Judged {
+    /// `None` where nobody is in the split.
+    pub fn of(
+        network: &IntentNetwork,
+        users: &UserBlocks,
+        wanted: Split,
+        scaling: &Scaling,
+        device: Device,
+    ) -> Result<Option<Self>> {
+        let (mut raw, mut labels) = (Vec::new(), Vec::new());
+        for window in users.each() {
+            let window = window?;
+            let rows = window.rows_of(wanted);
+            outputs(network, &window, rows, scaling, device, |part, of| {
+                raw.push(of);
+                labels.push(part.labels_tensor()?.f_to_device(device)?);
+                Ok(())
+            })?;
+        }
+        if raw.is_empty() {
+            return Ok(None);
+        }
+        let (raw, labels) = (Raw::cat(&raw)?, Tensor::f_cat(&labels, 0)?);
+        let scores = tch::no_grad(|| columns(&network.scores(&raw, scaling)?))?;
+        Ok(Some(Self { raw, labels_by_name: columns(&labels)?, labels, scores }))
+    }
+
+    pub fn users(&self) -> usize {
+        self.labels_by_name[0].len()
+    }
+
+    fn truth(&self, label: usize) -> Vec<bool> {
+        self.labels_by_name[label].iter().map(|&y| y > 0.5).collect()
+    }
+
+    pub fn auc_purchase(&self) -> Option<f64> {
+        auc(&self.scores[PURCHASE], &self.truth(PURCHASE))
+    }
+
+    /// Over intents and churn; comparable whatever the loss that was trained by.
+    pub fn log_loss(&self) -> f64 {
+        (0..BINARY).map(|k| log_loss(&self.scores[k], &self.truth(k))).sum::<f64>() / BINARY as f64
+    }
+
+    /// AUC and average precision of each intent that has both classes (of purchase with 95 % intervals), and the share of
+    /// label vectors decoded whole.
+    pub fn figures(&self, network: &IntentNetwork, seed: u64) -> Result<BTreeMap<String, f64>> {
+        let mut figures = BTreeMap::new();
+        for (k, name) in INTENTS.iter().chain(&["churn"]).enumerate() {
+            let truth = self.truth(k);
+            for (figure, of) in [("auc", auc as fn(&[f64], &[bool]) -> Option<f64>), ("ap", average_precision)] {
+                let Some(value) = of(&self.scores[k], &truth) else { continue };
+                figures.insert(format!("{figure}_test_{name}"), value);
+                if k == PURCHASE
+                    && let Some((low, high)) = bootstrap_interval(&self.scores[k], &truth, of, BOOTSTRAP_ROUNDS, seed)
+                {
+                    figures.insert(format!("{figure}_test_{name}_low"), low);
+                    figures.insert(format!("{figure}_test_{name}_high"), high);
+                }
+            }
+        }
+        let decoded = columns(&network.head.decode(&self.raw.intents))?;
+        let right =
+            |row: &usize| (0..INTENTS.len()).all(|k| (decoded[k][*row] > 0.5) == (self.labels_by_name[k][*row] > 0.5));
+        let whole = (0..self.users()).filter(right).count();
+        figures.insert("intents_decoded_whole_test".into(), whole as f64 / self.users() as f64);
+        Ok(figures)
+    }
+}
+
+/// Users scored a second, of the first window's.
+pub fn users_per_second(
+    network: &IntentNetwork,
+    users: &UserBlocks,
+    scaling: &Scaling,
+    device: Device,
+) -> Result<Option<f64>> {
+    let Some(window) = users.each().next().transpose()? else { return Ok(None) };
+    let rows: Vec<usize> = (0..window.len().min(TIMED_ROWS_MAX)).collect();
+    let (timed, clock) = (rows.len(), Instant::now());
+    outputs(network, &window, rows, scaling, device, |_, _| Ok(()))?;
+    Ok((timed > 0).then(|| timed as f64 / clock.elapsed().as_secs_f64()))
+}
+
+/// Outputs for rows, without gradients, batch by batch; users of like length together, as scoring has them.
+fn outputs(
+    network: &IntentNetwork,
+    users: &UserColumns,
+    mut rows: Vec<usize>,
+    scaling: &Scaling,
+    device: Device,
+    mut take: impl FnMut(&UserColumns, Raw) -> Result<()>,
+) -> Result<()> {
+    let _guard = tch::no_grad_guard();
+    rows.sort_by_key(|&row| users.length(row));
+    for rows in rows.chunks(EVALUATED_ROWS) {
+        let part = users.take(rows)?;
+        let states = network.encode_batch(&part.events(network.shape.events_max)?.to(device)?, false)?;
+        let raw = network.outputs_of(&states, &part.scaled(scaling)?.f_to_device(device)?, false)?;
+        take(&part, raw)?;
+    }
+    Ok(())
+}
+
+/// The columns of a matrix, as numbers.
+fn columns(matrix: &Tensor) -> Result<Vec<Vec<f64>>> {
+    let matrix = matrix.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?.f_transpose(0, 1)?.f_contiguous()?;
+    let n = matrix.size()[0];
+    (0..n).map(|c| Ok(Vec::<f64>::try_from(&matrix.f_get(c)?)?)).collect()
+}
