@@ -6,9 +6,9 @@ use std::{env, fs};
 
 #[allow(clippy::disallowed_methods)] // a build script has no other way in
 fn main() {
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    if let Some(root) = env::var_os("LIBTORCH") {
-        let lib = PathBuf::from(root).join("lib");
+    // What torch-sys has found, by LIBTORCH or in the Python package that LIBTORCH_USE_PYTORCH asks for.
+    if let Some(lib) = env::var_os("DEP_TCH_LIBTORCH_LIB") {
+        let lib = PathBuf::from(lib);
         let lib = std::fs::canonicalize(&lib).unwrap_or(lib);
         println!("cargo:rustc-link-arg=-Wl,-rpath={}", lib.display());
     }

@@ -92,6 +92,7 @@ async fn model(width: i64, layers: i64) -> Registry {
         history_days_min: 14,
         slow_units_per_day: 0.5,
         intents: false,
+        content_dims: 0,
         prior: RatePrior::default(),
         calibration: Calibration::default(),
     };

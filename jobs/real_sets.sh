@@ -9,7 +9,9 @@ work=${WORK:-$(mktemp -d)}
 mkdir -p "$work"
 
 ask() { # LAKE QUERY: one row, fields split by blanks
-    "$job" sql --lake "$work/$1" --output "$work/$1.out" --format csv -c "$2" 2>>"$work/log" | tail -n 1 | tr , ' '
+    # Not straight into a pipe, which would hide a failure.
+    "$job" sql --lake "$work/$1" --output "$work/$1.out" --format csv -c "$2" >"$work/answer" 2>>"$work/log"
+    tail -n 1 "$work/answer" | tr , ' '
 }
 
 # Quarantined counts the rows that a night would quarantine, from the kept rollups.
@@ -25,7 +27,7 @@ set_of() { # LABEL NAME NIGHT FILES…
     imported=$(date +%s)
     rows=$(sed -n 's/^\([0-9]*\) rows read.*/\1/p' "$work/$label.txt")
     # The lake says what it is: no settings but where it lies.
-    counts=$(ask "$label" "$COUNTS")
+    counts=$(ask "$label" "$COUNTS") || { tail -n 3 "$work/log"; exit 1; }
     "$job" nightly --lake "$work/$label" --output "$work/$label.out" --date "$night" --dry-run >"$work/$label.plan" 2>>"$work/log"
     # shellcheck disable=SC2086 # fields are meant to split
     printf '%-22s %8s %8s %7s %7s %11s %9s %8s  %s\n' "$label" "$rows" $counts \

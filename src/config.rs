@@ -165,6 +165,8 @@ pub struct DemandConfig {
     pub slow_units_per_day: f64,
     /// Whether training gives the network what purchase intents of earlier nights promised, where there are such nights.
     pub intent_inputs: bool,
+    /// Whether it reads the items' content vectors (pictures, videos), where most items have one.
+    pub content_inputs: bool,
     /// Whether forecasts move towards the sum of purchase intents, as far as earlier nights have shown that it helps.
     pub reconcile_intents: bool,
 }
@@ -180,6 +182,7 @@ impl Default for DemandConfig {
             layers: 1,
             slow_units_per_day: 0.5,
             intent_inputs: true,
+            content_inputs: true,
             reconcile_intents: true,
         }
     }

@@ -17,6 +17,7 @@ pub mod lake;
 pub mod metrics;
 pub mod model;
 pub mod nightly;
+pub mod progress;
 pub mod publish;
 pub mod score;
 pub mod shell;

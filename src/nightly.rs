@@ -4,6 +4,7 @@
 //! under the hash of everything that they come from, so a second attempt starts where the first one died.
 
 use datafusion::prelude::SessionContext;
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::features::{self, contract, parts::UserPart, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::lake::{self, Lake, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
+use crate::progress;
 use crate::publish::accuracy::LookBack;
 use crate::publish::checks::{self, Subject, register_staged};
 use crate::publish::drift;
@@ -77,7 +79,10 @@ pub struct NightReport {
 pub async fn run(config: &Config, options: &NightOptions) -> Result<NightReport> {
     let output = Location::open(&config.output.uri, &config.s3)?;
     let held = lock::acquire(&output, options.run_date, &config.lock).await?;
-    let work = Night { config, options, output: &output, held: &held, stages: BTreeMap::new() }.run();
+    // Rollups, kept queries, tables, checks, look back, publishing; more where users come in parts.
+    let bar =
+        progress::bar(&format!("night of {}", options.run_date), 4 + (KEPT_QUERIES.len() + NIGHT_TABLES.len()) as u64);
+    let work = Night { config, options, output: &output, held: &held, stages: BTreeMap::new(), bar: bar.clone() }.run();
     let done = match options.deadline {
         None => work.await,
         Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
@@ -89,6 +94,7 @@ pub async fn run(config: &Config, options: &NightOptions) -> Result<NightReport>
             .hint("run it again: finished stages are kept"))
         }),
     };
+    bar.finish_and_clear();
     // A failed night lets go of its lock too, so that the next attempt need not wait for it to expire.
     let released = held.release().await;
     let report = done?;
@@ -102,6 +108,7 @@ struct Night<'a> {
     output: &'a Location,
     held: &'a Held,
     stages: BTreeMap<String, Stage>,
+    bar: ProgressBar,
 }
 
 impl Night<'_> {
@@ -114,6 +121,7 @@ impl Night<'_> {
         let ctx = operator::install(&ctx, models);
 
         let clock = Instant::now();
+        self.bar.set_message("rollups");
         let lake = Lake::open(config, &sql).await?;
         let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
         let read = rollups.report.clone();
@@ -200,6 +208,7 @@ impl Night<'_> {
         if parts.len() == 1 {
             return self.kept_query(ctx, of.sql, path, scratch).await;
         }
+        self.bar.inc_length((GUEST_STATE.len() + parts.len() - 1) as u64);
         for guests in GUEST_STATE {
             self.kept_query(ctx, of.sql, &format!("state/{guests}"), scratch).await?;
         }
@@ -223,12 +232,14 @@ impl Night<'_> {
     async fn kept_query(&mut self, ctx: &SessionContext, sql: &SqlFiles, path: &str, scratch: &Location) -> Result<()> {
         let name = kept_name(path);
         let clock = Instant::now();
+        self.bar.set_message(name.to_string());
         let query = ctx.sql(sql.get(path)?).await.map_err(|e| Failure::from(e).at(format!("sql/{path}.sql")))?;
         let folder = scratch.folder(name);
         if folder.read_if_there("done").await?.is_some() {
             let schema = parquet_files::plain(query.schema().as_arrow());
             if materialise::reuse(ctx, name, schema, &folder).await? {
                 tracing::info!("{name}: kept from an earlier attempt");
+                self.bar.inc(1);
                 return Ok(());
             }
         }
@@ -246,6 +257,7 @@ impl Night<'_> {
         let tag = (self.options.run_date, self.held.generation);
         for table in NIGHT_TABLES {
             let clock = Instant::now();
+            self.bar.set_message(table);
             let place = format!("sql/tables/{table}.sql");
             let query = ctx.sql(sql.get(&format!("tables/{table}"))?).await.map_err(|e| Failure::from(e).at(&place))?;
             let files = write_files::stage(ctx, query, self.output, table, tag).await.map_err(|f| f.at(&place))?;
@@ -261,6 +273,7 @@ impl Night<'_> {
     fn stage(&mut self, name: &str, since: Instant, rows: u64, bytes: u64) {
         let seconds = since.elapsed().as_secs_f64();
         tracing::info!("{name}: {rows} rows, {bytes} bytes, {seconds:.1} s");
+        self.bar.inc(1);
         let stage = self.stages.entry(name.into()).or_default();
         *stage = Stage { seconds: stage.seconds + seconds, rows: stage.rows + rows, bytes: stage.bytes + bytes };
     }

@@ -239,6 +239,7 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
         history_days_min: 14,
         slow_units_per_day: 0.5,
         intents: false,
+        content_dims: 0,
         prior: RatePrior::default(),
         calibration: Calibration::default(),
     };

@@ -415,3 +415,10 @@ async fn bundles_of_another_format_and_sick_weights_are_refused() {
     write_card(&BundleCard { weights_hash, ..card.clone() }).await;
     refused(&format!("{name} holds numbers that are not finite")).await;
 }
+
+#[test]
+fn intents_that_are_learnt_end_where_the_held_out_ones_begin() {
+    let (dates, config) = (&SHOP.sets.as_of_dates, tiny(&SHOP.folder));
+    assert!(dates[0].plus_days(config.intents.churn_days.into()) <= date(), "labels end before the training date");
+    assert!(dates[1].plus_days(config.intents.horizon_days.into()) <= dates[0]);
+}

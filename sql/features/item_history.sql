@@ -31,6 +31,7 @@ SELECT
     named_struct(
         'item_id', timed.own_item_id,
         'category', item_category.category,
+        'content', item_content.content,
         'first_date', timed.first_date,
         'units', timed.units,
         'price', timed.price,
@@ -45,5 +46,7 @@ SELECT
         'lead_time_days', CAST(coalesce(timed.lead_time_days, default_lead_time_days()) AS INT)
     ) AS history
 FROM item_category
-    RIGHT JOIN (item_promotions RIGHT JOIN timed ON timed.own_item_id = item_promotions.item_id)
-        ON timed.own_item_id = item_category.item_id
+    RIGHT JOIN (
+        item_content RIGHT JOIN (item_promotions RIGHT JOIN timed ON timed.own_item_id = item_promotions.item_id)
+            ON timed.own_item_id = item_content.item_id
+    ) ON timed.own_item_id = item_category.item_id

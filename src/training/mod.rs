@@ -27,7 +27,6 @@ pub mod table;
 mod tensorboard;
 mod unlabelled;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
@@ -42,6 +41,7 @@ use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, FORMAT, IndexedItem, Networks, Registry};
 use crate::model::demand::{Calibration, DemandShape, RatePrior};
 use crate::model::intent::IntentShape;
+use crate::progress;
 use crate::publish::runs;
 use crate::score::devices;
 use crate::sql_files::SqlFiles;
@@ -203,18 +203,21 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
     let (intent_shape, mut demand_shape) = shapes(config, &sets.contract);
     // Weights of an input that training never saw would be chance, and a night may see it.
     demand_shape.intents &= sets.items.intents_known() >= INTENTS_KNOWN_MIN;
+    if config.demand.content_inputs {
+        demand_shape.content_dims = sets.items.content_dims() as i64;
+    }
     let mut networks = Networks::new(&intent_shape, &demand_shape, devices::choose(&config.score)?);
     let survey = Survey::of(&sets.users, sets.contract.0.len(), sets.index.len(), train.labels_share)?;
     popularity::start_at_popularity(&networks.intent_store, &sets.index, intent_shape.item_buckets, &survey.met)?;
 
-    let bar = progress("intents");
+    let bar = progress::bar("intents", 1);
     let users = Users { train: &sets.users, survey: &survey, held_out: &sets.held_out_users, items: &sets.index };
     let mut figures = intent::train(&networks.intent, &mut networks.intent_store, users, config, &mut journal, &bar)?;
     bar.finish_and_clear();
     if let Some(auc) = baseline::recency_frequency_auc(&survey, &sets.held_out_users, &sets.contract)? {
         figures.insert("auc_test_purchase_recency_frequency".into(), auc);
     }
-    let bar = progress("demand");
+    let bar = progress::bar("demand", 1);
     let (network, store) = (&mut networks.demand, &mut networks.demand_store);
     figures.extend(demand::train(network, store, &sets.items, &sets.held_out_items, train, &mut journal, &bar)?);
     bar.finish_and_clear();
@@ -268,6 +271,7 @@ fn shapes(config: &Config, contract: &FeatureContract) -> (IntentShape, DemandSh
         history_days_min: config.demand.history_days_min.into(),
         slow_units_per_day: config.demand.slow_units_per_day,
         intents: config.demand.intent_inputs,
+        content_dims: 0,
         prior: RatePrior::default(),
         calibration: Calibration::default(),
     };
@@ -282,13 +286,4 @@ fn settings(config: &Config) -> Result<serde_json::Value> {
         ("train", serde_json::to_value(&config.train).map_err(Failure::bug)?),
     ]));
     value.map_err(Failure::bug)
-}
-
-/// A bar on a terminal, nothing elsewhere (the log has a line an epoch).
-fn progress(what: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(what.to_string());
-    bar
 }

@@ -5,7 +5,7 @@ use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::blocks::BlockWriter;
 use super::columns::UserColumns;
@@ -91,6 +91,13 @@ impl ItemSet {
         self.items.extend(other.items);
         self.units.extend(other.units);
         self.in_stock.extend(other.in_stock);
+    }
+
+    /// The length of most items' content vectors (the smallest of several such); 0 where most have none.
+    pub fn content_dims(&self) -> usize {
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        self.items.iter().for_each(|item| *counts.entry(item.content.len()).or_default() += 1);
+        counts.into_iter().rev().max_by_key(|&(_, items)| items).map_or(0, |(dims, _)| dims)
     }
 
     /// The share of the histories' days for which a night had published purchase intents.

@@ -29,6 +29,8 @@ pub struct ItemHistory {
     pub item_id: String,
     /// Bucket of the category, 0 for none.
     pub category: i64,
+    /// What a picture or a text of the item says, of length one; empty where nothing (or nothing finite) is known.
+    pub content: Vec<f32>,
     /// The first day, in days since 1970-01-01.
     pub first_day: i64,
     pub units: Vec<f64>,
@@ -72,8 +74,9 @@ impl ItemHistory {
             let values = cast(&list.value(row), &DataType::Float64)?;
             Ok(values.as_primitive::<Float64Type>().iter().map(|v| v.unwrap_or(f64::NAN)).collect())
         };
-        // Histories of one's own SQL, and of before there was this input, need not have it.
-        let with_intents = histories.column_by_name("intent_units").is_some();
+        // Histories of one's own SQL, and of before there were these inputs, need not have them.
+        let has = |name: &str| histories.column_by_name(name).is_some();
+        let (with_intents, with_content) = (has("intent_units"), has("content"));
         let flags = |name: &str, row: usize| -> Result<Vec<bool>> {
             Ok(numbers(name, row)?.iter().map(|&v| v > 0.5).collect())
         };
@@ -89,6 +92,7 @@ impl ItemHistory {
                         true => bucket(categories.value(row), CATEGORY_BUCKETS),
                         false => 0,
                     },
+                    content: if with_content { unit_length(&numbers("content", row)?) } else { Vec::new() },
                     first_day: first.as_primitive::<Date32Type>().value(row).into(),
                     units: numbers("units", row)?,
                     price: numbers("price", row)?,
@@ -223,6 +227,15 @@ impl ItemHistory {
     }
 }
 
+/// The direction of a vector, since encoders differ in length alone; nothing of one that is not finite, or zero.
+fn unit_length(vector: &[f64]) -> Vec<f32> {
+    let length = vector.iter().map(|v| v * v).sum::<f64>().sqrt();
+    match length.is_finite() && length > 0.0 {
+        true => vector.iter().map(|v| (v / length) as f32).collect(),
+        false => Vec::new(),
+    }
+}
+
 /// How far a price lies above the usual one, as a share; zero where either is unknown.
 fn ratio(price: f64, usual: f64) -> f32 {
     if price.is_finite() && usual > 0.0 { (price / usual - 1.0).clamp(-1.0, 3.0) as f32 } else { 0.0 }
@@ -319,6 +332,14 @@ pub mod tests {
         item.intent_units = vec![f64::NAN, 0.0, 2.0 * item.scale()];
         let last = |day: usize| item.inputs(3)[(day + 1) * DAY_INPUTS - INTENT_INPUTS..][..INTENT_INPUTS].to_vec();
         assert_eq!([last(0), last(1), last(2)], [[0.0, 0.0], [0.0, 1.0], [0.5, 1.0]]);
+    }
+
+    #[test]
+    fn of_a_vector_its_direction_counts_and_one_that_is_not_finite_says_nothing() {
+        assert_eq!(unit_length(&[3.0, 0.0, -4.0]), [0.6, 0.0, -0.8]);
+        for nothing in [&[][..], &[0.0, 0.0], &[1.0, f64::NAN], &[f64::INFINITY]] {
+            assert!(unit_length(nothing).is_empty(), "{nothing:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub const OUTPUTS: usize = 1 + LEVELS.len();
 /// Mean and size of the count distribution.
 const COUNT_OUTPUTS: usize = 2;
 const CATEGORY_WIDTH: i64 = 8;
+/// What a content vector is mapped to; one more number says whether there is one.
+const CONTENT_WIDTH: i64 = 8;
 const HIDDEN: i64 = 64;
 /// The share of items for which a training step hides the intents of earlier nights.
 const INTENTS_HIDDEN: f64 = 0.2;
@@ -52,6 +54,9 @@ pub struct DemandShape {
     /// input does not, and has no prior and no calibration.
     #[serde(default)]
     pub intents: bool,
+    /// Length of the items' content vectors; 0 for a network that reads none, as in bundles of before there was that input.
+    #[serde(default)]
+    pub content_dims: i64,
     #[serde(default)]
     pub prior: RatePrior,
     #[serde(default)]
@@ -112,6 +117,7 @@ pub struct DemandNetwork {
     pub shape: DemandShape,
     history: Box<dyn HistoryNetwork>,
     category: nn::Embedding,
+    content: Option<nn::Linear>,
     day: Head,
     lead: Head,
 }
@@ -119,11 +125,16 @@ pub struct DemandNetwork {
 impl DemandNetwork {
     pub fn new(path: &nn::Path, shape: &DemandShape) -> Self {
         let small = nn::EmbeddingConfig { ws_init: SMALL, ..Default::default() };
-        let context = shape.width + CATEGORY_WIDTH;
+        // Without a bias: an item without a vector adds nothing.
+        let plain = nn::LinearConfig { bias: false, ..Default::default() };
+        let content =
+            (shape.content_dims > 0).then(|| nn::linear(path / "content", shape.content_dims, CONTENT_WIDTH, plain));
+        let context = shape.width + CATEGORY_WIDTH + if content.is_some() { CONTENT_WIDTH + 1 } else { 0 };
         Self {
             shape: shape.clone(),
             history: networks::build(&(path / "history"), shape, shape.day_inputs()),
             category: nn::embedding(path / "category", CATEGORY_BUCKETS as i64 + 1, CATEGORY_WIDTH, small),
+            content,
             day: Head::new(&(path / "day"), context + KNOWN_INPUTS as i64),
             lead: Head::new(&(path / "lead"), context + LEAD_INPUTS as i64),
         }
@@ -153,7 +164,13 @@ impl DemandNetwork {
         let categories = self.category.forward(&Tensor::f_from_slice(&categories)?.f_to_device(device)?);
         let past = on_device(&past, &[b, n, DAY_INPUTS as i64])?.f_narrow(2, 0, self.shape.day_inputs())?;
         let state = self.history.read(&if train { self.forget_nights(past)? } else { past }, train)?;
-        let context = Tensor::f_cat(&[state, categories], -1)?;
+        let mut context = vec![state, categories];
+        if let Some(content) = &self.content {
+            let (vectors, known) = contents(items, self.shape.content_dims as usize);
+            context.push(content.forward(&on_device(&vectors, &[b, self.shape.content_dims])?));
+            context.push(on_device(&known, &[b, 1])?);
+        }
+        let context = Tensor::f_cat(&context, -1)?;
 
         let scale: Vec<f32> = items.iter().map(|i| i.scale() as f32).collect();
         let scale = on_device(&scale, &[b, 1])?;
@@ -228,6 +245,16 @@ impl DemandNetwork {
     }
 }
 
+/// Content vectors of items, row-major [items, dims], and whether each has one; one of another length says nothing.
+fn contents(items: &[&ItemHistory], dims: usize) -> (Vec<f32>, Vec<f32>) {
+    let (mut vectors, mut known) = (vec![0.0; items.len() * dims], vec![0.0; items.len()]);
+    for (row, item) in items.iter().enumerate().filter(|(_, item)| item.content.len() == dims) {
+        vectors[row * dims..(row + 1) * dims].copy_from_slice(&item.content);
+        known[row] = 1.0;
+    }
+    (vectors, known)
+}
+
 impl Head {
     fn new(path: &nn::Path, inputs: i64) -> Self {
         Self {
@@ -297,6 +324,7 @@ mod tests {
                 history_days_min: 14,
                 slow_units_per_day: 0.5,
                 intents: true,
+                content_dims: 3,
                 prior: RatePrior::default(),
                 calibration: Calibration::default(),
             }
@@ -311,6 +339,7 @@ mod tests {
             item.days_since_first_seen = item.units.len() as i64;
         }
         items[0].category = 7;
+        items[0].content = vec![0.6, 0.0, -0.8];
         items
     }
 
@@ -330,7 +359,9 @@ mod tests {
                 }
                 let alone = network.forecast(std::slice::from_ref(item), Device::Cpu).unwrap();
                 let both = forecast.daily.iter().flatten().zip(alone[0].daily.iter().flatten());
-                assert!(both.into_iter().all(|(a, b)| (a - b).abs() < 1e-5), "{name:?}");
+                // Of the number itself where it is large: float32 has seven digits.
+                let apart = both.into_iter().map(|(a, b)| (a - b).abs() / a.max(1.0)).fold(0.0, f64::max);
+                assert!(apart < 1e-5, "{name:?}: {apart}");
             }
         }
     }
@@ -350,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_category_and_a_promotion_to_come_are_seen() {
+    fn the_category_the_content_and_a_promotion_to_come_are_seen() {
         tch::manual_seed(2);
         let store = nn::VarStore::new(Device::Cpu);
         let network = DemandNetwork::new(&store.root(), &DemandShape::tiny(DemandNetworkName::Tcn));
@@ -364,5 +395,9 @@ mod tests {
         assert_ne!(plain, mean(&|i| i.promoted_future = vec![false, false, true]));
         assert_ne!(plain, mean(&|i| i.price_future = vec![f64::NAN, f64::NAN, 0.5]));
         assert_ne!(plain, mean(&|i| i.intent_units = vec![1.0; 20]));
+        assert_ne!(plain, mean(&|i| i.content = vec![0.0, 1.0, 0.0]));
+        let without = mean(&|i| i.content = Vec::new());
+        assert_ne!(plain, without);
+        assert_eq!(without, mean(&|i| i.content = vec![1.0; 5]), "a vector of another length is none");
     }
 }

@@ -22,6 +22,7 @@ use crate::model::bundle::{Registry, parameters};
 use crate::model::table::bundle::{TABLE_FORMAT, TableCard};
 use crate::model::table::columns::Columns;
 use crate::model::table::network::{HIDDEN, TableNetwork, TableShape};
+use crate::progress;
 use crate::score::devices;
 
 /// Against users: more epochs, as a table has fewer rows, and each costs less.
@@ -83,7 +84,7 @@ fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableC
             weight_decay: config.train.weight_decay,
             seed: config.train.seed,
         };
-        let bar = super::progress(if hidden.is_empty() { "regression" } else { "table" });
+        let bar = progress::bar(if hidden.is_empty() { "regression" } else { "table" }, 1);
         let fitted = fit::fit(&mut lesson, &mut store, &plan, &mut Journal::nowhere(), &bar)?;
         bar.finish_and_clear();
         let mut figures = lesson.figures(config.train.seed)?;

@@ -1,0 +1,7 @@
+-- one row per item_id of the catalogue that has a vector: what a picture (or else a video) of it says, for the demand network
+SELECT
+    item_id,
+    first_value(coalesce(image_vector, video_vector) ORDER BY category, title) AS content
+FROM items
+WHERE item_id IS NOT NULL AND coalesce(image_vector, video_vector) IS NOT NULL
+GROUP BY item_id
