@@ -66,9 +66,9 @@ if [ -n "$real" ]; then
         "$job" import tmall "$real" --to "$folder/tmall" >/dev/null
         touch "$folder/tmall.done"
     }
-    # Four months: what is forecast is a fortnight.
-    compare tmall 2014-06-04 2014-07-30 14 none "$@"
-    lakes="$lakes tmall:2014-07-30"
+    # Three months: what is forecast is the last fortnight.
+    compare tmall 2014-06-04 2014-07-02 14 none "$@"
+    lakes="$lakes tmall:2014-07-02"
 fi
 
 python3 - "$folder" "$(dirname "$0")/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
@@ -128,7 +128,7 @@ def table(lake, date):
             continue
         a, b, low, high = interval(by_item)
         days = sum(n for n, _, _ in by_item.values())
-        lines.append(f"| {kind} | {len(by_item)} | {days} | {a:.4f} | {b:.4f} | {b - a:+.4f} ({low:+.4f} to {high:+.4f}) |")
+        lines.append(f"| {kind} | {len(by_item)} | {days} | {a:.4g} | {b:.4g} | {(b - a) / a:+.1%} ({low / a:+.1%} to {high / a:+.1%}) |")
     read = json.loads((to / "true.json").read_text())["demand"].get("intents")
     note = "" if read else " The second model found too few nights to read and has no such input."
     return f"**{lake}**, forecasts of {date}.{note}\n\n" + "\n".join(lines)

@@ -28,6 +28,7 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use tch::{Device, Tensor};
 
+use crate::support::lakes;
 use crate::support::stopping_store::StoppingStore;
 
 pub const DATE: &str = "2026-02-20";
@@ -414,6 +415,67 @@ async fn bundles_of_another_format_and_sick_weights_are_refused() {
     let weights_hash = blake3::hash(&bytes).to_hex()[..16].to_string();
     write_card(&BundleCard { weights_hash, ..card.clone() }).await;
     refused(&format!("{name} holds numbers that are not finite")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_and_a_category_never_seen_in_training_leave_the_rest_of_the_event_to_speak() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = tiny(&folder);
+    let copied = Command::new("cp").arg("-r").arg(SHOP.folder.path().join("lake")).arg(folder.path()).status().unwrap();
+    assert!(copied.success());
+    let lake = std::path::Path::new(&config.lake.uri);
+    let rows: Vec<_> = [("looks", "view"), ("buys", "cart"), ("buys", "purchase")]
+        .iter()
+        .zip(["n1", "n2", "n3"])
+        .map(|(&(user, kind), id)| (id, user, "2026-02-19T10:00:00", kind, "never-seen", "1", "9.5"))
+        .collect();
+    lakes::write(lake, "events/dt=2026-02-19/new.parquet", &lakes::events(&rows)).await;
+    lakes::write(lake, "items/new.parquet", "SELECT 'never-seen' AS item_id, 'of-no-known-kind' AS category").await;
+    config.output.uri = folder.path().join("out").display().to_string();
+    let registry = Registry(Location::open(&config.output.uri, &config.s3).unwrap().folder("models"));
+    let (card, networks) = tokio::task::spawn_blocking(|| fitted(|_| ()).unwrap()).await.unwrap();
+    let card = registry.write(card, &networks, &SHOP.sets.index).await.unwrap();
+    registry.promote(&card.version).await.unwrap();
+    let ctx = session(&config, &Arc::new(Models::new(&config).unwrap())).await;
+    let sql = "SELECT user_id, s['p_purchase'], s['p_view'], s['expected_spend'] \
+               FROM (SELECT user_id, score_intents(features) AS s FROM model_input) \
+               WHERE user_id IN ('looks', 'buys') ORDER BY user_id";
+    let scores = query(&ctx, sql).await;
+    assert_eq!(scores.num_rows(), 2);
+    for at in 1..4 {
+        let values = column(&scores, at);
+        assert!(values.iter().all(|v| v.is_finite() && *v > 0.0), "{values:?}");
+        assert_ne!(values[0], values[1], "what was done with it still counts");
+    }
+    let sold = query(
+        &ctx,
+        "SELECT f['mean'] FROM (SELECT unnest(forecast_demand(history)) AS f FROM item_history \
+                            WHERE item_id = 'never-seen')",
+    )
+    .await;
+    assert!(sold.num_rows() > 0 && column(&sold, 0).iter().all(|v| v.is_finite() && *v >= 0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_beyond_the_memory_are_learnt_from_files_and_twice_the_same() {
+    let mut config = tiny(&SHOP.folder);
+    config.output.uri = SHOP.folder.path().join("scarce").display().to_string();
+    config.train.batch_rows = 16;
+    config.train.memory_bytes_max = 100_000;
+    let sets = training::gather(&config, date()).await.unwrap();
+    let windows = sets.users.windows(None).len();
+    assert!(windows > 2, "{windows} windows of at most 25,000 bytes");
+    assert_eq!(sets.users.len(), SHOP.sets.users.len());
+    let fit = move || {
+        let twice = [(); 2].map(|()| training::fit(&config, &sets, Journal::nowhere()).unwrap());
+        let [one, other] = twice.map(|(card, networks, _)| (card, networks));
+        assert_eq!(one.0.figures["users_train"], SHOP.sets.users.len() as f64);
+        let weights = |networks: &intentcast::model::bundle::Networks| networks.intent_store.variables();
+        for (name, weight) in weights(&one.1) {
+            assert!(weight.equal(&weights(&other.1)[&name]), "{name}");
+        }
+    };
+    tokio::task::spawn_blocking(fit).await.unwrap();
 }
 
 #[test]

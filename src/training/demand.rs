@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::calibration;
-use super::fit::{self, Batches, Lesson, Plan, Validation};
+use super::fit::{self, Batches, Lesson, Loss, Plan, Validation};
 use super::journal::Journal;
 use super::sets::{ItemSet, Split, rows_of};
 use crate::config::TrainConfig;
@@ -105,9 +105,9 @@ impl Lesson for DemandLesson<'_> {
         Ok(fit::left(cut, skip))
     }
 
-    fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+    fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Loss> {
         let leads: Vec<i64> = batch.iter().map(|_| rng.random_range(1..=self.network.shape.horizon_days)).collect();
-        loss(self.network, self.set, batch, &leads, self.device, true)
+        Ok(loss(self.network, self.set, batch, &leads, self.device, true)?.into())
     }
 
     fn describe(&self, batch: &Vec<usize>) -> String {

@@ -41,14 +41,28 @@ pub trait Lesson {
     /// The batches of one epoch without the first `skip`, in an order that `rng` alone decides.
     fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<Self::Batch>>;
 
-    /// The loss of one batch, one number with a gradient.
-    fn loss(&mut self, batch: &Self::Batch, rng: &mut ChaCha8Rng) -> Result<Tensor>;
+    fn loss(&mut self, batch: &Self::Batch, rng: &mut ChaCha8Rng) -> Result<Loss>;
 
     /// What is in a batch, for the message that its loss is no number.
     fn describe(&self, batch: &Self::Batch) -> String;
 
     /// The loss on what is not trained on; `None` where there is nothing, and the training loss decides.
     fn validate(&mut self) -> Result<Option<Validation>>;
+}
+
+/// The loss of one batch.
+#[derive(Debug)]
+pub struct Loss {
+    /// One number with a gradient.
+    pub learnt: Tensor,
+    /// The part of it that validation measures too, so that both curves show the same thing; all of it where `None`.
+    pub measured: Option<Tensor>,
+}
+
+impl From<Tensor> for Loss {
+    fn from(learnt: Tensor) -> Self {
+        Self { learnt, measured: None }
+    }
 }
 
 /// An epoch's validation.
@@ -201,6 +215,7 @@ impl<'a> Learner<'a> {
             Failure::model(format!("training of {name} stopped at {place}: {what}; the batch holds {holds}"))
                 .hint("lower train.learning_rate; if it stops at the same batch again, look at that batch's features")
         };
+        let Loss { learnt: loss, measured } = loss;
         let value = loss.double_value(&[]);
         if !value.is_finite() {
             return Err(stopped(format!("the loss is {value}")));
@@ -212,7 +227,7 @@ impl<'a> Learner<'a> {
             return Err(stopped(format!("the norm of the gradients is {norm}")));
         }
         self.optimizer.step(learning_rate)?;
-        at.loss_sum += value;
+        at.loss_sum += measured.map_or(value, |part| part.double_value(&[]));
         Ok(())
     }
 
@@ -344,6 +359,8 @@ mod tests {
         dies_at: usize,
         /// Aims at what the batch and the step's random numbers say, not at 3.
         noisy: bool,
+        /// Has a loss that is a number and gradients that are none.
+        steep: bool,
         valid: Vec<f64>,
         seen: Vec<f64>,
     }
@@ -353,7 +370,16 @@ mod tests {
             let store = nn::VarStore::new(Device::Cpu);
             let weight = store.root().zeros("weight", &[1]);
             (
-                Self { weight, steps: 0, sick_at, dies_at: 0, noisy: false, valid: valid.to_vec(), seen: Vec::new() },
+                Self {
+                    weight,
+                    steps: 0,
+                    sick_at,
+                    dies_at: 0,
+                    noisy: false,
+                    steep: false,
+                    valid: valid.to_vec(),
+                    seen: Vec::new(),
+                },
                 store,
             )
         }
@@ -380,17 +406,21 @@ mod tests {
             Ok(Box::new(order.into_iter().skip(skip as usize).map(Ok)))
         }
 
-        fn loss(&mut self, batch: &usize, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+        fn loss(&mut self, batch: &usize, rng: &mut ChaCha8Rng) -> Result<Loss> {
             self.steps += 1;
             if self.steps == self.dies_at {
                 return Err(Failure::passing("killed"));
             }
             if self.noisy {
                 let target = 3.0 + *batch as f64 * 0.1 + rng.random_range(-0.5..0.5);
-                return Ok((&self.weight - target).square().sum(Kind::Float));
+                return Ok((&self.weight - target).square().sum(Kind::Float).into());
+            }
+            if self.steep {
+                // One, and infinitely steep.
+                return Ok(((&self.weight - self.weight.detach()).sqrt().sum(Kind::Float) + 1.0).into());
             }
             let wrong = if self.steps == self.sick_at { f64::NAN } else { 0.0 };
-            Ok((&self.weight - 3.0).square().sum(Kind::Float) + wrong)
+            Ok(((&self.weight - 3.0).square().sum(Kind::Float) + wrong).into())
         }
 
         fn describe(&self, batch: &usize) -> String {
@@ -442,6 +472,15 @@ mod tests {
             "{failure}"
         );
         assert!(one.weight.double_value(&[0]).is_finite(), "the sick step was taken");
+    }
+
+    #[test]
+    fn gradients_that_are_no_numbers_stop_it_before_they_reach_the_weights() {
+        let (mut one, mut store) = One::new(0, &[]);
+        one.steep = true;
+        let failure = fit(&mut one, &mut store, &plan(1), &mut Journal::nowhere(), &ProgressBar::hidden()).unwrap_err();
+        assert!(failure.message.contains("step 1 (epoch 1, batch 1): the norm of the gradients is"), "{failure}");
+        assert_eq!(one.weight.double_value(&[0]), 0.0);
     }
 
     #[test]

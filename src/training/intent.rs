@@ -13,7 +13,7 @@ use super::augment::Augmenter;
 use super::blocks::UserBlocks;
 use super::columns::UserColumns;
 use super::evaluation::{self, Judged};
-use super::fit::{self, Batches, Fitted, Lesson, Plan, Validation};
+use super::fit::{self, Batches, Fitted, Lesson, Loss, Plan, Validation};
 use super::journal::Journal;
 use super::loader::{self, Recipe, TOKENS_MAX};
 use super::objective::{BINARY, Objective, check_labels};
@@ -237,20 +237,21 @@ impl Lesson for IntentLesson<'_> {
         loader::batches(self.users.train, recipe, train.batch_rows as usize, rng, skip)
     }
 
-    fn loss(&mut self, batch: &UserBatch, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+    fn loss(&mut self, batch: &UserBatch, rng: &mut ChaCha8Rng) -> Result<Loss> {
         let states = self.network.encode_batch(&batch.events.to(self.device)?, true)?;
         let raw = self.network.outputs_of(&states, &batch.tabular.f_to_device(self.device)?, true)?;
         let labels = batch.labels.f_to_device(self.device)?;
-        let mut loss = self.objective.loss(self.network.head.as_ref(), &raw, &labels, self.scaling(), true);
+        let measured = self.objective.loss(self.network.head.as_ref(), &raw, &labels, self.scaling(), true);
+        let mut loss = measured.shallow_clone();
         if let Some(unlabelled) = &batch.unlabelled {
-            loss += self.taught(unlabelled)? * self.config.train.unlabelled_weight;
+            loss = loss + self.taught(unlabelled)? * self.config.train.unlabelled_weight;
         }
         if let Some((at, met)) = &batch.met
             && let Some(ranking) = self.catalogue.loss(self.network, &states, (at, met), rng)?
         {
-            loss += ranking * RANKING_WEIGHT;
+            loss = loss + ranking * RANKING_WEIGHT;
         }
-        Ok(loss)
+        Ok(Loss { learnt: loss, measured: Some(measured.detach()) })
     }
 
     fn describe(&self, batch: &UserBatch) -> String {

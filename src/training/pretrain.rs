@@ -18,7 +18,7 @@ use tch::{Device, Kind, Tensor};
 use super::augment::Augmenter;
 use super::blocks::UserBlocks;
 use super::columns::UserColumns;
-use super::fit::{Batches, Lesson, Validation};
+use super::fit::{Batches, Lesson, Loss, Validation};
 use super::loader::{self, Recipe};
 use super::sets::Split;
 use super::survey::EVENTS_MIN;
@@ -207,8 +207,8 @@ impl Lesson for PretrainingLesson<'_> {
         loader::batches(self.users, HistoryRecipe, self.batch_rows, rng, skip)
     }
 
-    fn loss(&mut self, batch: &Histories, rng: &mut ChaCha8Rng) -> Result<Tensor> {
-        self.loss_of(batch, rng, true)
+    fn loss(&mut self, batch: &Histories, rng: &mut ChaCha8Rng) -> Result<Loss> {
+        Ok(self.loss_of(batch, rng, true)?.into())
     }
 
     fn describe(&self, batch: &Histories) -> String {
@@ -277,7 +277,7 @@ mod tests {
         let before = lesson.validate().unwrap().unwrap().loss;
         for epoch in 0..60 {
             let mut batches = lesson.batches(ChaCha8Rng::seed_from_u64(epoch), 0).unwrap();
-            let loss = lesson.loss(&batches.next().unwrap().unwrap(), &mut rng).unwrap();
+            let loss = lesson.loss(&batches.next().unwrap().unwrap(), &mut rng).unwrap().learnt;
             optimizer.backward_step(&loss);
         }
         (before, lesson.validate().unwrap().unwrap().loss)

@@ -15,7 +15,7 @@ use crate::model::losses;
 use crate::model::table::bundle::to_vec;
 use crate::model::table::columns::TableInputs;
 use crate::model::table::network::{LabelKind, TableNetwork};
-use crate::training::fit::{self, Batches, Lesson, Validation};
+use crate::training::fit::{self, Batches, Lesson, Loss, Validation};
 
 /// Rows of one forward pass without gradients.
 const EVALUATED_ROWS: usize = 4096;
@@ -182,9 +182,9 @@ impl Lesson for TableLesson<'_> {
         Ok(fit::left(cut, skip))
     }
 
-    fn loss(&mut self, batch: &Vec<usize>, _: &mut ChaCha8Rng) -> Result<Tensor> {
+    fn loss(&mut self, batch: &Vec<usize>, _: &mut ChaCha8Rng) -> Result<Loss> {
         let raw = self.network.raw(self.inputs, batch, true)?;
-        self.objective(&raw, batch, self.label_smoothing)
+        Ok(self.objective(&raw, batch, self.label_smoothing)?.into())
     }
 
     fn describe(&self, batch: &Vec<usize>) -> String {
