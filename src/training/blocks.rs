@@ -3,6 +3,8 @@
 //! The rows of a block are sorted, so what training sees does not depend on the order in which the engine made them. An
 //! epoch shuffles the blocks, reads as many as a window of memory holds, and shuffles the rows within; users lie in blocks
 //! by chance, so each window is a fair sample. What fits into one window is read once and stays.
+//!
+//! The files have no names: whatever becomes of the process, nothing is left of them.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -11,10 +13,9 @@ use arrow::ipc::writer::StreamWriter;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
-use std::path::{Path, PathBuf};
+use std::io::{BufReader, BufWriter, Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
-use tempfile::TempDir;
 
 use super::columns::UserColumns;
 use crate::config::Config;
@@ -25,8 +26,8 @@ use crate::failure::{Failure, Result};
 const WINDOWS: u64 = 4;
 /// Blocks of a window, so that windows can be put together in many ways.
 const BLOCKS_PER_WINDOW: u64 = 8;
-/// Each is an open file while they are written.
-const BLOCKS_MAX: u64 = 256;
+/// Each is an open file.
+const BLOCKS_MAX: u64 = 128;
 
 /// Users in blocks.
 #[derive(Debug)]
@@ -43,16 +44,12 @@ pub struct UserBlocks {
 #[derive(Debug)]
 enum Source {
     Held(UserColumns),
-    /// The folder goes when this does.
-    Kept {
-        blocks: Vec<Block>,
-        _folder: TempDir,
-    },
+    Kept(Vec<Block>),
 }
 
 #[derive(Debug)]
 struct Block {
-    path: PathBuf,
+    file: File,
     bytes: u64,
 }
 
@@ -87,7 +84,7 @@ impl UserBlocks {
 
     /// Numbers of blocks, window by window; in an order that `rng` decides, or in their own.
     pub fn windows(&self, rng: Option<&mut ChaCha8Rng>) -> Vec<Vec<usize>> {
-        let Source::Kept { blocks, .. } = &self.source else { return vec![vec![0]] };
+        let Source::Kept(blocks) = &self.source else { return vec![vec![0]] };
         if self.fits() {
             return vec![(0..blocks.len()).collect()];
         }
@@ -110,11 +107,14 @@ impl UserBlocks {
 
     /// The rows of a window's blocks.
     pub fn read(&self, window: &[usize]) -> Result<UserColumns> {
-        let Source::Kept { blocks, .. } = &self.source else { return self.held_rows() };
+        let blocks = match &self.source {
+            Source::Held(users) => return Ok(users.clone()),
+            Source::Kept(blocks) => blocks,
+        };
         if let Some(whole) = self.whole.get() {
             return Ok(whole.clone());
         }
-        let read = window.iter().map(|&block| read_block(&blocks[block].path, &self.schema));
+        let read = window.iter().map(|&block| read_block(&blocks[block].file, &self.schema));
         let users = UserColumns::concat(&self.schema, &read.collect::<Result<Vec<_>>>()?)?;
         match self.fits() {
             true => Ok(self.whole.get_or_init(|| users).clone()),
@@ -127,17 +127,10 @@ impl UserBlocks {
         self.windows(None).into_iter().map(|window| self.read(&window))
     }
 
-    fn held_rows(&self) -> Result<UserColumns> {
-        match &self.source {
-            Source::Held(users) => Ok(users.clone()),
-            Source::Kept { .. } => Err(Failure::bug("training: blocks on disk were taken for rows in memory")),
-        }
-    }
-
     fn fits(&self) -> bool {
         match &self.source {
             Source::Held(_) => true,
-            Source::Kept { blocks, .. } => blocks.iter().map(|b| b.bytes).sum::<u64>() <= self.window_bytes,
+            Source::Kept(blocks) => blocks.iter().map(|b| b.bytes).sum::<u64>() <= self.window_bytes,
         }
     }
 }
@@ -145,7 +138,6 @@ impl UserBlocks {
 /// Takes users in any order and puts each into its block.
 pub struct BlockWriter {
     schema: SchemaRef,
-    folder: TempDir,
     files: Vec<StreamWriter<BufWriter<File>>>,
     window_bytes: u64,
     users: usize,
@@ -157,21 +149,18 @@ impl BlockWriter {
         let window_bytes = (config.train.memory_bytes_max / WINDOWS).max(1);
         let block_bytes = (window_bytes / BLOCKS_PER_WINDOW).max(1);
         let blocks = bytes_expected.div_ceil(block_bytes).clamp(1, BLOCKS_MAX) as usize;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("intentcast-training-");
         let folder = match config.engine.spill_folder.as_str() {
-            "" => builder.tempdir(),
-            place => builder.tempdir_in(place),
+            "" => std::env::temp_dir(),
+            place => place.into(),
         };
-        let folder = folder.map_err(|e| scratch(Path::new(&config.engine.spill_folder), &e))?;
         let schema = UserColumns::schema(features);
-        let files = (0..blocks).map(|block| {
-            let path = path_of(&folder, block);
-            let file = File::create(&path).map_err(|e| scratch(&path, &e))?;
-            StreamWriter::try_new_buffered(file, &schema).map_err(|e| scratch(&path, &e))
+        let files = (0..blocks).map(|_| {
+            let file = tempfile::tempfile_in(&folder)
+                .map_err(|e| scratch(&format_args!("none can be made below {}: {e}", folder.display())))?;
+            StreamWriter::try_new_buffered(file, &schema).map_err(|e| scratch(&e))
         });
         let files = files.collect::<Result<_>>()?;
-        Ok(Self { files, folder, schema, window_bytes, users: 0 })
+        Ok(Self { files, schema, window_bytes, users: 0 })
     }
 
     pub fn add(&mut self, users: &UserColumns) -> Result<()> {
@@ -180,27 +169,28 @@ impl BlockWriter {
         (0..users.len()).for_each(|row| rows[block_of(users.user_id(row), self.files.len())].push(row));
         for (block, rows) in rows.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let part = users.take(rows)?;
-            self.files[block].write(part.batch()).map_err(|e| scratch(&path_of(&self.folder, block), &e))?;
+            self.files[block].write(part.batch()).map_err(|e| scratch(&e))?;
         }
         Ok(())
     }
 
     /// Sorts each block, so that the blocks are the same whatever order the users came in.
-    pub fn finish(mut self) -> Result<UserBlocks> {
+    pub fn finish(self) -> Result<UserBlocks> {
         let mut blocks = Vec::new();
         let mut hash = Hash::new();
-        for (block, file) in self.files.iter_mut().enumerate() {
-            let path = path_of(&self.folder, block);
-            file.finish().and_then(|()| file.flush()).map_err(|e| scratch(&path, &e))?;
-            let sorted = read_block(&path, &self.schema)?.sorted()?;
+        for mut writer in self.files {
+            writer.finish().map_err(|e| scratch(&e))?;
+            let mut file =
+                writer.into_inner().map_err(|e| scratch(&e))?.into_inner().map_err(|e| scratch(e.error()))?;
+            let sorted = read_block(&file, &self.schema)?.sorted()?;
             hash.add(&sorted)?;
-            let file = File::create(&path).map_err(|e| scratch(&path, &e))?;
-            write(BufWriter::new(file), &self.schema, sorted.batch()).map_err(|e| scratch(&path, &e))?;
-            blocks.push(Block { path, bytes: sorted.bytes() });
+            file.set_len(0).and_then(|()| file.rewind()).map_err(|e| scratch(&e))?;
+            write(BufWriter::new(&file), &self.schema, sorted.batch()).map_err(|e| scratch(&e))?;
+            blocks.push(Block { file, bytes: sorted.bytes() });
         }
         Ok(UserBlocks {
             schema: self.schema,
-            source: Source::Kept { blocks, _folder: self.folder },
+            source: Source::Kept(blocks),
             users: self.users,
             window_bytes: self.window_bytes,
             fingerprint: hash.finish(),
@@ -234,15 +224,24 @@ fn write(to: impl std::io::Write, schema: &SchemaRef, rows: &RecordBatch) -> Res
     file.flush()
 }
 
-fn read_block(path: &Path, schema: &SchemaRef) -> Result<UserColumns> {
-    let file = File::open(path).map_err(|e| scratch(path, &e))?;
-    let reader = StreamReader::try_new(BufReader::new(file), None).map_err(|e| scratch(path, &e))?;
-    let parts = reader.map(|rows| UserColumns::from_batch(rows.map_err(|e| scratch(path, &e))?, schema));
+fn read_block(file: &File, schema: &SchemaRef) -> Result<UserColumns> {
+    let reader = StreamReader::try_new(BufReader::new(FromStart { file, at: 0 }), None).map_err(|e| scratch(&e))?;
+    let parts = reader.map(|rows| UserColumns::from_batch(rows.map_err(|e| scratch(&e))?, schema));
     UserColumns::concat(schema, &parts.collect::<Result<Vec<_>>>()?)
 }
 
-fn path_of(folder: &TempDir, block: usize) -> PathBuf {
-    folder.path().join(format!("block-{block}.arrow"))
+/// Reads a file from its start, whoever else reads it: a place of its own, not the file's.
+struct FromStart<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read_at(to, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
 }
 
 /// A user's block at every date: other bytes of the hash than splits and parts look at.
@@ -252,8 +251,8 @@ fn block_of(user_id: &str, blocks: usize) -> usize {
     word as usize % blocks
 }
 
-fn scratch(path: &Path, error: &dyn std::fmt::Display) -> Failure {
-    Failure::passing(format!("training: scratch file {}: {error}", path.display()))
+fn scratch(error: &dyn std::fmt::Display) -> Failure {
+    Failure::passing(format!("training: scratch files of users: {error}"))
         .hint("look at the space below engine.spill_folder (the system's temporary folder where that is empty)")
 }
 
@@ -311,31 +310,29 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_one_window_and_the_scratch_folder_goes_with_the_blocks() {
+    fn what_fits_is_one_window_and_is_read_once() {
         let users = columns(50);
         let order: Vec<usize> = (0..50).collect();
         let blocks = written(&users, &order, users.bytes() * 100);
         assert_eq!(blocks.windows(Some(&mut ChaCha8Rng::seed_from_u64(1))).len(), 1);
         assert_eq!(blocks.each().next().unwrap().unwrap().len(), 50);
-        let Source::Kept { blocks: files, .. } = &blocks.source else { panic!("on disk") };
-        let path = files[0].path.clone();
-        assert!(path.exists());
-        drop(blocks);
-        assert!(!path.exists());
+        let Source::Kept(files) = &blocks.source else { panic!("on disk") };
+        files.iter().for_each(|block| block.file.set_len(0).unwrap());
+        assert_eq!(blocks.each().next().unwrap().unwrap().len(), 50);
     }
 
     #[test]
-    fn a_scratch_file_that_cannot_be_made_or_read_is_named() {
+    fn scratch_files_that_cannot_be_made_or_read_are_a_passing_fault() {
         let mut config = config(1000);
         config.engine.spill_folder = "/nowhere/at/all".into();
         let failure = BlockWriter::new(&config, 1, 100).err().unwrap();
         assert!(failure.message.contains("/nowhere/at/all") && failure.hint.is_some(), "{failure}");
+        assert_eq!(failure.kind.exit_code(), 75);
         let users = columns(50);
         let blocks = written(&users, &(0..50).collect::<Vec<_>>(), users.bytes());
-        let Source::Kept { blocks: files, .. } = &blocks.source else { panic!("on disk") };
-        let damaged = std::fs::read(&files[0].path).unwrap();
-        std::fs::write(&files[0].path, &damaged[..damaged.len() / 2]).unwrap();
+        let Source::Kept(files) = &blocks.source else { panic!("on disk") };
+        files[0].file.set_len(files[0].file.metadata().unwrap().len() / 2).unwrap();
         let failure = blocks.each().find_map(Result::err).unwrap();
-        assert!(failure.message.contains("block-0.arrow"), "{failure}");
+        assert!(failure.message.contains("scratch files"), "{failure}");
     }
 }

@@ -82,6 +82,8 @@ struct Cutter<R> {
 
 impl<R: Recipe> Cutter<R> {
     fn cut(mut self, from: &Receiver<Message<UserColumns>>, to: &SyncSender<Message<R::Batch>>) {
+        // Kept a thread: gathers gain nothing from helpers, which the network's own operations need.
+        tch::set_num_threads(1);
         let mut number = 0;
         loop {
             let window = match from.recv() {
