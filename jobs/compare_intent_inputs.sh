@@ -3,12 +3,13 @@
 # a real one: trains a first model, runs a night a week with it, trains again with and without that input, forecasts the
 # same days with both, and writes the pinball losses by kind of item, with intervals over items, into docs/models/demand.md.
 # What is there already is kept, so an interrupted run goes on.
-# usage: compare_intent_inputs.sh PATH_OF_INTENTCAST FOLDER [TMALL_CSV] [--set section.key=value ...]
+# usage: compare_intent_inputs.sh PATH_OF_INTENTCAST FOLDER [RETAIL_FOLDER] [--set section.key=value ...]
 # USERS, ITEMS and DAYS (8000, 120, 230) size the simulated lake, which is kept if FOLDER/simulated.done is there.
-# TMALL_CSV: t_alibaba_data.csv of the Alibaba competition of 2014 (also .gz or .zst); without it the simulated lake alone.
+# RETAIL_FOLDER: the CSV files of the first year of UCI Online Retail II (also .gz or .zst); without it the simulated lake
+# alone. A set of a few months is too short: its training dates lie before any night that a model could have run.
 set -eu
-job=${1:?usage: compare_intent_inputs.sh PATH_OF_INTENTCAST FOLDER [TMALL_CSV] [--set section.key=value ...]}
-folder=${2:?usage: compare_intent_inputs.sh PATH_OF_INTENTCAST FOLDER [TMALL_CSV] [--set section.key=value ...]}
+job=${1:?usage: compare_intent_inputs.sh PATH_OF_INTENTCAST FOLDER [RETAIL_FOLDER] [--set section.key=value ...]}
+folder=${2:?usage: compare_intent_inputs.sh PATH_OF_INTENTCAST FOLDER [RETAIL_FOLDER] [--set section.key=value ...]}
 shift 2
 real=
 case ${1-} in ''|--set) ;; *) real=$1; shift ;; esac
@@ -61,14 +62,14 @@ compare() { # LAKE FIRST_TRAINING SECOND_TRAINING HORIZON_DAYS ARRIVAL [--set ..
 compare simulated 2026-04-10 "$(later 2026-01-01 $((days - 29)))" 28 column "$@"
 lakes="simulated:$(later 2026-01-01 $((days - 29)))"
 if [ -n "$real" ]; then
-    [ -f "$folder/tmall.done" ] || {
-        rm -rf "$folder/tmall"
-        "$job" import tmall "$real" --to "$folder/tmall" >/dev/null
-        touch "$folder/tmall.done"
+    [ -f "$folder/online-retail-ii.done" ] || {
+        rm -rf "$folder/online-retail-ii"
+        "$job" import online-retail-ii "$real"/*.csv* --to "$folder/online-retail-ii" >/dev/null
+        touch "$folder/online-retail-ii.done"
     }
-    # Three months: what is forecast is the last fortnight.
-    compare tmall 2014-06-04 2014-07-02 14 none "$@"
-    lakes="$lakes tmall:2014-07-02"
+    # December 2009 to December 2010: what is forecast are the last four weeks.
+    compare online-retail-ii 2010-06-02 2010-11-10 28 none "$@"
+    lakes="$lakes online-retail-ii:2010-11-10"
 fi
 
 python3 - "$folder" "$(dirname "$0")/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
