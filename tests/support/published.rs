@@ -55,6 +55,16 @@ pub fn published_at(folder: &str) -> Published {
     published(&Location::open(folder, &S3Config::default()).unwrap())
 }
 
+/// How many rows readers see of a table below a folder of local files; of a night half published, none.
+pub fn rows_visible(folder: &str, table: &str) -> usize {
+    let output = Location::open(folder, &S3Config::default()).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let ctx = SessionContext::new();
+        readers::register_visible(&ctx, &output).await.unwrap();
+        ctx.table(table).await.unwrap().count().await.unwrap()
+    })
+}
+
 pub fn assert_same_night(left: &Published, right: &Published, place: &str) {
     for (table, rows) in left {
         let place = format!("{place}: {table}");
