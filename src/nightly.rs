@@ -75,14 +75,15 @@ pub struct NightReport {
     pub published: bool,
 }
 
-/// Runs one night under its lock.
-pub async fn run(config: &Config, options: &NightOptions) -> Result<NightReport> {
+/// Runs one night under its lock. Nights of one process share its `models`: each is loaded once for all of them.
+pub async fn run(config: &Config, models: &Arc<Models>, options: &NightOptions) -> Result<NightReport> {
     let output = Location::open(&config.output.uri, &config.s3)?;
     let held = lock::acquire(&output, options.run_date, &config.lock).await?;
     // Rollups, kept queries, tables, checks, look back, publishing; more where users come in parts.
     let bar =
         progress::bar(&format!("night of {}", options.run_date), 4 + (KEPT_QUERIES.len() + NIGHT_TABLES.len()) as u64);
-    let work = Night { config, options, output: &output, held: &held, stages: BTreeMap::new(), bar: bar.clone() }.run();
+    let stages = BTreeMap::new();
+    let work = Night { config, models, options, output: &output, held: &held, stages, bar: bar.clone() }.run();
     let done = match options.deadline {
         None => work.await,
         Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
@@ -104,6 +105,7 @@ pub async fn run(config: &Config, options: &NightOptions) -> Result<NightReport>
 
 struct Night<'a> {
     config: &'a Config,
+    models: &'a Arc<Models>,
     options: &'a NightOptions,
     output: &'a Location,
     held: &'a Held,
@@ -115,10 +117,9 @@ impl Night<'_> {
     async fn run(mut self) -> Result<NightReport> {
         let (config, date) = (self.config, self.options.run_date);
         let sql = SqlFiles::load(config)?;
-        let models = Arc::new(Models::new(config)?);
-        let service = models.service("").await?;
-        let ctx = cluster::connect(engine::session(config)?, config, &models)?;
-        let ctx = operator::install(&ctx, models);
+        let service = self.models.service("").await?;
+        let ctx = cluster::connect(engine::session(config)?, config, self.models)?;
+        let ctx = operator::install(&ctx, Arc::clone(self.models));
 
         let clock = Instant::now();
         self.bar.set_message("rollups");
@@ -166,10 +167,12 @@ impl Night<'_> {
         contract::register_model_input(&ctx).await?;
         views::register_one(&ctx, &sql, "score/anomaly").await?;
         service.keep(kept::load(self.output, &service.card.weights_hash, date).await?);
+        // The service has counted the process's earlier nights too.
+        let users = || (service.counters.get(|c| &c.users_encoded), service.counters.get(|c| &c.users_kept));
+        let before = users();
         self.kept_query(&ctx, &sql, intent_scores, &scratch).await?;
         self.kept_query(&ctx, &sql, demand_forecasts, &scratch).await?;
-        report.users_encoded = service.counters.get(|c| &c.users_encoded);
-        report.users_kept = service.counters.get(|c| &c.users_kept);
+        (report.users_encoded, report.users_kept) = (users().0 - before.0, users().1 - before.1);
         kept::save(self.output, &service.card.weights_hash, date, service.take_used_states()).await?;
 
         views::register_one(&ctx, &sql, "score/segments").await?;

@@ -50,6 +50,7 @@ pub async fn nightly(
     format: Format,
     die_at: Option<String>,
 ) -> Result<()> {
+    let models = Arc::new(Models::new(config)?);
     let mut run_date = from;
     while run_date <= to {
         if only_plan {
@@ -61,7 +62,8 @@ pub async fn nightly(
         } else {
             let deadline = deadline_seconds.map(Duration::from_secs);
             let options = NightOptions { run_date, deadline, fault: FaultPoint(die_at.clone()) };
-            let report = nightly::run(config, &options).await.map_err(|f| f.at(format!("night of {run_date}")))?;
+            let report = nightly::run(config, &models, &options).await;
+            let report = report.map_err(|f| f.at(format!("night of {run_date}")))?;
             summarise(config, &report, format)?;
         }
         run_date = run_date.plus_days(1);

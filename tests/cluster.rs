@@ -7,7 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::nightly::{DEMAND, INTENT, REPLENISHMENT, assert_equal_rows, done, night, query, shop, uploaded};
+use crate::nightly::{UNDISTURBED, done, shop, uploaded};
+use crate::support::published::{assert_same_night, published};
 use crate::support::s3::S3Server;
 
 /// A process that ends with the test.
@@ -89,11 +90,7 @@ fn two_executors_write_the_tables_of_the_local_night() {
     let cluster = format!("engine.cluster=df://{address}");
     let settings = ["--set", &cluster, "--set", "engine.partitions=4"];
     done(&[&flags[..], &settings, &["nightly"], &places, &["--date", "2026-02-21"]].concat());
-    night(&lake, &output, "2026-02-21");
-    for sql in [INTENT, DEMAND, REPLENISHMENT] {
-        let there = done(&[&flags[..], &["sql", "--output", "s3://shop/out", "--format", "csv", "-c", sql]].concat());
-        assert_equal_rows(&there, &query(&output, sql), "cluster");
-    }
+    assert_same_night(&published(&server.location("s3://shop/out")), &UNDISTURBED, "cluster");
 
     let both: BTreeSet<String> = executors.iter().map(Process::name).collect();
     assert_eq!(writers(&server, "state/features"), both, "features and scores");

@@ -56,10 +56,15 @@ fn a_dry_run_says_what_the_night_then_does_and_writes_nothing() {
 fn a_backfill_publishes_every_night_of_its_range_oldest_first() {
     let (_own, lake, output) = shop();
     let arguments = ["nightly", "--lake", &lake, "--output", &output, "--backfill", "2026-02-21..2026-02-23"];
-    let printed = done(&[&arguments[..], &["--format", "json"]].concat());
+    let ran = command(&[&arguments[..], &["--format", "json"]].concat());
+    let (printed, logs) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
+    assert!(ran.status.success(), "{logs}");
     let nights: Vec<Value> = printed.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let dates: Vec<&str> = nights.iter().map(|n| n["run_date"].as_str().unwrap()).collect();
     assert_eq!(dates, ["2026-02-21", "2026-02-22", "2026-02-23"]);
+    assert_eq!(logs.matches("loaded model ").count(), 1, "one process, one model: {logs}");
+    let encoded = |night: &Value| night["users_encoded"].as_u64().unwrap();
+    assert!(nights[1..].iter().all(|night| encoded(night) < encoded(&nights[0])), "of each night alone: {printed}");
     let shown = query(&output, "SELECT DISTINCT run_date FROM intent_history ORDER BY run_date");
     assert_eq!(shown, "run_date\n2026-02-21\n2026-02-22\n2026-02-23\n");
     let wrong = command(&["nightly", "--lake", &lake, "--output", &output, "--backfill", "2026-02-23..2026-02-21"]);
@@ -100,11 +105,7 @@ fn every_verb_says_what_it_does() {
 
 #[test]
 fn planted_faults_are_found_row_by_row_and_file_by_file() {
-    let (_own, _, output) = shop();
-    let own = tempfile::tempdir().unwrap();
-    let lake = own.path().join("lake").display().to_string();
-    let size = ["--users", "300", "--items", "30", "--days", "60", "--seed", "5", "--faults"];
-    done(&[&["simulate", "--to", &lake][..], &size].concat());
+    let (_own, lake, output) = shop();
     let listed: Value = serde_json::from_slice(&std::fs::read(format!("{lake}/faults.json")).unwrap()).unwrap();
     night(&lake, &output, "2026-02-21");
     let found =
@@ -124,6 +125,17 @@ fn planted_faults_are_found_row_by_row_and_file_by_file() {
         std::fs::remove_file(bad).unwrap();
     }
     assert_eq!(query(&output, "SELECT count(DISTINCT run_date) AS nights FROM intent_history"), "nights\n1\n");
+}
+
+#[test]
+fn more_bad_rows_than_allowed_exit_4_and_publish_nothing() {
+    let (_own, lake, output) = shop();
+    let none_allowed = ["--set", "lake.quarantine_share_max=0", "nightly", "--lake", &lake, "--output", &output];
+    let stopped = command(&[&none_allowed[..], &["--date", "2026-02-21"]].concat());
+    let errors = String::from_utf8(stopped.stderr).unwrap();
+    assert_eq!(stopped.status.code(), Some(4), "{errors}");
+    assert!(errors.contains("null_time: ") && errors.contains("lake.quarantine_share_max = 0.00 %"), "{errors}");
+    assert_eq!(query(&output, "SELECT count(*) AS n FROM runs"), "n\n0\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

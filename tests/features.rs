@@ -32,6 +32,7 @@ pub async fn table(ctx: &SessionContext, query: &str) -> String {
 }
 
 const FEATURES: &str = "SELECT * FROM user_features ORDER BY user_id";
+const ITEMS: &str = "SELECT * FROM item_history ORDER BY item_id";
 
 async fn two_days(lake: &Path) {
     let first = events(&[
@@ -82,37 +83,58 @@ async fn counts_are_those_of_the_events() {
     );
 }
 
+/// What a night of 2026-01-03 makes of the lake as it is now, with nothing kept from before.
+async fn rebuilt(config: &Config) -> [String; 2] {
+    let output = tempfile::tempdir().unwrap();
+    let mut fresh = config.clone();
+    fresh.output.uri = output.path().display().to_string();
+    let (ctx, rollups) = night(&fresh, "2026-01-03").await.unwrap();
+    assert_eq!(rollups.report.units_kept, 0);
+    both(&ctx).await
+}
+
+/// Every column of users and of items; text of floats is exact, so equal text is equal bits.
+async fn both(ctx: &SessionContext) -> [String; 2] {
+    [table(ctx, FEATURES).await, table(ctx, ITEMS).await]
+}
+
 #[tokio::test]
-async fn late_and_corrected_files_give_the_bits_of_a_rebuild_and_read_nothing_else() {
+async fn nights_late_files_and_corrections_give_the_bits_of_a_rebuild_and_read_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    let (lake, kept) = (folder.path().join("lake"), config(&folder.path().join("lake"), &folder.path().join("out")));
+    let lake = folder.path().join("lake");
+    let mut config = config(&lake, &folder.path().join("out"));
+    config.lake.quarantine_share_max = 0.5;
     two_days(&lake).await;
-    night(&kept, "2026-01-03").await.unwrap();
-    let (_, again) = night(&kept, "2026-01-03").await.unwrap();
-    assert_eq!((again.report.bytes_read, again.report.units_kept), (0, 1));
+    let (first, _) = night(&config, "2026-01-02").await.unwrap();
+    let (ctx, second) = night(&config, "2026-01-03").await.unwrap();
+    assert_eq!((second.report.files_read, second.report.units_kept), (1, 1));
+    let by_nights = both(&ctx).await;
+    assert_ne!(both(&first).await, by_nights);
+    assert_eq!(by_nights, rebuilt(&config).await, "night after night");
+    let (_, again) = night(&config, "2026-01-03").await.unwrap();
+    assert_eq!((again.report.bytes_read, again.report.units_kept), (0, 2));
 
     let late = events(&[
         ("z", "u1", "2026-01-01T09:00:00", "favorite", "i2", "NULL", "3"),
+        ("y", "u2", "2026-01-01T09:00:00", "purchase", "i2", "4", "3"),
         ("a", "u1", "2026-01-01T10:00:00", "view", "i1", "NULL", "5"), // delivered a second time
     ]);
     write(&lake, "events/dt=2026-01-01/late.parquet", &late).await;
-    let mut loose = kept.clone();
-    loose.lake.quarantine_share_max = 0.5;
-    let (ctx, after_late) = night(&loose, "2026-01-03").await.unwrap();
+    let (ctx, after_late) = night(&config, "2026-01-03").await.unwrap();
     let late_bytes = std::fs::metadata(lake.join("events/dt=2026-01-01/late.parquet")).unwrap().len();
     assert_eq!((after_late.report.files_read, after_late.report.bytes_read), (1, late_bytes));
     assert_eq!(after_late.report.quarantined.get("repeated_event_id"), Some(&1));
-    let by_state = table(&ctx, FEATURES).await;
+    let by_state = both(&ctx).await;
+    assert!(by_state.iter().zip(&by_nights).all(|(late, before)| late != before));
+    assert_eq!(by_state, rebuilt(&config).await, "after a late file");
 
     let corrected = events(&[("f", "u2", "2026-01-02T10:00:00", "purchase", "i2", "7", "3")]);
     write(&lake, "events/dt=2026-01-02/a.parquet", &corrected).await;
-    let (ctx, _) = night(&loose, "2026-01-03").await.unwrap();
-    let by_correction = table(&ctx, FEATURES).await;
-    assert_ne!(by_state, by_correction);
-
-    loose.output.uri = folder.path().join("rebuilt").display().to_string();
-    let (ctx, _) = night(&loose, "2026-01-03").await.unwrap();
-    assert_eq!(table(&ctx, FEATURES).await, by_correction);
+    let (ctx, after_correction) = night(&config, "2026-01-03").await.unwrap();
+    assert_eq!(after_correction.report.files_read, 1);
+    let by_correction = both(&ctx).await;
+    assert!(by_correction.iter().zip(&by_state).all(|(corrected, before)| corrected != before));
+    assert_eq!(by_correction, rebuilt(&config).await, "after a correction");
 }
 
 #[tokio::test]
@@ -127,6 +149,7 @@ async fn more_bad_rows_than_allowed_stop_the_night_and_keep_nothing() {
         ("n4", "u1", "2026-01-02T10:00:00", "view", "i1", "NULL", "-5"),
         ("n5", "u1", "2026-01-02T10:00:00", "view", "i1", "NULL", "'NaN'"),
         ("n6", "u1", "2199-01-02T10:00:00", "view", "i1", "NULL", "5"),
+        ("n7", "u1", "2026-01-02T10:00:00", "view", "i1", "NULL", "'Infinity'"),
     ]);
     write(&lake, "events/dt=2026-01-02/bad.parquet", &bad).await;
     for _ in 0..2 {
@@ -138,6 +161,7 @@ async fn more_bad_rows_than_allowed_stop_the_night_and_keep_nothing() {
             "time_outside_partition: 1",
             "negative_price: 1",
             "nan_price: 1",
+            "infinite_price: 1",
             "time_in_future: 1",
         ] {
             assert!(stopped.message.contains(reason), "{reason} in {stopped}");
@@ -146,7 +170,7 @@ async fn more_bad_rows_than_allowed_stop_the_night_and_keep_nothing() {
     let mut loose = config.clone();
     loose.lake.quarantine_share_max = 0.9;
     let (ctx, rollups) = night(&loose, "2026-01-03").await.unwrap();
-    assert_eq!((rollups.report.rows_read, rollups.report.quarantined.values().sum::<u64>()), (14, 6));
+    assert_eq!((rollups.report.rows_read, rollups.report.quarantined.values().sum::<u64>()), (15, 7));
     let kept = table(&ctx, "SELECT reason, source_file, row_json FROM unit_quarantine ORDER BY reason").await;
     assert!(
         kept.contains("bad.parquet") && kept.contains("\"event_type\":\"gaze\"") && !kept.contains("\"u1\""),

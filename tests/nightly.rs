@@ -1,13 +1,24 @@
 //! The whole job by its command line: simulate, train, night, query; reruns, refusals, kills, and the same on S3.
 
+use arrow::array::StructArray;
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::logical_expr::ident;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use intentcast::features::contract::FeatureContract;
+use intentcast::lake::stores::Location;
+use intentcast::model::bundle::Registry;
+use intentcast::model::inputs::UserInputs;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use crate::support::published::{
+    Published, assert_equal_rows, assert_same_night, published, published_at, rows_visible,
+};
 use crate::support::s3::S3Server;
 
 /// A small model that trains in seconds.
@@ -51,7 +62,8 @@ fn refused(arguments: &[&str], code: i32) -> String {
 static SHOP: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let shop = tempfile::tempdir().unwrap();
     let (lake, output) = places(shop.path());
-    let size = ["--users", "300", "--items", "30", "--days", "60", "--seed", "5"];
+    // With bad rows among the good ones, so that every table of a night has rows.
+    let size = ["--users", "300", "--items", "30", "--days", "60", "--seed", "5", "--faults"];
     done(&[&["simulate", "--to", &lake][..], &size].concat());
     done(&["train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
     shop
@@ -78,24 +90,14 @@ pub fn query(output: &str, query: &str) -> String {
     done(&["sql", "--output", output, "--format", "csv", "-c", query])
 }
 
-pub const INTENT: &str = "SELECT * FROM intent ORDER BY user_id";
-pub const DEMAND: &str = "SELECT * FROM demand ORDER BY item_id, target_date";
-pub const REPLENISHMENT: &str =
-    "SELECT item_id, on_hand, reorder_point, lead_time_demand_q90 FROM replenishment ORDER BY 1";
+const INTENT: &str = "SELECT * FROM intent ORDER BY user_id";
 
-/// Equality of tables: keys and text exact, numbers within 1e-5 of one another (relative above 1).
-pub fn assert_equal_rows(left: &str, right: &str, place: &str) {
-    assert_eq!(left.lines().count(), right.lines().count(), "{place}");
-    for (a, b) in left.lines().zip(right.lines()) {
-        for (x, y) in a.split(',').zip(b.split(',')) {
-            let same = match (x.parse::<f64>(), y.parse::<f64>()) {
-                (Ok(x), Ok(y)) => (x - y).abs() <= 1e-5 * x.abs().max(1.0),
-                _ => x == y,
-            };
-            assert!(same, "{place}: {x} and {y} in\n{a}\n{b}");
-        }
-    }
-}
+/// The tables of an undisturbed night of 2026-02-21 in one process on local files.
+pub static UNDISTURBED: LazyLock<Published> = LazyLock::new(|| {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    published_at(&output)
+});
 
 #[test]
 fn a_night_publishes_every_table_and_a_rerun_changes_nothing() {
@@ -112,31 +114,56 @@ fn a_night_publishes_every_table_and_a_rerun_changes_nothing() {
     assert_eq!(runs, "n\n1\n");
 }
 
+/// Puts other bytes into a file and its time back: a listing of the lake shows what it showed before.
+fn garble(path: &Path) {
+    let was = std::fs::metadata(path).unwrap();
+    let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all(&vec![b'x'; was.len() as usize]).unwrap();
+    file.set_modified(was.modified().unwrap()).unwrap();
+}
+
+/// What the encoder sees of each user, hashed, out of the features that a night kept.
+fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let place = Location::open(output, &Default::default()).unwrap();
+        let buckets = Registry(place.folder("models")).resolve("").await.unwrap().intent.item_buckets;
+        let ctx = SessionContext::new();
+        let files = glob(&format!("{output}/state/features/{date}/*/user_features/*.parquet"));
+        let rows = ctx.read_parquet(files, ParquetReadOptions::default()).await.unwrap();
+        ctx.register_table("user_features", rows.into_view()).unwrap();
+        let sql = format!("SELECT user_id, TIMESTAMP '{date}T00:00:00' AS as_of, recent FROM user_features");
+        let mut inputs = BTreeMap::new();
+        for batch in ctx.sql(&sql).await.unwrap().collect().await.unwrap() {
+            let users = UserInputs::read(&StructArray::from(batch), &FeatureContract(vec![]), buckets).unwrap();
+            inputs.extend((0..users.len()).map(|row| (users.user_ids[row].clone(), users.key(row))));
+        }
+        inputs
+    })
+}
+
 #[test]
 fn the_second_night_reads_and_encodes_only_what_is_new() {
     let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
+    let first = night(&lake, &output, "2026-02-21");
+    // Whoever opens an old event file now finds no Parquet in it.
+    let old = glob(&format!("{lake}/events/dt=*/*.parquet"));
+    let old: Vec<_> =
+        old.iter().filter(|file| file.as_str() < format!("{lake}/events/dt=2026-02-21").as_str()).collect();
+    assert!(old.len() > 40, "{old:?}");
+    old.iter().for_each(|file| garble(Path::new(file)));
     let second = night(&lake, &output, "2026-02-22");
     let new = std::fs::metadata(format!("{lake}/events/dt=2026-02-21/part-00000.parquet")).unwrap().len();
     assert_eq!(second["read"]["bytes_read"].as_u64(), Some(new));
     assert_eq!(second["read"]["files_read"], 1);
-    // Users whose inputs changed: those whose last events moved in or out of the look-back.
-    let changed = done(&[
-        "sql",
-        "--lake",
-        &lake,
-        "--output",
-        &output,
-        "--date",
-        "2026-02-22",
-        "--format",
-        "csv",
-        "-c",
-        "SELECT count(*) AS n FROM user_features WHERE events_1d > 0",
-    ]);
-    let changed: u64 = changed.lines().nth(1).unwrap().parse().unwrap();
-    let encoded = second["users_encoded"].as_u64().unwrap();
-    assert!(encoded <= changed && encoded > 0, "encoded {encoded}, users with new events {changed}");
+
+    // Encoded are the users whose inputs changed, all of them and nobody else.
+    let (before, now) = (encoder_inputs(&output, "2026-02-21"), encoder_inputs(&output, "2026-02-22"));
+    let changed = now.iter().filter(|(user, key)| before.get(*user) != Some(key)).count() as u64;
+    let count = |night: &Value, name: &str| night[name].as_u64().unwrap();
+    assert_eq!(count(&first, "users_encoded") + count(&first, "users_kept"), before.len() as u64);
+    assert_eq!(count(&second, "users_encoded"), changed);
+    assert_eq!(count(&second, "users_kept"), now.len() as u64 - changed);
+    assert!(changed > 0 && changed < now.len() as u64, "{changed} of {}", now.len());
 
     // Kept or fresh, the same scores.
     let scores = "SELECT user_id, p_purchase FROM intent ORDER BY user_id";
@@ -145,15 +172,18 @@ fn the_second_night_reads_and_encodes_only_what_is_new() {
     std::fs::remove_dir_all(format!("{output}/state/features")).unwrap();
     std::fs::remove_dir_all(format!("{output}/tables")).unwrap();
     let fresh = night(&lake, &output, "2026-02-22");
-    assert!(fresh["users_encoded"].as_u64().unwrap() > encoded);
+    assert_eq!(count(&fresh, "users_encoded") + count(&fresh, "users_kept"), now.len() as u64);
+    assert!(count(&fresh, "users_encoded") > changed);
     assert_equal_rows(&query(&output, scores), &kept, "kept or fresh");
+
+    // Without what was kept of them, the old files would have stopped the night.
+    std::fs::remove_dir_all(format!("{output}/state/rollups")).unwrap();
+    let stopped = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22"], 3);
+    assert!(old.iter().any(|file| stopped.contains(file.as_str())), "{stopped}");
 }
 
 #[test]
-fn killed_at_any_point_and_run_again_the_night_equals_an_undisturbed_one() {
-    let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
-    let undisturbed = [INTENT, DEMAND, REPLENISHMENT].map(|q| query(&output, q));
+fn killed_at_any_point_of_publishing_and_run_again_the_night_equals_an_undisturbed_one() {
     for point in ["staged", "after-intent", "before-demand", "before-runs", "after-runs"] {
         let (_own, lake, output) = shop();
         let dying = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "--die-at", point];
@@ -164,11 +194,63 @@ fn killed_at_any_point_and_run_again_the_night_equals_an_undisturbed_one() {
         let again = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
         let held = refused(&[&["--set", "lock.expiry_seconds=600"], &again[..]].concat(), 5);
         assert!(held.contains("expires"), "{held}");
-        std::thread::sleep(std::time::Duration::from_secs(3));
-        done(&[&["--set", "lock.expiry_seconds=2"], &again[..]].concat());
-        for (sql, rows) in [INTENT, DEMAND, REPLENISHMENT].iter().zip(&undisturbed) {
-            assert_equal_rows(&query(&output, sql), rows, point);
+        take_over(&again);
+        assert_same_night(&published_at(&output), &UNDISTURBED, point);
+    }
+}
+
+/// Runs a night whose owner died, as soon as its lock has expired.
+fn take_over(night: &[&str]) {
+    let arguments = [&["--set", "lock.expiry_seconds=2"], night].concat();
+    let ran = loop {
+        let ran = run(&arguments);
+        if ran.status.code() != Some(5) {
+            break ran;
         }
+    };
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// Every file below a folder that is there now.
+fn files(folder: &str) -> BTreeSet<String> {
+    let listed = Command::new("find").args([folder, "-type", "f"]).output().unwrap();
+    String::from_utf8(listed.stdout).unwrap().lines().map(String::from).collect()
+}
+
+/// Starts a night and kills it, as `kill -9` does, when a new file with `part` in its path appears below `output`.
+fn killed_when_there_is(part: &str, night: &[&str], output: &str) {
+    let before = files(output);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+    let mut child = command.args(QUICK).args(night).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !files(output).difference(&before).any(|file| file.contains(part)) {
+        assert!(child.try_wait().unwrap().is_none(), "{part}: the night ended before there was one");
+    }
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9), "{part}: the night was to die");
+}
+
+/// From the lock to the commits; what each moment leaves half done is what the next attempt finds.
+const MOMENTS: [&str; 8] = [
+    "/state/lock/",
+    "/unit_event",
+    "/manifests/",
+    "/user_features/",
+    "/intent_scores/",
+    "/demand_forecasts/",
+    "/tables/intent/",
+    "/tables/demand/_delta_log/",
+];
+
+#[test]
+fn killed_at_any_moment_of_a_night_and_run_again_it_equals_an_undisturbed_one() {
+    for moment in MOMENTS {
+        let (_own, lake, output) = shop();
+        let night = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
+        killed_when_there_is(moment, &night, &output);
+        assert_eq!(rows_visible(&output, "intent"), 0, "{moment}: a half-published night was seen");
+        take_over(&night);
+        assert_same_night(&published_at(&output), &UNDISTURBED, moment);
+        assert_eq!(rows_visible(&output, "runs"), 1, "{moment}");
     }
 }
 
@@ -275,11 +357,7 @@ fn the_night_on_s3_has_the_rows_of_the_night_on_local_files() {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let remote = |arguments: &[&str]| done(&[&flags[..], arguments].concat());
     remote(&["nightly", "--lake", "s3://shop/lake", "--output", "s3://shop/out", "--date", "2026-02-21"]);
-    night(&lake, &output, "2026-02-21");
-    for sql in [INTENT, DEMAND, REPLENISHMENT] {
-        let there = remote(&["sql", "--output", "s3://shop/out", "--format", "csv", "-c", sql]);
-        assert_equal_rows(&there, &query(&output, sql), "S3");
-    }
+    assert_same_night(&published(&server.location("s3://shop/out")), &UNDISTURBED, "S3");
 }
 
 #[test]

@@ -77,14 +77,19 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
     let ctx = SessionContext::new();
     let held = lock::acquire(&output, date("2026-03-02"), &QUICK).await.unwrap();
     let mut tables = nights::tables_of(0.9);
-    tables[0].1 = format!("{} UNION ALL {}", tables[0].1, tables_of_one_user());
+    let with_null = of_user("u2", 0.9).replace("CAST(0.9 AS DOUBLE) AS p_view", "CAST(NULL AS DOUBLE) AS p_view");
+    let with_nan = of_user("u3", 0.9).replace("CAST(0.9 AS DOUBLE) AS p_search", "CAST('NaN' AS DOUBLE) AS p_search");
+    let planted = [tables[0].1.clone(), of_user("u1", 1.5), with_null, with_nan];
+    tables[0].1 = planted.join(" UNION ALL ");
     tables[2].1 = tables[2].1.replace("3 AS q75", "1 AS q75");
     let staged = nights::stage(&ctx, &output, &held, &tables).await;
     let failure = nights::check(&ctx, &output, held.run_date, &staged).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Check);
     for finding in [
         "row_counts: ",
-        "probabilities: intent.p_cart",
+        "probabilities: intent.p_cart: expected every row between 0 and 1, got 1 rows",
+        "probabilities: intent.p_view: expected every row between 0 and 1, got 2 rows",
+        "probabilities: intent.p_search: expected every row between 0 and 1, got 2 rows",
         "quantiles: demand of item i1",
         "keys: keys of intent",
         "change: mean of intent.p_purchase",
@@ -94,13 +99,13 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
     assert_eq!(nights::intents(&output).await, [("2026-03-01".to_string(), 4, 0.2)]);
 }
 
-/// `u1` for a second time, with a probability out of range.
-fn tables_of_one_user() -> String {
+/// One user's row of `intent`, with `p` as every probability.
+fn of_user(user: &str, p: f64) -> String {
     let scores = ["p_view", "p_search", "p_favorite", "p_cart", "p_purchase", "p_review", "p_churn"]
-        .map(|name| format!("CAST(1.5 AS DOUBLE) AS {name}"))
+        .map(|name| format!("CAST({p:?} AS DOUBLE) AS {name}"))
         .join(", ");
     format!(
-        "SELECT 'u1' AS user_id, {scores}, 1.5 AS expected_units, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version"
+        "SELECT '{user}' AS user_id, {scores}, 1.5 AS expected_units, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version"
     )
 }
 

@@ -1,8 +1,9 @@
 //! The scoring service and the network beneath it, with a small random model.
 
-use arrow::array::{AsArray, StructArray};
+use arrow::array::{AsArray, RecordBatch, StructArray};
 use arrow::datatypes::Float64Type;
-use datafusion::prelude::SessionContext;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use intentcast::config::networks::{BackboneName, DemandNetworkName, HeadName};
 use intentcast::config::{Config, ScoreConfig};
 use intentcast::features::contract::{FeatureColumn, FeatureContract};
@@ -81,17 +82,32 @@ async fn bundle(name: &str) -> Bundle {
     model(&format!("memory://{name}/out")).await.load("", Device::Cpu).await.unwrap()
 }
 
-/// `users` users with `1 + user % 17` events each; user 3 has none; `bad` gets an infinite feature.
-fn input_sql(users: usize, bad: Option<usize>) -> String {
-    let value = match bad {
-        Some(user) => format!("CASE WHEN u = {user} THEN CAST('Infinity' AS DOUBLE) ELSE CAST(u AS DOUBLE) END"),
-        None => "u".into(),
+/// What is wrong with the users of an input.
+#[derive(Clone, Copy)]
+enum Bad<'a> {
+    Nobody,
+    /// An infinite feature, refused where a request is read.
+    Feature(&'a [usize]),
+    /// An infinite price in every event, which only the network turns into NaN.
+    Price(&'a [usize]),
+}
+
+/// `users` users with `1 + user % 17` events each; user 3 has none. No two of the first 1683 have the same events.
+fn input_sql(users: usize, bad: Bad) -> String {
+    let infinite = |users: &[usize], good: &str| {
+        let users = users.iter().map(|user| format!("WHEN u = {user} THEN CAST('Infinity' AS DOUBLE)"));
+        format!("CASE {} ELSE CAST({good} AS DOUBLE) END", users.collect::<Vec<_>>().join(" "))
+    };
+    let (value, price) = match bad {
+        Bad::Nobody => ("u".into(), "CAST(e AS DOUBLE)".into()),
+        Bad::Feature(users) => (infinite(users, "u"), "CAST(e AS DOUBLE)".into()),
+        Bad::Price(users) => ("u".into(), infinite(users, "e")),
     };
     format!(
         "SELECT user_id, named_struct('user_id', user_id, 'as_of', as_of(), 'recent', recent, 'events_7d', {value}) AS features \
          FROM (SELECT u, concat('u', lpad(CAST(u AS VARCHAR), 4, '0')) AS user_id, \
            last_events(128, to_timestamp_micros(1772000000000000 - (e * 5 + u % 11) * 3600000000), CAST(e AS VARCHAR), CASE e % 3 WHEN 0 THEN 'view' WHEN 1 THEN 'cart' ELSE 'search' END, \
-             concat('i', CAST((u * 7 + e) % 9 AS VARCHAR)), 'c', CAST(e AS DOUBLE), CAST(e * 1000 AS BIGINT)) FILTER (WHERE u <> 3) AS recent \
+             concat('i', CAST((u * 7 + e) % 9 AS VARCHAR)), 'c', {price}, CAST(e * 1000 AS BIGINT)) FILTER (WHERE u <> 3) AS recent \
            FROM generate_series(1, {users}) AS a(u) CROSS JOIN generate_series(1, 17) AS b(e) WHERE e <= 1 + u % 17 GROUP BY u)"
     )
 }
@@ -102,7 +118,7 @@ fn session() -> SessionContext {
     ctx
 }
 
-async fn features(users: usize, bad: Option<usize>) -> StructArray {
+async fn features(users: usize, bad: Bad<'_>) -> StructArray {
     let sql = format!("SELECT features FROM ({}) ORDER BY user_id", input_sql(users, bad));
     let batches = session().sql(&sql).await.unwrap().collect().await.unwrap();
     let batch = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
@@ -115,7 +131,7 @@ fn close(a: &[f32], b: &[f32]) -> bool {
 
 #[tokio::test]
 async fn a_batch_equals_its_members_and_padding_never_leaks() {
-    let features = features(40, None).await;
+    let features = features(40, Bad::Nobody).await;
     let service = ScoringService::start(bundle("members").await, &ScoreConfig::default()).unwrap();
     let all = service.score(&features).await.unwrap().scores;
     assert!(all.iter().all(|s| s.is_finite()));
@@ -133,7 +149,7 @@ async fn a_batch_equals_its_members_and_padding_never_leaks() {
 
 #[tokio::test]
 async fn the_encoder_does_not_see_the_run_date() {
-    let features = features(20, None).await;
+    let features = features(20, Bad::Nobody).await;
     let contract = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
     let before = UserInputs::read(&features, &contract, 50).unwrap();
     let mut columns = features.columns().to_vec();
@@ -148,39 +164,65 @@ async fn the_encoder_does_not_see_the_run_date() {
     assert_ne!(before.idle_log_hours[0], after.idle_log_hours[0]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn partitions_share_batches_of_one_loaded_model_and_rows_keep_their_order() {
-    model("memory://shared/out").await;
+/// Sessions of one process over the model at `output`, and what they share.
+async fn sessions<const N: usize>(output: &str, partitions: usize) -> ([SessionContext; N], Arc<Models>) {
+    model(output).await;
     let mut config = Config::default();
-    config.output.uri = "memory://shared/out".into();
+    config.output.uri = output.into();
     let models = Arc::new(Models::new(&config).unwrap());
-    let ctx = operator::install(&session(), Arc::clone(&models));
-    functions::register(&ctx, &config, "2026-03-01".parse().unwrap()).unwrap();
-    let input = ctx.sql(&input_sql(400, None)).await.unwrap();
-    ctx.register_table("model_input", input.into_view()).unwrap();
-    let query =
-        "SELECT user_id, s['p_purchase'] AS p FROM (SELECT user_id, score_intents(features) AS s FROM model_input)";
-    let batches = ctx.sql(query).await.unwrap().collect().await.unwrap();
-    let service = models.service("").await.unwrap();
-    assert_eq!(service.counters.get(|c| &c.models_loaded), 1);
-    assert_eq!(service.counters.get(|c| &c.users_scored), 400);
-    assert!(service.counters.get(|c| &c.pools) <= service.counters.get(|c| &c.requests));
+    let sessions = [(); N].map(|()| {
+        let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(partitions));
+        let ctx = operator::install(&ctx, Arc::clone(&models));
+        functions::register(&ctx, &config, "2026-03-01".parse().unwrap()).unwrap();
+        ctx
+    });
+    (sessions, models)
+}
 
-    let alone = service.score(&features(400, None).await).await.unwrap().scores;
-    let mut seen = 0;
-    for batch in &batches {
+const SCORED: &str =
+    "SELECT user_id, s['p_purchase'] AS p FROM (SELECT user_id, score_intents(features) AS s FROM model_input)";
+
+/// (number of the user, p_purchase) in row order.
+fn purchases(batches: &[RecordBatch]) -> Vec<(usize, f64)> {
+    let mut found = Vec::new();
+    for batch in batches {
         let users = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
         for (user, p) in users.as_string::<i32>().iter().zip(batch.column(1).as_primitive::<Float64Type>().values()) {
-            let number: usize = user.unwrap()[1..].parse().unwrap();
-            assert!((f64::from(alone[(number - 1) * 9 + 4]) - p).abs() < 1e-5, "{user:?}");
-            seen += 1;
+            found.push((user.unwrap()[1..].parse().unwrap(), *p));
         }
     }
-    assert_eq!(seen, 400);
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_and_sessions_share_one_loaded_model_and_score_each_row_once() {
+    let ([ctx, other], models) = sessions("memory://shared/out", 4).await;
+    for ctx in [&ctx, &other] {
+        let input = ctx.sql(&input_sql(400, Bad::Nobody)).await.unwrap();
+        ctx.register_table("model_input", input.into_view()).unwrap();
+    }
+    let plan = ctx.sql(SCORED).await.unwrap().create_physical_plan().await.unwrap();
+    assert!(plan.properties().partitioning.partition_count() > 1, "{plan:?}");
+    assert_eq!(models.loaded(), 0, "planning reads the card alone");
+    // Two sessions at once, so that several partitions of both ask for a model that nobody has loaded yet.
+    let (one, two) = tokio::join!(async { ctx.sql(SCORED).await.unwrap().collect().await.unwrap() }, async {
+        other.sql(SCORED).await.unwrap().collect().await.unwrap()
+    });
+    let service = models.service("").await.unwrap();
+    assert_eq!(models.loaded(), 1);
+    assert_eq!(service.counters.get(|c| &c.users_scored), 800);
+
+    let alone = service.score(&features(400, Bad::Nobody).await).await.unwrap().scores;
+    for batches in [one, two] {
+        let mut scored = purchases(&batches);
+        scored.iter().for_each(|(user, p)| assert!((f64::from(alone[(user - 1) * 9 + 4]) - p).abs() < 1e-5, "{user}"));
+        scored.sort_by_key(|(user, _)| *user);
+        assert!(scored.into_iter().map(|(user, _)| user).eq(1..=400));
+    }
 
     // A filter over scores, and the same call twice: each row is scored once.
     let before = service.counters.get(|c| &c.users_scored);
-    let filtered = format!("SELECT user_id FROM ({query}) WHERE p > 0.0 AND p < 0.9");
+    let filtered = format!("SELECT user_id FROM ({SCORED}) WHERE p > 0.0 AND p < 0.9");
     ctx.sql(&filtered).await.unwrap().collect().await.unwrap();
     ctx.sql("SELECT score_intents(features)['p_view'], score_intents(features)['p_cart'] FROM model_input WHERE score_intents(features)['p_churn'] > 2")
         .await
@@ -191,10 +233,42 @@ async fn partitions_share_batches_of_one_loaded_model_and_rows_keep_their_order(
     assert_eq!(service.counters.get(|c| &c.users_scored), before + 800);
 }
 
+/// More rows than two requests hold, in small batches of one partition, answered by several owners at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_keep_their_order() {
+    let ([ctx], models) = sessions("memory://order/out", 1).await;
+    let users = 8300;
+    // One or two events each keep this short; the feature, which differs, tells users apart.
+    let rows = format!(
+        "SELECT user_id, named_struct('user_id', user_id, 'as_of', as_of(), 'recent', recent, 'events_7d', u) AS features \
+         FROM (SELECT u, concat('u', lpad(CAST(u AS VARCHAR), 5, '0')) AS user_id, last_events(128, to_timestamp_micros(1772000000000000 - e * 3600000000), CAST(e AS VARCHAR), 'view', \
+             concat('i', CAST(u % 9 AS VARCHAR)), 'c', 1.5, CAST(NULL AS BIGINT)) AS recent \
+           FROM generate_series(1, {users}) AS a(u) CROSS JOIN generate_series(1, 2) AS b(e) WHERE e <= 1 + u % 2 GROUP BY u) \
+         ORDER BY user_id DESC"
+    );
+    let sorted = ctx.sql(&rows).await.unwrap().collect().await.unwrap();
+    let sorted = arrow::compute::concat_batches(&sorted[0].schema(), &sorted).unwrap();
+    let small: Vec<_> = (0..users).step_by(37).map(|at| sorted.slice(at, 37.min(users - at))).collect();
+    let input = MemTable::try_new(sorted.schema(), vec![small]).unwrap();
+    ctx.register_table("model_input", Arc::new(input)).unwrap();
+    let scored = ctx.sql(SCORED).await.unwrap().collect().await.unwrap();
+    let service = models.service("").await.unwrap();
+    assert_eq!(service.counters.get(|c| &c.requests), 3, "two full requests and what is left");
+
+    let scored = purchases(&scored);
+    assert!(scored.iter().map(|(user, _)| *user).eq((1..=users).rev()));
+    let alone = service.score(as_struct(sorted.column(1)).unwrap()).await.unwrap().scores;
+    for (row, (user, p)) in scored.iter().enumerate() {
+        assert!((f64::from(alone[row * 9 + 4]) - p).abs() < 1e-5, "row {row}, user {user}");
+    }
+    let different: std::collections::BTreeSet<_> = scored.iter().map(|(_, p)| p.to_bits()).collect();
+    assert!(different.len() > users / 2, "scores that are all alike would fit any order");
+}
+
 #[tokio::test]
 async fn an_error_names_the_first_bad_user_and_loses_nobody_else() {
     let service = ScoringService::start(bundle("bad").await, &ScoreConfig::default()).unwrap();
-    let (good, bad) = (features(30, None).await, features(30, Some(12)).await);
+    let (good, bad) = (features(30, Bad::Nobody).await, features(30, Bad::Feature(&[20, 12, 25])).await);
     let (ok, failed) = tokio::join!(service.score(&good), service.score(&bad));
     assert_eq!(ok.unwrap().scores.len(), 30 * 9);
     let failed = failed.unwrap_err();
@@ -203,8 +277,39 @@ async fn an_error_names_the_first_bad_user_and_loses_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_fails_in_a_pool_fails_alone_and_names_its_first_bad_user() {
+    let all = features(1640, Bad::Nobody).await;
+    // The network meets 1638 first, who has the fewest events; the error goes by rows.
+    let with_bad = features(1640, Bad::Price(&[1638, 1625, 1622])).await;
+    let service = busy(&all.slice(0, 1600), "pool").await;
+    let (good, bad, later) = (all.slice(1600, 20), with_bad.slice(1620, 20), all.slice(1620, 20));
+    let (good, bad) = tokio::join!(service.score(&good), service.score(&bad));
+    assert_eq!(service.counters.get(|c| &c.pools), 2, "the good request stood in the bad one's pool");
+    let bad = bad.unwrap_err();
+    assert!(bad.message.contains("user u1622: p_view is not finite"), "{bad}");
+
+    let fresh = ScoringService::start(bundle("pool-fresh").await, &ScoreConfig::default()).unwrap();
+    let expected = fresh.score(&all.slice(1600, 40)).await.unwrap().scores;
+    assert!(close(&good.unwrap().scores, &expected[..20 * 9]));
+    assert!(close(&service.score(&later).await.unwrap().scores, &expected[20 * 9..]), "the owner works on");
+    assert_eq!(service.counters.get(|c| &c.users_scored), 1600 + 20 + 20, "those that were answered");
+}
+
+/// A service of one owner that has just begun with a long request: what is asked now waits, and is taken together.
+async fn busy(long: &StructArray, name: &str) -> ScoringService {
+    let alone = ScoreConfig { owner_threads: 1, ..Default::default() };
+    let service = ScoringService::start(bundle(name).await, &alone).unwrap();
+    let (working, long) = (service.clone(), long.clone());
+    tokio::spawn(async move { working.score(&long).await.unwrap() });
+    while service.counters.get(|c| &c.pools) == 0 {
+        tokio::task::yield_now().await;
+    }
+    service
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn owners_share_one_model_and_give_the_scores_of_a_single_one() {
-    let features = features(200, None).await;
+    let features = features(200, Bad::Nobody).await;
     let single = ScoreConfig { owner_threads: 1, ..Default::default() };
     let single = ScoringService::start(bundle("owners").await, &single).unwrap();
     let expected = single.score(&features).await.unwrap();
@@ -219,7 +324,6 @@ async fn owners_share_one_model_and_give_the_scores_of_a_single_one() {
         assert!(close(&scored.scores, &expected.scores[part * 20 * 9..(part + 1) * 20 * 9]), "part {part}");
         assert!(close(&scored.tastes, &expected.tastes[part * 20 * 16..(part + 1) * 20 * 16]), "part {part}");
     }
-    assert_eq!(service.counters.get(|c| &c.models_loaded), 1);
     assert_eq!(service.counters.get(|c| &c.users_scored), 200);
 }
 
@@ -234,19 +338,24 @@ async fn a_shared_model_reads_the_very_same_weights() {
     }
 }
 
-#[tokio::test]
-async fn requests_that_wait_while_the_owner_works_share_a_pool() {
-    let many = features(3000, None).await;
-    let alone = ScoreConfig { owner_threads: 1, ..Default::default() };
-    let service = ScoringService::start(bundle("waiting").await, &alone).unwrap();
-    let few = (0..8).map(|part| many.slice(part * 10, 10)).collect::<Vec<_>>();
-    let (first, rest) =
-        tokio::join!(service.score(&many), futures::future::join_all(few.iter().map(|f| service.score(f))));
-    assert_eq!(first.unwrap().scores.len(), 3000 * 9);
-    assert!(rest.iter().all(|r| r.as_ref().is_ok_and(|s| s.scores.len() == 90)));
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_while_the_owner_works_share_model_batches() {
+    let all = features(1680, Bad::Nobody).await;
+    let (long, small) = (all.slice(0, 1600), (0..8).map(|part| all.slice(1600 + part * 10, 10)).collect::<Vec<_>>());
+    let service = busy(&long, "waiting").await;
+    let answers = futures::future::join_all(small.iter().map(|part| service.score(part))).await;
+    assert!(answers.iter().all(|a| a.as_ref().is_ok_and(|s| s.scores.len() == 90)));
     let (pools, requests) = (service.counters.get(|c| &c.pools), service.counters.get(|c| &c.requests));
     // How many wait together is the machine's matter; that any do is ours.
     assert!(requests == 9 && pools < requests, "{pools} pools of {requests} requests");
+
+    // Nobody had encoded the users of the small requests, and the long one alone takes as many batches anywhere.
+    let fresh = ScoringService::start(bundle("waiting-fresh").await, &ScoreConfig::default()).unwrap();
+    fresh.score(&long).await.unwrap();
+    let batches = |of: &ScoringService| of.counters.get(|c| &c.model_batches);
+    assert_eq!((service.counters.get(|c| &c.users_encoded), service.counters.get(|c| &c.users_kept)), (1680, 0));
+    let grown = batches(&service) - batches(&fresh);
+    assert!((1..8).contains(&grown), "{grown} model batches for eight requests");
 }
 
 #[tokio::test]

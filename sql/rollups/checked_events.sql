@@ -31,6 +31,8 @@ judged AS (
                 THEN 'time_outside_partition'
             WHEN isnan(price) THEN 'nan_price'
             WHEN price < 0 THEN 'negative_price'
+            -- One such price in a user's last events would turn all of that user's scores into NaN.
+            WHEN price = CAST('Infinity' AS DOUBLE) THEN 'infinite_price'
         END AS own_reason
     FROM placed
 ),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
 use super::devices;
@@ -27,6 +28,7 @@ pub struct Models {
     config: Config,
     services: Mutex<HashMap<String, ScoringService>>,
     tables: Mutex<HashMap<String, Arc<TableScorer>>>,
+    loaded: AtomicU64,
 }
 
 impl Models {
@@ -36,7 +38,8 @@ impl Models {
             "" => None,
             uri => Some(Registry(Location::open(uri, &config.s3)?.folder("models"))),
         };
-        Ok(Self { registry, config: config.clone(), services: Mutex::default(), tables: Mutex::default() })
+        let (services, tables, loaded) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        Ok(Self { registry, config: config.clone(), services, tables, loaded })
     }
 
     /// Which bundle a version names now; empty means the configured one, or else the champion.
@@ -66,6 +69,11 @@ impl Models {
         &self.config
     }
 
+    /// How often weights were read from the registry: once for each version that was called.
+    pub fn loaded(&self) -> u64 {
+        self.loaded.load(Ordering::Relaxed)
+    }
+
     fn registry(&self) -> Result<&Registry> {
         self.registry.as_ref().ok_or_else(|| {
             Failure::model("there is no model: no output location was given").hint("pass --output, where models/ lies")
@@ -93,6 +101,7 @@ impl Models {
             None => {
                 let device = devices::choose(&self.config.score)?;
                 let loaded = Arc::new(TableScorer::new(self.registry()?.load_table(&model.version, device).await?));
+                self.count(&model.version);
                 tables.insert(model.version.clone(), Arc::clone(&loaded));
                 loaded
             }
@@ -108,9 +117,15 @@ impl Models {
             return Ok(service.clone());
         }
         let bundle = self.registry()?.load(version, devices::choose(&self.config.score)?).await?;
+        self.count(version);
         let service = ScoringService::start(bundle, &self.config.score)?;
         services.insert(version.into(), service.clone());
         Ok(service)
+    }
+
+    fn count(&self, version: &str) {
+        self.loaded.fetch_add(1, Ordering::Relaxed);
+        tracing::info!("loaded model {version}");
     }
 }
 

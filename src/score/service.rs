@@ -29,7 +29,6 @@ pub use crate::model::demand::ItemForecast;
 /// What the service has done since it started.
 #[derive(Debug, Default)]
 pub struct Counters {
-    pub models_loaded: AtomicU64,
     pub requests: AtomicU64,
     pub pools: AtomicU64,
     pub model_batches: AtomicU64,
@@ -87,7 +86,6 @@ impl ScoringService {
     pub fn start(bundle: Bundle, config: &ScoreConfig) -> Result<Self> {
         let items = ItemIndex::of(&bundle)?;
         let counters = Arc::new(Counters::default());
-        counters.models_loaded.fetch_add(1, Ordering::Relaxed);
         let (queue, requests) = mpsc::channel(64);
         let kept = Arc::new(Mutex::new(Kept::default()));
         let card = Arc::new(bundle.card.clone());
@@ -279,7 +277,6 @@ impl Owner {
             start = end;
         }
         self.counters.users_encoded.fetch_add(missing.len() as u64, Ordering::Relaxed);
-        self.counters.users_scored.fetch_add(rows.len() as u64, Ordering::Relaxed);
 
         let flat: Vec<f32> = states.iter().flatten().flat_map(|s| s.iter().copied()).collect();
         let states =
@@ -297,6 +294,8 @@ impl Owner {
             )
             .hint("look at the user's row in user_features; an infinite price or count is the usual cause"));
         }
+        // Not before: of a pool that fails, each request is scored again.
+        self.counters.users_scored.fetch_add(rows.len() as u64, Ordering::Relaxed);
         Ok(IntentScores { scores, tastes })
     }
 

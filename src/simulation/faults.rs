@@ -11,13 +11,14 @@ use super::{DAY_MICROS, SimulateOptions};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 
-const REASONS: [&str; 7] = [
+const REASONS: [&str; 8] = [
     "null_time",
     "unknown_event_type",
     "time_in_future",
     "time_outside_partition",
     "negative_price",
     "nan_price",
+    "infinite_price",
     "repeated_event_id",
 ];
 
@@ -46,6 +47,7 @@ pub(super) async fn plant(to: &Location, options: &SimulateOptions, events: u64)
                 prices.push(match reason {
                     "negative_price" => -1.0,
                     "nan_price" => f64::NAN,
+                    "infinite_price" => f64::INFINITY,
                     _ => 1.0,
                 });
             }

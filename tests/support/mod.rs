@@ -2,5 +2,6 @@
 
 pub mod lakes;
 pub mod nights;
+pub mod published;
 pub mod s3;
 pub mod stopping_store;
