@@ -7,6 +7,7 @@ mod airflow;
 mod cluster;
 mod command_line;
 mod demand;
+mod feature_values;
 mod features;
 mod functions;
 mod future;
