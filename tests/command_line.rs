@@ -116,6 +116,16 @@ fn planted_faults_are_found_row_by_row_and_file_by_file() {
         let line = found.lines().find(|l| l.starts_with(&format!("{reason},{},", planted["rows"]))).unwrap_or_default();
         assert!(line.ends_with(file), "{reason} of {file} in\n{found}");
     }
+    // The same counts in `runs`, for whoever watches many nights.
+    let told = "SELECT rows_quarantined, replace(quarantined_by_reason, '\"', '''') AS reasons FROM runs";
+    let printed = query(&output, told);
+    let (rows, reasons) = printed.lines().nth(1).unwrap().split_once(',').unwrap();
+    let reasons: BTreeMap<String, i64> = serde_json::from_str(&reasons.trim_matches('"').replace('\'', "\"")).unwrap();
+    let planted = listed["rows"].as_array().unwrap().iter();
+    let planted: BTreeMap<String, i64> =
+        planted.map(|p| (p["reason"].as_str().unwrap().into(), p["rows"].as_i64().unwrap())).collect();
+    assert_eq!(reasons, planted);
+    assert_eq!(rows, planted.values().sum::<i64>().to_string());
     for planted in listed["files"].as_array().unwrap() {
         let bad = format!("{lake}/events/dt=2026-02-21/planted.parquet");
         std::fs::copy(Path::new(&lake).join(planted["file"].as_str().unwrap()), &bad).unwrap();
@@ -136,6 +146,18 @@ fn more_bad_rows_than_allowed_exit_4_and_publish_nothing() {
     assert_eq!(stopped.status.code(), Some(4), "{errors}");
     assert!(errors.contains("null_time: ") && errors.contains("lake.quarantine_share_max = 0.00 %"), "{errors}");
     assert_eq!(query(&output, "SELECT count(*) AS n FROM runs"), "n\n0\n");
+}
+
+#[test]
+fn a_lake_is_named_by_a_path_or_by_a_file_url() {
+    let (_own, lake, _) = shop();
+    let counted = |lake: &str| {
+        let sql = "SELECT event_type, count(*) AS events FROM events GROUP BY event_type ORDER BY event_type";
+        done(&["sql", "--lake", lake, "--format", "csv", "-c", sql])
+    };
+    let found = counted(&format!("file://{lake}"));
+    assert!(found.starts_with("event_type,events\ncart,"), "{found}");
+    assert_eq!(found, counted(&lake));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
 use intentcast::features::{self, rollups::Rollups};
 use intentcast::ids::RunDate;
-use intentcast::lake::Lake;
+use intentcast::lake::{Lake, stores::Location};
 use intentcast::sql_files::SqlFiles;
 use intentcast::{engine, failure::Result};
 use std::path::Path;
@@ -202,4 +202,56 @@ async fn a_file_that_is_no_parquet_is_named() {
     .await;
     let refused = night(&config, "2026-01-03").await.map(|_| ()).unwrap_err().message;
     assert!(refused.contains("column ts: expected Timestamp") && refused.contains("found Int64"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_row_outside_its_partition_stays_within_the_tolerance_and_is_quarantined_beyond_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    // The day of the partition begins on the 10th at 00:00 and ends on the 11th at 00:00.
+    let around = events(&[
+        ("25 h before", "u1", "2026-01-08T23:00:00", "view", "i1", "NULL", "5"),
+        ("23 h before", "u1", "2026-01-09T01:00:00", "view", "i1", "NULL", "5"),
+        ("within", "u1", "2026-01-10T12:00:00", "view", "i1", "NULL", "5"),
+        ("23 h after", "u1", "2026-01-11T23:00:00", "view", "i1", "NULL", "5"),
+        ("25 h after", "u1", "2026-01-12T01:00:00", "view", "i1", "NULL", "5"),
+        ("49 h after", "u1", "2026-01-13T01:00:00", "view", "i1", "NULL", "5"),
+    ]);
+    write(&lake, "events/dt=2026-01-10/a.parquet", &around).await;
+    let mut config = config(&lake, &folder.path().join("out"));
+    config.lake.quarantine_share_max = 0.9;
+    assert_eq!(config.lake.time_tolerance_hours, 24, "the default");
+    for (hours, out) in [(24, "25 h after, 25 h before, 49 h after"), (48, "49 h after"), (50, "")] {
+        config.lake.time_tolerance_hours = hours;
+        let (ctx, rollups) = night(&config, "2026-01-20").await.unwrap();
+        let reasons: Vec<&str> = rollups.report.quarantined.keys().map(String::as_str).collect();
+        let expected: &[&str] = if out.is_empty() { &[] } else { &["time_outside_partition"] };
+        assert_eq!(reasons, expected, "{hours} h");
+        let good = table(&ctx, "SELECT event_id FROM unit_event ORDER BY event_id").await;
+        for row in ["25 h before", "23 h before", "within", "23 h after", "25 h after", "49 h after"] {
+            assert_eq!(good.contains(row), !out.contains(row), "tolerance of {hours} h: {row} in\n{good}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lake_in_memory_has_the_features_of_the_same_lake_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    two_days(&lake).await;
+    let mut config = config(&lake, &folder.path().join("out"));
+    let (ctx, from_files) = night(&config, "2026-01-03").await.unwrap();
+    let items = "SELECT * FROM item_history ORDER BY item_id";
+    let expected = [table(&ctx, FEATURES).await, table(&ctx, items).await];
+
+    let memory = Location::open("memory://a-lake/lake", &config.s3).unwrap();
+    for file in ["events/dt=2026-01-01/a.parquet", "events/dt=2026-01-02/a.parquet"] {
+        memory.write(file, std::fs::read(lake.join(file)).unwrap()).await.unwrap();
+    }
+    config.lake.uri = "memory://a-lake/lake".into();
+    config.output.uri = folder.path().join("other").display().to_string();
+    std::fs::remove_dir_all(&lake).unwrap();
+    let (ctx, from_memory) = night(&config, "2026-01-03").await.unwrap();
+    assert_eq!([table(&ctx, FEATURES).await, table(&ctx, items).await], expected);
+    assert_eq!(from_memory.report.bytes_read, from_files.report.bytes_read);
 }

@@ -102,7 +102,7 @@ proptest! {
 }
 
 /// What a training session of `run_date` sees whose labels end at `labels_end`.
-async fn past(config: &Config, run_date: &str, labels_end: &str) -> SessionContext {
+pub async fn past(config: &Config, run_date: &str, labels_end: &str) -> SessionContext {
     let sql = SqlFiles::load(config).unwrap();
     let (run_date, labels_end) = (run_date.parse().unwrap(), labels_end.parse().unwrap());
     let ctx = engine::session(config).unwrap();
@@ -171,4 +171,37 @@ async fn refusals_and_erasures_hold_for_the_guest_that_a_person_was() {
     let (ctx, _) = night(&config(&lake, &folder.path().join("out")), NIGHT).await.unwrap();
     let rows = table(&ctx, "SELECT user_id FROM user_features ORDER BY user_id").await;
     assert!(rows.contains("g3") && !rows.contains("g1") && !rows.contains("g2"), "{rows}");
+}
+
+#[tokio::test]
+async fn an_intent_counts_within_the_configured_horizon_and_not_on_the_day_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    let before = events(&[
+        ("a", "early", "2026-01-04T10:00:00", "view", "i1", "NULL", "5"),
+        ("b", "late", "2026-01-04T10:00:00", "view", "i1", "NULL", "5"),
+        ("c", "later", "2026-01-04T10:00:00", "view", "i1", "NULL", "5"),
+    ]);
+    write(&lake, "events/dt=2026-01-04/a.parquet", &before).await;
+    // The third, the fourth and the eighth day from the run date on, which is the first.
+    for (day, user, units) in [("07", "early", "2"), ("08", "late", "1"), ("12", "later", "1")] {
+        let time = format!("2026-01-{day}T23:59:00");
+        let bought = events(&[("p", user, time.as_str(), "purchase", "i1", units, "3")]);
+        write(&lake, &format!("events/dt=2026-01-{day}/a.parquet"), &bought).await;
+    }
+    let mut config = config(&lake, &folder.path().join("out"));
+    let rows = async |ctx: &SessionContext, sql: &str| -> Vec<String> {
+        let text = table(ctx, sql).await;
+        let cells = text.lines().skip(3).filter_map(|line| line.split('|').nth(1));
+        cells.map(|cell| cell.trim().to_string()).collect()
+    };
+    for (horizon_days, buyers) in [(3, &["early"][..]), (7, &["early", "late"]), (8, &["early", "late", "later"])] {
+        config.intents.horizon_days = horizon_days;
+        let ctx = past(&config, NIGHT, "2026-02-15").await;
+        let bought = "SELECT user_id FROM intent_labels WHERE y_purchase = 1 AND y_units > 0 ORDER BY user_id";
+        assert_eq!(rows(&ctx, bought).await, buyers, "{horizon_days} days");
+        assert_eq!(rows(&ctx, "SELECT user_id FROM next_items ORDER BY user_id").await, buyers, "{horizon_days} days");
+        // Whatever the horizon of intents, all three came back within the 28 days of churn.
+        assert_eq!(rows(&ctx, "SELECT count(*) FROM intent_labels").await, ["3"]);
+    }
 }

@@ -1,11 +1,225 @@
-//! The simulated lake has something to learn: order and content tell more than recency and frequency do.
+//! The simulated lake has in it what it promises, and something to learn: order and content tell more than recency and
+//! frequency do.
 
-use arrow::array::AsArray;
-use arrow::datatypes::{Float64Type, Int64Type};
+use arrow::array::{ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use intentcast::lake::stores::Location;
 use intentcast::metrics::auc;
 use intentcast::simulation::{self, SimulateOptions};
+use std::sync::LazyLock;
+
+const DAYS_SIMULATED: u32 = 80;
+
+/// A lake of 3000 users, 60 items and 80 days, made once for all tests of this file.
+static LAKE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    // On a thread of its own: the test that comes first is within a runtime already.
+    std::thread::spawn(simulated).join().unwrap()
+});
+
+fn start() -> chrono::NaiveDate {
+    chrono::NaiveDate::from_ymd_opt(2026, 1, 1).unwrap()
+}
+
+fn simulated() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let to = Location::open(&folder.path().display().to_string(), &Default::default()).unwrap();
+    let options =
+        SimulateOptions { users: 3000, items: 60, days: DAYS_SIMULATED, seed: 11, faults: false, start: start() };
+    let report = tokio::runtime::Runtime::new().unwrap().block_on(simulation::run(&to, &options, false)).unwrap();
+    assert!(report.purchases > 500 && report.events > 50_000, "{report}");
+    folder
+}
+
+/// The lake and its truth, table by table.
+async fn lake() -> SessionContext {
+    let ctx = SessionContext::new();
+    let folders = ["events", "users", "items", "promotions", "inventory"].map(|name| (name, name));
+    for (name, folder) in [&folders[..], &[("truth", "truth/propensity"), ("demand", "truth/demand")]].concat() {
+        let place = format!("{}/{folder}/", LAKE.path().display());
+        ctx.register_parquet(name, place, ParquetReadOptions::default()).await.unwrap();
+    }
+    ctx
+}
+
+/// The numbers of the one row that a query gives.
+async fn numbers(ctx: &SessionContext, sql: &str) -> Vec<f64> {
+    let rows = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+    let row = rows.iter().find(|batch| batch.num_rows() == 1).unwrap();
+    let number = |column: &ArrayRef| cast(column, &DataType::Float64).unwrap().as_primitive::<Float64Type>().value(0);
+    row.columns().iter().map(number).collect()
+}
+
+#[tokio::test]
+async fn people_search_look_favour_fill_carts_buy_review_and_send_back() {
+    let ctx = lake().await;
+    let of = async |sql: &str| numbers(&ctx, sql).await;
+    let kinds = of("SELECT count(DISTINCT event_type), count(*) FILTER (WHERE event_type NOT IN \
+                    ('view', 'click', 'search', 'favorite', 'cart', 'remove_from_cart', 'purchase', 'review')) \
+                    FROM events")
+    .await;
+    assert_eq!(kinds, [8.0, 0.0]);
+    let texts = of("SELECT count(*) FILTER (WHERE event_type = 'search' AND coalesce(query, '') = ''), \
+                      count(*) FILTER (WHERE event_type = 'review' AND (coalesce(text, '') = '' OR rating IS NULL)), \
+                      count(*) FILTER (WHERE event_type = 'view' AND coalesce(dwell_ms, 0) <= 0), \
+                      count(DISTINCT query), count(DISTINCT text), count(DISTINCT rating) FROM events")
+    .await;
+    assert!(texts[..3] == [0.0; 3] && texts[3] > 20.0 && texts[4] >= 8.0 && texts[5] == 5.0, "{texts:?}");
+
+    // What comes back was bought before, by the same user under this or an earlier id, and no more of it.
+    let returns =
+        of("WITH named AS (SELECT coalesce(u.canonical_user_id, e.user_id) AS person, e.item_id, e.ts, e.quantity \
+                        FROM events e LEFT JOIN users u ON u.user_id = e.user_id WHERE event_type = 'purchase'), \
+                      back AS (SELECT * FROM named WHERE quantity < 0), \
+                      kept AS (SELECT b.person, b.ts, max(n.quantity) AS bought, max(-b.quantity) AS sent \
+                        FROM back b LEFT JOIN named n ON n.person = b.person AND n.item_id = b.item_id AND n.ts < b.ts \
+                        GROUP BY b.person, b.ts) \
+                      SELECT count(*), count(*) FILTER (WHERE bought IS NULL OR sent > bought), \
+                        (SELECT count(*) AS n FROM named WHERE quantity > 0) AS bought FROM kept")
+        .await;
+    assert!(returns[0] > 10.0 && returns[1] == 0.0, "{returns:?}");
+    assert!(returns[0] / returns[2] < 0.08, "few purchases come back: {returns:?}");
+
+    // A session is one visit of one person; funnels lead from looking to buying within a session or over several.
+    let sessions =
+        of("WITH s AS (SELECT session_id, count(DISTINCT coalesce(user_id, '')) AS users, count(*) AS events, \
+                         max(ts) - min(ts) AS took, min(ts) FILTER (WHERE event_type = 'view') AS viewed, \
+                         min(ts) FILTER (WHERE event_type = 'purchase' AND quantity > 0) AS bought \
+                         FROM events GROUP BY session_id) \
+                       SELECT count(*), max(users), avg(events), count(*) FILTER (WHERE took > INTERVAL '1 day'), \
+                         count(*) FILTER (WHERE viewed < bought), count(bought) FROM s")
+        .await;
+    assert!(sessions[0] > 5_000.0 && sessions[1] == 1.0 && sessions[2] > 1.5 && sessions[3] == 0.0, "{sessions:?}");
+    assert!(sessions[4] > 0.9 * sessions[5], "who buys has looked first: {sessions:?}");
+}
+
+#[tokio::test]
+async fn guests_have_no_name_or_one_that_ends_on_the_day_of_their_login() {
+    let ctx = lake().await;
+    let of = async |sql: &str| numbers(&ctx, sql).await;
+    let nameless = of("SELECT count(*), count(*) FILTER (WHERE event_type = 'purchase') FROM events \
+                       WHERE user_id IS NULL")
+    .await;
+    assert!(nameless.iter().all(|n| *n > 20.0), "{nameless:?}");
+    let logins = of("WITH guests AS (SELECT * FROM users WHERE canonical_user_id IS NOT NULL), \
+                       seen AS (SELECT g.user_id, bool_or(e.user_id = g.user_id) AS before, \
+                         bool_or(e.user_id = g.canonical_user_id) AS after, \
+                         bool_or(e.user_id = g.user_id AND e.ts >= g.signed_up_at \
+                           OR e.user_id = g.canonical_user_id AND e.ts < g.signed_up_at) AS wrong \
+                         FROM guests g JOIN events e ON e.user_id IN (g.user_id, g.canonical_user_id) GROUP BY g.user_id) \
+                     SELECT count(*) FILTER (WHERE before AND after), count(*) FILTER (WHERE wrong), \
+                       (SELECT count(*) AS n FROM guests WHERE substr(user_id, 1, 1) <> 'g' \
+                         OR canonical_user_id <> concat('u', substr(user_id, 2))) AS misnamed FROM seen")
+    .await;
+    assert!(logins[0] > 50.0 && logins[1..] == [0.0, 0.0], "{logins:?}");
+}
+
+#[tokio::test]
+async fn users_have_tastes_and_items_titles_prices_and_vectors_that_tell_categories_apart() {
+    let ctx = lake().await;
+    let of = async |sql: &str| numbers(&ctx, sql).await;
+    let tastes = of("WITH seen AS (SELECT e.user_id, i.category, count(*) AS n FROM events e \
+                       JOIN items i ON i.item_id = e.item_id WHERE e.event_type = 'view' AND e.user_id IS NOT NULL \
+                       GROUP BY e.user_id, i.category), \
+                     users AS (SELECT user_id, sum(n) AS views, max(n) AS most FROM seen GROUP BY user_id) \
+                     SELECT count(*), avg(CAST(most AS DOUBLE) / views), (SELECT count(DISTINCT category) AS n FROM items) AS categories \
+                     FROM users WHERE views >= 20")
+    .await;
+    // Of ten categories, drawn alike, the most frequent of twenty views would hold about a fifth.
+    assert!(tastes[0] > 200.0 && tastes[2] == 10.0 && tastes[1] > 0.4, "{tastes:?}");
+
+    let items = of("SELECT count(*), count(DISTINCT title), count(DISTINCT array_length(image_vector)), \
+                      min(array_length(image_vector)), min(price), count(*) FILTER (WHERE strpos(title, brand) = 0 \
+                        OR strpos(title, split_part(category, '/', 3)) = 0) FROM items")
+    .await;
+    assert!(items[0] == 60.0 && items[1] > 40.0 && items[2..4] == [1.0, 16.0] && items[4] > 0.0, "{items:?}");
+    assert_eq!(items[5], 0.0, "titles name brand and kind");
+    let likeness = of("WITH numbers AS (SELECT item_id, category, unnest(image_vector) AS x, \
+                         unnest(generate_series(1, 16)) AS at FROM items), \
+                       pairs AS (SELECT a.item_id, b.item_id AS other, a.category = b.category AS alike, \
+                         sum(CAST(a.x AS DOUBLE) * b.x) AS cosine FROM numbers a JOIN numbers b ON a.at = b.at \
+                         WHERE a.item_id < b.item_id GROUP BY a.item_id, b.item_id, a.category = b.category) \
+                       SELECT avg(CASE WHEN alike THEN cosine END), avg(CASE WHEN NOT alike THEN cosine END) FROM pairs")
+    .await;
+    assert!(likeness[0] > 0.6 && likeness[1] < 0.3, "{likeness:?}");
+}
+
+#[tokio::test]
+async fn demand_has_weekdays_trends_promotions_and_items_that_come_and_go() {
+    let ctx = lake().await;
+    let of = async |sql: &str| numbers(&ctx, sql).await;
+    // 77 days are eleven weeks. Saturdays have a third more visits than Tuesdays.
+    let week = of("WITH days AS (SELECT date_trunc('day', ts) AS day, count(*) AS n FROM events GROUP BY 1) \
+                   SELECT avg(CASE WHEN date_part('dow', day) = 6 THEN n END), \
+                     avg(CASE WHEN date_part('dow', day) = 2 THEN n END) FROM days \
+                   WHERE day < TIMESTAMP '2026-03-19T00:00:00Z'")
+    .await;
+    assert!(week[0] > 1.2 * week[1] && week[0] < 1.6 * week[1], "{week:?}");
+
+    let promoted = of("WITH days AS (SELECT d.item_id, d.rate, d.date, p.price IS NOT NULL AS promoted FROM demand d \
+                         LEFT JOIN promotions p ON p.item_id = d.item_id AND d.date >= p.starts_on AND d.date <= p.ends_on \
+                         WHERE d.rate > 0), \
+                       items AS (SELECT item_id, avg(rate) FILTER (WHERE promoted) / avg(rate) FILTER (WHERE NOT promoted) \
+                         AS pull FROM days GROUP BY item_id) SELECT count(pull), avg(pull) FROM items")
+    .await;
+    assert!(promoted[0] > 10.0 && promoted[1] > 1.4, "{promoted:?}");
+    let prices = of("SELECT count(*), count(*) FILTER (WHERE e.price <> p.price), \
+                       count(*) FILTER (WHERE p.price >= i.price) FROM events e \
+                     JOIN promotions p ON p.item_id = e.item_id AND e.ts >= p.starts_on AND e.ts < p.ends_on + INTERVAL '1 day' \
+                     JOIN items i ON i.item_id = e.item_id WHERE e.event_type = 'view'")
+    .await;
+    assert!(prices[0] > 500.0 && prices[1..] == [0.0, 0.0], "{prices:?}");
+
+    let lives = of("WITH life AS (SELECT item_id, min(date) FILTER (WHERE rate > 0) AS first, \
+                      max(date) FILTER (WHERE rate > 0) AS last, min(date) AS opened, max(date) AS closed \
+                      FROM demand GROUP BY item_id), \
+                    sold AS (SELECT item_id, min(CAST(ts AS DATE)) AS first, max(CAST(ts AS DATE)) AS last FROM events \
+                      WHERE event_type = 'purchase' AND quantity > 0 GROUP BY item_id) \
+                    SELECT count(*) FILTER (WHERE l.first > opened), count(*) FILTER (WHERE l.last < closed), \
+                      count(*) FILTER (WHERE s.first < l.first OR s.last > l.last) \
+                    FROM life l LEFT JOIN sold s ON s.item_id = l.item_id")
+    .await;
+    assert!(lives[0] > 0.0 && lives[1] > 0.0 && lives[2] == 0.0, "{lives:?}");
+
+    // Two items of one category and brand are wanted by the same people: with the weekday the same and no promotion,
+    // what moves their rates apart in ten weeks is their trends alone.
+    let trends = of("WITH quiet AS (SELECT d.item_id, d.date, d.rate, i.category, i.brand FROM demand d \
+                       JOIN items i ON i.item_id = d.item_id LEFT ANTI JOIN promotions p \
+                       ON p.item_id = d.item_id AND d.date >= p.starts_on AND d.date <= p.ends_on WHERE d.rate > 0), \
+                     pairs AS (SELECT a.item_id, b.item_id AS other, a.date, ln(a.rate / b.rate) AS apart FROM quiet a \
+                       JOIN quiet b ON a.category = b.category AND a.brand = b.brand AND a.date = b.date \
+                       WHERE a.item_id < b.item_id) \
+                     SELECT count(*), avg(abs(l.apart - e.apart)) FROM pairs e \
+                     JOIN pairs l ON l.item_id = e.item_id AND l.other = e.other \
+                     WHERE e.date = DATE '2026-01-01' AND l.date = DATE '2026-03-12'")
+    .await;
+    assert!(trends[0] > 5.0 && trends[1] > 0.1, "{trends:?}");
+}
+
+#[tokio::test]
+async fn empty_shelves_hide_demand_from_the_events() {
+    let ctx = lake().await;
+    let of = async |sql: &str| numbers(&ctx, sql).await;
+    let sold = of("WITH sold AS (SELECT item_id, CAST(ts AS DATE) AS date, sum(quantity) AS units FROM events \
+                     WHERE event_type = 'purchase' AND quantity > 0 GROUP BY 1, 2) \
+                   SELECT count(*) FILTER (WHERE d.units_sold <> coalesce(s.units, 0)), \
+                     count(*) FILTER (WHERE d.units_wanted > d.units_sold), \
+                     count(*) FILTER (WHERE d.in_stock <> (d.units_wanted = d.units_sold)), \
+                     sum(d.units_wanted), sum(d.rate) \
+                   FROM demand d LEFT JOIN sold s ON s.item_id = d.item_id AND s.date = d.date")
+    .await;
+    assert!(sold[0] == 0.0 && sold[1] > 10.0 && sold[2] == 0.0, "{sold:?}");
+    assert!((sold[3] / sold[4] - 1.0).abs() < 0.05, "what is wanted is what the rates say: {sold:?}");
+    // Every item on sale has its stock each morning, and the shop reorders in packs of different sizes.
+    let stock =
+        of("SELECT count(*), count(DISTINCT item_id), min(on_hand), max(on_order), count(DISTINCT pack_size), \
+                      count(*) FILTER (WHERE min_order_quantity % pack_size <> 0 OR unit_cost <= 0), \
+                      count(DISTINCT lead_time_days) FROM inventory")
+        .await;
+    assert!(stock[0] > 60.0 * 70.0 && stock[1] == 60.0 && stock[2] == 0.0 && stock[3] > 0.0, "{stock:?}");
+    assert!(stock[4] > 2.0 && stock[5] == 0.0 && stock[6] > 5.0, "{stock:?}");
+}
 
 /// The truth's days, all with at least four weeks before and one after.
 const DAYS: [u32; 6] = [35, 42, 49, 56, 63, 70];
@@ -42,21 +256,11 @@ pub fn auc_in_sample(mut x: Vec<Vec<f64>>, y: &[bool]) -> f64 {
 
 #[tokio::test]
 async fn the_propensity_knows_more_than_recency_and_frequency() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().display().to_string();
-    let start = chrono::NaiveDate::from_ymd_opt(2026, 1, 1).unwrap();
-    let options = SimulateOptions { users: 3000, items: 60, days: 80, seed: 11, faults: false, start };
-    let report = simulation::run(&Location::open(&root, &Default::default()).unwrap(), &options, false).await.unwrap();
-    assert!(report.purchases > 500 && report.events > 50_000, "{report}");
-
-    let ctx = SessionContext::new();
-    for (name, folder) in [("events", "events"), ("truth", "truth/propensity"), ("users", "users")] {
-        ctx.register_parquet(name, format!("{root}/{folder}/"), ParquetReadOptions::default()).await.unwrap();
-    }
+    let (ctx, start) = (lake().await, start());
     let days = ctx.sql("SELECT count(DISTINCT as_of) FROM truth").await.unwrap().collect().await.unwrap();
     assert_eq!(
         days[0].column(0).as_primitive::<Int64Type>().value(0),
-        i64::from(options.days),
+        i64::from(DAYS_SIMULATED),
         "a truth for every day"
     );
 

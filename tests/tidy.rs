@@ -180,6 +180,77 @@ fn commands_in_the_documents_exist() {
     assert!(seen >= 5, "only {seen} commands found: is the search broken?");
 }
 
+/// The text with each `{…}` (Airflow's templates, Python's names) filled in: a date where it says `ds`, else a path.
+fn filled_in(text: &str) -> String {
+    let (mut filled, mut inner, mut depth) = (String::new(), String::new(), 0);
+    for c in text.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => {
+                depth -= 1;
+                if depth == 0 {
+                    filled += if inner.split_whitespace().any(|word| word == "ds") { "2026-03-01" } else { "/a/path" };
+                    inner.clear();
+                }
+            }
+            c if depth > 0 => inner.push(c),
+            c => filled.push(c),
+        }
+    }
+    filled
+}
+
+/// The words of every call of intentcast in a crontab or a DAG, what the shell fills in filled in.
+fn scheduled_calls(text: &str) -> Vec<Vec<String>> {
+    let text = filled_in(&text.replace("\\\n", " "));
+    let text = text.replace("\"$(date +\\%F)\"", "2026-03-01").replace("\"$CONFIG\"", "/a/path");
+    let mut calls = Vec::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        for (at, _) in line.match_indices("intentcast ") {
+            // As the end of a longer word, such as a path, it is another program.
+            if line[..at].ends_with(|c: char| !c.is_whitespace() && c != '"') {
+                continue;
+            }
+            let call = line[at..].split([';', '&', '|', '"']).next().unwrap();
+            calls.push(call.split_whitespace().map(String::from).collect());
+        }
+    }
+    calls
+}
+
+#[test]
+fn what_cron_and_airflow_call_is_understood_by_the_command_line() {
+    use clap::Parser;
+    let mut verbs = Vec::new();
+    for path in files("jobs/cron", "crontab").into_iter().chain(files("jobs/airflow", "py")) {
+        for call in scheduled_calls(&fs::read_to_string(&path).unwrap()) {
+            let parsed = intentcast::cli::Cli::try_parse_from(&call);
+            let parsed = parsed.unwrap_or_else(|e| panic!("{}: {}\n{e}", path.display(), call.join(" ")));
+            assert!(parsed.settings.config.is_some(), "{}: {call:?} reads no configuration", path.display());
+            verbs.push(format!("{:?}", parsed.verb).split([' ', '{']).next().unwrap().to_string());
+        }
+    }
+    verbs.sort();
+    assert_eq!(verbs, ["Gc", "Gc", "Nightly", "Nightly", "Train", "Train"], "is the search broken?");
+}
+
+#[test]
+fn scheduled_calls_are_found_with_all_of_their_words() {
+    let cron = "# intentcast is run here\nCONFIG=/etc/x\n0 5 * * 0 intentcast --config \"$CONFIG\" train --date \"$(date +\\%F)\" \
+                && /opt/intentcast gc; intentcast gc --nope\n";
+    let words = |call: &str| call.split(' ').map(String::from).collect::<Vec<_>>();
+    assert_eq!(
+        scheduled_calls(cron),
+        [words("intentcast --config /a/path train --date 2026-03-01"), words("intentcast gc --nope")]
+    );
+    let python = "run(f\"intentcast --config {CONFIG} train --date {{{{ end | ds }}}}\", \"intentcast\")\n\
+                  B = \"\"\"\nintentcast \\\n    gc\ncode=$?\n";
+    assert_eq!(
+        scheduled_calls(python),
+        [words("intentcast --config /a/path train --date 2026-03-01"), words("intentcast gc")]
+    );
+}
+
 #[test]
 fn every_document_is_linked_from_the_index() {
     let index = read("docs/README.md");

@@ -22,8 +22,9 @@ SELECT
     CAST(coalesce(d.carts, 0) AS DOUBLE) AS carts,
     coalesce(CAST(d.price_sum AS DOUBLE) / nullif(d.price_events, 0), p.price) AS price,
     m.item_id IS NOT NULL AS promoted,
-    -- No inventory row: nothing is known against stock. A sale proves stock whatever the snapshot says.
-    coalesce(s.on_hand > 0 OR d.units > 0, true) AS in_stock,
+    -- No inventory row: nothing is known against stock. A sale proves stock whatever the snapshot says; a day on which
+    -- nobody so much as looked has no units, and is out of stock all the same where the snapshot says so.
+    coalesce(s.on_hand > 0 OR coalesce(d.units, 0) > 0, true) AS in_stock,
     i.intent_units,
     CAST(c.day - f.first_day AS BIGINT) AS days_since_first_seen
 FROM first_seen f

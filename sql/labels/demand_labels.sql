@@ -20,7 +20,8 @@ dense AS (
         k.item_id,
         d.day,
         CAST(coalesce(s.units, 0) AS DOUBLE) AS units,
-        coalesce(t.on_hand > 0 OR s.units > 0, true) AS in_stock
+        -- As in features/item_days.sql.
+        coalesce(t.on_hand > 0 OR coalesce(s.units, 0) > 0, true) AS in_stock
     FROM known k CROSS JOIN days d
         LEFT JOIN sold s ON s.item_id = k.item_id AND s.event_day = d.day
         LEFT JOIN stock t ON t.item_id = k.item_id AND t.as_of = d.day

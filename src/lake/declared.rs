@@ -48,9 +48,10 @@ impl Declared {
     pub fn check(&self, file: &str, found: &Schema) -> Result<()> {
         for name in &self.required {
             if found.field_with_name(name).is_err() {
+                let wanted = self.schema.field_with_name(name).map_err(Failure::bug)?.data_type();
                 let has: Vec<_> = found.fields().iter().map(|f| f.name().as_str()).collect();
                 return Err(Failure::input(format!(
-                    "{file}: column {name} is missing; the file has {}",
+                    "{file}: column {name} is missing: expected {wanted}, the file has {}",
                     has.join(", ")
                 ))
                 .hint("mend or remove the file, then run the same command again"));
@@ -112,7 +113,8 @@ mod tests {
         let none = Schema::new(vec![Field::new("price", DataType::Int32, true)]);
         let refused = declared.check("s3://l/a.parquet", &none).unwrap_err();
         assert_eq!(refused.kind.exit_code(), 3);
-        assert!(refused.message.contains("s3://l/a.parquet: column ts is missing"), "{refused}");
+        assert!(refused.message.contains("s3://l/a.parquet: column ts is missing: expected Timestamp("), "{refused}");
+        assert!(refused.message.ends_with("the file has price"), "{refused}");
         let wrong = Schema::new(vec![Field::new("ts", DataType::Utf8, true)]);
         let refused = declared.check("a", &wrong).unwrap_err().message;
         assert!(refused.contains("column ts: expected Timestamp") && refused.contains("found Utf8"), "{refused}");

@@ -199,3 +199,60 @@ pub fn signed_log(x: f64) -> f32 {
 fn log1p_hours(micros: i64) -> f32 {
     (micros.max(0) as f64 / 3.6e9).ln_1p() as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Float64Array, Int64Array, ListArray, TimestampMicrosecondArray};
+    use arrow::buffer::OffsetBuffer;
+    use std::sync::Arc;
+
+    use crate::features::contract::FeatureColumn;
+
+    const HOUR: i64 = 3_600_000_000;
+
+    /// One user, seen at 06:00, 09:00 and 18:00 of a day, as of midnight.
+    fn user() -> StructArray {
+        let text = |values: [Option<&str>; 3]| -> ArrayRef { Arc::new(StringArray::from(values.to_vec())) };
+        let events = StructArray::try_from(vec![
+            ("ts", Arc::new(TimestampMicrosecondArray::from(vec![6 * HOUR, 9 * HOUR, 18 * HOUR])) as ArrayRef),
+            ("event_type", text([Some("search"), Some("view"), Some("purchase")])),
+            ("item_id", text([None, Some("i1"), Some("i2")])),
+            ("category", text([None, Some("mugs"), None])),
+            ("price", Arc::new(Float64Array::from(vec![None, Some(0.0), Some(19.0)]))),
+            ("dwell_ms", Arc::new(Int64Array::from(vec![None, Some(4_000), None]))),
+        ])
+        .unwrap();
+        let field = Arc::new(arrow::datatypes::Field::new_list_field(events.data_type().clone(), true));
+        let recent = ListArray::new(field, OffsetBuffer::from_lengths([3]), Arc::new(events), None);
+        StructArray::try_from(vec![
+            ("user_id", Arc::new(StringArray::from(vec!["u1"])) as ArrayRef),
+            ("as_of", Arc::new(TimestampMicrosecondArray::from(vec![24 * HOUR]))),
+            ("events_7d", Arc::new(Int64Array::from(vec![3]))),
+            ("recent", Arc::new(recent)),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn an_event_has_its_category_price_dwell_and_the_gap_to_the_one_before() {
+        let contract = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
+        let inputs = UserInputs::read(&user(), &contract, 100).unwrap();
+        let events = &inputs.events[0];
+        let ids: Vec<_> = events.iter().map(|e| (e.event_type, e.item, e.category)).collect();
+        let categories = CATEGORY_BUCKETS;
+        let expected = [(3, 0, 0), (1, bucket("i1", 100), bucket("mugs", categories)), (7, bucket("i2", 100), 0)];
+        assert_eq!(ids, expected);
+        // Log price and dwell in seconds, each with the flag that says that it is not known; a price of nothing is known.
+        let log1p = |x: f64| x.ln_1p() as f32;
+        let known: Vec<_> = events.iter().map(|e| e.reals[..4].to_vec()).collect();
+        assert_eq!(known, [[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, log1p(4.0), 0.0], [log1p(19.0), 0.0, 0.0, 1.0]]);
+        // Log hours since the event before, and until the last.
+        let times: Vec<_> = events.iter().map(|e| (e.reals[GAP], e.reals[GAP + 1])).collect();
+        assert_eq!(times, [(0.0, log1p(12.0)), (log1p(3.0), log1p(9.0)), (log1p(9.0), 0.0)]);
+        // Six in the morning is a quarter of the circle.
+        assert!((events[0].reals[6] - 1.0).abs() < 1e-6 && events[0].reals[7].abs() < 1e-6, "{:?}", events[0]);
+        assert_eq!(inputs.idle_log_hours, [log1p(6.0)]);
+        assert_eq!(inputs.tabular, [log1p(3.0)]);
+    }
+}

@@ -35,6 +35,8 @@ pub(super) struct Person {
     pub bought: u32,
     pub review_day: u32,
     pub return_day: u32,
+    /// What goes back then: something else may have been bought since.
+    pub return_item: u32,
     pub return_quantity: i32,
 }
 
@@ -85,6 +87,7 @@ impl Person {
             bought: NO_ITEM,
             review_day: NEVER,
             return_day: NEVER,
+            return_item: NO_ITEM,
             return_quantity: 0,
         }
     }

@@ -179,6 +179,7 @@ pub(super) fn visit(
             }
             if rng.random_bool(0.05) {
                 person.return_day = day + rng.random_range(2..10);
+                person.return_item = item;
                 person.return_quantity = c.events.last().and_then(|e| e.quantity).unwrap_or(1);
             }
         }
@@ -226,6 +227,7 @@ pub(super) fn after_purchase(
         });
     }
     if person.return_day == day {
+        let item = person.return_item;
         stock.put_back(item, person.return_quantity);
         due.push(Event {
             ts: at + 1_000_000,

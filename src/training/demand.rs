@@ -289,3 +289,58 @@ fn seasonal_naive(item: &ItemHistory, day: usize) -> f64 {
     }
     0.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::networks::DemandNetworkName;
+    use crate::model::demand::DemandShape;
+    use crate::model::demand::history::tests::item;
+
+    const OUT_OF_STOCK: usize = 2;
+
+    /// A fast item and a slow one, both out of stock on the third of five days.
+    fn set() -> ItemSet {
+        let slow: Vec<f64> = (0..28).map(|day| if day % 9 == 0 { 1.0 } else { 0.0 }).collect();
+        let mut items = vec![item(&[3.0; 28]), item(&slow)];
+        items.iter_mut().for_each(|item| item.days_since_first_seen = 28);
+        let in_stock = (0..5).map(|day| day != OUT_OF_STOCK).collect::<Vec<bool>>();
+        ItemSet { items, units: vec![vec![2.0, 3.0, 1.0, 4.0, 3.0]; 2], in_stock: vec![in_stock; 2] }
+    }
+
+    /// Whatever was sold on a day without stock, demand was something else: neither that day nor a lead time over it
+    /// may teach the network anything.
+    #[test]
+    fn a_day_out_of_stock_leaves_the_loss_alone_and_a_day_in_stock_does_not() {
+        tch::manual_seed(3);
+        let store = nn::VarStore::new(Device::Cpu);
+        let network = DemandNetwork::new(&store.root(), &DemandShape::tiny(DemandNetworkName::Gru));
+        assert!(network.source(&set().items[1]) == Source::Counts, "the likelihood of counts is seen too");
+        let judged = |set: &ItemSet, leads: [i64; 2]| {
+            let loss = loss(&network, set, &[0, 1], &leads, Device::Cpu, false).unwrap();
+            let weights = store.trainable_variables();
+            weights.iter().for_each(|weight| weight.shallow_clone().zero_grad());
+            loss.backward();
+            let slopes = weights.iter().map(|weight| weight.grad().abs().sum(Kind::Double).double_value(&[]));
+            (loss.double_value(&[]), slopes.sum::<f64>())
+        };
+        // Lead times that end before the day, and that go over it.
+        for leads in [[2, 2], [5, 4]] {
+            let before = judged(&set(), leads);
+            assert!(before.0.is_finite() && before.1 > 0.0, "{before:?}");
+            for day in 0..5 {
+                let mut other = set();
+                other.units.iter_mut().for_each(|units| units[day] += 7.0);
+                let after = judged(&other, leads);
+                assert_eq!(
+                    after == before,
+                    day == OUT_OF_STOCK,
+                    "day {day}, lead times {leads:?}: {before:?} {after:?}"
+                );
+            }
+        }
+        let mut stocked = set();
+        stocked.in_stock.iter_mut().for_each(|days| days[OUT_OF_STOCK] = true);
+        assert_ne!(judged(&stocked, [2, 2]).0, judged(&set(), [2, 2]).0);
+    }
+}

@@ -430,7 +430,8 @@ mod tests {
         fn validate(&mut self) -> Result<Option<Validation>> {
             self.seen.push(self.weight.double_value(&[0]));
             let loss = self.valid.get(self.seen.len() - 1).copied();
-            Ok(loss.map(|loss| Validation { loss, figures: vec![] }))
+            // The figure that the lesson of intents gives, if it can be told.
+            Ok(loss.map(|loss| Validation { loss, figures: vec![("auc_valid_purchase", 1.0 - loss)] }))
         }
     }
 
@@ -459,6 +460,17 @@ mod tests {
         assert_eq!((fitted.epochs, fitted.steps, fitted.loss), (4, 20, 0.5));
         assert_eq!(one.weight.double_value(&[0]), one.seen[1]);
         assert_ne!(one.seen[1], one.seen[3]);
+    }
+
+    #[test]
+    fn the_bar_shows_the_losses_and_the_auc_of_the_last_epoch() {
+        let (mut one, mut store) = One::new(0, &[0.5, 0.25]);
+        let bar = ProgressBar::hidden();
+        fit(&mut one, &mut store, &plan(2), &mut Journal::nowhere(), &bar).unwrap();
+        let shown = bar.message();
+        assert!(shown.starts_with("one: epoch 2: auc_valid_purchase 0.7500, "), "{shown}");
+        assert!(shown.contains("loss_train ") && shown.contains("loss_valid 0.2500"), "{shown}");
+        assert_eq!((bar.position(), bar.length()), (30, Some(30)), "two epochs of all samples");
     }
 
     #[test]
