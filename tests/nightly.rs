@@ -230,10 +230,9 @@ fn killed_when_there_is(part: &str, night: &[&str], output: &str) {
 }
 
 /// From the lock to the commits; what each moment leaves half done is what the next attempt finds.
-const MOMENTS: [&str; 8] = [
+const MOMENTS: [&str; 7] = [
     "/state/lock/",
     "/unit_event",
-    "/manifests/",
     "/user_features/",
     "/intent_scores/",
     "/demand_forecasts/",
