@@ -242,14 +242,15 @@ impl Lesson for IntentLesson<'_> {
         let raw = self.network.outputs_of(&states, &batch.tabular.f_to_device(self.device)?, true)?;
         let labels = batch.labels.f_to_device(self.device)?;
         let measured = self.objective.loss(self.network.head.as_ref(), &raw, &labels, self.scaling(), true);
-        let mut loss = measured.shallow_clone();
+        // A tensor of its own, so that adding to it leaves what is measured as it is.
+        let mut loss = &measured * 1.0;
         if let Some(unlabelled) = &batch.unlabelled {
-            loss = loss + self.taught(unlabelled)? * self.config.train.unlabelled_weight;
+            loss += self.taught(unlabelled)? * self.config.train.unlabelled_weight;
         }
         if let Some((at, met)) = &batch.met
             && let Some(ranking) = self.catalogue.loss(self.network, &states, (at, met), rng)?
         {
-            loss = loss + ranking * RANKING_WEIGHT;
+            loss += ranking * RANKING_WEIGHT;
         }
         Ok(Loss { learnt: loss, measured: Some(measured.detach()) })
     }
