@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Draws the training and validation losses of a run as SVG, from its metrics.jsonl; needs nothing but Python.
+"""Draws the training and validation losses of runs as SVG, from their metrics.jsonl; needs nothing but Python.
 
-Usage: training_curves.py OUTPUT/training/RUN/metrics.jsonl > curves.svg
+Usage: training_curves.py [--lesson NAME] [TITLE=]OUTPUT/training/RUN/metrics.jsonl ... > curves.svg
+
+A row for each run, a panel for each network; --lesson (intents, demand, pretraining) draws one network alone.
 """
 
+import argparse
 import json
 import sys
 from xml.sax.saxutils import escape
@@ -12,7 +15,7 @@ WIDTH, HEIGHT, MARGIN = 420, 260, 48
 COLOURS = {"loss_train": "#1f77b4", "loss_valid": "#d62728"}
 
 
-def panel(lesson, lines, left):
+def panel(title, lesson, lines, left):
     """Axes, both curves and their names; `left` in pixels."""
     epochs = [line for line in lines if f"{lesson}/loss_train" in line]
     curves = {
@@ -27,7 +30,7 @@ def panel(lesson, lines, left):
     bottom, right = HEIGHT - MARGIN, left + WIDTH - MARGIN
     drawn = [
         f'<path d="M{left + MARGIN},{MARGIN} V{bottom} H{right}" fill="none" stroke="#888"/>',
-        f'<text x="{left + MARGIN}" y="{MARGIN - 16}" font-weight="bold">{escape(lesson)}</text>',
+        f'<text x="{left + MARGIN}" y="{MARGIN - 16}" font-weight="bold">{escape(title)}</text>',
         f'<text x="{left + MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{high:.4g}</text>',
         f'<text x="{left + MARGIN - 4}" y="{bottom}" text-anchor="end">{low:.4g}</text>',
         f'<text x="{left + MARGIN}" y="{bottom + 16}">epoch {first}</text>',
@@ -41,12 +44,25 @@ def panel(lesson, lines, left):
     return drawn
 
 
-lines = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
-lessons = sorted({key.split("/")[0] for line in lines for key in line if key.endswith("/loss_train")}, reverse=True)
-if not lessons:
-    sys.exit(f"{sys.argv[1]}: no epoch in it yet")
-print(f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * len(lessons)}" height="{HEIGHT}" '
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--lesson")
+parser.add_argument("runs", nargs="+", metavar="[TITLE=]METRICS")
+options = parser.parse_args()
+rows = []
+for run in options.runs:
+    title, path = run.split("=", 1) if "=" in run else ("", run)
+    with open(path, encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    lessons = sorted({key.split("/")[0] for line in lines for key in line if key.endswith("/loss_train")}, reverse=True)
+    lessons = [lesson for lesson in lessons if options.lesson in (None, lesson)]
+    if not lessons:
+        sys.exit(f"{path}: no epoch of {options.lesson or 'any network'} in it yet")
+    rows.append([panel(f"{title}: {lesson}" if title else lesson, lesson, lines, column * WIDTH)
+                 for column, lesson in enumerate(lessons)])
+print(f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * max(map(len, rows))}" height="{HEIGHT * len(rows)}" '
       'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>')
-for column, lesson in enumerate(lessons):
-    print("\n".join(panel(lesson, lines, column * WIDTH)))
+for row, panels in enumerate(rows):
+    print(f'<g transform="translate(0 {HEIGHT * row})">')
+    print("\n".join(line for panel in panels for line in panel))
+    print("</g>")
 print("</svg>")

@@ -43,6 +43,18 @@ fn orders_are_whole_packs_and_at_least_the_minimum_just_where_stock_has_run_low_
 }
 
 #[test]
+fn stock_that_is_looked_at_once_a_week_has_to_last_longer() {
+    let (_own, lake, output) = shop();
+    let points = |review_period_days: &str| {
+        let setting = format!("replenishment.review_period_days={review_period_days}");
+        done(&["--set", &setting, "nightly", "--lake", &lake, "--output", &output, "--date", NIGHT]);
+        numbers(&lake, &output, "SELECT sum(reorder_point), sum(order_quantity) FROM replenishment")
+    };
+    let (daily, weekly) = (points("1"), points("7"));
+    assert!(weekly[0] > 1.2 * daily[0] && weekly[1] >= daily[1], "{daily:?} {weekly:?}");
+}
+
+#[test]
 fn what_a_user_bought_is_recommended_only_where_that_is_asked_for() {
     let (_own, lake, output) = shop();
     // A purchase counts under the login that a guest had become by the night.

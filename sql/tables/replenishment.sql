@@ -3,13 +3,15 @@
 -- Production Management in Supply Chains", 4th ed., ch. 6): reorder point = the service-level quantile of demand over
 -- the lead time, rounded up to whole units (the smallest stock that lasts with that probability); safety stock =
 -- reorder point - median lead-time demand; order when the inventory position (on hand + on order) is at or below the
--- reorder point, up to the reorder point plus one lead time's mean demand.
+-- reorder point, up to the reorder point plus one lead time's mean demand. Where stock is looked at less often than every
+-- day, the stock has to last until the delivery after the next look (ibid., section 6.9): the median grows with the days, the
+-- safety stock with their root.
 WITH stock AS (
     SELECT
         item_id,
         CAST(on_hand AS DOUBLE) AS on_hand,
         CAST(coalesce(on_order, 0) AS DOUBLE) AS on_order,
-        lead_time_days,
+        greatest(coalesce(lead_time_days, default_lead_time_days()), 1) AS lead_time_days,
         CAST(coalesce(pack_size, 1) AS DOUBLE) AS pack_size,
         CAST(coalesce(min_order_quantity, 0) AS DOUBLE) AS min_order_quantity,
         coalesce(service_level, default_service_level()) AS service_level,
@@ -36,19 +38,29 @@ lead_time_demand AS (
 ),
 -- The quantile at the service level, linear between the published ones; above q95 the normal tail's slope
 -- (z(0.95) = 1.645) carries on from q90 and q95, capped at 0.9999.
-target AS (
+quantile AS (
     SELECT
         s.item_id, s.on_hand, s.on_order, s.lead_time_days, s.pack_size, s.min_order_quantity, s.service_level,
         d.mean, d.q05, d.q10, d.q25, d.q50, d.q75, d.q90, d.q95,
-        ceil(CASE
+        (s.lead_time_days + review_period_days() - 1.0) / s.lead_time_days AS lead_times_covered,
+        CASE
             WHEN s.service_level <= 0.75 THEN d.q50 + (d.q75 - d.q50) * (s.service_level - 0.50) / 0.25
             WHEN s.service_level <= 0.90 THEN d.q75 + (d.q90 - d.q75) * (s.service_level - 0.75) / 0.15
             WHEN s.service_level <= 0.95 THEN d.q90 + (d.q95 - d.q90) * (s.service_level - 0.90) / 0.05
             ELSE d.q95 + (d.q95 - d.q90) / 0.363
                 * (sqrt(-2.0 * ln(1.0 - s.service_level)) - sqrt(-2.0 * ln(0.05)))
-        END) AS reorder_point
+        END AS lead_time_quantile
     FROM stock s JOIN lead_time_demand d ON s.item_id = d.item_id
     WHERE s.recency = 1
+),
+target AS (
+    SELECT
+        *,
+        ceil(CASE
+            WHEN lead_times_covered = 1.0 THEN lead_time_quantile
+            ELSE q50 * lead_times_covered + (lead_time_quantile - q50) * sqrt(lead_times_covered)
+        END) AS reorder_point
+    FROM quantile
 ),
 need AS (
     SELECT
