@@ -148,12 +148,14 @@ def coverage(lake):
                          f"{share('coverage_test_q10_q90_' + speed)} |")
     return f"**{lake}**\n\n" + "\n".join(lines)
 
-text = "\n\n".join(table(*lake.split(":")) for lake in sys.argv[3:])
-print(text)
-begin, end = "<!-- compare_intent_inputs: begin -->", "<!-- compare_intent_inputs: end -->"
-page = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S)
-text = "\n\n".join(coverage(lake.split(":")[0]) for lake in sys.argv[3:])
-print(text)
-begin, end = "<!-- coverage: begin -->", "<!-- coverage: end -->"
-doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.S))
+def fill(name, parts):
+    """Puts the parts between the markers of that name."""
+    text = "\n\n".join(parts)
+    print(text)
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S))
+
+lakes = [lake.split(":") for lake in sys.argv[3:]]
+fill("compare_intent_inputs", [table(lake, date) for lake, date in lakes])
+fill("coverage", [coverage(lake) for lake, _ in lakes])
 EOF_PYTHON

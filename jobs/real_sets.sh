@@ -9,9 +9,9 @@ work=${WORK:-$(mktemp -d)}
 mkdir -p "$work"
 
 ask() { # LAKE QUERY: one row, fields split by blanks
-    # Not straight into a pipe, which would hide a failure.
-    "$job" sql --lake "$work/$1" --output "$work/$1.out" --format csv -c "$2" >"$work/answer" 2>>"$work/log"
-    tail -n 1 "$work/answer" | tr , ' '
+    # Neither a pipe nor a command before the last: both would hide a failure, the latter where sh is bash.
+    "$job" sql --lake "$work/$1" --output "$work/$1.out" --format csv -c "$2" >"$work/answer" 2>>"$work/log" &&
+        tail -n 1 "$work/answer" | tr , ' '
 }
 
 # Quarantined counts the rows that a night would quarantine, from the kept rollups.

@@ -29,13 +29,13 @@ use crate::training::sweep::{Sweep, Trial};
 use crate::training::table::TableOptions;
 
 pub async fn simulate(config: &Config, to: &str, options: &SimulateOptions) -> Result<()> {
-    let report = simulation::run(&Location::open(to, &config.s3)?, options, true).await?;
+    let report = simulation::run(&Location::open(to, &config.s3)?, options).await?;
     println!("{report}");
     Ok(())
 }
 
 pub async fn import(config: &Config, name: &str, files: &[PathBuf], to: &str) -> Result<()> {
-    let report = importing::run(config, name, files, to, true).await?;
+    let report = importing::run(config, name, files, to).await?;
     println!("{report}");
     println!("next: intentcast sql --lake {to} -c 'SELECT event_type, count(*) FROM events GROUP BY event_type'");
     Ok(())

@@ -7,13 +7,13 @@ use crate::nightly::{done, night, query, shop};
 use crate::support::lakes::write;
 
 /// The numbers of the one row that a query gives.
-fn numbers(arguments: &[&str], sql: &str) -> Vec<f64> {
+pub fn numbers(arguments: &[&str], sql: &str) -> Vec<f64> {
     let printed = done(&[&["sql", "--format", "csv"], arguments, &["-c", sql]].concat());
     printed.lines().nth(1).unwrap().split(',').map(|n| n.parse().unwrap()).collect()
 }
 
 /// A JSON column of the newest row of `runs` for a date.
-fn told(output: &str, column: &str, date: &str) -> Value {
+pub fn told(output: &str, column: &str, date: &str) -> Value {
     let sql = format!(
         "SELECT replace({column}, '\"', '''') AS told FROM runs WHERE run_date = DATE '{date}' \
          ORDER BY generation DESC LIMIT 1"

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::accounts::told;
 use crate::nightly::{QUICK, done, night, query, shop};
 
 fn command(arguments: &[&str]) -> Output {
@@ -117,15 +118,14 @@ fn planted_faults_are_found_row_by_row_and_file_by_file() {
         assert!(line.ends_with(file), "{reason} of {file} in\n{found}");
     }
     // The same counts in `runs`, for whoever watches many nights.
-    let told = "SELECT rows_quarantined, replace(quarantined_by_reason, '\"', '''') AS reasons FROM runs";
-    let printed = query(&output, told);
-    let (rows, reasons) = printed.lines().nth(1).unwrap().split_once(',').unwrap();
-    let reasons: BTreeMap<String, i64> = serde_json::from_str(&reasons.trim_matches('"').replace('\'', "\"")).unwrap();
+    let rows = query(&output, "SELECT rows_quarantined FROM runs");
+    let reasons: BTreeMap<String, i64> =
+        serde_json::from_value(told(&output, "quarantined_by_reason", "2026-02-21")).unwrap();
     let planted = listed["rows"].as_array().unwrap().iter();
     let planted: BTreeMap<String, i64> =
         planted.map(|p| (p["reason"].as_str().unwrap().into(), p["rows"].as_i64().unwrap())).collect();
     assert_eq!(reasons, planted);
-    assert_eq!(rows, planted.values().sum::<i64>().to_string());
+    assert_eq!(rows, format!("rows_quarantined\n{}\n", planted.values().sum::<i64>()));
     for planted in listed["files"].as_array().unwrap() {
         let bad = format!("{lake}/events/dt=2026-02-21/planted.parquet");
         std::fs::copy(Path::new(&lake).join(planted["file"].as_str().unwrap()), &bad).unwrap();

@@ -4,6 +4,7 @@ use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
 use intentcast::sql_files::SqlFiles;
 
+use crate::accounts;
 use crate::features::table;
 use crate::nightly::{done, night, shop};
 
@@ -11,8 +12,7 @@ const NIGHT: &str = "2026-02-21";
 
 /// The numbers of the one row that a query gives over the lake and the tables of the night.
 fn numbers(lake: &str, output: &str, sql: &str) -> Vec<f64> {
-    let places = ["sql", "--lake", lake, "--output", output, "--date", NIGHT, "--format", "csv", "-c", sql];
-    done(&places).lines().nth(1).unwrap().split(',').map(|n| n.parse().unwrap()).collect()
+    accounts::numbers(&["--lake", lake, "--output", output, "--date", NIGHT], sql)
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn simulated() -> tempfile::TempDir {
     let to = Location::open(&folder.path().display().to_string(), &Default::default()).unwrap();
     let options =
         SimulateOptions { users: 3000, items: 60, days: DAYS_SIMULATED, seed: 11, faults: false, start: start() };
-    let report = tokio::runtime::Runtime::new().unwrap().block_on(simulation::run(&to, &options, false)).unwrap();
+    let report = tokio::runtime::Runtime::new().unwrap().block_on(simulation::run(&to, &options)).unwrap();
     assert!(report.purchases > 500 && report.events > 50_000, "{report}");
     folder
 }

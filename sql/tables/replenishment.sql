@@ -56,10 +56,9 @@ quantile AS (
 target AS (
     SELECT
         *,
-        ceil(CASE
-            WHEN lead_times_covered = 1.0 THEN lead_time_quantile
-            ELSE q50 * lead_times_covered + (lead_time_quantile - q50) * sqrt(lead_times_covered)
-        END) AS reorder_point
+        -- Written so that one lead time adds exact zeros: nothing that is rounded may move.
+        ceil(lead_time_quantile + q50 * (lead_times_covered - 1.0)
+            + (lead_time_quantile - q50) * (sqrt(lead_times_covered) - 1.0)) AS reorder_point
     FROM quantile
 ),
 need AS (
@@ -90,7 +89,7 @@ final AS (
             WHEN position >= q50 THEN 0.50 WHEN position >= q25 THEN 0.75 WHEN position >= q10 THEN 0.90
             WHEN position >= q05 THEN 0.95 ELSE 1.0
         END AS stock_out_risk,
-        CASE WHEN mean > 0 THEN on_hand / (mean / greatest(lead_time_days, 1)) END AS days_of_cover,
+        CASE WHEN mean > 0 THEN on_hand / (mean / lead_time_days) END AS days_of_cover,
         CASE
             WHEN order_quantity = 0 AND reorder_point <= 0 THEN 'no demand expected in the lead time'
             WHEN order_quantity = 0

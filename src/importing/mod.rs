@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, Schema};
 use chrono::NaiveDate;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::ProgressBar;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,7 @@ use crate::ids::RunDate;
 use crate::lake::lake_sql::LakeSql;
 use crate::lake::stores::Location;
 use crate::lake::{VIEWS, lake_file, register_files};
+use crate::progress;
 use crate::sql_files::SqlFiles;
 use lake_writer::LakeWriter;
 use readers::Trouble;
@@ -68,10 +69,9 @@ impl fmt::Display for ImportReport {
 }
 
 /// Reads `files` as the set `name` and writes a lake at `to`, which must hold none yet.
-pub async fn run(config: &Config, name: &str, files: &[PathBuf], to: &str, progress: bool) -> Result<ImportReport> {
+pub async fn run(config: &Config, name: &str, files: &[PathBuf], to: &str) -> Result<ImportReport> {
     let bytes = files.iter().filter_map(|f| std::fs::metadata(f).ok()).map(|m| m.len()).sum();
-    let target = if progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(bytes), target);
+    let bar = progress::bar("bytes", bytes);
     let mut import = Import::open(config, sets::find(name)?, Location::open(to, &config.s3)?).await?;
     let done = import.run(files, &bar).await;
     bar.finish_and_clear();

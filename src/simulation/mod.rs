@@ -18,13 +18,13 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Date32Type};
 use chrono::{Datelike, NaiveDate};
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use rand::Rng;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
+use crate::progress;
 use catalogue::Catalogue;
 use events::{Columns, Event, events_schema, item_id};
 use intent::{after_absence, purchase_probability};
@@ -72,7 +72,7 @@ impl fmt::Display for SimulateReport {
 }
 
 /// Writes the lake. Days count from zero; day d is `start + d`, and lake time is UTC.
-pub async fn run(to: &Location, options: &SimulateOptions, progress: bool) -> Result<SimulateReport> {
+pub async fn run(to: &Location, options: &SimulateOptions) -> Result<SimulateReport> {
     if options.users == 0 || options.items == 0 || options.days == 0 {
         return Err(Failure::usage("simulate: expected at least one user, item and day"));
     }
@@ -80,8 +80,7 @@ pub async fn run(to: &Location, options: &SimulateOptions, progress: bool) -> Re
         return Err(Failure::usage(format!("{}: there is a lake already", to.url)).hint("choose an empty folder"));
     }
     let mut world = World::new(options);
-    let target = if progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(options.days.into()), target);
+    let bar = progress::bar("days", options.days.into());
     let mut report = SimulateReport::default();
     let mut inventory = Sink::open(to, "inventory/part-00000.parquet", &tables::inventory_schema())?;
     let mut demand = Sink::open(to, "truth/demand/part-00000.parquet", &demand_schema())?;

@@ -208,14 +208,13 @@ impl<'a> Learner<'a> {
         let learning_rate = self.plan.learning_rate((f64::from(at.epochs) + share) / f64::from(self.plan.epochs_max));
         at.steps += 1;
         at.batches += 1;
-        let loss = lesson.loss(batch, &mut self.plan.step_draws(at.steps))?;
+        let Loss { learnt: loss, measured } = lesson.loss(batch, &mut self.plan.step_draws(at.steps))?;
         let stopped = |what: String| {
             let (name, holds) = (lesson.name(), lesson.describe(batch));
             let place = format!("step {} (epoch {}, batch {})", at.steps, at.epochs + 1, at.batches);
             Failure::model(format!("training of {name} stopped at {place}: {what}; the batch holds {holds}"))
                 .hint("lower train.learning_rate; if it stops at the same batch again, look at that batch's features")
         };
-        let Loss { learnt: loss, measured } = loss;
         let value = loss.double_value(&[]);
         if !value.is_finite() {
             return Err(stopped(format!("the loss is {value}")));
