@@ -17,7 +17,7 @@ const KEPT: usize = 128;
 /// Marks a child: the variant and the folder follow.
 const CHILD: &str = "--variant";
 
-const OURS: &str = "SELECT u, last_events(128, ts, k, event_type, item, category, price, dwell) AS r FROM e GROUP BY u";
+const OURS: &str = "SELECT u, last_events(128, ts, k, event_type, item, category, price, dwell, NULL, NULL, NULL) AS r FROM e GROUP BY u";
 const THEIRS: &str = "SELECT u, array_reverse(array_slice(array_agg(named_struct('ts', ts, 'event_type', event_type, \
     'item_id', item, 'category', category, 'price', price, 'dwell_ms', dwell) ORDER BY ts DESC, k DESC), 1, 128)) AS r \
     FROM e GROUP BY u";

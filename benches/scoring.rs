@@ -13,6 +13,7 @@ use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
 use intentcast::model::bundle::{BundleCard, FORMAT, Networks, Registry};
+use intentcast::model::contents::Contents;
 use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
 use intentcast::model::intent::{IntentShape, Scaling};
 use intentcast::score::service::ScoringService;
@@ -82,6 +83,7 @@ async fn model(width: i64, layers: i64) -> Registry {
         events_max: 128,
         dropout: 0.1,
         features: 1,
+        content_dims: [0; 3],
     };
     let demand = DemandShape {
         network: DemandNetworkName::Gru,
@@ -122,7 +124,7 @@ async fn model(width: i64, layers: i64) -> Registry {
     };
     let place = Location::open(&format!("memory://bench-{width}-{layers}"), &S3Config::default()).unwrap();
     let registry = Registry(place);
-    let card = registry.write(card, &networks, &[]).await.unwrap();
+    let card = registry.write(card, &networks, (&[], &Contents::default())).await.unwrap();
     registry.promote(&card.version).await.unwrap();
     registry
 }
@@ -139,7 +141,7 @@ async fn features(users: usize) -> StructArray {
          ), recents AS (
              SELECT u, last_events(128, to_timestamp_micros(1772000000000000 - (e * 5 + u % 11) * 3600000000),
                  CAST(e AS VARCHAR), CASE e % 3 WHEN 0 THEN 'view' WHEN 1 THEN 'cart' ELSE 'search' END,
-                 concat('i', CAST((u * 7 + e * 13) % 9973 AS VARCHAR)), 'c', CAST(e AS DOUBLE), CAST(e * 1000 AS BIGINT)) AS recent
+                 concat('i', CAST((u * 7 + e * 13) % 9973 AS VARCHAR)), 'c', CAST(e AS DOUBLE), CAST(e * 1000 AS BIGINT), NULL, NULL, NULL) AS recent
              FROM events GROUP BY u
          )
          SELECT named_struct('user_id', CAST(u AS VARCHAR), 'as_of', as_of(), 'recent', recent, 'events_7d', u) AS features

@@ -246,6 +246,8 @@ pub struct ModelConfig {
     pub heads: u32,
     pub item_buckets: u32,
     pub dropout: f64,
+    /// Whether what items' pictures and videos say is an input, where the lake has vectors of them.
+    pub content_inputs: bool,
 }
 
 impl Default for ModelConfig {
@@ -263,6 +265,7 @@ impl Default for ModelConfig {
             heads: 4,
             item_buckets: 20_000,
             dropout: 0.1,
+            content_inputs: true,
         }
     }
 }

@@ -79,9 +79,9 @@ pub struct NightReport {
 pub async fn run(config: &Config, models: &Arc<Models>, options: &NightOptions) -> Result<NightReport> {
     let output = Location::open(&config.output.uri, &config.s3)?;
     let held = lock::acquire(&output, options.run_date, &config.lock).await?;
-    // Rollups, kept queries, tables, checks, look back, publishing; more where users come in parts.
+    // Rollups, contents, kept queries, tables, checks, look back, publishing; more where users come in parts.
     let bar =
-        progress::bar(&format!("night of {}", options.run_date), 4 + (KEPT_QUERIES.len() + NIGHT_TABLES.len()) as u64);
+        progress::bar(&format!("night of {}", options.run_date), 5 + (KEPT_QUERIES.len() + NIGHT_TABLES.len()) as u64);
     let stages = BTreeMap::new();
     let work = Night { config, models, options, output: &output, held: &held, stages, bar: bar.clone() }.run();
     let done = match options.deadline {
@@ -121,8 +121,7 @@ impl Night<'_> {
         let ctx = cluster::connect(engine::session(config)?, config, self.models)?;
         let ctx = operator::install(&ctx, Arc::clone(self.models));
 
-        let clock = Instant::now();
-        self.bar.set_message("rollups");
+        let clock = self.begin("rollups");
         let lake = Lake::open(config, &sql).await?;
         let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
         let read = rollups.report.clone();
@@ -166,6 +165,10 @@ impl Night<'_> {
         self.user_features(&ctx, &inputs, &scratch).await?;
         contract::register_model_input(&ctx).await?;
         views::register_one(&ctx, &sql, "score/anomaly").await?;
+        // Planning would see to it, too; here it has a line and a clock of its own.
+        let clock = self.begin("contents");
+        let added = self.models.refresh_contents(&ctx, &service.card).await?;
+        self.stage("contents", clock, added as u64, 0);
         service.keep(kept::load(self.output, &service.card.weights_hash, date).await?);
         // The service has counted the process's earlier nights too.
         let users = || (service.counters.get(|c| &c.users_encoded), service.counters.get(|c| &c.users_kept));
@@ -178,20 +181,20 @@ impl Night<'_> {
         views::register_one(&ctx, &sql, "score/segments").await?;
         views::register_one(&ctx, &sql, "score/intent_weight").await?;
         let staged = self.stage_tables(&ctx, &sql).await?;
-        let clock = Instant::now();
+        let clock = self.begin("checks");
         let feature_users = ctx.sql("SELECT user_id FROM user_features").await?;
         let subject = Subject { output: self.output, run_date: date, staged: &staged, feature_users };
         checks::check_night(&ctx, &sql, subject, &config.checks).await?;
         self.stage("checks", clock, 0, 0);
 
-        let clock = Instant::now();
+        let clock = self.begin("look_back");
         let drift = drift::of_night(&ctx, &service.card).await?;
         let (output, tonight) = (self.output, date);
         let back = LookBack { ctx: &ctx, config, sql: &sql, lake: &lake, rollups: &rollups, output, tonight };
         let accuracy = back.figures().await?;
         self.stage("look_back", clock, 0, 0);
 
-        let clock = Instant::now();
+        let clock = self.begin("publish");
         let mut record = self.record(&report, &sql, &rollups, manifest)?;
         (record.drift, record.accuracy) = (drift, accuracy);
         let night: VisibleNight = commit_night(self.output, self.held, &staged, record, &self.options.fault).await?;
@@ -234,8 +237,7 @@ impl Night<'_> {
     /// Runs a query once for this manifest; a later attempt of the same night reads what it left.
     async fn kept_query(&mut self, ctx: &SessionContext, sql: &SqlFiles, path: &str, scratch: &Location) -> Result<()> {
         let name = kept_name(path);
-        let clock = Instant::now();
-        self.bar.set_message(name.to_string());
+        let clock = self.begin(name);
         let query = ctx.sql(sql.get(path)?).await.map_err(|e| Failure::from(e).at(format!("sql/{path}.sql")))?;
         let folder = scratch.folder(name);
         if folder.read_if_there("done").await?.is_some() {
@@ -259,8 +261,7 @@ impl Night<'_> {
         let mut staged = StagedTables::new();
         let tag = (self.options.run_date, self.held.generation);
         for table in NIGHT_TABLES {
-            let clock = Instant::now();
-            self.bar.set_message(table);
+            let clock = self.begin(table);
             let place = format!("sql/tables/{table}.sql");
             let query = ctx.sql(sql.get(&format!("tables/{table}"))?).await.map_err(|e| Failure::from(e).at(&place))?;
             let files = write_files::stage(ctx, query, self.output, table, tag).await.map_err(|f| f.at(&place))?;
@@ -271,6 +272,12 @@ impl Night<'_> {
             staged.insert(table.into(), files);
         }
         Ok(staged)
+    }
+
+    /// Says what is being done; the stage's clock.
+    fn begin(&self, name: &str) -> Instant {
+        self.bar.set_message(name.to_string());
+        Instant::now()
     }
 
     fn stage(&mut self, name: &str, since: Instant, rows: u64, bytes: u64) {

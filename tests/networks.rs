@@ -3,7 +3,6 @@
 
 use arrow::array::{AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Float64Type, Int32Type};
-use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use intentcast::config::networks::{AmountLossName, Augmentation, BackboneName, ClassWeights};
@@ -15,6 +14,7 @@ use intentcast::features::{self, Scope, contract, rollups::Rollups};
 use intentcast::ids::RunDate;
 use intentcast::lake::{Lake, stores::Location};
 use intentcast::model::bundle::{BundleCard, FORMAT, Registry};
+use intentcast::model::contents::Contents;
 use intentcast::score::models::Models;
 use intentcast::score::operator;
 use intentcast::score::service::{ScoringService, as_struct};
@@ -55,7 +55,7 @@ fn simulated() -> Shop {
         let lake = Location::open(&config.lake.uri, &config.s3).unwrap();
         let start = "2026-01-01".parse::<RunDate>().unwrap().0;
         let options = SimulateOptions { users: 200, items: 20, days: 60, seed: 5, faults: false, start };
-        simulation::run(&lake, &options, false).await.unwrap();
+        simulation::run(&lake, &options).await.unwrap();
         training::gather(&config, date()).await.unwrap()
     });
     Shop { folder, sets }
@@ -204,7 +204,7 @@ async fn every_network_head_and_loss_goes_from_training_to_scores_and_forecasts(
         for figure in ["auc_test_view", "ap_test_view"] {
             assert!((0.0..=1.0).contains(&card.figures[figure]), "{name}: {figure}");
         }
-        let card = registry.write(card, &networks, &[]).await.unwrap();
+        let card = registry.write(card, &networks, (&[], &Contents::default())).await.unwrap();
         assert!(!versions.contains(&(name, card.version.clone())));
         versions.push((name, card.version));
     }
@@ -283,8 +283,7 @@ fn run(arguments: &[&str]) -> (i32, String) {
 /// The lake with another future: nothing happened or was counted from the date on, and purchases of its eve are still on
 /// their way at midnight. What is known ahead (promotions) or holds at once (consent, erasures) stays.
 async fn of_another_future(lake: &Path, other: &Path) {
-    let copied = Command::new("cp").arg("-r").arg(lake).arg(other).status().unwrap();
-    assert!(copied.success());
+    lakes::copy(lake, other);
     let mut gone = 0;
     for day in std::fs::read_dir(lake.join("events")).unwrap().map(|d| d.unwrap().file_name().into_string().unwrap()) {
         if day.strip_prefix("dt=").unwrap().parse::<RunDate>().unwrap() >= date() {
@@ -299,8 +298,7 @@ async fn of_another_future(lake: &Path, other: &Path) {
     std::fs::remove_file(&to).unwrap();
     let before = ctx.sql(&format!("SELECT * FROM stock WHERE as_of < DATE '{DATE}'")).await.unwrap();
     let counted = ctx.table("stock").await.unwrap().count().await.unwrap() - before.clone().count().await.unwrap();
-    let options = DataFrameWriteOptions::new().with_single_file_output(true);
-    before.write_parquet(to.to_str().unwrap(), options, None).await.unwrap();
+    lakes::save(before, &to).await;
     assert!(gone > 0 && counted > 0, "the lake has no future: {gone} days, {counted} of stock");
 
     let eve = date().plus_days(-1);
@@ -395,14 +393,15 @@ fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
 async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() {
     let registry = registry("interrupted");
     let (card, networks) = fitted(|_| ()).unwrap();
-    let champion = registry.write(card.clone(), &networks, &[]).await.unwrap();
+    let champion = registry.write(card.clone(), &networks, (&[], &Contents::default())).await.unwrap();
     registry.promote(&champion.version).await.unwrap();
     let (_, other) = fitted(|c| c.train.seed = 7).unwrap();
     for writes in 1..=4 {
         let (place, store) = StoppingStore::over(&registry.0, writes);
         let stopping = Registry(place);
+        let none = Contents::default();
         let written = tokio::select! {
-            written = stopping.write(card.clone(), &other, &[]) => Some(written.unwrap()),
+            written = stopping.write(card.clone(), &other, (&[], &none)) => Some(written.unwrap()),
             () = store.stopped() => None,
         };
         assert!(written.is_none(), "the store did not stop after {writes} writes");
@@ -419,7 +418,7 @@ async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() 
 async fn bundles_of_another_format_and_sick_weights_are_refused() {
     let registry = registry("sick");
     let (card, networks) = fitted(|_| ()).unwrap();
-    let card = registry.write(card, &networks, &[]).await.unwrap();
+    let card = registry.write(card, &networks, (&[], &Contents::default())).await.unwrap();
     let folder = registry.0.folder(&card.version);
     let refused = async |part: &str| {
         let failure = registry.load(&card.version, Device::Cpu).await.unwrap_err();
@@ -460,9 +459,8 @@ async fn bundles_of_another_format_and_sick_weights_are_refused() {
 async fn an_item_and_a_category_never_seen_in_training_leave_the_rest_of_the_event_to_speak() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = tiny(&folder);
-    let copied = Command::new("cp").arg("-r").arg(SHOP.folder.path().join("lake")).arg(folder.path()).status().unwrap();
-    assert!(copied.success());
-    let lake = std::path::Path::new(&config.lake.uri);
+    lakes::copy(&SHOP.folder.path().join("lake"), folder.path());
+    let lake = Path::new(&config.lake.uri);
     let rows: Vec<_> = [("looks", "view"), ("buys", "cart"), ("buys", "purchase")]
         .iter()
         .zip(["n1", "n2", "n3"])
@@ -473,7 +471,7 @@ async fn an_item_and_a_category_never_seen_in_training_leave_the_rest_of_the_eve
     config.output.uri = folder.path().join("out").display().to_string();
     let registry = Registry(Location::open(&config.output.uri, &config.s3).unwrap().folder("models"));
     let (card, networks) = tokio::task::spawn_blocking(|| fitted(|_| ()).unwrap()).await.unwrap();
-    let card = registry.write(card, &networks, &SHOP.sets.index).await.unwrap();
+    let card = registry.write(card, &networks, (&SHOP.sets.index, &SHOP.sets.contents)).await.unwrap();
     registry.promote(&card.version).await.unwrap();
     let ctx = session(&config, &Arc::new(Models::new(&config).unwrap())).await;
     let sql = "SELECT user_id, s['p_purchase'], s['p_view'], s['expected_spend'] \
@@ -486,12 +484,9 @@ async fn an_item_and_a_category_never_seen_in_training_leave_the_rest_of_the_eve
         assert!(values.iter().all(|v| v.is_finite() && *v > 0.0), "{values:?}");
         assert_ne!(values[0], values[1], "what was done with it still counts");
     }
-    let sold = query(
-        &ctx,
-        "SELECT f['mean'] FROM (SELECT unnest(forecast_demand(history)) AS f FROM item_history \
-                            WHERE item_id = 'never-seen')",
-    )
-    .await;
+    let sql = "SELECT f['mean'] FROM (SELECT unnest(forecast_demand(history)) AS f FROM item_history \
+               WHERE item_id = 'never-seen')";
+    let sold = query(&ctx, sql).await;
     assert!(sold.num_rows() > 0 && column(&sold, 0).iter().all(|v| v.is_finite() && *v >= 0.0));
 }
 

@@ -8,6 +8,7 @@ use intentcast::features::contract::FeatureContract;
 use intentcast::lake::stores::Location;
 use intentcast::model::bundle::Registry;
 use intentcast::model::inputs::UserInputs;
+use intentcast::score::content_store::ContentStore;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -16,6 +17,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use crate::support::lakes;
 use crate::support::published::{
     Published, assert_equal_rows, assert_same_night, published, published_at, rows_visible,
 };
@@ -75,8 +77,7 @@ fn places(folder: &Path) -> (String, String) {
 
 pub fn shop() -> (tempfile::TempDir, String, String) {
     let own = tempfile::tempdir().unwrap();
-    let copied = Command::new("cp").arg("-r").arg(SHOP.path().join(".")).arg(own.path()).status().unwrap();
-    assert!(copied.success());
+    lakes::copy(&SHOP.path().join("."), own.path());
     let (lake, output) = places(own.path());
     (own, lake, output)
 }
@@ -126,7 +127,9 @@ fn garble(path: &Path) {
 fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let place = Location::open(output, &Default::default()).unwrap();
-        let buckets = Registry(place.folder("models")).resolve("").await.unwrap().intent.item_buckets;
+        let shape = Registry(place.folder("models")).resolve("").await.unwrap().intent;
+        let store = ContentStore::of(&place, shape.content_dims).unwrap();
+        let contents = store.read(&Default::default()).await.unwrap().contents;
         let ctx = SessionContext::new();
         let files = glob(&format!("{output}/state/features/{date}/*/user_features/*.parquet"));
         let rows = ctx.read_parquet(files, ParquetReadOptions::default()).await.unwrap();
@@ -134,11 +137,36 @@ fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
         let sql = format!("SELECT user_id, TIMESTAMP '{date}T00:00:00' AS as_of, recent FROM user_features");
         let mut inputs = BTreeMap::new();
         for batch in ctx.sql(&sql).await.unwrap().collect().await.unwrap() {
-            let users = UserInputs::read(&StructArray::from(batch), &FeatureContract(vec![]), buckets).unwrap();
-            inputs.extend((0..users.len()).map(|row| (users.user_ids[row].clone(), users.key(row))));
+            let (features, none) = (StructArray::from(batch), FeatureContract(vec![]));
+            let users = UserInputs::read(&features, &none, shape.item_buckets, &contents).unwrap();
+            inputs.extend((0..users.len()).map(|row| (users.user_ids[row].clone(), users.key(row, &contents))));
         }
         inputs
     })
+}
+
+#[test]
+fn an_item_with_another_picture_is_seen_anew_by_those_who_met_it_and_a_strange_picture_is_none() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let before = encoder_inputs(&output, "2026-02-21");
+    // One picture is another one, one has another length, one is no number, one is gone.
+    let change = "SELECT * EXCLUDE (image_vector), CASE item_id WHEN 'i000001' THEN array_reverse(image_vector) \
+                  WHEN 'i000002' THEN arrow_cast([1.0, 2.0], 'List(Float32)') \
+                  WHEN 'i000003' THEN arrow_cast(['NaN'], 'List(Float32)') \
+                  WHEN 'i000004' THEN NULL ELSE image_vector END AS image_vector FROM rows";
+    lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), change);
+    let arguments = ["--lake", &lake, "--output", &output, "--date", "2026-02-21"];
+    // The features are kept from here on; the night before this one's are another manifest's.
+    let report = night(&lake, &output, "2026-02-21");
+    let met = "SELECT DISTINCT user_id FROM (SELECT user_id, unnest(recent) AS event FROM user_features) \
+               WHERE event['item_id'] IN ('i000001', 'i000002', 'i000003', 'i000004')";
+    let printed = done(&[&["sql", "--format", "csv"], &arguments[..], &["-c", met]].concat());
+    let met: BTreeSet<String> = printed.lines().skip(1).map(String::from).collect();
+    assert!(met.len() > 10 && met.len() < before.len());
+    assert_eq!(report["users_encoded"].as_u64(), Some(met.len() as u64));
+    // Of the four, only the picture that is another one is new to the store.
+    assert_eq!(report["stages"]["contents"]["rows"], 1);
 }
 
 #[test]

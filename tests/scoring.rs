@@ -10,6 +10,7 @@ use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
 use intentcast::model::bundle::{Bundle, BundleCard, FORMAT, IndexedItem, Networks, Registry};
+use intentcast::model::contents::Contents;
 use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
 use intentcast::model::inputs::UserInputs;
 use intentcast::model::intent::{IntentShape, Scaling};
@@ -31,6 +32,7 @@ async fn model(output: &str) -> Registry {
         events_max: 128,
         dropout: 0.1,
         features: 1,
+        content_dims: [0; 3],
     };
     let demand = DemandShape {
         network: DemandNetworkName::Gru,
@@ -70,10 +72,8 @@ async fn model(output: &str) -> Registry {
         settings: Default::default(),
     };
     let registry = Registry(Location::open(output, &Default::default()).unwrap().folder("models"));
-    let card = registry
-        .write(card, &networks, &["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None }))
-        .await
-        .unwrap();
+    let items = ["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None, contents: [None; 3] });
+    let card = registry.write(card, &networks, (&items, &Contents::default())).await.unwrap();
     registry.promote(&card.version).await.unwrap();
     registry
 }
@@ -107,7 +107,7 @@ fn input_sql(users: usize, bad: Bad) -> String {
         "SELECT user_id, named_struct('user_id', user_id, 'as_of', as_of(), 'recent', recent, 'events_7d', {value}) AS features \
          FROM (SELECT u, concat('u', lpad(CAST(u AS VARCHAR), 4, '0')) AS user_id, \
            last_events(128, to_timestamp_micros(1772000000000000 - (e * 5 + u % 11) * 3600000000), CAST(e AS VARCHAR), CASE e % 3 WHEN 0 THEN 'view' WHEN 1 THEN 'cart' ELSE 'search' END, \
-             concat('i', CAST((u * 7 + e) % 9 AS VARCHAR)), 'c', {price}, CAST(e * 1000 AS BIGINT)) FILTER (WHERE u <> 3) AS recent \
+             concat('i', CAST((u * 7 + e) % 9 AS VARCHAR)), 'c', {price}, CAST(e * 1000 AS BIGINT), NULL, NULL, NULL) FILTER (WHERE u <> 3) AS recent \
            FROM generate_series(1, {users}) AS a(u) CROSS JOIN generate_series(1, 17) AS b(e) WHERE e <= 1 + u % 17 GROUP BY u)"
     )
 }
@@ -151,15 +151,15 @@ async fn a_batch_equals_its_members_and_padding_never_leaks() {
 async fn the_encoder_does_not_see_the_run_date() {
     let features = features(20, Bad::Nobody).await;
     let contract = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
-    let before = UserInputs::read(&features, &contract, 50).unwrap();
+    let before = UserInputs::read(&features, &contract, 50, &Contents::default()).unwrap();
     let mut columns = features.columns().to_vec();
     let later = columns[1]
         .as_primitive::<arrow::datatypes::TimestampMicrosecondType>()
         .unary::<_, arrow::datatypes::TimestampMicrosecondType>(|t| t + 86_400_000_000);
     columns[1] = Arc::new(later.with_timezone("UTC"));
     let moved = StructArray::new(features.fields().clone(), columns, None);
-    let after = UserInputs::read(&moved, &contract, 50).unwrap();
-    let keys = |i: &UserInputs| (0..i.len()).map(|r| i.key(r)).collect::<Vec<_>>();
+    let after = UserInputs::read(&moved, &contract, 50, &Contents::default()).unwrap();
+    let keys = |i: &UserInputs| (0..i.len()).map(|r| i.key(r, &Contents::default())).collect::<Vec<_>>();
     assert_eq!(keys(&before), keys(&after));
     assert_ne!(before.idle_log_hours[0], after.idle_log_hours[0]);
 }
@@ -242,7 +242,7 @@ async fn rows_keep_their_order() {
     let rows = format!(
         "SELECT user_id, named_struct('user_id', user_id, 'as_of', as_of(), 'recent', recent, 'events_7d', u) AS features \
          FROM (SELECT u, concat('u', lpad(CAST(u AS VARCHAR), 5, '0')) AS user_id, last_events(128, to_timestamp_micros(1772000000000000 - e * 3600000000), CAST(e AS VARCHAR), 'view', \
-             concat('i', CAST(u % 9 AS VARCHAR)), 'c', 1.5, CAST(NULL AS BIGINT)) AS recent \
+             concat('i', CAST(u % 9 AS VARCHAR)), 'c', 1.5, NULL, NULL, NULL, NULL) AS recent \
            FROM generate_series(1, {users}) AS a(u) CROSS JOIN generate_series(1, 2) AS b(e) WHERE e <= 1 + u % 2 GROUP BY u) \
          ORDER BY user_id DESC"
     );

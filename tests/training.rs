@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::networks::{DATE, SHOP, tiny};
+use crate::support::lakes;
 use crate::support::stopping_store::StoppingStore;
 
 /// With dropout, augmentation and a checkpoint after every step; long enough to be killed in.
@@ -89,8 +90,7 @@ fn a_training_killed_at_any_time_and_run_again_gives_the_same_weights_to_the_bit
     // Other settings start afresh, and say that there was something.
     let output = folder.path().join("other");
     std::fs::create_dir_all(output.join("state")).unwrap();
-    let copied = Command::new("cp").arg("-r").arg(killed.join("state/training")).arg(output.join("state")).status();
-    assert!(copied.unwrap().success());
+    lakes::copy(&killed.join("state/training"), &output.join("state"));
     let said = trained(&output, &["train.learning_rate=0.002"]);
     assert!(said.contains("checkpoints of other settings, data or code; not taken up"), "{said}");
     assert!(!said.contains("goes on from"), "{said}");

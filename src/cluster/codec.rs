@@ -19,6 +19,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::failure::Failure;
+use crate::features::content_key::ContentKey;
 use crate::features::functions::{Constant, Local, RowJson, UserBucket};
 use crate::features::{last_events, ordered_list};
 use crate::score::functions::Scorer;
@@ -43,6 +44,7 @@ enum Function {
     Local(String),
     RowJson,
     UserBucket,
+    ContentKey,
     LastEvents,
     OrderedList,
     /// A user's function: which module, never its weights.
@@ -135,6 +137,7 @@ impl PhysicalExtensionCodec for PlanCodec {
             }
             Some(Function::RowJson) => RowJson::default().into(),
             Some(Function::UserBucket) => UserBucket::default().into(),
+            Some(Function::ContentKey) => ContentKey::default().into(),
             Some(Function::Torch(declaration)) => {
                 TorchFunction::of_plan(declaration, Arc::new(self.models.config().clone())).into()
             }
@@ -155,6 +158,8 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::RowJson, bytes)
         } else if function.is::<UserBucket>() {
             write(&Function::UserBucket, bytes)
+        } else if function.is::<ContentKey>() {
+            write(&Function::ContentKey, bytes)
         } else if let Some(ours) = torch_functions::of(node) {
             write(&Function::Torch(ours.declaration.clone()), bytes)
         } else {

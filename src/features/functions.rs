@@ -10,6 +10,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Sca
 use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
+use super::content_key::ContentKey;
 use crate::config::{Arrival, Config, Partition};
 use crate::ids::RunDate;
 
@@ -59,6 +60,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
     }
     ctx.register_udf(ScalarUDF::from(RowJson::default()));
     ctx.register_udf(ScalarUDF::from(UserBucket::default()));
+    ctx.register_udf(ScalarUDF::from(ContentKey::default()));
     ctx.register_udaf(super::last_events::last_events());
     ctx.register_udaf(super::ordered_list::ordered_list());
     Ok(())

@@ -1,7 +1,8 @@
-//! `last_events(n, ts, event_key, event_type, item_id, category, price, dwell_ms)`: a user's newest events, oldest first.
+//! `last_events(n, ts, event_key, event_type, item_id, category, price, dwell_ms, text_key, image_key, video_key)`: a user's
+//! newest events, oldest first.
 //!
 //! Exact and blind to input order: events are ranked by `(ts, hash of event_key, type, item)`. Rows of all groups lie in
-//! one flat buffer of 40-byte entries with interned strings; whenever it has doubled, it is sorted and every group cut
+//! one flat buffer of 56-byte entries with interned strings and contents; whenever it has doubled, it is sorted and every group cut
 //! back to its newest `n`, so that memory follows groups × n, not the events seen, and is accounted exactly.
 //! `array_agg(... ORDER BY ts)` would keep every event of every user.
 
@@ -33,12 +34,15 @@ pub fn event_fields() -> Fields {
         Field::new("category", DataType::Utf8, true),
         Field::new("price", DataType::Float64, true),
         Field::new("dwell_ms", DataType::Int64, true),
+        Field::new("text_key", DataType::Int64, true),
+        Field::new("image_key", DataType::Int64, true),
+        Field::new("video_key", DataType::Int64, true),
     ])
 }
 
 /// The function itself, ready to register.
 pub fn last_events() -> AggregateUDF {
-    AggregateUDF::from(LastEvents { signature: Signature::any(8, Volatility::Immutable) })
+    AggregateUDF::from(LastEvents { signature: Signature::any(11, Volatility::Immutable) })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -92,6 +96,9 @@ fn state_event_fields() -> Fields {
     event_fields().iter().cloned().chain([Arc::new(Field::new("tie", DataType::UInt64, false))]).collect()
 }
 
+/// Where it stands, behind the event's own fields.
+const TIE: usize = 9;
+
 const ABSENT: u32 = u32::MAX;
 
 /// One event: interned strings, `NaN` price and negative dwell for null.
@@ -105,7 +112,11 @@ struct Entry {
     event_type: u32,
     item: u32,
     category: u32,
+    contents: u32,
 }
+
+/// Keys of an event's text, picture and video.
+type ContentKeys = [Option<i64>; 3];
 
 /// Strings by number; the texts lie once.
 #[derive(Default)]
@@ -133,6 +144,26 @@ impl Interner {
     }
 }
 
+/// Keys by number: events of one item have the same ones.
+#[derive(Default)]
+struct ContentSets {
+    ids: HashMap<ContentKeys, u32>,
+    keys: Vec<ContentKeys>,
+}
+
+impl ContentSets {
+    fn id(&mut self, keys: ContentKeys) -> u32 {
+        *self.ids.entry(keys).or_insert_with(|| {
+            self.keys.push(keys);
+            self.keys.len() as u32 - 1
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.keys.len() * 2 * (size_of::<ContentKeys>() + 8)
+    }
+}
+
 struct Newest {
     limit: usize,
     groups: usize,
@@ -140,11 +171,13 @@ struct Newest {
     /// Entries left by the last cut; the next cut comes when they have doubled.
     kept: usize,
     strings: Interner,
+    contents: ContentSets,
 }
 
 impl Newest {
     fn new(limit: usize) -> Self {
-        Self { limit, groups: 0, entries: Vec::new(), kept: 0, strings: Interner::default() }
+        let (strings, contents) = (Interner::default(), ContentSets::default());
+        Self { limit, groups: 0, entries: Vec::new(), kept: 0, strings, contents }
     }
 
     /// Adds rows; `ties` holds either event keys (strings) or hashes already made.
@@ -157,6 +190,8 @@ impl Newest {
         let price = price.as_primitive::<Float64Type>();
         let dwell = cast(&columns[5], &DataType::Int64)?;
         let dwell = dwell.as_primitive::<Int64Type>();
+        let keys: Vec<ArrayRef> = columns[6..9].iter().map(|c| cast(c, &DataType::Int64)).collect::<Result<_, _>>()?;
+        let keys = [0, 1, 2].map(|i| keys[i].as_primitive::<Int64Type>());
         for row in 0..ts.len() {
             if ts.is_null(row) || keep.is_some_and(|k| !k.is_valid(row) || !k.value(row)) {
                 continue;
@@ -174,6 +209,7 @@ impl Newest {
                 event_type: id(types),
                 item: id(items),
                 category: id(categories),
+                contents: self.contents.id(keys.map(|of| of.is_valid(row).then(|| of.value(row)))),
             };
             self.entries.push(entry);
         }
@@ -224,6 +260,7 @@ impl Newest {
         let mut texts = [StringBuilder::new(), StringBuilder::new(), StringBuilder::new()];
         let mut price = Float64Builder::with_capacity(entries.len());
         let mut dwell = Int64Builder::with_capacity(entries.len());
+        let mut keys = [0, 1, 2].map(|_| Int64Builder::with_capacity(entries.len()));
         let mut lengths = vec![0usize; emitted];
         for e in &entries {
             lengths[e.group as usize] += 1;
@@ -233,10 +270,14 @@ impl Newest {
             }
             price.append_option((!e.price.is_nan()).then_some(e.price));
             dwell.append_option((e.dwell_ms >= 0).then_some(e.dwell_ms));
+            for (builder, key) in keys.iter_mut().zip(self.contents.keys[e.contents as usize]) {
+                builder.append_option(key);
+            }
         }
         let mut columns: Vec<ArrayRef> = vec![Arc::new(ts.finish())];
         columns.extend(texts.iter_mut().map(|b| Arc::new(b.finish()) as ArrayRef));
         columns.extend([Arc::new(price.finish()) as ArrayRef, Arc::new(dwell.finish())]);
+        columns.extend(keys.iter_mut().map(|b| Arc::new(b.finish()) as ArrayRef));
         let mut fields = event_fields();
         if with_tie {
             columns.push(Arc::new(entries.iter().map(|e| e.tie).collect::<UInt64Array>()));
@@ -259,7 +300,7 @@ impl GroupsAccumulator for Newest {
         self.groups = total_groups;
         let keys = cast(&values[2], &DataType::Utf8)?;
         let ties: Vec<u64> = keys.as_string::<i32>().iter().map(|k| k.map_or(0, stable_hash)).collect();
-        let columns: Vec<ArrayRef> = [1, 3, 4, 5, 6, 7].iter().map(|&i| Arc::clone(&values[i])).collect();
+        let columns: Vec<ArrayRef> = [1, 3, 4, 5, 6, 7, 8, 9, 10].iter().map(|&i| Arc::clone(&values[i])).collect();
         self.add(&columns, &ties, groups, filter)
     }
 
@@ -273,10 +314,10 @@ impl GroupsAccumulator for Newest {
         }
         let events = lists.values().slice(first, group_of_event.len());
         let events = events.as_struct();
-        let Some(ties) = events.column(6).as_primitive_opt::<UInt64Type>() else {
+        let Some(ties) = events.column(TIE).as_primitive_opt::<UInt64Type>() else {
             return internal_err!("last_events: state without ties");
         };
-        self.add(&events.columns()[..6], ties.values(), &group_of_event, None)
+        self.add(&events.columns()[..TIE], ties.values(), &group_of_event, None)
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
@@ -296,7 +337,7 @@ impl GroupsAccumulator for Newest {
     }
 
     fn size(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.strings.bytes
+        self.entries.capacity() * size_of::<Entry>() + self.strings.bytes + self.contents.bytes()
     }
 }
 
@@ -363,7 +404,7 @@ mod tests {
         let sql = format!(
             "WITH e AS (SELECT arrow_cast(v * 1000000, 'Timestamp(us, \"UTC\")') AS ts, v % 5 AS u, \
              CAST(v AS VARCHAR) AS k FROM generate_series(1, 400) AS t(v) ORDER BY {order}) \
-             SELECT u, last_events(3, ts, k, 'view', k, 'c', 1.5, NULL) AS r FROM e GROUP BY u ORDER BY u"
+             SELECT u, last_events(3, ts, k, 'view', k, 'c', 1.5, NULL, NULL, k, 7) AS r FROM e GROUP BY u ORDER BY u"
         );
         let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
         arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string()
@@ -373,6 +414,7 @@ mod tests {
     async fn the_newest_stay_whatever_the_order_and_the_partitions() {
         let expected = run(1, "v").await;
         assert!(expected.contains("item_id: 390,") && expected.contains("item_id: 400,"), "{expected}");
+        assert!(expected.contains("text_key: , image_key: 390, video_key: 7}"), "{expected}");
         assert!(!expected.contains("item_id: 385,"));
         for (partitions, order) in [(1, "v DESC"), (3, "v % 7, v"), (4, "k")] {
             assert_eq!(run(partitions, order).await, expected);

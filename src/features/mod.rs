@@ -1,5 +1,6 @@
 //! Turns lake views into rollup units, merged state and feature views, all by the files under sql/.
 
+pub mod content_key;
 pub mod contract;
 pub mod functions;
 pub mod last_events;

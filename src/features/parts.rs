@@ -10,7 +10,7 @@ use crate::config::Config;
 pub const BUCKETS: i32 = 1 << 16;
 
 /// Engine memory that the features of one event row take, at most and by measurement (docs/decisions/0005-user-parts.md).
-const BYTES_PER_EVENT: u64 = 128;
+const BYTES_PER_EVENT: u64 = 160;
 
 /// The users whose buckets lie between two, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use tch::{Device, Tensor, nn};
 
+use super::contents::{ContentKeys, ContentRows, Contents, rows_tensor};
 use super::demand::{DemandNetwork, DemandShape};
 use super::inputs::{CATEGORY_BUCKETS, bucket};
 use super::intent::{IntentNetwork, IntentShape, Scaling};
@@ -16,7 +17,7 @@ use crate::lake::stores::Location;
 use crate::metrics::drift::Deciles;
 
 /// The format that is written and read. Another number is refused before anything else of a card is looked at.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// `bundle.json`: everything about a model but its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +56,8 @@ pub struct BundleCard {
 pub struct IndexedItem {
     pub item_id: String,
     pub category: Option<String>,
+    /// What its title, picture and video said in training.
+    pub contents: ContentKeys,
 }
 
 impl IndexedItem {
@@ -72,6 +75,48 @@ pub struct Bundle {
     networks: Networks,
     /// The recommendation index.
     pub items: Vec<IndexedItem>,
+    pub item_vectors: ItemVectors,
+}
+
+/// What the network makes of the indexed items, on the CPU.
+#[derive(Debug)]
+pub struct ItemVectors {
+    /// float32 [items, width].
+    pub vectors: Tensor,
+    /// float32 [items].
+    pub bias: Tensor,
+}
+
+impl ItemVectors {
+    /// `contents`: where the items' contents stand.
+    fn of(network: &IntentNetwork, items: &[IndexedItem], contents: &Contents, device: Device) -> Result<Self> {
+        let (ids, categories): (Vec<i64>, Vec<i64>) =
+            items.iter().map(|item| item.buckets(network.shape.item_buckets)).unzip();
+        let rows: Vec<ContentRows> = items.iter().map(|item| contents.rows(&item.contents)).collect();
+        let shown = contents.gather(&rows_tensor(&rows)?)?;
+        let shown = shown.iter().map(|of| of.to(device)).collect::<Result<Vec<_>>>()?;
+        let on = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(device)?) };
+        let _no_gradients = tch::no_grad_guard();
+        let (vectors, bias) = network.items(&on(&ids)?, &on(&categories)?, &shown)?;
+        Ok(Self { vectors: vectors.f_to_device(Device::Cpu)?, bias: bias.f_to_device(Device::Cpu)? })
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        let named = [("vectors", &self.vectors), ("bias", &self.bias)];
+        weights::tensors_to_bytes(&named.map(|(name, tensor)| (name.to_string(), tensor.shallow_clone())))
+    }
+
+    fn from_bytes(bytes: &[u8], items: usize, width: i64) -> Result<Self> {
+        let mut named = weights::tensors_from_bytes(bytes)?;
+        let mut take = |name: &str, shape: &[i64]| match named.remove(name) {
+            Some(tensor) if tensor.size() == shape => Ok(tensor),
+            other => {
+                let got = other.map_or("none".into(), |tensor| format!("{:?}", tensor.size()));
+                Err(Failure::model(format!("{name}: expected the shape {shape:?}, got {got}")))
+            }
+        };
+        Ok(Self { vectors: take("vectors", &[items as i64, width])?, bias: take("bias", &[items as i64])? })
+    }
 }
 
 impl fmt::Debug for Bundle {
@@ -134,7 +179,12 @@ pub struct Registry(pub Location);
 
 impl Registry {
     /// Writes a bundle; the card goes last, so that a version with a card is whole.
-    pub async fn write(&self, mut card: BundleCard, networks: &Networks, items: &[IndexedItem]) -> Result<BundleCard> {
+    pub async fn write(
+        &self,
+        mut card: BundleCard,
+        networks: &Networks,
+        (items, contents): (&[IndexedItem], &Contents),
+    ) -> Result<BundleCard> {
         let weights = weights::to_bytes(&[&networks.intent_store, &networks.demand_store])?;
         let hash = blake3::hash(&weights).to_hex();
         card.weights_hash = hash[..16].to_string();
@@ -143,6 +193,8 @@ impl Registry {
         let folder = self.0.folder(&card.version);
         folder.write("weights.safetensors", weights).await?;
         folder.write("item_index/items.json", serde_json::to_vec(items).map_err(Failure::bug)?).await?;
+        let vectors = ItemVectors::of(&networks.intent, items, contents, networks.intent_store.device())?;
+        folder.write("item_index/vectors.safetensors", vectors.to_bytes()?).await?;
         folder.write("calibration.json", "{\"method\": \"identity\"}\n").await?;
         folder.write("bundle.json", serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
         Ok(card)
@@ -209,13 +261,17 @@ impl Registry {
                 folder.url
             ))));
         }
-        let items = serde_json::from_slice(&folder.read("item_index/items.json").await.map_err(damaged)?)
-            .map_err(|e| Failure::model(format!("{}item_index/items.json: {e}", folder.url)))?;
+        let items: Vec<IndexedItem> =
+            serde_json::from_slice(&folder.read("item_index/items.json").await.map_err(damaged)?)
+                .map_err(|e| Failure::model(format!("{}item_index/items.json: {e}", folder.url)))?;
+        let vectors = folder.read("item_index/vectors.safetensors").await.map_err(damaged)?;
+        let item_vectors = ItemVectors::from_bytes(&vectors, items.len(), card.intent.width)
+            .map_err(|f| damaged(f.at(format!("{}item_index/vectors.safetensors", folder.url))))?;
         let mut networks = Networks::new(&card.intent, &card.demand, device);
         weights::from_bytes(&mut [&mut networks.intent_store, &mut networks.demand_store], &weights)
             .map_err(|f| damaged(f.at(format!("{}weights.safetensors", folder.url))))?;
         networks.freeze();
-        Ok(Bundle { card, device, networks, items })
+        Ok(Bundle { card, device, networks, items, item_vectors })
     }
 }
 
@@ -223,7 +279,9 @@ impl Bundle {
     /// The same model for another thread: networks of its own over the very same weights.
     pub fn share(&self) -> Result<Bundle> {
         let networks = self.networks.share(&self.card.intent, &self.card.demand, self.device)?;
-        Ok(Bundle { card: self.card.clone(), device: self.device, networks, items: self.items.clone() })
+        let ItemVectors { vectors, bias } = &self.item_vectors;
+        let item_vectors = ItemVectors { vectors: vectors.shallow_clone(), bias: bias.shallow_clone() };
+        Ok(Bundle { card: self.card.clone(), device: self.device, networks, items: self.items.clone(), item_vectors })
     }
 
     pub fn intent(&self) -> &IntentNetwork {

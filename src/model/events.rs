@@ -1,12 +1,13 @@
 //! From events to embedded, padded tensors: the input side of every behaviour backbone.
 //!
-//! An event's vector is the sum of what is known of it: type, item, category, place from the newest, and a linear map
-//! of its real numbers. Another kind of input (a content vector of text or image) is one more summand in [`Embedding`].
+//! An event's vector is the sum of what is known of it: type, item, category, what its text, picture and video say, place
+//! from the newest, and a linear map of its real numbers. Another kind of input is one more summand in [`Embedding`].
 
 use tch::nn::{self, Module};
 use tch::{Device, Kind, Tensor};
 
 use super::backbones::Padded;
+use super::contents::{ContentRows, Contents, Gathered, MODALITIES, rows_tensor};
 use super::inputs::{CATEGORY_BUCKETS, EVENT_REALS, EventInput};
 use super::intent::IntentShape;
 use crate::failure::Result;
@@ -24,12 +25,15 @@ pub struct EventBatch {
     ids: Tensor,
     /// float32 [users, events, EVENT_REALS].
     reals: Tensor,
+    /// Of each modality that is read, by [users, events].
+    contents: Vec<Gathered>,
     /// int64 [users].
     pub lengths: Tensor,
 }
 
 impl EventBatch {
-    pub fn of(sequences: &[&[EventInput]], events_max: i64, device: Device) -> Result<Self> {
+    /// `contents`: where the rows of the events' contents stand.
+    pub fn of(sequences: &[&[EventInput]], events_max: i64, contents: &Contents, device: Device) -> Result<Self> {
         let longest = sequences.iter().map(|s| s.len()).max().unwrap_or(0).max(1);
         let (b, n) = (sequences.len() as i64, longest as i64);
         let mut ids = vec![0i64; 4 * sequences.len() * longest];
@@ -37,6 +41,7 @@ impl EventBatch {
         let (items, rest) = rest.split_at_mut(sequences.len() * longest);
         let (categories, places) = rest.split_at_mut(sequences.len() * longest);
         let mut reals = vec![0f32; sequences.len() * longest * EVENT_REALS];
+        let mut content_rows = vec![ContentRows::default(); sequences.len() * longest];
         let mut lengths = Vec::with_capacity(sequences.len());
         for (i, events) in sequences.iter().enumerate() {
             lengths.push(events.len() as i64);
@@ -46,18 +51,22 @@ impl EventBatch {
                 // Counted from the newest, so that a longer history does not move the recent events.
                 places[at] = ((events.len() - j) as i64).min(events_max);
                 reals[at * EVENT_REALS..(at + 1) * EVENT_REALS].copy_from_slice(&e.reals);
+                content_rows[at] = e.contents;
             }
         }
-        Ok(Self {
-            ids: Tensor::f_from_slice(&ids)?.f_view([4, b, n])?.f_to_device(device)?,
-            reals: Tensor::f_from_slice(&reals)?.f_view([b, n, EVENT_REALS as i64])?.f_to_device(device)?,
-            lengths: Tensor::f_from_slice(&lengths)?.f_to_device(device)?,
-        })
+        let on_cpu = Self {
+            ids: Tensor::f_from_slice(&ids)?.f_view([4, b, n])?,
+            reals: Tensor::f_from_slice(&reals)?.f_view([b, n, EVENT_REALS as i64])?,
+            contents: contents.gather(&rows_tensor(&content_rows)?.f_view([MODALITIES.len() as i64, b, n])?)?,
+            lengths: Tensor::f_from_slice(&lengths)?,
+        };
+        on_cpu.to(device)
     }
 
-    /// The same from columns: `ids` are type, item and category, `reals` [events × EVENT_REALS] row-major, of all users one
-    /// after the other; `lengths` says how many events are whose. On the CPU.
-    pub fn of_flat(ids: [Tensor; 3], reals: &Tensor, lengths: &[i64], events_max: i64) -> Result<Self> {
+    /// The same from columns of all users' events, one user after the other; `lengths` says how many events are whose. On
+    /// the CPU.
+    pub fn of_flat(events: FlatEvents, lengths: &[i64], events_max: i64, contents: &Contents) -> Result<Self> {
+        let FlatEvents { ids: [types, items, categories], contents: content_rows, reals } = events;
         let longest = lengths.iter().copied().max().unwrap_or(0).max(1);
         let (b, total) = (lengths.len() as i64, lengths.iter().sum::<i64>());
         let lengths = Tensor::f_from_slice(lengths)?;
@@ -76,7 +85,6 @@ impl EventBatch {
             )?;
             Ok(flat.f_index_select(0, &at)?.f_view(&[&[b, longest], width].concat()[..])?)
         };
-        let [types, items, categories] = ids;
         let from_newest = (lengths.unsqueeze(1) - &places).clamp_max(events_max).masked_fill(&padding, 0);
         // Type 0 is padding, so unknown is 1.
         let types = (gather(&types, &[])?.to_kind(Kind::Int64) + 1).masked_fill(&padding, 0);
@@ -86,21 +94,31 @@ impl EventBatch {
             gather(&categories, &[])?.to_kind(Kind::Int64),
             from_newest,
         ];
-        Ok(Self { ids: Tensor::f_stack(&ids, 0)?, reals: gather(reals, &[EVENT_REALS as i64])?, lengths })
+        let modalities = MODALITIES.len() as i64;
+        let content_rows = gather(&content_rows, &[modalities])?.to_kind(Kind::Int64).f_permute([2, 0, 1])?;
+        Ok(Self {
+            ids: Tensor::f_stack(&ids, 0)?,
+            reals: gather(&reals, &[EVENT_REALS as i64])?,
+            contents: contents.gather(&content_rows.f_contiguous()?)?,
+            lengths,
+        })
     }
 
     /// On another device.
     pub fn to(&self, device: Device) -> Result<Self> {
         let put = |of: &Tensor| of.f_to_device(device);
-        Ok(Self { ids: put(&self.ids)?, reals: put(&self.reals)?, lengths: put(&self.lengths)? })
+        let contents = self.contents.iter().map(|of| of.to(device)).collect::<Result<_>>()?;
+        Ok(Self { ids: put(&self.ids)?, reals: put(&self.reals)?, contents, lengths: put(&self.lengths)? })
     }
 
-    /// All numbers: ids, reals, lengths.
+    /// All numbers: ids, reals and the contents' vectors of each event, lengths.
     #[cfg(test)]
     pub fn values(&self) -> (Vec<i64>, Vec<f32>, Vec<i64>) {
         let flat = |of: &Tensor| of.contiguous().view([-1]);
         let ints = |of: &Tensor| Vec::try_from(&flat(of)).unwrap();
-        (ints(&self.ids), Vec::try_from(&flat(&self.reals)).unwrap(), ints(&self.lengths))
+        let each = |of: &Gathered| flat(&of.vectors.index_select(0, &flat(&of.at)));
+        let reals = [flat(&self.reals)].into_iter().chain(self.contents.iter().map(each)).collect::<Vec<_>>();
+        (ints(&self.ids), Vec::try_from(&Tensor::cat(&reals, 0)).unwrap(), ints(&self.lengths))
     }
 
     /// bool [users, events]; false for padding.
@@ -110,11 +128,24 @@ impl EventBatch {
     }
 }
 
+/// Events of several users as flat columns, on the CPU.
+#[derive(Debug)]
+pub struct FlatEvents {
+    /// Integers [events] each: type, item and category.
+    pub ids: [Tensor; 3],
+    /// Integers [events × modalities], row-major.
+    pub contents: Tensor,
+    /// float32 [events × EVENT_REALS], row-major.
+    pub reals: Tensor,
+}
+
 #[derive(Debug)]
 pub struct Embedding {
     event_type: nn::Embedding,
     item: nn::Embedding,
     category: nn::Embedding,
+    /// Of each modality; `None` for those that are not read.
+    contents: [Option<nn::Linear>; MODALITIES.len()],
     place: nn::Embedding,
     reals: nn::Linear,
 }
@@ -129,6 +160,10 @@ impl Embedding {
             event_type: table("event_type", TYPES),
             item: table("item", shape.item_buckets as i64 + 1),
             category: table("category", CATEGORY_BUCKETS as i64 + 1),
+            contents: [0, 1, 2].map(|modality| {
+                let (dims, path) = (shape.content_dims[modality], path / format!("content_{}", MODALITIES[modality]));
+                (dims > 0).then(|| nn::linear(path, dims, d, Default::default()))
+            }),
             place: table("position", shape.events_max + 1),
             reals: nn::linear(path / "reals", EVENT_REALS as i64, d, Default::default()),
         }
@@ -136,7 +171,7 @@ impl Embedding {
 
     /// What was looked at alone, float32 [users, events, width], and the whole events, padded.
     pub fn forward(&self, batch: &EventBatch) -> Result<(Tensor, Padded)> {
-        let things = self.things(&batch.ids.get(1), &batch.ids.get(2));
+        let things = self.things(&batch.ids.get(1), &batch.ids.get(2), &batch.contents)?;
         let x = self.event_type.forward(&batch.ids.get(0))
             + &things
             + self.place.forward(&batch.ids.get(3))
@@ -149,8 +184,17 @@ impl Embedding {
         self.event_type.ws.narrow(0, 1, TYPES - 1)
     }
 
-    /// Vectors of items by the buckets of their ids and categories. One that was seldom met lies near its category.
-    pub fn things(&self, items: &Tensor, categories: &Tensor) -> Tensor {
-        self.item.forward(items) + self.category.forward(categories)
+    /// Vectors of items by the buckets of their ids and categories, and what they show. One that was seldom met lies near
+    /// its category and near those that look alike.
+    pub fn things(&self, items: &Tensor, categories: &Tensor, contents: &[Gathered]) -> Result<Tensor> {
+        let mut things = self.item.forward(items) + self.category.forward(categories);
+        for gathered in contents {
+            let Some(linear) = &self.contents[gathered.modality] else { continue };
+            // Each distinct content once. Having none adds nothing: the linear map's bias is for those that have one.
+            let mapped = linear.forward(&gathered.vectors) * &gathered.known;
+            let size = things.size();
+            things += mapped.f_index_select(0, &gathered.at.f_reshape([-1])?)?.f_view(&size[..])?;
+        }
+        Ok(things)
     }
 }

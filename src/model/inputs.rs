@@ -4,6 +4,7 @@ use arrow::array::{Array, ArrayRef, AsArray, StringArray, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 
+use super::contents::{ContentKeys, ContentRows, Contents, MODALITIES};
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
 
@@ -23,13 +24,15 @@ pub struct EventInput {
     /// 1..=buckets; 0 for none.
     pub item: i64,
     pub category: i64,
+    /// Rows of what its text, picture and video say.
+    pub contents: ContentRows,
     pub reals: [f32; EVENT_REALS],
 }
 
 impl EventInput {
     /// An event of which nothing but its times is known.
     pub fn unknown(mut self) -> Self {
-        (self.event_type, self.item, self.category) = (0, 0, 0);
+        (self.event_type, self.item, self.category, self.contents) = (0, 0, 0, ContentRows::default());
         // Price and dwell, each with the flag that says that it is not known.
         self.reals[..4].copy_from_slice(&[0.0, 1.0, 0.0, 1.0]);
         self
@@ -48,8 +51,13 @@ pub struct UserInputs {
 }
 
 impl UserInputs {
-    /// Reads `features` structs as `model_input` packs them.
-    pub fn read(features: &StructArray, contract: &FeatureContract, item_buckets: u64) -> Result<Self> {
+    /// Reads `features` structs as `model_input` packs them; contents that are not among `contents` count as none.
+    pub fn read(
+        features: &StructArray,
+        contract: &FeatureContract,
+        item_buckets: u64,
+        contents: &Contents,
+    ) -> Result<Self> {
         let column = |name: &str| {
             features.column_by_name(name).ok_or_else(|| {
                 Failure::model(format!("score_intents: the features lack {name}"))
@@ -68,7 +76,7 @@ impl UserInputs {
         // A slice of a larger batch carries the events of all of its rows: only its own are read.
         let offsets = recent.value_offsets();
         let (first, end) = (offsets[0] as usize, offsets[rows] as usize);
-        let parts = Events::read(&recent.values().slice(first, end - first), item_buckets)?;
+        let parts = Events::read(&recent.values().slice(first, end - first), item_buckets, contents)?;
         let mut inputs = Self::default();
         for row in 0..rows {
             inputs.user_ids.push(user_ids.value(row).into());
@@ -109,12 +117,15 @@ impl UserInputs {
         self.idle_log_hours.extend(other.idle_log_hours);
     }
 
-    /// The hash of exactly what the encoder sees of one user.
-    pub fn key(&self, row: usize) -> u128 {
+    /// The hash of exactly what the encoder sees of one user. `contents`: where the rows of the events' contents stand.
+    pub fn key(&self, row: usize, contents: &Contents) -> u128 {
         let mut hasher = blake3::Hasher::new();
         for e in &self.events[row] {
             for id in [e.event_type, e.item, e.category] {
                 hasher.update(&id.to_le_bytes());
+            }
+            for (modality, &row) in e.contents.iter().enumerate() {
+                hasher.update(&contents.key(modality, row).to_le_bytes());
             }
             e.reals.iter().for_each(|r| {
                 hasher.update(&r.to_le_bytes());
@@ -132,12 +143,13 @@ struct Events {
     event_type: Vec<i64>,
     item: Vec<i64>,
     category: Vec<i64>,
+    contents: Vec<ContentRows>,
     price: Vec<f64>,
     dwell_ms: Vec<f64>,
 }
 
 impl Events {
-    fn read(values: &ArrayRef, item_buckets: u64) -> Result<Self> {
+    fn read(values: &ArrayRef, item_buckets: u64, known: &Contents) -> Result<Self> {
         let events = values.as_struct_opt().ok_or_else(|| Failure::model("recent: expected a list of structs"))?;
         let field = |name: &str, to: &DataType| -> Result<ArrayRef> {
             let c = events.column_by_name(name).ok_or_else(|| Failure::model(format!("recent: {name} is missing")))?;
@@ -149,6 +161,12 @@ impl Events {
             let c = field(name, &DataType::Float64)?;
             Ok(c.as_primitive::<Float64Type>().iter().map(|v| v.unwrap_or(f64::NAN)).collect())
         };
+        let mut contents = vec![ContentKeys::default(); events.len()];
+        for (modality, name) in MODALITIES.iter().enumerate() {
+            let keys = field(&format!("{name}_key"), &DataType::Int64)?;
+            let keys = keys.as_primitive::<Int64Type>().iter();
+            contents.iter_mut().zip(keys).for_each(|(of, key)| of[modality] = key);
+        }
         let bucket =
             |a: &StringArray, n: u64| -> Vec<i64> { a.iter().map(|t| t.map_or(0, |t| bucket(t, n))).collect() };
         let kind = |t: Option<&str>| EVENT_TYPES.iter().position(|k| Some(*k) == t).map_or(0, |p| p as i64 + 1);
@@ -157,6 +175,7 @@ impl Events {
             event_type: text("event_type")?.as_string::<i32>().iter().map(kind).collect(),
             item: bucket(text("item_id")?.as_string(), item_buckets),
             category: bucket(text("category")?.as_string(), CATEGORY_BUCKETS),
+            contents: contents.iter().map(|keys| known.rows(keys)).collect(),
             price: number("price")?,
             dwell_ms: number("dwell_ms")?,
         })
@@ -176,6 +195,7 @@ impl Events {
                     event_type: self.event_type[i],
                     item: self.item[i],
                     category: self.category[i],
+                    contents: self.contents[i],
                     reals: [price, no_price, dwell, no_dwell, gap, age, hour.sin() as f32, hour.cos() as f32],
                 }
             })
@@ -221,6 +241,9 @@ mod tests {
             ("category", text([None, Some("mugs"), None])),
             ("price", Arc::new(Float64Array::from(vec![None, Some(0.0), Some(19.0)]))),
             ("dwell_ms", Arc::new(Int64Array::from(vec![None, Some(4_000), None]))),
+            ("text_key", Arc::new(Int64Array::from(vec![Some(5), None, None]))),
+            ("image_key", Arc::new(Int64Array::from(vec![None, Some(7), Some(8)]))),
+            ("video_key", Arc::new(Int64Array::from(vec![None::<i64>; 3]))),
         ])
         .unwrap();
         let field = Arc::new(arrow::datatypes::Field::new_list_field(events.data_type().clone(), true));
@@ -237,12 +260,16 @@ mod tests {
     #[test]
     fn an_event_has_its_category_price_dwell_and_the_gap_to_the_one_before() {
         let contract = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
-        let inputs = UserInputs::read(&user(), &contract, 100).unwrap();
+        let mut contents = Contents::new([2, 2, 0]);
+        assert!(contents.insert(0, 5, &[1.0, 0.0]) && contents.insert(1, 7, &[1.0, 0.0]));
+        let inputs = UserInputs::read(&user(), &contract, 100, &contents).unwrap();
         let events = &inputs.events[0];
         let ids: Vec<_> = events.iter().map(|e| (e.event_type, e.item, e.category)).collect();
         let categories = CATEGORY_BUCKETS;
         let expected = [(3, 0, 0), (1, bucket("i1", 100), bucket("mugs", categories)), (7, bucket("i2", 100), 0)];
         assert_eq!(ids, expected);
+        // Nobody brought along a vector of the key 8.
+        assert_eq!(events.iter().map(|e| e.contents).collect::<Vec<_>>(), [[1, 0, 0], [0, 1, 0], [0, 0, 0]]);
         // Log price and dwell in seconds, each with the flag that says that it is not known; a price of nothing is known.
         let log1p = |x: f64| x.ln_1p() as f32;
         let known: Vec<_> = events.iter().map(|e| e.reals[..4].to_vec()).collect();

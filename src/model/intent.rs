@@ -8,6 +8,7 @@ use tch::nn::{self, Module, ModuleT};
 use tch::{Device, Kind, Tensor};
 
 use super::backbones::{self, Backbone, Padded, Summary};
+use super::contents::{Contents, Gathered, MODALITIES};
 use super::events::{Embedding, EventBatch, SMALL};
 use super::heads::{self, INTENTS, IntentHead};
 use super::inputs::{EventInput, UserInputs};
@@ -43,6 +44,8 @@ pub struct IntentShape {
     pub events_max: i64,
     pub dropout: f64,
     pub features: usize,
+    /// Numbers of a text's, a picture's and a video's vector; 0 for those that the network does not read.
+    pub content_dims: [i64; MODALITIES.len()],
 }
 
 /// How tabular features were scaled in training; NaN-free, one entry a feature.
@@ -149,18 +152,12 @@ impl IntentNetwork {
         }
     }
 
-    /// Encodes `rows` of `inputs`: float32 [rows, width]. Users without events get a learned vector.
-    pub fn encode(&self, inputs: &UserInputs, rows: &[usize], device: Device, train: bool) -> Result<Tensor> {
-        let sequences: Vec<&[EventInput]> = rows.iter().map(|&r| inputs.events[r].as_slice()).collect();
-        self.encode_events(&sequences, device, train)
+    /// Sequences of events, oldest first, as the network takes them. `contents`: where the rows of their contents stand.
+    pub fn batch(&self, sequences: &[&[EventInput]], contents: &Contents, device: Device) -> Result<EventBatch> {
+        EventBatch::of(sequences, self.shape.events_max, contents, device)
     }
 
-    /// Encodes sequences of events, oldest first: float32 [sequences, width].
-    pub fn encode_events(&self, sequences: &[&[EventInput]], device: Device, train: bool) -> Result<Tensor> {
-        self.encode_batch(&EventBatch::of(sequences, self.shape.events_max, device)?, train)
-    }
-
-    /// Encodes a batch on this network's device: float32 [users, width].
+    /// Encodes a batch on this network's device: float32 [users, width]. Users without events get a learned vector.
     pub fn encode_batch(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
         let (things, padded) = self.events.forward(batch)?;
         let states = self.backbone.read(&padded, train)?;
@@ -176,8 +173,8 @@ impl IntentNetwork {
     }
 
     /// The state of each event, float32 [sequences, events, width]; padding's may be anything finite.
-    pub fn event_states(&self, sequences: &[&[EventInput]], device: Device, train: bool) -> Result<Tensor> {
-        let (_, padded) = self.events.forward(&EventBatch::of(sequences, self.shape.events_max, device)?)?;
+    pub fn event_states(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
+        let (_, padded) = self.events.forward(batch)?;
         self.backbone.read(&padded, train)
     }
 
@@ -226,10 +223,11 @@ impl IntentNetwork {
         )?)
     }
 
-    /// Of items by the buckets of their ids and categories, int64 [items] each: vectors, float32 [items, width], and
-    /// popularity biases, float32 [items].
-    pub fn items(&self, buckets: &Tensor, categories: &Tensor) -> (Tensor, Tensor) {
-        (self.events.things(buckets, categories), self.item_bias.forward(buckets).squeeze_dim(-1))
+    /// Of items by the buckets of their ids and categories, int64 [items] each, and their contents: vectors, float32
+    /// [items, width], and popularity biases, float32 [items].
+    pub fn items(&self, buckets: &Tensor, categories: &Tensor, contents: &[Gathered]) -> Result<(Tensor, Tensor)> {
+        let bias = self.item_bias.forward(buckets).squeeze_dim(-1);
+        Ok((self.events.things(buckets, categories, contents)?, bias))
     }
 
     /// Taste vectors, float32 [rows, width]: their dot product with an item's vector, plus its bias, ranks items.
@@ -268,7 +266,22 @@ mod tests {
             events_max: 40,
             dropout: 0.1,
             features: 1,
+            content_dims: [0, 3, 0],
         }
+    }
+
+    /// Ten pictures of three numbers.
+    fn contents() -> Contents {
+        let mut contents = Contents::new([0, 3, 0]);
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        for key in 1..=10 {
+            assert!(contents.insert(1, key, &[0, 1, 2].map(|_| rng.random_range(-1.0..1.0))));
+        }
+        contents
+    }
+
+    fn encode(network: &IntentNetwork, sequences: &[&[EventInput]]) -> Tensor {
+        network.encode_batch(&network.batch(sequences, &contents(), Device::Cpu).unwrap(), false).unwrap()
     }
 
     fn sequence(rng: &mut ChaCha8Rng, length: usize) -> Vec<EventInput> {
@@ -277,6 +290,7 @@ mod tests {
                 event_type: rng.random_range(1..=8),
                 item: rng.random_range(1..=50),
                 category: rng.random_range(1..=9),
+                contents: [0, rng.random_range(0..=10), 0],
                 reals: std::array::from_fn(|_| rng.random_range(-2.0..2.0)),
             })
             .collect()
@@ -297,18 +311,24 @@ mod tests {
                 [0, 1, 2, 7, 33, 40, 5, 0].iter().map(|&n| sequence(&mut rng, n)).collect();
             let slices: Vec<&[EventInput]> = sequences.iter().map(Vec::as_slice).collect();
             let _guard = tch::no_grad_guard();
-            let all = network.encode_events(&slices, Device::Cpu, false).unwrap();
+            let all = encode(&network, &slices);
             assert_eq!(all.isfinite().all().int64_value(&[]), 1, "{backbone:?}");
             for (row, one) in slices.iter().enumerate() {
-                let alone = network.encode_events(&[one], Device::Cpu, false).unwrap();
+                let alone = encode(&network, &[one]);
                 let apart = far(&alone.squeeze_dim(0), &all.get(row as i64));
                 assert!(apart < 1e-5, "{backbone:?}, user {row}: {apart}");
             }
             // Order matters to a network that reads sequences; turned round, a history is another one.
             let mut turned = sequences[4].clone();
             turned.reverse();
-            let other = network.encode_events(&[&turned], Device::Cpu, false).unwrap();
+            let other = encode(&network, &[&turned]);
             assert!(far(&other.squeeze_dim(0), &all.get(4)) > 1e-4, "{backbone:?}");
+            // So is one with other pictures, or with none.
+            for picture in [3, 0] {
+                let mut shown = sequences[4].clone();
+                shown.iter_mut().for_each(|e| e.contents[1] = picture);
+                assert!(far(&encode(&network, &[&shown]).squeeze_dim(0), &all.get(4)) > 1e-4, "{backbone:?}");
+            }
         }
     }
 
@@ -347,7 +367,7 @@ mod tests {
                 idle_log_hours: vec![1.0, f32::NAN],
             };
             let scaling = Scaling { mean: vec![0.0], deviation: vec![1.0], spend: 10.0, units: 2.0 };
-            let states = network.encode(&inputs, &[0, 1], Device::Cpu, false).unwrap();
+            let states = encode(&network, &[&inputs.events[0], &[]]);
             let raw = network.outputs(&states, &inputs, &[0, 1], &scaling, false).unwrap();
             let scores = network.scores(&raw, &scaling).unwrap();
             assert_eq!(scores.size(), [2, 9]);

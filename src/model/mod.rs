@@ -3,6 +3,7 @@
 
 pub mod backbones;
 pub mod bundle;
+pub mod contents;
 pub mod demand;
 pub mod events;
 pub mod heads;

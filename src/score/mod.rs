@@ -1,5 +1,6 @@
 //! The scoring service and the operator that calls it from SQL.
 
+pub mod content_store;
 pub mod devices;
 pub mod functions;
 pub mod kept;

@@ -1,11 +1,13 @@
 //! The models that a process has loaded: one scoring service (or table model) for each version, started once.
 
+use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
+use super::content_store::ContentStore;
 use super::devices;
 use super::service::ScoringService;
 use super::table::TableScorer;
@@ -19,33 +21,43 @@ use crate::model::bundle::{BundleCard, Registry};
 pub struct ModelRef {
     pub version: String,
     pub weights_hash: String,
+    /// Of the files of contents that there were; empty for a model that reads none.
+    #[serde(default)]
+    pub contents: String,
 }
 
 /// Loads versions on demand; every session of a process shares one.
 #[derive(Debug)]
 pub struct Models {
-    registry: Option<Registry>,
+    output: Option<Location>,
     config: Config,
     services: Mutex<HashMap<String, ScoringService>>,
     tables: Mutex<HashMap<String, Arc<TableScorer>>>,
     loaded: AtomicU64,
+    /// Sessions and weights whose catalogue's contents are all in the store.
+    refreshed: Mutex<HashSet<(String, String)>>,
 }
 
 impl Models {
     /// Without an output location there is no registry, and calls fail with what to do.
     pub fn new(config: &Config) -> Result<Self> {
-        let registry = match config.output.uri.as_str() {
+        let output = match config.output.uri.as_str() {
             "" => None,
-            uri => Some(Registry(Location::open(uri, &config.s3)?.folder("models"))),
+            uri => Some(Location::open(uri, &config.s3)?),
         };
-        let (services, tables, loaded) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Ok(Self { registry, config: config.clone(), services, tables, loaded })
+        let (services, tables, refreshed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let loaded = AtomicU64::new(0);
+        Ok(Self { output, config: config.clone(), services, tables, refreshed, loaded })
     }
 
     /// Which bundle a version names now; empty means the configured one, or else the champion.
     pub async fn pin(&self, version: &str) -> Result<ModelRef> {
         let card = self.card(version).await?;
-        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash })
+        let contents = match ContentStore::of(self.output()?, card.intent.content_dims) {
+            Some(store) => store.fingerprint().await?,
+            None => String::new(),
+        };
+        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash, contents })
     }
 
     /// The card of a version, without loading its weights; empty means the configured one, or else the champion.
@@ -57,6 +69,21 @@ impl Models {
     /// The service of a version; empty means the configured one, or else the champion.
     pub async fn service(&self, version: &str) -> Result<ScoringService> {
         self.pinned(&self.pin(version).await?).await
+    }
+
+    /// Sees to it, once a session, that the store holds all contents of the session's lake that a model reads; returns how
+    /// many were added. A session's lake does not change.
+    pub async fn refresh_contents(&self, ctx: &SessionContext, card: &BundleCard) -> Result<usize> {
+        let Some(store) = ContentStore::of(self.output()?, card.intent.content_dims) else { return Ok(0) };
+        // Held while adding, so that rivals wait for it.
+        let mut refreshed = self.refreshed.lock().await;
+        let session = (ctx.session_id(), card.weights_hash.clone());
+        if refreshed.contains(&session) || !ctx.table_exist("item_vectors")? {
+            return Ok(0);
+        }
+        let added = store.refresh(ctx).await?;
+        refreshed.insert(session);
+        Ok(added)
     }
 
     /// Requests that one partition may have waiting.
@@ -74,23 +101,30 @@ impl Models {
         self.loaded.load(Ordering::Relaxed)
     }
 
-    fn registry(&self) -> Result<&Registry> {
-        self.registry.as_ref().ok_or_else(|| {
+    fn output(&self) -> Result<&Location> {
+        self.output.as_ref().ok_or_else(|| {
             Failure::model("there is no model: no output location was given").hint("pass --output, where models/ lies")
         })
+    }
+
+    fn registry(&self) -> Result<Registry> {
+        Ok(Registry(self.output()?.folder("models")))
     }
 
     /// The service of exactly this bundle; refuses another one that goes by the same version.
     pub async fn pinned(&self, model: &ModelRef) -> Result<ScoringService> {
         let service = self.load(&model.version).await?;
         refuse_other(model, &service.card.weights_hash)?;
+        if let Some(store) = ContentStore::of(self.output()?, service.card.intent.content_dims) {
+            service.read_contents(&store, &model.contents).await?;
+        }
         Ok(service)
     }
 
     /// Which weights a table model's version names now.
     pub async fn pin_table(&self, version: &str) -> Result<ModelRef> {
         let card = self.registry()?.table_card(version).await?;
-        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash })
+        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash, contents: String::new() })
     }
 
     /// Exactly this table model; refuses another one that goes by the same version.
@@ -133,7 +167,7 @@ fn refuse_other(model: &ModelRef, here: &str) -> Result<()> {
     if model.weights_hash == here {
         return Ok(());
     }
-    let ModelRef { version, weights_hash } = model;
+    let ModelRef { version, weights_hash, .. } = model;
     Err(Failure::model(format!("model {version}: the plan asks for weights {weights_hash}, here they are {here}"))
         .hint("every process must read the same models/ folder; restart those that loaded an older bundle"))
 }

@@ -13,6 +13,7 @@ use datafusion::common::{
     Column, DFSchema, DFSchemaRef, DataFusionError, Result, config::ConfigOptions, exec_err, plan_err,
 };
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
@@ -260,6 +261,14 @@ impl ExtensionPlanner for PlanScores {
         planning: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let Some(node) = node.as_any().downcast_ref::<ScoreNode>() else { return Ok(None) };
+        if node.calls.iter().any(|call| call.scorer == Scorer::Intents)
+            && let Some(state) = state.as_any().downcast_ref::<SessionState>()
+        {
+            let ctx = SessionContext::new_with_state(state.clone());
+            for call in node.calls.iter().filter(|call| call.scorer == Scorer::Intents) {
+                self.models.refresh_contents(&ctx, &self.models.card(&call.model).await?).await?;
+            }
+        }
         let mut plan = Arc::clone(&inputs[0]);
         for call in &node.calls {
             let physical = |e| planner.create_physical_expr(e, node.input.schema(), state, planning);
@@ -317,7 +326,7 @@ impl ScoreExec {
 impl DisplayAs for ScoreExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let Scoring { scorer, column, model, .. } = &self.scoring;
-        let ModelRef { version, weights_hash } = model;
+        let ModelRef { version, weights_hash, .. } = model;
         write!(f, "ScoreExec: {column} = {}, model={version}, weights={weights_hash}", scorer.name())
     }
 }

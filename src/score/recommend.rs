@@ -32,24 +32,14 @@ pub struct ItemIndex {
 
 impl ItemIndex {
     pub fn of(bundle: &Bundle) -> Result<Self> {
-        let buckets = bundle.items.iter().map(|i| i.buckets(bundle.card.intent.item_buckets));
-        let (items, categories): (Vec<i64>, Vec<i64>) = buckets.unzip();
-        let width = bundle.card.intent.width as usize;
-        let (vectors, bias) = match items.is_empty() {
-            true => (Vec::new(), Vec::new()),
-            false => {
-                let items = Tensor::f_from_slice(&items)?.f_to_device(bundle.device)?;
-                let categories = Tensor::f_from_slice(&categories)?.f_to_device(bundle.device)?;
-                let _no_gradients = tch::no_grad_guard();
-                let (vectors, bias) = bundle.intent().items(&items, &categories);
-                let flat = |t: Tensor| -> Result<Vec<f32>> {
-                    Ok(Vec::try_from(&t.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_view([-1])?)?)
-                };
-                (flat(vectors)?, flat(bias)?)
-            }
-        };
-        let (vectors, bias) = (Arc::new(vectors), Arc::new(bias));
-        Ok(Self { ids: Arc::new(bundle.items.iter().map(|i| i.item_id.clone()).collect()), vectors, bias, width })
+        let flat =
+            |t: &Tensor| -> Result<Arc<Vec<f32>>> { Ok(Arc::new(Vec::try_from(&t.f_contiguous()?.f_view([-1])?)?)) };
+        Ok(Self {
+            ids: Arc::new(bundle.items.iter().map(|i| i.item_id.clone()).collect()),
+            vectors: flat(&bundle.item_vectors.vectors)?,
+            bias: flat(&bundle.item_vectors.bias)?,
+            width: bundle.card.intent.width as usize,
+        })
     }
 
     /// For each taste (row-major [users, width]) the best `k` (item, score), best first.

@@ -16,12 +16,14 @@ use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 use tokio::sync::{mpsc, oneshot};
 
+use super::content_store::{ContentStore, ReadContents};
 use super::recommend::ItemIndex;
 use crate::config::ScoreConfig;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::model::bundle::{Bundle, BundleCard};
+use crate::model::contents::Contents;
 use crate::model::demand::ItemHistory;
-use crate::model::inputs::UserInputs;
+use crate::model::inputs::{EventInput, UserInputs};
 use crate::model::intent::OUTPUTS;
 
 pub use crate::model::demand::ItemForecast;
@@ -76,7 +78,11 @@ pub struct ScoringService {
     pub items: ItemIndex,
     queue: mpsc::Sender<Request>,
     kept: Arc<Mutex<Kept>>,
+    contents: SharedContents,
 }
+
+/// What users' events show; rows are only ever added to it.
+type SharedContents = Arc<Mutex<ReadContents>>;
 
 /// States taken over from earlier nights or made by this process, and whether a user has needed them here.
 type Kept = HashMap<u128, (Arc<[f32]>, bool)>;
@@ -88,6 +94,7 @@ impl ScoringService {
         let counters = Arc::new(Counters::default());
         let (queue, requests) = mpsc::channel(64);
         let kept = Arc::new(Mutex::new(Kept::default()));
+        let contents = SharedContents::default();
         let card = Arc::new(bundle.card.clone());
         let owners = owners(config, bundle.device);
         let requests = Arc::new(Mutex::new(requests));
@@ -103,17 +110,19 @@ impl ScoringService {
                 threads: cores().div_ceil(owners),
                 counters: Arc::clone(&counters),
                 kept: Arc::clone(&kept),
+                contents: Arc::clone(&contents),
             };
             let requests = Arc::clone(&requests);
             let started = std::thread::Builder::new().name("scoring".into()).spawn(move || owner.serve(&requests));
             started.map_err(|e| Failure::passing(format!("no thread for scoring: {e}")))?;
         }
-        Ok(Self { card, counters, items, queue, kept })
+        Ok(Self { card, counters, items, queue, kept, contents })
     }
 
     /// Scores the users of `features` structs; the error names the first bad user.
     pub async fn score(&self, features: &StructArray) -> Result<IntentScores> {
-        let inputs = UserInputs::read(features, &self.card.features, self.card.intent.item_buckets)?;
+        let contents = contents_of(&self.contents);
+        let inputs = UserInputs::read(features, &self.card.features, self.card.intent.item_buckets, &contents)?;
         let (answer, answered) = oneshot::channel();
         self.send(Request::Users(inputs, answer)).await?;
         answered.await.map_err(|_| stopped())?
@@ -131,18 +140,38 @@ impl ScoringService {
         self.queue.send(request).await.map_err(|_| stopped())
     }
 
+    /// Reads what the store has had added, until it holds at least the files that a plan names.
+    pub async fn read_contents(&self, store: &ContentStore, fingerprint: &str) -> Result<()> {
+        let before = lock(&self.contents).clone();
+        if before.fingerprint != fingerprint {
+            let mut read = store.read(&before).await?;
+            read.fingerprint = fingerprint.into();
+            tracing::info!("{} bytes of contents", read.contents.bytes());
+            *lock(&self.contents) = read;
+        }
+        Ok(())
+    }
+
     /// Takes over states of an earlier night.
     pub fn keep(&self, states: KeptStates) {
-        let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         kept.extend(states.into_iter().map(|(key, state)| (key, (state, false))));
     }
 
     /// Hands over the states that users scored so far have needed: what the next night may find useful. The service
     /// forgets all of them; a million users' are hundreds of megabytes.
     pub fn take_used_states(&self) -> KeptStates {
-        let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let kept = std::mem::take(&mut *lock(&self.kept));
         kept.into_iter().filter(|(_, (_, used))| *used).map(|(key, (state, _))| (key, state)).collect()
     }
+}
+
+fn contents_of(shared: &SharedContents) -> Arc<Contents> {
+    Arc::clone(&lock(shared).contents)
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn stopped() -> Failure {
@@ -170,6 +199,7 @@ struct Owner {
     threads: usize,
     counters: Arc<Counters>,
     kept: Arc<Mutex<Kept>>,
+    contents: SharedContents,
 }
 
 impl Owner {
@@ -197,7 +227,7 @@ impl Owner {
 
     /// Waits for a request, then takes what else is there, up to this owner's share; `None` when all callers are gone.
     fn take(&self, requests: &Mutex<mpsc::Receiver<Request>>) -> Option<Vec<Request>> {
-        let mut queue = requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut queue = lock(requests);
         let mut taken = vec![queue.blocking_recv()?];
         let mut rows = taken[0].rows();
         while rows < self.pool_rows_max
@@ -251,9 +281,11 @@ impl Owner {
 
     fn score(&self, pool: &UserInputs, rows: std::ops::Range<usize>) -> Result<IntentScores> {
         let width = self.bundle.card.intent.width as usize;
-        let keys: Vec<u128> = rows.clone().map(|r| pool.key(r)).collect();
+        // At least what the inputs were read with: their rows mean the same.
+        let contents = contents_of(&self.contents);
+        let keys: Vec<u128> = rows.clone().map(|r| pool.key(r, &contents)).collect();
         let mut states: Vec<Option<Arc<[f32]>>> = {
-            let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut kept = lock(&self.kept);
             let mut find = |key| {
                 let (state, used) = kept.get_mut(key)?;
                 *used = true;
@@ -267,8 +299,8 @@ impl Owner {
         let mut start = 0;
         while start < missing.len() {
             let end = self.cut(pool, &missing, start);
-            let encoded = self.encode(pool, &missing[start..end])?;
-            let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let encoded = self.encode(pool, &missing[start..end], &contents)?;
+            let mut kept = lock(&self.kept);
             for (i, &row) in missing[start..end].iter().enumerate() {
                 let state: Arc<[f32]> = encoded[i * width..(i + 1) * width].into();
                 kept.insert(keys[row - rows.start], (Arc::clone(&state), true));
@@ -309,13 +341,16 @@ impl Owner {
         end
     }
 
-    fn encode(&self, pool: &UserInputs, rows: &[usize]) -> Result<Vec<f32>> {
+    fn encode(&self, pool: &UserInputs, rows: &[usize], contents: &Contents) -> Result<Vec<f32>> {
         self.counters.model_batches.fetch_add(1, Ordering::Relaxed);
-        match self.bundle.intent().encode(pool, rows, self.bundle.device, false).and_then(|t| to_vec(&t)) {
+        let events: Vec<&[EventInput]> = rows.iter().map(|&r| pool.events[r].as_slice()).collect();
+        let network = self.bundle.intent();
+        let batch = network.batch(&events, contents, self.bundle.device);
+        match batch.and_then(|batch| to_vec(&network.encode_batch(&batch, false)?)) {
             Err(f) if f.message.contains("out of memory") && rows.len() > 1 => {
                 let (left, right) = rows.split_at(rows.len() / 2);
-                let mut both = self.encode(pool, left)?;
-                both.extend(self.encode(pool, right)?);
+                let mut both = self.encode(pool, left, contents)?;
+                both.extend(self.encode(pool, right, contents)?);
                 Ok(both)
             }
             other => other,

@@ -96,7 +96,13 @@ mod tests {
     use rand::SeedableRng;
 
     fn events(n: usize) -> Vec<EventInput> {
-        let one = |i: usize| EventInput { event_type: 1 + (i % 8) as i64, item: 5, category: 2, reals: [0.5; 8] };
+        let one = |i: usize| EventInput {
+            event_type: 1 + (i % 8) as i64,
+            item: 5,
+            category: 2,
+            contents: [0, 3, 0],
+            reals: [0.5; 8],
+        };
         (0..n).map(one).collect()
     }
 
@@ -140,6 +146,7 @@ mod tests {
                 event_type: 1,
                 item: i,
                 category: 0,
+                contents: [0; 3],
                 reals: std::array::from_fn(|r| (i * 10 + r as i64) as f32),
             })
             .collect();

@@ -13,13 +13,14 @@ use tch::{Kind, Tensor};
 use super::sets::{LABELS, Split, UserSet, split};
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
-use crate::model::events::EventBatch;
+use crate::model::contents::{ContentRows, Contents, MODALITIES};
+use crate::model::events::{EventBatch, FlatEvents};
 use crate::model::inputs::{EVENT_REALS, EventInput};
 use crate::model::intent::Scaling;
 
 /// What a row takes besides its events, its features and its next items: ids, labels, offsets.
 const ROW_BYTES: usize = 96;
-const EVENT_BYTES: usize = EVENT_REALS * 4 + 7;
+const EVENT_BYTES: usize = EVENT_REALS * 4 + MODALITIES.len() * 4 + 7;
 
 /// Rows of users at as-of dates, one a user and date.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +62,7 @@ impl UserColumns {
             Arc::new(events.iter().map(|e| e.event_type as u8).collect::<UInt8Array>()),
             Arc::new(events.iter().map(|e| e.item as u32).collect::<UInt32Array>()),
             Arc::new(events.iter().map(|e| e.category as u16).collect::<UInt16Array>()),
+            row_numbers(events.iter().flat_map(|e| e.contents).collect())?,
             matrix(reals, EVENT_REALS)?,
         ];
         let events = StructArray::try_new(event_fields(), event_columns, None)?;
@@ -183,8 +185,8 @@ impl UserColumns {
         offsets.windows(2).map(|w| (w[0] as usize..w[1] as usize).map(|at| events.value(at)).collect()).collect()
     }
 
-    /// Events of all rows, padded behind to the longest.
-    pub fn events(&self, events_max: i64) -> Result<EventBatch> {
+    /// Events of all rows, padded behind to the longest. `contents`: where the rows of their contents stand.
+    pub fn events(&self, events_max: i64, contents: &Contents) -> Result<EventBatch> {
         let lists = self.list(At::Events);
         let events = Events::of(lists);
         let (from, to) = match lists.value_offsets() {
@@ -196,9 +198,14 @@ impl UserColumns {
             Tensor::f_from_slice(&bytes_as_ints(&events.item.values()[from..to]))?,
             Tensor::f_from_slice(&widened(&events.category.values()[from..to]))?,
         ];
-        let reals = Tensor::f_from_slice(&events.reals[from * EVENT_REALS..to * EVENT_REALS])?;
+        let modalities = MODALITIES.len();
+        let flat = FlatEvents {
+            ids,
+            contents: Tensor::f_from_slice(&bytes_as_ints(&events.contents[from * modalities..to * modalities]))?,
+            reals: Tensor::f_from_slice(&events.reals[from * EVENT_REALS..to * EVENT_REALS])?,
+        };
         let lengths: Vec<i64> = (0..self.len()).map(|row| self.length(row) as i64).collect();
-        EventBatch::of_flat(ids, &reals, &lengths, events_max)
+        EventBatch::of_flat(flat, &lengths, events_max, contents)
     }
 
     /// Standardised features and idle time, float32 [users, 2 × features + 2].
@@ -248,6 +255,7 @@ struct Events<'a> {
     event_type: &'a UInt8Array,
     item: &'a UInt32Array,
     category: &'a UInt16Array,
+    contents: &'a [u32],
     reals: &'a [f32],
 }
 
@@ -258,17 +266,20 @@ impl<'a> Events<'a> {
             event_type: events.column(0).as_primitive::<UInt8Type>(),
             item: events.column(1).as_primitive::<UInt32Type>(),
             category: events.column(2).as_primitive::<UInt16Type>(),
-            reals: flat(events.column(3).as_fixed_size_list()),
+            contents: events.column(3).as_fixed_size_list().values().as_primitive::<UInt32Type>().values(),
+            reals: flat(events.column(4).as_fixed_size_list()),
         }
     }
 
     fn value(&self, at: usize) -> EventInput {
-        let mut reals = [0.0; EVENT_REALS];
+        let (mut reals, mut contents) = ([0.0; EVENT_REALS], ContentRows::default());
+        contents.copy_from_slice(&self.contents[at * MODALITIES.len()..(at + 1) * MODALITIES.len()]);
         reals.copy_from_slice(&self.reals[at * EVENT_REALS..(at + 1) * EVENT_REALS]);
         EventInput {
             event_type: self.event_type.value(at).into(),
             item: self.item.value(at).into(),
             category: self.category.value(at).into(),
+            contents,
             reals,
         }
     }
@@ -280,6 +291,7 @@ fn event_fields() -> Fields {
         field("event_type", DataType::UInt8),
         field("item", DataType::UInt32),
         field("category", DataType::UInt16),
+        field("contents", DataType::FixedSizeList(item(DataType::UInt32), MODALITIES.len() as i32)),
         field("reals", numbers(EVENT_REALS)),
     ])
 }
@@ -296,6 +308,12 @@ fn numbers(width: usize) -> DataType {
 fn matrix(values: Vec<f32>, width: usize) -> Result<ArrayRef> {
     let values = Arc::new(Float32Array::from(values));
     Ok(Arc::new(FixedSizeListArray::try_new(item(DataType::Float32), width as i32, values, None)?))
+}
+
+/// Of each event the rows of its contents.
+fn row_numbers(rows: Vec<u32>) -> Result<ArrayRef> {
+    let values = Arc::new(UInt32Array::from(rows));
+    Ok(Arc::new(FixedSizeListArray::try_new(item(DataType::UInt32), MODALITIES.len() as i32, values, None)?))
 }
 
 fn lists(lengths: impl Iterator<Item = usize>, values: ArrayRef) -> Result<ArrayRef> {
@@ -329,6 +347,16 @@ pub mod tests {
         "2026-02-01".parse().unwrap()
     }
 
+    /// Five pictures and two videos.
+    pub fn contents() -> Contents {
+        let mut contents = Contents::new([0, 2, 3]);
+        for key in 1..=5 {
+            assert!(contents.insert(1, key, &[key as f32, 1.0]));
+            assert!(key > 2 || contents.insert(2, key, &[0.0, key as f32, -1.0]));
+        }
+        contents
+    }
+
     /// Users u0, u1, … with one feature, random events up to `events_max` and random next items of ten.
     pub fn random(users: usize, events_max: usize, seed: u64) -> UserSet {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -336,6 +364,7 @@ pub mod tests {
             event_type: rng.random_range(0..=8),
             item: rng.random_range(0..=50),
             category: rng.random_range(0..=2048),
+            contents: [0, rng.random_range(0..=5), rng.random_range(0..=2)],
             reals: std::array::from_fn(|_| rng.random_range(-2.0..2.0)),
         };
         let mut set = UserSet::default();
@@ -374,8 +403,11 @@ pub mod tests {
             let set = random(users, events_max, 8);
             let sliced = UserColumns(UserColumns::of(&set, 1, day()).unwrap().0.slice(users / 3, users - users / 3));
             let slices: Vec<&[EventInput]> = set.inputs.events[users / 3..].iter().map(Vec::as_slice).collect();
-            let wanted = EventBatch::of(&slices, 8, Device::Cpu).unwrap();
-            assert_eq!(format!("{:?}", sliced.events(8).unwrap().values()), format!("{:?}", wanted.values()));
+            let wanted = EventBatch::of(&slices, 8, &contents(), Device::Cpu).unwrap();
+            assert_eq!(
+                format!("{:?}", sliced.events(8, &contents()).unwrap().values()),
+                format!("{:?}", wanted.values())
+            );
         }
     }
 

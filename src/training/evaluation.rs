@@ -10,6 +10,7 @@ use super::objective::BINARY;
 use super::sets::{PURCHASE, Split};
 use crate::failure::Result;
 use crate::metrics::{auc, average_precision, bootstrap_interval, log_loss};
+use crate::model::contents::Contents;
 use crate::model::heads::INTENTS;
 use crate::model::intent::{IntentNetwork, Raw, Scaling};
 
@@ -31,22 +32,25 @@ pub struct Judged {
     scores: Vec<Vec<f64>>,
 }
 
+/// All that scores users.
+#[derive(Debug, Clone, Copy)]
+pub struct Judge<'a> {
+    pub network: &'a IntentNetwork,
+    pub scaling: &'a Scaling,
+    pub contents: &'a Contents,
+    pub device: Device,
+}
+
 impl Judged {
     /// `None` where nobody is in the split.
-    pub fn of(
-        network: &IntentNetwork,
-        users: &UserBlocks,
-        wanted: Split,
-        scaling: &Scaling,
-        device: Device,
-    ) -> Result<Option<Self>> {
+    pub fn of(judge: Judge<'_>, users: &UserBlocks, wanted: Split) -> Result<Option<Self>> {
         let (mut raw, mut labels) = (Vec::new(), Vec::new());
         for window in users.each() {
             let window = window?;
             let rows = window.rows_of(wanted);
-            outputs(network, &window, rows, scaling, device, |part, of| {
+            outputs(judge, &window, rows, |part, of| {
                 raw.push(of);
-                labels.push(part.labels_tensor()?.f_to_device(device)?);
+                labels.push(part.labels_tensor()?.f_to_device(judge.device)?);
                 Ok(())
             })?;
         }
@@ -54,7 +58,7 @@ impl Judged {
             return Ok(None);
         }
         let (raw, labels) = (Raw::cat(&raw)?, Tensor::f_cat(&labels, 0)?);
-        let scores = tch::no_grad(|| columns(&network.scores(&raw, scaling)?))?;
+        let scores = tch::no_grad(|| columns(&judge.network.scores(&raw, judge.scaling)?))?;
         Ok(Some(Self { raw, labels_by_name: columns(&labels)?, labels, scores }))
     }
 
@@ -102,33 +106,27 @@ impl Judged {
 }
 
 /// Users scored a second, of the first window's.
-pub fn users_per_second(
-    network: &IntentNetwork,
-    users: &UserBlocks,
-    scaling: &Scaling,
-    device: Device,
-) -> Result<Option<f64>> {
+pub fn users_per_second(judge: Judge<'_>, users: &UserBlocks) -> Result<Option<f64>> {
     let Some(window) = users.each().next().transpose()? else { return Ok(None) };
     let rows: Vec<usize> = (0..window.len().min(TIMED_ROWS_MAX)).collect();
     let (timed, clock) = (rows.len(), Instant::now());
-    outputs(network, &window, rows, scaling, device, |_, _| Ok(()))?;
+    outputs(judge, &window, rows, |_, _| Ok(()))?;
     Ok((timed > 0).then(|| timed as f64 / clock.elapsed().as_secs_f64()))
 }
 
 /// Outputs for rows, without gradients, batch by batch; users of like length together, as scoring has them.
 fn outputs(
-    network: &IntentNetwork,
+    judge: Judge<'_>,
     users: &UserColumns,
     mut rows: Vec<usize>,
-    scaling: &Scaling,
-    device: Device,
     mut take: impl FnMut(&UserColumns, Raw) -> Result<()>,
 ) -> Result<()> {
     let _guard = tch::no_grad_guard();
+    let Judge { network, scaling, contents, device } = judge;
     rows.sort_by_key(|&row| users.length(row));
     for rows in rows.chunks(EVALUATED_ROWS) {
         let part = users.take(rows)?;
-        let states = network.encode_batch(&part.events(network.shape.events_max)?.to(device)?, false)?;
+        let states = network.encode_batch(&part.events(network.shape.events_max, contents)?.to(device)?, false)?;
         let raw = network.outputs_of(&states, &part.scaled(scaling)?.f_to_device(device)?, false)?;
         take(&part, raw)?;
     }

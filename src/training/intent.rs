@@ -12,7 +12,7 @@ use tch::{Device, Tensor, nn};
 use super::augment::Augmenter;
 use super::blocks::UserBlocks;
 use super::columns::UserColumns;
-use super::evaluation::{self, Judged};
+use super::evaluation::{self, Judge, Judged};
 use super::fit::{self, Batches, Fitted, Lesson, Loss, Plan, Validation};
 use super::journal::Journal;
 use super::loader::{self, Recipe, TOKENS_MAX};
@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::config::networks::{Pretraining, Unlabelled};
 use crate::failure::Result;
 use crate::model::bundle::{IndexedItem, parameters};
+use crate::model::contents::Contents;
 use crate::model::events::EventBatch;
 use crate::model::inputs::EventInput;
 use crate::model::intent::{IntentNetwork, Scaling};
@@ -40,6 +41,7 @@ pub struct Users<'a> {
     pub survey: &'a Survey,
     pub held_out: &'a UserBlocks,
     pub items: &'a [IndexedItem],
+    pub contents: &'a Arc<Contents>,
 }
 
 /// Trains in place. Returns figures of the test users at the newest date.
@@ -55,14 +57,14 @@ pub fn train(
     super::sets::enough("users in the training split", users.survey.labelled, 20)?;
     check_labels(users.survey, config.intents.horizon_days)?;
     let pretrained = pretrain(network, store, users, config, journal, bar)?;
-    let (buckets, full) = (network.shape.item_buckets, config.train.full_softmax_items_max);
+    let sizes = (network.shape.item_buckets, config.train.full_softmax_items_max);
     let mut lesson = IntentLesson {
         network,
         users,
         config,
         base_rates: users.survey.base_rates(),
         objective: Objective::of(&config.model, &config.train, users.survey, device)?,
-        catalogue: Catalogue::new(users.items, buckets, full, &users.survey.met, device)?,
+        catalogue: Catalogue::new(users.items, users.contents, sizes, &users.survey.met, device)?,
         device,
     };
     let plan = Plan {
@@ -100,7 +102,8 @@ fn pretrain(
         return Ok(None);
     }
     let of = (train.batch_rows as usize, store.device(), train.seed);
-    let mut lesson = PretrainingLesson::new(network, train.pretraining, (users.train, histories), users.held_out, of);
+    let held_out = (users.held_out, users.contents.as_ref());
+    let mut lesson = PretrainingLesson::new(network, train.pretraining, (users.train, histories), held_out, of);
     let plan = Plan {
         epochs_max: train.pretraining_epochs,
         patience_epochs: train.patience_epochs,
@@ -135,6 +138,7 @@ struct UnlabelledBatch {
 /// How these batches are made.
 struct UserRecipe {
     scaling: Scaling,
+    contents: Arc<Contents>,
     augmenter: Augmenter,
     events_max: i64,
     labels_share: f64,
@@ -160,7 +164,7 @@ impl Recipe for UserRecipe {
             first_user: users.user_id(0).to_string(),
             users: rows.len(),
             events: match self.augmenter.is_idle() {
-                true => users.events(self.events_max)?,
+                true => users.events(self.events_max, &self.contents)?,
                 false => self.changed(&users, &self.augmenter, rng)?,
             },
             tabular: users.scaled(&self.scaling)?,
@@ -185,7 +189,7 @@ impl UserRecipe {
         }
         let users = window.take(&rows)?;
         Ok(Some(UnlabelledBatch {
-            events: users.events(self.events_max)?,
+            events: users.events(self.events_max, &self.contents)?,
             changed: self.changed(&users, &Augmenter::ALL, rng)?,
             tabular: users.scaled(&self.scaling)?,
         }))
@@ -194,7 +198,7 @@ impl UserRecipe {
     fn changed(&self, users: &UserColumns, by: &Augmenter, rng: &mut ChaCha8Rng) -> Result<EventBatch> {
         let changed: Vec<Vec<EventInput>> = users.histories().iter().map(|events| by.apply(events, rng)).collect();
         let slices: Vec<&[EventInput]> = changed.iter().map(Vec::as_slice).collect();
-        EventBatch::of(&slices, self.events_max, Device::Cpu)
+        EventBatch::of(&slices, self.events_max, &self.contents, Device::Cpu)
     }
 }
 
@@ -228,6 +232,7 @@ impl Lesson for IntentLesson<'_> {
         let train = &self.config.train;
         let recipe = UserRecipe {
             scaling: self.users.survey.scaling.clone(),
+            contents: Arc::clone(self.users.contents),
             augmenter: Augmenter::of(train),
             events_max: self.network.shape.events_max,
             labels_share: train.labels_share,
@@ -274,8 +279,13 @@ impl IntentLesson<'_> {
         &self.users.survey.scaling
     }
 
+    fn judge(&self) -> Judge<'_> {
+        let contents = self.users.contents.as_ref();
+        Judge { network: self.network, scaling: self.scaling(), contents, device: self.device }
+    }
+
     fn judged(&self, split: Split) -> Result<Option<Judged>> {
-        Judged::of(self.network, self.users.held_out, split, self.scaling(), self.device)
+        Judged::of(self.judge(), self.users.held_out, split)
     }
 
     /// What users without labels teach.
@@ -298,7 +308,7 @@ impl IntentLesson<'_> {
             figures.insert("log_loss_valid".into(), judged.log_loss());
             figures.extend(judged.auc_purchase().map(|auc| ("auc_valid_purchase".to_string(), auc)));
         }
-        let pace = evaluation::users_per_second(self.network, self.users.held_out, self.scaling(), self.device)?;
+        let pace = evaluation::users_per_second(self.judge(), self.users.held_out)?;
         figures.extend(pace.map(|pace| ("users_scored_per_second".to_string(), pace)));
         let judged = self.judged(Split::Test)?;
         figures.insert("users_test".into(), judged.as_ref().map_or(0, Judged::users) as f64);

@@ -39,6 +39,7 @@ use crate::features::rollups::Rollups;
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, FORMAT, IndexedItem, Networks, Registry};
+use crate::model::contents::Contents;
 use crate::model::demand::{Calibration, DemandShape, RatePrior};
 use crate::model::intent::IntentShape;
 use crate::progress;
@@ -49,7 +50,7 @@ use blocks::{BlockWriter, UserBlocks};
 use columns::UserColumns;
 use intent::Users;
 use journal::{Journal, Places};
-use sets::{ItemPlaces, ItemSet, Past, Split, past_dates};
+use sets::{ItemPlaces, ItemSet, Known, Past, Split, past_dates};
 use survey::Survey;
 use sweep::{Sweep, Trial};
 
@@ -71,6 +72,8 @@ pub struct TrainingSets {
     pub held_out_items: ItemSet,
     /// Items that can be recommended.
     pub index: Vec<IndexedItem>,
+    /// What the catalogue's pictures and videos say.
+    pub contents: Arc<Contents>,
     pub sql_fingerprint: String,
     pub input_fingerprint: String,
 }
@@ -85,6 +88,7 @@ impl TrainingSets {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&serde_json::to_vec(&(settings, code, &self.contract, &self.index)).map_err(Failure::bug)?);
         hasher.update(self.users.fingerprint().as_bytes());
+        hasher.update(self.contents.fingerprint().as_bytes());
         hasher.update(self.held_out_users.fingerprint().as_bytes());
         write!(hasher, "{:?}", (&self.items, &self.held_out_items)).map_err(Failure::bug)?;
         Ok(hasher.finalize().to_hex()[..32].to_string())
@@ -112,7 +116,7 @@ pub async fn run(config: &Config, date: RunDate, sweep: Option<&Sweep>) -> Resul
     let settings = config.clone();
     let fitted = tokio::task::spawn_blocking(move || fit(&settings, &sets, journal).map(|fitted| (fitted, sets)));
     let ((card, networks, mut journal), sets) = fitted.await.map_err(Failure::bug)??;
-    let card = registry.write(card, &networks, &sets.index).await?;
+    let card = registry.write(card, &networks, (&sets.index, &sets.contents)).await?;
     if registry.champion().await?.is_none() {
         registry.promote(&card.version).await?;
     }
@@ -139,7 +143,11 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let dates = past_dates(date, label_days, step, train.as_of_dates.max(2));
     let index = past.item_index(date).await?;
     let contract = past.contract(dates[0]).await?;
-    let (users, held_out_users) = gather_users(&past, &dates, &contract, &index).await?;
+    let contents = match config.model.content_inputs {
+        true => past.contents(date).await?,
+        false => Contents::default(),
+    };
+    let (users, held_out_users) = gather_users(&past, &dates, &contract, (&index, &contents)).await?;
 
     let horizon = config.demand.horizon_days;
     let newest = date.plus_days(-i64::from(horizon));
@@ -157,6 +165,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
         items,
         held_out_items,
         index,
+        contents: Arc::new(contents),
         sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
         input_fingerprint: rollups.input_fingerprint(),
     })
@@ -167,7 +176,7 @@ async fn gather_users(
     past: &Past<'_>,
     dates: &[RunDate],
     contract: &FeatureContract,
-    index: &[IndexedItem],
+    (index, contents): (&[IndexedItem], &Contents),
 ) -> Result<(UserBlocks, UserBlocks)> {
     let config = past.config;
     let places: ItemPlaces = index.iter().zip(0..).map(|(item, place)| (item.item_id.clone(), place)).collect();
@@ -186,7 +195,7 @@ async fn gather_users(
             0 => (&mut held_out, &[Split::Valid, Split::Test]),
             _ => (&mut users, &[Split::Train]),
         };
-        let rows = past.users(as_of, share, (splits, &places), to).await?;
+        let rows = past.users(as_of, share, (splits, Known { places: &places, contents }), to).await?;
         found += if k > 0 { rows } else { 0 };
         tracing::info!("as of {as_of}: {rows} users, {:.1} s", clock.elapsed().as_secs_f64());
     }
@@ -200,18 +209,19 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
     let train = &config.train;
     journal.clear_curves();
     tch::manual_seed(train.seed as i64);
-    let (intent_shape, mut demand_shape) = shapes(config, &sets.contract);
-    // Weights of an input that training never saw would be chance, and a night may see it.
-    demand_shape.intents &= sets.items.intents_known() >= INTENTS_KNOWN_MIN;
-    if config.demand.content_inputs {
-        demand_shape.content_dims = sets.items.content_dims() as i64;
-    }
+    let (intent_shape, demand_shape) = shapes(config, sets);
     let mut networks = Networks::new(&intent_shape, &demand_shape, devices::choose(&config.score)?);
     let survey = Survey::of(&sets.users, sets.contract.0.len(), sets.index.len(), train.labels_share)?;
     popularity::start_at_popularity(&networks.intent_store, &sets.index, intent_shape.item_buckets, &survey.met)?;
 
     let bar = progress::bar("intents", 1);
-    let users = Users { train: &sets.users, survey: &survey, held_out: &sets.held_out_users, items: &sets.index };
+    let users = Users {
+        train: &sets.users,
+        survey: &survey,
+        held_out: &sets.held_out_users,
+        items: &sets.index,
+        contents: &sets.contents,
+    };
     let mut figures = intent::train(&networks.intent, &mut networks.intent_store, users, config, &mut journal, &bar)?;
     bar.finish_and_clear();
     if let Some(auc) = baseline::recency_frequency_auc(&survey, &sets.held_out_users, &sets.contract)? {
@@ -250,7 +260,7 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
     Ok((card, networks, journal))
 }
 
-fn shapes(config: &Config, contract: &FeatureContract) -> (IntentShape, DemandShape) {
+fn shapes(config: &Config, sets: &TrainingSets) -> (IntentShape, DemandShape) {
     let intent = IntentShape {
         backbone: config.model.backbone,
         head: config.model.head,
@@ -260,7 +270,8 @@ fn shapes(config: &Config, contract: &FeatureContract) -> (IntentShape, DemandSh
         item_buckets: config.model.item_buckets.into(),
         events_max: config.features.last_events.into(),
         dropout: config.model.dropout,
-        features: contract.0.len(),
+        features: sets.contract.0.len(),
+        content_dims: if config.model.content_inputs { sets.contents.dims() } else { [0; 3] },
     };
     let demand = DemandShape {
         network: config.demand.network,
@@ -270,8 +281,9 @@ fn shapes(config: &Config, contract: &FeatureContract) -> (IntentShape, DemandSh
         history_days: config.demand.history_days.into(),
         history_days_min: config.demand.history_days_min.into(),
         slow_units_per_day: config.demand.slow_units_per_day,
-        intents: config.demand.intent_inputs,
-        content_dims: 0,
+        // Weights of an input that training never saw would be chance, and a night may see it.
+        intents: config.demand.intent_inputs && sets.items.intents_known() >= INTENTS_KNOWN_MIN,
+        content_dims: if config.demand.content_inputs { sets.items.content_dims() as i64 } else { 0 },
         prior: RatePrior::default(),
         calibration: Calibration::default(),
     };

@@ -46,15 +46,17 @@ mod tests {
             events_max: 8,
             dropout: 0.0,
             features: 1,
+            content_dims: [0; 3],
         };
         let store = nn::VarStore::new(Device::Cpu);
         let network = IntentNetwork::new(&(store.root() / "intent"), &shape);
-        let items = ["a", "b", "c"].map(|id| IndexedItem { item_id: id.into(), category: None });
+        let items = ["a", "b", "c"].map(|id| IndexedItem { item_id: id.into(), category: None, contents: [None; 3] });
         start_at_popularity(&store, &items, 1000, &[0, 3, 1]).unwrap();
         let buckets: Vec<i64> = items.iter().map(|i| i.buckets(1000).0).collect();
         let (_, bias) = tch::no_grad(|| {
-            network.items(&Tensor::from_slice(&buckets), &Tensor::zeros_like(&Tensor::from_slice(&buckets)))
-        });
+            network.items(&Tensor::from_slice(&buckets), &Tensor::zeros_like(&Tensor::from_slice(&buckets)), &[])
+        })
+        .unwrap();
         let bias = Vec::<f32>::try_from(&bias).unwrap();
         assert!(bias[1] > bias[2] && bias[2] > bias[0] && bias.iter().sum::<f32>().abs() < 1e-5, "{bias:?}");
     }

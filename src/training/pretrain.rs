@@ -24,6 +24,8 @@ use super::sets::Split;
 use super::survey::EVENTS_MIN;
 use crate::config::networks::Pretraining;
 use crate::failure::Result;
+use crate::model::contents::{ContentRows, Contents, rows_tensor};
+use crate::model::events::EventBatch;
 use crate::model::inputs::EventInput;
 use crate::model::intent::IntentNetwork;
 
@@ -42,6 +44,7 @@ pub struct PretrainingLesson<'a> {
     samples: usize,
     /// The validation split's decide when it is enough.
     held_out: &'a UserBlocks,
+    contents: &'a Contents,
     batch_rows: usize,
     device: Device,
     seed: u64,
@@ -53,10 +56,10 @@ impl<'a> PretrainingLesson<'a> {
         network: &'a IntentNetwork,
         kind: Pretraining,
         (users, samples): (&'a Arc<UserBlocks>, usize),
-        held_out: &'a UserBlocks,
+        (held_out, contents): (&'a UserBlocks, &'a Contents),
         (batch_rows, device, seed): (usize, Device, u64),
     ) -> Self {
-        Self { network, kind, users, samples, held_out, batch_rows, device, seed }
+        Self { network, kind, users, samples, held_out, contents, batch_rows, device, seed }
     }
 
     fn loss_of(&self, histories: &Histories, rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
@@ -66,6 +69,10 @@ impl<'a> PretrainingLesson<'a> {
             Pretraining::NextEvent => self.next_event(&histories, rng, train),
             Pretraining::Contrastive => self.contrastive(&histories, rng, train),
         }
+    }
+
+    fn batch(&self, histories: &[&[EventInput]]) -> Result<EventBatch> {
+        self.network.batch(histories, self.contents, self.device)
     }
 
     fn masked(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
@@ -84,13 +91,13 @@ impl<'a> PretrainingLesson<'a> {
             changed.push(events);
         }
         let slices: Vec<&[EventInput]> = changed.iter().map(Vec::as_slice).collect();
-        let states = self.network.event_states(&slices, self.device, train)?;
+        let states = self.network.event_states(&self.batch(&slices)?, train)?;
         self.told(&states, places, hidden, rng)
     }
 
     fn next_event(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
         let longest = histories.iter().map(|h| h.len()).max().unwrap_or(1);
-        let states = self.network.event_states(histories, self.device, train)?;
+        let states = self.network.event_states(&self.batch(histories)?, train)?;
         let (mut places, mut next) = (Vec::new(), Vec::new());
         for (row, history) in histories.iter().enumerate() {
             places.extend((0..history.len() - 1).map(|at| (row * longest + at) as i64));
@@ -114,7 +121,7 @@ impl<'a> PretrainingLesson<'a> {
         with_item.truncate(TOLD_MAX);
         let (mut candidates, mut known) = (Vec::new(), HashMap::new());
         let mut candidate = |&i: &usize| -> i64 {
-            let thing = (events[i].item, events[i].category);
+            let thing = (events[i].item, events[i].category, events[i].contents);
             *known.entry(thing).or_insert_with(|| {
                 candidates.push(thing);
                 candidates.len() as i64 - 1
@@ -124,9 +131,13 @@ impl<'a> PretrainingLesson<'a> {
         if candidates.len() < 2 {
             return Ok(of_types);
         }
-        let (items, categories): (Vec<i64>, Vec<i64>) = candidates.into_iter().unzip();
+        let things = candidates.iter().map(|&(item, category, _)| (item, category));
+        let (items, categories): (Vec<i64>, Vec<i64>) = things.unzip();
+        let shown: Vec<ContentRows> = candidates.iter().map(|thing| thing.2).collect();
+        let shown = self.contents.gather(&rows_tensor(&shown)?)?;
+        let shown = shown.iter().map(|of| of.to(self.device)).collect::<Result<Vec<_>>>()?;
         let at: Vec<i64> = with_item.iter().map(|&i| places[i]).collect();
-        let (vectors, bias) = self.network.items(&on(&items)?, &on(&categories)?);
+        let (vectors, bias) = self.network.items(&on(&items)?, &on(&categories)?, &shown)?;
         let scores = self.network.taste(&of(&at)?).f_matmul(&vectors.transpose(0, 1))? + bias;
         Ok(of_types + scores.cross_entropy_for_logits(&on(&told)?))
     }
@@ -135,7 +146,7 @@ impl<'a> PretrainingLesson<'a> {
         let mut view = || -> Result<Tensor> {
             let changed: Vec<Vec<EventInput>> = histories.iter().map(|h| Augmenter::ALL.apply(h, rng)).collect();
             let slices: Vec<&[EventInput]> = changed.iter().map(Vec::as_slice).collect();
-            self.network.encode_events(&slices, self.device, train)
+            self.network.encode_batch(&self.batch(&slices)?, train)
         };
         Ok(nt_xent(&view()?, &view()?))
     }
@@ -244,8 +255,18 @@ mod tests {
     fn network(backbone: BackboneName, store: &nn::VarStore) -> IntentNetwork {
         let head = HeadName::Sigmoid;
         let (width, layers, heads, item_buckets, events_max) = (16, 1, 2, 20, 32);
-        let shape =
-            IntentShape { backbone, head, width, layers, heads, item_buckets, events_max, dropout: 0.0, features: 1 };
+        let shape = IntentShape {
+            backbone,
+            head,
+            width,
+            layers,
+            heads,
+            item_buckets,
+            events_max,
+            dropout: 0.0,
+            features: 1,
+            content_dims: [0; 3],
+        };
         IntentNetwork::new(&store.root(), &shape)
     }
 
@@ -255,6 +276,7 @@ mod tests {
             event_type: 1 + (i % 2) as i64,
             item: 1 + (i % 10) as i64,
             category: 1,
+            contents: ContentRows::default(),
             reals: [0.0; 8],
         };
         let mut set = random(users, 0, 1);
@@ -271,7 +293,8 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let (network, users) = (network(backbone, &store), blocks(&walkers(60)));
         let of = (32, Device::Cpu, 1);
-        let mut lesson = PretrainingLesson::new(&network, kind, (&users, 48), &users, of);
+        let contents = Contents::default();
+        let mut lesson = PretrainingLesson::new(&network, kind, (&users, 48), (&users, &contents), of);
         let mut optimizer = nn::AdamW::default().build(&store, 0.01).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(9);
         let before = lesson.validate().unwrap().unwrap().loss;

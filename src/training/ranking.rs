@@ -11,6 +11,7 @@ use tch::{Device, Tensor};
 
 use crate::failure::Result;
 use crate::model::bundle::IndexedItem;
+use crate::model::contents::{ContentRows, Contents, Gathered, rows_tensor};
 use crate::model::intent::IntentNetwork;
 
 /// Items drawn in a step where the catalogue is too large.
@@ -23,6 +24,8 @@ const POPULAR_SHARE: f64 = 0.5;
 pub struct Catalogue {
     /// int64 [items]: buckets of ids and of categories.
     buckets: (Tensor, Tensor),
+    /// Of the whole catalogue, by items.
+    contents: Vec<Gathered>,
     /// Of each item up to and with itself, the probability to be drawn; `None` where all are ranked.
     cumulative: Option<Vec<f64>>,
 }
@@ -34,8 +37,8 @@ impl Catalogue {
     /// `met`: how many users met each item after a training date, for popularity.
     pub fn new(
         items: &[IndexedItem],
-        item_buckets: u64,
-        full_items_max: u32,
+        contents: &Contents,
+        (item_buckets, full_items_max): (u64, u32),
         met: &[u64],
         device: Device,
     ) -> Result<Self> {
@@ -44,7 +47,10 @@ impl Catalogue {
             (Tensor::f_from_slice(&ids)?.f_to_device(device)?, Tensor::f_from_slice(&categories)?.f_to_device(device)?);
         let counts: Vec<f64> = met.iter().map(|&n| n as f64).collect();
         let cumulative = (items.len() > full_items_max as usize).then(|| cumulative(&counts));
-        Ok(Self { buckets, cumulative })
+        let rows: Vec<ContentRows> = items.iter().map(|item| contents.rows(&item.contents)).collect();
+        let contents = contents.gather(&rows_tensor(&rows)?)?;
+        let contents = contents.iter().map(|of| of.to(device)).collect::<Result<_>>()?;
+        Ok(Self { buckets, contents, cumulative })
     }
 
     /// The loss of those users who met an item, `None` where there is but one item. `states`: float32 [users, width]; `at`
@@ -62,12 +68,11 @@ impl Catalogue {
         let device = states.device();
         let users = network.taste(&states.f_index_select(0, &at.f_to_device(device)?)?);
         let met = met.f_to_device(device)?;
-        let scores = |users: &Tensor, ids: &Tensor, categories: &Tensor| -> Result<Tensor> {
-            let (vectors, bias) = network.items(ids, categories);
+        let scores = |(vectors, bias): (Tensor, Tensor)| -> Result<Tensor> {
             Ok(users.f_matmul(&vectors.transpose(0, 1))? + bias)
         };
         let Some(cumulative) = &self.cumulative else {
-            let all = scores(&users, &self.buckets.0, &self.buckets.1)?;
+            let all = scores(network.items(&self.buckets.0, &self.buckets.1, &self.contents)?)?;
             return Ok(Some(all.cross_entropy_for_logits(&met)));
         };
         let draws = draw(cumulative, DRAWS, rng);
@@ -75,10 +80,13 @@ impl Catalogue {
         let drawn = Tensor::f_from_slice(&drawn)?.f_to_device(device)?;
         let expected: Vec<f32> = draws.iter().map(|d| d.1).collect();
         let expected = Tensor::f_from_slice(&expected)?.f_to_device(device)?;
-        let of = |at: &Tensor| (self.buckets.0.index_select(0, at), self.buckets.1.index_select(0, at));
-        let ((ids, categories), (met_ids, met_categories)) = (of(&drawn), of(&met));
-        let others = scores(&users, &ids, &categories)?;
-        let (vectors, bias) = network.items(&met_ids, &met_categories);
+        let items = |at: &Tensor| -> Result<(Tensor, Tensor)> {
+            let of = |ids: &Tensor| ids.f_index_select(0, at);
+            let shown = self.contents.iter().map(|contents| contents.select(at)).collect::<Result<Vec<_>>>()?;
+            network.items(&of(&self.buckets.0)?, &of(&self.buckets.1)?, &shown)
+        };
+        let others = scores(items(&drawn)?)?;
+        let (vectors, bias) = items(&met)?;
         let own = (&users * vectors).f_sum_dim_intlist(1i64, false, tch::Kind::Float)? + bias;
         let same = drawn.unsqueeze(0).eq_tensor(&met.unsqueeze(1));
         Ok(Some(sampled_loss(&own, &others, &expected, &same).mean(tch::Kind::Float)))

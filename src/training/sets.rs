@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Float64Type, UInt64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
 use std::collections::{BTreeMap, HashMap};
@@ -16,9 +16,11 @@ use crate::features::{self, Scope, contract::FeatureContract, parts::UserPart, r
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::IndexedItem;
+use crate::model::contents::Contents;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
 use crate::publish::{earlier::EarlierNights, runs::VisibleNight};
+use crate::score::content_store;
 use crate::score::service::as_struct;
 use crate::sql_files::SqlFiles;
 
@@ -44,9 +46,9 @@ pub struct UserSet {
 
 impl UserSet {
     /// Reads features, labels and the next items out of the rows of [`USERS_SQL`].
-    fn read(rows: &RecordBatch, contract: &FeatureContract, item_buckets: u64, index: &ItemPlaces) -> Result<Self> {
-        let mut set =
-            Self { inputs: UserInputs::read(as_struct(rows.column(0))?, contract, item_buckets)?, ..Self::default() };
+    fn read(rows: &RecordBatch, contract: &FeatureContract, item_buckets: u64, known: Known<'_>) -> Result<Self> {
+        let inputs = UserInputs::read(as_struct(rows.column(0))?, contract, item_buckets, known.contents)?;
+        let mut set = Self { inputs, ..Self::default() };
         let columns: Vec<_> =
             (1..=LABELS.len()).map(|c| cast(rows.column(c), &DataType::Float64)).collect::<Result<_, _>>()?;
         let lists = rows.column(LABELS.len() + 1).as_list::<i32>();
@@ -58,7 +60,7 @@ impl UserSet {
             set.next_items.push(match lists.is_valid(row) {
                 true => {
                     let ids = cast(&lists.value(row), &DataType::Utf8)?;
-                    ids.as_string::<i32>().iter().flatten().filter_map(|id| index.get(id).copied()).collect()
+                    ids.as_string::<i32>().iter().flatten().filter_map(|id| known.places.get(id).copied()).collect()
                 }
                 false => Vec::new(),
             });
@@ -69,6 +71,13 @@ impl UserSet {
 
 /// Where each item stands in the index.
 pub type ItemPlaces = HashMap<String, u32>;
+
+/// The catalogue, by which items and contents are told.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub places: &'a ItemPlaces,
+    pub contents: &'a Contents,
+}
 
 /// Users with features, labels and the items that they met next.
 const USERS_SQL: &str = "SELECT m.features, l.y_view, l.y_search, l.y_favorite, l.y_cart, l.y_purchase, l.y_review, \
@@ -148,7 +157,7 @@ impl Past<'_> {
         &self,
         as_of: RunDate,
         share: f64,
-        (wanted, index): (&[Split], &ItemPlaces),
+        (wanted, known): (&[Split], Known<'_>),
         to: &mut BlockWriter,
     ) -> Result<usize> {
         let mut users = 0;
@@ -158,7 +167,7 @@ impl Past<'_> {
             let contract = features::contract::register_model_input(&ctx).await?;
             let mut rows = ctx.sql(USERS_SQL).await?.execute_stream().await?;
             while let Some(batch) = rows.next().await {
-                let set = UserSet::read(&batch?, &contract, self.config.model.item_buckets.into(), index)?;
+                let set = UserSet::read(&batch?, &contract, self.config.model.item_buckets.into(), known)?;
                 let columns = UserColumns::of(&set, contract.0.len(), as_of)?;
                 let rows: Vec<usize> =
                     (0..columns.len()).filter(|&r| wanted.contains(&split(columns.user_id(r)))).collect();
@@ -167,6 +176,11 @@ impl Past<'_> {
             }
         }
         Ok(users)
+    }
+
+    /// What the catalogue's pictures and videos say. It has no history: the present one's.
+    pub async fn contents(&self, as_of: RunDate) -> Result<Contents> {
+        content_store::of_catalogue(&self.session(as_of, UserPart::ALL).await?).await
     }
 
     /// Items known before `as_of` with the horizon that followed.
@@ -196,14 +210,18 @@ impl Past<'_> {
     /// Every item of the last 28 days, for the recommendation index, in id order.
     pub async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
         let ctx = self.session(as_of, UserPart::ALL).await?;
-        let sql = "SELECT d.item_id, c.category FROM item_day d LEFT JOIN item_category c ON d.item_id = c.item_id \
-                   WHERE d.event_day >= run_date() - 28 GROUP BY d.item_id, c.category ORDER BY d.item_id";
+        let sql = "SELECT d.item_id, min(c.category), min(c.text_key), min(c.image_key), min(c.video_key) \
+                   FROM item_day d LEFT JOIN item_contents c ON d.item_id = c.item_id \
+                   WHERE d.event_day >= run_date() - 28 GROUP BY d.item_id ORDER BY d.item_id";
         let mut items = Vec::new();
         for batch in ctx.sql(sql).await?.collect().await? {
             let (ids, categories) = (cast(batch.column(0), &DataType::Utf8)?, cast(batch.column(1), &DataType::Utf8)?);
             let (ids, categories) = (ids.as_string::<i32>(), categories.as_string::<i32>());
-            for (id, category) in ids.iter().zip(categories) {
-                items.extend(id.map(|id| IndexedItem { item_id: id.into(), category: category.map(String::from) }));
+            let keys = [2, 3, 4].map(|column| batch.column(column).as_primitive::<Int64Type>());
+            for row in (0..batch.num_rows()).filter(|&row| ids.is_valid(row)) {
+                let contents = keys.map(|of| of.is_valid(row).then(|| of.value(row)));
+                let category = categories.is_valid(row).then(|| categories.value(row).to_string());
+                items.push(IndexedItem { item_id: ids.value(row).into(), category, contents });
             }
         }
         Ok(items)

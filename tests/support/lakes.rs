@@ -1,17 +1,38 @@
 //! Hand-made lakes for tests: events given as SQL rows, written to Parquet below a temporary folder.
 
 use datafusion::dataframe::DataFrameWriteOptions;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 use std::path::Path;
+use std::process::Command;
 
 /// Writes `<root>/<view>/<file>` from a query's rows.
 pub async fn write(root: &Path, file: &str, query: &str) {
-    let ctx = SessionContext::new();
     let path = root.join(file);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let rows = ctx.sql(query).await.unwrap();
+    save(SessionContext::new().sql(query).await.unwrap(), &path).await;
+}
+
+/// Writes rows as one file.
+pub async fn save(rows: DataFrame, path: &Path) {
     let options = DataFrameWriteOptions::new().with_single_file_output(true);
     rows.write_parquet(path.to_str().unwrap(), options, None).await.unwrap();
+}
+
+/// Writes a file anew, with what a query makes of its `rows`.
+pub fn rewrite(path: &Path, query: &str) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let ctx = SessionContext::new();
+        ctx.register_parquet("rows", path.to_str().unwrap(), Default::default()).await.unwrap();
+        let held = ctx.sql(query).await.unwrap().cache().await.unwrap();
+        std::fs::remove_file(path).unwrap();
+        save(held, path).await;
+    });
+}
+
+/// Copies a folder with all that is in it: into `to` where that is a folder, else under its name.
+pub fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap();
+    assert!(copied.success(), "{} to {}", from.display(), to.display());
 }
 
 /// A query for event rows: `(event_id, user, ts, type, item, quantity, price)`; nulls are written NULL.

@@ -1,0 +1,101 @@
+//! `content_key(text | bytes | vector)`: a hash of a content, by which its vector is kept and found.
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float32Type};
+use datafusion::common::{Result, exec_err};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use std::sync::Arc;
+
+/// Null for null and for what says nothing: blank texts, no bytes, vectors that are empty, all zeros or not all finite.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct ContentKey {
+    signature: Signature,
+}
+
+impl Default for ContentKey {
+    fn default() -> Self {
+        Self { signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for ContentKey {
+    fn name(&self) -> &str {
+        "content_key"
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Int64)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        Ok(ColumnarValue::Array(Arc::new(keys(&arrays[0])?)))
+    }
+}
+
+fn keys(contents: &ArrayRef) -> Result<Int64Array> {
+    Ok(match contents.data_type() {
+        DataType::Null => Int64Array::new_null(contents.len()),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+            let texts = cast(contents, &DataType::Utf8)?;
+            texts.as_string::<i32>().iter().map(|text| text.and_then(text_key)).collect()
+        }
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+            let bytes = cast(contents, &DataType::Binary)?;
+            let key = |bytes: Option<&[u8]>| bytes.filter(|b| !b.is_empty()).map(hash);
+            bytes.as_binary::<i32>().iter().map(key).collect()
+        }
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(_, _) => {
+            let vectors = cast(contents, &DataType::new_list(DataType::Float32, true))?;
+            vectors.as_list::<i32>().iter().map(|vector| vector.and_then(|v| vector_key(&v))).collect()
+        }
+        other => return exec_err!("content_key: expected a text, bytes or a list of numbers, got {other}"),
+    })
+}
+
+/// The key of a text; `None` where it is blank.
+pub fn text_key(text: &str) -> Option<i64> {
+    (!text.trim().is_empty()).then(|| hash(text.as_bytes()))
+}
+
+fn vector_key(vector: &ArrayRef) -> Option<i64> {
+    let numbers = vector.as_primitive::<Float32Type>();
+    let usable = numbers.null_count() == 0 && numbers.values().iter().all(|v| v.is_finite());
+    if !usable || numbers.values().iter().all(|&v| v == 0.0) {
+        return None;
+    }
+    Some(hash(&numbers.values().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()))
+}
+
+fn hash(bytes: &[u8]) -> i64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
+    // Zero stands for having none.
+    i64::from_le_bytes(word) | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::prelude::SessionContext;
+
+    #[tokio::test]
+    async fn contents_that_say_something_have_a_key_and_others_none() {
+        let ctx = SessionContext::new();
+        ctx.register_udf(ContentKey::default().into());
+        let sql = "SELECT content_key('mug') = content_key(arrow_cast('mug', 'Utf8View')) AS same_text, \
+                   content_key('mug') <> content_key('Mug') AS other_text, \
+                   content_key([1, 2]) = content_key(arrow_cast([1.0, 2.0], 'FixedSizeList(2, Float64)')) AS same_vector, \
+                   content_key([1.0, 2.0]) <> content_key([2.0, 1.0]) AS other_vector, \
+                   content_key(' ') IS NULL AND content_key(NULL) IS NULL AND content_key(X'') IS NULL \
+                   AND content_key([0.0, 0.0]) IS NULL AND content_key([1.0, NULL]) IS NULL \
+                   AND content_key([1.0, 'NaN'::DOUBLE]) IS NULL AS nothing";
+        let rows = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+        for column in rows[0].columns() {
+            assert!(column.as_boolean().value(0), "{rows:?}");
+        }
+        assert!(ctx.sql("SELECT content_key(1)").await.unwrap().collect().await.is_err());
+    }
+}
