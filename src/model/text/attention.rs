@@ -86,6 +86,14 @@ impl Attention {
         self.output.project(&attended.f_transpose(1, 2)?.f_contiguous()?.f_view(x.size().as_slice())?)
     }
 
+    /// The maps that low-rank differences stand beside, with the names of their variables.
+    pub fn low_rank_maps(&mut self) -> Vec<(&'static str, &mut Projection)> {
+        match &mut self.inputs {
+            Inputs::Apart([q, _, v]) => vec![("queries", q), ("values", v)],
+            Inputs::Fused(qkv) => vec![("inputs", qkv)],
+        }
+    }
+
     /// Queries, keys and values by head, [texts, heads, tokens, width of a head].
     fn split(&self, x: &Tensor) -> Result<[Tensor; 3]> {
         let [q, k, v] = match &self.inputs {

@@ -7,6 +7,7 @@ use super::attention::{Attention, Sight};
 use super::config::{Family, TextShape};
 use super::layers::{Activation, Layout, Norm, Projection};
 use super::loader::Loader;
+use super::tuning::Adapter;
 use crate::failure::Result;
 
 #[derive(Debug)]
@@ -19,6 +20,9 @@ pub struct Block {
     activation: Activation,
     norm_before: bool,
     dropout: f64,
+    /// Behind both layers; `None` in a network as its folder has it.
+    pub adapter_attention: Option<Adapter>,
+    pub adapter_feed: Option<Adapter>,
 }
 
 impl Block {
@@ -37,25 +41,37 @@ impl Block {
             activation: shape.activation,
             norm_before: gpt2,
             dropout: shape.dropout,
+            adapter_attention: None,
+            adapter_feed: None,
         })
     }
 
     /// float32 [texts, tokens, width] → the same shape.
     pub fn states(&self, x: &Tensor, sight: &Sight, train: bool) -> Result<Tensor> {
-        let drop = |t: Tensor| t.f_dropout(self.dropout, train);
         if self.norm_before {
-            let attended = self.attention.attend(&self.norm_attention.normed(x)?, sight, train)?;
-            let x = x.f_add(&drop(attended)?)?;
-            let fed = self.feed(&self.norm_feed.normed(&x)?)?;
-            return Ok(x.f_add(&drop(fed)?)?);
+            let x = x.f_add(&self.attended(&self.norm_attention.normed(x)?, sight, train)?)?;
+            return Ok(x.f_add(&self.fed(&self.norm_feed.normed(&x)?, train)?)?);
         }
-        let attended = self.attention.attend(x, sight, train)?;
-        let x = self.norm_attention.normed(&x.f_add(&drop(attended)?)?)?;
-        let fed = self.feed(&x)?;
-        self.norm_feed.normed(&x.f_add(&drop(fed)?)?)
+        let x = self.norm_attention.normed(&x.f_add(&self.attended(x, sight, train)?)?)?;
+        self.norm_feed.normed(&x.f_add(&self.fed(&x, train)?)?)
     }
 
-    fn feed(&self, x: &Tensor) -> Result<Tensor> {
-        self.narrow.project(&self.activation.apply(&self.widen.project(x)?)?)
+    fn attended(&self, x: &Tensor, sight: &Sight, train: bool) -> Result<Tensor> {
+        let attended = self.attention.attend(x, sight, train)?;
+        self.finished(attended, self.adapter_attention.as_ref(), train)
+    }
+
+    fn fed(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let fed = self.narrow.project(&self.activation.apply(&self.widen.project(x)?)?)?;
+        self.finished(fed, self.adapter_feed.as_ref(), train)
+    }
+
+    /// A layer's output on its way to the residual.
+    fn finished(&self, x: Tensor, adapter: Option<&Adapter>, train: bool) -> Result<Tensor> {
+        let x = x.f_dropout(self.dropout, train)?;
+        match adapter {
+            Some(adapter) => adapter.adapted(&x),
+            None => Ok(x),
+        }
     }
 }

@@ -3,21 +3,16 @@
 
 use tch::{Device, Kind, Tensor, nn};
 
-use super::config::TextShape;
-use super::loader;
+use super::folder::TextFolder;
 use super::network::TextNetwork;
 use super::pooling::Pooling;
-use super::sentence::SentenceFiles;
-use super::tokens::{MAX_LENGTH, TextTokenizer};
-use crate::failure::{Failure, Result};
+use super::tokens::TextTokenizer;
+use crate::failure::Result;
 use crate::lake::stores::Location;
-
-/// Counted up whenever the same files give other vectors than before.
-const REVISION: &[u8] = b"text encoder 1";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncoderSettings {
-    /// Tokens of a text that are read. `None`: what the folder says, or else [`MAX_LENGTH`]; never more than the network
+    /// Tokens of a text that are read. `None`: what the folder says, or else 512; never more than the network
     /// has positions.
     pub max_length: Option<usize>,
     /// Texts of a batch × tokens of its longest one. A longer text is a batch of its own.
@@ -55,29 +50,12 @@ pub struct TextEncoder {
 impl TextEncoder {
     /// Reads a Hugging Face folder. Refuses, by name, whatever does not fit together.
     pub async fn open(folder: &Location, settings: EncoderSettings) -> Result<Self> {
-        let sentence = SentenceFiles::read(folder).await?;
-        let folder = folder.folder(&sentence.transformer);
-        let config = required(&folder, "config.json", "expected a Hugging Face folder").await?;
-        let shape = TextShape::parse(&config).map_err(|f| f.at(format!("{}config.json", folder.url)))?;
-        if let Some(width) = sentence.pooled_width.filter(|width| *width != shape.width) {
-            let of = shape.width;
-            return Err(Failure::model(format!("{}: expected a pooling of width {of}, got {width}", folder.url)));
-        }
-        let words = required(&folder, "tokenizer.json", "AutoTokenizer's save_pretrained(folder) writes it").await?;
-        let max_length = settings.max_length.or(sentence.max_length).unwrap_or(MAX_LENGTH);
-        let tokenizer = TextTokenizer::open(&words, max_length, &shape)
-            .map_err(|f| f.at(format!("{}tokenizer.json", folder.url)))?;
-        let files = loader::read_files(&folder).await?;
+        let read = TextFolder::read(folder, settings.max_length).await?;
         let mut store = nn::VarStore::new(settings.device);
-        let network = loader::tensors(&files).and_then(|tensors| TextNetwork::open(&store.root(), &shape, tensors));
-        let network = network.map_err(|f| f.at(&folder.url))?;
+        let network = read.network(&store.root())?;
         store.freeze();
-        let mut parts: Vec<&[u8]> = vec![REVISION, &config, &words];
-        parts.extend(files.iter().map(|(_, bytes)| bytes.as_ref()));
-        let told = format!("{:?} {}", sentence.pooling, tokenizer.max_length());
-        parts.push(told.as_bytes());
-        let hash = hash_of(&parts);
-        Ok(Self { network, tokenizer, pooling: sentence.pooling, settings, hash, store })
+        let TextFolder { tokenizer, pooling, hash, .. } = read;
+        Ok(Self { network, tokenizer, pooling, settings, hash, store })
     }
 
     /// Of everything that a vector depends on: configuration, tokenizer, weights, pooling, length. What a cache of vectors
@@ -171,21 +149,6 @@ fn batches(lengths: &[usize], tokens_max: usize) -> Vec<Vec<usize>> {
     batches
 }
 
-/// Each part with its length in front, so that no two lists of parts read the same.
-fn hash_of(parts: &[&[u8]]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.finalize().to_hex().to_string()
-}
-
-async fn required(folder: &Location, name: &str, hint: &str) -> Result<bytes::Bytes> {
-    let bytes = folder.read_if_there(name).await?;
-    bytes.ok_or_else(|| Failure::model(format!("{}{name}: not found", folder.url)).hint(hint))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,10 +176,5 @@ mod tests {
                 prop_assert!(batch.len() == 1 || batch.len() * longest <= tokens_max);
             }
         }
-    }
-
-    #[test]
-    fn a_hash_tells_apart_where_one_part_ends() {
-        assert_ne!(hash_of(&[b"ab", b"c"]), hash_of(&[b"a", b"bc"]));
     }
 }

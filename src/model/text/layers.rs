@@ -1,10 +1,11 @@
 //! The smallest parts: linear maps, layer norms, activations. Every linear map of a text network is a [`Projection`], so
 //! that a strategy of fine-tuning has one place to hold on to.
 
-use tch::{Kind, Tensor};
+use tch::{Kind, Tensor, nn};
 
 use super::loader::Loader;
-use crate::failure::Result;
+use super::tuning::{LowRank, LowRankSettings};
+use crate::failure::{Failure, Result};
 
 /// How a folder keeps the weight of a linear map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Projection {
     weight: Tensor,
     bias: Tensor,
     layout: Layout,
+    /// What fine-tuning learns beside the weight.
+    low_rank: Option<LowRank>,
 }
 
 impl Projection {
@@ -33,16 +36,39 @@ impl Projection {
         };
         let weight = loader.variable(&format!("{name}.weight"), &shape)?;
         let bias = loader.variable(&format!("{name}.bias"), &[outputs])?;
-        Ok(Self { weight, bias, layout })
+        Ok(Self { weight, bias, layout, low_rank: None })
     }
 
     /// float32 [.., inputs] → [.., outputs].
     pub fn project(&self, x: &Tensor) -> Result<Tensor> {
-        let weight = match self.layout {
+        let projected = x.f_linear(&self.out_in()?, Some(&self.bias))?;
+        match &self.low_rank {
+            Some(low_rank) => Ok(projected.f_add(&low_rank.difference(x)?)?),
+            None => Ok(projected),
+        }
+    }
+
+    pub fn add_low_rank(&mut self, path: &nn::Path<'_>, settings: LowRankSettings) -> Result<()> {
+        let (outputs, inputs) = self.out_in()?.size2()?;
+        self.low_rank = Some(LowRank::new(path, (inputs, outputs), settings)?);
+        Ok(())
+    }
+
+    /// Adds the low-rank difference to the weight and drops it.
+    pub fn merge_low_rank(&mut self) -> Result<()> {
+        if let Some(low_rank) = self.low_rank.take() {
+            // The transposed view shares the weight's memory.
+            tch::no_grad(|| self.out_in()?.f_add_(&low_rank.weight()?).map_err(Failure::from))?;
+        }
+        Ok(())
+    }
+
+    /// The weight as [outputs, inputs], a view where it is kept the other way.
+    fn out_in(&self) -> Result<Tensor> {
+        Ok(match self.layout {
             Layout::OutIn => self.weight.shallow_clone(),
             Layout::InOut => self.weight.f_transpose(0, 1)?,
-        };
-        Ok(x.f_linear(&weight, Some(&self.bias))?)
+        })
     }
 }
 

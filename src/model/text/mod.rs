@@ -6,6 +6,7 @@ pub mod attention;
 pub mod blocks;
 pub mod config;
 pub mod encoder;
+pub mod folder;
 pub mod layers;
 pub mod loader;
 pub mod names;
@@ -13,6 +14,7 @@ pub mod network;
 pub mod pooling;
 pub mod sentence;
 pub mod tokens;
+pub mod tuning;
 
 #[cfg(test)]
 mod parity;
