@@ -9,7 +9,7 @@ use super::config::TextShape;
 use super::loader;
 use super::network::TextNetwork;
 use super::pooling::Pooling;
-use super::sentence::SentenceFiles;
+use super::sentence::{self, SentenceFiles};
 use super::tokens::{MAX_LENGTH, TextTokenizer};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
@@ -35,7 +35,7 @@ impl TextFolder {
     pub async fn read(folder: &Location, max_length: Option<usize>) -> Result<Self> {
         let SentenceFiles { transformer, pooling, pooled_width, max_length: said } =
             SentenceFiles::read(folder).await?;
-        let folder = folder.folder(&transformer);
+        let folder = sentence::below(folder, &transformer);
         let at = |name: &str| format!("{}{name}", folder.url);
         let config = required(&folder, "config.json", "expected a Hugging Face folder").await?;
         let shape = TextShape::parse(&config).map_err(|f| f.at(at("config.json")))?;

@@ -57,8 +57,9 @@ impl Projection {
     /// Adds the low-rank difference to the weight and drops it.
     pub fn merge_low_rank(&mut self) -> Result<()> {
         if let Some(low_rank) = self.low_rank.take() {
-            // The transposed view shares the weight's memory.
-            tch::no_grad(|| self.out_in()?.f_add_(&low_rank.weight()?).map_err(Failure::from))?;
+            let merged = self.out_in()?.f_add(&low_rank.weight()?)?;
+            // The view shares the weight's memory, so this is the variable that is written.
+            tch::no_grad(|| self.out_in()?.f_copy_(&merged).map_err(Failure::from))?;
         }
         Ok(())
     }

@@ -108,6 +108,27 @@ async fn old_names_buffers_heads_and_bfloat16_are_read() {
 }
 
 #[tokio::test]
+async fn a_tensor_in_two_shards_is_refused() {
+    let folder = copy("sharded").await;
+    folder.write("more.safetensors", folder.read("model-00001-of-00003.safetensors").await.unwrap()).await.unwrap();
+    change_json(&folder, INDEX, |index| index["weight_map"]["more"] = json!("more.safetensors")).await;
+    let failure = refused(&folder).await;
+    assert!(failure.message.contains("more.safetensors: ") && failure.message.ends_with("is in another file too"));
+}
+
+#[tokio::test]
+async fn an_older_folder_keeps_its_network_one_below() {
+    let folder = copy("minilm").await;
+    let before = open(&folder).await.encode(&["a red mug"]).unwrap();
+    for name in ["config.json", "tokenizer.json", "sentence_bert_config.json", WHOLE] {
+        folder.write(&format!("0_Transformer/{name}"), folder.read(name).await.unwrap()).await.unwrap();
+        folder.delete(vec![folder.path(name)]).await.unwrap();
+    }
+    change_json(&folder, "modules.json", |m| m[0]["path"] = json!("0_Transformer")).await;
+    assert_eq!(open(&folder).await.encode(&["a red mug"]).unwrap(), before);
+}
+
+#[tokio::test]
 async fn files_that_are_missing_or_damaged_are_refused_by_name() {
     for (fixture, name, expected) in [
         ("bert", "config.json", "config.json: not found"),

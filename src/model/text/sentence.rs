@@ -40,7 +40,7 @@ impl SentenceFiles {
             let modules = modules(&bytes).map_err(|f| f.at(format!("{}modules.json", folder.url)))?;
             files.transformer = modules[0].path.clone();
             if let Some(pooling) = modules.get(1) {
-                let below = folder.folder(&pooling.path);
+                let below = below(folder, &pooling.path);
                 let at = format!("{}config.json", below.url);
                 let bytes = below.read_if_there("config.json").await?;
                 let bytes =
@@ -49,13 +49,24 @@ impl SentenceFiles {
             }
             files.pooling.normalise = modules.len() == 3;
         }
-        let below = folder.folder(&files.transformer);
-        if let Some(bytes) = below.read_if_there("sentence_bert_config.json").await? {
-            let at = format!("{}sentence_bert_config.json", below.url);
-            files.max_length = max_length(&bytes).map_err(|f| f.at(at))?;
+        if let Some(bytes) = folder.read_if_there("config_sentence_transformers.json").await? {
+            let at = format!("{}config_sentence_transformers.json", folder.url);
+            without_prompt(&bytes).map_err(|f| f.at(at))?;
+        }
+        let below = below(folder, &files.transformer);
+        for family in ["bert", "roberta", "distilbert"] {
+            let name = format!("sentence_{family}_config.json");
+            if let Some(bytes) = below.read_if_there(&name).await? {
+                files.max_length = max_length(&bytes).map_err(|f| f.at(format!("{}{name}", below.url)))?;
+            }
         }
         Ok(files)
     }
+}
+
+/// The folder itself where the path is empty.
+pub fn below(folder: &Location, path: &str) -> Location {
+    if path.is_empty() { folder.clone() } else { folder.folder(path) }
 }
 
 fn modules(bytes: &[u8]) -> Result<Vec<Module>> {
@@ -96,6 +107,16 @@ fn pools(bytes: &[u8]) -> Result<(Vec<Pool>, Option<i64>)> {
     on.sort_unstable();
     let pools = on.into_iter().map(|place| Pool::NAMES[place].1).collect();
     Ok((pools, config.get("word_embedding_dimension").and_then(Value::as_i64)))
+}
+
+/// Some folders put words in front of every text; read without them, their vectors would be others.
+fn without_prompt(bytes: &[u8]) -> Result<()> {
+    let config: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| Failure::model(e.to_string()))?;
+    match config.get("default_prompt_name") {
+        None | Some(Value::Null) => Ok(()),
+        Some(name) => Err(Failure::model(format!("default_prompt_name: expected none, got {name}"))
+            .hint("set it to null, and put the prompt in front of the texts in SQL")),
+    }
 }
 
 fn max_length(bytes: &[u8]) -> Result<Option<usize>> {
@@ -144,6 +165,13 @@ mod tests {
         let unknown = read(r#"{"pooling_mode_attention": true}"#).unwrap_err();
         assert!(unknown.message.ends_with("got attention"), "{unknown}");
         assert!(read(r#"{"pooling_mode_mean_tokens": false}"#).unwrap_err().message.ends_with("got none"));
+    }
+
+    #[test]
+    fn a_prompt_that_nobody_would_see_is_refused() {
+        assert!(without_prompt(br#"{"prompts": {"query": "q: "}, "default_prompt_name": null}"#).is_ok());
+        let refused = without_prompt(br#"{"default_prompt_name": "query"}"#).unwrap_err();
+        assert_eq!(refused.message, "default_prompt_name: expected none, got \"query\"");
     }
 
     #[test]

@@ -123,6 +123,7 @@ mod tests {
     use crate::lake::stores::Location;
     use crate::model::bundle::parameters;
     use crate::model::text::folder::TextFolder;
+    use crate::model::weights;
     use tch::nn::OptimizerConfig;
     use tch::{Device, Kind};
 
@@ -157,7 +158,8 @@ mod tests {
 
         /// Trains the added variables for a few steps towards states of one; before and after.
         fn trained(&self) -> (f64, f64) {
-            let loss = || (self.states() - self.real.unsqueeze(-1)).square().mean(Kind::Float);
+            let aim = self.real.unsqueeze(-1).to_kind(Kind::Float);
+            let loss = || (self.states() - &aim).square().mean(Kind::Float);
             let before = loss().double_value(&[]);
             let mut optimizer = nn::Adam::default().build(&self.added, 0.02).unwrap();
             for _ in 0..10 {
@@ -193,6 +195,12 @@ mod tests {
             tuned.network.merge_low_rank().unwrap();
             let merged = difference(&beside, &tuned.states());
             assert!(merged < 1e-5 && difference(&before, &beside) > 1e-3, "{name}: {merged}");
+            // What was learnt is saved under the folder's names, and read again like a folder's weights.
+            let saved = weights::tensors_from_bytes(&weights::to_bytes(&[&tuned.frozen]).unwrap()).unwrap();
+            let again = nn::VarStore::new(Device::Cpu);
+            let merged = tuned.states();
+            tuned.network = TextNetwork::open(&again.root(), &tuned.network.shape, saved).unwrap();
+            assert_eq!(difference(&merged, &tuned.states()), 0.0, "{name}");
         }
     }
 
