@@ -12,4 +12,5 @@ pub mod intent;
 pub mod losses;
 pub mod recurrent;
 pub mod table;
+pub mod text;
 pub mod weights;

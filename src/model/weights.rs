@@ -69,7 +69,8 @@ pub fn from_bytes(stores: &mut [&mut nn::VarStore], bytes: &[u8]) -> Result<()> 
     }
 }
 
-fn all_finite(tensor: &Tensor) -> Result<bool> {
+/// Whether no number of a tensor is NaN or infinite.
+pub fn all_finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 1)
 }
 

@@ -1,0 +1,131 @@
+//! What `transformers` and sentence-transformers gave on the folders of tests/fixtures/text (its make.py wrote both), against
+//! what we give: token ids to the letter, hidden states and vectors within 1e-4.
+
+use serde::Deserialize;
+use std::collections::HashMap;
+use tch::{Kind, Tensor};
+
+use super::encoder::{EncoderSettings, TextEncoder};
+use super::pooling::{Pool, Pooling};
+use crate::config::S3Config;
+use crate::lake::stores::Location;
+use crate::model::weights;
+
+const FOLDERS: [&str; 7] = ["bert", "roberta", "distilbert", "gpt2", "minilm", "sharded", "half"];
+
+#[derive(Deserialize)]
+struct Expected {
+    max_length: usize,
+    texts: Vec<String>,
+    ids: Vec<Vec<i64>>,
+    /// The first texts with a token: those of the tensors.
+    batch: Vec<String>,
+}
+
+struct Case {
+    encoder: TextEncoder,
+    expected: Expected,
+    tensors: HashMap<String, Tensor>,
+}
+
+/// A folder and what was expected of it; `at` is the folder of folders.
+async fn case(at: &str, name: &str) -> Case {
+    let folder = Location::open(at, &S3Config::default()).unwrap().folder(name);
+    let encoder = TextEncoder::open(&folder, EncoderSettings::default()).await.unwrap();
+    let expected = serde_json::from_slice(&folder.read("expected.json").await.unwrap()).unwrap();
+    let tensors = weights::tensors_from_bytes(&folder.read("expected.safetensors").await.unwrap()).unwrap();
+    Case { encoder, expected, tensors }
+}
+
+async fn fixture(name: &str) -> Case {
+    case(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text"), name).await
+}
+
+fn strs(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    (a - b).abs().max().double_value(&[])
+}
+
+/// Largest differences of hidden states and of vectors; refuses ids that differ at all.
+fn compare(case: &Case) -> (f64, f64) {
+    let Case { encoder, expected, tensors } = case;
+    assert_eq!(encoder.max_length(), expected.max_length);
+    for (text, (got, expected)) in
+        expected.texts.iter().zip(encoder.token_ids(&strs(&expected.texts)).unwrap().iter().zip(&expected.ids))
+    {
+        assert_eq!(got, expected, "{text:?}");
+    }
+    let batch = encoder.states(&strs(&expected.batch)).unwrap();
+    assert!(batch.real.to_kind(Kind::Int64).equal(&tensors["mask"]));
+    assert!(tensors["hidden"].std(true).double_value(&[]) > 0.01, "an expectation of nothing proves nothing");
+    // What stands at padding means nothing, here and there.
+    let real = batch.real.unsqueeze(-1);
+    let states = largest_difference(&(batch.states * &real), &(&tensors["hidden"] * &real));
+    let vectors = encoder.encode(&strs(&expected.batch)).unwrap();
+    let vectors = Tensor::from_slice2(&vectors);
+    (states, largest_difference(&vectors, &tensors["pooled"]))
+}
+
+#[tokio::test]
+async fn every_family_gives_what_transformers_gives() {
+    for name in FOLDERS {
+        let (states, pooled) = compare(&fixture(name).await);
+        println!("{name}: hidden states within {states:e}, vectors within {pooled:e}");
+        assert!(states < 1e-4 && pooled < 1e-4, "{name}: {states} {pooled}");
+    }
+}
+
+#[tokio::test]
+async fn every_way_of_pooling_gives_what_sentence_transformers_gives() {
+    let Case { encoder, expected, tensors } = fixture("minilm").await;
+    let batch = encoder.states(&strs(&expected.batch)).unwrap();
+    for (name, pool) in Pool::NAMES {
+        let pooling = Pooling { pools: vec![pool], normalise: false };
+        let got = pooling.pooled(&batch.states, &batch.real).unwrap();
+        let difference = largest_difference(&got, &tensors[&format!("pooled.{name}")]);
+        assert!(difference < 1e-4, "{name}: {difference}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_equals_its_members_one_by_one() {
+    for name in FOLDERS {
+        let Case { encoder, expected, .. } = fixture(name).await;
+        let together = encoder.encode(&strs(&expected.texts)).unwrap();
+        for (text, beside) in expected.texts.iter().zip(&together) {
+            let alone = encoder.encode(&[text]).unwrap().remove(0);
+            let difference = alone.iter().zip(beside).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(difference < 1e-5, "{name}: {text:?}: {difference}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_batches_are_cut_changes_nothing() {
+    let at = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/gpt2");
+    let folder = Location::open(at, &S3Config::default()).unwrap();
+    let expected = fixture("gpt2").await;
+    let texts = strs(&expected.expected.texts);
+    let whole = expected.encoder.encode(&texts).unwrap().concat();
+    for batch_tokens_max in [1, 50, 137] {
+        let settings = EncoderSettings { batch_tokens_max, ..Default::default() };
+        let cut = TextEncoder::open(&folder, settings).await.unwrap().encode(&texts).unwrap().concat();
+        let difference = whole.iter().zip(&cut).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference < 1e-5, "{batch_tokens_max}: {difference}");
+    }
+}
+
+/// `jobs/check_minilm.sh` fills the folder.
+#[tokio::test]
+#[ignore = "needs the weights of all-MiniLM-L6-v2: run jobs/check_minilm.sh"]
+async fn the_real_minilm_gives_what_sentence_transformers_gives() {
+    let case = case(env!("CARGO_MANIFEST_DIR"), ".minilm").await;
+    let (states, pooled) = compare(&case);
+    println!("all-MiniLM-L6-v2: {} texts with the same ids", case.expected.texts.len());
+    println!("all-MiniLM-L6-v2: hidden states within {states:e}, vectors within {pooled:e}");
+    assert!(states < 1e-4 && pooled < 1e-4, "{states} {pooled}");
+}
