@@ -20,6 +20,6 @@ pub use cnn::{Cnn, CnnShape};
 pub use decode::{PictureLimits, Refused, decode};
 pub use encoder::{ImageEncoder, Vectors};
 pub use frames::{FramePooling, Frames};
-pub use network::ImageNetwork;
+pub use network::{ImageNetwork, load};
 pub use preprocess::Preprocess;
 pub use resnet::{Depth, ResNet};
