@@ -1,5 +1,6 @@
 //! Networks, bundles and their registry. What comes in: users' events and features (`inputs`), items' histories
-//! (`demand::history`). What goes out: raw scores and forecasts as tensors, whole bundles. `training` and `score` call.
+//! (`demand::history`), pictures (`vision`). What goes out: raw scores, forecasts and vectors as tensors, whole bundles.
+//! `training` and `score` call.
 
 pub mod backbones;
 pub mod bundle;
@@ -13,4 +14,5 @@ pub mod losses;
 pub mod recurrent;
 pub mod table;
 pub mod text;
+pub mod vision;
 pub mod weights;

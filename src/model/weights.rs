@@ -47,7 +47,11 @@ fn unusable(path: &std::path::Path, error: impl std::fmt::Display) -> Failure {
 
 /// Puts weights into the variables of all stores. They must be exactly those: by name, by shape, and finite.
 pub fn from_bytes(stores: &mut [&mut nn::VarStore], bytes: &[u8]) -> Result<()> {
-    let mut weights = tensors_from_bytes(bytes)?;
+    from_tensors(stores, tensors_from_bytes(bytes)?)
+}
+
+/// As [`from_bytes`], for tensors that are read already.
+pub fn from_tensors(stores: &mut [&mut nn::VarStore], mut weights: HashMap<String, Tensor>) -> Result<()> {
     for store in stores {
         for (name, mut variable) in store.variables() {
             let Some(saved) = weights.remove(&name) else {

@@ -1,0 +1,260 @@
+//! An image encoder in a folder: `config.json` and `model.safetensors`. Encoded pictures in, vectors out, in batches of
+//! bounded size; a picture that cannot be read gives its own reason and costs nobody else anything.
+
+use std::fmt;
+use tch::{Device, Kind, Tensor, nn};
+
+use super::card::ImageCard;
+use super::decode::{PictureLimits, Refused, decode};
+use super::network::{ImageNetwork, load};
+use crate::failure::{Failure, Result};
+use crate::lake::stores::Location;
+use crate::model::weights;
+
+const CARD: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+/// Part of the hash: raised when decoding or resizing gives other pixels than before, so that kept vectors are renewed.
+const DECODING: &[u8] = b"intentcast pictures 1";
+/// Pictures of one forward pass.
+const BATCH_PICTURES: usize = 32;
+
+/// One entry a picture, in order.
+pub type Vectors = Vec<Result<Vec<f32>, Refused>>;
+
+/// A loaded encoder. One thread owns it.
+pub struct ImageEncoder {
+    pub card: ImageCard,
+    pub device: Device,
+    limits: PictureLimits,
+    network: ImageNetwork,
+    /// Holds the weights of `network`.
+    _store: nn::VarStore,
+    hash: String,
+}
+
+impl fmt::Debug for ImageEncoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImageEncoder({:?} {} on {:?})", self.card.architecture, &self.hash[..8], self.device)
+    }
+}
+
+impl ImageEncoder {
+    /// Reads the folder. Refuses an unknown architecture, and weights that are missing, left over, of another shape or
+    /// not finite, each by its name.
+    pub async fn open(folder: &Location, device: Device, limits: PictureLimits) -> Result<Self> {
+        let card = ImageCard::from_bytes(&read(folder, CARD).await?).map_err(|f| f.at(named(folder, CARD)))?;
+        let weights = read(folder, WEIGHTS).await?;
+        let mut store = nn::VarStore::new(device);
+        let network = ImageNetwork::new(&store.root(), &card);
+        load(&mut store, &weights).map_err(|f| {
+            let hint = format!("expected the weights of {:?} under torchvision's names", card.architecture);
+            f.at(named(folder, WEIGHTS)).hint(hint)
+        })?;
+        store.freeze();
+        let hash = hash(&card, &weights)?;
+        Ok(Self { card, device, limits, network, _store: store, hash })
+    }
+
+    /// Writes a folder that [`ImageEncoder::open`] reads; the card goes last, so that a folder with a card is whole.
+    pub async fn write(folder: &Location, card: &ImageCard, store: &nn::VarStore) -> Result<()> {
+        folder.write(WEIGHTS, weights::to_bytes(&[store])?).await?;
+        folder.write(CARD, card.to_bytes()?).await
+    }
+
+    /// Hex digits that change with whatever may change a vector: the card, the weights, how pictures are decoded. What a
+    /// cache of vectors is keyed by, beside the picture's own hash.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Numbers of a vector.
+    pub fn width(&self) -> usize {
+        self.card.width() as usize
+    }
+
+    /// The vectors of some pictures, or why one has none. Fails as a whole only where libtorch does.
+    pub fn encode(&self, pictures: &[&[u8]]) -> Result<Vectors> {
+        let mut vectors = Vec::with_capacity(pictures.len());
+        for batch in pictures.chunks(BATCH_PICTURES) {
+            vectors.extend(self.encode_batch(batch)?);
+        }
+        Ok(vectors)
+    }
+
+    fn encode_batch(&self, pictures: &[&[u8]]) -> Result<Vectors> {
+        let (mut centres, mut refusals) = (Vec::new(), Vec::new());
+        for bytes in pictures {
+            // One at a time: what a large picture holds is gone before the next is looked at.
+            let decoded = decode(bytes, &self.limits);
+            if let Ok(picture) = &decoded {
+                centres.push(self.card.preprocess.centre(picture)?);
+            }
+            refusals.push(decoded.err());
+        }
+        let mut rows = self.forward(&centres)?.into_iter();
+        let mut vectors = Vec::with_capacity(pictures.len());
+        for refused in refusals {
+            vectors.push(match refused {
+                Some(refused) => Err(refused),
+                None => finite(rows.next().ok_or_else(|| Failure::bug("fewer vectors than pictures"))?),
+            });
+        }
+        Ok(vectors)
+    }
+
+    /// One vector a picture, from uint8 [3, crop, crop] each.
+    fn forward(&self, centres: &[Tensor]) -> Result<Vec<Vec<f32>>> {
+        if centres.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _guard = tch::no_grad_guard();
+        let levels = Tensor::f_stack(centres, 0)?.f_to_device(self.device)?;
+        let features = self.network.features(&self.card.preprocess.normalise(&levels)?, false)?;
+        let flat = features.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?;
+        let flat = Vec::<f32>::try_from(&flat)?;
+        Ok(flat.chunks(self.width()).map(<[f32]>::to_vec).collect())
+    }
+}
+
+/// Finite weights can still overflow.
+fn finite(vector: Vec<f32>) -> Result<Vec<f32>, Refused> {
+    match vector.iter().all(|v| v.is_finite()) {
+        true => Ok(vector),
+        false => Err(Refused::NotFinite),
+    }
+}
+
+async fn read(folder: &Location, name: &str) -> Result<bytes::Bytes> {
+    let found = folder.read_if_there(name).await?;
+    found.ok_or_else(|| {
+        Failure::model(format!("{} is missing", named(folder, name)))
+            .hint("an image encoder is a folder with config.json and model.safetensors; see docs/models/vision.md")
+    })
+}
+
+fn named(folder: &Location, name: &str) -> String {
+    folder.display(&folder.path(name))
+}
+
+fn hash(card: &ImageCard, weights: &[u8]) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let card = card.to_bytes()?;
+    hasher.update(DECODING).update(&(card.len() as u64).to_le_bytes()).update(&card).update(weights);
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::S3Config;
+    use crate::model::vision::card::Architecture;
+    use crate::model::vision::cnn::CnnShape;
+    use crate::model::vision::formula::{fill, picture};
+    use crate::model::vision::preprocess::Preprocess;
+
+    /// A folder in memory with a network of the formula's weights.
+    async fn folder(name: &str, architecture: Architecture) -> Location {
+        let preprocess = Preprocess { resize: 40, crop: 32, ..Default::default() };
+        let mut card = ImageCard::new(architecture, preprocess);
+        if architecture == Architecture::Cnn {
+            card.cnn = Some(CnnShape { channels: vec![8, 16], width: 12 });
+        }
+        let store = nn::VarStore::new(Device::Cpu);
+        ImageNetwork::new(&store.root(), &card);
+        fill(&store);
+        let folder = Location::open(&format!("memory://vision-{name}/encoder"), &S3Config::default()).unwrap();
+        ImageEncoder::write(&folder, &card, &store).await.unwrap();
+        folder
+    }
+
+    async fn opened(folder: &Location) -> Result<ImageEncoder> {
+        ImageEncoder::open(folder, Device::Cpu, PictureLimits::default()).await
+    }
+
+    fn difference(a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[tokio::test]
+    async fn a_batch_equals_its_members_one_by_one() {
+        let names = ["photo.jpg", "rgba.png", "tall.png", "lossy.webp", "grey16.png", "dot.png"];
+        // More than one forward pass.
+        let pictures: Vec<Vec<u8>> = names.iter().cycle().take(BATCH_PICTURES + 3).map(|n| picture(n)).collect();
+        let pictures: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
+        for (name, architecture) in [("resnet", Architecture::ResNet18), ("cnn", Architecture::Cnn)] {
+            let encoder = opened(&folder(name, architecture).await).await.unwrap();
+            let together = encoder.encode(&pictures).unwrap();
+            let alone = |picture: &&[u8]| encoder.encode(&[picture]).unwrap().remove(0).unwrap();
+            let alone: Vec<Vec<f32>> = pictures[..names.len()].iter().map(alone).collect();
+            let mut largest = 0f32;
+            for (vector, alone) in together.iter().zip(alone.iter().cycle()) {
+                assert_eq!(alone.len(), encoder.width());
+                largest = largest.max(difference(vector.as_ref().unwrap(), alone));
+            }
+            println!("{architecture:?}: batch and members differ by {largest:.1e}");
+            assert!(largest < 1e-5, "{architecture:?}: {largest}");
+            assert!(difference(together[0].as_ref().unwrap(), together[1].as_ref().unwrap()) > 1e-3);
+        }
+    }
+
+    #[tokio::test]
+    async fn bad_pictures_cost_their_neighbours_nothing() {
+        let encoder = opened(&folder("bad", Architecture::Cnn).await).await.unwrap();
+        let (good, cut) = (picture("rgb.png"), &picture("halved.jpg")[..600]);
+        let vectors = encoder.encode(&[b"", &good, cut, b"no picture", &good]).unwrap();
+        assert_eq!(vectors[0], Err(Refused::Empty));
+        assert_eq!(vectors[2], Err(Refused::Truncated));
+        assert!(matches!(vectors[3], Err(Refused::Format(_))));
+        let alone = encoder.encode(&[&good]).unwrap();
+        for vector in [&vectors[1], &vectors[4]] {
+            assert!(difference(vector.as_ref().unwrap(), alone[0].as_ref().unwrap()) < 1e-5);
+        }
+        assert_eq!(encoder.encode(&[]).unwrap(), []);
+        assert_eq!(encoder.encode(&[b"", b"x"]).unwrap().iter().filter(|v| v.is_err()).count(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_hash_follows_card_and_weights_but_not_spaces() {
+        let folder = folder("hash", Architecture::Cnn).await;
+        let first = opened(&folder).await.unwrap();
+        let card = String::from_utf8(first.card.to_bytes().unwrap()).unwrap();
+        folder.write(CARD, card.replace('\n', " \n ").into_bytes()).await.unwrap();
+        assert_eq!(opened(&folder).await.unwrap().hash(), first.hash());
+        folder.write(CARD, card.replace("\"resize\": 40", "\"resize\": 41").into_bytes()).await.unwrap();
+        assert_ne!(opened(&folder).await.unwrap().hash(), first.hash());
+        let store = nn::VarStore::new(Device::Cpu);
+        ImageNetwork::new(&store.root(), &first.card);
+        ImageEncoder::write(&folder, &first.card, &store).await.unwrap();
+        assert_ne!(opened(&folder).await.unwrap().hash(), first.hash());
+    }
+
+    #[tokio::test]
+    async fn folders_that_are_not_whole_are_refused_with_the_file_named() {
+        let empty = Location::open("memory://vision-empty/encoder", &S3Config::default()).unwrap();
+        let failure = opened(&empty).await.unwrap_err();
+        assert_eq!(failure.kind.exit_code(), 6);
+        assert!(failure.message.ends_with("config.json is missing"), "{failure}");
+        let folder = folder("whole", Architecture::Cnn).await;
+        folder.write(CARD, &br#"{"architecture": "resnet18"}"#[..]).await.unwrap();
+        let failure = opened(&folder).await.unwrap_err();
+        assert!(failure.message.contains("model.safetensors: "), "{failure}");
+        assert!(failure.hint.unwrap().contains("ResNet18"));
+        folder.write(WEIGHTS, &b"PK no weights"[..]).await.unwrap();
+        assert_eq!(opened(&folder).await.unwrap_err().kind.exit_code(), 6);
+        folder.write(CARD, &br#"{"architecture": "vgg16"}"#[..]).await.unwrap();
+        assert!(opened(&folder).await.unwrap_err().message.contains("config.json: unknown architecture vgg16"));
+    }
+
+    #[tokio::test]
+    async fn vectors_that_overflow_are_refused() {
+        let folder = folder("overflow", Architecture::Cnn).await;
+        let card = opened(&folder).await.unwrap().card;
+        let store = nn::VarStore::new(Device::Cpu);
+        ImageNetwork::new(&store.root(), &card);
+        let _ = tch::no_grad(|| store.variables()["outputs.weight"].shallow_clone().fill_(f64::from(f32::MAX)));
+        ImageEncoder::write(&folder, &card, &store).await.unwrap();
+        let vectors = opened(&folder).await.unwrap().encode(&[&picture("rgb.png")]).unwrap();
+        assert_eq!(vectors, [Err(Refused::NotFinite)]);
+    }
+}

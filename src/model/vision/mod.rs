@@ -1,0 +1,25 @@
+//! Networks that look at pictures. In: encoded pictures (JPEG, PNG, WebP) or the vectors of a video's frames. Out: one
+//! float32 vector a picture or video, or a reason for each picture that has none. Training and whoever fills
+//! `items.image_vector` call; nothing here reads a lake.
+
+mod card;
+mod cnn;
+mod container;
+mod decode;
+mod encoder;
+#[cfg(test)]
+mod formula;
+mod frames;
+mod layers;
+mod network;
+mod preprocess;
+mod resnet;
+
+pub use card::{Architecture, ImageCard};
+pub use cnn::{Cnn, CnnShape};
+pub use decode::{PictureLimits, Refused, decode};
+pub use encoder::{ImageEncoder, Vectors};
+pub use frames::{FramePooling, Frames};
+pub use network::{ImageNetwork, load};
+pub use preprocess::Preprocess;
+pub use resnet::{Depth, ResNet};

@@ -1,0 +1,133 @@
+//! Pixels into what the networks were trained on: torchvision's preset of its ImageNet weights. The shorter side is
+//! resized (bilinear, antialiased), the centre cropped, and levels brought to mean 0 and deviation 1 by channel.
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::failure::{Failure, Result};
+
+/// Sizes above this are a mistake: a batch of them would not fit anywhere.
+const SIDE_MAX: i64 = 1024;
+
+/// Sizes in pixels, statistics in levels of 0 to 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preprocess {
+    /// What the shorter side becomes.
+    pub resize: i64,
+    /// The side of the square that the network sees.
+    pub crop: i64,
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+}
+
+impl Default for Preprocess {
+    fn default() -> Self {
+        Self { resize: 256, crop: 224, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] }
+    }
+}
+
+impl Preprocess {
+    /// Refuses what cannot be meant.
+    pub fn check(&self) -> Result<()> {
+        let (resize, crop) = (self.resize, self.crop);
+        if !(1 <= crop && crop <= resize && resize <= SIDE_MAX) {
+            return Err(Failure::model(format!("expected 1 <= crop <= resize <= {SIDE_MAX}, got {crop} and {resize}")));
+        }
+        let sane = |v: &f32| v.is_finite();
+        match self.mean.iter().all(sane) && self.std.iter().all(|v| sane(v) && *v > 0.0) {
+            true => Ok(()),
+            false => Err(Failure::model(format!(
+                "expected finite means and positive deviations, got {:?} and {:?}",
+                self.mean, self.std
+            ))),
+        }
+    }
+
+    /// The centre of a picture, uint8 [3, crop, crop].
+    pub fn centre(&self, picture: &RgbImage) -> Result<Tensor> {
+        let (height, width) = (i64::from(picture.height()), i64::from(picture.width()));
+        let pixels = Tensor::f_from_data_size(picture.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
+        let pixels = pixels.f_permute([0, 3, 1, 2])?;
+        let (tall, wide) = self.resized(height, width);
+        // On whole levels, as Pillow does it: the result is rounded to levels again.
+        let resized = pixels.f_internal_upsample_bilinear2d_aa([tall, wide], false, None, None)?;
+        let (top, left) = (margin(tall - self.crop), margin(wide - self.crop));
+        let centre = resized.f_narrow(2, top, self.crop)?.f_narrow(3, left, self.crop)?;
+        Ok(centre.f_squeeze_dim(0)?.f_contiguous()?)
+    }
+
+    /// Height and width after resizing: the longer side is cut down to whole pixels.
+    fn resized(&self, height: i64, width: i64) -> (i64, i64) {
+        let longer = |long: i64, short: i64| self.resize * long / short;
+        match height <= width {
+            true => (self.resize, longer(width, height)),
+            false => (longer(height, width), self.resize),
+        }
+    }
+
+    /// uint8 [n, 3, h, w] as float32 of the same shape, on the device of the input.
+    pub fn normalise(&self, levels: &Tensor) -> Result<Tensor> {
+        let by_channel = |v: &[f32; 3]| Tensor::f_from_slice(v)?.f_view([1, 3, 1, 1])?.f_to_device(levels.device());
+        let shares = levels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
+        Ok(shares.f_sub(&by_channel(&self.mean)?)?.f_div(&by_channel(&self.std)?)?)
+    }
+}
+
+/// Half of what is cut away; halves of pixels go to the even side, as in Python's `round`.
+fn margin(surplus: i64) -> i64 {
+    let half = surplus / 2;
+    half + (surplus % 2) * (half % 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::vision::decode::{PictureLimits, decode};
+    use crate::model::vision::formula::{expected, largest_difference, picture};
+
+    fn decoded(name: &str) -> RgbImage {
+        decode(&picture(name), &PictureLimits::default()).unwrap()
+    }
+
+    #[test]
+    fn pictures_are_seen_as_pillow_and_torchvision_see_them() {
+        let small = Preprocess { resize: 25, crop: 20, ..Default::default() };
+        let mut seen = 0;
+        for (key, expected) in expected("pictures.safetensors") {
+            let Some(name) = key.strip_suffix(".small") else { continue };
+            let got = small.centre(&decoded(name)).unwrap();
+            let largest = largest_difference(&got, &expected);
+            println!("{name}: resized pixels differ by {largest} levels");
+            assert!(largest <= if name.ends_with(".jpg") { 2.0 } else { 1.0 }, "{name}: {largest} levels");
+            seen += 1;
+        }
+        assert_eq!(seen, 22);
+    }
+
+    #[test]
+    fn the_defaults_are_the_preset_of_torchvision() {
+        let preprocess = Preprocess::default();
+        let centre = preprocess.centre(&decoded("photo.jpg")).unwrap();
+        assert_eq!((centre.size(), centre.kind()), (vec![3, 224, 224], Kind::Uint8));
+        let x = preprocess.normalise(&centre.unsqueeze(0)).unwrap().squeeze_dim(0);
+        let sample = x.slice(1, 3, None, 7).slice(2, 5, None, 7);
+        let difference = largest_difference(&sample, &expected("pictures.safetensors")["photo.jpg.imagenet"]);
+        println!("photo.jpg: normalised values differ by {difference:.4}");
+        // Three levels, in deviations.
+        assert!(difference < 3.1 / 255.0 / 0.224, "{difference}");
+    }
+
+    #[test]
+    fn levels_are_normalised_by_channel() {
+        let levels = Tensor::from_slice(&[0u8, 255, 51]).view([1, 3, 1, 1]);
+        let x = Preprocess { mean: [0.5, 0.5, 0.2], std: [0.5, 0.25, 1.0], ..Default::default() }.normalise(&levels);
+        assert!(largest_difference(&x.unwrap().view([3]), &Tensor::from_slice(&[-1f32, 2.0, 0.0])) < 1e-6);
+    }
+
+    #[test]
+    fn margins_round_as_in_python() {
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(margin), [0, 0, 1, 2, 2, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,183 @@
+//! ResNet 18, 34 and 50 (He et al. 2016) under torchvision's names, so that its weights load. ResNet 50 has the stride
+//! in the middle convolution of a block, as torchvision does (version 1.5).
+
+use tch::{Tensor, nn};
+
+use super::layers::{Convolution, ConvolutionNorm};
+use crate::failure::{Failure, Result};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    Eighteen,
+    ThirtyFour,
+    Fifty,
+}
+
+impl Depth {
+    fn blocks(self) -> [usize; 4] {
+        match self {
+            Self::Eighteen => [2, 2, 2, 2],
+            Self::ThirtyFour | Self::Fifty => [3, 4, 6, 3],
+        }
+    }
+
+    /// How much wider a block's output is than its inner layers.
+    fn expansion(self) -> i64 {
+        match self {
+            Self::Eighteen | Self::ThirtyFour => 1,
+            Self::Fifty => 4,
+        }
+    }
+
+    /// Numbers of a feature vector.
+    pub fn width(self) -> i64 {
+        512 * self.expansion()
+    }
+}
+
+/// Convolutions, each but the last followed by ReLU, beside a shortcut; ReLU of the sum.
+#[derive(Debug)]
+struct Block {
+    layers: Vec<ConvolutionNorm>,
+    /// `None` where the input has the output's shape already.
+    shortcut: Option<ConvolutionNorm>,
+}
+
+impl Block {
+    fn new(path: nn::Path, depth: Depth, inputs: i64, inner: i64, stride: i64) -> Self {
+        let outputs = inner * depth.expansion();
+        // Inputs, outputs, kernel and stride of each layer.
+        let sizes = match depth.expansion() {
+            1 => vec![(inputs, inner, 3, stride), (inner, outputs, 3, 1)],
+            _ => vec![(inputs, inner, 1, 1), (inner, inner, 3, stride), (inner, outputs, 1, 1)],
+        };
+        let layer = |(i, (inputs, outputs, kernel, stride))| {
+            let (convolution, norm) = (&path / format!("conv{}", i + 1), &path / format!("bn{}", i + 1));
+            ConvolutionNorm::new(convolution, norm, Convolution { inputs, outputs, kernel, stride })
+        };
+        let layers = sizes.into_iter().enumerate().map(layer).collect();
+        let beside = &path / "downsample";
+        let shortcut = (stride != 1 || inputs != outputs).then(|| {
+            ConvolutionNorm::new(&beside / 0, &beside / 1, Convolution { inputs, outputs, kernel: 1, stride })
+        });
+        Self { layers, shortcut }
+    }
+
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let mut y = self.layers[0].forward(x, train)?;
+        for layer in &self.layers[1..] {
+            y = layer.forward(&y.f_relu_()?, train)?;
+        }
+        let beside = match &self.shortcut {
+            Some(shortcut) => shortcut.forward(x, train)?,
+            None => x.shallow_clone(),
+        };
+        Ok(y.f_add_(&beside)?.f_relu_()?)
+    }
+}
+
+#[derive(Debug)]
+pub struct ResNet {
+    pub depth: Depth,
+    stem: ConvolutionNorm,
+    blocks: Vec<Block>,
+    classifier: Option<nn::Linear>,
+}
+
+impl ResNet {
+    /// Fresh weights below `path`; `fc` only where logits of so many classes are wanted.
+    pub fn new(path: &nn::Path, depth: Depth, classes: Option<i64>) -> Self {
+        let stem = Convolution { inputs: 3, outputs: 64, kernel: 7, stride: 2 };
+        let (mut blocks, mut inputs) = (Vec::new(), stem.outputs);
+        for (stage, &count) in depth.blocks().iter().enumerate() {
+            let inner = 64 << stage;
+            for i in 0..count {
+                let stride = if stage > 0 && i == 0 { 2 } else { 1 };
+                blocks.push(Block::new(path / format!("layer{}", stage + 1) / i, depth, inputs, inner, stride));
+                inputs = inner * depth.expansion();
+            }
+        }
+        let classifier = classes.map(|n| nn::linear(path / "fc", inputs, n, Default::default()));
+        Self { depth, stem: ConvolutionNorm::new(path / "conv1", path / "bn1", stem), blocks, classifier }
+    }
+
+    /// The mean over the picture of what the last block sees: float32 [n, 3, h, w] to [n, 512 or 2048].
+    pub fn features(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let x = self.stem.forward(x, train)?.f_relu_()?;
+        let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
+        for block in &self.blocks {
+            x = block.forward(&x, train)?;
+        }
+        Ok(x.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?)
+    }
+
+    /// float32 [n, classes].
+    pub fn logits(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let classifier =
+            self.classifier.as_ref().ok_or_else(|| Failure::bug("this ResNet was built without classes"))?;
+        Ok(self.features(x, train)?.f_linear(&classifier.ws, classifier.bs.as_ref())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::vision::formula::{expected, fill, input, largest_difference};
+    use tch::Device;
+
+    const ALL: [(&str, Depth); 3] =
+        [("resnet18", Depth::Eighteen), ("resnet34", Depth::ThirtyFour), ("resnet50", Depth::Fifty)];
+
+    fn network(depth: Depth) -> (nn::VarStore, ResNet) {
+        let store = nn::VarStore::new(Device::Cpu);
+        let network = ResNet::new(&store.root(), depth, Some(10));
+        fill(&store);
+        (store, network)
+    }
+
+    #[test]
+    fn all_depths_give_what_torchvision_gives() {
+        let (expected, x) = (expected("networks.safetensors"), input([2, 3, 96, 80]));
+        for (name, depth) in ALL {
+            let (store, network) = network(depth);
+            assert_eq!(store.variables().len() as i64, expected[&format!("{name}.tensors")].int64_value(&[0]));
+            let _guard = tch::no_grad_guard();
+            let features = network.features(&x, false).unwrap();
+            assert_eq!(features.size(), [2, depth.width()]);
+            let features = largest_difference(&features, &expected[&format!("{name}.features")]);
+            let logits = network.logits(&x, false).unwrap();
+            let logits = largest_difference(&logits, &expected[&format!("{name}.logits")]);
+            println!("{name}: features differ by {features:.1e}, logits by {logits:.1e}");
+            assert!(features < 1e-4 && logits < 1e-4, "{name}: {features} {logits}");
+        }
+    }
+
+    #[test]
+    fn training_moves_the_running_statistics_as_torchvision_does() {
+        let expected = expected("networks.safetensors");
+        let (store, network) = network(Depth::Eighteen);
+        let features = network.features(&input([2, 3, 96, 80]), true).unwrap();
+        features.square().mean(tch::Kind::Float).backward();
+        let variables = store.variables();
+        let weight = &variables["bn1.weight"];
+        let pairs = [
+            ("features", features.detach()),
+            ("bn1.running_mean", variables["bn1.running_mean"].shallow_clone()),
+            ("bn1.running_var", variables["bn1.running_var"].shallow_clone()),
+            ("bn1.weight.grad", weight.grad()),
+        ];
+        for (name, got) in pairs {
+            let difference = largest_difference(&got, &expected[&format!("resnet18.train.{name}")]);
+            println!("resnet18 in training, {name}: {difference:.1e}");
+            assert!(difference < 1e-4, "{name}: {difference}");
+        }
+    }
+
+    #[test]
+    fn without_classes_there_is_no_classifier() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let network = ResNet::new(&store.root(), Depth::Eighteen, None);
+        assert!(!store.variables().keys().any(|name| name.starts_with("fc")));
+        assert_eq!(network.logits(&input([1, 3, 32, 32]), false).unwrap_err().kind.exit_code(), 70);
+    }
+}
