@@ -61,8 +61,8 @@ impl ImageEncoder {
         folder.write(CARD, card.to_bytes()?).await
     }
 
-    /// Hex digits that change with whatever may change a vector: the card, the weights, how pictures are decoded. What a
-    /// cache of vectors is keyed by, beside the picture's own hash.
+    /// Hex digits that change with whatever may change a vector: the card, the weights, how pictures are decoded. A cache
+    /// of vectors is keyed by them, beside the picture's own hash.
     pub fn hash(&self) -> &str {
         &self.hash
     }
