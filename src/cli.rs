@@ -151,7 +151,8 @@ pub enum Verb {
         #[command(flatten)]
         places: Places,
         /// Runs this query, or several parted by `;`, and ends.
-        #[arg(short = 'c', long = "command", value_name = "QUERY")]
+        // A file of SQL begins with a comment, and that with hyphens.
+        #[arg(short = 'c', long = "command", value_name = "QUERY", allow_hyphen_values = true)]
         query: Option<String>,
         /// What as_of() says; the latest published night otherwise.
         #[arg(long)]

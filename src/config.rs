@@ -248,6 +248,10 @@ pub struct ModelConfig {
     pub dropout: f64,
     /// Whether what items' pictures and videos say is an input, where the lake has vectors of them.
     pub content_inputs: bool,
+    /// A Hugging Face folder whose network reads titles, queries and reviews for the intents; none where empty.
+    pub text_encoder: String,
+    /// Tokens of a text that are read; 0 leaves it to the folder (512 at most, where it does not say).
+    pub text_tokens_max: u32,
 }
 
 impl Default for ModelConfig {
@@ -266,6 +270,8 @@ impl Default for ModelConfig {
             item_buckets: 20_000,
             dropout: 0.1,
             content_inputs: true,
+            text_encoder: String::new(),
+            text_tokens_max: 0,
         }
     }
 }

@@ -6,6 +6,7 @@ mod accounts;
 mod airflow;
 mod cluster;
 mod command_line;
+mod contents;
 mod decisions;
 mod demand;
 mod feature_values;

@@ -40,6 +40,8 @@ pub const QUICK: [&str; 14] = [
     "--set",
     "lock.expiry_seconds=8",
 ];
+/// A text encoder of random weights, small enough for tests.
+pub const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/minilm");
 const TRAINED_ON: &str = "2026-02-20";
 
 fn run(arguments: &[&str]) -> Output {
@@ -53,7 +55,7 @@ pub fn done(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn refused(arguments: &[&str], code: i32) -> String {
+pub fn refused(arguments: &[&str], code: i32) -> String {
     let output = run(arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{errors}");
@@ -67,7 +69,8 @@ static SHOP: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     // With bad rows among the good ones, so that every table of a night has rows.
     let size = ["--users", "300", "--items", "30", "--days", "60", "--seed", "5", "--faults"];
     done(&[&["simulate", "--to", &lake][..], &size].concat());
-    done(&["train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
+    let encoder = format!("model.text_encoder={ENCODER}");
+    done(&["--set", &encoder, "train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
     shop
 });
 
@@ -127,8 +130,8 @@ fn garble(path: &Path) {
 fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let place = Location::open(output, &Default::default()).unwrap();
-        let shape = Registry(place.folder("models")).resolve("").await.unwrap().intent;
-        let store = ContentStore::of(&place, shape.content_dims).unwrap();
+        let card = Registry(place.folder("models")).resolve("").await.unwrap();
+        let store = ContentStore::of_model(&place, &card).unwrap();
         let contents = store.read(&Default::default()).await.unwrap().contents;
         let ctx = SessionContext::new();
         let files = glob(&format!("{output}/state/features/{date}/*/user_features/*.parquet"));
@@ -138,7 +141,7 @@ fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
         let mut inputs = BTreeMap::new();
         for batch in ctx.sql(&sql).await.unwrap().collect().await.unwrap() {
             let (features, none) = (StructArray::from(batch), FeatureContract(vec![]));
-            let users = UserInputs::read(&features, &none, shape.item_buckets, &contents).unwrap();
+            let users = UserInputs::read(&features, &none, card.intent.item_buckets, &contents).unwrap();
             inputs.extend((0..users.len()).map(|row| (users.user_ids[row].clone(), users.key(row, &contents))));
         }
         inputs

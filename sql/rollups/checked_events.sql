@@ -1,7 +1,7 @@
 -- one row per raw event of the unit, with its local days and, where it is bad, the reason
 WITH placed AS (
     SELECT
-        event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating,
+        event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating, text,
         _file, _dt,
         local_day(ts) AS event_day,
         CASE arrival_kind()
@@ -13,7 +13,7 @@ WITH placed AS (
 ),
 judged AS (
     SELECT
-        event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating,
+        event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating, text,
         _file, event_day, arrival_day,
         CASE
             WHEN ts IS NULL THEN 'null_time'
@@ -39,7 +39,7 @@ judged AS (
 -- Only ids that the lake supplies deduplicate, within a day: exact repeats without an id can be real clicks.
 counted AS (
     SELECT
-        event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating,
+        event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating, text,
         _file, event_day, arrival_day, own_reason,
         CASE WHEN event_id IS NULL THEN 1 ELSE row_number() OVER (
             PARTITION BY event_id, event_day
@@ -50,7 +50,7 @@ counted AS (
 final AS (
     SELECT
         c.event_id, c.user_id, c.session_id, c.ts, c.arrived_at, c.event_type, c.item_id, c.query, c.dwell_ms,
-        c.quantity, c.price, c.rating, c._file, c.event_day, c.arrival_day,
+        c.quantity, c.price, c.rating, c.text, c._file, c.event_day, c.arrival_day,
         CASE
             WHEN c.own_reason IS NOT NULL THEN c.own_reason
             WHEN c.occurrence > 1 OR k.event_id IS NOT NULL THEN 'repeated_event_id'
@@ -58,6 +58,6 @@ final AS (
     FROM counted c LEFT JOIN known_event_ids k ON c.event_id = k.event_id AND c.event_day = k.event_day
 )
 SELECT
-    event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating,
+    event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating, text,
     _file, event_day, arrival_day, reason
 FROM final

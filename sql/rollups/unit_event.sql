@@ -1,7 +1,7 @@
 -- one row per good event of the unit, sorted by user and time; event_key breaks ties of time
 -- By bucket first: a part of the users is then a part of each file (engine.user_parts), and so is training's sample.
 SELECT
-    user_bucket(user_id) AS user_bucket, event_id, user_id, session_id, ts, event_type, item_id, query, dwell_ms, rating, event_day, arrival_day,
+    user_bucket(user_id) AS user_bucket, event_id, user_id, session_id, ts, event_type, item_id, query, dwell_ms, rating, text, event_day, arrival_day,
     -- One purchase without a quantity is one unit; a negative quantity is a return.
     CASE WHEN event_type = 'purchase' THEN coalesce(quantity, 1) END AS quantity,
     CAST(price AS DECIMAL(18, 4)) AS price,

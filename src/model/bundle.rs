@@ -30,6 +30,9 @@ pub struct BundleCard {
     pub as_of_dates: Vec<String>,
     pub intent: IntentShape,
     pub scaling: Scaling,
+    /// What reads texts; its folder lies in the bundle, as `text/`.
+    #[serde(default)]
+    pub text: Option<TextCard>,
     pub demand: DemandShape,
     pub features: FeatureContract,
     pub features_fingerprint: String,
@@ -50,6 +53,20 @@ pub struct BundleCard {
     #[serde(default)]
     pub settings: serde_json::Value,
 }
+
+/// The pretrained network that reads texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextCard {
+    /// Where its folder was in training.
+    pub source: String,
+    /// Of all that its vectors follow from.
+    pub hash: String,
+    /// Tokens of a text that are read; 0 where the folder says it.
+    pub tokens_max: u32,
+}
+
+/// The text encoder's folder in a bundle.
+pub const TEXT_FOLDER: &str = "text";
 
 /// One item that the model can recommend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +201,7 @@ impl Registry {
         mut card: BundleCard,
         networks: &Networks,
         (items, contents): (&[IndexedItem], &Contents),
+        text: Option<&Location>,
     ) -> Result<BundleCard> {
         let weights = weights::to_bytes(&[&networks.intent_store, &networks.demand_store])?;
         let hash = blake3::hash(&weights).to_hex();
@@ -195,6 +213,9 @@ impl Registry {
         folder.write("item_index/items.json", serde_json::to_vec(items).map_err(Failure::bug)?).await?;
         let vectors = ItemVectors::of(&networks.intent, items, contents, networks.intent_store.device())?;
         folder.write("item_index/vectors.safetensors", vectors.to_bytes()?).await?;
+        if let Some(source) = text {
+            copy_encoder(source, &folder.folder(TEXT_FOLDER)).await?;
+        }
         folder.write("calibration.json", "{\"method\": \"identity\"}\n").await?;
         folder.write("bundle.json", serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
         Ok(card)
@@ -301,6 +322,21 @@ impl Bundle {
     pub fn parameters(&self) -> i64 {
         parameters(&self.networks.intent_store) + parameters(&self.networks.demand_store)
     }
+}
+
+/// The files that a text encoder is read from; others of its folder are left.
+async fn copy_encoder(from: &Location, to: &Location) -> Result<()> {
+    for file in from.list().await? {
+        let name = file.location.prefix_match(&from.prefix).map(|rest| {
+            let parts: Vec<String> = rest.map(|part| part.as_ref().to_string()).collect();
+            parts.join("/")
+        });
+        let Some(name) = name.filter(|name| name.ends_with(".json") || name.ends_with(".safetensors")) else {
+            continue;
+        };
+        to.write(&name, from.read(&name).await?).await?;
+    }
+    Ok(())
 }
 
 fn damaged(failure: Failure) -> Failure {

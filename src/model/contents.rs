@@ -58,6 +58,19 @@ impl Contents {
         true
     }
 
+    /// These with some of another's texts, in the order of their keys.
+    pub fn with_texts(mut self, dims: i64, others: &Contents, keys: impl IntoIterator<Item = i64>) -> Self {
+        self.0[0] = Vectors { dims: dims.max(0) as usize, ..Vectors::default() };
+        for key in keys {
+            let row = others.rows(&[Some(key), None, None])[0] as usize;
+            if row > 0 {
+                let from = (row - 1) * others.0[0].dims;
+                self.insert(0, key, &others.0[0].values[from..from + others.0[0].dims]);
+            }
+        }
+        self
+    }
+
     pub fn has(&self, modality: usize, key: i64) -> bool {
         self.0[modality].rows.contains_key(&key)
     }

@@ -1,4 +1,5 @@
-//! Vectors of contents, kept between nights below `state/content/<modality>/`, each once by its content key.
+//! Vectors of contents, kept between nights below `state/content/<modality>/`, each once by its content key. Those of texts
+//! lie by the encoder that made them: `text-<hash>/`.
 //!
 //! Files are only ever added, so a process that has read some of them reads the others alone. Whoever plans a call of
 //! `score_intents` says in the plan which files there were; whoever runs it has read at least those.
@@ -13,13 +14,20 @@ use object_store::path::Path;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::text::SharedEncoder;
 use crate::failure::{Failure, Result};
 use crate::lake::{parquet_files, stores::Location};
+use crate::model::bundle::BundleCard;
 use crate::model::contents::{Contents, MODALITIES};
 
 /// Vectors of one file, in bytes: they are held in memory until the file is written.
 const FILE_BYTES: usize = 64 << 20;
 const ROWS_PER_BATCH: usize = 8192;
+
+/// Texts that are encoded before they are written.
+const FILE_TEXTS: usize = 16_384;
+/// Where texts stand among the modalities.
+const TEXT: usize = 0;
 
 /// What the lake brings along, once a key and modality. Sorted, so that training sees the same order each time.
 const BROUGHT_SQL: &str = "SELECT modality, content_key, first_value(vector) AS vector FROM item_vectors \
@@ -30,6 +38,8 @@ const BROUGHT_SQL: &str = "SELECT modality, content_key, first_value(vector) AS 
 pub struct ContentStore {
     output: Location,
     dims: [i64; MODALITIES.len()],
+    /// The folder of the texts' vectors.
+    texts: String,
 }
 
 /// Contents with the files that they come from.
@@ -42,13 +52,21 @@ pub struct ReadContents {
 }
 
 impl ContentStore {
-    /// `None` for a model that reads no contents. `dims`: numbers of a vector of each modality.
-    pub fn of(output: &Location, dims: [i64; MODALITIES.len()]) -> Option<Self> {
-        dims.iter().any(|&dims| dims > 0).then(|| Self { output: output.clone(), dims })
+    /// `None` for a model that reads no contents. `dims`: numbers of a vector of each modality. `encoder`: the hash of what
+    /// reads texts, empty where nothing does.
+    pub fn of(output: &Location, dims: [i64; MODALITIES.len()], encoder: &str) -> Option<Self> {
+        let texts = format!("{}-{encoder}", MODALITIES[TEXT]);
+        dims.iter().any(|&dims| dims > 0).then(|| Self { output: output.clone(), dims, texts })
+    }
+
+    /// As a model reads it.
+    pub fn of_model(output: &Location, card: &BundleCard) -> Option<Self> {
+        Self::of(output, card.intent.content_dims, card.text.as_ref().map_or("", |text| &text.hash))
     }
 
     fn folder(&self, modality: usize) -> Location {
-        self.output.folder(&format!("state/content/{}", MODALITIES[modality]))
+        let name = if modality == TEXT { self.texts.as_str() } else { MODALITIES[modality] };
+        self.output.folder(&format!("state/content/{name}"))
     }
 
     /// The modalities that are read.
@@ -92,7 +110,7 @@ impl ContentStore {
     }
 
     /// Adds the vectors of the session's catalogue that are not here yet; returns how many.
-    pub async fn refresh(&self, ctx: &SessionContext) -> Result<usize> {
+    pub async fn add_vectors(&self, ctx: &SessionContext) -> Result<usize> {
         let known = self.read(&ReadContents::default()).await?.contents;
         let mut waiting: Vec<Waiting> = MODALITIES.iter().map(|_| Waiting::default()).collect();
         let (mut added, mut strange) = (0, BTreeMap::new());
@@ -124,6 +142,48 @@ impl ContentStore {
             );
         }
         Ok(added)
+    }
+}
+
+impl ContentStore {
+    /// Encodes the session's texts that are not here yet. Returns the keys of all of its texts, and how many were added.
+    /// Whoever is stopped has kept all but the last few.
+    pub async fn add_texts(
+        &self,
+        ctx: &SessionContext,
+        encoder: &Arc<SharedEncoder>,
+    ) -> Result<(BTreeSet<i64>, usize)> {
+        let known = self.read(&ReadContents::default()).await?.contents;
+        let (mut keys, mut added, mut waiting) = (BTreeSet::new(), 0, BTreeMap::new());
+        let mut rows = ctx.sql("SELECT content_key, text FROM content_texts").await?.execute_stream().await?;
+        while let Some(batch) = rows.try_next().await? {
+            let texts = cast(batch.column(1), &DataType::Utf8)?;
+            for (key, text) in batch.column(0).as_primitive::<Int64Type>().iter().zip(texts.as_string::<i32>()) {
+                let (Some(key), Some(text)) = (key, text) else { continue };
+                if keys.insert(key) && !known.has(TEXT, key) {
+                    waiting.insert(key, text.to_string());
+                }
+            }
+            if waiting.len() >= FILE_TEXTS {
+                added += self.encode(std::mem::take(&mut waiting), encoder).await?;
+            }
+        }
+        added += self.encode(waiting, encoder).await?;
+        Ok((keys, added))
+    }
+
+    async fn encode(&self, texts: BTreeMap<i64, String>, encoder: &Arc<SharedEncoder>) -> Result<usize> {
+        let (keys, texts): (Vec<i64>, Vec<String>) = texts.into_iter().unzip();
+        let encoder = Arc::clone(encoder);
+        let encode = move || encoder.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let vectors = tokio::task::spawn_blocking(encode).await.map_err(Failure::bug)??;
+        let mut file = Waiting::default();
+        keys.iter().zip(&vectors).for_each(|(key, vector)| file.add(*key, vector));
+        file.write(&self.folder(TEXT)).await?;
+        if !keys.is_empty() {
+            tracing::info!("encoded {} texts", keys.len());
+        }
+        Ok(keys.len())
     }
 }
 
@@ -246,17 +306,17 @@ mod tests {
     #[tokio::test]
     async fn each_vector_is_written_once_and_read_once_and_damage_is_made_good() {
         let output = Location::open("memory://content-store", &S3Config::default()).unwrap();
-        let store = ContentStore::of(&output, [0, 2, 0]).unwrap();
+        let store = ContentStore::of(&output, [0, 2, 0], "").unwrap();
         let first = catalogue(
             "('image', 5, [3.0, 4.0]), ('image', 5, [3.0, 4.0]), ('image', 7, [1.0]), ('video', 9, [1.0, 0.0])",
         );
-        assert_eq!(store.refresh(&first.await).await.unwrap(), 1);
+        assert_eq!(store.add_vectors(&first.await).await.unwrap(), 1);
         let read = store.read(&ReadContents::default()).await.unwrap();
         assert_eq!(read.contents.rows(&[None, Some(5), Some(9)]), [0, 1, 0]);
         assert_eq!(read.fingerprint, store.fingerprint().await.unwrap());
         let more = catalogue("('image', 5, [3.0, 4.0]), ('image', 3, [0.0, 2.0])").await;
-        assert_eq!(store.refresh(&more).await.unwrap(), 1);
-        assert_eq!(store.refresh(&more).await.unwrap(), 0);
+        assert_eq!(store.add_vectors(&more).await.unwrap(), 1);
+        assert_eq!(store.add_vectors(&more).await.unwrap(), 0);
         let next = store.read(&read).await.unwrap();
         assert_ne!(next.fingerprint, read.fingerprint);
         assert_eq!(next.contents.rows(&[None, Some(5), None]), [0, 1, 0], "rows stay what they are");
@@ -265,7 +325,7 @@ mod tests {
             output.folder("state/content/image").write(file.location.filename().unwrap(), "half a file").await.unwrap();
         }
         assert_eq!(store.read(&ReadContents::default()).await.unwrap().contents.len(1), 0);
-        assert_eq!(store.refresh(&more).await.unwrap(), 2);
+        assert_eq!(store.add_vectors(&more).await.unwrap(), 2);
         assert_eq!(store.read(&ReadContents::default()).await.unwrap().contents.len(1), 2);
     }
 
@@ -275,6 +335,6 @@ mod tests {
         let contents = of_catalogue(&catalogue(rows).await).await.unwrap();
         assert_eq!(contents.dims(), [0, 1, 2]);
         assert_eq!(contents.rows(&[None, Some(4), Some(3)]), [0, 1, 0]);
-        assert!(ContentStore::of(&Location::open("memory://", &S3Config::default()).unwrap(), [0; 3]).is_none());
+        assert!(ContentStore::of(&Location::open("memory://", &S3Config::default()).unwrap(), [0; 3], "").is_none());
     }
 }

@@ -20,10 +20,12 @@ pub enum Scorer {
     Recommend,
     /// A table model, always named: there is no champion among them.
     Table,
+    /// A pretrained text encoder.
+    Embed,
 }
 
 impl Scorer {
-    pub const ALL: [Scorer; 4] = [Scorer::Intents, Scorer::Demand, Scorer::Recommend, Scorer::Table];
+    pub const ALL: [Scorer; 5] = [Scorer::Intents, Scorer::Demand, Scorer::Recommend, Scorer::Table, Scorer::Embed];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -31,6 +33,7 @@ impl Scorer {
             Scorer::Demand => "forecast_demand",
             Scorer::Recommend => "recommend",
             Scorer::Table => "predict_table",
+            Scorer::Embed => "embed_text",
         }
     }
 
@@ -40,13 +43,19 @@ impl Scorer {
             Scorer::Demand => DataType::List(Arc::new(Field::new_list_field(DataType::Struct(demand_fields()), true))),
             Scorer::Recommend => DataType::new_list(DataType::Struct(super::recommend::fields()), true),
             Scorer::Table => DataType::Float64,
+            Scorer::Embed => DataType::new_list(DataType::Float32, true),
         }
+    }
+
+    /// Whether it gives null: for a null text.
+    pub fn nullable(self) -> bool {
+        self == Scorer::Embed
     }
 
     /// How many arguments it takes before the model version, which only `predict_table` must have.
     pub fn arity(self) -> usize {
         match self {
-            Scorer::Intents | Scorer::Demand | Scorer::Table => 1,
+            Scorer::Intents | Scorer::Demand | Scorer::Table | Scorer::Embed => 1,
             Scorer::Recommend => 3,
         }
     }
@@ -138,6 +147,14 @@ impl ScalarUDFImpl for Declared {
                     && rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View)) =>
             {
                 Ok(self.scorer.data_type())
+            }
+            (Scorer::Embed, [DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null])
+                if version =>
+            {
+                Ok(self.scorer.data_type())
+            }
+            (Scorer::Embed, _) => {
+                plan_err!("embed_text: expected a text and optionally a model version or a folder, got {arguments:?}")
             }
             (Scorer::Table, _) => {
                 plan_err!("predict_table: expected a struct, a model version and optionally a label, got {arguments:?}")

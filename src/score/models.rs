@@ -9,12 +9,14 @@ use tokio::sync::Mutex;
 
 use super::content_store::ContentStore;
 use super::devices;
+use super::modules;
 use super::service::ScoringService;
 use super::table::TableScorer;
+use super::text::SharedEncoder;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
-use crate::model::bundle::{BundleCard, Registry};
+use crate::model::bundle::{BundleCard, Registry, TEXT_FOLDER};
 
 /// One bundle for ever: a version may be trained anew, its weights' hash then differs. Travels in plans.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub struct Models {
     loaded: AtomicU64,
     /// Sessions and weights whose catalogue's contents are all in the store.
     refreshed: Mutex<HashSet<(String, String)>>,
+    /// By where they lie.
+    text_encoders: Mutex<HashMap<String, Arc<SharedEncoder>>>,
 }
 
 impl Models {
@@ -47,13 +51,14 @@ impl Models {
         };
         let (services, tables, refreshed) = (Mutex::default(), Mutex::default(), Mutex::default());
         let loaded = AtomicU64::new(0);
-        Ok(Self { output, config: config.clone(), services, tables, refreshed, loaded })
+        let text_encoders = Mutex::default();
+        Ok(Self { output, config: config.clone(), services, tables, refreshed, text_encoders, loaded })
     }
 
     /// Which bundle a version names now; empty means the configured one, or else the champion.
     pub async fn pin(&self, version: &str) -> Result<ModelRef> {
         let card = self.card(version).await?;
-        let contents = match ContentStore::of(self.output()?, card.intent.content_dims) {
+        let contents = match ContentStore::of_model(self.output()?, &card) {
             Some(store) => store.fingerprint().await?,
             None => String::new(),
         };
@@ -74,14 +79,17 @@ impl Models {
     /// Sees to it, once a session, that the store holds all contents of the session's lake that a model reads; returns how
     /// many were added. A session's lake does not change.
     pub async fn refresh_contents(&self, ctx: &SessionContext, card: &BundleCard) -> Result<usize> {
-        let Some(store) = ContentStore::of(self.output()?, card.intent.content_dims) else { return Ok(0) };
+        let Some(store) = ContentStore::of_model(self.output()?, card) else { return Ok(0) };
         // Held while adding, so that rivals wait for it.
         let mut refreshed = self.refreshed.lock().await;
         let session = (ctx.session_id(), card.weights_hash.clone());
         if refreshed.contains(&session) || !ctx.table_exist("item_vectors")? {
             return Ok(0);
         }
-        let added = store.refresh(ctx).await?;
+        let mut added = store.add_vectors(ctx).await?;
+        if card.text.is_some() {
+            added += store.add_texts(ctx, &self.text_encoder(&card.version).await?).await?.1;
+        }
         refreshed.insert(session);
         Ok(added)
     }
@@ -115,7 +123,7 @@ impl Models {
     pub async fn pinned(&self, model: &ModelRef) -> Result<ScoringService> {
         let service = self.load(&model.version).await?;
         refuse_other(model, &service.card.weights_hash)?;
-        if let Some(store) = ContentStore::of(self.output()?, service.card.intent.content_dims) {
+        if let Some(store) = ContentStore::of_model(self.output()?, &service.card) {
             service.read_contents(&store, &model.contents).await?;
         }
         Ok(service)
@@ -125,6 +133,47 @@ impl Models {
     pub async fn pin_table(&self, version: &str) -> Result<ModelRef> {
         let card = self.registry()?.table_card(version).await?;
         Ok(ModelRef { version: card.version, weights_hash: card.weights_hash, contents: String::new() })
+    }
+
+    /// The text encoder that `embed_text` names: a version of the registry with a `text/` folder (empty: as for
+    /// [`Self::card`]), or the URI of a Hugging Face folder that the configuration allows.
+    pub async fn pin_text(&self, named: &str) -> Result<ModelRef> {
+        let version = match named {
+            "" => self.card("").await?.version,
+            other => other.into(),
+        };
+        let encoder = self.text_encoder(&version).await?;
+        Ok(ModelRef { version, weights_hash: encoder.hash.clone(), contents: String::new() })
+    }
+
+    /// Exactly this text encoder; refuses another one of the same place.
+    pub async fn pinned_text(&self, model: &ModelRef) -> Result<Arc<SharedEncoder>> {
+        let encoder = self.text_encoder(&model.version).await?;
+        refuse_other(model, &encoder.hash)?;
+        Ok(encoder)
+    }
+
+    async fn text_encoder(&self, named: &str) -> Result<Arc<SharedEncoder>> {
+        let mut encoders = self.text_encoders.lock().await;
+        if let Some(encoder) = encoders.get(named) {
+            return Ok(Arc::clone(encoder));
+        }
+        let (folder, tokens_max) = match named.contains('/') {
+            true => (modules::permitted_folder(named, &self.config)?, self.config.model.text_tokens_max),
+            false => {
+                let card = self.card(named).await?;
+                let text = card.text.ok_or_else(|| {
+                    Failure::model(format!("model {named}: has no text encoder"))
+                        .hint("name a folder, or train with model.text_encoder")
+                })?;
+                (self.registry()?.0.folder(&format!("{named}/{TEXT_FOLDER}")), text.tokens_max)
+            }
+        };
+        let device = devices::choose(&self.config.score)?;
+        let encoder = SharedEncoder::open(&folder, tokens_max, &self.config, device).await?;
+        self.count(named);
+        encoders.insert(named.into(), Arc::clone(&encoder));
+        Ok(encoder)
     }
 
     /// Exactly this table model; refuses another one that goes by the same version.

@@ -95,6 +95,14 @@ fn permitted(uri: &str, config: &Config) -> Result<Location> {
         .hint("a module is a program: put it into such a folder, or name its folder in functions.folders"))
 }
 
+/// A folder of weights, which are no program: the configured encoder's, or one below `functions.folders`.
+pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
+    match !config.model.text_encoder.is_empty() && uri == config.model.text_encoder {
+        true => open(uri, config),
+        false => permitted(uri, config),
+    }
+}
+
 /// A URL's parser takes `..` out; a plain path goes the same way.
 fn open(uri: &str, config: &Config) -> Result<Location> {
     if uri.is_empty() || uri.contains("://") {

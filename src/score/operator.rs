@@ -35,6 +35,7 @@ use super::functions::{Scorer, demand_column, intent_column};
 use super::models::{ModelRef, Models};
 use super::service::{ScoringService, as_struct};
 use super::table::TableScorer;
+use super::text::SharedEncoder;
 
 /// Rows that a partition gathers from its input before it asks the service.
 const REQUEST_ROWS: usize = 4096;
@@ -76,7 +77,8 @@ impl PartialOrd for ScoreNode {
 
 impl ScoreNode {
     fn new(input: LogicalPlan, calls: Vec<Call>) -> Result<Self> {
-        let scored = calls.iter().map(|c| (None, Arc::new(Field::new(&c.column, c.scorer.data_type(), false))));
+        let scored =
+            calls.iter().map(|c| (None, Arc::new(Field::new(&c.column, c.scorer.data_type(), c.scorer.nullable()))));
         let fields = input.schema().iter().map(|(q, f)| (q.cloned(), Arc::clone(f))).chain(scored).collect();
         let schema = DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?;
         Ok(Self { input, calls, schema: Arc::new(schema) })
@@ -278,6 +280,7 @@ impl ExtensionPlanner for PlanScores {
                 column: call.column.clone(),
                 model: match call.scorer {
                     Scorer::Table => self.models.pin_table(&call.model).await?,
+                    Scorer::Embed => self.models.pin_text(&call.model).await?,
                     Scorer::Intents | Scorer::Demand | Scorer::Recommend => self.models.pin(&call.model).await?,
                 },
             };
@@ -308,7 +311,7 @@ pub struct Scoring {
 
 impl ScoreExec {
     pub fn new(input: Arc<dyn ExecutionPlan>, scoring: Scoring, models: Arc<Models>) -> Self {
-        let field = Arc::new(Field::new(&scoring.column, scoring.scorer.data_type(), false));
+        let field = Arc::new(Field::new(&scoring.column, scoring.scorer.data_type(), scoring.scorer.nullable()));
         let fields: Vec<_> = input.schema().fields().iter().cloned().chain([field]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.schema().metadata().clone()));
         let properties = PlanProperties::new(
@@ -397,6 +400,7 @@ impl ExecutionPlan for ScoreExec {
 enum Loaded {
     Night(ScoringService),
     Table(Arc<TableScorer>),
+    Text(Arc<SharedEncoder>),
 }
 
 impl ScoreExec {
@@ -404,6 +408,7 @@ impl ScoreExec {
         let (models, model) = (&self.models, &self.scoring.model);
         Ok(match self.scoring.scorer {
             Scorer::Table => Loaded::Table(models.pinned_table(model).await?),
+            Scorer::Embed => Loaded::Text(models.pinned_text(model).await?),
             Scorer::Intents | Scorer::Demand | Scorer::Recommend => Loaded::Night(models.pinned(model).await?),
         })
     }
@@ -431,6 +436,12 @@ impl ScoreExec {
                 tokio::task::spawn_blocking(move || table.column(&features, &label))
                     .await
                     .map_err(|e| DataFusionError::Execution(format!("predict_table: {e}")))??
+            }
+            (Loaded::Text(encoder), Scorer::Embed, [texts]) => {
+                let (encoder, texts) = (Arc::clone(encoder), Arc::clone(texts));
+                tokio::task::spawn_blocking(move || encoder.column(&texts))
+                    .await
+                    .map_err(|e| DataFusionError::Execution(format!("embed_text: {e}")))??
             }
             (_, scorer, other) => return exec_err!("{}: got {} arguments", scorer.name(), other.len()),
         };

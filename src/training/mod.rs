@@ -38,7 +38,7 @@ use crate::features::contract::FeatureContract;
 use crate::features::rollups::Rollups;
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
-use crate::model::bundle::{BundleCard, FORMAT, IndexedItem, Networks, Registry};
+use crate::model::bundle::{BundleCard, FORMAT, IndexedItem, Networks, Registry, TextCard};
 use crate::model::contents::Contents;
 use crate::model::demand::{Calibration, DemandShape, RatePrior};
 use crate::model::intent::IntentShape;
@@ -74,6 +74,8 @@ pub struct TrainingSets {
     pub index: Vec<IndexedItem>,
     /// What the catalogue's pictures and videos say.
     pub contents: Arc<Contents>,
+    /// What reads texts.
+    pub text: Option<TextCard>,
     pub sql_fingerprint: String,
     pub input_fingerprint: String,
 }
@@ -116,7 +118,11 @@ pub async fn run(config: &Config, date: RunDate, sweep: Option<&Sweep>) -> Resul
     let settings = config.clone();
     let fitted = tokio::task::spawn_blocking(move || fit(&settings, &sets, journal).map(|fitted| (fitted, sets)));
     let ((card, networks, mut journal), sets) = fitted.await.map_err(Failure::bug)??;
-    let card = registry.write(card, &networks, (&sets.index, &sets.contents)).await?;
+    let encoder = match &sets.text {
+        Some(text) => Some(Location::open(&text.source, &config.s3)?),
+        None => None,
+    };
+    let card = registry.write(card, &networks, (&sets.index, &sets.contents), encoder.as_ref()).await?;
     if registry.champion().await?.is_none() {
         registry.promote(&card.version).await?;
     }
@@ -143,10 +149,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let dates = past_dates(date, label_days, step, train.as_of_dates.max(2));
     let index = past.item_index(date).await?;
     let contract = past.contract(dates[0]).await?;
-    let contents = match config.model.content_inputs {
-        true => past.contents(date).await?,
-        false => Contents::default(),
-    };
+    let (contents, text) = past.contents(date, &dates).await?;
     let (users, held_out_users) = gather_users(&past, &dates, &contract, (&index, &contents)).await?;
 
     let horizon = config.demand.horizon_days;
@@ -166,6 +169,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
         held_out_items,
         index,
         contents: Arc::new(contents),
+        text,
         sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
         input_fingerprint: rollups.input_fingerprint(),
     })
@@ -244,6 +248,7 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
         as_of_dates: sets.as_of_dates.iter().map(ToString::to_string).collect(),
         intent: intent_shape,
         scaling: survey.scaling.clone(),
+        text: sets.text.clone(),
         demand: networks.demand.shape.clone(),
         features_fingerprint: sets.contract.fingerprint(),
         feature_deciles: survey.deciles(&sets.contract),
@@ -271,7 +276,7 @@ fn shapes(config: &Config, sets: &TrainingSets) -> (IntentShape, DemandShape) {
         events_max: config.features.last_events.into(),
         dropout: config.model.dropout,
         features: sets.contract.0.len(),
-        content_dims: if config.model.content_inputs { sets.contents.dims() } else { [0; 3] },
+        content_dims: sets.contents.dims(),
     };
     let demand = DemandShape {
         network: config.demand.network,

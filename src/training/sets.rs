@@ -5,7 +5,7 @@ use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::blocks::BlockWriter;
 use super::columns::UserColumns;
@@ -15,13 +15,15 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, Scope, contract::FeatureContract, parts::UserPart, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
-use crate::model::bundle::IndexedItem;
+use crate::model::bundle::{IndexedItem, TextCard};
 use crate::model::contents::Contents;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
 use crate::publish::{earlier::EarlierNights, runs::VisibleNight};
-use crate::score::content_store;
+use crate::score::content_store::{self, ContentStore};
+use crate::score::devices;
 use crate::score::service::as_struct;
+use crate::score::text::SharedEncoder;
 use crate::sql_files::SqlFiles;
 
 /// Labels of one user, in the order of the network's outputs.
@@ -178,9 +180,32 @@ impl Past<'_> {
         Ok(users)
     }
 
-    /// What the catalogue's pictures and videos say. It has no history: the present one's.
-    pub async fn contents(&self, as_of: RunDate) -> Result<Contents> {
-        content_store::of_catalogue(&self.session(as_of, UserPart::ALL).await?).await
+    /// What the catalogue's pictures and videos say (it has no history: the present one's), and the texts of the dates, as
+    /// the configured encoder reads them.
+    pub async fn contents(&self, end: RunDate, dates: &[RunDate]) -> Result<(Contents, Option<TextCard>)> {
+        let model = &self.config.model;
+        let given = match model.content_inputs {
+            true => content_store::of_catalogue(&self.session(end, UserPart::ALL).await?).await?,
+            false => Contents::default(),
+        };
+        if model.text_encoder.is_empty() {
+            return Ok((given, None));
+        }
+        let folder = Location::open(&model.text_encoder, &self.config.s3)?;
+        let device = devices::choose(&self.config.score)?;
+        let encoder = SharedEncoder::open(&folder, model.text_tokens_max, self.config, device).await?;
+        let dims = [encoder.width as i64, 0, 0];
+        let store =
+            ContentStore::of(self.output, dims, &encoder.hash).ok_or_else(|| Failure::bug("no texts to read"))?;
+        let mut keys = BTreeSet::new();
+        for &as_of in dates.iter().chain([&end]) {
+            keys.extend(store.add_texts(&self.session(as_of, UserPart::ALL).await?, &encoder).await?.0);
+        }
+        // In the order of the keys, and no others, whatever else the store holds.
+        let texts = store.read(&Default::default()).await?.contents;
+        let contents = given.with_texts(dims[0], &texts, keys);
+        let (source, hash, tokens_max) = (model.text_encoder.clone(), encoder.hash.clone(), model.text_tokens_max);
+        Ok((contents, Some(TextCard { source, hash, tokens_max })))
     }
 
     /// Items known before `as_of` with the horizon that followed.
