@@ -84,6 +84,7 @@ async fn model(width: i64, layers: i64) -> Registry {
         dropout: 0.1,
         features: 1,
         content_dims: [0; 3],
+        fusion: Default::default(),
     };
     let demand = DemandShape {
         network: DemandNetworkName::Gru,

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use crate::failure::{Failure, Result};
 use networks::{
-    AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, HeadName, LossName, Pretraining,
-    Unlabelled,
+    AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, FusionName, HeadName, LossName,
+    Pretraining, Unlabelled,
 };
 
 /// Every setting of a job. Units are at the end of each name.
@@ -248,6 +248,8 @@ pub struct ModelConfig {
     pub dropout: f64,
     /// Whether what items' pictures and videos say is an input, where the lake has vectors of them.
     pub content_inputs: bool,
+    /// How what items show joins what they are.
+    pub fusion: FusionName,
     /// A Hugging Face folder whose network reads titles, queries and reviews for the intents; none where empty.
     pub text_encoder: String,
     /// Tokens of a text that are read; 0 leaves it to the folder (512 at most, where it does not say).
@@ -270,6 +272,7 @@ impl Default for ModelConfig {
             item_buckets: 20_000,
             dropout: 0.1,
             content_inputs: true,
+            fusion: FusionName::default(),
             text_encoder: String::new(),
             text_tokens_max: 0,
         }

@@ -33,6 +33,7 @@ async fn model(output: &str) -> Registry {
         dropout: 0.1,
         features: 1,
         content_dims: [0; 3],
+        fusion: Default::default(),
     };
     let demand = DemandShape {
         network: DemandNetworkName::Gru,

@@ -26,6 +26,27 @@ impl BackboneName {
     pub const ALL: [BackboneName; 5] = [Self::Transformer, Self::Causal, Self::Lstm, Self::Gru, Self::Rnn];
 }
 
+/// How what an item shows joins what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FusionName {
+    /// All that is known adds up.
+    #[default]
+    Sum,
+    /// One map over all side by side.
+    Concat,
+    /// Each as far as a gate lets it in.
+    Gate,
+    /// Scaled dot products over what is there.
+    Attention,
+    /// Attention for each event, and the means once more beside the sequence.
+    Multilevel,
+}
+
+impl FusionName {
+    pub const ALL: [FusionName; 5] = [Self::Sum, Self::Concat, Self::Gate, Self::Attention, Self::Multilevel];
+}
+
 /// How the six intents hang together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::backbones::Padded;
 use super::contents::{ContentRows, Contents, Gathered, MODALITIES, rows_tensor};
+use super::fusion::Fusion;
 use super::inputs::{CATEGORY_BUCKETS, EVENT_REALS, EventInput};
 use super::intent::IntentShape;
 use crate::failure::Result;
@@ -144,8 +145,7 @@ pub struct Embedding {
     event_type: nn::Embedding,
     item: nn::Embedding,
     category: nn::Embedding,
-    /// Of each modality; `None` for those that are not read.
-    contents: [Option<nn::Linear>; MODALITIES.len()],
+    fusion: Fusion,
     place: nn::Embedding,
     reals: nn::Linear,
 }
@@ -160,10 +160,7 @@ impl Embedding {
             event_type: table("event_type", TYPES),
             item: table("item", shape.item_buckets as i64 + 1),
             category: table("category", CATEGORY_BUCKETS as i64 + 1),
-            contents: [0, 1, 2].map(|modality| {
-                let (dims, path) = (shape.content_dims[modality], path / format!("content_{}", MODALITIES[modality]));
-                (dims > 0).then(|| nn::linear(path, dims, d, Default::default()))
-            }),
+            fusion: Fusion::new(path, shape.fusion, d, shape.content_dims),
             place: table("position", shape.events_max + 1),
             reals: nn::linear(path / "reals", EVENT_REALS as i64, d, Default::default()),
         }
@@ -179,6 +176,16 @@ impl Embedding {
         Ok((things, Padded { x, lengths: batch.lengths.shallow_clone(), present: batch.present()? }))
     }
 
+    /// Numbers of a user's own means of contents, beside those of the events.
+    pub fn means_width(&self) -> i64 {
+        self.fusion.means_width()
+    }
+
+    /// Of each user the mean text, picture and video; `None` where the fusion has but one level.
+    pub fn means(&self, batch: &EventBatch, things: &Tensor) -> Result<Option<Tensor>> {
+        self.fusion.means(things, &batch.contents)
+    }
+
     /// Vectors of the event types, float32 [9, width]: unknown, then the eight.
     pub fn types(&self) -> Tensor {
         self.event_type.ws.narrow(0, 1, TYPES - 1)
@@ -187,14 +194,6 @@ impl Embedding {
     /// Vectors of items by the buckets of their ids and categories, and what they show. One that was seldom met lies near
     /// its category and near those that look alike.
     pub fn things(&self, items: &Tensor, categories: &Tensor, contents: &[Gathered]) -> Result<Tensor> {
-        let mut things = self.item.forward(items) + self.category.forward(categories);
-        for gathered in contents {
-            let Some(linear) = &self.contents[gathered.modality] else { continue };
-            // Each distinct content once. Having none adds nothing: the linear map's bias is for those that have one.
-            let mapped = linear.forward(&gathered.vectors) * &gathered.known;
-            let size = things.size();
-            things += mapped.f_index_select(0, &gathered.at.f_reshape([-1])?)?.f_view(&size[..])?;
-        }
-        Ok(things)
+        self.fusion.forward(&(self.item.forward(items) + self.category.forward(categories)), contents)
     }
 }

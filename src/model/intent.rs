@@ -12,7 +12,7 @@ use super::contents::{Contents, Gathered, MODALITIES};
 use super::events::{Embedding, EventBatch, SMALL};
 use super::heads::{self, INTENTS, IntentHead};
 use super::inputs::{EventInput, UserInputs};
-use crate::config::networks::{BackboneName, HeadName};
+use crate::config::networks::{BackboneName, FusionName, HeadName};
 use crate::failure::Result;
 use crate::metrics::moments::Moments;
 
@@ -46,6 +46,7 @@ pub struct IntentShape {
     pub features: usize,
     /// Numbers of a text's, a picture's and a video's vector; 0 for those that the network does not read.
     pub content_dims: [i64; MODALITIES.len()],
+    pub fusion: FusionName,
 }
 
 /// How tabular features were scaled in training; NaN-free, one entry a feature.
@@ -139,11 +140,12 @@ impl IntentNetwork {
             .add_fn(|x| x.gelu("none"))
             .add(nn::linear(path / "head3", 64, OUTPUTS.len() as i64, Default::default()));
         let bias = nn::EmbeddingConfig { ws_init: SMALL, ..Default::default() };
+        let events = Embedding::new(path, shape);
         Self {
             shape: shape.clone(),
-            events: Embedding::new(path, shape),
             backbone,
-            pool: nn::linear(path / "pool", summary + d, d, Default::default()),
+            pool: nn::linear(path / "pool", summary + d + events.means_width(), d, Default::default()),
+            events,
             empty: path.zeros("empty", &[d]),
             trunk,
             head: heads::build(&(path / "intents"), shape.head),
@@ -167,6 +169,7 @@ impl IntentNetwork {
         }
         // The plain mean of what was looked at, beside the encoded one: tastes need no sequence to be seen.
         summary.push(mean(&things, &padded));
+        summary.extend(self.events.means(batch, &things)?);
         let pooled = self.pool.forward(&Tensor::f_cat(&summary, -1)?);
         let some = padded.lengths.gt(0).unsqueeze(-1);
         Ok(pooled.f_where_self(&some, &self.empty.unsqueeze(0))?)
@@ -267,6 +270,7 @@ mod tests {
             dropout: 0.1,
             features: 1,
             content_dims: [0, 3, 0],
+            fusion: FusionName::Multilevel,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod contents;
 pub mod demand;
 pub mod events;
+pub mod fusion;
 pub mod heads;
 pub mod inputs;
 pub mod intent;

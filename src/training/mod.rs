@@ -277,6 +277,7 @@ fn shapes(config: &Config, sets: &TrainingSets) -> (IntentShape, DemandShape) {
         dropout: config.model.dropout,
         features: sets.contract.0.len(),
         content_dims: sets.contents.dims(),
+        fusion: config.model.fusion,
     };
     let demand = DemandShape {
         network: config.demand.network,

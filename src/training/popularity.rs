@@ -47,6 +47,7 @@ mod tests {
             dropout: 0.0,
             features: 1,
             content_dims: [0; 3],
+            fusion: Default::default(),
         };
         let store = nn::VarStore::new(Device::Cpu);
         let network = IntentNetwork::new(&(store.root() / "intent"), &shape);

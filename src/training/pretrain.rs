@@ -266,6 +266,7 @@ mod tests {
             dropout: 0.0,
             features: 1,
             content_dims: [0; 3],
+            fusion: Default::default(),
         };
         IntentNetwork::new(&store.root(), &shape)
     }
