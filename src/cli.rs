@@ -13,6 +13,7 @@ use crate::lake::lake_file;
 use crate::score::devices;
 use crate::shell::Format;
 use crate::simulation::SimulateOptions;
+use crate::simulation::signal::Signal;
 use crate::training::table::TableOptions;
 use crate::verbs;
 
@@ -69,6 +70,9 @@ pub enum Verb {
         /// Plants every kind of bad row and file, and lists them in faults.json.
         #[arg(long)]
         faults: bool,
+        /// What tells who is about to buy: everything a shop knows, or one modality alone (to see whether a model finds it).
+        #[arg(long, value_enum, default_value_t = Signal::Mixed)]
+        signal: Signal,
         /// First day of the lake.
         #[arg(long, default_value = "2026-01-01")]
         start: RunDate,
@@ -229,10 +233,10 @@ impl Cli {
             devices::look();
         }
         match self.verb {
-            Verb::Simulate { to, users, items, days, seed, faults, start } => block_on(verbs::simulate(
+            Verb::Simulate { to, users, items, days, seed, faults, signal, start } => block_on(verbs::simulate(
                 config,
                 &to,
-                &SimulateOptions { users, items, days, seed, faults, start: start.0 },
+                &SimulateOptions { users, items, days, seed, faults, signal, start: start.0 },
             )),
             Verb::Import { name, files, to } => block_on(verbs::import(config, &name, &files, &to)),
             Verb::Nightly { date, backfill, deadline, dry_run, format, die_at, .. } => {

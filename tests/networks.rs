@@ -18,7 +18,7 @@ use intentcast::model::contents::Contents;
 use intentcast::score::models::Models;
 use intentcast::score::operator;
 use intentcast::score::service::{ScoringService, as_struct};
-use intentcast::simulation::{self, SimulateOptions};
+use intentcast::simulation::{self, SimulateOptions, signal::Signal};
 use intentcast::sql_files::SqlFiles;
 use intentcast::training::blocks::UserBlocks;
 use intentcast::training::columns::UserColumns;
@@ -54,7 +54,8 @@ fn simulated() -> Shop {
         let config = tiny(&folder);
         let lake = Location::open(&config.lake.uri, &config.s3).unwrap();
         let start = "2026-01-01".parse::<RunDate>().unwrap().0;
-        let options = SimulateOptions { users: 200, items: 20, days: 60, seed: 5, faults: false, start };
+        let options =
+            SimulateOptions { users: 200, items: 20, days: 60, seed: 5, faults: false, signal: Signal::Mixed, start };
         simulation::run(&lake, &options).await.unwrap();
         training::gather(&config, date()).await.unwrap()
     });

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use intentcast::lake::stores::Location;
 use intentcast::metrics::auc;
-use intentcast::simulation::{self, SimulateOptions};
+use intentcast::simulation::{self, SimulateOptions, signal::Signal};
 use std::sync::LazyLock;
 
 const DAYS_SIMULATED: u32 = 80;
@@ -25,8 +25,15 @@ fn start() -> chrono::NaiveDate {
 fn simulated() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let to = Location::open(&folder.path().display().to_string(), &Default::default()).unwrap();
-    let options =
-        SimulateOptions { users: 3000, items: 60, days: DAYS_SIMULATED, seed: 11, faults: false, start: start() };
+    let options = SimulateOptions {
+        users: 3000,
+        items: 60,
+        days: DAYS_SIMULATED,
+        seed: 11,
+        faults: false,
+        signal: Signal::Mixed,
+        start: start(),
+    };
     let report = tokio::runtime::Runtime::new().unwrap().block_on(simulation::run(&to, &options)).unwrap();
     assert!(report.purchases > 500 && report.events > 50_000, "{report}");
     folder

@@ -4,6 +4,7 @@ use rand::Rng;
 use rand_distr::{Distribution, LogNormal, StandardNormal};
 
 use super::random::{Purpose, stream};
+use super::signal::Signal;
 
 /// Department, group, leaf, usual price: the leaf is the general search word.
 const CATEGORIES: [(&str, &str, &str, f64); 24] = [
@@ -36,7 +37,7 @@ const BRANDS: [&str; 18] = [
     "Alder", "Birch", "Cobalt", "Dune", "Ember", "Fjord", "Garnet", "Harbor", "Indigo", "Juniper", "Kestrel", "Lumen",
     "Maple", "Nimbus", "Onyx", "Prairie", "Quarry", "Ridge",
 ];
-const QUALITIES: [&str; 12] = [
+pub(super) const QUALITIES: [&str; 12] = [
     "classic", "light", "sturdy", "compact", "soft", "bright", "quiet", "slim", "warm", "modern", "travel", "everyday",
 ];
 const COLOURS: [&str; 8] = ["black", "white", "green", "blue", "red", "grey", "sand", "silver"];
@@ -48,6 +49,8 @@ pub(super) const VECTOR_WIDTH: usize = 16;
 const PROMOTION_PULL: f64 = 2.5;
 /// Draws until the preferred brand is given up for the last draw.
 const BRAND_TRIES: usize = 3;
+/// Draws until the wanted appeal is given up.
+const APPEAL_TRIES: usize = 12;
 
 pub(super) struct Item {
     pub category: u16,
@@ -56,6 +59,10 @@ pub(super) struct Item {
     pub price: i64,
     pub title: String,
     pub vector: [f32; VECTOR_WIDTH],
+    /// What lakes of one signal are about (signal.rs).
+    pub appeal: bool,
+    /// Whether it is sold from the first day to the last.
+    pub always_sold: bool,
     /// Mean rating that buyers give.
     pub quality: f32,
     pub first_day: u32,
@@ -83,6 +90,7 @@ pub(super) struct Catalogue {
     /// Items of each category, by rising item number.
     members: Vec<Vec<u32>>,
     today: Today,
+    pub signal: Signal,
 }
 
 /// What changes from day to day.
@@ -98,7 +106,7 @@ struct Today {
 }
 
 impl Catalogue {
-    pub(super) fn new(seed: u64, items: u64, days: u32) -> Self {
+    pub(super) fn new(seed: u64, items: u64, days: u32, signal: Signal) -> Self {
         let categories = usize::try_from(items / 6).unwrap_or(usize::MAX).clamp(1, CATEGORIES.len());
         let mut rng = stream(seed, Purpose::Catalogue, 0, 0);
         let centres: Vec<[f32; VECTOR_WIDTH]> =
@@ -110,12 +118,13 @@ impl Catalogue {
             let mut rng = stream(seed, Purpose::Catalogue, 1, u64::from(number));
             let category = number as usize % categories;
             let always_sold = members[category].is_empty();
-            let item = Item::new(category, days, always_sold, &centres, &mut rng);
+            let mut item = Item::new(category, days, always_sold, &centres, &mut rng);
+            signal.dress(&mut item, days, &mut stream(seed, Purpose::Catalogue, 2, u64::from(number)));
             item.promote(number, days, &mut promotions, &mut rng);
             members[category].push(number);
             all.push(item);
         }
-        Self { items: all, promotions, members, today: Today::default() }
+        Self { items: all, promotions, members, today: Today::default(), signal }
     }
 
     pub(super) fn categories(&self) -> usize {
@@ -162,6 +171,18 @@ impl Catalogue {
             if self.items[item as usize].brand_slot == slot {
                 break;
             }
+        }
+        item
+    }
+
+    /// The same, drawn again a few times until it has the appeal that is wanted.
+    pub(super) fn draw_appealing(&self, category: u16, slot: u8, appeal: Option<bool>, rng: &mut impl Rng) -> u32 {
+        let mut item = self.draw(category, slot, rng);
+        for _ in 0..APPEAL_TRIES {
+            if appeal.is_none_or(|wanted| self.items[item as usize].appeal == wanted) {
+                break;
+            }
+            item = self.draw(category, slot, rng);
         }
         item
     }
@@ -236,6 +257,8 @@ impl Item {
             price,
             title: format!("{} {quality_word} {colour} {leaf}", brand(category, slot)),
             vector: raw.map(|x| x / length),
+            appeal: false,
+            always_sold,
             quality: uniform(2.6, 4.8, rng) as f32,
             first_day,
             last_day,
@@ -244,6 +267,13 @@ impl Item {
             weekday: rng.random_range(0..7),
             weekday_pull: uniform(0.0, 0.8, rng),
         }
+    }
+
+    /// Another quality in its title.
+    pub(super) fn set_quality_word(&mut self, word: &str) {
+        let brand = brand(usize::from(self.category), usize::from(self.brand_slot));
+        let rest: Vec<&str> = self.title[brand.len()..].split_whitespace().skip(1).collect();
+        self.title = format!("{brand} {word} {}", rest.join(" "));
     }
 
     /// In each month one item in six goes on promotion for five to ten days.

@@ -16,6 +16,12 @@ pub(super) enum State {
     DecoyReady = 6,
 }
 
+impl State {
+    pub(super) fn is_decoy(self) -> bool {
+        matches!(self, Self::DecoyFocus | Self::DecoyNarrow | Self::DecoyReady)
+    }
+}
+
 pub(super) const STATES: usize = 7;
 /// Chance that an active day moves an episode on; the rest falls back to idle.
 const ADVANCE: f32 = 0.9;

@@ -9,6 +9,7 @@ mod intent;
 mod people;
 mod random;
 mod sessions;
+pub mod signal;
 mod stock;
 mod tables;
 mod writer;
@@ -30,6 +31,7 @@ use events::{Columns, Event, events_schema, item_id};
 use intent::{after_absence, purchase_probability};
 use people::{NEVER, Person};
 use random::{Purpose, coin, stream};
+use signal::Signal;
 use stock::Stock;
 use writer::{Sink, schema};
 
@@ -48,6 +50,8 @@ pub struct SimulateOptions {
     pub days: u32,
     pub seed: u64,
     pub faults: bool,
+    /// What tells who is about to buy.
+    pub signal: Signal,
     /// First day.
     pub start: NaiveDate,
 }
@@ -112,7 +116,7 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(options: &'a SimulateOptions) -> Self {
-        let mut catalogue = Catalogue::new(options.seed, options.items, options.days);
+        let mut catalogue = Catalogue::new(options.seed, options.items, options.days, options.signal);
         catalogue.open(0, options.start.weekday().num_days_from_monday());
         let categories = catalogue.categories();
         let people: Vec<Person> =

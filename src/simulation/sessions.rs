@@ -8,6 +8,7 @@ use super::catalogue::Catalogue;
 use super::events::Event;
 use super::intent::{READY_BUYS, State, after_visit};
 use super::people::Person;
+use super::signal::Signal;
 use super::stock::Stock;
 
 /// A visit's events and whether it ended with a purchase that the shop could serve.
@@ -91,9 +92,15 @@ pub(super) fn visit(
     let (slot, category) = (person.brand_slot, person.category);
     let likes = person.clone();
     let any = |rng: &mut _| -> u32 { shop.draw(likes.fancy(shop.categories(), rng), slot, rng) };
-    let mine = |rng: &mut _| -> u32 { shop.draw(category, slot, rng) };
+    let appeal = shop.signal.appeal(person.state);
+    let mine = |rng: &mut _| -> u32 { shop.draw_appealing(category, slot, appeal, rng) };
+    // Where content is to say nothing, a decoy looks at what a genuine episode looks at.
+    let stray = |rng: &mut _| -> u32 { if shop.signal == Signal::Mixed { any(rng) } else { mine(rng) } };
+    let elsewhere = |person: &Person, rng: &mut _| -> u16 {
+        if shop.signal == Signal::Mixed { person.fancy(shop.categories(), rng) } else { category }
+    };
     let mut bought = None;
-    match person.state {
+    match shop.signal.looks_like(person.state) {
         State::Idle => {
             for _ in 0..rng.random_range(1..4) {
                 let item = any(rng);
@@ -125,10 +132,10 @@ pub(super) fn visit(
             c.add("cart", Some(item), None, rng);
             person.cart = item;
             for seconds in [40.0, 18.0, 8.0] {
-                let item = any(rng);
+                let item = stray(rng);
                 c.view(item, seconds, rng);
             }
-            let other = person.fancy(shop.categories(), rng);
+            let other = elsewhere(person, rng);
             c.search(shop.word(other).into(), rng);
         }
         State::Narrow => {
@@ -146,23 +153,24 @@ pub(super) fn visit(
             let held = mine(rng);
             c.add("favorite", Some(held), None, rng);
             for seconds in [55.0, 30.0, 15.0] {
-                let item = any(rng);
+                let item = stray(rng);
                 c.view(item, seconds, rng);
             }
-            let other = person.fancy(shop.categories(), rng);
+            let other = elsewhere(person, rng);
             c.search(shop.word(other).into(), rng);
             person.held = held;
         }
         State::Ready => {
             c.view(person.held.min(shop.items.len() as u32 - 1), 30.0, rng);
-            let item = mine(rng);
+            // By weight alone, so that the truth about demand holds with every signal.
+            let item = shop.draw(category, slot, rng);
             c.view(item, 60.0, rng);
             if rng.random_bool(READY_BUYS.into()) && c.purchase(item, stock, rng) {
                 bought = Some(item);
             }
         }
         State::DecoyReady => {
-            let item = any(rng);
+            let item = stray(rng);
             c.view(item, 60.0, rng);
             c.view(person.cart.min(shop.items.len() as u32 - 1), 12.0, rng);
             if rng.random_bool(READY_BUYS.into()) {
