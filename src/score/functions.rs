@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::service::{IntentScores, ItemForecast};
 use crate::model::intent::OUTPUTS;
+use crate::model::text::column;
 
 /// Which of the functions that a model answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -20,10 +21,15 @@ pub enum Scorer {
     Recommend,
     /// A table model, always named: there is no champion among them.
     Table,
+    /// All labels of a text by a text model, always named.
+    Text,
+    /// One of them: `classify_text` with a third argument.
+    TextLabel,
 }
 
 impl Scorer {
-    pub const ALL: [Scorer; 4] = [Scorer::Intents, Scorer::Demand, Scorer::Recommend, Scorer::Table];
+    /// One of each name.
+    pub const ALL: [Scorer; 5] = [Scorer::Intents, Scorer::Demand, Scorer::Recommend, Scorer::Table, Scorer::Text];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -31,6 +37,7 @@ impl Scorer {
             Scorer::Demand => "forecast_demand",
             Scorer::Recommend => "recommend",
             Scorer::Table => "predict_table",
+            Scorer::Text | Scorer::TextLabel => "classify_text",
         }
     }
 
@@ -39,14 +46,20 @@ impl Scorer {
             Scorer::Intents => DataType::Struct(intent_fields()),
             Scorer::Demand => DataType::List(Arc::new(Field::new_list_field(DataType::Struct(demand_fields()), true))),
             Scorer::Recommend => DataType::new_list(DataType::Struct(super::recommend::fields()), true),
-            Scorer::Table => DataType::Float64,
+            Scorer::Table | Scorer::TextLabel => DataType::Float64,
+            Scorer::Text => DataType::new_list(DataType::Struct(super::text::fields()), true),
         }
     }
 
-    /// How many arguments it takes before the model version, which only `predict_table` must have.
+    /// Whether a row may have no result: a text that is null.
+    pub fn nullable(self) -> bool {
+        matches!(self, Scorer::Text | Scorer::TextLabel)
+    }
+
+    /// How many arguments it takes before the model version, which `predict_table` and `classify_text` must have.
     pub fn arity(self) -> usize {
         match self {
-            Scorer::Intents | Scorer::Demand | Scorer::Table => 1,
+            Scorer::Intents | Scorer::Demand | Scorer::Table | Scorer::Text | Scorer::TextLabel => 1,
             Scorer::Recommend => 3,
         }
     }
@@ -138,6 +151,16 @@ impl ScalarUDFImpl for Declared {
                     && rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View)) =>
             {
                 Ok(self.scorer.data_type())
+            }
+            (Scorer::Text, [text])
+                if column::is_text(text)
+                    && matches!(rest.len(), 1 | 2)
+                    && rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View)) =>
+            {
+                Ok(if rest.len() == 1 { Scorer::Text } else { Scorer::TextLabel }.data_type())
+            }
+            (Scorer::Text, _) => {
+                plan_err!("classify_text: expected a text, a model version and optionally a label, got {arguments:?}")
             }
             (Scorer::Table, _) => {
                 plan_err!("predict_table: expected a struct, a model version and optionally a label, got {arguments:?}")

@@ -9,4 +9,5 @@ pub mod operator;
 pub mod recommend;
 pub mod service;
 pub mod table;
+pub mod text;
 pub mod torch_functions;

@@ -1,4 +1,4 @@
-//! The models that a process has loaded: one scoring service (or table model) for each version, started once.
+//! The models that a process has loaded: one scoring service (or table or text model) for each version, started once.
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use super::devices;
 use super::service::ScoringService;
 use super::table::TableScorer;
+use super::text::TextScorer;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
@@ -28,6 +29,7 @@ pub struct Models {
     config: Config,
     services: Mutex<HashMap<String, ScoringService>>,
     tables: Mutex<HashMap<String, Arc<TableScorer>>>,
+    texts: Mutex<HashMap<String, Arc<TextScorer>>>,
     loaded: AtomicU64,
 }
 
@@ -38,8 +40,8 @@ impl Models {
             "" => None,
             uri => Some(Registry(Location::open(uri, &config.s3)?.folder("models"))),
         };
-        let (services, tables, loaded) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Ok(Self { registry, config: config.clone(), services, tables, loaded })
+        let (services, tables, texts) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { registry, config: config.clone(), services, tables, texts, loaded: AtomicU64::new(0) })
     }
 
     /// Which bundle a version names now; empty means the configured one, or else the champion.
@@ -108,6 +110,30 @@ impl Models {
         };
         refuse_other(model, &table.card.weights_hash)?;
         Ok(table)
+    }
+
+    /// Which weights a text model's version names now.
+    pub async fn pin_text(&self, version: &str) -> Result<ModelRef> {
+        let card = self.registry()?.text_card(version).await?;
+        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash })
+    }
+
+    /// Exactly this text model; refuses another one that goes by the same version.
+    pub async fn pinned_text(&self, model: &ModelRef) -> Result<Arc<TextScorer>> {
+        let mut texts = self.texts.lock().await;
+        let text = match texts.get(&model.version) {
+            Some(text) => Arc::clone(text),
+            None => {
+                let device = devices::choose(&self.config.score)?;
+                let loaded = self.registry()?.load_text(&model.version, device).await?;
+                let loaded = Arc::new(TextScorer::new(loaded, self.config.score.batch_tokens_max as usize));
+                self.count(&model.version);
+                texts.insert(model.version.clone(), Arc::clone(&loaded));
+                loaded
+            }
+        };
+        refuse_other(model, &text.card.weights_hash)?;
+        Ok(text)
     }
 
     async fn load(&self, version: &str) -> Result<ScoringService> {

@@ -34,6 +34,7 @@ use super::functions::{Scorer, demand_column, intent_column};
 use super::models::{ModelRef, Models};
 use super::service::{ScoringService, as_struct};
 use super::table::TableScorer;
+use super::text::TextScorer;
 
 /// Rows that a partition gathers from its input before it asks the service.
 const REQUEST_ROWS: usize = 4096;
@@ -75,7 +76,7 @@ impl PartialOrd for ScoreNode {
 
 impl ScoreNode {
     fn new(input: LogicalPlan, calls: Vec<Call>) -> Result<Self> {
-        let scored = calls.iter().map(|c| (None, Arc::new(Field::new(&c.column, c.scorer.data_type(), false))));
+        let scored = calls.iter().map(|c| (None, Arc::new(Field::new(&c.column, c.scorer.data_type(), c.scorer.nullable()))));
         let fields = input.schema().iter().map(|(q, f)| (q.cloned(), Arc::clone(f))).chain(scored).collect();
         let schema = DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?;
         Ok(Self { input, calls, schema: Arc::new(schema) })
@@ -219,13 +220,14 @@ fn extract(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 fn as_call(expression: &Expr) -> Result<Option<Call>> {
     let Expr::ScalarFunction(f) = expression else { return Ok(None) };
     let Some(scorer) = Scorer::ALL.into_iter().find(|s| s.name() == f.func.name()) else { return Ok(None) };
+    let scorer = if scorer == Scorer::Text && f.args.len() > 2 { Scorer::TextLabel } else { scorer };
     let model = match f.args.get(scorer.arity()) {
         None => String::new(),
         Some(Expr::Literal(value, _)) => value.try_as_str().flatten().unwrap_or_default().to_string(),
         Some(other) => return plan_err!("{}: expected a literal model version, got {other}", scorer.name()),
     };
     let mut arguments: Vec<Expr> = f.args.iter().take(scorer.arity()).cloned().collect();
-    if scorer == Scorer::Table {
+    if matches!(scorer, Scorer::Table | Scorer::TextLabel) {
         arguments.push(f.args.get(2).cloned().unwrap_or_else(|| lit("")));
     }
     Ok(Some(Call { scorer, arguments, model, column: String::new() }))
@@ -269,6 +271,7 @@ impl ExtensionPlanner for PlanScores {
                 column: call.column.clone(),
                 model: match call.scorer {
                     Scorer::Table => self.models.pin_table(&call.model).await?,
+                    Scorer::Text | Scorer::TextLabel => self.models.pin_text(&call.model).await?,
                     Scorer::Intents | Scorer::Demand | Scorer::Recommend => self.models.pin(&call.model).await?,
                 },
             };
@@ -299,8 +302,8 @@ pub struct Scoring {
 
 impl ScoreExec {
     pub fn new(input: Arc<dyn ExecutionPlan>, scoring: Scoring, models: Arc<Models>) -> Self {
-        let field = Arc::new(Field::new(&scoring.column, scoring.scorer.data_type(), false));
-        let fields: Vec<_> = input.schema().fields().iter().cloned().chain([field]).collect();
+        let field = Field::new(&scoring.column, scoring.scorer.data_type(), scoring.scorer.nullable());
+        let fields: Vec<_> = input.schema().fields().iter().cloned().chain([Arc::new(field)]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.schema().metadata().clone()));
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -388,6 +391,7 @@ impl ExecutionPlan for ScoreExec {
 enum Loaded {
     Night(ScoringService),
     Table(Arc<TableScorer>),
+    Text(Arc<TextScorer>),
 }
 
 impl ScoreExec {
@@ -395,6 +399,7 @@ impl ScoreExec {
         let (models, model) = (&self.models, &self.scoring.model);
         Ok(match self.scoring.scorer {
             Scorer::Table => Loaded::Table(models.pinned_table(model).await?),
+            Scorer::Text | Scorer::TextLabel => Loaded::Text(models.pinned_text(model).await?),
             Scorer::Intents | Scorer::Demand | Scorer::Recommend => Loaded::Night(models.pinned(model).await?),
         })
     }
@@ -422,6 +427,15 @@ impl ScoreExec {
                 tokio::task::spawn_blocking(move || table.column(&features, &label))
                     .await
                     .map_err(|e| DataFusionError::Execution(format!("predict_table: {e}")))??
+            }
+            (Loaded::Text(text), Scorer::Text | Scorer::TextLabel, [texts, label @ ..]) => {
+                let (text, texts, label) = (Arc::clone(text), Arc::clone(texts), label.first().cloned());
+                tokio::task::spawn_blocking(move || match label {
+                    None => text.lists(&texts),
+                    Some(label) => text.column(&texts, &label),
+                })
+                .await
+                .map_err(|e| DataFusionError::Execution(format!("classify_text: {e}")))??
             }
             (_, scorer, other) => return exec_err!("{}: got {} arguments", scorer.name(), other.len()),
         };

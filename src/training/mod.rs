@@ -25,6 +25,7 @@ mod survey;
 pub mod sweep;
 pub mod table;
 mod tensorboard;
+pub mod text;
 mod unlabelled;
 
 use std::collections::BTreeMap;
