@@ -659,10 +659,9 @@ impl TextConfig {
         within("text.max_length", self.max_length.into(), 1.0, 8192.0)?;
         within("text.epochs_max", self.epochs_max.into(), 1.0, 1e4)?;
         within("text.batch_tokens_max", self.batch_tokens_max.into(), 1.0, 1e7)?;
-        for (key, of, set) in [
-            ("text.frozen_layers", "0", self.frozen_layers > 0),
-            ("text.layer_decay", "1", self.layer_decay < 1.0),
-        ] {
+        for (key, of, set) in
+            [("text.frozen_layers", "0", self.frozen_layers > 0), ("text.layer_decay", "1", self.layer_decay < 1.0)]
+        {
             if set && self.strategy != TextStrategy::All {
                 return Err(Failure::usage(format!(
                     "{key}: expected {of}, because text.strategy is {}, which trains no pretrained weight",

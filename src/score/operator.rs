@@ -76,7 +76,8 @@ impl PartialOrd for ScoreNode {
 
 impl ScoreNode {
     fn new(input: LogicalPlan, calls: Vec<Call>) -> Result<Self> {
-        let scored = calls.iter().map(|c| (None, Arc::new(Field::new(&c.column, c.scorer.data_type(), c.scorer.nullable()))));
+        let scored =
+            calls.iter().map(|c| (None, Arc::new(Field::new(&c.column, c.scorer.data_type(), c.scorer.nullable()))));
         let fields = input.schema().iter().map(|(q, f)| (q.cloned(), Arc::clone(f))).chain(scored).collect();
         let schema = DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?;
         Ok(Self { input, calls, schema: Arc::new(schema) })

@@ -1,6 +1,6 @@
 //! `classify_text`: texts of any query labelled by a text model.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Float64Builder, ListArray, StringBuilder, StructArray};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Float64Builder, ListArray, StringBuilder, StructArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields};
@@ -41,7 +41,8 @@ impl TextScorer {
                 probabilities.append_value(*probability);
             }
         }
-        let values = StructArray::new(fields(), vec![Arc::new(labels.finish()), Arc::new(probabilities.finish())], None);
+        let values =
+            StructArray::new(fields(), vec![Arc::new(labels.finish()), Arc::new(probabilities.finish())], None);
         let lengths = rows.iter().map(|row| row.as_ref().map_or(0, |row| row.len()));
         let nulls = NullBuffer::from_iter(rows.iter().map(Option::is_some));
         let item = Arc::new(Field::new_list_field(DataType::Struct(fields()), true));

@@ -165,8 +165,7 @@ impl Registry {
         let made = TextHead::new(&head.root(), card.kind, sizes, 0.0);
         for (name, store) in [(HEAD, head), (BESIDE, beside)] {
             if let Some(bytes) = of(name) {
-                weights::from_bytes(&mut [store], bytes)
-                    .map_err(|f| damaged(f.at(format!("{}{name}", folder.url))))?;
+                weights::from_bytes(&mut [store], bytes).map_err(|f| damaged(f.at(format!("{}{name}", folder.url))))?;
             }
         }
         stores.iter_mut().for_each(nn::VarStore::freeze);

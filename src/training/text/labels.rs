@@ -31,8 +31,7 @@ impl TextTargets {
     /// Zeros and ones of some rows, float32 [rows, labels].
     pub fn of(&self, rows: &[usize]) -> Result<Tensor> {
         let count = self.labels.len();
-        let flat: Vec<f32> =
-            rows.iter().flat_map(|&row| &self.ones[row * count..(row + 1) * count]).copied().collect();
+        let flat: Vec<f32> = rows.iter().flat_map(|&row| &self.ones[row * count..(row + 1) * count]).copied().collect();
         Ok(Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, count as i64])?)
     }
 
@@ -60,8 +59,10 @@ pub fn read(config: &Config, table: &Table, names: &[String], train: &[usize]) -
     for name in names {
         let column = values(name, table.rows.column(table.rows.schema().index_of(name)?))?;
         if let Some(other) = column.iter().find(|v| **v != 0.0 && **v != 1.0) {
-            return Err(Failure::input(format!("label {name}: expected 0 and 1, as there are several labels, got {other}"))
-                .hint("make a column of 0 and 1 for each class, or learn this label alone"));
+            return Err(Failure::input(format!(
+                "label {name}: expected 0 and 1, as there are several labels, got {other}"
+            ))
+            .hint("make a column of 0 and 1 for each class, or learn this label alone"));
         }
         if train.iter().all(|&row| column[row] == column[train[0]]) {
             return Err(nothing_to_learn(name, train.len(), &column[train[0]].to_string()));

@@ -55,11 +55,15 @@ pub async fn run(config: &Config, table: &TableOptions, options: &TextOptions) -
     let (Some(text_column), Some(encoder)) = (&options.text_column, &options.encoder) else {
         return Err(Failure::usage("train --task text: pass --text-column and --encoder"));
     };
-    if let Some(flag) = [("--category", &table.category), ("--exclude", &table.exclude)].iter().find(|f| !f.1.is_empty()) {
+    if let Some(flag) =
+        [("--category", &table.category), ("--exclude", &table.exclude)].iter().find(|f| !f.1.is_empty())
+    {
         return Err(Failure::usage(format!("{}: belongs to --task table; a text task reads one column", flag.0)));
     }
     if table.label.contains(text_column) {
-        return Err(Failure::usage(format!("--label: expected another column than --text-column, got {text_column:?}")));
+        return Err(Failure::usage(format!(
+            "--label: expected another column than --text-column, got {text_column:?}"
+        )));
     }
     let place = Location::open(encoder, &config.s3)?;
     let folder = TextFolder::read(&place, Some(config.text.max_length as usize)).await;
@@ -103,9 +107,13 @@ struct Taught {
 
 fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[String])) -> Result<Taught> {
     let (text_column, labels) = names;
-    let texts = column::texts(&format!("--text-column {text_column}"), table.rows.column_by_name(text_column).ok_or_else(|| {
-        Failure::bug(format!("column {text_column} was not read"))
-    })?)?;
+    let texts = column::texts(
+        &format!("--text-column {text_column}"),
+        table
+            .rows
+            .column_by_name(text_column)
+            .ok_or_else(|| Failure::bug(format!("column {text_column} was not read")))?,
+    )?;
     let texts: Vec<&str> = texts.iter().map(|text| text.as_deref().unwrap_or_default()).collect();
     let ids = folder.tokenizer.ids(&texts)?;
     // Nothing can be learnt of a text without a token.
@@ -131,16 +139,14 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
     let sizes = (TextClassifier::width(folder), targets.labels.len());
     let head = TextHead::new(&(store.root() / strategy::HEAD), targets.kind, sizes, shape.dropout);
     let mut classifier = TextClassifier::new(network, &folder.pooling, head, device);
-    let trained: i64 =
-        store.variables().values().filter(|w| w.requires_grad()).map(|w| w.numel() as i64).sum();
+    let trained: i64 = store.variables().values().filter(|w| w.requires_grad()).map(|w| w.numel() as i64).sum();
     let guessing: i64 = strategy::taken(&store, masked::PART)?.iter().map(|(_, w)| w.numel() as i64).sum();
     figures.insert("parameters".into(), (parameters(&store) - guessing) as f64);
     figures.insert("parameters_trained".into(), trained as f64);
 
     let seed = config.train.seed;
-    let lesson_of = |classifier| {
-        TextLesson::new(classifier, &ids, &targets, &parts, (config, stepping(&store), device))
-    };
+    let lesson_of =
+        |classifier| TextLesson::new(classifier, &ids, &targets, &parts, (config, stepping(&store), device));
     let clock = std::time::Instant::now();
     let mut lesson = lesson_of(&classifier)?;
     let plan = Plan {

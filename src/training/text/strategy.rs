@@ -71,7 +71,8 @@ pub fn stepping(config: &TextConfig, shape: &TextShape, store: &nn::VarStore) ->
 /// with the last block.
 fn height(shape: &TextShape, name: &str) -> i64 {
     let names = Names::of(shape.family);
-    let block = name.strip_prefix(names.blocks).and_then(|rest| rest.strip_prefix('.')?.split('.').next()?.parse().ok());
+    let number = |rest: &str| rest.strip_prefix('.')?.split('.').next()?.parse::<i64>().ok();
+    let block = name.strip_prefix(names.blocks).and_then(number);
     match (block, names.norm_last) {
         (Some(block), _) => 1 + block,
         (None, Some(last)) if name.starts_with(last) => shape.layers,
@@ -124,7 +125,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_layers_stay_and_embeddings_with_them() {
-        for (name, block) in [("bert", "text.encoder.layer.1."), ("gpt2", "text.h.1."), ("distilbert", "text.transformer.layer.1.")] {
+        for (name, block) in
+            [("bert", "text.encoder.layer.1."), ("gpt2", "text.h.1."), ("distilbert", "text.transformer.layer.1.")]
+        {
             let config = TextConfig { frozen_layers: 1, ..Default::default() };
             let names = trained(&prepared(name, &config).await.0);
             assert!(names.iter().all(|n| n.starts_with(block) || n.starts_with("text.ln_f.")), "{name}: {names:?}");
