@@ -217,7 +217,8 @@ impl Night<'_> {
         }
         let all = scratch.folder(&format!("parts-{}", parts.len()));
         for (number, &users) in parts.iter().enumerate() {
-            let part = features::sibling(ctx);
+            // A feature may call a text or table model in every part.
+            let part = operator::install(&features::sibling(ctx), Arc::clone(self.models));
             for guests in GUEST_STATE {
                 part.register_table(guests, ctx.table_provider(guests).await?)?;
             }

@@ -349,3 +349,56 @@ fn what_cannot_be_learnt_is_refused_with_the_reason() {
     shop.refused(&[], &column, 2, &["--text-column: expected a column of the table, got \"words\""]);
     assert!(!Path::new(&shop.path("out/models")).exists(), "a refused training writes nothing");
 }
+
+#[test]
+fn what_a_text_model_says_of_queries_is_a_feature_of_training_and_night() {
+    let shop = Shop::new();
+    let mut queries = String::from("query,gift\n");
+    for i in 0..300 {
+        writeln!(queries, "{} {i},{}", if i % 2 == 0 { "gift for her" } else { "red mug" }, 1 - i % 2).unwrap();
+    }
+    std::fs::write(shop.path("queries.csv"), queries).unwrap();
+    let (file, encoder) = (shop.path("queries.csv"), fixture("minilm"));
+    let task = ["train", "--task", "text", "--table", &file, "--text-column", "query", "--encoder", &encoder];
+    let printed = shop.done(&[], &[&task[..], &["--label", "gift"]].concat());
+    let version = printed.split_whitespace().nth(2).unwrap();
+    // The example of docs/examples, and the built-in features with its columns, as docs/models/language.md says.
+    let example =
+        include_str!("../docs/examples/query_intent/features/user_query_intent.sql").replace("MODEL", version);
+    let features = include_str!("../sql/features/user_features.sql")
+        .replace("    q.last_queries,\n", "    qi.query_gift_mean,\n    qi.query_gift_max,\n    q.last_queries,\n")
+        .replace(
+            "    LEFT JOIN user_queries q",
+            "    LEFT JOIN user_query_intent qi ON s.user_id = qi.user_id\n    LEFT JOIN user_queries q",
+        );
+    assert_eq!(features.matches("qi").count(), 4, "{features}");
+    std::fs::create_dir_all(shop.path("sql/features")).unwrap();
+    std::fs::write(shop.path("sql/features/user_query_intent.sql"), example).unwrap();
+    std::fs::write(shop.path("sql/features/user_features.sql"), features).unwrap();
+    let lake = shop.path("lake");
+    let simulate = ["simulate", "--to", &lake, "--users", "200", "--items", "20", "--days", "60", "--seed", "5"];
+    let simulated = Command::new(env!("CARGO_BIN_EXE_intentcast")).args(simulate).output().unwrap();
+    assert!(simulated.status.success(), "{}", String::from_utf8_lossy(&simulated.stderr));
+    let folder = format!("sql.folder={}", shop.path("sql"));
+    let own = [
+        &folder[..],
+        "model.width=16",
+        "model.layers=1",
+        "train.epochs_max=1",
+        "train.as_of_dates=2",
+        "demand.horizon_days=14",
+    ];
+    shop.done(&own, &["train", "--lake", &lake, "--date", "2026-02-20"]);
+    let models = std::fs::read_dir(shop.path("out/models")).unwrap().map(|e| e.unwrap().path().join("bundle.json"));
+    let cards: Vec<String> = models.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    assert!(cards.len() == 1 && cards[0].contains("query_gift_mean"), "{cards:?}");
+    // In one part and in several, the same night.
+    let night = ["nightly", "--lake", &lake, "--date", "2026-02-21"];
+    shop.done(&[&own[..], &["engine.user_parts=3"]].concat(), &night);
+    let query = "SELECT count(*), count(query_gift_mean), min(query_gift_mean) >= 0.0 AND max(query_gift_max) <= 1.0, \
+                 max(query_gift_max) > min(query_gift_mean) FROM user_features";
+    let rows = shop.done(&own, &["sql", "--lake", &lake, "--format", "csv", "-c", query]);
+    let cells: Vec<&str> = rows.lines().nth(1).unwrap().split(',').collect();
+    let (users, searched): (u32, u32) = (cells[0].parse().unwrap(), cells[1].parse().unwrap());
+    assert!(searched > 20 && searched <= users && cells[2..] == ["true", "true"], "{rows}");
+}
