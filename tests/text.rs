@@ -54,7 +54,9 @@ impl Shop {
 
     fn run(&self, settings: &[&str], arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
-        SETTINGS.iter().chain(settings).for_each(|setting| drop(command.args(["--set", setting])));
+        for setting in SETTINGS.iter().chain(settings) {
+            command.args(["--set", setting]);
+        }
         command.args(arguments).args(["--output", &self.path("out")]).output().unwrap()
     }
 

@@ -33,6 +33,7 @@ struct Moments {
 }
 
 impl AdamW {
+    #[cfg(test)]
     pub fn new(store: &nn::VarStore, weight_decay: f64) -> Self {
         Self::with_rates(store, weight_decay, BTreeMap::new())
     }
