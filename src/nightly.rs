@@ -187,12 +187,13 @@ impl Night<'_> {
         let clock = Instant::now();
         let drift = drift::of_night(&ctx, &service.card).await?;
         let (output, tonight) = (self.output, date);
-        let back = LookBack { ctx: &ctx, config, sql: &sql, lake: &lake, rollups: &rollups, output, tonight };
+        let (lake, rollups, models) = (&lake, &rollups, self.models);
+        let back = LookBack { ctx: &ctx, config, sql: &sql, lake, rollups, models, output, tonight };
         let accuracy = back.figures().await?;
         self.stage("look_back", clock, 0, 0);
 
         let clock = Instant::now();
-        let mut record = self.record(&report, &sql, &rollups, manifest)?;
+        let mut record = self.record(&report, &sql, rollups, manifest)?;
         (record.drift, record.accuracy) = (drift, accuracy);
         let night: VisibleNight = commit_night(self.output, self.held, &staged, record, &self.options.fault).await?;
         self.stage("publish", clock, 0, 0);

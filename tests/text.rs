@@ -57,7 +57,8 @@ impl Shop {
         for setting in SETTINGS.iter().chain(settings) {
             command.args(["--set", setting]);
         }
-        command.args(arguments).args(["--output", &self.path("out")]).output().unwrap()
+        // Networks this small gain nothing from threads, which wait for one another where cores are busy.
+        command.env("OMP_NUM_THREADS", "1").args(arguments).args(["--output", &self.path("out")]).output().unwrap()
     }
 
     fn done(&self, settings: &[&str], arguments: &[&str]) -> String {
@@ -206,9 +207,10 @@ fn labels_of_each_kind_are_learnt_by_each_loss_and_listed_in_sql() {
     ));
     let texts = 500 - 500 / 41;
     assert_eq!(rows, [format!("{},true,{texts}.0", 3 * texts)]);
-    let stars = shop.train("roberta", &["model.loss=focal"], &["stars"]);
+    let stars = shop.train("bert", &["model.loss=focal", "text.epochs_max=10"], &["stars"]);
     assert_eq!(stars.card["labels"], serde_json::json!(["1", "4", "5"]), "rating columns are classes in their order");
-    assert!(stars.figure("accuracy_test_stars") > 0.8, "{}", stars.card);
+    let (right, most) = ("accuracy_test_stars", "accuracy_of_most_frequent_test_stars");
+    assert!(stars.figure(right) > stars.figure(most) + 0.1, "{}", stars.card);
 
     for (encoder, settings) in [
         ("distilbert", ["model.loss=bce", "model.class_weights=balanced"]),
@@ -394,9 +396,11 @@ fn what_a_text_model_says_of_queries_is_a_feature_of_training_and_night() {
     let models = std::fs::read_dir(shop.path("out/models")).unwrap().map(|e| e.unwrap().path().join("bundle.json"));
     let cards: Vec<String> = models.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
     assert!(cards.len() == 1 && cards[0].contains("query_gift_mean"), "{cards:?}");
-    // In one part and in several, the same night.
+    // Every part of the users can call it.
     let night = ["nightly", "--lake", &lake, "--date", "2026-02-21"];
     shop.done(&[&own[..], &["engine.user_parts=3"]].concat(), &night);
+    // A week later: the night that looks back at this one's intents reads the labels of its date by the same SQL.
+    shop.done(&own, &["nightly", "--lake", &lake, "--date", "2026-02-28"]);
     let query = "SELECT count(*), count(query_gift_mean), min(query_gift_mean) >= 0.0 AND max(query_gift_max) <= 1.0, \
                  max(query_gift_max) > min(query_gift_mean) FROM user_features";
     let rows = shop.done(&own, &["sql", "--lake", &lake, "--format", "csv", "-c", query]);

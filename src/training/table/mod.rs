@@ -139,10 +139,10 @@ fn enough(config: &Config, [train, valid, test]: &[Vec<usize>; 3]) -> Result<()>
 
 /// One thread within an operation, until dropped. Layers this small gain nothing from more, whose waiting for each other
 /// takes longer than the work: on two busy cores, 3 s of training became 3 minutes.
-struct OneThread(i32);
+pub(in crate::training) struct OneThread(i32);
 
 impl OneThread {
-    fn set() -> Self {
+    pub fn set() -> Self {
         let before = tch::get_num_threads();
         tch::set_num_threads(1);
         Self(before)

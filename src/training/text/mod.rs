@@ -18,8 +18,8 @@ use self::masked::Texts;
 use super::fit::{self, Plan};
 use super::journal::Journal;
 use super::sets::Split;
-use super::table::TableOptions;
 use super::table::source::{self, Table};
+use super::table::{OneThread, TableOptions};
 use crate::config::Config;
 use crate::config::networks::{TextStrategy, name_of};
 use crate::failure::{Failure, Result};
@@ -34,6 +34,8 @@ use crate::score::devices;
 
 /// With fewer rows to learn from, figures mean nothing.
 const ROWS_MIN: usize = 20;
+/// Networks of less width gain nothing from more threads than one.
+const NARROW: i64 = 128;
 /// Merged low-rank differences may change a probability by so much, and no more.
 const MERGED_DIFFERENCE_MAX: f64 = 1e-4;
 
@@ -124,6 +126,7 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
     let known = |rows: Vec<usize>| rows.into_iter().filter(|&row| targets.known[row]).collect::<Vec<usize>>();
     let parts = [train, known(valid), known(test)];
 
+    let _one = (folder.shape.width < NARROW).then(OneThread::set);
     tch::manual_seed(config.train.seed as i64);
     let device = devices::choose(&config.score)?;
     let mut store = nn::VarStore::new(device);
