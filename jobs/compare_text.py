@@ -29,11 +29,11 @@ STRATEGIES = {
     "smaller rates below": ["text.layer_decay=0.8"],
     "adapters": ["text.strategy=adapters"],
     "prefix": ["text.strategy=prefix"],
-    "LoRA, merged": ["text.strategy=lora"],
-    "masked words, then everything": ["text.masked_epochs=1"],
+    "LoRA": ["text.strategy=lora"],
+    "masked words first": ["text.masked_epochs=1"],
     "only the head": ["text.strategy=frozen"],
 }
-CHOSEN = os.environ.get("STRATEGIES", ",".join(STRATEGIES)).split(",")
+CHOSEN = os.environ.get("STRATEGIES", ";".join(STRATEGIES)).split(";")
 DEPARTMENTS = ["Tops", "Dresses", "Bottoms", "Intimate", "Jackets", "Trend"]
 
 

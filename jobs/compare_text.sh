@@ -3,7 +3,7 @@
 # logistic regression, and prints the table of docs/models/language.md. A training whose figures are there is skipped.
 # usage: compare_text.sh PATH_OF_INTENTCAST REVIEWS.csv MINILM_FOLDER OUT [--set section.key=value ...]
 # SAMPLE (1500; 0 for all) is the number of reviews, those with the smallest hash of their text; TASKS ("recommended rating
-# department") and STRATEGIES choose among what is compared. EPOCHS (1) and MAX_LENGTH (64) size a training.
+# department") and STRATEGIES (parted by ;) choose among what is compared. EPOCHS (1) and MAX_LENGTH (64) size a training.
 # PYTHON (OUT/venv/bin/python) has numpy, scikit-learn, tokenizers and safetensors. jobs/check_minilm.sh gets the folder.
 set -eu
 job=${1:?usage: compare_text.sh PATH_OF_INTENTCAST REVIEWS.csv MINILM_FOLDER OUT [--set section.key=value ...]}
