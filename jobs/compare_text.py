@@ -173,9 +173,15 @@ def trained(task, strategy):
 
 
 tfidf = TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2)).fit([t for t, p in zip(texts, part) if p == 0]).transform(texts)
-clock = time.monotonic()
-vectors = minilm_vectors()
-encoding = time.monotonic() - clock
+kept_vectors = out / f"minilm-{name}-{LENGTH}.npz"
+if kept_vectors.exists():
+    kept = np.load(kept_vectors)
+    vectors, encoding = kept["vectors"], float(kept["seconds"])
+else:
+    clock = time.monotonic()
+    vectors = minilm_vectors()
+    encoding = time.monotonic() - clock
+    np.savez(kept_vectors, vectors=vectors, seconds=encoding)
 print("| task | strategy | trained weights | seconds | memory (MiB) | F1 | AUC | accuracy |")
 print("|---|---|---|---|---|---|---|---|", flush=True)
 
