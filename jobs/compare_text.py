@@ -56,7 +56,7 @@ def parts(places):
 
 
 rows = read()
-# Line breaks as spaces, which the tokenizers do not tell apart.
+# Line breaks as spaces, which the tokenizers do not tell apart: CSV files with them are refused.
 texts = [" ".join(row["Review Text"].split()) for _, row in rows]
 places = np.array([place for place, _ in rows])
 part = parts(places)

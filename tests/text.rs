@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Reviews whose words decide: "good" for recommended; what was bought for the department; "wonderful" for loved, which
-/// only a recommended one can be. Every 7th has an empty line, every 40th no label, every 41st no text.
+/// only a recommended one can be. Every 40th has no label, every 41st no text.
 fn reviews(rows: u32) -> String {
     let mut text = String::from("review,recommended,department,loved,stars,same,none\n");
     for i in 0..rows {
@@ -19,8 +19,7 @@ fn reviews(rows: u32) -> String {
             (true, false) => "good",
             _ => "broke after two days",
         };
-        let space = if i % 7 == 6 { "\n\n" } else { " " };
-        let review = if i % 41 == 40 { String::new() } else { format!("the {thing}{space}number {i} is {verdict}") };
+        let review = if i % 41 == 40 { String::new() } else { format!("the {thing} number {i} is {verdict}") };
         let recommended = if i % 40 == 39 { String::new() } else { u8::from(good).to_string() };
         let stars = 1 + 3 * u8::from(good) + u8::from(loved);
         writeln!(text, "\"{review}\",{recommended},{thing},{},{stars},7,", u8::from(loved)).unwrap();
@@ -198,9 +197,8 @@ fn labels_of_each_kind_are_learnt_by_each_loss_and_listed_in_sql() {
     assert!(single.figure("f1_macro_test_department") > 0.9 && single.figure("auc_macro_test_department") > 0.95);
     let version = &single.version;
     let file = shop.path("reviews.csv");
-    let create = format!(
-        "CREATE EXTERNAL TABLE reviews STORED AS CSV LOCATION '{file}' OPTIONS ('format.has_header' 'true', 'format.newlines_in_values' 'true')"
-    );
+    let create =
+        format!("CREATE EXTERNAL TABLE reviews STORED AS CSV LOCATION '{file}' OPTIONS ('format.has_header' 'true')");
     // Found by SQL over the list, on the rows of the file; texts that are null have a null list.
     let rows = shop.sql(&format!(
         "{create}; WITH labelled AS (SELECT department, review IS NULL AS no_text, unnest(classify_text(review, '{version}')) AS l \

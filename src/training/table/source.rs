@@ -128,8 +128,6 @@ async fn open(ctx: &SessionContext, config: &Config, options: &TableOptions) -> 
         true => {
             let delimiter = config.table.delimiter.as_bytes().first().copied().unwrap_or(b',');
             let format = CsvReadOptions::new().delimiter(delimiter).schema_infer_max_records(TYPED_LINES_MAX);
-            // Texts have line breaks, within quotes.
-            let format = format.newlines_in_values(true);
             ctx.read_csv(urls, format).await
         }
         false => ctx.read_parquet(urls, ParquetReadOptions::default()).await,
