@@ -15,6 +15,7 @@ use crate::shell::Format;
 use crate::simulation::SimulateOptions;
 use crate::simulation::signal::Signal;
 use crate::training::table::TableOptions;
+use crate::training::text::TextOptions;
 use crate::verbs;
 
 /// The nightly intent and demand job: Parquet lake in, purchase intents, demand quantiles and reorder lines out.
@@ -124,14 +125,15 @@ pub enum Verb {
     /// Trains on what happened before the date and writes a bundle; champion only where there is none yet.
     ///
     /// With --task table, learns labels from the columns of any flat table instead, and writes a table model, which
-    /// predict_table(...) calls in SQL and no night can take.
+    /// predict_table(...) calls in SQL and no night can take. With --task text, teaches a pretrained encoder labels of a
+    /// text column, and writes a text model, which classify_text(...) calls.
     Train {
         #[command(flatten)]
         places: Places,
-        /// What to learn from: a shop's lake, or a table.
+        /// What to learn from: a shop's lake, a table, or texts.
         #[arg(long, value_enum, default_value = "night")]
         task: Task,
-        /// Labels too end before this date: nothing at or after it is read. Needed but with --task table.
+        /// Labels too end before this date: nothing at or after it is read. Needed but with --task table or text.
         #[arg(long)]
         date: Option<RunDate>,
         /// Searches settings first, on the validation set, and trains with the best (docs/models/training.md).
@@ -139,6 +141,8 @@ pub enum Verb {
         sweep: Option<PathBuf>,
         #[command(flatten)]
         table: TableOptions,
+        #[command(flatten)]
+        text: TextOptions,
     },
     /// Lists the models, or makes one the champion.
     Models {
@@ -188,6 +192,8 @@ pub enum Task {
     Night,
     /// Labels of a flat table.
     Table,
+    /// Labels of a text column, by a pretrained encoder.
+    Text,
 }
 
 /// What a process of a cluster does.
@@ -247,8 +253,9 @@ impl Cli {
             }
             Verb::Rollback { date, .. } => block_on(verbs::rollback(config, date)),
             Verb::Train { task: Task::Table, table, .. } => block_on(verbs::train_table(config, &table)),
+            Verb::Train { task: Task::Text, table, text, .. } => block_on(verbs::train_text(config, &table, &text)),
             Verb::Train { date, sweep, .. } => {
-                let date = date.ok_or_else(|| Failure::usage("train: pass --date, or --task table"))?;
+                let date = date.ok_or_else(|| Failure::usage("train: pass --date, or --task table or text"))?;
                 block_on(verbs::train(config, date, sweep))
             }
             Verb::Models { promote, format, .. } => block_on(verbs::models(config, promote, format)),
@@ -291,7 +298,10 @@ impl Verb {
     fn opens_lake(&self) -> bool {
         let elsewhere = matches!(
             self,
-            Verb::Rollback { .. } | Verb::Models { .. } | Verb::Gc { .. } | Verb::Train { task: Task::Table, .. }
+            Verb::Rollback { .. }
+                | Verb::Models { .. }
+                | Verb::Gc { .. }
+                | Verb::Train { task: Task::Table | Task::Text, .. }
         );
         self.places().is_some() && !elsewhere
     }

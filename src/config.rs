@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::failure::{Failure, Result};
 use networks::{
     AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, FusionName, HeadName, LossName,
-    Pretraining, Unlabelled,
+    Pretraining, TextStrategy, Unlabelled,
 };
 
 /// Every setting of a job. Units are at the end of each name.
@@ -32,6 +32,7 @@ pub struct Config {
     pub model: ModelConfig,
     pub train: TrainConfig,
     pub table: TableConfig,
+    pub text: TextConfig,
     pub score: ScoreConfig,
     pub functions: FunctionsConfig,
     pub checks: ChecksConfig,
@@ -358,6 +359,66 @@ impl Default for TableConfig {
     }
 }
 
+/// Of `train --task text`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextConfig {
+    /// What of the encoder is trained, or what beside it.
+    pub strategy: TextStrategy,
+    /// Of `all`: embeddings and so many of the first blocks keep their weights; 0 trains everything.
+    pub frozen_layers: u32,
+    /// Of `all`: a block's learning rate is so much of that of the block above it.
+    pub layer_decay: f64,
+    /// Of `lora`: dimensions of a difference.
+    pub rank: u32,
+    /// Of `lora`: a difference counts alpha / rank times.
+    pub alpha: f64,
+    /// Of `adapters`: their inner width.
+    pub bottleneck: u32,
+    /// Of `prefix`: learnt keys and values in front of a text.
+    pub prefix_length: u32,
+    /// Of pretrained weights.
+    pub learning_rate: f64,
+    /// Of weights that start fresh: the head, differences, adapters, prefixes.
+    pub head_learning_rate: f64,
+    /// The share of all steps in which the learning rate rises; it falls in a line after that.
+    pub warmup_share: f64,
+    /// Gradients are clipped to this norm.
+    pub gradient_norm_max: f64,
+    /// Batches whose gradients make one step.
+    pub accumulation_steps: u32,
+    /// Tokens of a text that are read.
+    pub max_length: u32,
+    /// Epochs of guessing hidden words of the texts before any label is shown.
+    pub masked_epochs: u32,
+    pub epochs_max: u32,
+    /// Padded tokens of a training batch.
+    pub batch_tokens_max: u32,
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        Self {
+            strategy: TextStrategy::default(),
+            frozen_layers: 0,
+            layer_decay: 1.0,
+            rank: 8,
+            alpha: 16.0,
+            bottleneck: 32,
+            prefix_length: 16,
+            learning_rate: 2e-5,
+            head_learning_rate: 1e-3,
+            warmup_share: 0.1,
+            gradient_norm_max: 1.0,
+            accumulation_steps: 1,
+            max_length: 128,
+            masked_epochs: 0,
+            epochs_max: 3,
+            batch_tokens_max: 2048,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoreConfig {
@@ -570,6 +631,7 @@ impl Config {
                 self.table.delimiter
             )));
         }
+        self.text.check()?;
         self.model.check_losses()?;
         self.train.check_unlabelled(self.model.backbone)?;
         if !self.model.width.is_multiple_of(self.model.heads.max(1)) {
@@ -589,6 +651,36 @@ impl Config {
                 "lock.expiry_seconds: expected more than lock.heartbeat_seconds ({}), got {}",
                 self.lock.heartbeat_seconds, self.lock.expiry_seconds
             )));
+        }
+        Ok(())
+    }
+}
+
+impl TextConfig {
+    fn check(&self) -> Result<()> {
+        within("text.layer_decay", self.layer_decay, 0.01, 1.0)?;
+        within("text.rank", self.rank.into(), 1.0, 1024.0)?;
+        within("text.alpha", self.alpha, 0.001, 1e4)?;
+        within("text.bottleneck", self.bottleneck.into(), 1.0, 4096.0)?;
+        within("text.prefix_length", self.prefix_length.into(), 1.0, 512.0)?;
+        within("text.learning_rate", self.learning_rate, 1e-9, 1.0)?;
+        within("text.head_learning_rate", self.head_learning_rate, 1e-9, 1.0)?;
+        within("text.warmup_share", self.warmup_share, 0.0, 0.9)?;
+        within("text.gradient_norm_max", self.gradient_norm_max, 1e-3, 1e6)?;
+        within("text.accumulation_steps", self.accumulation_steps.into(), 1.0, 1e4)?;
+        within("text.max_length", self.max_length.into(), 1.0, 8192.0)?;
+        within("text.epochs_max", self.epochs_max.into(), 1.0, 1e4)?;
+        within("text.batch_tokens_max", self.batch_tokens_max.into(), 1.0, 1e7)?;
+        for (key, of, set) in
+            [("text.frozen_layers", "0", self.frozen_layers > 0), ("text.layer_decay", "1", self.layer_decay < 1.0)]
+        {
+            if set && self.strategy != TextStrategy::All {
+                return Err(Failure::usage(format!(
+                    "{key}: expected {of}, because text.strategy is {}, which trains no pretrained weight",
+                    networks::name_of(&self.strategy)
+                ))
+                .hint("set text.strategy=all"));
+            }
         }
         Ok(())
     }

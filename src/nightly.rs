@@ -190,12 +190,13 @@ impl Night<'_> {
         let clock = self.begin("look_back");
         let drift = drift::of_night(&ctx, &service.card).await?;
         let (output, tonight) = (self.output, date);
-        let back = LookBack { ctx: &ctx, config, sql: &sql, lake: &lake, rollups: &rollups, output, tonight };
+        let (lake, rollups, models) = (&lake, &rollups, self.models);
+        let back = LookBack { ctx: &ctx, config, sql: &sql, lake, rollups, models, output, tonight };
         let accuracy = back.figures().await?;
         self.stage("look_back", clock, 0, 0);
 
         let clock = self.begin("publish");
-        let mut record = self.record(&report, &sql, &rollups, manifest)?;
+        let mut record = self.record(&report, &sql, rollups, manifest)?;
         (record.drift, record.accuracy) = (drift, accuracy);
         let night: VisibleNight = commit_night(self.output, self.held, &staged, record, &self.options.fault).await?;
         self.stage("publish", clock, 0, 0);
@@ -220,7 +221,8 @@ impl Night<'_> {
         }
         let all = scratch.folder(&format!("parts-{}", parts.len()));
         for (number, &users) in parts.iter().enumerate() {
-            let part = features::sibling(ctx);
+            // A feature may call a text or table model in every part.
+            let part = operator::install(&features::sibling(ctx), Arc::clone(self.models));
             for guests in GUEST_STATE {
                 part.register_table(guests, ctx.table_provider(guests).await?)?;
             }

@@ -17,7 +17,6 @@ use crate::ids::RunDate;
 use crate::importing;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, Registry};
-use crate::model::table::bundle::TableCard;
 use crate::nightly::{self, NightOptions, NightReport};
 use crate::publish::{checks, earlier::EarlierNights, gc, night::FaultPoint, readers, runs};
 use crate::score::{models::Models, operator};
@@ -27,6 +26,7 @@ use crate::sql_files::SqlFiles;
 use crate::training;
 use crate::training::sweep::{Sweep, Trial};
 use crate::training::table::TableOptions;
+use crate::training::text::TextOptions;
 
 pub async fn simulate(config: &Config, to: &str, options: &SimulateOptions) -> Result<()> {
     let report = simulation::run(&Location::open(to, &config.s3)?, options).await?;
@@ -141,6 +141,15 @@ pub async fn train_table(config: &Config, options: &TableOptions) -> Result<()> 
     Ok(())
 }
 
+pub async fn train_text(config: &Config, table: &TableOptions, text: &TextOptions) -> Result<()> {
+    let card = training::text::run(config, table, text).await?;
+    println!("text model {} ({}; {})", card.version, card.strategy, card.split);
+    print_figures(&card.figures)?;
+    let (column, version, labels) = (&card.text_column, &card.version, card.labels.join(", "));
+    println!("in SQL: classify_text(\"{column}\", '{version}', '{}'), of the labels {labels}", card.labels[0]);
+    Ok(())
+}
+
 /// Best first within each rung.
 fn print_trials(trials: &[Trial]) -> Result<()> {
     let text = |of: &dyn Fn(&Trial) -> String| -> StringArray { trials.iter().map(|t| Some(of(t))).collect() };
@@ -169,11 +178,14 @@ pub async fn models(config: &Config, promote: Option<String>, format: Format) ->
         registry.promote(&version).await?;
     }
     let (cards, champion) = (registry.versions().await?, registry.champion().await?);
-    let tables = registry.table_versions().await?;
-    let figures = || cards.iter().map(|c| &c.figures).chain(tables.iter().map(|c| &c.figures));
+    let tables = registry.table_versions().await?.into_iter().map(|c| (c.version, "table", c.figures));
+    let texts = registry.text_versions().await?.into_iter().map(|c| (c.version, "text", c.figures));
+    let others: Vec<(String, &str, BTreeMap<String, f64>)> = tables.chain(texts).collect();
+    let figures = || cards.iter().map(|c| &c.figures).chain(others.iter().map(|(.., figures)| figures));
     let figure = |name: &str| -> Float64Array { figures().map(|f| f.get(name).copied()).collect() };
-    let text = |of: &dyn Fn(&BundleCard) -> String, of_table: &dyn Fn(&TableCard) -> String| -> StringArray {
-        cards.iter().map(of).chain(tables.iter().map(of_table)).map(Some).collect()
+    let text = |of: &dyn Fn(&BundleCard) -> String, of_other: &dyn Fn(&str, &str) -> String| -> StringArray {
+        let others = others.iter().map(|(version, kind, _)| of_other(version, kind));
+        cards.iter().map(of).chain(others).map(Some).collect()
     };
     let schema = Schema::new(vec![
         Field::new("version", DataType::Utf8, true),
@@ -183,12 +195,12 @@ pub async fn models(config: &Config, promote: Option<String>, format: Format) ->
         Field::new("auc_test_purchase", DataType::Float64, true),
         Field::new("pinball_test", DataType::Float64, true),
     ]);
-    let none = |_: &TableCard| String::new();
+    let none = |_: &str, _: &str| String::new();
     let rows = RecordBatch::try_new(
         Arc::new(schema),
         vec![
-            Arc::new(text(&|c| c.version.clone(), &|t| t.version.clone())),
-            Arc::new(text(&|_| "night".into(), &|_| "table".into())),
+            Arc::new(text(&|c| c.version.clone(), &|version, _| version.into())),
+            Arc::new(text(&|_| "night".into(), &|_, kind| kind.into())),
             Arc::new(text(
                 &|c| if champion.as_ref() == Some(&c.version) { "yes".into() } else { String::new() },
                 &none,

@@ -26,6 +26,7 @@ mod scoring;
 mod simulation;
 mod support;
 mod tables;
+mod text;
 mod tidy;
 mod training;
 mod truth;

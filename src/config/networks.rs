@@ -155,6 +155,23 @@ pub enum Unlabelled {
     Consistency,
 }
 
+/// How a pretrained text encoder learns a task of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextStrategy {
+    /// Its weights are trained, but for the first `text.frozen_layers`.
+    #[default]
+    All,
+    /// Only the head on its vectors.
+    Frozen,
+    /// Low-rank differences, added to its weights at the end.
+    Lora,
+    /// Bottlenecks behind its layers.
+    Adapters,
+    /// Keys and values in front of every text.
+    Prefix,
+}
+
 impl ModelConfig {
     /// The chain is trained by its likelihood and by nothing else, and the likelihood needs the chain. Class weights are
     /// those of cross-entropy: set beside another loss they would be ignored in silence.
@@ -239,6 +256,7 @@ mod tests {
         refused("train.augmentation", &["none", "crop", "mask", "both", "reorder", "all"]);
         refused("train.pretraining", &["none", "masked", "next_event", "contrastive"]);
         refused("train.unlabelled", &["none", "pseudo_labels", "consistency"]);
+        refused("text.strategy", &["all", "frozen", "lora", "adapters", "prefix"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::demand::{DemandNetwork, DemandShape};
 use super::inputs::{CATEGORY_BUCKETS, bucket};
 use super::intent::{IntentNetwork, IntentShape, Scaling};
 use super::table::bundle::TABLE_CARD;
+use super::text::bundle::TEXT_CARD;
 use super::weights;
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
@@ -252,6 +253,10 @@ impl Registry {
             None if self.0.folder(version).read_if_there(TABLE_CARD).await?.is_some() => {
                 Err(Failure::model(format!("{version}: expected a night's model, got one of a table"))
                     .hint("predict_table(...) calls it in SQL; nights need one that `intentcast train --date` made"))
+            }
+            None if self.0.folder(version).read_if_there(TEXT_CARD).await?.is_some() => {
+                Err(Failure::model(format!("{version}: expected a night's model, got one of a text"))
+                    .hint("classify_text(...) calls it in SQL; nights need one that `intentcast train --date` made"))
             }
             None => Err(Failure::model(format!("{}: no such model", self.0.folder(version).url))
                 .hint("`intentcast models` lists the versions; `intentcast train` makes one")),

@@ -30,10 +30,14 @@ pub fn focal(raw: &Tensor, labels: &Tensor, gamma: f64) -> Tensor {
 /// One minus the soft intersection over union of each column (Rahman and Wang 2016), float [columns]. One pseudo-count
 /// on both sides keeps a column without positives defined; it then rewards low probabilities.
 pub fn soft_iou(raw: &Tensor, labels: &Tensor) -> Tensor {
-    let p = raw.sigmoid();
+    soft_iou_of(&raw.sigmoid(), labels)
+}
+
+/// The same of probabilities.
+pub fn soft_iou_of(p: &Tensor, labels: &Tensor) -> Tensor {
     let sum = |t: Tensor| t.sum_dim_intlist(0i64, false, None::<Kind>);
-    let shared = sum(&p * labels);
-    let either = sum(&p + labels - &p * labels);
+    let shared = sum(p * labels);
+    let either = sum(p + labels - p * labels);
     1.0 - (shared + 1.0) / (either + 1.0)
 }
 

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::failure::Result;
@@ -18,6 +19,7 @@ use crate::lake::{Lake, stores::Location};
 use crate::metrics::{binary::BinaryFigures, pinball};
 use crate::publish::readers;
 use crate::publish::runs::{self, VisibleNight};
+use crate::score::{models::Models, operator};
 use crate::sql_files::SqlFiles;
 
 /// A demand forecast is looked at once this many of its days have passed (or its horizon, where that is shorter).
@@ -35,6 +37,8 @@ pub struct LookBack<'a> {
     pub sql: &'a SqlFiles,
     pub lake: &'a Lake,
     pub rollups: &'a Rollups,
+    /// What features call by name.
+    pub models: &'a Arc<Models>,
     pub output: &'a Location,
     pub tonight: RunDate,
 }
@@ -135,7 +139,7 @@ impl LookBack<'_> {
 
     /// Streams the numbers of a query over the labels as of `night` and its `table`, here `published`, row by row.
     async fn read(&self, night: &VisibleNight, table: &str, sql: &str, mut each: impl FnMut(&[f64])) -> Result<()> {
-        let ctx = features::sibling(self.ctx);
+        let ctx = operator::install(&features::sibling(self.ctx), Arc::clone(self.models));
         let scope = Scope { run_date: night.run_date(), labels_end: self.tonight, users: UserPart::ALL };
         features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
         readers::register_nights(&ctx, self.output, table, "published", std::slice::from_ref(night)).await?;

@@ -14,7 +14,7 @@ use object_store::path::Path;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::text::SharedEncoder;
+use super::embedding::SharedEncoder;
 use crate::failure::{Failure, Result};
 use crate::lake::{parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::service::{IntentScores, ItemForecast};
 use crate::model::intent::OUTPUTS;
+use crate::model::text::column;
 
 /// Which of the functions that a model answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -22,10 +23,16 @@ pub enum Scorer {
     Table,
     /// A pretrained text encoder.
     Embed,
+    /// All labels of a text by a text model, always named.
+    Text,
+    /// One of them: `classify_text` with a third argument.
+    TextLabel,
 }
 
 impl Scorer {
-    pub const ALL: [Scorer; 5] = [Scorer::Intents, Scorer::Demand, Scorer::Recommend, Scorer::Table, Scorer::Embed];
+    /// One of each name.
+    pub const ALL: [Scorer; 6] =
+        [Scorer::Intents, Scorer::Demand, Scorer::Recommend, Scorer::Table, Scorer::Embed, Scorer::Text];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -34,6 +41,7 @@ impl Scorer {
             Scorer::Recommend => "recommend",
             Scorer::Table => "predict_table",
             Scorer::Embed => "embed_text",
+            Scorer::Text | Scorer::TextLabel => "classify_text",
         }
     }
 
@@ -42,20 +50,21 @@ impl Scorer {
             Scorer::Intents => DataType::Struct(intent_fields()),
             Scorer::Demand => DataType::List(Arc::new(Field::new_list_field(DataType::Struct(demand_fields()), true))),
             Scorer::Recommend => DataType::new_list(DataType::Struct(super::recommend::fields()), true),
-            Scorer::Table => DataType::Float64,
+            Scorer::Table | Scorer::TextLabel => DataType::Float64,
             Scorer::Embed => DataType::new_list(DataType::Float32, true),
+            Scorer::Text => DataType::new_list(DataType::Struct(super::text::fields()), true),
         }
     }
 
-    /// Whether it gives null: for a null text.
+    /// Whether a row may have no result: a text that is null.
     pub fn nullable(self) -> bool {
-        self == Scorer::Embed
+        matches!(self, Scorer::Embed | Scorer::Text | Scorer::TextLabel)
     }
 
-    /// How many arguments it takes before the model version, which only `predict_table` must have.
+    /// How many arguments it takes before the model version, which `predict_table` and `classify_text` must have.
     pub fn arity(self) -> usize {
         match self {
-            Scorer::Intents | Scorer::Demand | Scorer::Table | Scorer::Embed => 1,
+            Scorer::Intents | Scorer::Demand | Scorer::Table | Scorer::Embed | Scorer::Text | Scorer::TextLabel => 1,
             Scorer::Recommend => 3,
         }
     }
@@ -148,13 +157,19 @@ impl ScalarUDFImpl for Declared {
             {
                 Ok(self.scorer.data_type())
             }
-            (Scorer::Embed, [DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null])
-                if version =>
-            {
-                Ok(self.scorer.data_type())
-            }
+            (Scorer::Embed, [text]) if column::is_text(text) && version => Ok(self.scorer.data_type()),
             (Scorer::Embed, _) => {
                 plan_err!("embed_text: expected a text and optionally a model version or a folder, got {arguments:?}")
+            }
+            (Scorer::Text, [text])
+                if column::is_text(text)
+                    && matches!(rest.len(), 1 | 2)
+                    && rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View)) =>
+            {
+                Ok(if rest.len() == 1 { Scorer::Text } else { Scorer::TextLabel }.data_type())
+            }
+            (Scorer::Text, _) => {
+                plan_err!("classify_text: expected a text, a model version and optionally a label, got {arguments:?}")
             }
             (Scorer::Table, _) => {
                 plan_err!("predict_table: expected a struct, a model version and optionally a label, got {arguments:?}")

@@ -2,6 +2,7 @@
 
 pub mod content_store;
 pub mod devices;
+pub mod embedding;
 pub mod functions;
 pub mod kept;
 pub mod models;

@@ -1,4 +1,4 @@
-//! The models that a process has loaded: one scoring service (or table model) for each version, started once.
+//! The models that a process has loaded: one scoring service (or table or text model) for each version, started once.
 
 use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,11 @@ use tokio::sync::Mutex;
 
 use super::content_store::ContentStore;
 use super::devices;
+use super::embedding::SharedEncoder;
 use super::modules;
 use super::service::ScoringService;
 use super::table::TableScorer;
-use super::text::SharedEncoder;
+use super::text::TextScorer;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
@@ -35,6 +36,7 @@ pub struct Models {
     config: Config,
     services: Mutex<HashMap<String, ScoringService>>,
     tables: Mutex<HashMap<String, Arc<TableScorer>>>,
+    texts: Mutex<HashMap<String, Arc<TextScorer>>>,
     loaded: AtomicU64,
     /// Sessions and weights whose catalogue's contents are all in the store.
     refreshed: Mutex<HashSet<(String, String)>>,
@@ -49,10 +51,10 @@ impl Models {
             "" => None,
             uri => Some(Location::open(uri, &config.s3)?),
         };
-        let (services, tables, refreshed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let loaded = AtomicU64::new(0);
-        let text_encoders = Mutex::default();
-        Ok(Self { output, config: config.clone(), services, tables, refreshed, text_encoders, loaded })
+        let (services, tables, texts, refreshed) =
+            (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
+        let (text_encoders, loaded) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Self { output, config: config.clone(), services, tables, texts, refreshed, text_encoders, loaded })
     }
 
     /// Which bundle a version names now; empty means the configured one, or else the champion.
@@ -137,7 +139,7 @@ impl Models {
 
     /// The text encoder that `embed_text` names: a version of the registry with a `text/` folder (empty: as for
     /// [`Self::card`]), or the URI of a Hugging Face folder that the configuration allows.
-    pub async fn pin_text(&self, named: &str) -> Result<ModelRef> {
+    pub async fn pin_encoder(&self, named: &str) -> Result<ModelRef> {
         let version = match named {
             "" => self.card("").await?.version,
             other => other.into(),
@@ -147,7 +149,7 @@ impl Models {
     }
 
     /// Exactly this text encoder; refuses another one of the same place.
-    pub async fn pinned_text(&self, model: &ModelRef) -> Result<Arc<SharedEncoder>> {
+    pub async fn pinned_encoder(&self, model: &ModelRef) -> Result<Arc<SharedEncoder>> {
         let encoder = self.text_encoder(&model.version).await?;
         refuse_other(model, &encoder.hash)?;
         Ok(encoder)
@@ -191,6 +193,30 @@ impl Models {
         };
         refuse_other(model, &table.card.weights_hash)?;
         Ok(table)
+    }
+
+    /// Which weights a text model's version names now.
+    pub async fn pin_text(&self, version: &str) -> Result<ModelRef> {
+        let card = self.registry()?.text_card(version).await?;
+        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash, contents: String::new() })
+    }
+
+    /// Exactly this text model; refuses another one that goes by the same version.
+    pub async fn pinned_text(&self, model: &ModelRef) -> Result<Arc<TextScorer>> {
+        let mut texts = self.texts.lock().await;
+        let text = match texts.get(&model.version) {
+            Some(text) => Arc::clone(text),
+            None => {
+                let device = devices::choose(&self.config.score)?;
+                let loaded = self.registry()?.load_text(&model.version, device).await?;
+                let loaded = Arc::new(TextScorer::new(loaded, self.config.score.batch_tokens_max as usize));
+                self.count(&model.version);
+                texts.insert(model.version.clone(), Arc::clone(&loaded));
+                loaded
+            }
+        };
+        refuse_other(model, &text.card.weights_hash)?;
+        Ok(text)
     }
 
     async fn load(&self, version: &str) -> Result<ScoringService> {

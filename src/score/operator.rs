@@ -31,11 +31,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use super::embedding::SharedEncoder;
 use super::functions::{Scorer, demand_column, intent_column};
 use super::models::{ModelRef, Models};
 use super::service::{ScoringService, as_struct};
 use super::table::TableScorer;
-use super::text::SharedEncoder;
+use super::text::TextScorer;
 
 /// Rows that a partition gathers from its input before it asks the service.
 const REQUEST_ROWS: usize = 4096;
@@ -222,13 +223,14 @@ fn extract(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 fn as_call(expression: &Expr) -> Result<Option<Call>> {
     let Expr::ScalarFunction(f) = expression else { return Ok(None) };
     let Some(scorer) = Scorer::ALL.into_iter().find(|s| s.name() == f.func.name()) else { return Ok(None) };
+    let scorer = if scorer == Scorer::Text && f.args.len() > 2 { Scorer::TextLabel } else { scorer };
     let model = match f.args.get(scorer.arity()) {
         None => String::new(),
         Some(Expr::Literal(value, _)) => value.try_as_str().flatten().unwrap_or_default().to_string(),
         Some(other) => return plan_err!("{}: expected a literal model version, got {other}", scorer.name()),
     };
     let mut arguments: Vec<Expr> = f.args.iter().take(scorer.arity()).cloned().collect();
-    if scorer == Scorer::Table {
+    if matches!(scorer, Scorer::Table | Scorer::TextLabel) {
         arguments.push(f.args.get(2).cloned().unwrap_or_else(|| lit("")));
     }
     Ok(Some(Call { scorer, arguments, model, column: String::new() }))
@@ -280,7 +282,8 @@ impl ExtensionPlanner for PlanScores {
                 column: call.column.clone(),
                 model: match call.scorer {
                     Scorer::Table => self.models.pin_table(&call.model).await?,
-                    Scorer::Embed => self.models.pin_text(&call.model).await?,
+                    Scorer::Embed => self.models.pin_encoder(&call.model).await?,
+                    Scorer::Text | Scorer::TextLabel => self.models.pin_text(&call.model).await?,
                     Scorer::Intents | Scorer::Demand | Scorer::Recommend => self.models.pin(&call.model).await?,
                 },
             };
@@ -400,7 +403,8 @@ impl ExecutionPlan for ScoreExec {
 enum Loaded {
     Night(ScoringService),
     Table(Arc<TableScorer>),
-    Text(Arc<SharedEncoder>),
+    Encoder(Arc<SharedEncoder>),
+    Text(Arc<TextScorer>),
 }
 
 impl ScoreExec {
@@ -408,7 +412,8 @@ impl ScoreExec {
         let (models, model) = (&self.models, &self.scoring.model);
         Ok(match self.scoring.scorer {
             Scorer::Table => Loaded::Table(models.pinned_table(model).await?),
-            Scorer::Embed => Loaded::Text(models.pinned_text(model).await?),
+            Scorer::Embed => Loaded::Encoder(models.pinned_encoder(model).await?),
+            Scorer::Text | Scorer::TextLabel => Loaded::Text(models.pinned_text(model).await?),
             Scorer::Intents | Scorer::Demand | Scorer::Recommend => Loaded::Night(models.pinned(model).await?),
         })
     }
@@ -437,11 +442,20 @@ impl ScoreExec {
                     .await
                     .map_err(|e| DataFusionError::Execution(format!("predict_table: {e}")))??
             }
-            (Loaded::Text(encoder), Scorer::Embed, [texts]) => {
+            (Loaded::Encoder(encoder), Scorer::Embed, [texts]) => {
                 let (encoder, texts) = (Arc::clone(encoder), Arc::clone(texts));
                 tokio::task::spawn_blocking(move || encoder.column(&texts))
                     .await
                     .map_err(|e| DataFusionError::Execution(format!("embed_text: {e}")))??
+            }
+            (Loaded::Text(text), Scorer::Text | Scorer::TextLabel, [texts, label @ ..]) => {
+                let (text, texts, label) = (Arc::clone(text), Arc::clone(texts), label.first().cloned());
+                tokio::task::spawn_blocking(move || match label {
+                    None => text.lists(&texts),
+                    Some(label) => text.column(&texts, &label),
+                })
+                .await
+                .map_err(|e| DataFusionError::Execution(format!("classify_text: {e}")))??
             }
             (_, scorer, other) => return exec_err!("{}: got {} arguments", scorer.name(), other.len()),
         };

@@ -1,56 +1,84 @@
-//! A text encoder that partitions and stages share: `embed_text`, and the texts that a night or a training encodes.
+//! `classify_text`: texts of any query labelled by a text model.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Builder, ListBuilder};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Float64Builder, ListArray, StringBuilder, StructArray};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, Fields};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tch::Device;
 
-use crate::config::Config;
-use crate::failure::Result;
-use crate::lake::stores::Location;
-use crate::model::text::encoder::{EncoderSettings, TextEncoder};
+use crate::failure::{Failure, Result};
+use crate::model::text::bundle::{TextCard, TextModel};
+use crate::model::text::column;
 
-/// Its forward passes take turns: a tensor may not be reached from two threads at once.
-#[derive(Debug)]
-pub struct SharedEncoder {
-    /// Of all that a vector follows from besides its text.
-    pub hash: String,
-    /// Numbers of a vector.
-    pub width: usize,
-    encoder: Mutex<TextEncoder>,
+/// What a label and its probability are called.
+pub fn fields() -> Fields {
+    vec![Field::new("label", DataType::Utf8, false), Field::new("probability", DataType::Float64, false)].into()
 }
 
-impl SharedEncoder {
-    /// Reads a Hugging Face folder. `tokens_max`: tokens of a text that are read; 0 leaves it to the folder.
-    pub async fn open(folder: &Location, tokens_max: u32, config: &Config, device: Device) -> Result<Arc<Self>> {
-        let settings = EncoderSettings {
-            max_length: (tokens_max > 0).then_some(tokens_max as usize),
-            batch_tokens_max: config.score.batch_tokens_max as usize,
-            device,
-        };
-        let encoder = TextEncoder::open(folder, settings).await?;
-        let (hash, width) = (encoder.hash()[..16].to_string(), encoder.width());
-        Ok(Arc::new(Self { hash, width, encoder: Mutex::new(encoder) }))
+/// A loaded text model that partitions share. Forward passes take turns: a tensor may not be reached from two threads at
+/// once, and one pass uses all cores.
+#[derive(Debug)]
+pub struct TextScorer {
+    pub card: TextCard,
+    model: Mutex<TextModel>,
+    /// Padded tokens of one forward pass.
+    tokens_max: usize,
+}
+
+impl TextScorer {
+    pub fn new(model: TextModel, tokens_max: usize) -> Self {
+        Self { card: model.card.clone(), model: Mutex::new(model), tokens_max }
     }
 
-    /// One vector a text. Takes long: not for a thread that serves streams.
-    pub fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
-        self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(texts)
-    }
-
-    /// list<float32> [texts]; null for null.
-    pub fn column(&self, texts: &ArrayRef) -> Result<ArrayRef> {
-        let texts = cast(texts, &DataType::Utf8)?;
-        let texts = texts.as_string::<i32>();
-        let there: Vec<&str> = texts.iter().flatten().collect();
-        let mut vectors = self.encode(&there)?.into_iter();
-        let mut column = ListBuilder::new(Float32Builder::new());
-        for row in 0..texts.len() {
-            let vector = if texts.is_valid(row) { vectors.next() } else { None };
-            column.values().append_slice(vector.as_deref().unwrap_or_default());
-            column.append(vector.is_some());
+    /// list<struct<label, probability>> [rows]: all labels in the order of the card; null where the text is null.
+    pub fn lists(&self, texts: &ArrayRef) -> Result<ArrayRef> {
+        let rows = self.rows(texts)?;
+        let (mut labels, mut probabilities) = (StringBuilder::new(), Float64Builder::new());
+        for row in rows.iter().flatten() {
+            for (label, probability) in self.card.labels.iter().zip(row.iter()) {
+                labels.append_value(label);
+                probabilities.append_value(*probability);
+            }
         }
-        Ok(Arc::new(column.finish()))
+        let values =
+            StructArray::new(fields(), vec![Arc::new(labels.finish()), Arc::new(probabilities.finish())], None);
+        let lengths = rows.iter().map(|row| row.as_ref().map_or(0, |row| row.len()));
+        let nulls = NullBuffer::from_iter(rows.iter().map(Option::is_some));
+        let item = Arc::new(Field::new_list_field(DataType::Struct(fields()), true));
+        Ok(Arc::new(ListArray::new(item, OffsetBuffer::from_lengths(lengths), Arc::new(values), Some(nulls))))
+    }
+
+    /// float64 [rows]: the probability of the label that `labels` names on every row; null where the text is null.
+    pub fn column(&self, texts: &ArrayRef, labels: &ArrayRef) -> Result<ArrayRef> {
+        let labels = cast(labels, &DataType::Utf8)?;
+        let wanted = labels.as_string::<i32>().iter().next().flatten().unwrap_or_default();
+        let at = self.card.labels.iter().position(|label| label == wanted).ok_or_else(|| {
+            Failure::usage(format!(
+                "classify_text: expected one of the labels {} of {} as third argument, got {wanted:?}",
+                self.card.labels.join(", "),
+                self.card.version
+            ))
+        })?;
+        let rows = self.rows(texts)?;
+        Ok(Arc::new(rows.iter().map(|row| row.as_ref().map(|row| row[at])).collect::<Float64Array>()))
+    }
+
+    /// Equal texts, as queries and short reviews often are, cost one pass.
+    fn rows(&self, texts: &ArrayRef) -> Result<Vec<Option<Arc<[f64]>>>> {
+        let texts = column::texts("classify_text", texts)?;
+        let (mut places, mut distinct) = (HashMap::new(), Vec::new());
+        for text in texts.iter().flatten().map(String::as_str) {
+            places.entry(text).or_insert_with(|| {
+                distinct.push(text);
+                distinct.len() - 1
+            });
+        }
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = model.probabilities(&distinct, self.tokens_max);
+        let found = found.map_err(|f| f.at(format!("classify_text by {}", self.card.version)))?;
+        let found: Vec<Arc<[f64]>> = found.into_iter().map(Arc::from).collect();
+        let of = |text: &String| places.get(text.as_str()).map(|&place| Arc::clone(&found[place]));
+        Ok(texts.iter().map(|text| text.as_ref().and_then(of)).collect())
     }
 }

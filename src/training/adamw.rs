@@ -18,6 +18,8 @@ const EPSILON: f64 = 1e-8;
 pub struct AdamW {
     weights: BTreeMap<String, Moments>,
     weight_decay: f64,
+    /// What a weight's learning rate is of the step's; 1 where it has no name here.
+    rates: BTreeMap<String, f64>,
     /// Steps taken: the moments start at zero, and are divided by how far they can have come.
     pub steps: u64,
 }
@@ -31,17 +33,32 @@ struct Moments {
 }
 
 impl AdamW {
+    #[cfg(test)]
     pub fn new(store: &nn::VarStore, weight_decay: f64) -> Self {
+        Self::with_rates(store, weight_decay, BTreeMap::new())
+    }
+
+    /// Weights by name that learn faster or slower than a step's learning rate says.
+    pub fn with_rates(store: &nn::VarStore, weight_decay: f64, rates: BTreeMap<String, f64>) -> Self {
         let trained = store.variables().into_iter().filter(|(_, weight)| weight.requires_grad());
         let moments = |weight: Tensor| {
             let (first, second) = tch::no_grad(|| (weight.zeros_like(), weight.zeros_like()));
             Moments { weight, first, second }
         };
-        Self { weights: trained.map(|(name, weight)| (name, moments(weight))).collect(), weight_decay, steps: 0 }
+        Self { weights: trained.map(|(name, weight)| (name, moments(weight))).collect(), weight_decay, rates, steps: 0 }
     }
 
     pub fn zero_grad(&mut self) {
         self.weights.values_mut().for_each(|m| m.weight.zero_grad());
+    }
+
+    /// Multiplies the gradients: by one over their number where those of several batches were added up.
+    pub fn scale(&mut self, share: f64) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        for mut gradient in self.weights.values().map(|m| m.weight.grad()).filter(Tensor::defined) {
+            let _ = gradient.f_mul_scalar_(share)?;
+        }
+        Ok(())
     }
 
     /// Scales the gradients down to a norm over all weights, and returns the norm that they had.
@@ -69,7 +86,8 @@ impl AdamW {
         self.steps += 1;
         let come = |beta: f64| 1.0 - beta.powi(self.steps.min(i32::MAX as u64) as i32);
         let (come1, come2) = (come(BETA1), come(BETA2));
-        for m in self.weights.values_mut() {
+        for (name, m) in &mut self.weights {
+            let learning_rate = learning_rate * self.rates.get(name).copied().unwrap_or(1.0);
             let gradient = m.weight.grad();
             let gradient = if gradient.defined() { gradient } else { m.weight.zeros_like() };
             let _ = m.first.f_lerp_(&gradient, 1.0 - BETA1)?;
@@ -168,6 +186,19 @@ mod tests {
         let moved = Vec::<f32>::try_from(&weight).unwrap();
         assert!((moved[0] - 0.85).abs() < 1e-5 && (moved[1] - 1.05).abs() < 1e-5, "{moved:?}");
         assert!((unmoved.double_value(&[0]) - 0.95).abs() < 1e-6, "no gradient is a gradient of zero");
+    }
+
+    #[test]
+    fn a_weight_with_a_rate_of_its_own_takes_its_own_steps() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let (slow, fast) = (store.root().zeros("slow", &[1]), store.root().zeros("fast", &[1]));
+        let mut adamw = AdamW::with_rates(&store, 0.0, BTreeMap::from([("slow".to_string(), 0.25)]));
+        (&slow + &fast).sum(Kind::Float).backward();
+        adamw.scale(0.5).unwrap();
+        assert_eq!(fast.grad().double_value(&[0]), 0.5);
+        adamw.step(0.1).unwrap();
+        let (slow, fast) = (slow.double_value(&[0]), fast.double_value(&[0]));
+        assert!((slow + 0.025).abs() < 1e-6 && (fast + 0.1).abs() < 1e-6, "{slow} {fast}");
     }
 
     #[test]

@@ -48,6 +48,53 @@ pub trait Lesson {
 
     /// The loss on what is not trained on; `None` where there is nothing, and the training loss decides.
     fn validate(&mut self) -> Result<Option<Validation>>;
+
+    /// How steps are taken.
+    fn stepping(&self) -> Stepping {
+        Stepping::default()
+    }
+}
+
+/// How steps are taken, where a lesson asks for something of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stepping {
+    pub schedule: Schedule,
+    /// Gradients are clipped to this norm over all weights.
+    pub gradient_norm_max: f64,
+    /// Batches whose gradients make one step, at least 1; an epoch's last step may have fewer. A lesson with more than 1
+    /// leaves no checkpoints: half a sum of gradients is not kept.
+    pub accumulation_steps: u32,
+    /// What a weight's learning rate is of the plan's, by name; 1 where it has no name here.
+    pub rates: BTreeMap<String, f64>,
+}
+
+impl Default for Stepping {
+    fn default() -> Self {
+        Self { schedule: Schedule::Cosine, gradient_norm_max: 1.0, accumulation_steps: 1, rates: BTreeMap::new() }
+    }
+}
+
+/// The share of the plan's learning rate after a share of all samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Schedule {
+    /// Up in the first twentieth, then down a cosine to a twentieth.
+    Cosine,
+    /// Up in a line in the first `warmup_share`, then down in a line to nothing (Devlin et al. 2018).
+    Linear { warmup_share: f64 },
+}
+
+impl Schedule {
+    fn rate(self, learning_rate: f64, share: f64) -> f64 {
+        match self {
+            Self::Cosine => {
+                let warm = (share / 0.05).min(1.0);
+                let decay = 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos());
+                learning_rate * warm * decay.max(0.05)
+            }
+            Self::Linear { warmup_share } if share < warmup_share => learning_rate * share / warmup_share,
+            Self::Linear { warmup_share } => learning_rate * ((1.0 - share) / (1.0 - warmup_share)).max(0.0),
+        }
+    }
 }
 
 /// The loss of one batch.
@@ -85,13 +132,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The learning rate after a share of all samples: up in the first twentieth, then down a cosine to a twentieth.
-    fn learning_rate(&self, share: f64) -> f64 {
-        let warm = (share / 0.05).min(1.0);
-        let decay = 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos());
-        self.learning_rate * warm * decay.max(0.05)
-    }
-
     /// The random numbers of the order of an epoch.
     fn order_draws(&self, epoch: u32) -> ChaCha8Rng {
         self.draws(2 * u64::from(epoch) + 1)
@@ -111,9 +151,6 @@ impl Plan {
     }
 }
 
-/// Gradients are clipped to this norm over all weights.
-const GRADIENT_NORM_MAX: f64 = 1.0;
-
 /// What became of a lesson.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fitted {
@@ -132,7 +169,7 @@ pub fn fit<L: Lesson>(
     journal: &mut Journal,
     bar: &ProgressBar,
 ) -> Result<Fitted> {
-    let mut learner = Learner::new(store, plan);
+    let mut learner = Learner::new(store, plan, lesson.stepping());
     if let Some(checkpoint) = journal.resume(lesson.name())? {
         learner.restore(checkpoint).map_err(|f| f.at(format!("checkpoint of {}", lesson.name())))?;
     }
@@ -149,7 +186,12 @@ pub fn fit<L: Lesson>(
 struct Learner<'a> {
     store: &'a mut nn::VarStore,
     plan: &'a Plan,
+    stepping: Stepping,
     optimizer: AdamW,
+    /// Batches since the last step whose gradients wait for it.
+    waiting: u32,
+    /// Of the last batch.
+    learning_rate: f64,
     /// Of the best epoch; empty before there is one.
     best: BTreeMap<String, Tensor>,
     at: Position,
@@ -158,9 +200,10 @@ struct Learner<'a> {
 }
 
 impl<'a> Learner<'a> {
-    fn new(store: &'a mut nn::VarStore, plan: &'a Plan) -> Self {
-        let optimizer = AdamW::new(store, plan.weight_decay);
-        Self { store, plan, optimizer, best: BTreeMap::new(), at: Position::default(), clock: Instant::now() }
+    fn new(store: &'a mut nn::VarStore, plan: &'a Plan, stepping: Stepping) -> Self {
+        let optimizer = AdamW::with_rates(store, plan.weight_decay, stepping.rates.clone());
+        let (best, at, clock) = (BTreeMap::new(), Position::default(), Instant::now());
+        Self { store, plan, stepping, optimizer, waiting: 0, learning_rate: 0.0, best, at, clock }
     }
 
     fn is_done(&self) -> bool {
@@ -180,9 +223,12 @@ impl<'a> Learner<'a> {
             self.at.samples += samples;
             pace.samples += samples;
             bar.inc(samples);
-            if journal.is_due(self.at.steps) {
+            if self.stepping.accumulation_steps <= 1 && journal.is_due(self.at.steps) {
                 self.keep(lesson.name(), journal);
             }
+        }
+        if self.waiting > 0 {
+            self.descend()?;
         }
         pace.stop();
         let trained = self.at.loss_sum / self.at.batches.max(1) as f64;
@@ -205,13 +251,15 @@ impl<'a> Learner<'a> {
     fn step<L: Lesson>(&mut self, lesson: &mut L, batch: &L::Batch) -> Result<()> {
         let at = &mut self.at;
         let share = (at.samples + lesson.samples_of(batch) as u64) as f64 / lesson.samples().max(1) as f64;
-        let learning_rate = self.plan.learning_rate((f64::from(at.epochs) + share) / f64::from(self.plan.epochs_max));
+        let share = (f64::from(at.epochs) + share) / f64::from(self.plan.epochs_max);
+        self.learning_rate = self.stepping.schedule.rate(self.plan.learning_rate, share);
         at.steps += 1;
         at.batches += 1;
-        let Loss { learnt: loss, measured } = lesson.loss(batch, &mut self.plan.step_draws(at.steps))?;
+        let (step, epoch, number) = (at.steps, at.epochs + 1, at.batches);
+        let Loss { learnt: loss, measured } = lesson.loss(batch, &mut self.plan.step_draws(step))?;
         let stopped = |what: String| {
             let (name, holds) = (lesson.name(), lesson.describe(batch));
-            let place = format!("step {} (epoch {}, batch {})", at.steps, at.epochs + 1, at.batches);
+            let place = format!("step {step} (epoch {epoch}, batch {number})");
             Failure::model(format!("training of {name} stopped at {place}: {what}; the batch holds {holds}"))
                 .hint("lower train.learning_rate; if it stops at the same batch again, look at that batch's features")
         };
@@ -219,22 +267,36 @@ impl<'a> Learner<'a> {
         if !value.is_finite() {
             return Err(stopped(format!("the loss is {value}")));
         }
-        self.optimizer.zero_grad();
-        loss.f_backward()?;
-        let norm = self.optimizer.clip(GRADIENT_NORM_MAX)?;
-        if !norm.is_finite() {
-            return Err(stopped(format!("the norm of the gradients is {norm}")));
+        if self.waiting == 0 {
+            self.optimizer.zero_grad();
         }
-        self.optimizer.step(learning_rate)?;
-        at.loss_sum += measured.map_or(value, |part| part.double_value(&[]));
+        loss.f_backward()?;
+        self.waiting += 1;
+        if self.waiting >= self.stepping.accumulation_steps {
+            self.descend().map_err(|f| stopped(f.message))?;
+        }
+        self.at.loss_sum += measured.map_or(value, |part| part.double_value(&[]));
         Ok(())
+    }
+
+    /// One step down the gradients that wait.
+    fn descend(&mut self) -> Result<()> {
+        if self.waiting > 1 {
+            self.optimizer.scale(1.0 / f64::from(self.waiting))?;
+        }
+        self.waiting = 0;
+        let norm = self.optimizer.clip(self.stepping.gradient_norm_max)?;
+        if !norm.is_finite() {
+            return Err(Failure::model(format!("the norm of the gradients is {norm}")));
+        }
+        self.optimizer.step(self.learning_rate)
     }
 
     fn record(&self, lesson: &str, trained: f64, valid: Option<Validation>, pace: &Pace) -> EpochRecord {
         let share = f64::from(self.at.epochs) / f64::from(self.plan.epochs_max);
         let mut values = BTreeMap::from([
             ("loss_train".to_string(), trained),
-            ("learning_rate".to_string(), self.plan.learning_rate(share)),
+            ("learning_rate".to_string(), self.stepping.schedule.rate(self.plan.learning_rate, share)),
             ("samples_per_second".to_string(), pace.samples_per_second()),
             ("waiting_share".to_string(), pace.waiting_share()),
         ]);
@@ -360,6 +422,7 @@ mod tests {
         noisy: bool,
         /// Has a loss that is a number and gradients that are none.
         steep: bool,
+        accumulation_steps: u32,
         valid: Vec<f64>,
         seen: Vec<f64>,
     }
@@ -376,6 +439,7 @@ mod tests {
                     dies_at: 0,
                     noisy: false,
                     steep: false,
+                    accumulation_steps: 1,
                     valid: valid.to_vec(),
                     seen: Vec::new(),
                 },
@@ -424,6 +488,10 @@ mod tests {
 
         fn describe(&self, batch: &usize) -> String {
             format!("user u{batch}")
+        }
+
+        fn stepping(&self) -> Stepping {
+            Stepping { accumulation_steps: self.accumulation_steps, ..Default::default() }
         }
 
         fn validate(&mut self) -> Result<Option<Validation>> {
@@ -503,9 +571,25 @@ mod tests {
 
     #[test]
     fn the_learning_rate_warms_up_and_decays() {
-        let rates: Vec<f64> = [0.025, 0.05, 0.5, 1.0].iter().map(|&s| plan(1).learning_rate(s)).collect();
+        let rates: Vec<f64> = [0.025, 0.05, 0.5, 1.0].iter().map(|&s| Schedule::Cosine.rate(0.5, s)).collect();
         assert!(rates[0] < rates[1] && rates[1] > rates[2] && rates[2] > rates[3]);
         assert_eq!(rates[3], 0.5 * 0.05);
+        let line = Schedule::Linear { warmup_share: 0.2 };
+        let rates = [0.1, 0.2, 0.6, 1.0].map(|s| (line.rate(0.5, s) * 1e9).round() / 1e9);
+        assert_eq!(rates, [0.25, 0.5, 0.25, 0.0]);
+        assert_eq!(Schedule::Linear { warmup_share: 0.0 }.rate(0.5, 0.0), 0.5);
+    }
+
+    #[test]
+    fn accumulated_batches_make_one_step_and_an_epoch_leaves_none_waiting() {
+        let (one, mut store) = One::new(0, &[]);
+        let mut one = One { accumulation_steps: 2, ..one };
+        let fitted = fit(&mut one, &mut store, &plan(1), &mut Journal::nowhere(), &ProgressBar::hidden()).unwrap();
+        assert_eq!(fitted.steps, 5);
+        // Five batches, two a step: three steps. A step of AdamW on gradients of one sign is about its learning rate.
+        let by_hand: f64 = [0.4, 0.8, 1.0].map(|share| Schedule::Cosine.rate(0.5, share)).iter().sum();
+        let weight = one.weight.double_value(&[0]);
+        assert!((weight - by_hand).abs() < 0.02, "{weight} {by_hand}");
     }
 
     /// A journal below `uri` with a checkpoint after every step.

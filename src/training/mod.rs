@@ -25,6 +25,7 @@ mod survey;
 pub mod sweep;
 pub mod table;
 mod tensorboard;
+pub mod text;
 mod unlabelled;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ use crate::model::intent::IntentShape;
 use crate::progress;
 use crate::publish::runs;
 use crate::score::devices;
+use crate::score::models::Models;
 use crate::sql_files::SqlFiles;
 use blocks::{BlockWriter, UserBlocks};
 use columns::UserColumns;
@@ -140,7 +142,8 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let output = Location::open(&config.output.uri, &config.s3)?;
     let nights = runs::visible_nights(&output).await?;
     let (output, nights) = (&output, nights.as_slice());
-    let past = Past { config, sql: &sql, lake: &lake, rollups: &rollups, labels_end: date, output, nights };
+    let models = &Arc::new(Models::new(config)?);
+    let past = Past { config, sql: &sql, lake: &lake, rollups: &rollups, labels_end: date, models, output, nights };
     let train = &config.train;
 
     let label_days = config.intents.horizon_days.max(config.intents.churn_days);

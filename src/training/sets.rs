@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::blocks::BlockWriter;
 use super::columns::UserColumns;
@@ -22,8 +23,10 @@ use crate::model::inputs::UserInputs;
 use crate::publish::{earlier::EarlierNights, runs::VisibleNight};
 use crate::score::content_store::{self, ContentStore};
 use crate::score::devices;
+use crate::score::embedding::SharedEncoder;
+use crate::score::models::Models;
+use crate::score::operator;
 use crate::score::service::as_struct;
-use crate::score::text::SharedEncoder;
 use crate::sql_files::SqlFiles;
 
 /// Labels of one user, in the order of the network's outputs.
@@ -127,6 +130,8 @@ pub struct Past<'a> {
     pub rollups: &'a Rollups,
     /// Nothing on or after this date is read.
     pub labels_end: RunDate,
+    /// What features call by name.
+    pub models: &'a Arc<Models>,
     /// Where nights are published, and the visible ones.
     pub output: &'a Location,
     pub nights: &'a [VisibleNight],
@@ -134,7 +139,8 @@ pub struct Past<'a> {
 
 impl Past<'_> {
     async fn session(&self, as_of: RunDate, users: UserPart) -> Result<SessionContext> {
-        let ctx = engine::session(self.config)?;
+        // A feature may call a text or table model, as in the night.
+        let ctx = operator::install(&engine::session(self.config)?, Arc::clone(self.models));
         EarlierNights::before(as_of, self.nights, self.config).register(&ctx, self.output).await?;
         let scope = Scope { run_date: as_of, labels_end: self.labels_end, users };
         features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;

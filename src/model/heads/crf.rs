@@ -6,19 +6,22 @@
 
 use tch::{Kind, Tensor, nn};
 
-use super::{INTENTS, IntentHead};
-
-const LENGTH: i64 = INTENTS.len() as i64;
+use super::IntentHead;
 
 #[derive(Debug)]
 pub struct Crf {
-    /// What a label and the next one add together: float [5, 2, 2], by the first label, then the second.
+    /// What a label and the next one add together: float [length - 1, 2, 2], by the first label, then the second.
     pairs: Tensor,
 }
 
 impl Crf {
-    pub fn new(path: &nn::Path) -> Self {
-        Self { pairs: path.zeros("pairs", &[LENGTH - 1, 2, 2]) }
+    /// A chain of `length` labels, at least one.
+    pub fn new(path: &nn::Path, length: i64) -> Self {
+        Self { pairs: path.zeros("pairs", &[length - 1, 2, 2]) }
+    }
+
+    fn length(&self) -> i64 {
+        self.pairs.size()[0] + 1
     }
 
     /// Scores of both labels at a position, float [users, 2]: nothing for 0, the raw score for 1.
@@ -30,7 +33,7 @@ impl Crf {
     /// Log of the summed weights of all prefixes that end in a label: float [users, 2] for each position.
     fn forward(&self, raw: &Tensor) -> Vec<Tensor> {
         let mut prefixes = vec![self.own(raw, 0)];
-        for i in 1..LENGTH {
+        for i in 1..self.length() {
             let joined = prefixes[i as usize - 1].unsqueeze(2) + self.pairs.get(i - 1);
             prefixes.push(joined.logsumexp(1i64, false) + self.own(raw, i));
         }
@@ -40,7 +43,7 @@ impl Crf {
     /// Log of the summed weights of all suffixes after a label: float [users, 2] for each position.
     fn backward(&self, raw: &Tensor) -> Vec<Tensor> {
         let mut suffixes = vec![self.own(raw, 0).zeros_like()];
-        for i in (1..LENGTH).rev() {
+        for i in (1..self.length()).rev() {
             let next = self.own(raw, i) + &suffixes[suffixes.len() - 1];
             suffixes.push((next.unsqueeze(1) + self.pairs.get(i - 1)).logsumexp(2i64, false));
         }
@@ -57,8 +60,8 @@ impl Crf {
     fn score(&self, raw: &Tensor, labels: &Tensor) -> Tensor {
         let own = (raw * labels).sum_dim_intlist(1i64, false, None::<Kind>);
         let both = Tensor::stack(&[1.0 - labels, labels.shallow_clone()], 2);
-        let first = both.narrow(1, 0, LENGTH - 1).unsqueeze(3);
-        let second = both.narrow(1, 1, LENGTH - 1).unsqueeze(2);
+        let first = both.narrow(1, 0, self.length() - 1).unsqueeze(3);
+        let second = both.narrow(1, 1, self.length() - 1).unsqueeze(2);
         own + (first * second * &self.pairs).sum_dim_intlist([1i64, 2, 3].as_slice(), false, None::<Kind>)
     }
 }
@@ -74,7 +77,7 @@ impl IntentHead for Crf {
 
     fn decode(&self, raw: &Tensor) -> Tensor {
         let (mut best, mut came_from) = (self.own(raw, 0), Vec::new());
-        for i in 1..LENGTH {
+        for i in 1..self.length() {
             let (score, from) = (best.unsqueeze(2) + self.pairs.get(i - 1)).max_dim(1, false);
             best = score + self.own(raw, i);
             came_from.push(from);
@@ -97,11 +100,13 @@ impl IntentHead for Crf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::heads::INTENTS;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use tch::Device;
 
     const N: usize = INTENTS.len();
+    const LENGTH: i64 = N as i64;
 
     /// A chain with random pair weights, and raw scores of one user.
     fn random(seed: u64) -> (Crf, Vec<f64>, Vec<f64>) {
@@ -210,7 +215,7 @@ mod tests {
     #[test]
     fn a_fresh_chain_is_independent_sigmoids() {
         let store = nn::VarStore::new(Device::Cpu);
-        let crf = Crf::new(&store.root());
+        let crf = Crf::new(&store.root(), LENGTH);
         let raw = Tensor::from_slice(&[-2.0f32, -1.0, 0.0, 1.0, 2.0, 3.0]).view([1, LENGTH]);
         let apart = (crf.probabilities(&raw) - raw.sigmoid()).abs().max().double_value(&[]);
         assert!(apart < 1e-6, "{apart}");

@@ -28,8 +28,13 @@ pub trait IntentHead: fmt::Debug + Send {
 
 /// The head that a shape names, with fresh weights below `path`.
 pub fn build(path: &nn::Path, name: HeadName) -> Box<dyn IntentHead> {
+    build_for(path, name, INTENTS.len())
+}
+
+/// The same for any number of ordered labels in place of the six intents.
+pub fn build_for(path: &nn::Path, name: HeadName, labels: usize) -> Box<dyn IntentHead> {
     match name {
         HeadName::Sigmoid => Box::new(sigmoid::Sigmoid),
-        HeadName::Crf => Box::new(crf::Crf::new(path)),
+        HeadName::Crf => Box::new(crf::Crf::new(path, labels as i64)),
     }
 }

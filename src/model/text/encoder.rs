@@ -119,24 +119,29 @@ impl TextEncoder {
     }
 
     fn batch_states(&self, rows: &[&[i64]]) -> Result<TextStates> {
-        let tokens = rows.iter().map(|row| row.len()).max().unwrap_or(0).max(1);
-        let size = [rows.len() as i64, tokens as i64];
-        let (mut ids, mut real) = (Vec::new(), Vec::new());
-        for row in rows {
-            ids.extend_from_slice(row);
-            ids.resize(ids.len() + tokens - row.len(), self.network.shape.pad_id);
-            real.extend((0..tokens).map(|place| place < row.len()));
-        }
-        let ids = Tensor::f_from_slice(&ids)?.f_view(size)?.f_to_device(self.settings.device)?;
-        let real = Tensor::f_from_slice(&real)?.f_view(size)?.f_to_device(self.settings.device)?;
+        let (ids, real) = padded(rows, self.network.shape.pad_id, self.settings.device)?;
         let states = tch::no_grad(|| self.network.states(&ids, &real, false))?;
         debug_assert_eq!(states.kind(), Kind::Float);
         Ok(TextStates { states, real })
     }
 }
 
+/// Token ids, int64 [texts, tokens of the longest], padded behind, and what of them is text, bool of the same shape.
+pub fn padded(rows: &[&[i64]], pad_id: i64, device: Device) -> Result<(Tensor, Tensor)> {
+    let tokens = rows.iter().map(|row| row.len()).max().unwrap_or(0).max(1);
+    let size = [rows.len() as i64, tokens as i64];
+    let (mut ids, mut real) = (Vec::new(), Vec::new());
+    for row in rows {
+        ids.extend_from_slice(row);
+        ids.resize(ids.len() + tokens - row.len(), pad_id);
+        real.extend((0..tokens).map(|place| place < row.len()));
+    }
+    let ids = Tensor::f_from_slice(&ids)?.f_view(size)?.f_to_device(device)?;
+    Ok((ids, Tensor::f_from_slice(&real)?.f_view(size)?.f_to_device(device)?))
+}
+
 /// Places of texts with a token, shortest first, cut into batches of at most `tokens_max` when padded.
-fn batches(lengths: &[usize], tokens_max: usize) -> Vec<Vec<usize>> {
+pub fn batches(lengths: &[usize], tokens_max: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).filter(|place| lengths[*place] > 0).collect();
     order.sort_by_key(|place| lengths[*place]);
     let mut batches: Vec<Vec<usize>> = Vec::new();

@@ -24,6 +24,10 @@ pub struct TextFolder {
     pub pooling: Pooling,
     /// Of everything that a vector depends on: configuration, tokenizer, weights, pooling, length.
     pub hash: String,
+    /// Everything that was read but the weights, by names below the folder.
+    pub files: Vec<(String, Bytes)>,
+    /// Where weights of one file have to lie.
+    pub weights_name: String,
     /// By the names that they have in the files.
     tensors: HashMap<String, Tensor>,
     /// What refusals call the folder.
@@ -33,7 +37,7 @@ pub struct TextFolder {
 impl TextFolder {
     /// `max_length` of `None`: what the folder says, or else [`MAX_LENGTH`] tokens.
     pub async fn read(folder: &Location, max_length: Option<usize>) -> Result<Self> {
-        let SentenceFiles { transformer, pooling, pooled_width, max_length: said } =
+        let SentenceFiles { transformer, pooling, pooled_width, max_length: said, files: mut kept } =
             SentenceFiles::read(folder).await?;
         let folder = sentence::below(folder, &transformer);
         let at = |name: &str| format!("{}{name}", folder.url);
@@ -49,9 +53,13 @@ impl TextFolder {
         let files = loader::read_files(&folder).await?;
         let tensors = loader::tensors(&files).map_err(|f| f.at(&folder.url))?;
         let told = Bytes::from(format!("{pooling:?} {}", tokenizer.max_length()));
-        let parts = [Bytes::from_static(REVISION), config, words, told];
+        let parts = [Bytes::from_static(REVISION), config.clone(), words.clone(), told];
         let hash = hash_of(parts.into_iter().chain(files.into_iter().map(|(_, bytes)| bytes)));
-        Ok(Self { shape, tokenizer, pooling, hash, tensors, url: folder.url.to_string() })
+        kept.push((sentence::named_below(&transformer, "config.json"), config));
+        kept.push((sentence::named_below(&transformer, "tokenizer.json"), words));
+        let weights_name = sentence::named_below(&transformer, loader::WHOLE);
+        let url = folder.url.to_string();
+        Ok(Self { shape, tokenizer, pooling, hash, files: kept, weights_name, tensors, url })
     }
 
     /// The folder's network, its weights trainable variables below `path`.
@@ -62,7 +70,7 @@ impl TextFolder {
 }
 
 /// Each part with its length in front, so that no two lists of parts read the same.
-fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
+pub fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes());

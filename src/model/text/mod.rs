@@ -4,6 +4,9 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod bundle;
+pub mod classifier;
+pub mod column;
 pub mod config;
 pub mod encoder;
 pub mod folder;

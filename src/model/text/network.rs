@@ -44,6 +44,11 @@ impl TextNetwork {
         Ok(Self { shape: shape.clone(), words, positions, types, norm_first, blocks, norm_last })
     }
 
+    /// The word embedding, [vocabulary, width].
+    pub fn words(&self) -> &Tensor {
+        &self.words
+    }
+
     /// Token ids int64 [texts, tokens] and what of them is text, bool [texts, tokens], padding behind
     /// → hidden states of the last layer, float32 [texts, tokens, width]. Those of padding mean nothing.
     pub fn states(&self, ids: &Tensor, real: &Tensor, train: bool) -> Result<Tensor> {

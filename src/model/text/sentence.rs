@@ -1,6 +1,7 @@
 //! What a folder of sentence-transformers says beside the network: which modules follow it, how states are pooled, how many
 //! tokens are read. A folder without these files is pooled by the mean.
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -16,6 +17,8 @@ pub struct SentenceFiles {
     /// The width that the pooling is made for.
     pub pooled_width: Option<i64>,
     pub max_length: Option<usize>,
+    /// The files that said so, by their names below the folder.
+    pub files: Vec<(String, Bytes)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -34,11 +37,17 @@ impl Module {
 
 impl SentenceFiles {
     pub async fn read(folder: &Location) -> Result<Self> {
-        let mut files =
-            Self { transformer: String::new(), pooling: Pooling::default(), pooled_width: None, max_length: None };
+        let mut files = Self {
+            transformer: String::new(),
+            pooling: Pooling::default(),
+            pooled_width: None,
+            max_length: None,
+            files: Vec::new(),
+        };
         if let Some(bytes) = folder.read_if_there("modules.json").await? {
             let modules = modules(&bytes).map_err(|f| f.at(format!("{}modules.json", folder.url)))?;
             files.transformer = modules[0].path.clone();
+            files.files.push(("modules.json".into(), bytes));
             if let Some(pooling) = modules.get(1) {
                 let below = below(folder, &pooling.path);
                 let at = format!("{}config.json", below.url);
@@ -46,18 +55,21 @@ impl SentenceFiles {
                 let bytes =
                     bytes.ok_or_else(|| Failure::model(format!("{at}: not found, though modules.json names it")))?;
                 (files.pooling.pools, files.pooled_width) = pools(&bytes).map_err(|f| f.at(at))?;
+                files.files.push((named_below(&pooling.path, "config.json"), bytes));
             }
             files.pooling.normalise = modules.len() == 3;
         }
         if let Some(bytes) = folder.read_if_there("config_sentence_transformers.json").await? {
             let at = format!("{}config_sentence_transformers.json", folder.url);
             without_prompt(&bytes).map_err(|f| f.at(at))?;
+            files.files.push(("config_sentence_transformers.json".into(), bytes));
         }
         let below = below(folder, &files.transformer);
         for family in ["bert", "roberta", "distilbert"] {
             let name = format!("sentence_{family}_config.json");
             if let Some(bytes) = below.read_if_there(&name).await? {
                 files.max_length = max_length(&bytes).map_err(|f| f.at(format!("{}{name}", below.url)))?;
+                files.files.push((named_below(&files.transformer, &name), bytes));
             }
         }
         Ok(files)
@@ -67,6 +79,14 @@ impl SentenceFiles {
 /// The folder itself where the path is empty.
 pub fn below(folder: &Location, path: &str) -> Location {
     if path.is_empty() { folder.clone() } else { folder.folder(path) }
+}
+
+/// The name of a file of the folder that [`below`] gives.
+pub fn named_below(path: &str, name: &str) -> String {
+    match path.trim_matches('/') {
+        "" => name.into(),
+        path => format!("{path}/{name}"),
+    }
 }
 
 fn modules(bytes: &[u8]) -> Result<Vec<Module>> {

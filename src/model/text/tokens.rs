@@ -1,6 +1,7 @@
 //! Texts into token ids, by a folder's `tokenizer.json` and nothing else: its own truncation and padding are switched off,
 //! so that a text's ids depend on the text and on `max_length` alone.
 
+use std::collections::HashSet;
 use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use super::config::TextShape;
@@ -61,6 +62,17 @@ impl TextTokenizer {
         let encoded = self.tokenizer.encode_batch_fast(cut, true);
         let encoded = encoded.map_err(|e| Failure::model(format!("tokenizer.json: {e}")))?;
         Ok(encoded.iter().map(|of| of.get_ids().iter().map(|id| i64::from(*id)).collect()).collect())
+    }
+
+    /// The id of the word that stands for a hidden one; `None` where the tokenizer has none (GPT-2).
+    pub fn mask_id(&self) -> Option<i64> {
+        ["[MASK]", "<mask>"].iter().find_map(|word| self.tokenizer.token_to_id(word)).map(i64::from)
+    }
+
+    /// The ids of special tokens: they stand for no word.
+    pub fn special_ids(&self) -> HashSet<i64> {
+        let added = self.tokenizer.get_added_tokens_decoder().into_iter();
+        added.filter(|(_, token)| token.special).map(|(id, _)| i64::from(id)).collect()
     }
 
     fn cut<'a>(&self, text: &'a str) -> &'a str {

@@ -74,7 +74,8 @@ fn kind(config: &Config, name: &str, all: &[f64], learnt: &[f64]) -> Result<Labe
     }
 }
 
-fn values(name: &str, array: &ArrayRef) -> Result<Vec<f64>> {
+/// A label's values as numbers; of text, what says yes or no.
+pub fn values(name: &str, array: &ArrayRef) -> Result<Vec<f64>> {
     if !matches!(array.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) {
         let values = columns::numbers(name, array).map_err(|f| f.at("label"))?;
         return match values.iter().position(|v| v.is_nan()) {

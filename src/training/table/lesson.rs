@@ -132,20 +132,11 @@ impl<'a> TableLesson<'a> {
         let mut figures = BTreeMap::new();
         for (k, Target { label, values }) in self.targets.iter().enumerate() {
             let predicted = to_vec(&label.kind.prediction(&raw.f_select(1, k as i64)?))?;
-            let mut put = |figure: &str, value: f64| figures.insert(format!("{figure}_test_{}", label.name), value);
+            let mut put = |figure: &str, value: f64| {
+                figures.insert(format!("{figure}_test_{}", label.name), value);
+            };
             if label.kind == LabelKind::Binary {
-                let truth = self.targets[k].classes(self.test);
-                for (figure, of) in [("auc", auc as fn(&[f64], &[bool]) -> Option<f64>), ("ap", average_precision)] {
-                    let Some(value) = of(&predicted, &truth) else { continue };
-                    put(figure, value);
-                    if let Some((low, high)) = bootstrap_interval(&predicted, &truth, of, BOOTSTRAP_ROUNDS, seed) {
-                        put(&format!("{figure}_low"), low);
-                        put(&format!("{figure}_high"), high);
-                    }
-                }
-                put("accuracy", accuracy(&predicted, &truth, 0.5));
-                put("f1", f1(&predicted, &truth, 0.5));
-                put("positives", truth.iter().filter(|y| **y).count() as f64 / truth.len().max(1) as f64);
+                binary_figures(&predicted, &self.targets[k].classes(self.test), seed, &mut put);
             } else {
                 let actual: Vec<f64> = self.test.iter().map(|&row| values[row]).collect();
                 let mean = self.train.iter().map(|&row| values[row]).sum::<f64>() / self.train.len().max(1) as f64;
@@ -158,6 +149,21 @@ impl<'a> TableLesson<'a> {
         }
         Ok(figures)
     }
+}
+
+/// AUC and average precision with 95 % intervals, accuracy and F1 at one half, the share of positives.
+pub fn binary_figures(predicted: &[f64], truth: &[bool], seed: u64, put: &mut dyn FnMut(&str, f64)) {
+    for (figure, of) in [("auc", auc as fn(&[f64], &[bool]) -> Option<f64>), ("ap", average_precision)] {
+        let Some(value) = of(predicted, truth) else { continue };
+        put(figure, value);
+        if let Some((low, high)) = bootstrap_interval(predicted, truth, of, BOOTSTRAP_ROUNDS, seed) {
+            put(&format!("{figure}_low"), low);
+            put(&format!("{figure}_high"), high);
+        }
+    }
+    put("accuracy", accuracy(predicted, truth, 0.5));
+    put("f1", f1(predicted, truth, 0.5));
+    put("positives", truth.iter().filter(|y| **y).count() as f64 / truth.len().max(1) as f64);
 }
 
 impl Lesson for TableLesson<'_> {

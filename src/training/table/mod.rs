@@ -3,9 +3,9 @@
 //! `source` reads and splits, `labels` says what is learnt, `lesson` learns and measures. The model goes to the registry
 //! as a table model (model/table/bundle.rs), which no night can take.
 
-mod labels;
-mod lesson;
-mod source;
+pub(in crate::training) mod labels;
+pub(in crate::training) mod lesson;
+pub(in crate::training) mod source;
 
 use std::collections::BTreeMap;
 use tch::nn;
@@ -33,10 +33,11 @@ const REGRESSION_STEPS: f64 = 10.0;
 /// What `--task table` reads and learns.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TableOptions {
-    /// --task table: files or folders of CSV (with a header line) or Parquet, all of one kind.
+    /// --task table or text: files or folders of CSV (with a header line) or Parquet, all of one kind.
     #[arg(long, value_name = "URI", num_args = 1..)]
     pub table: Vec<String>,
-    /// --task table: a column to learn: true/false, 0/1 or yes/no (a probability), or numbers. May be given again.
+    /// --task table or text: a column to learn: true/false, 0/1 or yes/no (a probability), or numbers (of a text: classes).
+    /// May be given again.
     #[arg(long, value_name = "COLUMN")]
     pub label: Vec<String>,
     /// --task table: a column of codes, whose numbers are no amounts. Text always is. May be given again.
@@ -45,8 +46,8 @@ pub struct TableOptions {
     /// --task table: a column to leave out, such as an id or what is known only afterwards. May be given again.
     #[arg(long, value_name = "COLUMN")]
     pub exclude: Vec<String>,
-    /// --task table: trains on the earliest 80 % of the rows by this column, tests on the last 10 %. Without it, rows are
-    /// split by a hash of their contents, equal ones together.
+    /// --task table or text: trains on the earliest 80 % of the rows by this column, tests on the last 10 %. Without it,
+    /// rows are split by a hash of their contents, equal ones together.
     #[arg(long, value_name = "COLUMN")]
     pub time_column: Option<String>,
 }
@@ -138,10 +139,10 @@ fn enough(config: &Config, [train, valid, test]: &[Vec<usize>; 3]) -> Result<()>
 
 /// One thread within an operation, until dropped. Layers this small gain nothing from more, whose waiting for each other
 /// takes longer than the work: on two busy cores, 3 s of training became 3 minutes.
-struct OneThread(i32);
+pub(in crate::training) struct OneThread(i32);
 
 impl OneThread {
-    fn set() -> Self {
+    pub fn set() -> Self {
         let before = tch::get_num_threads();
         tch::set_num_threads(1);
         Self(before)

@@ -25,6 +25,8 @@ pub struct Table {
     parts: Vec<Split>,
     /// How the parts were made, for people.
     pub split_by: String,
+    /// Rows that lacked a label, or the one column that is read.
+    pub left_out: usize,
 }
 
 impl Table {
@@ -34,21 +36,38 @@ impl Table {
 }
 
 pub async fn read(config: &Config, options: &TableOptions) -> Result<Table> {
+    read_by(config, options, None).await
+}
+
+/// With `only`, that column is the one input, its hash splits the rows, and rows without it are left out.
+pub async fn read_by(config: &Config, options: &TableOptions, only: Option<&str>) -> Result<Table> {
     // One partition: with more, rows come in another order each time, and the weights follow the order.
     let ctx = engine::session(&config.with(&[("engine.partitions".into(), "1".into())])?)?;
-    let frame = open(&ctx, config, options).await?;
+    let mut frame = open(&ctx, config, options).await?;
+    refuse_unknown(frame.schema().as_arrow(), options, only)?;
+    if let Some(column) = only {
+        let mut wanted: Vec<&str> = vec![column];
+        wanted.extend(options.label.iter().chain(&options.time_column).map(String::as_str));
+        wanted.sort_unstable();
+        wanted.dedup();
+        frame = frame.select_columns(&wanted)?;
+    }
     let schema = frame.schema().as_arrow().clone();
-    refuse_unknown(&schema, options)?;
-    let features = feature_names(&schema, options)?;
+    let features = match only {
+        Some(column) => vec![column.to_string()],
+        None => feature_names(&schema, options)?,
+    };
+    let needed: Vec<&str> = options.label.iter().map(String::as_str).chain(only).collect();
     let found = frame.clone().count().await.map_err(damaged)?;
     let share = f64::from(config.train.rows_max) / found.max(1) as f64;
     if share < 1.0 {
         tracing::info!("training: {found} rows, of which about {} are read (train.rows_max)", config.train.rows_max);
     }
-    let (mut batches, mut keys) = (Vec::new(), Vec::new());
+    let (mut batches, mut keys, mut left_out) = (Vec::new(), Vec::new(), 0);
     let mut stream = frame.execute_stream().await?;
     while let Some(batch) = stream.try_next().await.map_err(damaged)? {
-        let known = labelled(&batch, options)?;
+        let known = whole(&batch, &needed)?;
+        left_out += known.iter().filter(|known| !**known).count();
         let of_batch = row_keys(&batch, &features)?;
         let chosen = |row: usize| known[row] && (share >= 1.0 || in_share(&of_batch[row], share));
         let mask: Vec<bool> = (0..batch.num_rows()).map(chosen).collect();
@@ -56,14 +75,15 @@ pub async fn read(config: &Config, options: &TableOptions) -> Result<Table> {
         batches.push(filter_record_batch(&batch, &mask.into())?);
     }
     let rows = concat_batches(&std::sync::Arc::new(schema), &batches)?;
-    if share >= 1.0 && rows.num_rows() < found {
-        tracing::warn!("training: {} rows without a label are left out", found - rows.num_rows());
+    if left_out > 0 {
+        let lack = if only.is_some() { "a label or a text" } else { "a label" };
+        tracing::warn!("training: {left_out} rows without {lack} are left out");
     }
     let (parts, split_by) = match &options.time_column {
         Some(column) => (by_time(column, &rows)?, format!("split by {column}: 80 % earlier, 10 %, 10 % later")),
         None => (keys.iter().map(|key| split(key)).collect(), "split 80/10/10 by a hash of the row".into()),
     };
-    Ok(Table { rows, parts, split_by })
+    Ok(Table { rows, parts, split_by, left_out })
 }
 
 /// The input columns: all but labels, the time column and what is left out.
@@ -100,7 +120,7 @@ async fn open(ctx: &SessionContext, config: &Config, options: &TableOptions) -> 
         urls.extend(chosen.iter().map(|o| place.full_url(&o.location)));
     }
     let csv = match kinds.as_slice() {
-        [] => return Err(Failure::usage("train --task table: pass --table and the files to learn from")),
+        [] => return Err(Failure::usage("train: pass --table and the files to learn from")),
         [first, rest @ ..] if rest.iter().all(|kind| kind == first) => *first,
         _ => return Err(Failure::usage("--table: expected CSV or Parquet, got both")),
     };
@@ -125,13 +145,15 @@ fn damaged(error: datafusion::error::DataFusionError) -> Failure {
     }
 }
 
-fn refuse_unknown(schema: &Schema, options: &TableOptions) -> Result<()> {
+fn refuse_unknown(schema: &Schema, options: &TableOptions, only: Option<&str>) -> Result<()> {
     if options.label.is_empty() {
-        return Err(Failure::usage("train --task table: pass --label and the column to learn"));
+        return Err(Failure::usage("train: pass --label and the column to learn"));
     }
     let flags = [("--label", &options.label), ("--category", &options.category), ("--exclude", &options.exclude)];
     let named = flags.iter().flat_map(|(flag, names)| names.iter().map(move |name| (*flag, name)));
-    for (flag, name) in named.chain(options.time_column.iter().map(|name| ("--time-column", name))) {
+    let named = named.map(|(flag, name)| (flag, name.as_str()));
+    let others = [("--time-column", options.time_column.as_deref()), ("--text-column", only)];
+    for (flag, name) in named.chain(others.into_iter().filter_map(|(flag, name)| Some((flag, name?)))) {
         if schema.index_of(name).is_err() {
             let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
             return Err(Failure::usage(format!("{flag}: expected a column of the table, got {name:?}"))
@@ -141,11 +163,11 @@ fn refuse_unknown(schema: &Schema, options: &TableOptions) -> Result<()> {
     Ok(())
 }
 
-/// Whether a row has every label.
-fn labelled(batch: &RecordBatch, options: &TableOptions) -> Result<Vec<bool>> {
+/// Whether a row has a value in every one of these columns.
+fn whole(batch: &RecordBatch, columns: &[&str]) -> Result<Vec<bool>> {
     let mut known = vec![true; batch.num_rows()];
-    for label in &options.label {
-        if let Some(nulls) = batch.column(batch.schema().index_of(label)?).logical_nulls() {
+    for column in columns {
+        if let Some(nulls) = batch.column(batch.schema().index_of(column)?).logical_nulls() {
             known.iter_mut().zip(nulls.iter()).for_each(|(known, valid)| *known &= valid);
         }
     }

@@ -1,0 +1,200 @@
+"""Called by compare_text.sh. The split is one of the texts: sha256 of a review's text, sorted; the first 80 % train, the next
+10 % validate, the last 10 % test. `place` carries it to intentcast as --time-column, so that both sides have the same rows.
+The hash of the test rows is compared with compare_text.split, which is in the repository; no review is."""
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+from safetensors.numpy import load_file
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from tokenizers import Tokenizer
+
+job, reviews, minilm, out, *settings = sys.argv[1:]
+minilm, out = pathlib.Path(minilm), pathlib.Path(out)
+SAMPLE, EPOCHS = int(os.environ.get("SAMPLE", 1500)), os.environ.get("EPOCHS", "1")
+LENGTH = int(os.environ.get("MAX_LENGTH", 64))
+STRATEGIES = {
+    "everything": [],
+    "first 3 layers frozen": ["text.frozen_layers=3"],
+    "smaller rates below": ["text.layer_decay=0.8"],
+    "adapters": ["text.strategy=adapters"],
+    "prefix": ["text.strategy=prefix"],
+    "LoRA": ["text.strategy=lora"],
+    "masked words first": ["text.masked_epochs=1"],
+    "only the head": ["text.strategy=frozen"],
+}
+CHOSEN = os.environ.get("STRATEGIES", ";".join(STRATEGIES)).split(";")
+DEPARTMENTS = ["Tops", "Dresses", "Bottoms", "Intimate", "Jackets", "Trend"]
+
+
+def read():
+    rows = []
+    with open(reviews, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["Review Text"].strip():
+                place = int(hashlib.sha256(row["Review Text"].encode()).hexdigest()[:13], 16)
+                rows.append((place, row))
+    rows.sort(key=lambda r: r[0])
+    return rows[: SAMPLE or None]
+
+
+def parts(places):
+    # As intentcast cuts a --time-column: at the values that stand at 80 % and 90 %.
+    ordered = np.sort(places)
+    valid, test = ordered[len(ordered) * 8 // 10], ordered[len(ordered) * 9 // 10]
+    return np.where(places < valid, 0, np.where(places < test, 1, 2))
+
+
+rows = read()
+# Line breaks as spaces, which the tokenizers do not tell apart: CSV files with them are refused.
+texts = [" ".join(row["Review Text"].split()) for _, row in rows]
+places = np.array([place for place, _ in rows])
+part = parts(places)
+test_hash = hashlib.sha256("\n".join(str(p) for p in places[part == 2]).encode()).hexdigest()
+known = dict(line.split() for line in (pathlib.Path(__file__).parent / "compare_text.split").read_text().splitlines())
+name = str(SAMPLE or "all")
+print(f"{len(rows)} reviews, {(part == 0).sum()} train, {(part == 2).sum()} test; hash of the test rows {test_hash}", file=sys.stderr)
+if known.get(name, test_hash) != test_hash:
+    sys.exit(f"compare_text.split: expected {known[name]} for {name} reviews, got {test_hash}: another file, or another split")
+
+columns = {"recommended": np.array([int(row["Recommended IND"]) for _, row in rows])}
+columns["rating"] = np.array([int(row["Rating"]) for _, row in rows])
+for department in DEPARTMENTS:
+    columns[f"is_{department.lower()}"] = np.array([int(row["Department Name"] == department) for _, row in rows])
+columns["positive"] = (columns["rating"] >= 4).astype(int)
+TASKS = {"recommended": ["recommended"], "rating": ["rating"], "department": [c for c in columns if c.startswith("is_")] + ["positive"]}
+with open(out / "sample.csv", "w", newline="", encoding="utf-8") as file:
+    writer = csv.writer(file)
+    writer.writerow(["review", "place", *columns])
+    writer.writerows(zip(texts, places, *columns.values()))
+
+
+def figures(labels, probabilities, truth):
+    """Of one binary label; of classes, macro averages; of several binary labels, means over them."""
+    if labels == ["rating"]:
+        classes = np.unique(columns["rating"][part == 0])
+        chosen = classes[probabilities.argmax(1)]
+        aucs = [roc_auc_score(truth == c, probabilities[:, i]) for i, c in enumerate(classes) if 0 < (truth == c).sum() < len(truth)]
+        return f1_score(truth, chosen, average="macro", zero_division=0), np.mean(aucs), accuracy_score(truth, chosen)
+    each = [(f1_score(t, p > 0.5, zero_division=0), roc_auc_score(t, p) if 0 < t.sum() < len(t) else np.nan,
+             accuracy_score(t, p > 0.5)) for p, t in zip(probabilities.T, truth.T)]
+    return tuple(np.nanmean(np.array(each), axis=0))
+
+
+def regression(labels, vectors):
+    """Logistic regressions on vectors, by the default settings of scikit-learn but for the number of steps."""
+    clock = time.monotonic()
+    train, test = part == 0, part == 2
+    fit = lambda y: LogisticRegression(max_iter=2000).fit(vectors[train], y[train])
+    if labels == ["rating"]:
+        model = fit(columns["rating"])
+        got = figures(labels, model.predict_proba(vectors[test]), columns["rating"][test])
+        return got, model.coef_.size + model.intercept_.size, time.monotonic() - clock
+    models = [fit(columns[label]) for label in labels]
+    truth = np.stack([columns[label][test] for label in labels], 1)
+    got = figures(labels, np.stack([m.predict_proba(vectors[test])[:, 1] for m in models], 1), truth)
+    return got, sum(m.coef_.size + m.intercept_.size for m in models), time.monotonic() - clock
+
+
+def minilm_vectors():
+    """BERT's forward pass in numpy, mean over tokens, length one: what sentence-transformers gives."""
+    w = {k.removeprefix("bert."): v.astype(np.float32) for k, v in load_file(minilm / "model.safetensors").items() if v.dtype != np.int64}
+    config = json.loads((minilm / "config.json").read_text())
+    heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
+    tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    tokenizer.enable_truncation(LENGTH)
+    tokenizer.no_padding()
+    norm = lambda x, n: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12) * w[n + ".weight"] + w[n + ".bias"]
+    linear = lambda x, n: x @ w[n + ".weight"].T + w[n + ".bias"]
+    # erf by Abramowitz and Stegun 7.1.26, within 1.5e-7.
+    def gelu(x):
+        z = np.abs(x) / np.sqrt(np.float32(2))
+        t = 1 / (1 + 0.3275911 * z)
+        erf = 1 - (((((1.061405429 * t - 1.453152027) * t) + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t * np.exp(-z * z)
+        return 0.5 * x * (1 + np.sign(x) * erf)
+    vectors = []
+    for text in texts:
+        ids = tokenizer.encode(text).ids
+        x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][: len(ids)]
+        x = norm(x + w["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        split = lambda y: y.reshape(len(ids), heads, -1).transpose(1, 0, 2)
+        for i in range(layers):
+            at = f"encoder.layer.{i}."
+            q, k, v = (split(linear(x, f"{at}attention.self.{n}")) for n in ("query", "key", "value"))
+            scores = q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1])
+            scores = np.exp(scores - scores.max(-1, keepdims=True))
+            mixed = (scores / scores.sum(-1, keepdims=True) @ v).transpose(1, 0, 2).reshape(len(ids), -1)
+            x = norm(x + linear(mixed, at + "attention.output.dense"), at + "attention.output.LayerNorm")
+            x = norm(x + linear(gelu(linear(x, at + "intermediate.dense")), at + "output.dense"), at + "output.LayerNorm")
+        mean = x.mean(0)
+        vectors.append(mean / np.linalg.norm(mean))
+    return np.stack(vectors)
+
+
+def trained(task, strategy):
+    kept = out / f"{name}-{LENGTH}-{EPOCHS}-{task}-{re.sub('[^a-z0-9]+', '_', strategy.lower())}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    print(f"{task}: {strategy}", file=sys.stderr)
+    words = [job, "train", "--task", "text", "--table", str(out / "sample.csv"), "--text-column", "review", "--encoder", str(minilm),
+             "--time-column", "place", "--output", str(out / "out")]
+    words += [word for label in TASKS[task] for word in ("--label", label)]
+    sets = [f"text.max_length={LENGTH}", f"text.epochs_max={EPOCHS}", "score.device=cpu", *STRATEGIES[strategy]]
+    words += [word for setting in sets for word in ("--set", setting)] + settings
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        printed = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(child.returncode)
+    version = re.search(r"text model (\S+)", printed)[1]
+    card = json.loads((out / "out/models" / version / "text.json").read_text())["figures"]
+    labels = TASKS[task]
+    if labels == ["rating"]:
+        got = card["f1_macro_test_rating"], card["auc_macro_test_rating"], card["accuracy_test_rating"]
+    else:
+        means = [[card.get(f"{figure}_test_{label}", np.nan) for label in labels] for figure in ("f1", "auc", "accuracy")]
+        got = tuple(float(np.nanmean(values)) for values in means)
+    assert card["rows_test"] == (part == 2).sum(), "the two sides have other rows"
+    seconds = card["train_seconds"] + card.get("masked_seconds", 0)
+    row = [got, card["parameters_trained"], seconds, usage.ru_maxrss / 1024]
+    kept.write_text(json.dumps(row))
+    return row
+
+
+tfidf = TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2)).fit([t for t, p in zip(texts, part) if p == 0]).transform(texts)
+kept_vectors = out / f"minilm-{name}-{LENGTH}.npz"
+if kept_vectors.exists():
+    kept = np.load(kept_vectors)
+    vectors, encoding = kept["vectors"], float(kept["seconds"])
+else:
+    clock = time.monotonic()
+    vectors = minilm_vectors()
+    encoding = time.monotonic() - clock
+    np.savez(kept_vectors, vectors=vectors, seconds=encoding)
+print("| task | strategy | trained weights | seconds | memory (MiB) | F1 | AUC | accuracy |")
+print("|---|---|---|---|---|---|---|---|", flush=True)
+
+
+def line(task, what, weights, seconds, memory, got):
+    f1, auc, accuracy = got
+    print(f"| {task} | {what} | {weights:,.0f} | {seconds:,.0f} | {memory} | {f1:.3f} | {auc:.3f} | {accuracy:.3f} |", flush=True)
+
+
+for task in os.environ.get("TASKS", "recommended rating department").split():
+    for what, of, extra in [("TF-IDF + logistic regression", tfidf, 0), ("frozen MiniLM + logistic regression", vectors, encoding)]:
+        got, weights, seconds = regression(TASKS[task], of)
+        line(task, what, weights, seconds + extra, "", got)
+    for strategy in CHOSEN:
+        got, weights, seconds, memory = trained(task, strategy)
+        line(task, strategy, weights, seconds, f"{memory:,.0f}", got)

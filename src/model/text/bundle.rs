@@ -1,0 +1,194 @@
+//! Text classifiers in the registry: `models/text-DATE-HASH/` with `text.json`, `text/` (a Hugging Face folder, which
+//! `TextEncoder::open` reads as any other), `head.safetensors`, and `beside.safetensors` where adapters or prefixes were
+//! learnt.
+//!
+//! As with table models, there is no `bundle.json`, so nothing that looks for a night's model can take one of them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tch::{Device, Tensor, nn};
+
+use super::classifier::{Beside, TextClassifier, TextHead, TextLabels};
+use super::folder::{self, TextFolder};
+use super::tokens::TextTokenizer;
+use crate::failure::{Failure, FailureKind, Result};
+use crate::model::bundle::Registry;
+use crate::model::weights;
+
+/// The format that is written and read.
+pub const TEXT_FORMAT: u32 = 1;
+/// The file that makes a folder of the registry a text classifier.
+pub const TEXT_CARD: &str = "text.json";
+const HEAD: &str = "head.safetensors";
+const BESIDE: &str = "beside.safetensors";
+/// The folder with the encoder.
+const ENCODER: &str = "text";
+
+/// `text.json`: everything about a text classifier but its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextCard {
+    pub format: u32,
+    pub version: String,
+    pub trained_at: String,
+    /// The files or folders that were read.
+    pub table: Vec<String>,
+    pub text_column: String,
+    /// How rows were split into training, validation and test.
+    pub split: String,
+    /// The folder whose encoder was taught, and its hash.
+    pub encoder: String,
+    pub encoder_hash: String,
+    pub strategy: String,
+    pub kind: TextLabels,
+    pub labels: Vec<String>,
+    pub beside: Beside,
+    /// Tokens of a text that are read.
+    pub max_length: usize,
+    pub weights_hash: String,
+    /// Figures on the test rows, by name.
+    pub figures: BTreeMap<String, f64>,
+    /// The `[model]`, `[train]` and `[text]` sections of the training, for people; nothing reads them.
+    #[serde(default)]
+    pub settings: serde_json::Value,
+}
+
+/// What a training hands over beside the card.
+#[derive(Debug)]
+pub struct TextParts<'a> {
+    /// The folder that the encoder came from: its files are kept, its weights replaced.
+    pub folder: &'a TextFolder,
+    /// By their names in the folder.
+    pub encoder: Vec<(String, Tensor)>,
+    pub head: Vec<(String, Tensor)>,
+    pub beside: Vec<(String, Tensor)>,
+}
+
+/// A loaded text classifier.
+#[derive(Debug)]
+pub struct TextModel {
+    pub card: TextCard,
+    classifier: TextClassifier,
+    tokenizer: TextTokenizer,
+    /// Hold the weights of `classifier`.
+    _stores: [nn::VarStore; 3],
+}
+
+impl TextModel {
+    /// The probability of each label of each text, in batches of at most so many padded tokens.
+    pub fn probabilities(&self, texts: &[&str], tokens_max: usize) -> Result<Vec<Vec<f64>>> {
+        self.classifier.probabilities(&self.tokenizer, texts, tokens_max)
+    }
+}
+
+impl Registry {
+    /// Writes a text classifier; the card goes last, so that a version with a card is whole. It never becomes champion.
+    pub async fn write_text(&self, mut card: TextCard, parts: TextParts<'_>) -> Result<TextCard> {
+        let mut files = parts.folder.files.clone();
+        files.iter_mut().for_each(|(name, _)| *name = format!("{ENCODER}/{name}"));
+        files.push((format!("{ENCODER}/{}", parts.folder.weights_name), bytes_of(&parts.encoder)?));
+        files.push((HEAD.into(), bytes_of(&parts.head)?));
+        if card.beside != Beside::Nothing {
+            files.push((BESIDE.into(), bytes_of(&parts.beside)?));
+        }
+        files.sort();
+        let hash = hash(&files);
+        card.weights_hash = hash[..16].to_string();
+        let day: String = card.trained_at.chars().filter(char::is_ascii_digit).take(8).collect();
+        card.version = format!("text-{day}-{}", &hash[..8]);
+        let folder = self.0.folder(&card.version);
+        for (name, bytes) in files {
+            folder.write(&name, bytes).await?;
+        }
+        folder.write(TEXT_CARD, serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
+        Ok(card)
+    }
+
+    /// The card of a text classifier.
+    pub async fn text_card(&self, version: &str) -> Result<TextCard> {
+        let folder = self.0.folder(version);
+        let hint = "`intentcast models` lists the versions; `intentcast train --task text` makes one";
+        if version.is_empty() {
+            return Err(Failure::usage("expected the version of a text model, got nothing").hint(hint));
+        }
+        let Some(bytes) = folder.read_if_there(TEXT_CARD).await? else {
+            return Err(Failure::model(format!("{}: no such text model", folder.url)).hint(hint));
+        };
+        let refuse = |text: String| damaged(Failure::model(format!("models/{version}/{TEXT_CARD}: {text}")));
+        let card: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
+        match card.get("format").and_then(serde_json::Value::as_u64) {
+            Some(format) if format != u64::from(TEXT_FORMAT) => {
+                Err(refuse(format!("expected format {TEXT_FORMAT}, got {format}")))
+            }
+            _ => serde_json::from_value(card).map_err(|e| refuse(e.to_string())),
+        }
+    }
+
+    /// The cards of all text classifiers that can be read, oldest first; the log names the others.
+    pub async fn text_versions(&self) -> Result<Vec<TextCard>> {
+        let mut cards = Vec::new();
+        for version in self.0.children().await?.0.iter().filter(|v| v.starts_with("text-")) {
+            match self.text_card(version).await {
+                Ok(card) => cards.push(card),
+                Err(failure) => tracing::warn!("{}", failure.message),
+            }
+        }
+        cards.sort_by(|a, b| a.trained_at.cmp(&b.trained_at));
+        Ok(cards)
+    }
+
+    /// Loads a text classifier and checks its files against the card.
+    pub async fn load_text(&self, version: &str, device: Device) -> Result<TextModel> {
+        let card = self.text_card(version).await?;
+        let folder = self.0.folder(version);
+        let read = TextFolder::read(&folder.folder(ENCODER), Some(card.max_length)).await.map_err(damaged)?;
+        let mut files: Vec<(String, Bytes)> = Vec::new();
+        for (name, bytes) in &read.files {
+            files.push((format!("{ENCODER}/{name}"), bytes.clone()));
+        }
+        let mut names = vec![format!("{ENCODER}/{}", read.weights_name), HEAD.into()];
+        names.extend((card.beside != Beside::Nothing).then(|| BESIDE.to_string()));
+        for name in names {
+            let bytes = folder.read(&name).await.map_err(damaged)?;
+            files.push((name, bytes));
+        }
+        files.sort();
+        if hash(&files)[..16] != card.weights_hash {
+            return Err(damaged(Failure::model(format!("{}: not the bytes that were trained", folder.url))));
+        }
+        let of = |wanted: &str| files.iter().find(|(name, _)| name == wanted).map(|(_, bytes)| bytes);
+        let mut stores = [(); 3].map(|()| nn::VarStore::new(device));
+        let [encoder, beside, head] = &mut stores;
+        let mut network = read.network(&encoder.root()).map_err(damaged)?;
+        card.beside.add(&mut network, &beside.root())?;
+        let sizes = (TextClassifier::width(&read), card.labels.len());
+        let made = TextHead::new(&head.root(), card.kind, sizes, 0.0);
+        for (name, store) in [(HEAD, head), (BESIDE, beside)] {
+            if let Some(bytes) = of(name) {
+                weights::from_bytes(&mut [store], bytes).map_err(|f| damaged(f.at(format!("{}{name}", folder.url))))?;
+            }
+        }
+        stores.iter_mut().for_each(nn::VarStore::freeze);
+        let classifier = TextClassifier::new(network, &read.pooling, made, device);
+        Ok(TextModel { card, classifier, tokenizer: read.tokenizer, _stores: stores })
+    }
+}
+
+/// Names and bytes of sorted files.
+fn hash(files: &[(String, Bytes)]) -> String {
+    folder::hash_of(files.iter().flat_map(|(name, bytes)| [Bytes::from(name.clone()), bytes.clone()]))
+}
+
+fn bytes_of(named: &[(String, Tensor)]) -> Result<Bytes> {
+    for (name, tensor) in named {
+        if !weights::all_finite(tensor)? {
+            return Err(Failure::model(format!("training left numbers in {name} that are not finite"))
+                .hint("lower text.learning_rate and text.head_learning_rate"));
+        }
+    }
+    Ok(weights::tensors_to_bytes(named)?.into())
+}
+
+fn damaged(failure: Failure) -> Failure {
+    Failure { kind: FailureKind::Model, ..failure }.hint("train again")
+}

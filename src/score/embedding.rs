@@ -1,0 +1,56 @@
+//! A text encoder that partitions and stages share: `embed_text`, and the texts that a night or a training encodes.
+
+use arrow::array::{Array, ArrayRef, AsArray, Float32Builder, ListBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use std::sync::{Arc, Mutex, PoisonError};
+use tch::Device;
+
+use crate::config::Config;
+use crate::failure::Result;
+use crate::lake::stores::Location;
+use crate::model::text::encoder::{EncoderSettings, TextEncoder};
+
+/// Its forward passes take turns: a tensor may not be reached from two threads at once.
+#[derive(Debug)]
+pub struct SharedEncoder {
+    /// Of all that a vector follows from besides its text.
+    pub hash: String,
+    /// Numbers of a vector.
+    pub width: usize,
+    encoder: Mutex<TextEncoder>,
+}
+
+impl SharedEncoder {
+    /// Reads a Hugging Face folder. `tokens_max`: tokens of a text that are read; 0 leaves it to the folder.
+    pub async fn open(folder: &Location, tokens_max: u32, config: &Config, device: Device) -> Result<Arc<Self>> {
+        let settings = EncoderSettings {
+            max_length: (tokens_max > 0).then_some(tokens_max as usize),
+            batch_tokens_max: config.score.batch_tokens_max as usize,
+            device,
+        };
+        let encoder = TextEncoder::open(folder, settings).await?;
+        let (hash, width) = (encoder.hash()[..16].to_string(), encoder.width());
+        Ok(Arc::new(Self { hash, width, encoder: Mutex::new(encoder) }))
+    }
+
+    /// One vector a text. Takes long: not for a thread that serves streams.
+    pub fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(texts)
+    }
+
+    /// list<float32> [texts]; null for null.
+    pub fn column(&self, texts: &ArrayRef) -> Result<ArrayRef> {
+        let texts = cast(texts, &DataType::Utf8)?;
+        let texts = texts.as_string::<i32>();
+        let there: Vec<&str> = texts.iter().flatten().collect();
+        let mut vectors = self.encode(&there)?.into_iter();
+        let mut column = ListBuilder::new(Float32Builder::new());
+        for row in 0..texts.len() {
+            let vector = if texts.is_valid(row) { vectors.next() } else { None };
+            column.values().append_slice(vector.as_deref().unwrap_or_default());
+            column.append(vector.is_some());
+        }
+        Ok(Arc::new(column.finish()))
+    }
+}

@@ -1,0 +1,414 @@
+//! `train --task text` and `classify_text`: every strategy from files of texts to probabilities in SQL, with the small
+//! random encoders of tests/fixtures/text.
+
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Reviews whose words decide: "good" for recommended; what was bought for the department; "wonderful" for loved, which
+/// only a recommended one can be. Every 40th has no label, every 41st no text.
+fn reviews(rows: u32) -> String {
+    let mut text = String::from("review,recommended,department,loved,stars,same,none\n");
+    for i in 0..rows {
+        let draw = |what: &str| u32::from(blake3::hash(format!("{what} {i}").as_bytes()).as_bytes()[0]);
+        let (good, thing) = (draw("good") < 128, ["mug", "lamp", "chair"][draw("thing") as usize % 3]);
+        let loved = good && draw("loved") < 128;
+        let verdict = match (good, loved) {
+            (true, true) => "good and wonderful",
+            (true, false) => "good",
+            _ => "broke after two days",
+        };
+        let review = if i % 41 == 40 { String::new() } else { format!("the {thing} number {i} is {verdict}") };
+        let recommended = if i % 40 == 39 { String::new() } else { u8::from(good).to_string() };
+        let stars = 1 + 3 * u8::from(good) + u8::from(loved);
+        writeln!(text, "\"{review}\",{recommended},{thing},{},{stars},7,", u8::from(loved)).unwrap();
+    }
+    text
+}
+
+struct Shop {
+    folder: tempfile::TempDir,
+}
+
+/// What every training here sets: few steps, large ones, as random encoders know nothing.
+const SETTINGS: [&str; 6] = [
+    "score.device=cpu",
+    "text.learning_rate=0.01",
+    "text.head_learning_rate=0.02",
+    "text.batch_tokens_max=256",
+    "text.epochs_max=6",
+    "text.max_length=24",
+];
+
+impl Shop {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("reviews.csv"), reviews(500)).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn run(&self, settings: &[&str], arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+        for setting in SETTINGS.iter().chain(settings) {
+            command.args(["--set", setting]);
+        }
+        // Networks this small gain nothing from threads, which wait for one another where cores are busy.
+        command.env("OMP_NUM_THREADS", "1").args(arguments).args(["--output", &self.path("out")]).output().unwrap()
+    }
+
+    fn done(&self, settings: &[&str], arguments: &[&str]) -> String {
+        let ran = self.run(settings, arguments);
+        assert!(ran.status.success(), "{settings:?} {arguments:?}\n{}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    fn refused(&self, settings: &[&str], arguments: &[&str], code: i32, parts: &[&str]) {
+        let ran = self.run(settings, arguments);
+        let errors = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(code), "{arguments:?}\n{errors}");
+        parts.iter().for_each(|part| assert!(errors.contains(part), "{arguments:?}: expected {part} in\n{errors}"));
+    }
+
+    /// Trains on the reviews, and opens what was written.
+    fn train(&self, encoder: &str, settings: &[&str], labels: &[&str]) -> Model {
+        let arguments = task(&self.path("reviews.csv"), &fixture(encoder), labels);
+        let printed = self.done(settings, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let version = printed.split_whitespace().nth(2).unwrap().to_string();
+        let folder = PathBuf::from(self.path("out/models")).join(&version);
+        let card = serde_json::from_slice(&std::fs::read(folder.join("text.json")).unwrap()).unwrap();
+        assert!(printed.contains(&format!("text model {version}")), "{printed}");
+        Model { version, folder, card }
+    }
+
+    /// The rows of a query as CSV, without its header.
+    fn sql(&self, query: &str) -> Vec<String> {
+        self.done(&[], &["sql", "--format", "csv", "-c", query]).lines().skip(1).map(String::from).collect()
+    }
+
+    /// Probabilities of a label, text by text.
+    fn probabilities(&self, model: &Model, label: &str, texts: &[&str]) -> Vec<f64> {
+        let values: Vec<String> = texts.iter().enumerate().map(|(i, text)| format!("({i}, '{text}')")).collect();
+        let (values, version) = (values.join(", "), &model.version);
+        let rows = self.sql(&format!(
+            "SELECT classify_text(t, '{version}', '{label}') FROM (VALUES {values}) AS v(i, t) ORDER BY i"
+        ));
+        rows.iter().map(|p| p.parse().unwrap()).collect()
+    }
+}
+
+struct Model {
+    version: String,
+    folder: PathBuf,
+    card: Value,
+}
+
+impl Model {
+    fn figure(&self, name: &str) -> f64 {
+        self.card["figures"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {}", self.card))
+    }
+
+    fn weights(&self) -> Vec<(String, tch::Tensor)> {
+        tensors(&self.folder.join("text/model.safetensors"))
+    }
+}
+
+fn tensors(path: &Path) -> Vec<(String, tch::Tensor)> {
+    let mut named = tch::Tensor::read_safetensors(path).unwrap();
+    named.sort_by(|a, b| a.0.cmp(&b.0));
+    named
+}
+
+fn fixture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text").join(name).display().to_string()
+}
+
+fn task(table: &str, encoder: &str, labels: &[&str]) -> Vec<String> {
+    let mut words = vec!["train", "--task", "text", "--table", table, "--text-column", "review", "--encoder", encoder];
+    labels.iter().for_each(|label| words.extend(["--label", label]));
+    words.into_iter().map(String::from).collect()
+}
+
+#[test]
+fn every_strategy_goes_from_texts_to_sql() {
+    let shop = Shop::new();
+    let original = tensors(&PathBuf::from(fixture("bert")).join("model.safetensors"));
+    // Strategy, settings, whether the encoder's weights are as they were, what is kept beside them, figures asked for.
+    let cases: [(&str, &[&str], bool, bool, f64); 8] = [
+        ("everything", &[], false, false, 0.95),
+        ("first layers frozen", &["text.frozen_layers=1"], false, false, 0.9),
+        ("smaller rates below", &["text.layer_decay=0.5"], false, false, 0.95),
+        ("accumulated", &["text.accumulation_steps=3", "text.gradient_norm_max=0.5"], false, false, 0.9),
+        ("only the head", &["text.strategy=frozen", "text.epochs_max=20"], true, false, 0.7),
+        ("lora", &["text.strategy=lora", "text.rank=4"], false, false, 0.9),
+        ("adapters", &["text.strategy=adapters", "text.bottleneck=8"], true, true, 0.9),
+        ("prefix", &["text.strategy=prefix", "text.prefix_length=4", "text.epochs_max=12"], true, true, 0.7),
+    ];
+    for (what, settings, same, beside, auc) in cases {
+        let model = shop.train("bert", settings, &["recommended"]);
+        let got = model.figure("auc_test_recommended");
+        println!(
+            "{what}: AUC {got:.3}, {} of {} weights",
+            model.figure("parameters_trained"),
+            model.figure("parameters")
+        );
+        assert!(got > auc, "{what}: {got}");
+        let weights = model.weights();
+        let kept = |name: &str| {
+            let old = original.iter().find(|(n, _)| n.trim_start_matches("bert.") == name);
+            let new = weights.iter().find(|(n, _)| n == name);
+            old.unwrap().1.equal(&new.unwrap().1)
+        };
+        let first = "encoder.layer.0.output.dense.weight";
+        let last = "encoder.layer.1.attention.self.query.weight";
+        assert_eq!(kept(last), same, "{what}");
+        if what == "first layers frozen" {
+            let low = |name: &str| name.starts_with("embeddings.") || name.starts_with("encoder.layer.0.");
+            let names: Vec<&String> = weights.iter().map(|(name, _)| name).filter(|name| low(name)).collect();
+            assert!(names.len() > 16 && names.iter().all(|name| kept(name)), "{what}: {names:?}");
+        } else if what == "lora" {
+            assert!(kept(first), "{what}: only queries and values differ");
+            let merged = model.figure("merged_difference");
+            assert!(merged < 1e-5, "{what}: {merged}");
+        } else {
+            assert_eq!(kept(first), same, "{what}");
+        }
+        assert_eq!(model.folder.join("beside.safetensors").exists(), beside, "{what}");
+        // A card says how many weights were trained; what is not trained is not counted.
+        assert!(model.figure("parameters_trained") < model.figure("parameters") || !same && what != "lora", "{what}");
+        let p = shop.probabilities(&model, "recommended", &["the mug is good", "the mug broke after two days"]);
+        assert!(p[0] > p[1], "{what}: {p:?}");
+    }
+}
+
+#[test]
+fn labels_of_each_kind_are_learnt_by_each_loss_and_listed_in_sql() {
+    let shop = Shop::new();
+    let single = shop.train("minilm", &[], &["department"]);
+    assert_eq!(
+        (&single.card["kind"], &single.card["labels"]),
+        (&"single".into(), &serde_json::json!(["chair", "lamp", "mug"]))
+    );
+    assert!(single.figure("accuracy_test_department") > 0.9, "{}", single.card);
+    assert!(single.figure("f1_macro_test_department") > 0.9 && single.figure("auc_macro_test_department") > 0.95);
+    let version = &single.version;
+    let file = shop.path("reviews.csv");
+    let create =
+        format!("CREATE EXTERNAL TABLE reviews STORED AS CSV LOCATION '{file}' OPTIONS ('format.has_header' 'true')");
+    // Found by SQL over the list, on the rows of the file; texts that are null have a null list.
+    let rows = shop.sql(&format!(
+        "{create}; WITH labelled AS (SELECT department, review IS NULL AS no_text, unnest(classify_text(review, '{version}')) AS l \
+         FROM reviews) SELECT count(*), round(avg(CASE WHEN l['label'] = department THEN l['probability'] END), 1) >= 0.8, \
+         round(sum(l['probability'])) FROM labelled WHERE NOT no_text"
+    ));
+    let texts = 500 - 500 / 41;
+    assert_eq!(rows, [format!("{},true,{texts}.0", 3 * texts)]);
+    let stars = shop.train("bert", &["model.loss=focal", "text.epochs_max=10"], &["stars"]);
+    assert_eq!(stars.card["labels"], serde_json::json!(["1", "4", "5"]), "rating columns are classes in their order");
+    let (right, most) = ("accuracy_test_stars", "accuracy_of_most_frequent_test_stars");
+    assert!(stars.figure(right) > stars.figure(most) + 0.1, "{}", stars.card);
+
+    for (encoder, settings) in [
+        ("distilbert", &["model.loss=bce", "model.class_weights=balanced"][..]),
+        ("gpt2", &["model.loss=focal", "train.label_smoothing=0.05"]),
+        // At larger rates the overlap settles on one answer for every text, whose gradient is nothing.
+        (
+            "bert",
+            &["model.loss=iou", "text.learning_rate=0.002", "text.head_learning_rate=0.002", "text.epochs_max=10"],
+        ),
+        ("bert", &["model.loss=crf", "model.head=crf"]),
+    ] {
+        let model = shop.train(encoder, settings, &["recommended", "loved"]);
+        let kind = if settings[1] == "model.head=crf" { "chain" } else { "multi" };
+        assert_eq!(model.card["kind"], kind, "{settings:?}");
+        for label in ["recommended", "loved"] {
+            let auc = model.figure(&format!("auc_test_{label}"));
+            assert!(auc > 0.85, "{encoder} {settings:?} {label}: {auc}");
+        }
+        let p = shop.probabilities(&model, "loved", &["the mug is good and wonderful", "the mug broke after two days"]);
+        assert!(p[0] > p[1], "{encoder} {settings:?}: {p:?}");
+    }
+    let listed = shop.done(&[], &["models", "--format", "csv"]);
+    assert!(listed.contains(&format!("{version},text,,")), "{listed}");
+    shop.refused(&[], &["models", "--promote", version], 6, &["expected a night's model, got one of a text"]);
+    let night = ["nightly", "--lake", &shop.path("lake"), "--date", "2026-03-01"];
+    let named = format!("model.version={version}");
+    shop.refused(&[&named], &night, 6, &["expected a night's model, got one of a text"]);
+}
+
+#[test]
+fn masked_words_come_first_and_a_model_is_a_folder_to_go_on_from() {
+    let shop = Shop::new();
+    let settings = ["text.masked_epochs=4", "text.strategy=lora", "model.loss=bce"];
+    let model = shop.train("bert", &settings, &["recommended"]);
+    let (before, after) = (model.figure("masked_loss_valid_before"), model.figure("masked_loss_valid"));
+    assert!(after < 0.8 * before, "{before} {after}");
+    // Same data, seed and machine: the same weights, so the same version.
+    assert_eq!(shop.train("bert", &settings, &["recommended"]).version, model.version);
+    // What LoRA alone cannot move was moved by the guesses; nothing of their head is left behind.
+    let original = tensors(&PathBuf::from(fixture("bert")).join("model.safetensors"));
+    let words = |named: &[(String, tch::Tensor)]| {
+        named.iter().find(|(n, _)| n.ends_with("word_embeddings.weight")).unwrap().1.shallow_clone()
+    };
+    assert!(!words(&original).equal(&words(&model.weights())));
+    assert!(model.weights().iter().all(|(name, _)| !name.contains("masked") && !name.contains("beside")));
+    // The text/ folder of a model is an encoder like any other.
+    let encoder = model.folder.join("text").display().to_string();
+    let further = task(&shop.path("reviews.csv"), &encoder, &["department"]);
+    let further: Vec<&str> = further.iter().map(String::as_str).collect();
+    let printed = shop.done(&["text.strategy=adapters"], &further);
+    assert!(printed.contains("accuracy_test_department"), "{printed}");
+    let causal = task(&shop.path("reviews.csv"), &fixture("gpt2"), &["recommended"]);
+    let causal: Vec<&str> = causal.iter().map(String::as_str).collect();
+    shop.refused(&["text.masked_epochs=1"], &causal, 2, &["text.masked_epochs: expected 0", "no mask"]);
+}
+
+#[test]
+fn null_empty_gigantic_and_binary_texts_have_an_answer_each_and_cost_their_neighbours_nothing() {
+    let shop = Shop::new();
+    for encoder in ["bert", "gpt2"] {
+        let model = shop.train(encoder, &["text.epochs_max=2"], &["recommended"]);
+        let version = &model.version;
+        let rows = shop.sql(&format!(
+            "WITH t AS (SELECT * FROM (VALUES (1, 'the mug is good'), (2, NULL), (3, ''), (4, '  '), \
+             (5, repeat('good ', 400000)), (6, chr(1) || chr(65533)), (7, 'the mug is good')) AS v(i, t)) \
+             SELECT i, classify_text(t, '{version}', 'recommended') AS p, classify_text(t, '{version}') IS NULL AS none \
+             FROM t ORDER BY i"
+        ));
+        let cells: Vec<Vec<&str>> = rows.iter().map(|row| row.split(',').collect()).collect();
+        assert_eq!(cells[1], ["2", "", "true"], "{encoder}: {rows:?}");
+        for row in cells.iter().filter(|row| row[0] != "2") {
+            let p: f64 = row[1].parse().unwrap_or_else(|_| panic!("{encoder}: {rows:?}"));
+            assert!((0.0..=1.0).contains(&p) && row[2] == "false", "{encoder}: {row:?}");
+        }
+        assert_eq!(cells[0][1], cells[6][1]);
+        let alone = shop.probabilities(&model, "recommended", &["the mug is good"])[0];
+        assert!((alone - cells[0][1].parse::<f64>().unwrap()).abs() < 1e-5, "{encoder}");
+        // Bytes are read as UTF-8, what is none of it as U+FFFD; only other types are refused.
+        let bytes =
+            shop.sql(&format!("SELECT classify_text(arrow_cast('caf\u{e9}', 'Binary'), '{version}', 'recommended')"));
+        let text = shop.probabilities(&model, "recommended", &["caf\u{e9}"])[0];
+        assert!((bytes[0].parse::<f64>().unwrap() - text).abs() < 1e-6, "{encoder}");
+        let broken =
+            shop.sql(&format!("SELECT classify_text(decode('ff00fe61', 'hex'), '{version}', 'recommended') > 0.0"));
+        assert_eq!(broken, ["true"]);
+        assert_eq!(shop.sql(&format!("SELECT classify_text(NULL, '{version}') IS NULL")), ["true"]);
+        for (call, code, part) in [
+            (format!("classify_text(1, '{version}')"), 2, "expected a text"),
+            ("classify_text('a')".to_string(), 2, "a model version"),
+            ("classify_text('a', 'text-1')".to_string(), 6, "no such text model"),
+            (format!("classify_text('a', '{version}', 'size')"), 2, "labels recommended"),
+            (format!("score_intents(named_struct('a', 1), '{version}')"), 6, "got one of a text"),
+        ] {
+            shop.refused(&[], &["sql", "-c", &format!("SELECT {call}")], code, &[part]);
+        }
+        // A damaged model is refused whole.
+        let head = model.folder.join("head.safetensors");
+        let bytes = std::fs::read(&head).unwrap();
+        std::fs::write(&head, [&bytes[..bytes.len() - 4], &[0, 0, 192, 127]].concat()).unwrap();
+        let call = format!("SELECT classify_text('a', '{version}')");
+        shop.refused(&[], &["sql", "-c", &call], 6, &["not the bytes that were trained", "train again"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_learnt_is_refused_with_the_reason() {
+    let shop = Shop::new();
+    let (file, bert) = (shop.path("reviews.csv"), fixture("bert"));
+    std::fs::write(shop.path("few.csv"), reviews(12)).unwrap();
+    let gone = shop.path("nowhere");
+    let cases: [(Vec<String>, &[&str], i32, &[&str]); 12] = [
+        (task(&file, &bert, &["nothing"]), &[], 2, &["--label: expected a column", "review, recommended"]),
+        (task(&file, &bert, &[]), &[], 2, &["pass --label"]),
+        (task(&file, &bert, &["review"]), &[], 2, &["expected another column than --text-column"]),
+        (task(&file, &bert, &["same"]), &[], 3, &["label same: all", "same value, 7", "nothing to learn"]),
+        (task(&file, &bert, &["none"]), &[], 3, &["at least 20 rows", "500 rows lack a label or a text"]),
+        (task(&shop.path("few.csv"), &bert, &["recommended"]), &[], 3, &["at least 20 rows to train on"]),
+        (task(&file, &gone, &["recommended"]), &[], 6, &["--encoder", "config.json: not found"]),
+        (task(&file, &bert, &["recommended", "stars"]), &[], 3, &["label stars: expected 0 and 1"]),
+        (task(&file, &bert, &["stars"]), &["model.head=crf", "model.loss=crf"], 2, &["expected sigmoid for one label"]),
+        (
+            task(&file, &bert, &["recommended"]),
+            &["text.strategy=lora", "text.frozen_layers=1"],
+            2,
+            &["text.frozen_layers"],
+        ),
+        (
+            task(&file, &bert, &["recommended"]),
+            &["text.frozen_layers=3"],
+            2,
+            &["expected 0 to 2, the encoder's, got 3"],
+        ),
+        (task(&file, &bert, &["recommended"]), &["text.max_length=2"], 6, &["leaves none for text"]),
+    ];
+    for (arguments, settings, code, parts) in cases {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        shop.refused(settings, &arguments, code, parts);
+    }
+    let none = ["train", "--task", "text", "--table", &file, "--label", "recommended"];
+    shop.refused(&[], &none, 2, &["pass --text-column and --encoder"]);
+    let column = [&none[..], &["--text-column", "stars", "--encoder", &bert]].concat();
+    shop.refused(&[], &column, 2, &["--text-column stars: expected text, got Int64"]);
+    let column = [&none[..], &["--text-column", "words", "--encoder", &bert]].concat();
+    shop.refused(&[], &column, 2, &["--text-column: expected a column of the table, got \"words\""]);
+    assert!(!Path::new(&shop.path("out/models")).exists(), "a refused training writes nothing");
+}
+
+#[test]
+fn what_a_text_model_says_of_queries_is_a_feature_of_training_and_night() {
+    let shop = Shop::new();
+    let mut queries = String::from("query,gift\n");
+    for i in 0..300 {
+        writeln!(queries, "{} {i},{}", if i % 2 == 0 { "gift for her" } else { "red mug" }, 1 - i % 2).unwrap();
+    }
+    std::fs::write(shop.path("queries.csv"), queries).unwrap();
+    let (file, encoder) = (shop.path("queries.csv"), fixture("minilm"));
+    let task = ["train", "--task", "text", "--table", &file, "--text-column", "query", "--encoder", &encoder];
+    let printed = shop.done(&[], &[&task[..], &["--label", "gift"]].concat());
+    let version = printed.split_whitespace().nth(2).unwrap();
+    // The example of docs/examples, and the built-in features with its columns, as docs/models/language.md says.
+    let example =
+        include_str!("../docs/examples/query_intent/features/user_query_intent.sql").replace("MODEL", version);
+    let features = include_str!("../sql/features/user_features.sql")
+        .replace("    q.last_queries,\n", "    qi.query_gift_mean,\n    qi.query_gift_max,\n    q.last_queries,\n")
+        .replace(
+            "    LEFT JOIN user_queries q",
+            "    LEFT JOIN user_query_intent qi ON s.user_id = qi.user_id\n    LEFT JOIN user_queries q",
+        );
+    assert_eq!(features.matches("qi").count(), 4, "{features}");
+    std::fs::create_dir_all(shop.path("sql/features")).unwrap();
+    std::fs::write(shop.path("sql/features/user_query_intent.sql"), example).unwrap();
+    std::fs::write(shop.path("sql/features/user_features.sql"), features).unwrap();
+    let lake = shop.path("lake");
+    let simulate = ["simulate", "--to", &lake, "--users", "200", "--items", "20", "--days", "60", "--seed", "5"];
+    let simulated = Command::new(env!("CARGO_BIN_EXE_intentcast")).args(simulate).output().unwrap();
+    assert!(simulated.status.success(), "{}", String::from_utf8_lossy(&simulated.stderr));
+    let folder = format!("sql.folder={}", shop.path("sql"));
+    let own = [
+        &folder[..],
+        "model.width=16",
+        "model.layers=1",
+        "train.epochs_max=1",
+        "train.as_of_dates=2",
+        "demand.horizon_days=14",
+    ];
+    shop.done(&own, &["train", "--lake", &lake, "--date", "2026-02-20"]);
+    let models = std::fs::read_dir(shop.path("out/models")).unwrap().map(|e| e.unwrap().path().join("bundle.json"));
+    let cards: Vec<String> = models.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    assert!(cards.len() == 1 && cards[0].contains("query_gift_mean"), "{cards:?}");
+    // Every part of the users can call it.
+    let night = ["nightly", "--lake", &lake, "--date", "2026-02-21"];
+    shop.done(&[&own[..], &["engine.user_parts=3"]].concat(), &night);
+    // A week later: the night that looks back at this one's intents reads the labels of its date by the same SQL.
+    shop.done(&own, &["nightly", "--lake", &lake, "--date", "2026-02-28"]);
+    let query = "SELECT count(*), count(query_gift_mean), min(query_gift_mean) >= 0.0 AND max(query_gift_max) <= 1.0, \
+                 max(query_gift_max) > min(query_gift_mean) FROM user_features";
+    let rows = shop.done(&own, &["sql", "--lake", &lake, "--format", "csv", "-c", query]);
+    let cells: Vec<&str> = rows.lines().nth(1).unwrap().split(',').collect();
+    let (users, searched): (u32, u32) = (cells[0].parse().unwrap(), cells[1].parse().unwrap());
+    assert!(searched > 20 && searched <= users && cells[2..] == ["true", "true"], "{rows}");
+}
