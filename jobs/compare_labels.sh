@@ -33,7 +33,7 @@ for share in 0.01 0.1 1.0; do
         # The demand network has nothing to do with it: as small as it gets.
         version=$("$job" train --lake "$folder/labels.lake" --output "$folder/labels.out" --date "$date" \
             --set "train.labels_share=$share" --set "train.pretraining=$pretraining" --set "train.unlabelled=$unlabelled" \
-            --set demand.width=4 --set demand.horizon_days=7 --set demand.history_days=28 --set score.device=cpu "$@" \
+            --set demand.width=4 --set demand.horizon_days=7 --set demand.history_days=28 --set model.content_inputs=false --set demand.content_inputs=false --set score.device=cpu "$@" \
             </dev/null | sed -n 's/^model \([^ ]*\) .*/\1/p')
         cp "$folder/labels.out/models/$version/bundle.json" "$to.part"
         mv "$to.part" "$to"

@@ -54,7 +54,7 @@ RUN
         echo "$name: $backbone, $head, $loss; $demand" >&2
         version=$("$job" train --lake "$folder/$name" --output "$folder/$name.out" --date "$date" \
             --set "model.backbone=$backbone" --set "model.head=$head" --set "model.loss=$loss" \
-            --set "demand.network=$demand" --set "lake.arrival=$arrival" --set score.device=cpu "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
+            --set "demand.network=$demand" --set "lake.arrival=$arrival" --set model.content_inputs=false --set demand.content_inputs=false --set score.device=cpu "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
         cp "$folder/$name.out/models/$version/bundle.json" "$to.part"
         mv "$to.part" "$to"
     done

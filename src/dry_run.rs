@@ -63,7 +63,7 @@ pub async fn plan(config: &Config, run_date: RunDate) -> Result<DryRun> {
         Err(failure) if failure.kind == FailureKind::Model && config.model.version.is_empty() => None,
         Err(failure) => return Err(failure),
     };
-    let ctx = operator::install(&engine::session(config)?, models);
+    let ctx = operator::install(&engine::session(config)?, Arc::clone(&models));
     let rollups = Rollups::plan(&ctx, config, &sql, &lake, run_date).await?;
     let output = Location::open(&config.output.uri, &config.s3)?;
     let nights = runs::visible_nights(&output).await?;
@@ -73,6 +73,7 @@ pub async fn plan(config: &Config, run_date: RunDate) -> Result<DryRun> {
     let found = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
     if let Some(card) = &card {
         card.features.refuse_other(&found, &card.version)?;
+        models.leave_contents(&ctx, card).await;
     }
 
     let visible = nights.iter().find(|n| n.run_date() == run_date);
@@ -147,7 +148,8 @@ fn stages(rollups: &Rollups, figures: &BTreeMap<String, Stage>, kept: &[&str]) -
         ("look_back", "drift, and how earlier nights did".into()),
         ("publish", "commit tables, then runs".into()),
     ];
-    for (name, what) in kept_queries.into_iter().chain(tables).chain(rest) {
+    let contents = [("contents", "vectors of what is shown for the first time".to_string())];
+    for (name, what) in contents.into_iter().chain(kept_queries).chain(tables).chain(rest) {
         let done = kept.contains(&name);
         let figure = figures.get(name);
         stages.push(StagePlan {

@@ -18,7 +18,9 @@ fn numbers(lake: &str, output: &str, sql: &str) -> Vec<f64> {
 #[test]
 fn orders_are_whole_packs_and_at_least_the_minimum_just_where_stock_has_run_low_and_each_line_says_why() {
     let (_own, lake, output) = shop();
-    night(&lake, &output, NIGHT);
+    // With orders for two more weeks, so that enough lines order and enough do not.
+    let places = ["--lake", &lake, "--output", &output, "--date", NIGHT];
+    done(&[&["--set", "replenishment.review_period_days=14", "nightly"], &places[..]].concat());
     let lines = format!(
         "WITH stock AS (SELECT *, row_number() OVER (PARTITION BY item_id ORDER BY as_of DESC) AS recency \
            FROM inventory WHERE as_of <= DATE '{NIGHT}'), \

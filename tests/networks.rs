@@ -397,7 +397,7 @@ async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() 
     let champion = registry.write(card.clone(), &networks, (&[], &Contents::default()), None).await.unwrap();
     registry.promote(&champion.version).await.unwrap();
     let (_, other) = fitted(|c| c.train.seed = 7).unwrap();
-    for writes in 1..=4 {
+    for writes in 1..=5 {
         let (place, store) = StoppingStore::over(&registry.0, writes);
         let stopping = Registry(place);
         let none = Contents::default();
@@ -407,8 +407,8 @@ async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() 
         };
         assert!(written.is_none(), "the store did not stop after {writes} writes");
         let versions = registry.versions().await.unwrap();
-        // Everything has landed with the fourth write, the card: then, and only then, the version is there.
-        assert_eq!(versions.len(), if writes < 4 { 1 } else { 2 }, "after {writes} writes");
+        // Everything has landed with the fifth write, the card: then, and only then, the version is there.
+        assert_eq!(versions.len(), if writes < 5 { 1 } else { 2 }, "after {writes} writes");
         assert_eq!(registry.load("", Device::Cpu).await.unwrap().card.version, champion.version);
     }
     let unfinished = registry.promote("20260220-00000000").await.unwrap_err();

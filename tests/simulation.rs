@@ -8,6 +8,7 @@ use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use intentcast::lake::stores::Location;
 use intentcast::metrics::auc;
 use intentcast::simulation::{self, SimulateOptions, signal::Signal};
+use std::path::Path;
 use std::sync::LazyLock;
 
 const DAYS_SIMULATED: u32 = 80;
@@ -23,8 +24,6 @@ fn start() -> chrono::NaiveDate {
 }
 
 fn simulated() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let to = Location::open(&folder.path().display().to_string(), &Default::default()).unwrap();
     let options = SimulateOptions {
         users: 3000,
         items: 60,
@@ -34,17 +33,27 @@ fn simulated() -> tempfile::TempDir {
         signal: Signal::Mixed,
         start: start(),
     };
-    let report = tokio::runtime::Runtime::new().unwrap().block_on(simulation::run(&to, &options)).unwrap();
+    simulated_by(&options)
+}
+
+fn simulated_by(options: &SimulateOptions) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let to = Location::open(&folder.path().display().to_string(), &Default::default()).unwrap();
+    let report = tokio::runtime::Runtime::new().unwrap().block_on(simulation::run(&to, options)).unwrap();
     assert!(report.purchases > 500 && report.events > 50_000, "{report}");
     folder
 }
 
 /// The lake and its truth, table by table.
 async fn lake() -> SessionContext {
+    opened(LAKE.path()).await
+}
+
+async fn opened(lake: &Path) -> SessionContext {
     let ctx = SessionContext::new();
     let folders = ["events", "users", "items", "promotions", "inventory"].map(|name| (name, name));
     for (name, folder) in [&folders[..], &[("truth", "truth/propensity"), ("demand", "truth/demand")]].concat() {
-        let place = format!("{}/{folder}/", LAKE.path().display());
+        let place = format!("{}/{folder}/", lake.display());
         ctx.register_parquet(name, place, ParquetReadOptions::default()).await.unwrap();
     }
     ctx
@@ -302,4 +311,53 @@ async fn the_propensity_knows_more_than_recency_and_frequency() {
         y.iter().filter(|b| **b).count()
     );
     assert!(ceiling >= baseline + 0.05, "propensity {ceiling}, recency-frequency {baseline}");
+}
+
+/// Of visits with a search, how much more often the items looked at have an appealing word in their title, a picture on the
+/// appealing side, and the search before all else, where the user buys within ten days than where not.
+const TELLS: &str = "WITH looks AS (
+        SELECT item_id, CASE WHEN split_part(replace(title, brand || ' ', ''), ' ', 1)
+            IN ('classic', 'light', 'sturdy', 'compact', 'soft', 'bright') THEN 1.0 ELSE 0.0 END AS word,
+            CASE WHEN image_vector[1] - image_vector[2] + image_vector[3] - image_vector[4] + image_vector[5]
+                - image_vector[6] + image_vector[7] - image_vector[8] > 0 THEN 1.0 ELSE 0.0 END AS picture
+        FROM items
+    ),
+    visits AS (
+        SELECT e.user_id, e.session_id, min(e.ts) AS ts, avg(l.word) AS word, avg(l.picture) AS picture,
+            CASE WHEN min(CASE WHEN e.event_type = 'search' THEN e.ts END) = min(e.ts) THEN 1.0 ELSE 0.0 END AS first
+        FROM events e LEFT JOIN looks l ON l.item_id = e.item_id AND e.event_type IN ('view', 'cart', 'favorite')
+        WHERE e.user_id IS NOT NULL
+        GROUP BY e.user_id, e.session_id
+        HAVING bool_or(e.event_type = 'search')
+    ),
+    bought AS (SELECT user_id, ts FROM events WHERE event_type = 'purchase' AND quantity > 0),
+    told AS (
+        SELECT v.session_id, v.word, v.picture, v.first, bool_or(coalesce(b.ts > v.ts
+            AND b.ts < v.ts + INTERVAL '10 days', false)) AS buys
+        FROM visits v LEFT JOIN bought b ON b.user_id = v.user_id
+        GROUP BY v.session_id, v.word, v.picture, v.first
+    )
+    SELECT avg(word) FILTER (WHERE buys) - avg(word) FILTER (WHERE NOT buys),
+        avg(picture) FILTER (WHERE buys) - avg(picture) FILTER (WHERE NOT buys),
+        avg(first) FILTER (WHERE buys) - avg(first) FILTER (WHERE NOT buys), count(*)
+    FROM told";
+
+#[test]
+fn a_taste_shows_in_one_modality_alone_where_that_is_asked_for() {
+    for signal in [Signal::Text, Signal::Image, Signal::Sequence] {
+        let (users, items, days, seed, faults) = (3000, 300, 60, 4, false);
+        let lake = simulated_by(&SimulateOptions { users, items, days, seed, faults, signal, start: start() });
+        let told = tokio::runtime::Runtime::new()
+            .unwrap()
+            .block_on(async { numbers(&opened(lake.path()).await, TELLS).await });
+        assert!(told[3] > 1000.0, "{signal:?}: {told:?}");
+        let at = match signal {
+            Signal::Text => 0,
+            Signal::Image => 1,
+            Signal::Sequence | Signal::Mixed => 2,
+        };
+        for (tell, &difference) in told[..3].iter().enumerate() {
+            assert_eq!(difference.abs() > 0.2, tell == at, "{signal:?}: {told:?}");
+        }
+    }
 }

@@ -321,7 +321,8 @@ fn what_cannot_be_learnt_is_refused_with_the_reason() {
     let (file, bert) = (shop.path("reviews.csv"), fixture("bert"));
     std::fs::write(shop.path("few.csv"), reviews(12)).unwrap();
     let gone = shop.path("nowhere");
-    let cases: [(Vec<String>, &[&str], i32, &[&str]); 12] = [
+    type Case<'a> = (Vec<String>, &'a [&'a str], i32, &'a [&'a str]);
+    let cases: [Case<'_>; 12] = [
         (task(&file, &bert, &["nothing"]), &[], 2, &["--label: expected a column", "review, recommended"]),
         (task(&file, &bert, &[]), &[], 2, &["pass --label"]),
         (task(&file, &bert, &["review"]), &[], 2, &["expected another column than --text-column"]),

@@ -17,6 +17,7 @@ use crate::features::{self, Scope, parts::UserPart, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::metrics::{binary::BinaryFigures, pinball};
+use crate::model::heads::INTENTS;
 use crate::publish::readers;
 use crate::publish::runs::{self, VisibleNight};
 use crate::score::{models::Models, operator};
@@ -25,7 +26,6 @@ use crate::sql_files::SqlFiles;
 /// A demand forecast is looked at once this many of its days have passed (or its horizon, where that is shorter).
 const DEMAND_DAYS_MIN: u32 = 7;
 
-const INTENTS: [&str; 6] = ["view", "search", "favorite", "cart", "purchase", "review"];
 const AMOUNTS: [&str; 2] = ["units", "spend"];
 const QUANTILES: [(&str, f64); 7] =
     [("q05", 0.05), ("q10", 0.10), ("q25", 0.25), ("q50", 0.50), ("q75", 0.75), ("q90", 0.90), ("q95", 0.95)];

@@ -96,6 +96,11 @@ impl Models {
         Ok(added)
     }
 
+    /// Takes the store as it is for this session: whoever only looks at plans writes nothing.
+    pub async fn leave_contents(&self, ctx: &SessionContext, card: &BundleCard) {
+        self.refreshed.lock().await.insert((ctx.session_id(), card.weights_hash.clone()));
+    }
+
     /// Requests that one partition may have waiting.
     pub fn in_flight_max(&self) -> usize {
         (self.config.score.in_flight_max as usize).max(1)
@@ -173,7 +178,7 @@ impl Models {
         };
         let device = devices::choose(&self.config.score)?;
         let encoder = SharedEncoder::open(&folder, tokens_max, &self.config, device).await?;
-        self.count(named);
+        tracing::info!("loaded the text encoder of {named}");
         encoders.insert(named.into(), Arc::clone(&encoder));
         Ok(encoder)
     }
