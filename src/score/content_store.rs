@@ -109,9 +109,13 @@ impl ContentStore {
         Ok(read)
     }
 
-    /// Adds the vectors of the session's catalogue that are not here yet; returns how many.
-    pub async fn add_vectors(&self, ctx: &SessionContext) -> Result<usize> {
-        let known = self.read(&ReadContents::default()).await?.contents;
+    /// All that is here.
+    pub async fn contents(&self) -> Result<Arc<Contents>> {
+        Ok(self.read(&ReadContents::default()).await?.contents)
+    }
+
+    /// Adds the vectors of the session's catalogue that are not among the `known`; returns how many.
+    pub async fn add_vectors(&self, ctx: &SessionContext, known: &Contents) -> Result<usize> {
         let mut waiting: Vec<Waiting> = MODALITIES.iter().map(|_| Waiting::default()).collect();
         let (mut added, mut strange) = (0, BTreeMap::new());
         let mut rows =
@@ -143,17 +147,15 @@ impl ContentStore {
         }
         Ok(added)
     }
-}
 
-impl ContentStore {
-    /// Encodes the session's texts that are not here yet. Returns the keys of all of its texts, and how many were added.
+    /// Encodes the session's texts that are not among the `known`. Returns the keys of all of its texts, and how many were added.
     /// Whoever is stopped has kept all but the last few.
     pub async fn add_texts(
         &self,
         ctx: &SessionContext,
         encoder: &Arc<SharedEncoder>,
+        known: &Contents,
     ) -> Result<(BTreeSet<i64>, usize)> {
-        let known = self.read(&ReadContents::default()).await?.contents;
         let (mut keys, mut added, mut waiting) = (BTreeSet::new(), 0, BTreeMap::new());
         let mut rows = ctx.sql("SELECT content_key, text FROM content_texts").await?.execute_stream().await?;
         while let Some(batch) = rows.try_next().await? {
@@ -310,13 +312,13 @@ mod tests {
         let first = catalogue(
             "('image', 5, [3.0, 4.0]), ('image', 5, [3.0, 4.0]), ('image', 7, [1.0]), ('video', 9, [1.0, 0.0])",
         );
-        assert_eq!(store.add_vectors(&first.await).await.unwrap(), 1);
+        assert_eq!(store.add_vectors(&first.await, &store.contents().await.unwrap()).await.unwrap(), 1);
         let read = store.read(&ReadContents::default()).await.unwrap();
         assert_eq!(read.contents.rows(&[None, Some(5), Some(9)]), [0, 1, 0]);
         assert_eq!(read.fingerprint, store.fingerprint().await.unwrap());
         let more = catalogue("('image', 5, [3.0, 4.0]), ('image', 3, [0.0, 2.0])").await;
-        assert_eq!(store.add_vectors(&more).await.unwrap(), 1);
-        assert_eq!(store.add_vectors(&more).await.unwrap(), 0);
+        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap(), 1);
+        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap(), 0);
         let next = store.read(&read).await.unwrap();
         assert_ne!(next.fingerprint, read.fingerprint);
         assert_eq!(next.contents.rows(&[None, Some(5), None]), [0, 1, 0], "rows stay what they are");
@@ -324,9 +326,9 @@ mod tests {
         for file in output.folder("state/content/image").list().await.unwrap() {
             output.folder("state/content/image").write(file.location.filename().unwrap(), "half a file").await.unwrap();
         }
-        assert_eq!(store.read(&ReadContents::default()).await.unwrap().contents.len(1), 0);
-        assert_eq!(store.add_vectors(&more).await.unwrap(), 2);
-        assert_eq!(store.read(&ReadContents::default()).await.unwrap().contents.len(1), 2);
+        assert_eq!(store.contents().await.unwrap().len(1), 0);
+        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap(), 2);
+        assert_eq!(store.contents().await.unwrap().len(1), 2);
     }
 
     #[tokio::test]

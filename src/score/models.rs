@@ -88,9 +88,10 @@ impl Models {
         if refreshed.contains(&session) || !ctx.table_exist("item_vectors")? {
             return Ok(0);
         }
-        let mut added = store.add_vectors(ctx).await?;
+        let known = store.contents().await?;
+        let mut added = store.add_vectors(ctx, &known).await?;
         if card.text.is_some() {
-            added += store.add_texts(ctx, &self.text_encoder(&card.version).await?).await?.1;
+            added += store.add_texts(ctx, &self.text_encoder(&card.version).await?, &known).await?.1;
         }
         refreshed.insert(session);
         Ok(added)

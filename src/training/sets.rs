@@ -205,10 +205,11 @@ impl Past<'_> {
             ContentStore::of(self.output, dims, &encoder.hash).ok_or_else(|| Failure::bug("no texts to read"))?;
         let mut keys = BTreeSet::new();
         for &as_of in dates.iter().chain([&end]) {
-            keys.extend(store.add_texts(&self.session(as_of, UserPart::ALL).await?, &encoder).await?.0);
+            let (ctx, known) = (self.session(as_of, UserPart::ALL).await?, store.contents().await?);
+            keys.extend(store.add_texts(&ctx, &encoder, &known).await?.0);
         }
         // In the order of the keys, and no others, whatever else the store holds.
-        let texts = store.read(&Default::default()).await?.contents;
+        let texts = store.contents().await?;
         let contents = given.with_texts(dims[0], &texts, keys);
         let (source, hash, tokens_max) = (model.text_encoder.clone(), encoder.hash.clone(), model.text_tokens_max);
         Ok((contents, Some(TextCard { source, hash, tokens_max })))
