@@ -110,6 +110,7 @@ async fn model(width: i64, layers: i64) -> Registry {
         as_of_dates: vec![],
         intent,
         text: None,
+        image: None,
         scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
         demand,
         features_fingerprint: features.fingerprint(),
@@ -126,7 +127,7 @@ async fn model(width: i64, layers: i64) -> Registry {
     };
     let place = Location::open(&format!("memory://bench-{width}-{layers}"), &S3Config::default()).unwrap();
     let registry = Registry(place);
-    let card = registry.write(card, &networks, (&[], &Contents::default()), None).await.unwrap();
+    let card = registry.write(card, &networks, (&[], &Contents::default()), &[]).await.unwrap();
     registry.promote(&card.version).await.unwrap();
     registry
 }

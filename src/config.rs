@@ -255,6 +255,8 @@ pub struct ModelConfig {
     pub text_encoder: String,
     /// Tokens of a text that are read; 0 leaves it to the folder (512 at most, where it does not say).
     pub text_tokens_max: u32,
+    /// A folder whose network reads `items.image` for the intents, in the place of `items.image_vector`; none where empty.
+    pub image_encoder: String,
 }
 
 impl Default for ModelConfig {
@@ -276,6 +278,7 @@ impl Default for ModelConfig {
             fusion: FusionName::default(),
             text_encoder: String::new(),
             text_tokens_max: 0,
+            image_encoder: String::new(),
         }
     }
 }

@@ -167,7 +167,7 @@ impl Night<'_> {
         views::register_one(&ctx, &sql, "score/anomaly").await?;
         // Planning would see to it, too; here it has a line and a clock of its own.
         let clock = self.begin("contents");
-        let added = self.models.refresh_contents(&ctx, &service.card).await?;
+        let added = self.models.refresh_contents(&ctx, &service.card, Some(date)).await?;
         self.stage("contents", clock, added as u64, 0);
         service.keep(kept::load(self.output, &service.card.weights_hash, date).await?);
         // The service has counted the process's earlier nights too.

@@ -3,9 +3,12 @@
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use datafusion::prelude::SessionContext;
+use intentcast::lake::stores::Location;
+use intentcast::model::vision::{Architecture, CnnShape, ImageCard, ImageEncoder, ImageNetwork, Preprocess};
 use std::path::Path;
+use tch::{Device, nn};
 
-use crate::nightly::{ENCODER, done, night, refused, shop};
+use crate::nightly::{ENCODER, TRAINED_ON, done, night, refused, shop};
 use crate::support::lakes;
 
 fn ask(lake: &str, output: &str, sql: &str) -> String {
@@ -82,4 +85,107 @@ fn embed_text_gives_the_encoders_vectors_and_nearest_are_those_that_say_the_same
     let found = ask(&lake, &output, &near);
     assert!(found.lines().nth(1).unwrap().contains(title), "{found}");
     assert_eq!(found.lines().count(), 21);
+}
+
+/// Pictures of `tests/fixtures/vision/`, and one that can not be read.
+const PICTURES: [&str; 4] = ["photo.jpg", "rgba.png", "lossy.webp", "grey16.png"];
+const UNREADABLE: &str = "X'00'";
+
+/// The bytes of a picture as SQL writes them.
+fn literal(picture: &str) -> String {
+    let path = format!("{}/tests/fixtures/vision/pictures/{picture}", env!("CARGO_MANIFEST_DIR"));
+    let bytes = std::fs::read(path).unwrap();
+    format!("X'{}'", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// Gives the items of a lake pictures in turn, and every tenth of them bytes that are none.
+fn show(lake: &str, change: &str) {
+    let number = "CAST(substr(item_id, 2) AS INT)";
+    let turns: Vec<String> =
+        (0..).zip(PICTURES).map(|(turn, picture)| format!("WHEN {turn} THEN {}", literal(picture))).collect();
+    let sql = format!(
+        "SELECT * EXCLUDE (image), CASE {change} WHEN {number} % 10 = 9 THEN {UNREADABLE} \
+         ELSE CASE {number} % {} {} END END AS image FROM rows",
+        PICTURES.len(),
+        turns.join(" ")
+    );
+    lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), &sql);
+}
+
+/// A small network of random weights in a folder, as training makes one.
+fn image_encoder(folder: &Path) -> String {
+    let mut card = ImageCard::new(Architecture::Cnn, Preprocess { resize: 40, crop: 32, ..Default::default() });
+    card.cnn = Some(CnnShape { channels: vec![8, 16], width: 12 });
+    let store = nn::VarStore::new(Device::Cpu);
+    ImageNetwork::new(&store.root(), &card);
+    let place = folder.join("encoder").display().to_string();
+    let location = Location::open(&place, &Default::default()).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(ImageEncoder::write(&location, &card, &store)).unwrap();
+    place
+}
+
+#[test]
+fn pictures_are_read_once_each_and_bad_ones_count_as_none() {
+    let (own, lake, output) = shop();
+    let encoder = image_encoder(own.path());
+    show(&lake, "");
+    let read = format!("model.image_encoder={encoder}");
+    std::fs::remove_dir_all(format!("{output}/models")).unwrap();
+    done(&["--set", &read, "train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
+    let version = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
+    let card = std::fs::read(format!("{output}/models/{}/bundle.json", version.trim())).unwrap();
+    let card: serde_json::Value = serde_json::from_slice(&card).unwrap();
+    assert_eq!(card["intent"]["content_dims"][1], 12, "the network's vectors, not the lake's");
+    assert!(Path::new(&format!("{output}/models/{}/image/model.safetensors", version.trim())).exists());
+    let files = format!("{output}/state/content/image-{}/", card["image"]["hash"].as_str().unwrap());
+    assert_eq!(rows_and_keys(&files), (4, 4));
+    // Training has read them all; another picture of an item is one more, and who met the item is encoded again.
+    assert_eq!(night(&lake, &output, "2026-02-21")["stages"]["contents"]["rows"], 0);
+    show(&lake, &format!("WHEN item_id = 'i000001' THEN {}", literal("tall.png")));
+    let again = night(&lake, &output, "2026-02-21");
+    assert_eq!((again["published"].as_bool(), &again["stages"]["contents"]["rows"]), (Some(true), &1.into()));
+    assert!(again["users_encoded"].as_i64().unwrap() > 0 && again["users_kept"].as_i64().unwrap() > 0, "{again}");
+    // In SQL by the model's network; what can not be read is null and costs its neighbours nothing.
+    let asked = "SELECT count(*) AS items, count(embed_image(image)) AS read, \
+                 max(array_length(embed_image(image))) AS width FROM items WHERE image IS NOT NULL";
+    assert_eq!(ask(&lake, &output, asked), "items,read,width\n30,27,12\n");
+    let refusal = "SELECT embed_image(title) FROM items";
+    let text = refused(&["sql", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "-c", refusal], 2);
+    assert!(text.contains("embed_image: expected the bytes of a picture"), "{text}");
+    // The picture that nobody shows any more goes, once it is old.
+    show(&lake, "");
+    night(&lake, &output, "2026-02-22");
+    assert_eq!(rows_and_keys(&files), (5, 5));
+    done(&["--set", "gc.orphan_age_hours=0", "gc", "--output", &output]);
+    assert_eq!(rows_and_keys(&files), (4, 4));
+    assert_eq!(night(&lake, &output, "2026-02-23")["stages"]["contents"]["rows"], 0);
+}
+
+/// Frames of videos, of which some have other lengths than others.
+#[test]
+fn a_video_of_frames_is_seen_by_the_model_and_ragged_ones_count_as_none() {
+    let (_own, lake, output) = shop();
+    let items = format!("{lake}/items/part-00000.parquet");
+    let frames = |of: &str| {
+        format!(
+            "SELECT *, CASE {of} WHEN CAST(substr(item_id, 2) AS INT) % 7 = 0 \
+             THEN make_array(make_array(1.0, 2.0), make_array(3.0)) \
+             ELSE make_array(make_array(1.0, CAST(substr(item_id, 2) AS DOUBLE)), make_array(0.5, -1.0)) END \
+             AS video_frames FROM rows"
+        )
+    };
+    let plain = std::fs::read(&items).unwrap();
+    lakes::rewrite(Path::new(&items), &frames(""));
+    std::fs::remove_dir_all(format!("{output}/models")).unwrap();
+    done(&["train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
+    let first = night(&lake, &output, "2026-02-21");
+    let (rows, keys) = rows_and_keys(&format!("{output}/state/content/video/"));
+    assert_eq!((rows, keys), (25, 25), "30 items, 5 of them with frames of two lengths");
+    assert_eq!(first["stages"]["contents"]["rows"], 55, "30 pictures' vectors and 25 videos");
+    std::fs::write(&items, plain).unwrap();
+    let other = "WHEN item_id = 'i000001' THEN make_array(make_array(0.5, -1.0), make_array(1.0, 1.0))";
+    lakes::rewrite(Path::new(&items), &frames(other));
+    let again = night(&lake, &output, "2026-02-21");
+    assert_eq!(again["stages"]["contents"]["rows"], 1, "the order of frames is another video: {again}");
+    assert!(again["users_encoded"].as_i64().unwrap() > 0, "{again}");
 }

@@ -205,7 +205,7 @@ async fn every_network_head_and_loss_goes_from_training_to_scores_and_forecasts(
         for figure in ["auc_test_view", "ap_test_view"] {
             assert!((0.0..=1.0).contains(&card.figures[figure]), "{name}: {figure}");
         }
-        let card = registry.write(card, &networks, (&[], &Contents::default()), None).await.unwrap();
+        let card = registry.write(card, &networks, (&[], &Contents::default()), &[]).await.unwrap();
         assert!(!versions.contains(&(name, card.version.clone())));
         versions.push((name, card.version));
     }
@@ -394,7 +394,7 @@ fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
 async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() {
     let registry = registry("interrupted");
     let (card, networks) = fitted(|_| ()).unwrap();
-    let champion = registry.write(card.clone(), &networks, (&[], &Contents::default()), None).await.unwrap();
+    let champion = registry.write(card.clone(), &networks, (&[], &Contents::default()), &[]).await.unwrap();
     registry.promote(&champion.version).await.unwrap();
     let (_, other) = fitted(|c| c.train.seed = 7).unwrap();
     for writes in 1..=5 {
@@ -402,7 +402,7 @@ async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() 
         let stopping = Registry(place);
         let none = Contents::default();
         let written = tokio::select! {
-            written = stopping.write(card.clone(), &other, (&[], &none), None) => Some(written.unwrap()),
+            written = stopping.write(card.clone(), &other, (&[], &none), &[]) => Some(written.unwrap()),
             () = store.stopped() => None,
         };
         assert!(written.is_none(), "the store did not stop after {writes} writes");
@@ -419,7 +419,7 @@ async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() 
 async fn bundles_of_another_format_and_sick_weights_are_refused() {
     let registry = registry("sick");
     let (card, networks) = fitted(|_| ()).unwrap();
-    let card = registry.write(card, &networks, (&[], &Contents::default()), None).await.unwrap();
+    let card = registry.write(card, &networks, (&[], &Contents::default()), &[]).await.unwrap();
     let folder = registry.0.folder(&card.version);
     let refused = async |part: &str| {
         let failure = registry.load(&card.version, Device::Cpu).await.unwrap_err();
@@ -472,7 +472,7 @@ async fn an_item_and_a_category_never_seen_in_training_leave_the_rest_of_the_eve
     config.output.uri = folder.path().join("out").display().to_string();
     let registry = Registry(Location::open(&config.output.uri, &config.s3).unwrap().folder("models"));
     let (card, networks) = tokio::task::spawn_blocking(|| fitted(|_| ()).unwrap()).await.unwrap();
-    let card = registry.write(card, &networks, (&SHOP.sets.index, &SHOP.sets.contents), None).await.unwrap();
+    let card = registry.write(card, &networks, (&SHOP.sets.index, &SHOP.sets.contents), &[]).await.unwrap();
     registry.promote(&card.version).await.unwrap();
     let ctx = session(&config, &Arc::new(Models::new(&config).unwrap())).await;
     let sql = "SELECT user_id, s['p_purchase'], s['p_view'], s['expected_spend'] \

@@ -42,7 +42,7 @@ pub const QUICK: [&str; 14] = [
 ];
 /// A text encoder of random weights, small enough for tests.
 pub const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/minilm");
-const TRAINED_ON: &str = "2026-02-20";
+pub const TRAINED_ON: &str = "2026-02-20";
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()

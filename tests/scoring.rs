@@ -59,6 +59,7 @@ async fn model(output: &str) -> Registry {
         as_of_dates: vec![],
         intent,
         text: None,
+        image: None,
         scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
         demand,
         features_fingerprint: features.fingerprint(),
@@ -75,7 +76,7 @@ async fn model(output: &str) -> Registry {
     };
     let registry = Registry(Location::open(output, &Default::default()).unwrap().folder("models"));
     let items = ["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None, contents: [None; 3] });
-    let card = registry.write(card, &networks, (&items, &Contents::default()), None).await.unwrap();
+    let card = registry.write(card, &networks, (&items, &Contents::default()), &[]).await.unwrap();
     registry.promote(&card.version).await.unwrap();
     registry
 }

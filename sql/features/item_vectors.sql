@@ -1,8 +1,16 @@
--- one row per content_key and row of the catalogue: the vectors that the lake brings along, of pictures and of videos
-SELECT 'image' AS modality, content_key(image_vector) AS content_key, image_vector AS vector
+-- one row per content_key and row of the catalogue: the vectors that the lake brings along, one of a picture, of a video one
+-- a frame
+SELECT
+    'image' AS modality,
+    coalesce(content_key(image), content_key(image_vector)) AS content_key,
+    make_array(image_vector) AS vectors
 FROM items
 WHERE content_key(image_vector) IS NOT NULL
 UNION ALL
-SELECT 'video' AS modality, content_key(video_vector) AS content_key, video_vector AS vector
+SELECT 'video' AS modality, content_key(video_frames) AS content_key, video_frames AS vectors
 FROM items
-WHERE content_key(video_vector) IS NOT NULL
+WHERE content_key(video_frames) IS NOT NULL
+UNION ALL
+SELECT 'video' AS modality, content_key(video_vector) AS content_key, make_array(video_vector) AS vectors
+FROM items
+WHERE content_key(video_vector) IS NOT NULL AND content_key(video_frames) IS NULL

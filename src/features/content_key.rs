@@ -1,4 +1,4 @@
-//! `content_key(text | bytes | vector)`: a hash of a content, by which its vector is kept and found.
+//! `content_key(text | bytes | vector | frames)`: a hash of a content, by which its vectors are kept and found.
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
@@ -7,7 +7,8 @@ use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use std::sync::Arc;
 
-/// Null for null and for what says nothing: blank texts, no bytes, vectors that are empty, all zeros or not all finite.
+/// Null for null and for what says nothing: blank texts, no bytes, vectors that are empty, all zeros or not all finite, and
+/// frames of which one is such a vector or has another length than the first.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct ContentKey {
     signature: Signature,
@@ -47,11 +48,16 @@ fn keys(contents: &ArrayRef) -> Result<Int64Array> {
             let key = |bytes: Option<&[u8]>| bytes.filter(|b| !b.is_empty()).map(hash);
             bytes.as_binary::<i32>().iter().map(key).collect()
         }
+        DataType::List(of) | DataType::LargeList(of) | DataType::FixedSizeList(of, _) if of.data_type().is_list() => {
+            let frames = DataType::new_list(DataType::new_list(DataType::Float32, true), true);
+            let videos = cast(contents, &frames)?;
+            videos.as_list::<i32>().iter().map(|video| video.and_then(|v| frames_key(&v))).collect()
+        }
         DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(_, _) => {
             let vectors = cast(contents, &DataType::new_list(DataType::Float32, true))?;
             vectors.as_list::<i32>().iter().map(|vector| vector.and_then(|v| vector_key(&v))).collect()
         }
-        other => return exec_err!("content_key: expected a text, bytes or a list of numbers, got {other}"),
+        other => return exec_err!("content_key: expected a text, bytes or (a list of) lists of numbers, got {other}"),
     })
 }
 
@@ -67,6 +73,16 @@ fn vector_key(vector: &ArrayRef) -> Option<i64> {
         return None;
     }
     Some(hash(&numbers.values().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()))
+}
+
+fn frames_key(video: &ArrayRef) -> Option<i64> {
+    let mut bytes = Vec::new();
+    let mut dims = None;
+    for frame in video.as_list::<i32>().iter() {
+        let frame = frame.filter(|frame| *dims.get_or_insert(frame.len()) == frame.len())?;
+        bytes.extend_from_slice(&vector_key(&frame)?.to_le_bytes());
+    }
+    (!bytes.is_empty()).then(|| hash(&bytes))
 }
 
 fn hash(bytes: &[u8]) -> i64 {
@@ -91,7 +107,12 @@ mod tests {
                    content_key([1.0, 2.0]) <> content_key([2.0, 1.0]) AS other_vector, \
                    content_key(' ') IS NULL AND content_key(NULL) IS NULL AND content_key(X'') IS NULL \
                    AND content_key([0.0, 0.0]) IS NULL AND content_key([1.0, NULL]) IS NULL \
-                   AND content_key([1.0, 'NaN'::DOUBLE]) IS NULL AS nothing";
+                   AND content_key([1.0, 'NaN'::DOUBLE]) IS NULL AS nothing, \
+                   content_key([[1, 2], [3, 4]]) = content_key([[1.0, 2.0], [3.0, 4.0]]) AS same_frames, \
+                   content_key([[1.0, 2.0], [3.0, 4.0]]) <> content_key([[3.0, 4.0], [1.0, 2.0]]) AS other_frames, \
+                   content_key([[1.0, 2.0], [3.0]]) IS NULL AND content_key([[1.0], [0.0]]) IS NULL \
+                   AND content_key([[1.0], NULL]) IS NULL \
+                   AND content_key(arrow_cast([], 'List(List(Float32))')) IS NULL AS no_frames";
         let rows = ctx.sql(sql).await.unwrap().collect().await.unwrap();
         for column in rows[0].columns() {
             assert!(column.as_boolean().value(0), "{rows:?}");

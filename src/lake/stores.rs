@@ -9,6 +9,7 @@ use object_store::{
     ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, aws::AmazonS3Builder,
     local::LocalFileSystem, memory::InMemory, path::Path,
 };
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use url::Url;
 
@@ -87,6 +88,17 @@ impl Location {
         };
         found.sort_by(|a, b| a.location.cmp(&b.location));
         Ok(found)
+    }
+
+    /// The same by the folder directly below this one in which they lie.
+    pub async fn list_by_folder(&self) -> Result<BTreeMap<String, Vec<ObjectMeta>>> {
+        let mut folders: BTreeMap<String, Vec<ObjectMeta>> = BTreeMap::new();
+        for object in self.list().await? {
+            let folder = object.location.prefix_match(&self.prefix).into_iter().flatten().next();
+            let folder = folder.map(|part| part.as_ref().to_string());
+            folders.entry(folder.unwrap_or_default()).or_default().push(object);
+        }
+        Ok(folders)
     }
 
     /// Whether no object lies below this folder.

@@ -1,7 +1,7 @@
 //! A model bundle (an immutable folder) and the registry of bundles with its one champion pointer.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use tch::{Device, Tensor, nn};
 
@@ -18,7 +18,7 @@ use crate::lake::stores::Location;
 use crate::metrics::drift::Deciles;
 
 /// The format that is written and read. Another number is refused before anything else of a card is looked at.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// `bundle.json`: everything about a model but its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct BundleCard {
     /// What reads texts; its folder lies in the bundle, as `text/`.
     #[serde(default)]
     pub text: Option<TextCard>,
+    /// What reads pictures; its folder lies in the bundle, as `image/`.
+    #[serde(default)]
+    pub image: Option<ImageEncoderCard>,
     pub demand: DemandShape,
     pub features: FeatureContract,
     pub features_fingerprint: String,
@@ -66,8 +69,18 @@ pub struct TextCard {
     pub tokens_max: u32,
 }
 
-/// The text encoder's folder in a bundle.
+/// The network that reads pictures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageEncoderCard {
+    /// Where its folder was in training.
+    pub source: String,
+    /// Of all that its vectors follow from.
+    pub hash: String,
+}
+
+/// The encoders' folders in a bundle.
 pub const TEXT_FOLDER: &str = "text";
+pub const IMAGE_FOLDER: &str = "image";
 
 /// One item that the model can recommend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +94,11 @@ pub struct IndexedItem {
 impl IndexedItem {
     /// Buckets of the id and of the category (0 for none), as the event inputs have them.
     pub fn buckets(&self, item_buckets: u64) -> (i64, i64) {
-        let category = self.category.as_deref().map_or(0, |c| bucket(c, CATEGORY_BUCKETS));
-        (bucket(&self.item_id, item_buckets), category)
+        (bucket(&self.item_id, item_buckets), self.category_bucket())
+    }
+
+    fn category_bucket(&self) -> i64 {
+        self.category.as_deref().map_or(0, |c| bucket(c, CATEGORY_BUCKETS))
     }
 }
 
@@ -106,10 +122,19 @@ pub struct ItemVectors {
 }
 
 impl ItemVectors {
-    /// `contents`: where the items' contents stand.
-    fn of(network: &IntentNetwork, items: &[IndexedItem], contents: &Contents, device: Device) -> Result<Self> {
-        let (ids, categories): (Vec<i64>, Vec<i64>) =
-            items.iter().map(|item| item.buckets(network.shape.item_buckets)).unzip();
+    /// `contents`: where the items' contents stand. `met`: whether training knew an item. The id of one that it did not
+    /// know says nothing (its bucket may be another item's), so it is hidden, as now and then in training.
+    fn of(
+        network: &IntentNetwork,
+        (items, met): (&[IndexedItem], impl Fn(&IndexedItem) -> bool),
+        contents: &Contents,
+        device: Device,
+    ) -> Result<Self> {
+        let buckets = |item: &IndexedItem| match met(item) {
+            true => item.buckets(network.shape.item_buckets),
+            false => (0, item.category_bucket()),
+        };
+        let (ids, categories): (Vec<i64>, Vec<i64>) = items.iter().map(buckets).unzip();
         let rows: Vec<ContentRows> = items.iter().map(|item| contents.rows(&item.contents)).collect();
         let shown = contents.gather(&rows_tensor(&rows)?)?;
         let shown = shown.iter().map(|of| of.to(device)).collect::<Result<Vec<_>>>()?;
@@ -196,13 +221,13 @@ pub fn parameters(store: &nn::VarStore) -> i64 {
 pub struct Registry(pub Location);
 
 impl Registry {
-    /// Writes a bundle; the card goes last, so that a version with a card is whole.
+    /// Writes a bundle; the card goes last, so that a version with a card is whole. `encoders`: folders that it takes along.
     pub async fn write(
         &self,
         mut card: BundleCard,
         networks: &Networks,
         (items, contents): (&[IndexedItem], &Contents),
-        text: Option<&Location>,
+        encoders: &[(&str, Location)],
     ) -> Result<BundleCard> {
         let weights = weights::to_bytes(&[&networks.intent_store, &networks.demand_store])?;
         let hash = blake3::hash(&weights).to_hex();
@@ -212,10 +237,11 @@ impl Registry {
         let folder = self.0.folder(&card.version);
         folder.write("weights.safetensors", weights).await?;
         folder.write("item_index/items.json", serde_json::to_vec(items).map_err(Failure::bug)?).await?;
-        let vectors = ItemVectors::of(&networks.intent, items, contents, networks.intent_store.device())?;
+        let device = networks.intent_store.device();
+        let vectors = ItemVectors::of(&networks.intent, (items, |_: &IndexedItem| true), contents, device)?;
         folder.write("item_index/vectors.safetensors", vectors.to_bytes()?).await?;
-        if let Some(source) = text {
-            copy_encoder(source, &folder.folder(TEXT_FOLDER)).await?;
+        for (name, source) in encoders {
+            copy_encoder(source, &folder.folder(name)).await?;
         }
         folder.write("calibration.json", "{\"method\": \"identity\"}\n").await?;
         folder.write("bundle.json", serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
@@ -310,6 +336,13 @@ impl Bundle {
         Ok(Bundle { card: self.card.clone(), device: self.device, networks, items: self.items.clone(), item_vectors })
     }
 
+    /// Of items of which training may not have known all.
+    pub fn vectors_of(&self, items: &[IndexedItem], contents: &Contents) -> Result<ItemVectors> {
+        let known: HashSet<&str> = self.items.iter().map(|item| item.item_id.as_str()).collect();
+        let met = |item: &IndexedItem| known.contains(item.item_id.as_str());
+        ItemVectors::of(&self.networks.intent, (items, met), contents, self.device)
+    }
+
     pub fn intent(&self) -> &IntentNetwork {
         &self.networks.intent
     }
@@ -329,7 +362,7 @@ impl Bundle {
     }
 }
 
-/// The files that a text encoder is read from; others of its folder are left.
+/// The files that an encoder is read from; others of its folder are left.
 async fn copy_encoder(from: &Location, to: &Location) -> Result<()> {
     for file in from.list().await? {
         let name = file.location.prefix_match(&from.prefix).map(|rest| {

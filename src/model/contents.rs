@@ -10,6 +10,12 @@ use crate::failure::Result;
 
 /// The kinds of content, in the order of every list of them.
 pub const MODALITIES: [&str; 3] = ["text", "image", "video"];
+pub const TEXT: usize = 0;
+pub const IMAGE: usize = 1;
+pub const VIDEO: usize = 2;
+
+/// Frames of a video that are kept: a longer one is thinned out evenly.
+pub const FRAMES_MAX: usize = 64;
 
 /// Of each modality the row in [`Contents`]; 0 where there is none.
 pub type ContentRows = [u32; MODALITIES.len()];
@@ -28,6 +34,8 @@ struct Vectors {
     rows: HashMap<i64, u32>,
     /// Of row 1, row 2, …
     keys: Vec<i64>,
+    /// How many vectors the rows up to and with this one have: a video has one a frame, everything else has one.
+    ends: Vec<usize>,
     /// Row-major, of row 1, row 2, …
     values: Vec<f32>,
 }
@@ -42,30 +50,38 @@ impl Contents {
         [0, 1, 2].map(|modality| self.0[modality].dims as i64)
     }
 
-    /// Adds a vector, unless its key is known. False where it can not be one of these: another number of numbers, one that
-    /// is not finite, or nothing but zeros.
-    pub fn insert(&mut self, modality: usize, key: i64, vector: &[f32]) -> bool {
+    /// Adds a vector, or those of a video's frames one behind the other, unless the key is known. False where they can not
+    /// be of these: another number of numbers, one that is not finite, or nothing but zeros.
+    pub fn insert(&mut self, modality: usize, key: i64, vectors: &[f32]) -> bool {
         let of = &mut self.0[modality];
-        let length = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        if vector.len() != of.dims || vector.is_empty() || !length.is_normal() {
+        let length = |vector: &[f32]| vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let whole = of.dims > 0 && !vectors.is_empty() && vectors.len() % of.dims == 0;
+        let several = vectors.len() > of.dims && modality != VIDEO;
+        if !whole || several || !vectors.chunks(of.dims).all(|vector| length(vector).is_normal()) {
             return false;
         }
         if !of.rows.contains_key(&key) {
+            let frames = vectors.len() / of.dims;
+            let kept = frames.min(FRAMES_MAX);
             of.keys.push(key);
             of.rows.insert(key, of.keys.len() as u32);
-            of.values.extend(vector.iter().map(|v| (f64::from(*v) / length) as f32));
+            of.ends.push(of.ends.last().unwrap_or(&0) + kept);
+            for frame in (0..kept).map(|k| k * frames / kept) {
+                let vector = &vectors[frame * of.dims..(frame + 1) * of.dims];
+                let length = length(vector);
+                of.values.extend(vector.iter().map(|v| (f64::from(*v) / length) as f32));
+            }
         }
         true
     }
 
-    /// These with some of another's texts, in the order of their keys.
-    pub fn with_texts(mut self, dims: i64, others: &Contents, keys: impl IntoIterator<Item = i64>) -> Self {
-        self.0[0] = Vectors { dims: dims.max(0) as usize, ..Vectors::default() };
+    /// These with some of another's contents of a modality, in the order of their keys, in the place of their own.
+    pub fn with(mut self, modality: usize, others: &Contents, keys: impl IntoIterator<Item = i64>) -> Self {
+        let from = &others.0[modality];
+        self.0[modality] = Vectors { dims: from.dims, ..Vectors::default() };
         for key in keys {
-            let row = others.rows(&[Some(key), None, None])[0] as usize;
-            if row > 0 {
-                let from = (row - 1) * others.0[0].dims;
-                self.insert(0, key, &others.0[0].values[from..from + others.0[0].dims]);
+            if let Some(&row) = from.rows.get(&key) {
+                self.insert(modality, key, from.of_row(row));
             }
         }
         self
@@ -115,15 +131,31 @@ impl Contents {
     fn gather_one(&self, modality: usize, rows: &Tensor) -> Result<Gathered> {
         let (distinct, at, _) = rows.f_internal_unique2(true, true, false)?;
         let of = &self.0[modality];
-        let mut values = vec![0.0; distinct.numel() * of.dims];
-        for (vector, row) in values.chunks_mut(of.dims).zip(Vec::<i64>::try_from(&distinct)?) {
-            if row > 0 {
-                let from = (row as usize - 1) * of.dims;
-                vector.copy_from_slice(&of.values[from..from + of.dims]);
-            }
+        let wanted = Vec::<i64>::try_from(&distinct)?;
+        let found: Vec<&[f32]> = wanted.iter().map(|&row| of.of_row(row as u32)).collect();
+        let longest = found.iter().map(|vectors| vectors.len()).max().unwrap_or(0).max(of.dims);
+        let mut values = vec![0.0; found.len() * longest];
+        let mut present = vec![false; found.len() * longest / of.dims];
+        for ((vectors, present), found) in
+            values.chunks_mut(longest).zip(present.chunks_mut(longest / of.dims)).zip(found)
+        {
+            vectors[..found.len()].copy_from_slice(found);
+            present[..found.len() / of.dims].fill(true);
         }
-        let vectors = Tensor::f_from_slice(&values)?.f_view([-1, of.dims as i64])?;
-        Ok(Gathered { modality, vectors, known: distinct.f_gt(0)?.f_to_kind(Kind::Float)?.f_unsqueeze(1)?, at })
+        let (n, frames) = (wanted.len() as i64, (longest / of.dims) as i64);
+        let vectors = Tensor::f_from_slice(&values)?.f_view([n, frames, of.dims as i64])?;
+        let present = Tensor::f_from_slice(&present)?.f_view([n, frames])?;
+        let known = distinct.f_gt(0)?.f_to_kind(Kind::Float)?.f_unsqueeze(1)?;
+        Ok(Gathered { modality, vectors, present, known, at })
+    }
+}
+
+impl Vectors {
+    /// All numbers of a row's vectors; none of row 0.
+    fn of_row(&self, row: u32) -> &[f32] {
+        let Some(at) = (row as usize).checked_sub(1) else { return &[] };
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.values[start * self.dims..self.ends[at] * self.dims]
     }
 }
 
@@ -131,8 +163,10 @@ impl Contents {
 #[derive(Debug)]
 pub struct Gathered {
     pub modality: usize,
-    /// float32 [distinct, dims].
+    /// float32 [distinct, frames, dims], padded behind; but for videos, frames is 1.
     pub vectors: Tensor,
+    /// bool [distinct, frames]; false for padding.
+    pub present: Tensor,
     /// float32 [distinct, 1]: 0 for having none, else 1.
     pub known: Tensor,
     /// int64 [..]: places among the distinct.
@@ -144,15 +178,15 @@ impl Gathered {
     pub fn select(&self, places: &Tensor) -> Result<Self> {
         let (distinct, at, _) = self.at.f_index_select(0, places)?.f_internal_unique2(true, true, false)?;
         let of = |each: &Tensor| each.f_index_select(0, &distinct);
-        let (vectors, known) = (of(&self.vectors)?, of(&self.known)?);
-        Ok(Self { modality: self.modality, vectors, known, at })
+        let (vectors, present, known) = (of(&self.vectors)?, of(&self.present)?, of(&self.known)?);
+        Ok(Self { modality: self.modality, vectors, present, known, at })
     }
 
     /// On another device.
     pub fn to(&self, device: Device) -> Result<Self> {
         let put = |of: &Tensor| of.f_to_device(device);
-        let (vectors, known, at) = (put(&self.vectors)?, put(&self.known)?, put(&self.at)?);
-        Ok(Self { modality: self.modality, vectors, known, at })
+        let (vectors, present) = (put(&self.vectors)?, put(&self.present)?);
+        Ok(Self { modality: self.modality, vectors, present, known: put(&self.known)?, at: put(&self.at)? })
     }
 }
 
@@ -182,6 +216,33 @@ mod tests {
         let each = gathered[0].vectors.index_select(0, &gathered[0].at);
         assert_eq!(Vec::<f32>::try_from(&each.view([-1])).unwrap(), [0.0, -1.0, 0.0, 0.0, 0.6, 0.8, 0.0, -1.0]);
         assert_eq!(Vec::<f32>::try_from(&gathered[0].known.view([-1])).unwrap(), [0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_video_has_a_vector_a_frame_and_a_long_one_is_thinned_out() {
+        let mut contents = Contents::new([2, 2, 2]);
+        assert!(contents.insert(VIDEO, 1, &[3.0, 4.0, 0.0, 2.0]) && contents.insert(VIDEO, 2, &[1.0, 0.0]));
+        let long: Vec<f32> = (0..200).flat_map(|frame| [1.0, frame as f32]).collect();
+        assert!(contents.insert(VIDEO, 3, &long));
+        for (modality, strange) in [(VIDEO, &[1.0, 0.0, 1.0][..]), (VIDEO, &[1.0, 0.0, 0.0, 0.0]), (IMAGE, &[1.0; 4])] {
+            assert!(!contents.insert(modality, 9, strange), "{modality} {strange:?}");
+        }
+        let rows = rows_tensor(&[[0, 0, 2], [0, 0, 0], [0, 0, 1]]).unwrap();
+        let videos = contents.gather(&rows).unwrap().remove(VIDEO);
+        assert_eq!((videos.vectors.size(), videos.at.size()), (vec![3, 2, 2], vec![3]));
+        let each = videos.vectors.index_select(0, &videos.at);
+        let each = Vec::<f32>::try_from(&each.view([-1])).unwrap();
+        assert_eq!(each, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.6, 0.8, 0.0, 1.0]);
+        let present = Vec::<bool>::try_from(&videos.present.index_select(0, &videos.at).view([-1])).unwrap();
+        assert_eq!(present, [true, false, false, false, true, true]);
+        let thinned = contents.gather(&rows_tensor(&[[0, 0, 3]]).unwrap()).unwrap().remove(VIDEO);
+        assert_eq!(thinned.vectors.size(), [1, FRAMES_MAX as i64, 2]);
+        let last = thinned.vectors.get(0).get(FRAMES_MAX as i64 - 1);
+        assert!((last.double_value(&[1]) / last.double_value(&[0]) - 196.0).abs() < 0.1, "{last:?}");
+        // Taken over whole, in the order asked for.
+        let other = Contents::default().with(VIDEO, &contents, [3, 7, 1]);
+        assert_eq!((other.len(VIDEO), other.key(VIDEO, 2), other.dims()), (2, 1, [0, 0, 2]));
+        assert_eq!(other.0[VIDEO].of_row(2), contents.0[VIDEO].of_row(1));
     }
 
     #[test]

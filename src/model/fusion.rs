@@ -9,12 +9,13 @@
 //! - `multilevel`: attention for each event, and the user's mean text, picture and video once more beside the state of the
 //!   sequence (fusion at several levels, after FusionNet, Huang et al. 2018, arXiv:1711.07341).
 //!
-//! A content that is missing is masked: no mapped zeros are read as if something had been shown.
+//! A video's frames are pooled by attention first (vision/frames.rs). A content that is missing is masked: no mapped zeros are read as if something had been shown.
 
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
-use super::contents::{Gathered, MODALITIES};
+use super::contents::{Gathered, MODALITIES, VIDEO};
+use super::vision::{FramePooling, Frames};
 use crate::config::networks::FusionName;
 use crate::failure::Result;
 
@@ -22,9 +23,30 @@ use crate::failure::Result;
 pub struct Fusion {
     width: i64,
     /// Of each modality; `None` for those that are not read.
-    maps: [Option<nn::Linear>; MODALITIES.len()],
+    maps: [Option<Map>; MODALITIES.len()],
     join: Join,
     levels: bool,
+}
+
+/// From contents to the model's width.
+#[derive(Debug)]
+enum Map {
+    One(nn::Linear),
+    /// A video: attention over its frames. Of one with a single frame it is a linear map.
+    Pooled(FramePooling),
+}
+
+impl Map {
+    /// float32 [distinct, width].
+    fn forward(&self, contents: &Gathered) -> Result<Tensor> {
+        match self {
+            Self::One(map) => Ok(map.forward(&contents.vectors.f_select(1, 0)?)),
+            Self::Pooled(pooling) => {
+                let (x, present) = (contents.vectors.shallow_clone(), contents.present.shallow_clone());
+                pooling.forward(&Frames { x, present })
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,7 +75,10 @@ impl Fusion {
     pub fn new(path: &nn::Path, name: FusionName, width: i64, dims: [i64; MODALITIES.len()]) -> Self {
         let maps = [0, 1, 2].map(|modality| {
             let path = path / format!("content_{}", MODALITIES[modality]);
-            (dims[modality] > 0).then(|| nn::linear(path, dims[modality], width, Default::default()))
+            (dims[modality] > 0).then(|| match modality {
+                VIDEO => Map::Pooled(FramePooling::new(&path, dims[modality], width)),
+                _ => Map::One(nn::linear(path, dims[modality], width, Default::default())),
+            })
         });
         let read = maps.iter().flatten().count() as i64;
         let linear = |name: &str, from: i64, to: i64| nn::linear(path / name, from, to, Default::default());
@@ -143,7 +168,7 @@ impl Fusion {
                 },
                 Some(gathered) => {
                     // Each distinct content once.
-                    let mapped = map.forward(&gathered.vectors) * &gathered.known;
+                    let mapped = map.forward(gathered)? * &gathered.known;
                     let at = gathered.at.f_reshape([-1])?;
                     let of = |each: &Tensor, size: &[i64]| -> Result<Tensor> {
                         Ok(each.f_index_select(0, &at)?.f_view(size)?)
@@ -163,8 +188,9 @@ mod tests {
     use tch::Device;
 
     fn contents() -> Contents {
-        let mut contents = Contents::new([2, 3, 0]);
+        let mut contents = Contents::new([2, 3, 2]);
         assert!(contents.insert(0, 1, &[1.0, 2.0]) && contents.insert(0, 2, &[-2.0, 1.0]));
+        assert!(contents.insert(2, 1, &[1.0, 2.0, 2.0, 1.0]) && contents.insert(2, 2, &[1.0, 2.0]));
         assert!(contents.insert(1, 1, &[0.5, -1.0, 2.0]) && contents.insert(1, 2, &[1.0, 1.0, 0.0]));
         contents
     }
@@ -175,8 +201,8 @@ mod tests {
         for name in FusionName::ALL {
             tch::manual_seed(3);
             let store = nn::VarStore::new(Device::Cpu);
-            let fusion = Fusion::new(&store.root(), name, 8, [2, 3, 0]);
-            let rows = [[1, 0, 0], [0, 2, 0], [2, 1, 0], [0, 0, 0]];
+            let fusion = Fusion::new(&store.root(), name, 8, [2, 3, 2]);
+            let rows = [[1, 0, 0], [0, 2, 1], [2, 1, 2], [0, 0, 0]];
             let own = Tensor::randn([4, 8], (Kind::Float, Device::Cpu));
             let fused = |own: &Tensor, rows: &[[u32; 3]]| {
                 fusion.forward(own, &contents().gather(&rows_tensor(rows).unwrap()).unwrap()).unwrap()
@@ -187,7 +213,7 @@ mod tests {
                 let mine = own.narrow(0, row, 1);
                 let alone = fused(&mine, &rows[row as usize..row as usize + 1]);
                 assert!(far(&alone, &all.narrow(0, row, 1)) < 1e-5, "{name:?}");
-                for other in [[2, 2, 0], [1, 2, 0], [2, 0, 0]] {
+                for other in [[2, 2, 0], [1, 2, 0], [2, 0, 0], [0, 0, 2], [0, 2, 2]] {
                     assert!(
                         far(&fused(&mine, &[other]), &alone) > 1e-4,
                         "{name:?}: {other:?} is as {:?}",
@@ -208,7 +234,7 @@ mod tests {
         let own = Tensor::randn([1, 4], (Kind::Float, Device::Cpu));
         let gathered = contents().gather(&rows_tensor(&[[0, 1, 0]]).unwrap()).unwrap();
         let Join::Attention { query, key, value } = &fusion.join else { panic!("{:?}", fusion.join) };
-        let picture = fusion.maps[1].as_ref().unwrap().forward(&gathered[1].vectors.narrow(0, -1, 1));
+        let picture = fusion.maps[1].as_ref().unwrap().forward(&gathered[1]).unwrap().narrow(0, -1, 1);
         let tokens = Tensor::cat(&[own.shallow_clone(), picture], 0);
         let scores = key.forward(&tokens).matmul(&query.forward(&own).transpose(0, 1)) / 2.0;
         let expected =
@@ -226,7 +252,7 @@ mod tests {
         let gathered = contents().gather(&rows.view([3, 2, 3])).unwrap();
         let means = fusion.means(&things, &gathered).unwrap().unwrap();
         let map = fusion.maps[0].as_ref().unwrap();
-        let both = map.forward(&gathered[0].vectors.narrow(0, 1, 2)).mean_dim(0i64, false, Kind::Float);
+        let both = map.forward(&gathered[0]).unwrap().narrow(0, 1, 2).mean_dim(0i64, false, Kind::Float);
         assert!((means.get(0) - both).abs().max().double_value(&[]) < 1e-6);
         assert_eq!(means.get(1).abs().max().double_value(&[]), 0.0);
         let one_level = Fusion::new(&(store.root() / "other"), FusionName::Gate, 4, [2, 0, 0]);

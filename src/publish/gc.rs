@@ -18,8 +18,10 @@ use crate::failure::{FailureKind, Result};
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
+use crate::publish::gc_contents::{self, StaleFile};
 use crate::publish::lock::{self, generation_of, store_now};
 use crate::publish::runs::{self, RunKind, RunRecord};
+use crate::score::catalogue;
 use crate::tables::schemas::{NIGHT_TABLES, PARTITION, RUNS};
 use crate::tables::{delta, delta_log, write_files};
 
@@ -32,8 +34,10 @@ pub struct GcPlan {
     pub orphan_files: Vec<(Path, u64)>,
     /// What nights that nobody can show or resume left below `state/features/`, with bytes, by date and manifest.
     pub old_features: BTreeMap<(RunDate, String), Vec<(Path, u64)>>,
-    /// Encoder outputs that no coming night will look up, with bytes.
+    /// Encoder outputs that no coming night will look up, and catalogues that no running plan names, with bytes.
     pub old_states: Vec<(Path, u64)>,
+    /// Vectors of what no lake shows any more.
+    pub stale_contents: Vec<StaleFile>,
     /// Objects of lock generations that a newer one has replaced.
     pub lock_objects: Vec<Path>,
 }
@@ -45,8 +49,9 @@ impl GcPlan {
 
     /// Files and bytes of old features and encoder outputs.
     pub fn old_state(&self) -> (usize, u64) {
-        let files = self.old_features.values().flatten().chain(&self.old_states);
-        files.fold((0, 0), |(files, bytes), (_, size)| (files + 1, bytes + size))
+        let files = self.old_features.values().flatten().chain(&self.old_states).map(|(_, size)| *size);
+        let files = files.chain(self.stale_contents.iter().map(|file| file.bytes));
+        files.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))
     }
 }
 
@@ -63,6 +68,8 @@ pub async fn plan(output: &Location, settings: &GcConfig) -> Result<GcPlan> {
     plan.orphan_files = futures::stream::iter(tables).buffered(NIGHT_TABLES.len() + 1).try_concat().await?;
     plan.old_features = old_features(output, &shown, young_after).await?;
     plan.old_states = old_states(output, &shown, young_after).await?;
+    plan.old_states.extend(old_catalogues(output, young_after).await?);
+    plan.stale_contents = gc_contents::plan(output, young_after).await?;
     plan.lock_objects = old_locks(output).await?;
     Ok(plan)
 }
@@ -85,6 +92,7 @@ pub async fn execute(output: &Location, plan: &GcPlan, locks: &LockConfig) -> Re
     }
     output.delete(paths(&plan.orphan_files)).await?;
     output.delete(paths(&plan.old_states)).await?;
+    gc_contents::execute(output, &plan.stale_contents).await?;
     output.delete(plan.lock_objects.clone()).await
 }
 
@@ -213,7 +221,7 @@ async fn old_states(
     let weights: HashSet<String> = cards.filter(|c| used.contains(&c.version)).map(|c| c.weights_hash).collect();
     let place = output.folder("state/encoded");
     let mut old = Vec::new();
-    for (hash, mut nights) in by_folder(&place).await? {
+    for (hash, mut nights) in place.list_by_folder().await? {
         if weights.contains(&hash) {
             // Listed in path order, and the files are named by date.
             nights.pop();
@@ -224,24 +232,19 @@ async fn old_states(
     Ok(old)
 }
 
+/// Catalogues that were planned with long ago: whoever plans anew writes them anew.
+async fn old_catalogues(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<(Path, u64)>> {
+    let listed = catalogue::folder(output).list().await?.into_iter();
+    Ok(listed.filter(|file| file.last_modified <= young_after).map(|file| (file.location, file.size)).collect())
+}
+
 /// Everything but the newest generation of each night: its number must never be handed out again.
 async fn old_locks(output: &Location) -> Result<Vec<Path>> {
     let number = |o: &ObjectMeta| ["json", "heartbeat", "done"].iter().find_map(|suffix| generation_of(o, suffix));
     let mut old = Vec::new();
-    for objects in by_folder(&output.folder("state/lock")).await?.into_values() {
+    for objects in output.folder("state/lock").list_by_folder().await?.into_values() {
         let newest = objects.iter().filter_map(|o| generation_of(o, "json")).max().unwrap_or(0);
         old.extend(objects.iter().filter(|o| number(o).is_some_and(|n| n < newest)).map(|o| o.location.clone()));
     }
     Ok(old)
-}
-
-/// All objects below `place`, in path order, by the folder directly below it in which they lie; one listing.
-async fn by_folder(place: &Location) -> Result<BTreeMap<String, Vec<ObjectMeta>>> {
-    let mut folders: BTreeMap<String, Vec<ObjectMeta>> = BTreeMap::new();
-    for object in place.list().await? {
-        let folder = object.location.prefix_match(&place.prefix).into_iter().flatten().next();
-        let folder = folder.map(|part| part.as_ref().to_string());
-        folders.entry(folder.unwrap_or_default()).or_default().push(object);
-    }
-    Ok(folders)
 }

@@ -11,6 +11,7 @@ pub mod checks;
 pub mod drift;
 pub mod earlier;
 pub mod gc;
+pub mod gc_contents;
 pub mod lock;
 pub mod night;
 pub mod readers;

@@ -1,36 +1,42 @@
-//! Vectors of contents, kept between nights below `state/content/<modality>/`, each once by its content key. Those of texts
-//! lie by the encoder that made them: `text-<hash>/`.
+//! Vectors of contents, kept between nights below `state/content/<modality>/`, each once by its content key. Those that an
+//! encoder made lie by its hash: `text-<hash>/`, `image-<hash>/`.
 //!
-//! Files are only ever added, so a process that has read some of them reads the others alone. Whoever plans a call of
+//! Nights only ever add files, so a process that has read some of them reads the others alone. Whoever plans a call of
 //! `score_intents` says in the plan which files there were; whoever runs it has read at least those.
 
-use arrow::array::{ArrayRef, AsArray, Float32Builder, Int64Builder, ListBuilder, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float32Builder, Int32Builder, Int64Array, Int64Builder, ListBuilder, RecordBatch,
+};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Int64Type, Schema, SchemaRef};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionContext};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::embedding::SharedEncoder;
+use super::pictures::SharedImageEncoder;
 use crate::failure::{Failure, Result};
+use crate::ids::RunDate;
 use crate::lake::{parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
-use crate::model::contents::{Contents, MODALITIES};
+use crate::model::contents::{Contents, IMAGE, MODALITIES, TEXT};
 
 /// Vectors of one file, in bytes: they are held in memory until the file is written.
 const FILE_BYTES: usize = 64 << 20;
 const ROWS_PER_BATCH: usize = 8192;
 
-/// Texts that are encoded before they are written.
+/// Texts, and pictures, that are encoded before they are written.
 const FILE_TEXTS: usize = 16_384;
-/// Where texts stand among the modalities.
-const TEXT: usize = 0;
+const FILE_PICTURES: usize = 1024;
+/// Pictures that are held at once, as the lake has them: some megabytes each.
+const PICTURES_PER_BATCH: usize = 32;
 
 /// What the lake brings along, once a key and modality. Sorted, so that training sees the same order each time.
-const BROUGHT_SQL: &str = "SELECT modality, content_key, first_value(vector) AS vector FROM item_vectors \
+const BROUGHT_SQL: &str = "SELECT modality, content_key, first_value(vectors) AS vectors FROM item_vectors \
      GROUP BY modality, content_key ORDER BY modality, content_key";
 
 /// The store of an output, as one model reads it.
@@ -38,9 +44,18 @@ const BROUGHT_SQL: &str = "SELECT modality, content_key, first_value(vector) AS 
 pub struct ContentStore {
     output: Location,
     dims: [i64; MODALITIES.len()],
-    /// The folder of the texts' vectors.
-    texts: String,
+    folders: [String; MODALITIES.len()],
 }
+
+/// Below it each folder of vectors has one folder of what its nights' lakes had: a file of keys a night.
+pub const USED: &str = "state/content_used";
+pub const KEPT: &str = "state/content";
+
+/// Of each modality the keys that a session's lake has.
+pub type UsedKeys = [BTreeSet<i64>; MODALITIES.len()];
+
+/// What reads contents: the hash of each modality's encoder, empty where the lake brings the vectors along.
+pub type EncoderHashes<'a> = [&'a str; MODALITIES.len()];
 
 /// Contents with the files that they come from.
 #[derive(Debug, Clone, Default)]
@@ -52,21 +67,24 @@ pub struct ReadContents {
 }
 
 impl ContentStore {
-    /// `None` for a model that reads no contents. `dims`: numbers of a vector of each modality. `encoder`: the hash of what
-    /// reads texts, empty where nothing does.
-    pub fn of(output: &Location, dims: [i64; MODALITIES.len()], encoder: &str) -> Option<Self> {
-        let texts = format!("{}-{encoder}", MODALITIES[TEXT]);
-        dims.iter().any(|&dims| dims > 0).then(|| Self { output: output.clone(), dims, texts })
+    /// `None` for a model that reads no contents. `dims`: numbers of a vector of each modality.
+    pub fn of(output: &Location, dims: [i64; MODALITIES.len()], encoders: EncoderHashes<'_>) -> Option<Self> {
+        let folders = std::array::from_fn(|modality| match encoders[modality] {
+            "" => MODALITIES[modality].to_string(),
+            hash => format!("{}-{hash}", MODALITIES[modality]),
+        });
+        dims.iter().any(|&dims| dims > 0).then(|| Self { output: output.clone(), dims, folders })
     }
 
     /// As a model reads it.
     pub fn of_model(output: &Location, card: &BundleCard) -> Option<Self> {
-        Self::of(output, card.intent.content_dims, card.text.as_ref().map_or("", |text| &text.hash))
+        let text = card.text.as_ref().map_or("", |text| &text.hash);
+        let image = card.image.as_ref().map_or("", |image| &image.hash);
+        Self::of(output, card.intent.content_dims, [text, image, ""])
     }
 
     fn folder(&self, modality: usize) -> Location {
-        let name = if modality == TEXT { self.texts.as_str() } else { MODALITIES[modality] };
-        self.output.folder(&format!("state/content/{name}"))
+        self.output.folder(&format!("{KEPT}/{}", self.folders[modality]))
     }
 
     /// The modalities that are read.
@@ -114,23 +132,30 @@ impl ContentStore {
         Ok(self.read(&ReadContents::default()).await?.contents)
     }
 
-    /// Adds the vectors of the session's catalogue that are not among the `known`; returns how many.
-    pub async fn add_vectors(&self, ctx: &SessionContext, known: &Contents) -> Result<usize> {
+    /// Adds the vectors that the session's catalogue brings along and that are not among the `known`. Returns their keys by
+    /// modality, and how many were added.
+    pub async fn add_vectors(&self, ctx: &SessionContext, known: &Contents) -> Result<(UsedKeys, usize)> {
         let mut waiting: Vec<Waiting> = MODALITIES.iter().map(|_| Waiting::default()).collect();
-        let (mut added, mut strange) = (0, BTreeMap::new());
+        let (mut keys, mut added, mut strange) = (UsedKeys::default(), 0, BTreeMap::new());
         let mut rows =
-            ctx.sql("SELECT modality, content_key, vector FROM item_vectors").await?.execute_stream().await?;
+            ctx.sql("SELECT modality, content_key, vectors FROM item_vectors").await?.execute_stream().await?;
         while let Some(batch) = rows.try_next().await? {
-            for (modality, key, vector) in brought(&batch)? {
-                if self.dims[modality] == 0 || known.has(modality, key) || waiting[modality].keys.contains(&key) {
+            for Brought { modality, key, vectors, dims } in brought(&batch)? {
+                // Vectors of another space than the encoder's say nothing to this model.
+                let encoded = self.folders[modality] != MODALITIES[modality];
+                if self.dims[modality] == 0 || encoded {
                     continue;
                 }
-                if vector.len() as i64 != self.dims[modality] {
+                let there = !keys[modality].insert(key) || known.has(modality, key);
+                if there {
+                    continue;
+                }
+                if dims as i64 != self.dims[modality] {
                     *strange.entry(modality).or_insert(0) += 1;
                     continue;
                 }
                 added += 1;
-                waiting[modality].add(key, &vector);
+                waiting[modality].add(key, &vectors, dims);
                 if waiting[modality].bytes >= FILE_BYTES {
                     std::mem::take(&mut waiting[modality]).write(&self.folder(modality)).await?;
                 }
@@ -145,7 +170,20 @@ impl ContentStore {
                 "{vectors} {name} vectors of items have not {dims} numbers, as the model's; they count as none"
             );
         }
-        Ok(added)
+        Ok((keys, added))
+    }
+
+    /// Notes which keys a night's lake has: `gc` takes away what none of late had.
+    pub async fn note(&self, run_date: RunDate, keys: &UsedKeys) -> Result<()> {
+        for modality in self.read_ones() {
+            let place = self.output.folder(&format!("{USED}/{}", self.folders[modality]));
+            let column: ArrayRef = Arc::new(Int64Array::from_iter_values(keys[modality].iter().copied()));
+            let batch = RecordBatch::try_new(keys_schema(), vec![column])?;
+            let stream = Box::pin(RecordBatchStreamAdapter::new(keys_schema(), futures::stream::iter([Ok(batch)])));
+            let path = place.path(&format!("{run_date}.parquet"));
+            parquet_files::write(&place, &path, &keys_schema(), stream, ROWS_PER_BATCH * 16).await?;
+        }
+        Ok(())
     }
 
     /// Encodes the session's texts that are not among the `known`. Returns the keys of all of its texts, and how many were added.
@@ -180,12 +218,85 @@ impl ContentStore {
         let encode = move || encoder.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>());
         let vectors = tokio::task::spawn_blocking(encode).await.map_err(Failure::bug)??;
         let mut file = Waiting::default();
-        keys.iter().zip(&vectors).for_each(|(key, vector)| file.add(*key, vector));
+        keys.iter().zip(&vectors).for_each(|(key, vector)| file.add(*key, vector, vector.len()));
         file.write(&self.folder(TEXT)).await?;
         if !keys.is_empty() {
             tracing::info!("encoded {} texts", keys.len());
         }
         Ok(keys.len())
+    }
+
+    /// Encodes the session's pictures that are not among the `known`. Returns the keys of all of its pictures that can be
+    /// read, and how many were added. Whoever is stopped has kept all but the last few. One that can not be read counts as
+    /// none, is told of, and is tried again by the next night.
+    pub async fn add_pictures(
+        &self,
+        ctx: &SessionContext,
+        encoder: &Arc<SharedImageEncoder>,
+        known: &Contents,
+    ) -> Result<(BTreeSet<i64>, usize)> {
+        let config = ctx.copied_config().with_batch_size(PICTURES_PER_BATCH);
+        let few = SessionStateBuilder::new_from_existing(ctx.state()).with_config(config).build();
+        let few = SessionContext::new_with_state(few);
+        let (mut keys, mut seen, mut added, mut file) = (BTreeSet::new(), HashSet::new(), 0, Waiting::default());
+        let mut refused = Refusals::default();
+        let sql = "SELECT content_key, item_id, image FROM content_pictures";
+        let mut rows = few.sql(sql).await?.execute_stream().await?;
+        while let Some(batch) = rows.try_next().await? {
+            let items = cast(batch.column(1), &DataType::Utf8)?;
+            let (content_keys, items) = (batch.column(0).as_primitive::<Int64Type>(), items.as_string::<i32>());
+            let mut new = Vec::new();
+            for row in (0..batch.num_rows()).filter(|&row| content_keys.is_valid(row)) {
+                let key = content_keys.value(row);
+                if known.has(IMAGE, key) {
+                    keys.insert(key);
+                } else if seen.insert(key) {
+                    new.push(row);
+                }
+            }
+            if new.is_empty() {
+                continue;
+            }
+            let (encoder, pictures, rows) = (Arc::clone(encoder), Arc::clone(batch.column(2)), new.clone());
+            let encode = move || encoder.encode_rows(&pictures, &rows);
+            let vectors = tokio::task::spawn_blocking(encode).await.map_err(Failure::bug)??;
+            for (row, vector) in new.into_iter().zip(vectors) {
+                match vector {
+                    Ok(vector) => {
+                        added += 1;
+                        keys.insert(content_keys.value(row));
+                        file.add(content_keys.value(row), &vector, vector.len());
+                    }
+                    Err(why) => refused.add(items.is_valid(row).then(|| items.value(row)), &why.to_string()),
+                }
+            }
+            if file.keys.len() >= FILE_PICTURES {
+                std::mem::take(&mut file).write(&self.folder(IMAGE)).await?;
+            }
+        }
+        file.write(&self.folder(IMAGE)).await?;
+        if added > 0 {
+            tracing::info!("encoded {added} pictures");
+        }
+        refused.tell();
+        Ok((keys, added))
+    }
+}
+
+/// Pictures that could not be read, counted by reason with the first item of each.
+#[derive(Default)]
+struct Refusals(BTreeMap<String, (usize, String)>);
+
+impl Refusals {
+    fn add(&mut self, item: Option<&str>, why: &str) {
+        let named = || item.unwrap_or("an item without an id").to_string();
+        self.0.entry(why.to_string()).or_insert_with(|| (0, named())).0 += 1;
+    }
+
+    fn tell(self) {
+        for (why, (pictures, first)) in self.0 {
+            tracing::warn!("{pictures} pictures count as none, the first of item {first}: {why}");
+        }
     }
 }
 
@@ -197,22 +308,35 @@ pub async fn of_catalogue(ctx: &SessionContext) -> Result<Contents> {
         all.extend(brought(&batch)?);
     }
     let mut lengths: [BTreeMap<usize, usize>; MODALITIES.len()] = Default::default();
-    all.iter().for_each(|(modality, _, vector)| *lengths[*modality].entry(vector.len()).or_default() += 1);
+    all.iter().for_each(|of| *lengths[of.modality].entry(of.dims).or_default() += 1);
     let most =
         |of: &BTreeMap<usize, usize>| of.iter().rev().max_by_key(|(_, n)| **n).map_or(0, |(&dims, _)| dims as i64);
     let mut contents = Contents::new([0, 1, 2].map(|modality| most(&lengths[modality])));
-    let strange = all.iter().filter(|(modality, key, vector)| !contents.insert(*modality, *key, vector)).count();
+    let dims = contents.dims();
+    let fits = |of: &Brought| of.dims as i64 == dims[of.modality];
+    let strange = all.iter().filter(|of| !(fits(of) && contents.insert(of.modality, of.key, &of.vectors))).count();
     if strange > 0 {
         tracing::warn!("{strange} vectors of items have another length than most; they count as none");
     }
     Ok(contents)
 }
 
-/// Rows of modality, key and vector.
-fn brought(batch: &RecordBatch) -> Result<Vec<(usize, i64, Vec<f32>)>> {
+/// A content whose vectors the lake brings along.
+struct Brought {
+    modality: usize,
+    key: i64,
+    /// One behind the other.
+    vectors: Vec<f32>,
+    /// Numbers of one; 0 where they differ in length.
+    dims: usize,
+}
+
+/// Rows of modality, key and vectors.
+fn brought(batch: &RecordBatch) -> Result<Vec<Brought>> {
     let names = cast(batch.column(0), &DataType::Utf8)?;
     let keys = batch.column(1).as_primitive::<Int64Type>();
-    let vectors = cast(batch.column(2), &DataType::new_list(DataType::Float32, true))?;
+    let frames = DataType::new_list(DataType::new_list(DataType::Float32, true), true);
+    let vectors = cast(batch.column(2), &frames)?;
     let vectors = vectors.as_list::<i32>();
     (0..batch.num_rows())
         .map(|row| {
@@ -222,20 +346,64 @@ fn brought(batch: &RecordBatch) -> Result<Vec<(usize, i64, Vec<f32>)>> {
                     "sql/features/item_vectors.sql: modality: expected image or video, got {name:?}"
                 ))
             })?;
-            let vector = vectors.value(row);
-            Ok((modality, keys.value(row), vector.as_primitive::<Float32Type>().values().to_vec()))
+            let frames = vectors.value(row);
+            let (mut flat, mut dims) = (Vec::new(), None);
+            for frame in frames.as_list::<i32>().iter() {
+                let frame = frame.map(|f| f.as_primitive::<Float32Type>().values().to_vec()).unwrap_or_default();
+                dims = match dims {
+                    None => Some(frame.len()),
+                    Some(dims) if dims == frame.len() => Some(dims),
+                    Some(_) => Some(0),
+                };
+                flat.extend(frame);
+            }
+            Ok(Brought { modality, key: keys.value(row), vectors: flat, dims: dims.unwrap_or(0) })
         })
         .collect()
 }
 
-async fn add_file(place: &Location, path: &Path, modality: usize, to: &mut Contents) -> Result<()> {
-    let ctx = SessionContext::new();
-    ctx.register_object_store(&place.store_url()?, Arc::clone(&place.store));
-    let rows = ctx.read_parquet(place.full_url(path), ParquetReadOptions::default()).await?;
-    let mut batches = rows.execute_stream().await?;
+/// The keys of a file of vectors or of [`USED`] keys.
+pub async fn keys_of(output: &Location, path: &Path) -> Result<Vec<i64>> {
+    let mut keys = Vec::new();
+    let mut batches = file(output, path).await?.select_columns(&[KEY])?.execute_stream().await?;
+    while let Some(batch) = batches.try_next().await? {
+        keys.extend(batch.column(0).as_primitive::<Int64Type>().values());
+    }
+    Ok(keys)
+}
+
+/// Writes the rows of a file whose keys are to be kept anew, into the folder that it lies in.
+pub async fn keep_rows(output: &Location, path: &Path, kept: &HashSet<i64>) -> Result<()> {
+    let mut batches = file(output, path).await?.execute_stream().await?;
+    let mut rows = Waiting::default();
     while let Some(batch) = batches.try_next().await? {
         let (keys, vectors) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_list::<i32>());
-        for row in 0..batch.num_rows() {
+        let dims = batch.column(2).as_primitive::<Int32Type>();
+        for row in (0..batch.num_rows()).filter(|&row| kept.contains(&keys.value(row))) {
+            let vectors = vectors.value(row);
+            rows.add(keys.value(row), vectors.as_primitive::<Float32Type>().values(), dims.value(row) as usize);
+        }
+    }
+    let folder = path.parts().rev().nth(1).map(|name| name.as_ref().to_string()).unwrap_or_default();
+    rows.write(&output.folder(&format!("{KEPT}/{folder}"))).await
+}
+
+async fn file(place: &Location, path: &Path) -> Result<DataFrame> {
+    let ctx = SessionContext::new();
+    ctx.register_object_store(&place.store_url()?, Arc::clone(&place.store));
+    Ok(ctx.read_parquet(place.full_url(path), ParquetReadOptions::default()).await?)
+}
+
+async fn add_file(place: &Location, path: &Path, modality: usize, to: &mut Contents) -> Result<()> {
+    let mut batches = file(place, path).await?.execute_stream().await?;
+    while let Some(batch) = batches.try_next().await? {
+        if batch.schema().fields().len() != schema().fields().len() {
+            return Err(Failure::input(format!("expected the columns {}", schema())));
+        }
+        let (keys, vectors) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_list::<i32>());
+        let dims = batch.column(2).as_primitive::<Int32Type>();
+        let expected = to.dims()[modality];
+        for row in (0..batch.num_rows()).filter(|&row| i64::from(dims.value(row)) == expected) {
             to.insert(modality, keys.value(row), vectors.value(row).as_primitive::<Float32Type>().values());
         }
     }
@@ -255,17 +423,20 @@ fn fingerprint<'a>(files: impl Iterator<Item = &'a Path>) -> String {
 struct Waiting {
     keys: HashSet<i64>,
     key: Int64Builder,
-    vector: ListBuilder<Float32Builder>,
+    vectors: ListBuilder<Float32Builder>,
+    dims: Int32Builder,
     bytes: usize,
 }
 
 impl Waiting {
-    fn add(&mut self, key: i64, vector: &[f32]) {
+    /// `vectors`, one behind the other, of `dims` numbers each.
+    fn add(&mut self, key: i64, vectors: &[f32], dims: usize) {
         self.keys.insert(key);
         self.key.append_value(key);
-        self.vector.values().append_slice(vector);
-        self.vector.append(true);
-        self.bytes += size_of_val(vector);
+        self.vectors.values().append_slice(vectors);
+        self.vectors.append(true);
+        self.dims.append_value(dims as i32);
+        self.bytes += size_of_val(vectors);
     }
 
     /// Under a name that follows from the keys: two processes that write the same write one file.
@@ -277,7 +448,8 @@ impl Waiting {
         keys.sort_unstable();
         let bytes: Vec<u8> = keys.iter().flat_map(|key| key.to_le_bytes()).collect();
         let path = place.path(&format!("{}.parquet", &blake3::hash(&bytes).to_hex()[..16]));
-        let columns: Vec<ArrayRef> = vec![Arc::new(self.key.finish()), Arc::new(self.vector.finish())];
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(self.key.finish()), Arc::new(self.vectors.finish()), Arc::new(self.dims.finish())];
         let batch = RecordBatch::try_new(schema(), columns)?;
         let stream = Box::pin(RecordBatchStreamAdapter::new(schema(), futures::stream::iter([Ok(batch)])));
         parquet_files::write(place, &path, &schema(), stream, ROWS_PER_BATCH).await?;
@@ -285,10 +457,17 @@ impl Waiting {
     }
 }
 
+const KEY: &str = "content_key";
+
+fn keys_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new(KEY, DataType::Int64, false)]))
+}
+
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
-        Field::new("content_key", DataType::Int64, false),
-        Field::new("vector", DataType::new_list(DataType::Float32, true), false),
+        Field::new(KEY, DataType::Int64, false),
+        Field::new("vectors", DataType::new_list(DataType::Float32, true), false),
+        Field::new("dims", DataType::Int32, false),
     ]))
 }
 
@@ -300,7 +479,7 @@ mod tests {
     async fn catalogue(rows: &str) -> SessionContext {
         let ctx = SessionContext::new();
         let sql =
-            format!("CREATE VIEW item_vectors AS SELECT * FROM (VALUES {rows}) AS t(modality, content_key, vector)");
+            format!("CREATE VIEW item_vectors AS SELECT * FROM (VALUES {rows}) AS t(modality, content_key, vectors)");
         ctx.sql(&sql).await.unwrap();
         ctx
     }
@@ -308,17 +487,17 @@ mod tests {
     #[tokio::test]
     async fn each_vector_is_written_once_and_read_once_and_damage_is_made_good() {
         let output = Location::open("memory://content-store", &S3Config::default()).unwrap();
-        let store = ContentStore::of(&output, [0, 2, 0], "").unwrap();
+        let store = ContentStore::of(&output, [0, 2, 0], [""; 3]).unwrap();
         let first = catalogue(
-            "('image', 5, [3.0, 4.0]), ('image', 5, [3.0, 4.0]), ('image', 7, [1.0]), ('video', 9, [1.0, 0.0])",
+            "('image', 5, [[3.0, 4.0]]), ('image', 5, [[3.0, 4.0]]), ('image', 7, [[1.0]]), ('video', 9, [[1.0, 0.0]])",
         );
-        assert_eq!(store.add_vectors(&first.await, &store.contents().await.unwrap()).await.unwrap(), 1);
+        assert_eq!(store.add_vectors(&first.await, &store.contents().await.unwrap()).await.unwrap().1, 1);
         let read = store.read(&ReadContents::default()).await.unwrap();
         assert_eq!(read.contents.rows(&[None, Some(5), Some(9)]), [0, 1, 0]);
         assert_eq!(read.fingerprint, store.fingerprint().await.unwrap());
-        let more = catalogue("('image', 5, [3.0, 4.0]), ('image', 3, [0.0, 2.0])").await;
-        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap(), 1);
-        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap(), 0);
+        let more = catalogue("('image', 5, [[3.0, 4.0]]), ('image', 3, [[0.0, 2.0]])").await;
+        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap().1, 1);
+        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap().1, 0);
         let next = store.read(&read).await.unwrap();
         assert_ne!(next.fingerprint, read.fingerprint);
         assert_eq!(next.contents.rows(&[None, Some(5), None]), [0, 1, 0], "rows stay what they are");
@@ -327,16 +506,20 @@ mod tests {
             output.folder("state/content/image").write(file.location.filename().unwrap(), "half a file").await.unwrap();
         }
         assert_eq!(store.contents().await.unwrap().len(1), 0);
-        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap(), 2);
+        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap().1, 2);
         assert_eq!(store.contents().await.unwrap().len(1), 2);
     }
 
     #[tokio::test]
     async fn training_takes_the_length_that_most_vectors_have() {
-        let rows = "('video', 1, [1.0, 2.0]), ('video', 2, [2.0, 1.0]), ('video', 3, [1.0]), ('image', 4, [1.0])";
+        let rows = "('video', 1, [[1.0, 2.0]]), ('video', 2, [[2.0, 1.0], [0.0, 1.0]]), ('video', 3, [[1.0]]), \
+                    ('video', 5, [[1.0], [1.0]]), ('video', 6, [[1.0, 2.0], [1.0]]), ('video', 7, [[3.0, 1.0]]), \
+                    ('image', 4, [[1.0]])";
         let contents = of_catalogue(&catalogue(rows).await).await.unwrap();
         assert_eq!(contents.dims(), [0, 1, 2]);
         assert_eq!(contents.rows(&[None, Some(4), Some(3)]), [0, 1, 0]);
-        assert!(ContentStore::of(&Location::open("memory://", &S3Config::default()).unwrap(), [0; 3], "").is_none());
+        assert_eq!([5, 6, 7].map(|key| contents.rows(&[None, None, Some(key)])[2]), [0, 0, 3]);
+        let output = Location::open("memory://", &S3Config::default()).unwrap();
+        assert!(ContentStore::of(&output, [0; 3], [""; 3]).is_none());
     }
 }

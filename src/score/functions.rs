@@ -23,6 +23,8 @@ pub enum Scorer {
     Table,
     /// A pretrained text encoder.
     Embed,
+    /// An image encoder.
+    EmbedImage,
     /// All labels of a text by a text model, always named.
     Text,
     /// One of them: `classify_text` with a third argument.
@@ -31,8 +33,15 @@ pub enum Scorer {
 
 impl Scorer {
     /// One of each name.
-    pub const ALL: [Scorer; 6] =
-        [Scorer::Intents, Scorer::Demand, Scorer::Recommend, Scorer::Table, Scorer::Embed, Scorer::Text];
+    pub const ALL: [Scorer; 7] = [
+        Scorer::Intents,
+        Scorer::Demand,
+        Scorer::Recommend,
+        Scorer::Table,
+        Scorer::Embed,
+        Scorer::EmbedImage,
+        Scorer::Text,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -41,6 +50,7 @@ impl Scorer {
             Scorer::Recommend => "recommend",
             Scorer::Table => "predict_table",
             Scorer::Embed => "embed_text",
+            Scorer::EmbedImage => "embed_image",
             Scorer::Text | Scorer::TextLabel => "classify_text",
         }
     }
@@ -51,21 +61,21 @@ impl Scorer {
             Scorer::Demand => DataType::List(Arc::new(Field::new_list_field(DataType::Struct(demand_fields()), true))),
             Scorer::Recommend => DataType::new_list(DataType::Struct(super::recommend::fields()), true),
             Scorer::Table | Scorer::TextLabel => DataType::Float64,
-            Scorer::Embed => DataType::new_list(DataType::Float32, true),
+            Scorer::Embed | Scorer::EmbedImage => DataType::new_list(DataType::Float32, true),
             Scorer::Text => DataType::new_list(DataType::Struct(super::text::fields()), true),
         }
     }
 
-    /// Whether a row may have no result: a text that is null.
+    /// Whether a row may have no result: a text or picture that is null, or that can not be read.
     pub fn nullable(self) -> bool {
-        matches!(self, Scorer::Embed | Scorer::Text | Scorer::TextLabel)
+        matches!(self, Scorer::Embed | Scorer::EmbedImage | Scorer::Text | Scorer::TextLabel)
     }
 
     /// How many arguments it takes before the model version, which `predict_table` and `classify_text` must have.
     pub fn arity(self) -> usize {
         match self {
-            Scorer::Intents | Scorer::Demand | Scorer::Table | Scorer::Embed | Scorer::Text | Scorer::TextLabel => 1,
             Scorer::Recommend => 3,
+            _ => 1,
         }
     }
 
@@ -160,6 +170,17 @@ impl ScalarUDFImpl for Declared {
             (Scorer::Embed, [text]) if column::is_text(text) && version => Ok(self.scorer.data_type()),
             (Scorer::Embed, _) => {
                 plan_err!("embed_text: expected a text and optionally a model version or a folder, got {arguments:?}")
+            }
+            (Scorer::EmbedImage, [DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Null])
+                if version =>
+            {
+                Ok(self.scorer.data_type())
+            }
+            (Scorer::EmbedImage, _) => {
+                plan_err!(
+                    "embed_image: expected the bytes of a picture and optionally a model version or a folder, \
+                     got {arguments:?}"
+                )
             }
             (Scorer::Text, [text])
                 if column::is_text(text)

@@ -1,5 +1,6 @@
 //! The scoring service and the operator that calls it from SQL.
 
+pub mod catalogue;
 pub mod content_store;
 pub mod devices;
 pub mod embedding;
@@ -8,6 +9,7 @@ pub mod kept;
 pub mod models;
 pub mod modules;
 pub mod operator;
+pub mod pictures;
 pub mod recommend;
 pub mod service;
 pub mod table;

@@ -7,17 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
+use super::catalogue;
 use super::content_store::ContentStore;
 use super::devices;
 use super::embedding::SharedEncoder;
 use super::modules;
+use super::pictures::SharedImageEncoder;
+use super::recommend::ItemIndex;
 use super::service::ScoringService;
 use super::table::TableScorer;
 use super::text::TextScorer;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
+use crate::ids::RunDate;
 use crate::lake::stores::Location;
-use crate::model::bundle::{BundleCard, Registry, TEXT_FOLDER};
+use crate::model::bundle::{BundleCard, IMAGE_FOLDER, Registry, TEXT_FOLDER};
+use crate::model::contents::{IMAGE, TEXT};
 
 /// One bundle for ever: a version may be trained anew, its weights' hash then differs. Travels in plans.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,6 +32,15 @@ pub struct ModelRef {
     /// Of the files of contents that there were; empty for a model that reads none.
     #[serde(default)]
     pub contents: String,
+    /// Of the items that `recommend` ranks; empty for the bundle's own.
+    #[serde(default)]
+    pub catalogue: String,
+}
+
+impl ModelRef {
+    fn of(version: String, weights_hash: String) -> Self {
+        Self { version, weights_hash, contents: String::new(), catalogue: String::new() }
+    }
 }
 
 /// Loads versions on demand; every session of a process shares one.
@@ -34,14 +48,40 @@ pub struct ModelRef {
 pub struct Models {
     output: Option<Location>,
     config: Config,
-    services: Mutex<HashMap<String, ScoringService>>,
-    tables: Mutex<HashMap<String, Arc<TableScorer>>>,
-    texts: Mutex<HashMap<String, Arc<TextScorer>>>,
+    services: Loads<ScoringService>,
+    tables: Loads<Arc<TableScorer>>,
+    texts: Loads<Arc<TextScorer>>,
     loaded: AtomicU64,
     /// Sessions and weights whose catalogue's contents are all in the store.
     refreshed: Mutex<HashSet<(String, String)>>,
+    /// Of sessions, by their id; empty where the bundle's items are to be recommended.
+    catalogues: Loads<String>,
     /// By where they lie.
-    text_encoders: Mutex<HashMap<String, Arc<SharedEncoder>>>,
+    text_encoders: Loads<Arc<SharedEncoder>>,
+    image_encoders: Loads<Arc<SharedImageEncoder>>,
+}
+
+/// What a process has loaded of one kind, by name.
+#[derive(Debug)]
+struct Loads<T>(Mutex<HashMap<String, T>>);
+
+impl<T> Default for Loads<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Loads<T> {
+    async fn get(&self, name: &str, load: impl Future<Output = Result<T>>) -> Result<T> {
+        // Held while loading, so that rivals wait for the one load instead of starting a second.
+        let mut loaded = self.0.lock().await;
+        if let Some(known) = loaded.get(name) {
+            return Ok(known.clone());
+        }
+        let new = load.await?;
+        loaded.insert(name.into(), new.clone());
+        Ok(new)
+    }
 }
 
 impl Models {
@@ -51,10 +91,18 @@ impl Models {
             "" => None,
             uri => Some(Location::open(uri, &config.s3)?),
         };
-        let (services, tables, texts, refreshed) =
-            (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-        let (text_encoders, loaded) = (Mutex::default(), AtomicU64::new(0));
-        Ok(Self { output, config: config.clone(), services, tables, texts, refreshed, text_encoders, loaded })
+        Ok(Self {
+            output,
+            config: config.clone(),
+            services: Loads::default(),
+            tables: Loads::default(),
+            texts: Loads::default(),
+            loaded: AtomicU64::new(0),
+            refreshed: Mutex::default(),
+            catalogues: Loads::default(),
+            text_encoders: Loads::default(),
+            image_encoders: Loads::default(),
+        })
     }
 
     /// Which bundle a version names now; empty means the configured one, or else the champion.
@@ -64,7 +112,7 @@ impl Models {
             Some(store) => store.fingerprint().await?,
             None => String::new(),
         };
-        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash, contents })
+        Ok(ModelRef { contents, ..ModelRef::of(card.version, card.weights_hash) })
     }
 
     /// The card of a version, without loading its weights; empty means the configured one, or else the champion.
@@ -78,9 +126,14 @@ impl Models {
         self.pinned(&self.pin(version).await?).await
     }
 
-    /// Sees to it, once a session, that the store holds all contents of the session's lake that a model reads; returns how
-    /// many were added. A session's lake does not change.
-    pub async fn refresh_contents(&self, ctx: &SessionContext, card: &BundleCard) -> Result<usize> {
+    /// Sees to it, once a session, that the store holds all contents of the session's lake that a model reads. A session's
+    /// lake does not change. For a `night` it is noted which they are. Returns how many were added.
+    pub async fn refresh_contents(
+        &self,
+        ctx: &SessionContext,
+        card: &BundleCard,
+        night: Option<RunDate>,
+    ) -> Result<usize> {
         let Some(store) = ContentStore::of_model(self.output()?, card) else { return Ok(0) };
         // Held while adding, so that rivals wait for it.
         let mut refreshed = self.refreshed.lock().await;
@@ -89,9 +142,17 @@ impl Models {
             return Ok(0);
         }
         let known = store.contents().await?;
-        let mut added = store.add_vectors(ctx, &known).await?;
+        let (mut keys, mut added) = store.add_vectors(ctx, &known).await?;
         if card.text.is_some() {
-            added += store.add_texts(ctx, &self.text_encoder(&card.version).await?, &known).await?.1;
+            let (texts, new) = store.add_texts(ctx, &self.text_encoder(&card.version).await?, &known).await?;
+            (keys[TEXT], added) = (texts, added + new);
+        }
+        if card.image.is_some() {
+            let (pictures, new) = store.add_pictures(ctx, &self.image_encoder(&card.version).await?, &known).await?;
+            (keys[IMAGE], added) = (pictures, added + new);
+        }
+        if let Some(run_date) = night {
+            store.note(run_date, &keys).await?;
         }
         refreshed.insert(session);
         Ok(added)
@@ -100,6 +161,25 @@ impl Models {
     /// Takes the store as it is for this session: whoever only looks at plans writes nothing.
     pub async fn leave_contents(&self, ctx: &SessionContext, card: &BundleCard) {
         self.refreshed.lock().await.insert((ctx.session_id(), card.weights_hash.clone()));
+        self.catalogues.0.lock().await.insert(ctx.session_id(), String::new());
+    }
+
+    /// The hash of the items that a session's lake has to recommend, which are kept for whoever runs its plans; empty for a
+    /// session without a lake, or of a lake where nobody met anything of late.
+    pub async fn catalogue(&self, ctx: &SessionContext) -> Result<String> {
+        let keep = async {
+            let items = match ctx.table_exist(catalogue::VIEW)? {
+                true => catalogue::of_session(ctx).await?,
+                false => Vec::new(),
+            };
+            if items.is_empty() { Ok(String::new()) } else { catalogue::keep(self.output()?, &items).await }
+        };
+        self.catalogues.get(&ctx.session_id(), keep).await
+    }
+
+    /// The items that a plan's `recommend` ranks.
+    pub async fn items(&self, model: &ModelRef) -> Result<ItemIndex> {
+        self.pinned(model).await?.items_of(self.output()?, &model.catalogue).await
     }
 
     /// Requests that one partition may have waiting.
@@ -140,7 +220,7 @@ impl Models {
     /// Which weights a table model's version names now.
     pub async fn pin_table(&self, version: &str) -> Result<ModelRef> {
         let card = self.registry()?.table_card(version).await?;
-        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash, contents: String::new() })
+        Ok(ModelRef::of(card.version, card.weights_hash))
     }
 
     /// The text encoder that `embed_text` names: a version of the registry with a `text/` folder (empty: as for
@@ -151,7 +231,7 @@ impl Models {
             other => other.into(),
         };
         let encoder = self.text_encoder(&version).await?;
-        Ok(ModelRef { version, weights_hash: encoder.hash.clone(), contents: String::new() })
+        Ok(ModelRef::of(version, encoder.hash.clone()))
     }
 
     /// Exactly this text encoder; refuses another one of the same place.
@@ -162,41 +242,64 @@ impl Models {
     }
 
     async fn text_encoder(&self, named: &str) -> Result<Arc<SharedEncoder>> {
-        let mut encoders = self.text_encoders.lock().await;
-        if let Some(encoder) = encoders.get(named) {
-            return Ok(Arc::clone(encoder));
-        }
-        let (folder, tokens_max) = match named.contains('/') {
-            true => (modules::permitted_folder(named, &self.config)?, self.config.model.text_tokens_max),
-            false => {
-                let card = self.card(named).await?;
-                let text = card.text.ok_or_else(|| {
-                    Failure::model(format!("model {named}: has no text encoder"))
-                        .hint("name a folder, or train with model.text_encoder")
-                })?;
-                (self.registry()?.0.folder(&format!("{named}/{TEXT_FOLDER}")), text.tokens_max)
-            }
+        let open = async {
+            let (folder, tokens_max) = match named.contains('/') {
+                true => (modules::permitted_folder(named, &self.config)?, self.config.model.text_tokens_max),
+                false => {
+                    let text = self.card(named).await?.text.ok_or_else(|| has_none(named, "text"))?;
+                    (self.registry()?.0.folder(&format!("{named}/{TEXT_FOLDER}")), text.tokens_max)
+                }
+            };
+            let device = devices::choose(&self.config.score)?;
+            let encoder = SharedEncoder::open(&folder, tokens_max, &self.config, device).await?;
+            tracing::info!("loaded the text encoder of {named}");
+            Ok(encoder)
         };
-        let device = devices::choose(&self.config.score)?;
-        let encoder = SharedEncoder::open(&folder, tokens_max, &self.config, device).await?;
-        tracing::info!("loaded the text encoder of {named}");
-        encoders.insert(named.into(), Arc::clone(&encoder));
+        self.text_encoders.get(named, open).await
+    }
+
+    /// The image encoder that `embed_image` names, as [`Self::pin_encoder`] does for texts.
+    pub async fn pin_image_encoder(&self, named: &str) -> Result<ModelRef> {
+        let version = match named {
+            "" => self.card("").await?.version,
+            other => other.into(),
+        };
+        let encoder = self.image_encoder(&version).await?;
+        Ok(ModelRef::of(version, encoder.hash.clone()))
+    }
+
+    /// Exactly this image encoder; refuses another one of the same place.
+    pub async fn pinned_image_encoder(&self, model: &ModelRef) -> Result<Arc<SharedImageEncoder>> {
+        let encoder = self.image_encoder(&model.version).await?;
+        refuse_other(model, &encoder.hash)?;
         Ok(encoder)
+    }
+
+    async fn image_encoder(&self, named: &str) -> Result<Arc<SharedImageEncoder>> {
+        let open = async {
+            let folder = match named.contains('/') {
+                true => modules::permitted_folder(named, &self.config)?,
+                false => {
+                    self.card(named).await?.image.ok_or_else(|| has_none(named, "image"))?;
+                    self.registry()?.0.folder(&format!("{named}/{IMAGE_FOLDER}"))
+                }
+            };
+            let encoder = SharedImageEncoder::open(&folder, devices::choose(&self.config.score)?).await?;
+            tracing::info!("loaded the image encoder of {named}");
+            Ok(encoder)
+        };
+        self.image_encoders.get(named, open).await
     }
 
     /// Exactly this table model; refuses another one that goes by the same version.
     pub async fn pinned_table(&self, model: &ModelRef) -> Result<Arc<TableScorer>> {
-        let mut tables = self.tables.lock().await;
-        let table = match tables.get(&model.version) {
-            Some(table) => Arc::clone(table),
-            None => {
-                let device = devices::choose(&self.config.score)?;
-                let loaded = Arc::new(TableScorer::new(self.registry()?.load_table(&model.version, device).await?));
-                self.count(&model.version);
-                tables.insert(model.version.clone(), Arc::clone(&loaded));
-                loaded
-            }
+        let load = async {
+            let device = devices::choose(&self.config.score)?;
+            let loaded = Arc::new(TableScorer::new(self.registry()?.load_table(&model.version, device).await?));
+            self.count(&model.version);
+            Ok(loaded)
         };
+        let table = self.tables.get(&model.version, load).await?;
         refuse_other(model, &table.card.weights_hash)?;
         Ok(table)
     }
@@ -204,44 +307,40 @@ impl Models {
     /// Which weights a text model's version names now.
     pub async fn pin_text(&self, version: &str) -> Result<ModelRef> {
         let card = self.registry()?.text_card(version).await?;
-        Ok(ModelRef { version: card.version, weights_hash: card.weights_hash, contents: String::new() })
+        Ok(ModelRef::of(card.version, card.weights_hash))
     }
 
     /// Exactly this text model; refuses another one that goes by the same version.
     pub async fn pinned_text(&self, model: &ModelRef) -> Result<Arc<TextScorer>> {
-        let mut texts = self.texts.lock().await;
-        let text = match texts.get(&model.version) {
-            Some(text) => Arc::clone(text),
-            None => {
-                let device = devices::choose(&self.config.score)?;
-                let loaded = self.registry()?.load_text(&model.version, device).await?;
-                let loaded = Arc::new(TextScorer::new(loaded, self.config.score.batch_tokens_max as usize));
-                self.count(&model.version);
-                texts.insert(model.version.clone(), Arc::clone(&loaded));
-                loaded
-            }
+        let load = async {
+            let device = devices::choose(&self.config.score)?;
+            let loaded = self.registry()?.load_text(&model.version, device).await?;
+            self.count(&model.version);
+            Ok(Arc::new(TextScorer::new(loaded, self.config.score.batch_tokens_max as usize)))
         };
+        let text = self.texts.get(&model.version, load).await?;
         refuse_other(model, &text.card.weights_hash)?;
         Ok(text)
     }
 
     async fn load(&self, version: &str) -> Result<ScoringService> {
-        // Held while loading, so that rivals wait for the one load instead of starting a second.
-        let mut services = self.services.lock().await;
-        if let Some(service) = services.get(version) {
-            return Ok(service.clone());
-        }
-        let bundle = self.registry()?.load(version, devices::choose(&self.config.score)?).await?;
-        self.count(version);
-        let service = ScoringService::start(bundle, &self.config.score)?;
-        services.insert(version.into(), service.clone());
-        Ok(service)
+        let load = async {
+            let bundle = self.registry()?.load(version, devices::choose(&self.config.score)?).await?;
+            self.count(version);
+            ScoringService::start(bundle, &self.config.score)
+        };
+        self.services.get(version, load).await
     }
 
     fn count(&self, version: &str) {
         self.loaded.fetch_add(1, Ordering::Relaxed);
         tracing::info!("loaded model {version}");
     }
+}
+
+fn has_none(version: &str, of: &str) -> Failure {
+    Failure::model(format!("model {version}: has no {of} encoder"))
+        .hint(format!("name a folder, or train with model.{of}_encoder"))
 }
 
 fn refuse_other(model: &ModelRef, here: &str) -> Result<()> {

@@ -95,9 +95,10 @@ fn permitted(uri: &str, config: &Config) -> Result<Location> {
         .hint("a module is a program: put it into such a folder, or name its folder in functions.folders"))
 }
 
-/// A folder of weights, which are no program: the configured encoder's, or one below `functions.folders`.
+/// A folder of weights, which are no program: a configured encoder's, or one below `functions.folders`.
 pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
-    match !config.model.text_encoder.is_empty() && uri == config.model.text_encoder {
+    let encoders = [&config.model.text_encoder, &config.model.image_encoder];
+    match !uri.is_empty() && encoders.iter().any(|encoder| *encoder == uri) {
         true => open(uri, config),
         false => permitted(uri, config),
     }

@@ -34,6 +34,8 @@ use std::sync::Arc;
 use super::embedding::SharedEncoder;
 use super::functions::{Scorer, demand_column, intent_column};
 use super::models::{ModelRef, Models};
+use super::pictures::SharedImageEncoder;
+use super::recommend::ItemIndex;
 use super::service::{ScoringService, as_struct};
 use super::table::TableScorer;
 use super::text::TextScorer;
@@ -265,12 +267,17 @@ impl ExtensionPlanner for PlanScores {
         planning: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let Some(node) = node.as_any().downcast_ref::<ScoreNode>() else { return Ok(None) };
-        if node.calls.iter().any(|call| call.scorer == Scorer::Intents)
-            && let Some(state) = state.as_any().downcast_ref::<SessionState>()
-        {
-            let ctx = SessionContext::new_with_state(state.clone());
-            for call in node.calls.iter().filter(|call| call.scorer == Scorer::Intents) {
-                self.models.refresh_contents(&ctx, &self.models.card(&call.model).await?).await?;
+        let session = state.as_any().downcast_ref::<SessionState>();
+        let session = session.map(|state| SessionContext::new_with_state(state.clone()));
+        let mut catalogue = String::new();
+        if let Some(ctx) = &session {
+            // What users met, and what items show.
+            let reads = |call: &&Call| matches!(call.scorer, Scorer::Intents | Scorer::Recommend);
+            for call in node.calls.iter().filter(reads) {
+                self.models.refresh_contents(ctx, &self.models.card(&call.model).await?, None).await?;
+            }
+            if node.calls.iter().any(|call| call.scorer == Scorer::Recommend) {
+                catalogue = self.models.catalogue(ctx).await?;
             }
         }
         let mut plan = Arc::clone(&inputs[0]);
@@ -283,8 +290,12 @@ impl ExtensionPlanner for PlanScores {
                 model: match call.scorer {
                     Scorer::Table => self.models.pin_table(&call.model).await?,
                     Scorer::Embed => self.models.pin_encoder(&call.model).await?,
+                    Scorer::EmbedImage => self.models.pin_image_encoder(&call.model).await?,
                     Scorer::Text | Scorer::TextLabel => self.models.pin_text(&call.model).await?,
-                    Scorer::Intents | Scorer::Demand | Scorer::Recommend => self.models.pin(&call.model).await?,
+                    Scorer::Recommend => {
+                        ModelRef { catalogue: catalogue.clone(), ..self.models.pin(&call.model).await? }
+                    }
+                    Scorer::Intents | Scorer::Demand => self.models.pin(&call.model).await?,
                 },
             };
             plan = Arc::new(ScoreExec::new(plan, scoring, Arc::clone(&self.models)));
@@ -402,8 +413,10 @@ impl ExecutionPlan for ScoreExec {
 #[derive(Debug, Clone)]
 enum Loaded {
     Night(ScoringService),
+    Items(ItemIndex),
     Table(Arc<TableScorer>),
     Encoder(Arc<SharedEncoder>),
+    ImageEncoder(Arc<SharedImageEncoder>),
     Text(Arc<TextScorer>),
 }
 
@@ -413,8 +426,10 @@ impl ScoreExec {
         Ok(match self.scoring.scorer {
             Scorer::Table => Loaded::Table(models.pinned_table(model).await?),
             Scorer::Embed => Loaded::Encoder(models.pinned_encoder(model).await?),
+            Scorer::EmbedImage => Loaded::ImageEncoder(models.pinned_image_encoder(model).await?),
             Scorer::Text | Scorer::TextLabel => Loaded::Text(models.pinned_text(model).await?),
-            Scorer::Intents | Scorer::Demand | Scorer::Recommend => Loaded::Night(models.pinned(model).await?),
+            Scorer::Recommend => Loaded::Items(models.items(model).await?),
+            Scorer::Intents | Scorer::Demand => Loaded::Night(models.pinned(model).await?),
         })
     }
 
@@ -428,9 +443,9 @@ impl ScoreExec {
             (Loaded::Night(service), Scorer::Demand, [history]) => {
                 demand_column(&service.forecast(as_struct(history)?).await?)
             }
-            (Loaded::Night(service), Scorer::Recommend, [taste, exclude, k]) => {
+            (Loaded::Items(items), Scorer::Recommend, [taste, exclude, k]) => {
                 let (taste, exclude, k) = (Arc::clone(taste), Arc::clone(exclude), positive(k)?);
-                let items = service.items.clone();
+                let items = items.clone();
                 // A matrix product over the whole catalogue is no work for a thread that serves streams.
                 tokio::task::spawn_blocking(move || items.column(&taste, &exclude, k))
                     .await
@@ -447,6 +462,12 @@ impl ScoreExec {
                 tokio::task::spawn_blocking(move || encoder.column(&texts))
                     .await
                     .map_err(|e| DataFusionError::Execution(format!("embed_text: {e}")))??
+            }
+            (Loaded::ImageEncoder(encoder), Scorer::EmbedImage, [pictures]) => {
+                let (encoder, pictures) = (Arc::clone(encoder), Arc::clone(pictures));
+                tokio::task::spawn_blocking(move || encoder.column(&pictures))
+                    .await
+                    .map_err(|e| DataFusionError::Execution(format!("embed_image: {e}")))??
             }
             (Loaded::Text(text), Scorer::Text | Scorer::TextLabel, [texts, label @ ..]) => {
                 let (text, texts, label) = (Arc::clone(text), Arc::clone(texts), label.first().cloned());

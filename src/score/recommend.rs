@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use crate::failure::Result;
-use crate::model::bundle::Bundle;
+use crate::model::bundle::{IndexedItem, ItemVectors};
 
 /// Users and items of one block of scores: 4 MiB, which stay in a core's cache and are the same memory for every block.
 const BLOCK_USERS: usize = 256;
@@ -20,7 +20,7 @@ const BLOCK_ITEMS: usize = 4096;
 /// Scores that are held against the k-th best at once.
 const COMPARED: usize = 64;
 
-/// The items that a model can recommend, with their vectors.
+/// Items that a model can recommend, with their vectors.
 #[derive(Debug, Clone)]
 pub struct ItemIndex {
     pub ids: Arc<Vec<String>>,
@@ -31,15 +31,12 @@ pub struct ItemIndex {
 }
 
 impl ItemIndex {
-    pub fn of(bundle: &Bundle) -> Result<Self> {
+    pub fn of(items: &[IndexedItem], of: &ItemVectors, width: i64) -> Result<Self> {
         let flat =
             |t: &Tensor| -> Result<Arc<Vec<f32>>> { Ok(Arc::new(Vec::try_from(&t.f_contiguous()?.f_view([-1])?)?)) };
-        Ok(Self {
-            ids: Arc::new(bundle.items.iter().map(|i| i.item_id.clone()).collect()),
-            vectors: flat(&bundle.item_vectors.vectors)?,
-            bias: flat(&bundle.item_vectors.bias)?,
-            width: bundle.card.intent.width as usize,
-        })
+        let (vectors, bias) = (flat(&of.vectors)?, flat(&of.bias)?);
+        let ids = Arc::new(items.iter().map(|i| i.item_id.clone()).collect());
+        Ok(Self { ids, vectors, bias, width: width as usize })
     }
 
     /// For each taste (row-major [users, width]) the best `k` (item, score), best first.

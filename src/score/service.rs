@@ -16,17 +16,22 @@ use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 use tokio::sync::{mpsc, oneshot};
 
+use super::catalogue;
 use super::content_store::{ContentStore, ReadContents};
 use super::recommend::ItemIndex;
 use crate::config::ScoreConfig;
 use crate::failure::{Failure, FailureKind, Result};
-use crate::model::bundle::{Bundle, BundleCard};
+use crate::lake::stores::Location;
+use crate::model::bundle::{Bundle, BundleCard, IndexedItem};
 use crate::model::contents::Contents;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::{EventInput, UserInputs};
 use crate::model::intent::OUTPUTS;
 
 pub use crate::model::demand::ItemForecast;
+
+/// Catalogues that a service holds at once.
+const CATALOGUES_MAX: usize = 4;
 
 /// What the service has done since it started.
 #[derive(Debug, Default)]
@@ -59,6 +64,7 @@ pub struct IntentScores {
 enum Request {
     Users(UserInputs, oneshot::Sender<Result<IntentScores>>),
     Items(Vec<ItemHistory>, oneshot::Sender<Result<Vec<ItemForecast>>>),
+    Catalogue(Vec<IndexedItem>, oneshot::Sender<Result<ItemIndex>>),
 }
 
 impl Request {
@@ -66,6 +72,7 @@ impl Request {
         match self {
             Self::Users(inputs, _) => inputs.len(),
             Self::Items(items, _) => items.len(),
+            Self::Catalogue(items, _) => items.len(),
         }
     }
 }
@@ -75,7 +82,10 @@ impl Request {
 pub struct ScoringService {
     pub card: Arc<BundleCard>,
     pub counters: Arc<Counters>,
-    pub items: ItemIndex,
+    /// The bundle's own items.
+    items: ItemIndex,
+    /// Of sessions' catalogues, by their hash and that of the contents that there were.
+    catalogues: Arc<tokio::sync::Mutex<HashMap<(String, String), ItemIndex>>>,
     queue: mpsc::Sender<Request>,
     kept: Arc<Mutex<Kept>>,
     contents: SharedContents,
@@ -90,7 +100,7 @@ type Kept = HashMap<u128, (Arc<[f32]>, bool)>;
 impl ScoringService {
     /// Starts the owner threads with a loaded bundle.
     pub fn start(bundle: Bundle, config: &ScoreConfig) -> Result<Self> {
-        let items = ItemIndex::of(&bundle)?;
+        let items = ItemIndex::of(&bundle.items, &bundle.item_vectors, bundle.card.intent.width)?;
         let counters = Arc::new(Counters::default());
         let (queue, requests) = mpsc::channel(64);
         let kept = Arc::new(Mutex::new(Kept::default()));
@@ -116,7 +126,8 @@ impl ScoringService {
             let started = std::thread::Builder::new().name("scoring".into()).spawn(move || owner.serve(&requests));
             started.map_err(|e| Failure::passing(format!("no thread for scoring: {e}")))?;
         }
-        Ok(Self { card, counters, items, queue, kept, contents })
+        let catalogues = Arc::default();
+        Ok(Self { card, counters, items, catalogues, queue, kept, contents })
     }
 
     /// Scores the users of `features` structs; the error names the first bad user.
@@ -133,6 +144,28 @@ impl ScoringService {
         let (answer, answered) = oneshot::channel();
         self.send(Request::Items(ItemHistory::read(histories)?, answer)).await?;
         answered.await.map_err(|_| stopped())?
+    }
+
+    /// The items that `recommend` ranks: those of a catalogue that is kept below `output`, or, without a hash, the bundle's.
+    pub async fn items_of(&self, output: &Location, hash: &str) -> Result<ItemIndex> {
+        if hash.is_empty() {
+            return Ok(self.items.clone());
+        }
+        // Held while loading, so that partitions wait for one load.
+        let mut catalogues = self.catalogues.lock().await;
+        let key = (hash.to_string(), lock(&self.contents).fingerprint.clone());
+        if let Some(index) = catalogues.get(&key) {
+            return Ok(index.clone());
+        }
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::Catalogue(catalogue::read(output, hash).await?, answer)).await?;
+        let index = answered.await.map_err(|_| stopped())??;
+        // A process that plans night after night would otherwise hold them all.
+        if catalogues.len() >= CATALOGUES_MAX {
+            catalogues.clear();
+        }
+        catalogues.insert(key, index.clone());
+        Ok(index)
     }
 
     async fn send(&self, request: Request) -> Result<()> {
@@ -215,6 +248,9 @@ impl Owner {
                     // A caller that has gone away needs no answer.
                     Request::Items(items, answer) => {
                         answer.send(self.guarded(|| self.forecast(&items))).unwrap_or_default();
+                    }
+                    Request::Catalogue(items, answer) => {
+                        answer.send(self.guarded(|| self.index(&items))).unwrap_or_default();
                     }
                     Request::Users(inputs, answer) => users.push((inputs, answer)),
                 }
@@ -355,6 +391,11 @@ impl Owner {
             }
             other => other,
         }
+    }
+
+    fn index(&self, items: &[IndexedItem]) -> Result<ItemIndex> {
+        let vectors = self.bundle.vectors_of(items, &contents_of(&self.contents))?;
+        ItemIndex::of(items, &vectors, self.bundle.card.intent.width)
     }
 
     fn forecast(&self, items: &[ItemHistory]) -> Result<Vec<ItemForecast>> {

@@ -39,7 +39,7 @@ use crate::features::contract::FeatureContract;
 use crate::features::rollups::Rollups;
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
-use crate::model::bundle::{BundleCard, FORMAT, IndexedItem, Networks, Registry, TextCard};
+use crate::model::bundle::{BundleCard, FORMAT, IMAGE_FOLDER, IndexedItem, Networks, Registry, TEXT_FOLDER};
 use crate::model::contents::Contents;
 use crate::model::demand::{Calibration, DemandShape, RatePrior};
 use crate::model::intent::IntentShape;
@@ -52,7 +52,7 @@ use blocks::{BlockWriter, UserBlocks};
 use columns::UserColumns;
 use intent::Users;
 use journal::{Journal, Places};
-use sets::{ItemPlaces, ItemSet, Known, Past, Split, past_dates};
+use sets::{Encoders, ItemPlaces, ItemSet, Known, Past, Split, past_dates};
 use survey::Survey;
 use sweep::{Sweep, Trial};
 
@@ -76,8 +76,8 @@ pub struct TrainingSets {
     pub index: Vec<IndexedItem>,
     /// What the catalogue's pictures and videos say.
     pub contents: Arc<Contents>,
-    /// What reads texts.
-    pub text: Option<TextCard>,
+    /// What reads texts and pictures.
+    pub encoders: Encoders,
     pub sql_fingerprint: String,
     pub input_fingerprint: String,
 }
@@ -120,11 +120,12 @@ pub async fn run(config: &Config, date: RunDate, sweep: Option<&Sweep>) -> Resul
     let settings = config.clone();
     let fitted = tokio::task::spawn_blocking(move || fit(&settings, &sets, journal).map(|fitted| (fitted, sets)));
     let ((card, networks, mut journal), sets) = fitted.await.map_err(Failure::bug)??;
-    let encoder = match &sets.text {
-        Some(text) => Some(Location::open(&text.source, &config.s3)?),
-        None => None,
-    };
-    let card = registry.write(card, &networks, (&sets.index, &sets.contents), encoder.as_ref()).await?;
+    let text = card.text.as_ref().map(|text| (TEXT_FOLDER, text.source.as_str()));
+    let image = card.image.as_ref().map(|image| (IMAGE_FOLDER, image.source.as_str()));
+    let encoders = text.into_iter().chain(image);
+    let encoders: Vec<(&str, Location)> =
+        encoders.map(|(name, uri)| Ok((name, Location::open(uri, &config.s3)?))).collect::<Result<_>>()?;
+    let card = registry.write(card, &networks, (&sets.index, &sets.contents), &encoders).await?;
     if registry.champion().await?.is_none() {
         registry.promote(&card.version).await?;
     }
@@ -152,7 +153,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let dates = past_dates(date, label_days, step, train.as_of_dates.max(2));
     let index = past.item_index(date).await?;
     let contract = past.contract(dates[0]).await?;
-    let (contents, text) = past.contents(date, &dates).await?;
+    let (contents, encoders) = past.contents(date, &dates).await?;
     let (users, held_out_users) = gather_users(&past, &dates, &contract, (&index, &contents)).await?;
 
     let horizon = config.demand.horizon_days;
@@ -172,7 +173,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
         held_out_items,
         index,
         contents: Arc::new(contents),
-        text,
+        encoders,
         sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
         input_fingerprint: rollups.input_fingerprint(),
     })
@@ -251,7 +252,8 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
         as_of_dates: sets.as_of_dates.iter().map(ToString::to_string).collect(),
         intent: intent_shape,
         scaling: survey.scaling.clone(),
-        text: sets.text.clone(),
+        text: sets.encoders.text.clone(),
+        image: sets.encoders.image.clone(),
         demand: networks.demand.shape.clone(),
         features_fingerprint: sets.contract.fingerprint(),
         feature_deciles: survey.deciles(&sets.contract),

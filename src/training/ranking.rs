@@ -18,6 +18,9 @@ use crate::model::intent::IntentNetwork;
 const DRAWS: usize = 1024;
 /// The share of draws that go by popularity; the rest by chance, so that every item can be drawn.
 const POPULAR_SHARE: f64 = 0.5;
+/// The share of items whose id a step hides, so that an item of after the training, which has none, can be ranked by its
+/// category and by what it shows (DropoutNet, Volkovs et al. 2017).
+const HIDDEN_SHARE: f64 = 0.1;
 
 /// The catalogue as the ranking loss sees it.
 #[derive(Debug)]
@@ -66,13 +69,16 @@ impl Catalogue {
             return Ok(None);
         }
         let device = states.device();
+        let shown: Vec<i64> =
+            (0..self.buckets.0.size()[0]).map(|_| i64::from(!rng.random_bool(HIDDEN_SHARE))).collect();
+        let ids = self.buckets.0.f_mul(&Tensor::f_from_slice(&shown)?.f_to_device(device)?)?;
         let users = network.taste(&states.f_index_select(0, &at.f_to_device(device)?)?);
         let met = met.f_to_device(device)?;
         let scores = |(vectors, bias): (Tensor, Tensor)| -> Result<Tensor> {
             Ok(users.f_matmul(&vectors.transpose(0, 1))? + bias)
         };
         let Some(cumulative) = &self.cumulative else {
-            let all = scores(network.items(&self.buckets.0, &self.buckets.1, &self.contents)?)?;
+            let all = scores(network.items(&ids, &self.buckets.1, &self.contents)?)?;
             return Ok(Some(all.cross_entropy_for_logits(&met)));
         };
         let draws = draw(cumulative, DRAWS, rng);
@@ -83,7 +89,7 @@ impl Catalogue {
         let items = |at: &Tensor| -> Result<(Tensor, Tensor)> {
             let of = |ids: &Tensor| ids.f_index_select(0, at);
             let shown = self.contents.iter().map(|contents| contents.select(at)).collect::<Result<Vec<_>>>()?;
-            network.items(&of(&self.buckets.0)?, &of(&self.buckets.1)?, &shown)
+            network.items(&of(&ids)?, &of(&self.buckets.1)?, &shown)
         };
         let others = scores(items(&drawn)?)?;
         let (vectors, bias) = items(&met)?;

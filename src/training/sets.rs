@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,16 +16,18 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, Scope, contract::FeatureContract, parts::UserPart, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
-use crate::model::bundle::{IndexedItem, TextCard};
-use crate::model::contents::Contents;
+use crate::model::bundle::{ImageEncoderCard, IndexedItem, TextCard};
+use crate::model::contents::{Contents, IMAGE, TEXT};
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
 use crate::publish::{earlier::EarlierNights, runs::VisibleNight};
+use crate::score::catalogue;
 use crate::score::content_store::{self, ContentStore};
 use crate::score::devices;
 use crate::score::embedding::SharedEncoder;
 use crate::score::models::Models;
 use crate::score::operator;
+use crate::score::pictures::SharedImageEncoder;
 use crate::score::service::as_struct;
 use crate::sql_files::SqlFiles;
 
@@ -122,6 +124,13 @@ impl ItemSet {
     }
 }
 
+/// What reads contents that are no vectors.
+#[derive(Debug, Clone, Default)]
+pub struct Encoders {
+    pub text: Option<TextCard>,
+    pub image: Option<ImageEncoderCard>,
+}
+
 /// What a session at a past date needs.
 pub struct Past<'a> {
     pub config: &'a Config,
@@ -187,32 +196,60 @@ impl Past<'_> {
     }
 
     /// What the catalogue's pictures and videos say (it has no history: the present one's), and the texts of the dates, as
-    /// the configured encoder reads them.
-    pub async fn contents(&self, end: RunDate, dates: &[RunDate]) -> Result<(Contents, Option<TextCard>)> {
+    /// the configured encoders read them.
+    pub async fn contents(&self, end: RunDate, dates: &[RunDate]) -> Result<(Contents, Encoders)> {
         let model = &self.config.model;
-        let given = match model.content_inputs {
+        let mut contents = match model.content_inputs {
             true => content_store::of_catalogue(&self.session(end, UserPart::ALL).await?).await?,
             false => Contents::default(),
         };
-        if model.text_encoder.is_empty() {
-            return Ok((given, None));
+        let mut encoders = Encoders::default();
+        if !model.image_encoder.is_empty() {
+            let (pictures, card) = self.pictures(end).await?;
+            (contents, encoders.image) = (pictures(contents), Some(card));
         }
+        if !model.text_encoder.is_empty() {
+            let (texts, card) = self.texts(end, dates).await?;
+            (contents, encoders.text) = (texts(contents), Some(card));
+        }
+        Ok((contents, encoders))
+    }
+
+    /// What puts the catalogue's pictures among other contents.
+    async fn pictures(&self, end: RunDate) -> Result<(impl FnOnce(Contents) -> Contents, ImageEncoderCard)> {
+        let source = self.config.model.image_encoder.clone();
+        let folder = Location::open(&source, &self.config.s3)?;
+        let encoder = SharedImageEncoder::open(&folder, devices::choose(&self.config.score)?).await?;
+        let hash = encoder.hash.clone();
+        let store = ContentStore::of(self.output, [0, encoder.width as i64, 0], ["", &hash, ""])
+            .ok_or_else(|| Failure::bug("no pictures to read"))?;
+        let ctx = self.session(end, UserPart::ALL).await?;
+        let (keys, _) = store.add_pictures(&ctx, &encoder, store.contents().await?.as_ref()).await?;
+        let all = store.contents().await?;
+        Ok((move |others: Contents| others.with(IMAGE, &all, keys), ImageEncoderCard { source, hash }))
+    }
+
+    /// What puts the texts of the dates among other contents.
+    async fn texts(
+        &self,
+        end: RunDate,
+        dates: &[RunDate],
+    ) -> Result<(impl FnOnce(Contents) -> Contents, TextCard)> {
+        let model = &self.config.model;
         let folder = Location::open(&model.text_encoder, &self.config.s3)?;
         let device = devices::choose(&self.config.score)?;
         let encoder = SharedEncoder::open(&folder, model.text_tokens_max, self.config, device).await?;
-        let dims = [encoder.width as i64, 0, 0];
-        let store =
-            ContentStore::of(self.output, dims, &encoder.hash).ok_or_else(|| Failure::bug("no texts to read"))?;
+        let store = ContentStore::of(self.output, [encoder.width as i64, 0, 0], [&encoder.hash, "", ""])
+            .ok_or_else(|| Failure::bug("no texts to read"))?;
         let mut keys = BTreeSet::new();
         for &as_of in dates.iter().chain([&end]) {
             let (ctx, known) = (self.session(as_of, UserPart::ALL).await?, store.contents().await?);
             keys.extend(store.add_texts(&ctx, &encoder, &known).await?.0);
         }
         // In the order of the keys, and no others, whatever else the store holds.
-        let texts = store.contents().await?;
-        let contents = given.with_texts(dims[0], &texts, keys);
+        let all = store.contents().await?;
         let (source, hash, tokens_max) = (model.text_encoder.clone(), encoder.hash.clone(), model.text_tokens_max);
-        Ok((contents, Some(TextCard { source, hash, tokens_max })))
+        Ok((move |others: Contents| others.with(TEXT, &all, keys), TextCard { source, hash, tokens_max }))
     }
 
     /// Items known before `as_of` with the horizon that followed.
@@ -239,24 +276,9 @@ impl Past<'_> {
         Ok(set)
     }
 
-    /// Every item of the last 28 days, for the recommendation index, in id order.
+    /// The items that can be recommended, in id order.
     pub async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
-        let ctx = self.session(as_of, UserPart::ALL).await?;
-        let sql = "SELECT d.item_id, min(c.category), min(c.text_key), min(c.image_key), min(c.video_key) \
-                   FROM item_day d LEFT JOIN item_contents c ON d.item_id = c.item_id \
-                   WHERE d.event_day >= run_date() - 28 GROUP BY d.item_id ORDER BY d.item_id";
-        let mut items = Vec::new();
-        for batch in ctx.sql(sql).await?.collect().await? {
-            let (ids, categories) = (cast(batch.column(0), &DataType::Utf8)?, cast(batch.column(1), &DataType::Utf8)?);
-            let (ids, categories) = (ids.as_string::<i32>(), categories.as_string::<i32>());
-            let keys = [2, 3, 4].map(|column| batch.column(column).as_primitive::<Int64Type>());
-            for row in (0..batch.num_rows()).filter(|&row| ids.is_valid(row)) {
-                let contents = keys.map(|of| of.is_valid(row).then(|| of.value(row)));
-                let category = categories.is_valid(row).then(|| categories.value(row).to_string());
-                items.push(IndexedItem { item_id: ids.value(row).into(), category, contents });
-            }
-        }
-        Ok(items)
+        catalogue::of_session(&self.session(as_of, UserPart::ALL).await?).await
     }
 }
 

@@ -7,5 +7,6 @@ CREATE TABLE raw_items (
     price DOUBLE,
     image_vector ARRAY<REAL>,
     video_vector ARRAY<REAL>,
+    video_frames ARRAY<ARRAY<REAL>>,
     image BYTEA
 )

@@ -7,5 +7,6 @@ SELECT
     CAST(NULL AS DOUBLE) AS price,
     CAST(NULL AS ARRAY<REAL>) AS image_vector,
     CAST(NULL AS ARRAY<REAL>) AS video_vector,
+    CAST(NULL AS ARRAY<ARRAY<REAL>>) AS video_frames,
     CAST(NULL AS BYTEA) AS image
 FROM raw_items

@@ -25,6 +25,7 @@ SELECT
     p.price,
     CAST(NULL AS ARRAY<REAL>) AS image_vector,
     CAST(NULL AS ARRAY<REAL>) AS video_vector,
+    CAST(NULL AS ARRAY<ARRAY<REAL>>) AS video_frames,
     CAST(NULL AS BYTEA) AS image
 FROM known k
     LEFT JOIN title t ON k.item_id = t.item_id

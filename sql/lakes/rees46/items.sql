@@ -30,6 +30,7 @@ SELECT
     p.price,
     CAST(NULL AS ARRAY<REAL>) AS image_vector,
     CAST(NULL AS ARRAY<REAL>) AS video_vector,
+    CAST(NULL AS ARRAY<ARRAY<REAL>>) AS video_frames,
     CAST(NULL AS BYTEA) AS image
 FROM known k
     LEFT JOIN category c ON k.product_id = c.product_id

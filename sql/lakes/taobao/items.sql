@@ -7,6 +7,7 @@ SELECT
     CAST(NULL AS DOUBLE) AS price,
     CAST(NULL AS ARRAY<REAL>) AS image_vector,
     CAST(NULL AS ARRAY<REAL>) AS video_vector,
+    CAST(NULL AS ARRAY<ARRAY<REAL>>) AS video_frames,
     CAST(NULL AS BYTEA) AS image
 FROM raw_items
 GROUP BY item_id

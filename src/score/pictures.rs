@@ -1,0 +1,68 @@
+//! An image encoder that partitions and stages share: `embed_image`, and the pictures that a night or a training encodes.
+
+use arrow::array::{Array, ArrayRef, AsArray, Float32Builder, ListBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use std::sync::{Arc, Mutex, PoisonError};
+use tch::Device;
+
+use crate::failure::Result;
+use crate::lake::stores::Location;
+use crate::model::vision::{ImageEncoder, PictureLimits, Vectors};
+
+/// Its forward passes take turns: a tensor may not be reached from two threads at once.
+#[derive(Debug)]
+pub struct SharedImageEncoder {
+    /// Of all that a vector follows from besides its picture.
+    pub hash: String,
+    /// Numbers of a vector.
+    pub width: usize,
+    encoder: Mutex<ImageEncoder>,
+}
+
+impl SharedImageEncoder {
+    /// Reads a folder of `config.json` and `model.safetensors`, as docs/models/vision.md says.
+    pub async fn open(folder: &Location, device: Device) -> Result<Arc<Self>> {
+        let encoder = ImageEncoder::open(folder, device, PictureLimits::default()).await?;
+        let (hash, width) = (encoder.hash()[..16].to_string(), encoder.width());
+        Ok(Arc::new(Self { hash, width, encoder: Mutex::new(encoder) }))
+    }
+
+    /// One vector a picture, or why it has none, of some rows of a column of bytes; null is an empty picture. Takes long:
+    /// not for a thread that serves streams.
+    pub fn encode_rows(&self, pictures: &ArrayRef, rows: &[usize]) -> Result<Vectors> {
+        // With 64-bit offsets: a batch of pictures may hold more than 2 GB.
+        let pictures = cast(pictures, &DataType::LargeBinary)?;
+        let pictures = pictures.as_binary::<i64>();
+        let of = |&row: &usize| if pictures.is_valid(row) { pictures.value(row) } else { &[] };
+        let wanted: Vec<&[u8]> = rows.iter().map(of).collect();
+        self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(&wanted)
+    }
+
+    /// list<float32> [pictures]; null for null, and for what can not be read, which the log counts.
+    pub fn column(&self, pictures: &ArrayRef) -> Result<ArrayRef> {
+        let there: Vec<usize> = (0..pictures.len()).filter(|&row| pictures.is_valid(row)).collect();
+        let mut vectors = there.iter().zip(self.encode_rows(pictures, &there)?).peekable();
+        let mut column = ListBuilder::new(Float32Builder::new());
+        let (mut refused, mut why) = (0, None);
+        for row in 0..pictures.len() {
+            match vectors.next_if(|(at, _)| **at == row).map(|(_, vector)| vector) {
+                Some(Ok(vector)) => {
+                    column.values().append_slice(&vector);
+                    column.append(true);
+                }
+                other => {
+                    if let Some(Err(reason)) = other {
+                        refused += 1;
+                        why.get_or_insert(reason);
+                    }
+                    column.append(false);
+                }
+            }
+        }
+        if let Some(why) = why {
+            tracing::warn!("embed_image: {refused} of {} pictures have no vector; the first: {why}", there.len());
+        }
+        Ok(Arc::new(column.finish()))
+    }
+}
