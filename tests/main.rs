@@ -16,6 +16,7 @@ mod future;
 mod importing;
 mod killed;
 mod networks;
+mod newcomers;
 mod nightly;
 mod plans;
 mod publishing;

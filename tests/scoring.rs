@@ -75,7 +75,8 @@ async fn model(output: &str) -> Registry {
         settings: Default::default(),
     };
     let registry = Registry(Location::open(output, &Default::default()).unwrap().folder("models"));
-    let items = ["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None, contents: [None; 3] });
+    let items =
+        ["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None, contents: [None; 3], met_per_day: 0.0 });
     let card = registry.write(card, &networks, (&items, &Contents::default()), &[]).await.unwrap();
     registry.promote(&card.version).await.unwrap();
     registry

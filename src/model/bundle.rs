@@ -83,12 +83,14 @@ pub const TEXT_FOLDER: &str = "text";
 pub const IMAGE_FOLDER: &str = "image";
 
 /// One item that the model can recommend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IndexedItem {
     pub item_id: String,
     pub category: Option<String>,
-    /// What its title, picture and video said in training.
+    /// What its title, picture and video say.
     pub contents: ContentKeys,
+    /// How often it was met of late on a day on which it was there.
+    pub met_per_day: f64,
 }
 
 impl IndexedItem {
@@ -159,6 +161,36 @@ impl ItemVectors {
             }
         };
         Ok(Self { vectors: take("vectors", &[items as i64, width])?, bias: take("bias", &[items as i64])? })
+    }
+}
+
+/// What bias training gave to items that are met so often: a line through the known items' by the log of how often, as the
+/// best ranking without any taste has it. An item of after the training starts there.
+#[derive(Debug)]
+struct PopularityLine {
+    at_mean: f64,
+    mean_log: f64,
+    slope: f64,
+    /// Beyond these the line says nothing.
+    logs: (f64, f64),
+}
+
+impl PopularityLine {
+    /// `known`: how often an item is met, and its bias. `None` where there is none.
+    fn of(known: &[(f64, f64)]) -> Option<Self> {
+        let logs: Vec<f64> = known.iter().map(|(met, _)| met.ln_1p()).collect();
+        let n = known.len() as f64;
+        let (mean_log, at_mean) = (logs.iter().sum::<f64>() / n, known.iter().map(|(_, bias)| bias).sum::<f64>() / n);
+        let both = logs.iter().zip(known).map(|(log, (_, bias))| (log - mean_log) * (bias - at_mean)).sum::<f64>();
+        let spread = logs.iter().map(|log| (log - mean_log).powi(2)).sum::<f64>();
+        let slope = if spread > 0.0 { (both / spread).max(0.0) } else { 0.0 };
+        let least = logs.iter().copied().reduce(f64::min)?;
+        let most = logs.iter().copied().reduce(f64::max)?;
+        Some(Self { at_mean, mean_log, slope, logs: (least, most) })
+    }
+
+    fn at(&self, met: f64) -> f64 {
+        self.at_mean + self.slope * (met.max(0.0).ln_1p().clamp(self.logs.0, self.logs.1) - self.mean_log)
     }
 }
 
@@ -340,7 +372,16 @@ impl Bundle {
     pub fn vectors_of(&self, items: &[IndexedItem], contents: &Contents) -> Result<ItemVectors> {
         let known: HashSet<&str> = self.items.iter().map(|item| item.item_id.as_str()).collect();
         let met = |item: &IndexedItem| known.contains(item.item_id.as_str());
-        ItemVectors::of(&self.networks.intent, (items, met), contents, self.device)
+        let ItemVectors { vectors, bias } =
+            ItemVectors::of(&self.networks.intent, (items, met), contents, self.device)?;
+        let mut biases = Vec::<f32>::try_from(&bias)?;
+        let pairs: Vec<(f64, f64)> =
+            items.iter().zip(&biases).filter(|(i, _)| met(i)).map(|(i, &b)| (i.met_per_day, b.into())).collect();
+        if let Some(line) = PopularityLine::of(&pairs) {
+            let new = items.iter().zip(&mut biases).filter(|(item, _)| !met(item));
+            new.for_each(|(item, bias)| *bias = line.at(item.met_per_day) as f32);
+        }
+        Ok(ItemVectors { vectors, bias: Tensor::f_from_slice(&biases)? })
     }
 
     pub fn intent(&self) -> &IntentNetwork {
@@ -395,4 +436,26 @@ fn parse(version: &str, bytes: &[u8]) -> Result<BundleCard> {
         _ => {}
     }
     serde_json::from_value(card).map_err(|e| damaged(refuse(e.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_item_has_the_bias_of_known_ones_that_are_met_as_often() {
+        let known = [(0.0, -1.0), (f64::exp(1.0) - 1.0, 0.0), (f64::exp(2.0) - 1.0, 1.0)];
+        let line = PopularityLine::of(&known).unwrap();
+        for (met, bias) in known {
+            assert!((line.at(met) - bias).abs() < 1e-9, "{line:?}");
+        }
+        assert!((line.at(1e9) - 1.0).abs() < 1e-9 && (line.at(-3.0) + 1.0).abs() < 1e-9, "{line:?}");
+        assert!(PopularityLine::of(&[]).is_none());
+        assert_eq!(PopularityLine::of(&[(2.0, 0.5), (2.0, 1.5)]).unwrap().at(9.0), 1.0);
+        assert_eq!(
+            PopularityLine::of(&[(1.0, 1.0), (2.0, 0.0)]).unwrap().at(1.0),
+            0.5,
+            "popularity never speaks against"
+        );
+    }
 }

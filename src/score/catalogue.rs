@@ -3,7 +3,7 @@
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::prelude::SessionContext;
 
 use crate::failure::{Failure, Result};
@@ -15,16 +15,20 @@ pub const VIEW: &str = "recommendable_items";
 
 /// The session's items, in id order.
 pub async fn of_session(ctx: &SessionContext) -> Result<Vec<IndexedItem>> {
-    let sql = format!("SELECT item_id, category, text_key, image_key, video_key FROM {VIEW} ORDER BY item_id");
+    let sql =
+        format!("SELECT item_id, category, text_key, image_key, video_key, met_per_day FROM {VIEW} ORDER BY item_id");
     let mut items = Vec::new();
     for batch in ctx.sql(&sql).await?.collect().await? {
         let (ids, categories) = (cast(batch.column(0), &DataType::Utf8)?, cast(batch.column(1), &DataType::Utf8)?);
         let (ids, categories) = (ids.as_string::<i32>(), categories.as_string::<i32>());
         let keys = [2, 3, 4].map(|column| batch.column(column).as_primitive::<Int64Type>());
+        let met = cast(batch.column(5), &DataType::Float64)?;
+        let met = met.as_primitive::<Float64Type>();
         for row in (0..batch.num_rows()).filter(|&row| ids.is_valid(row)) {
             let contents = keys.map(|of| of.is_valid(row).then(|| of.value(row)));
             let category = categories.is_valid(row).then(|| categories.value(row).to_string());
-            items.push(IndexedItem { item_id: ids.value(row).into(), category, contents });
+            let met_per_day = if met.is_valid(row) { met.value(row) } else { 0.0 };
+            items.push(IndexedItem { item_id: ids.value(row).into(), category, contents, met_per_day });
         }
     }
     Ok(items)
@@ -69,13 +73,14 @@ mod tests {
     #[tokio::test]
     async fn items_are_kept_once_by_their_hash_and_half_a_file_is_made_good() {
         let output = Location::open("memory://catalogue", &S3Config::default()).unwrap();
-        let sql = "CREATE VIEW recommendable_items AS SELECT * FROM (VALUES ('b', 'mugs', 3, CAST(NULL AS BIGINT), 7), \
-                   ('a', NULL, NULL, 5, NULL)) AS t(item_id, category, text_key, image_key, video_key)";
+        let sql = "CREATE VIEW recommendable_items AS SELECT * FROM (VALUES ('b', 'mugs', 3, CAST(NULL AS BIGINT), 7, 2.5), \
+                   ('a', NULL, NULL, 5, NULL, NULL)) AS t(item_id, category, text_key, image_key, video_key, met_per_day)";
         let ctx = SessionContext::new();
         ctx.sql(sql).await.unwrap();
         let items = of_session(&ctx).await.unwrap();
-        assert_eq!(items[0], IndexedItem { item_id: "a".into(), category: None, contents: [None, Some(5), None] });
-        assert_eq!((items.len(), items[1].contents), (2, [Some(3), None, Some(7)]));
+        let a = IndexedItem { item_id: "a".into(), category: None, contents: [None, Some(5), None], met_per_day: 0.0 };
+        assert_eq!(items[0], a);
+        assert_eq!((items.len(), items[1].contents, items[1].met_per_day), (2, [Some(3), None, Some(7)], 2.5));
         let hash = keep(&output, &items).await.unwrap();
         assert_eq!(keep(&output, &items).await.unwrap(), hash);
         assert_ne!(keep(&output, &items[..1]).await.unwrap(), hash);

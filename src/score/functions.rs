@@ -171,11 +171,10 @@ impl ScalarUDFImpl for Declared {
             (Scorer::Embed, _) => {
                 plan_err!("embed_text: expected a text and optionally a model version or a folder, got {arguments:?}")
             }
-            (Scorer::EmbedImage, [DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Null])
-                if version =>
-            {
-                Ok(self.scorer.data_type())
-            }
+            (
+                Scorer::EmbedImage,
+                [DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Null],
+            ) if version => Ok(self.scorer.data_type()),
             (Scorer::EmbedImage, _) => {
                 plan_err!(
                     "embed_image: expected the bytes of a picture and optionally a model version or a folder, \

@@ -51,7 +51,12 @@ mod tests {
         };
         let store = nn::VarStore::new(Device::Cpu);
         let network = IntentNetwork::new(&(store.root() / "intent"), &shape);
-        let items = ["a", "b", "c"].map(|id| IndexedItem { item_id: id.into(), category: None, contents: [None; 3] });
+        let items = ["a", "b", "c"].map(|id| IndexedItem {
+            item_id: id.into(),
+            category: None,
+            contents: [None; 3],
+            met_per_day: 0.0,
+        });
         start_at_popularity(&store, &items, 1000, &[0, 3, 1]).unwrap();
         let buckets: Vec<i64> = items.iter().map(|i| i.buckets(1000).0).collect();
         let (_, bias) = tch::no_grad(|| {

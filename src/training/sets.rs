@@ -230,11 +230,7 @@ impl Past<'_> {
     }
 
     /// What puts the texts of the dates among other contents.
-    async fn texts(
-        &self,
-        end: RunDate,
-        dates: &[RunDate],
-    ) -> Result<(impl FnOnce(Contents) -> Contents, TextCard)> {
+    async fn texts(&self, end: RunDate, dates: &[RunDate]) -> Result<(impl FnOnce(Contents) -> Contents, TextCard)> {
         let model = &self.config.model;
         let folder = Location::open(&model.text_encoder, &self.config.s3)?;
         let device = devices::choose(&self.config.score)?;

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# On a machine with a GPU: text and image encoders give on it what they give on the CPU, how fast, and in how much memory.
+# Usage: benches/gpu/encoders.sh PATH_OF_INTENTCAST TEXT_ENCODER IMAGE_ENCODER [REVIEWS.csv]
+# The encoders are folders (docs/models/language.md, docs/models/vision.md); benches/gpu/random_resnet.py makes one of random
+# weights. With a table of the columns review and recommended, a classifier is fine-tuned on both devices, too. TEXTS (20000)
+# and PICTURES (2000) say how many. Exits 1 where a number is further off than 1e-4. DEVICES ("cpu cuda") may be two times
+# the same, to try the script.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+job=${1:?PATH_OF_INTENTCAST} text=${2:?TEXT_ENCODER} image=${3:?IMAGE_ENCODER} reviews=${4:-}
+read -r first second <<< "${DEVICES:-cpu cuda}"
+work=$(mktemp -d)
+trap 'rm -rf "$work"; kill "$(jobs -p)" 2> /dev/null || true' EXIT
+tolerance=1e-4
+
+# The most memory that one process had on the GPU while a command ran, in MiB; 0 without nvidia-smi.
+peak() {
+  : > "$work/memory"
+  if command -v nvidia-smi > "$work/path"; then
+    while sleep 0.2; do nvidia-smi --query-compute-apps=used_memory --format=csv,noheader,nounits >> "$work/memory"; done &
+    local watch=$!
+  fi
+  "$@"
+  if [ -n "${watch:-}" ]; then kill "$watch"; fi
+  sort -n "$work/memory" | tail -1
+}
+
+# What a device makes of a query of rows of numbers, its seconds and the GPU's memory.
+encode() {
+  local start
+  start=$(date +%s.%N)
+  peak "$job" sql --set "functions.folders=[\"$(dirname "$text")\",\"$(dirname "$image")\"]" --set "score.device=$2" \
+    --output "$work/out" --format csv -c "$3" > "$work/$1.csv" 2> "$work/$1.log" || { cat "$work/$1.log"; exit 1; }
+  echo "$1 on $2: $4 in $(awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }') s with start," \
+    "$(tail -1 "$work/memory") MiB on the GPU"
+}
+
+# Numbers of two runs side by side.
+compare() {
+  paste -d, "$work/$1-1.csv" "$work/$1-2.csv" | awk -F, -v of="$1" -v tolerance=$tolerance '
+    function size(x) { return x < 0 ? -x : x }
+    NR == 1 { next }
+    { n = split($1, a, " "); split($2, b, " "); for (i = 1; i <= n; i++) { off = size(a[i] - b[i]); if (off > worst) worst = off } }
+    END {
+      if (NR < 2 || n < 2) { print of ": no vectors"; exit 1 }
+      printf "%s: %d vectors of %d numbers, largest difference %.2e (at most %s)\n", of, NR - 1, n, worst, tolerance
+      exit worst > tolerance
+    }'
+}
+
+texts=${TEXTS:-20000} pictures=${PICTURES:-2000}
+words="'a warm woollen coat with deep pockets ' || repeat('and a lining ', CAST(value % 20 AS BIGINT)) || value"
+as_text="array_to_string(embed_text($words, '$text'), ' ')"
+query_text="SELECT $as_text AS vector FROM generate_series(1, $texts) ORDER BY value"
+cases="" turn=0
+for picture in photo.jpg rgba.png lossy.webp rgb16.png; do
+  bytes=$(od -An -v -tx1 "tests/fixtures/vision/pictures/$picture" | tr -d ' \n')
+  cases="$cases WHEN $turn THEN X'$bytes'" turn=$((turn + 1))
+done
+as_image="array_to_string(embed_image(CASE value % 4 $cases END, '$image'), ' ')"
+query_image="SELECT $as_image AS vector FROM generate_series(1, $pictures) ORDER BY value"
+status=0 run=0
+for device in "$first" "$second"; do
+  run=$((run + 1))
+  encode "text-$run" "$device" "$query_text" "$texts texts"
+  encode "image-$run" "$device" "$query_image" "$pictures pictures"
+  if [ -n "$reviews" ]; then
+    echo "fine-tuning on $device:"
+    start=$(date +%s.%N)
+    peak "$job" train --set "score.device=$device" --task text --table "$reviews" --text-column review --label recommended \
+      --encoder "$text" --output "$work/out-$run" 2> "$work/train.log" || { cat "$work/train.log"; exit 1; }
+    awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f s\n", b - a }'
+  fi
+done
+compare text || status=1
+compare image || status=1
+exit $status
