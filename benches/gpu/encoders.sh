@@ -13,26 +13,27 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"; kill "$(jobs -p)" 2> /dev/null || true' EXIT
 tolerance=1e-4
 
-# The most memory that one process had on the GPU while a command ran, in MiB; 0 without nvidia-smi.
+# Runs a command and notes how much memory processes have on the GPU, in MiB; nothing without nvidia-smi.
 peak() {
   : > "$work/memory"
   if command -v nvidia-smi > "$work/path"; then
     while sleep 0.2; do nvidia-smi --query-compute-apps=used_memory --format=csv,noheader,nounits >> "$work/memory"; done &
     local watch=$!
   fi
-  "$@"
+  local status=0
+  "$@" || status=$?
   if [ -n "${watch:-}" ]; then kill "$watch"; fi
-  sort -n "$work/memory" | tail -1
+  return $status
 }
 
 # What a device makes of a query of rows of numbers, its seconds and the GPU's memory.
 encode() {
   local start
   start=$(date +%s.%N)
-  peak "$job" sql --set "functions.folders=[\"$(dirname "$text")\",\"$(dirname "$image")\"]" --set "score.device=$2" \
+  peak "$job" sql --set "functions.folders=$(dirname "$text"),$(dirname "$image")" --set "score.device=$2" \
     --output "$work/out" --format csv -c "$3" > "$work/$1.csv" 2> "$work/$1.log" || { cat "$work/$1.log"; exit 1; }
   echo "$1 on $2: $4 in $(awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }') s with start," \
-    "$(tail -1 "$work/memory") MiB on the GPU"
+    "$(sort -n "$work/memory" | tail -1 | grep . || echo no) MiB on the GPU"
 }
 
 # Numbers of two runs side by side.
@@ -69,7 +70,8 @@ for device in "$first" "$second"; do
     start=$(date +%s.%N)
     peak "$job" train --set "score.device=$device" --task text --table "$reviews" --text-column review --label recommended \
       --encoder "$text" --output "$work/out-$run" 2> "$work/train.log" || { cat "$work/train.log"; exit 1; }
-    awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f s\n", b - a }'
+    awk -v a="$start" -v b="$(date +%s.%N)" -v m="$(sort -n "$work/memory" | tail -1)" \
+      'BEGIN { printf "%.1f s, %d MiB on the GPU\n", b - a, m }'
   fi
 done
 compare text || status=1
