@@ -34,7 +34,7 @@ fn items_of_after_the_training_are_recommended_better_than_by_popularity() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (lake, output) = (path("lake"), path("out"));
-    done(&["simulate", "--to", &lake, "--users", "2500", "--items", "48", "--days", "112", "--seed", "29"]);
+    done(&["simulate", "--to", &lake, "--users", "1800", "--items", "48", "--days", "112", "--seed", "29"]);
     renew(Path::new(&lake));
     let learn = ["--set", "train.epochs_max=5", "--set", "train.batch_rows=64", "--set", "model.width=32"];
     done(&[&learn[..], &["train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]].concat());

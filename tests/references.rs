@@ -74,3 +74,23 @@ fn describe(made: &mut String, command: &Command) {
         describe(made, verb);
     }
 }
+
+#[test]
+fn every_function_of_ours_is_in_the_document_of_sql() {
+    use datafusion::prelude::SessionContext;
+    use intentcast::config::Config;
+    use intentcast::score::{models::Models, operator};
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sql.md")).unwrap();
+    let plain = SessionContext::new();
+    let config = Config::default();
+    let ours = operator::install(&plain, std::sync::Arc::new(Models::new(&config).unwrap()));
+    intentcast::features::functions::register(&ours, &config, "2026-03-01".parse().unwrap()).unwrap();
+    let names = |ctx: &SessionContext| -> std::collections::BTreeSet<String> {
+        let state = ctx.state();
+        state.scalar_functions().keys().chain(state.aggregate_functions().keys()).cloned().collect()
+    };
+    let missing: Vec<String> =
+        names(&ours).difference(&names(&plain)).filter(|name| !text.contains(&format!("`{name}("))).cloned().collect();
+    assert!(names(&ours).contains("embed_image"));
+    assert!(missing.is_empty(), "docs/sql.md lacks {missing:?}");
+}

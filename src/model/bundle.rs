@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use tch::{Device, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
 use super::contents::{ContentKeys, ContentRows, Contents, rows_tensor};
 use super::demand::{DemandNetwork, DemandShape};
@@ -114,6 +114,9 @@ pub struct Bundle {
     pub item_vectors: ItemVectors,
 }
 
+/// Items whose contents are gathered at once.
+const MAPPED_ITEMS: usize = 8192;
+
 /// What the network makes of the indexed items, on the CPU.
 #[derive(Debug)]
 pub struct ItemVectors {
@@ -136,14 +139,22 @@ impl ItemVectors {
             true => item.buckets(network.shape.item_buckets),
             false => (0, item.category_bucket()),
         };
-        let (ids, categories): (Vec<i64>, Vec<i64>) = items.iter().map(buckets).unzip();
-        let rows: Vec<ContentRows> = items.iter().map(|item| contents.rows(&item.contents)).collect();
-        let shown = contents.gather(&rows_tensor(&rows)?)?;
-        let shown = shown.iter().map(|of| of.to(device)).collect::<Result<Vec<_>>>()?;
         let on = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(device)?) };
         let _no_gradients = tch::no_grad_guard();
-        let (vectors, bias) = network.items(&on(&ids)?, &on(&categories)?, &shown)?;
-        Ok(Self { vectors: vectors.f_to_device(Device::Cpu)?, bias: bias.f_to_device(Device::Cpu)? })
+        // Of an empty catalogue, too, they have their shapes.
+        let mut vectors = vec![Tensor::f_zeros([0, network.shape.width], (Kind::Float, Device::Cpu))?];
+        let mut biases = vec![Tensor::f_zeros([0], (Kind::Float, Device::Cpu))?];
+        // Some at a time: contents are much longer than what the network makes of them.
+        for items in items.chunks(MAPPED_ITEMS) {
+            let (ids, categories): (Vec<i64>, Vec<i64>) = items.iter().map(buckets).unzip();
+            let rows: Vec<ContentRows> = items.iter().map(|item| contents.rows(&item.contents)).collect();
+            let shown = contents.gather(&rows_tensor(&rows)?)?;
+            let shown = shown.iter().map(|of| of.to(device)).collect::<Result<Vec<_>>>()?;
+            let (mapped, bias) = network.items(&on(&ids)?, &on(&categories)?, &shown)?;
+            vectors.push(mapped.f_to_device(Device::Cpu)?);
+            biases.push(bias.f_to_device(Device::Cpu)?);
+        }
+        Ok(Self { vectors: Tensor::f_cat(&vectors, 0)?, bias: Tensor::f_cat(&biases, 0)? })
     }
 
     fn to_bytes(&self) -> Result<Vec<u8>> {

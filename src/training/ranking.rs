@@ -69,15 +69,13 @@ impl Catalogue {
             return Ok(None);
         }
         let device = states.device();
-        let shown: Vec<i64> =
-            (0..self.buckets.0.size()[0]).map(|_| i64::from(!rng.random_bool(HIDDEN_SHARE))).collect();
-        let ids = self.buckets.0.f_mul(&Tensor::f_from_slice(&shown)?.f_to_device(device)?)?;
         let users = network.taste(&states.f_index_select(0, &at.f_to_device(device)?)?);
         let met = met.f_to_device(device)?;
         let scores = |(vectors, bias): (Tensor, Tensor)| -> Result<Tensor> {
             Ok(users.f_matmul(&vectors.transpose(0, 1))? + bias)
         };
         let Some(cumulative) = &self.cumulative else {
+            let ids = hidden(&self.buckets.0, rng)?;
             let all = scores(network.items(&ids, &self.buckets.1, &self.contents)?)?;
             return Ok(Some(all.cross_entropy_for_logits(&met)));
         };
@@ -86,10 +84,10 @@ impl Catalogue {
         let drawn = Tensor::f_from_slice(&drawn)?.f_to_device(device)?;
         let expected: Vec<f32> = draws.iter().map(|d| d.1).collect();
         let expected = Tensor::f_from_slice(&expected)?.f_to_device(device)?;
-        let items = |at: &Tensor| -> Result<(Tensor, Tensor)> {
+        let mut items = |at: &Tensor| -> Result<(Tensor, Tensor)> {
             let of = |ids: &Tensor| ids.f_index_select(0, at);
             let shown = self.contents.iter().map(|contents| contents.select(at)).collect::<Result<Vec<_>>>()?;
-            network.items(&of(&ids)?, &of(&self.buckets.1)?, &shown)
+            network.items(&hidden(&of(&self.buckets.0)?, rng)?, &of(&self.buckets.1)?, &shown)
         };
         let others = scores(items(&drawn)?)?;
         let (vectors, bias) = items(&met)?;
@@ -97,6 +95,12 @@ impl Catalogue {
         let same = drawn.unsqueeze(0).eq_tensor(&met.unsqueeze(1));
         Ok(Some(sampled_loss(&own, &others, &expected, &same).mean(tch::Kind::Float)))
     }
+}
+
+/// Buckets of ids, of which some are hidden.
+fn hidden(ids: &Tensor, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+    let shown: Vec<i64> = (0..ids.numel()).map(|_| i64::from(!rng.random_bool(HIDDEN_SHARE))).collect();
+    Ok(ids.f_mul(&Tensor::f_from_slice(&shown)?.f_to_device(ids.device())?)?)
 }
 
 /// Cross-entropy of the `own` scores [users] against the catalogue, whose sum is estimated from `others` [users, draws]
