@@ -162,7 +162,7 @@ impl Registry {
         let mut network = read.network(&encoder.root()).map_err(damaged)?;
         card.beside.add(&mut network, &beside.root())?;
         let sizes = (TextClassifier::width(&read), card.labels.len());
-        let made = TextHead::new(&head.root(), card.kind, sizes, 0.0);
+        let made = TextHead::new(&head.root(), card.kind, sizes);
         for (name, store) in [(HEAD, head), (BESIDE, beside)] {
             if let Some(bytes) = of(name) {
                 weights::from_bytes(&mut [store], bytes).map_err(|f| damaged(f.at(format!("{}{name}", folder.url))))?;
