@@ -16,6 +16,8 @@ use crate::model::text::classifier::{TextClassifier, TextHead, TextLabels};
 
 /// How little the penalty weighs, as scikit-learn's C counts it; from strong to weak, until validation gets worse.
 const LENIENCES: [f64; 4] = [0.1, 1.0, 10.0, 100.0];
+/// Numbers of all vectors and scores together: they lie in memory at once, some of them a few times.
+const NUMBERS_MAX: usize = 100_000_000;
 /// The head's linear map and its bias, by their names in the head's part of the store. A bias is not penalised.
 const MAP: &str = "map.weight";
 const BIAS: &str = "map.bias";
@@ -30,14 +32,17 @@ pub fn teach(
     (ids, [train, valid]): (&[Vec<i64>], [&[usize]; 2]),
 ) -> Result<BTreeMap<String, f64>> {
     let clock = std::time::Instant::now();
+    let (width, labels) = classifier.head.sizes();
+    let most = NUMBERS_MAX / (width as usize + labels);
+    let (train, valid) = (evenly(train, most), evenly(valid, most));
     let of = |rows: &[usize]| vectors(config, classifier, ids, rows);
-    let (inputs, unseen) = (of(train)?, of(valid)?);
+    let (inputs, unseen) = (of(&train)?, of(&valid)?);
     let shift = Shift::of(&inputs)?;
     let mut probe = Probe {
         head: FlatHead::new(classifier, goal)?,
         goal,
-        train: (shift.shifted(&inputs)?, train),
-        valid: (shift.shifted(&unseen)?, valid),
+        train: (shift.shifted(&inputs)?, &train),
+        valid: (shift.shifted(&unseen)?, &valid),
         smoothing: config.train.label_smoothing,
         steps_max: config.text.head_epochs_max,
         steps: 0,
@@ -57,6 +62,11 @@ pub fn teach(
         ("head_lenience".to_string(), learnt.lenience),
         ("head_seconds".to_string(), clock.elapsed().as_secs_f64()),
     ]))
+}
+
+/// At most so many rows, from all over.
+fn evenly(rows: &[usize], most: usize) -> Vec<usize> {
+    rows.iter().copied().step_by(rows.len().div_ceil(most.max(1)).max(1)).collect()
 }
 
 /// Vectors of some rows, float32 [rows, width], on the classifier's device.
@@ -232,5 +242,37 @@ impl Probe<'_> {
         let (vectors, rows) = &self.valid;
         let raw = self.head.head.raw(vectors)?;
         Ok(self.goal.loss((&self.head.head, &raw), rows, 0.0, by)?.double_value(&[]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn weights_on_shifted_vectors_fold_into_weights_on_vectors_as_they_are() {
+        tch::manual_seed(1);
+        let vectors = Tensor::randn([50, 4], (Kind::Float, Device::Cpu)) * 0.01 + 3.0;
+        let shift = Shift::of(&vectors).unwrap();
+        let shifted = shift.shifted(&vectors).unwrap();
+        let length = (shifted.square().sum(Kind::Float) / 50.0).double_value(&[]);
+        assert!((length - 1.0).abs() < 1e-3 && shifted.mean(Kind::Float).double_value(&[]).abs() < 1e-3, "{length}");
+        let (map, bias) = (Tensor::randn([2, 4], (Kind::Float, Device::Cpu)), Tensor::from_slice(&[0.5f32, -1.0]));
+        let on_shifted = shifted.linear(&map, Some(&bias));
+        let named = BTreeMap::from([(MAP.to_string(), map), (BIAS.to_string(), bias)]);
+        let folded = shift.folded(named).unwrap();
+        let on_plain = vectors.linear(&folded[MAP], Some(&folded[BIAS]));
+        assert!((on_shifted - on_plain).abs().max().double_value(&[]) < 1e-2);
+        let same = Shift::of(&Tensor::ones([3, 4], (Kind::Float, Device::Cpu))).unwrap();
+        assert_eq!(same.scale, 1.0, "texts that are all the same");
+    }
+
+    #[test]
+    fn rows_come_from_all_over_and_are_no_more_than_fit() {
+        let rows: Vec<usize> = (100..200).collect();
+        assert_eq!(evenly(&rows, 100), rows);
+        assert_eq!(evenly(&rows, 40), (100..200).step_by(3).collect::<Vec<_>>());
+        assert_eq!((evenly(&rows, 0).len(), evenly(&[], 5).len()), (1, 0));
     }
 }
