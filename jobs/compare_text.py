@@ -56,8 +56,7 @@ def parts(places):
 
 
 rows = read()
-# Line breaks as spaces, which the tokenizers do not tell apart: CSV files with them are refused.
-texts = [" ".join(row["Review Text"].split()) for _, row in rows]
+texts = [row["Review Text"] for _, row in rows]
 places = np.array([place for place, _ in rows])
 part = parts(places)
 test_hash = hashlib.sha256("\n".join(str(p) for p in places[part == 2]).encode()).hexdigest()
@@ -79,16 +78,26 @@ with open(out / "sample.csv", "w", newline="", encoding="utf-8") as file:
     writer.writerows(zip(texts, places, *columns.values()))
 
 
+def auc(labels, probabilities, truth):
+    """Of one binary label; the mean over classes or several labels, where both values are there."""
+    each = [roc_auc_score(t, p) for p, t in zip(probabilities.T, truth.T) if 0 < t.sum() < len(t)]
+    return np.mean(each) if each else np.nan
+
+
 def figures(labels, probabilities, truth):
-    """Of one binary label; of classes, macro averages; of several binary labels, means over them."""
+    """F1, AUC, accuracy and the AUC's 95 % interval over rows drawn with replacement, as intentcast has them. Of classes,
+    macro averages; of several binary labels, means over them."""
+    draws = np.random.default_rng(42).integers(0, len(truth), (1000, len(truth)))
     if labels == ["rating"]:
         classes = np.unique(columns["rating"][part == 0])
-        chosen = classes[probabilities.argmax(1)]
-        aucs = [roc_auc_score(truth == c, probabilities[:, i]) for i, c in enumerate(classes) if 0 < (truth == c).sum() < len(truth)]
-        return f1_score(truth, chosen, average="macro", zero_division=0), np.mean(aucs), accuracy_score(truth, chosen)
-    each = [(f1_score(t, p > 0.5, zero_division=0), roc_auc_score(t, p) if 0 < t.sum() < len(t) else np.nan,
-             accuracy_score(t, p > 0.5)) for p, t in zip(probabilities.T, truth.T)]
-    return tuple(np.nanmean(np.array(each), axis=0))
+        chosen, of_class = classes[probabilities.argmax(1)], truth[:, None] == classes
+        of_draws = [auc(labels, probabilities[d], of_class[d]) for d in draws]
+        f1, right = f1_score(truth, chosen, average="macro", labels=classes, zero_division=0), accuracy_score(truth, chosen)
+        return f1, auc(labels, probabilities, of_class), right, *np.nanquantile(of_draws, [0.025, 0.975])
+    of_draws = [auc(labels, probabilities[d], truth[d]) for d in draws]
+    each = [(f1_score(t, p > 0.5, zero_division=0), accuracy_score(t, p > 0.5)) for p, t in zip(probabilities.T, truth.T)]
+    f1, right = np.mean(np.array(each), axis=0)
+    return f1, auc(labels, probabilities, truth), right, *np.nanquantile(of_draws, [0.025, 0.975])
 
 
 def regression(labels, vectors):
@@ -160,11 +169,13 @@ def trained(task, strategy):
     version = re.search(r"text model (\S+)", printed)[1]
     card = json.loads((out / "out/models" / version / "text.json").read_text())["figures"]
     labels = TASKS[task]
+    column, kind = "_".join(labels), "auc_macro" if len(labels) > 1 or labels == ["rating"] else "auc"
+    of_auc = [card[f"{kind}{end}_test_{column}"] for end in ("", "_low", "_high")]
     if labels == ["rating"]:
-        got = card["f1_macro_test_rating"], card["auc_macro_test_rating"], card["accuracy_test_rating"]
+        got = card["f1_macro_test_rating"], of_auc[0], card["accuracy_test_rating"], *of_auc[1:]
     else:
-        means = [[card.get(f"{figure}_test_{label}", np.nan) for label in labels] for figure in ("f1", "auc", "accuracy")]
-        got = tuple(float(np.nanmean(values)) for values in means)
+        f1, right = ([card[f"{figure}_test_{label}"] for label in labels] for figure in ("f1", "accuracy"))
+        got = float(np.mean(f1)), of_auc[0], float(np.mean(right)), *of_auc[1:]
     assert card["rows_test"] == (part == 2).sum(), "the two sides have other rows"
     seconds = card["train_seconds"] + card.get("masked_seconds", 0)
     row = [got, card["parameters_trained"], seconds, usage.ru_maxrss / 1024]
@@ -182,13 +193,14 @@ else:
     vectors = minilm_vectors()
     encoding = time.monotonic() - clock
     np.savez(kept_vectors, vectors=vectors, seconds=encoding)
-print("| task | strategy | trained weights | seconds | memory (MiB) | F1 | AUC | accuracy |")
+print("| task | strategy | trained weights | seconds | memory (MiB) | F1 | AUC (95 %) | accuracy |")
 print("|---|---|---|---|---|---|---|---|", flush=True)
 
 
 def line(task, what, weights, seconds, memory, got):
-    f1, auc, accuracy = got
-    print(f"| {task} | {what} | {weights:,.0f} | {seconds:,.0f} | {memory} | {f1:.3f} | {auc:.3f} | {accuracy:.3f} |", flush=True)
+    f1, ranked, accuracy, low, high = got
+    figures = f"{f1:.3f} | {ranked:.3f} ({low:.3f} to {high:.3f}) | {accuracy:.3f}"
+    print(f"| {task} | {what} | {weights:,.0f} | {seconds:,.0f} | {memory} | {figures} |", flush=True)
 
 
 for task in os.environ.get("TASKS", "recommended rating department").split():

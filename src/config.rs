@@ -382,8 +382,10 @@ pub struct TextConfig {
     pub prefix_length: u32,
     /// Of pretrained weights.
     pub learning_rate: f64,
-    /// Of weights that start fresh: the head, differences, adapters, prefixes.
+    /// Of the head, once it has learnt alone.
     pub head_learning_rate: f64,
+    /// Of what a strategy adds; 0 takes what suits it: 0.0005 for lora, 0.001 for adapters, 0.005 for prefix.
+    pub beside_learning_rate: f64,
     /// The share of all steps in which the learning rate rises; it falls in a line after that.
     pub warmup_share: f64,
     /// Gradients are clipped to this norm.
@@ -394,6 +396,10 @@ pub struct TextConfig {
     pub max_length: u32,
     /// Epochs of guessing hidden words of the texts before any label is shown.
     pub masked_epochs: u32,
+    /// Steps over all training rows in which the head learns alone, at most, for each penalty that is tried; 0 starts it at
+    /// random.
+    pub head_epochs_max: u32,
+    /// Passes over the training rows after that; none for `frozen`.
     pub epochs_max: u32,
     /// Padded tokens of a training batch.
     pub batch_tokens_max: u32,
@@ -410,12 +416,14 @@ impl Default for TextConfig {
             bottleneck: 32,
             prefix_length: 16,
             learning_rate: 2e-5,
-            head_learning_rate: 1e-3,
+            head_learning_rate: 1e-4,
+            beside_learning_rate: 0.0,
             warmup_share: 0.1,
             gradient_norm_max: 1.0,
             accumulation_steps: 1,
             max_length: 128,
             masked_epochs: 0,
+            head_epochs_max: 200,
             epochs_max: 3,
             batch_tokens_max: 2048,
         }
@@ -668,11 +676,18 @@ impl TextConfig {
         within("text.prefix_length", self.prefix_length.into(), 1.0, 512.0)?;
         within("text.learning_rate", self.learning_rate, 1e-9, 1.0)?;
         within("text.head_learning_rate", self.head_learning_rate, 1e-9, 1.0)?;
+        within("text.beside_learning_rate", self.beside_learning_rate, 0.0, 1.0)?;
         within("text.warmup_share", self.warmup_share, 0.0, 0.9)?;
         within("text.gradient_norm_max", self.gradient_norm_max, 1e-3, 1e6)?;
         within("text.accumulation_steps", self.accumulation_steps.into(), 1.0, 1e4)?;
         within("text.max_length", self.max_length.into(), 1.0, 8192.0)?;
+        within("text.head_epochs_max", self.head_epochs_max.into(), 0.0, 1e4)?;
         within("text.epochs_max", self.epochs_max.into(), 1.0, 1e4)?;
+        if self.strategy == TextStrategy::Frozen && self.head_epochs_max == 0 {
+            return Err(Failure::usage(
+                "text.head_epochs_max: expected at least 1, because text.strategy is frozen and nothing else learns, got 0",
+            ));
+        }
         within("text.batch_tokens_max", self.batch_tokens_max.into(), 1.0, 1e7)?;
         for (key, of, set) in
             [("text.frozen_layers", "0", self.frozen_layers > 0), ("text.layer_decay", "1", self.layer_decay < 1.0)]

@@ -17,6 +17,8 @@ use crate::ids::RunDate;
 use crate::importing;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, Registry};
+use crate::model::table::bundle::TableCard;
+use crate::model::text::bundle::TextCard;
 use crate::nightly::{self, NightOptions, NightReport};
 use crate::publish::{checks, earlier::EarlierNights, gc, night::FaultPoint, readers, runs};
 use crate::score::{models::Models, operator};
@@ -178,8 +180,8 @@ pub async fn models(config: &Config, promote: Option<String>, format: Format) ->
         registry.promote(&version).await?;
     }
     let (cards, champion) = (registry.versions().await?, registry.champion().await?);
-    let tables = registry.table_versions().await?.into_iter().map(|c| (c.version, "table", c.figures));
-    let texts = registry.text_versions().await?.into_iter().map(|c| (c.version, "text", c.figures));
+    let tables = registry.cards_of::<TableCard>().await?.into_iter().map(|c| (c.version, "table", c.figures));
+    let texts = registry.cards_of::<TextCard>().await?.into_iter().map(|c| (c.version, "text", c.figures));
     let others: Vec<(String, &str, BTreeMap<String, f64>)> = tables.chain(texts).collect();
     let figures = || cards.iter().map(|c| &c.figures).chain(others.iter().map(|(.., figures)| figures));
     let figure = |name: &str| -> Float64Array { figures().map(|f| f.get(name).copied()).collect() };

@@ -32,10 +32,11 @@ struct Shop {
 }
 
 /// What every training here sets: few steps, large ones, as random encoders know nothing.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "score.device=cpu",
     "text.learning_rate=0.01",
     "text.head_learning_rate=0.02",
+    "text.beside_learning_rate=0.02",
     "text.batch_tokens_max=256",
     "text.epochs_max=6",
     "text.max_length=24",
@@ -143,13 +144,15 @@ fn every_strategy_goes_from_texts_to_sql() {
         ("first layers frozen", &["text.frozen_layers=1"], false, false, 0.9),
         ("smaller rates below", &["text.layer_decay=0.5"], false, false, 0.95),
         ("accumulated", &["text.accumulation_steps=3", "text.gradient_norm_max=0.5"], false, false, 0.9),
-        ("only the head", &["text.strategy=frozen", "text.epochs_max=20"], true, false, 0.7),
+        ("only the head", &["text.strategy=frozen"], true, false, 0.9),
         ("lora", &["text.strategy=lora", "text.rank=4"], false, false, 0.9),
         ("adapters", &["text.strategy=adapters", "text.bottleneck=8"], true, true, 0.9),
         ("prefix", &["text.strategy=prefix", "text.prefix_length=4", "text.epochs_max=12"], true, true, 0.7),
     ];
     for (what, settings, same, beside, auc) in cases {
-        let model = shop.train("bert", settings, &["recommended"]);
+        // From a random head, so that what is reached is what the strategy learnt.
+        let random = if what == "only the head" { &[][..] } else { &["text.head_epochs_max=0"] };
+        let model = shop.train("bert", &[settings, random].concat(), &["recommended"]);
         let got = model.figure("auc_test_recommended");
         println!(
             "{what}: AUC {got:.3}, {} of {} weights",
@@ -180,7 +183,9 @@ fn every_strategy_goes_from_texts_to_sql() {
         assert_eq!(model.folder.join("beside.safetensors").exists(), beside, "{what}");
         // A card says how many weights were trained; what is not trained is not counted.
         assert!(model.figure("parameters_trained") < model.figure("parameters") || !same && what != "lora", "{what}");
-        let p = shop.probabilities(&model, "recommended", &["the mug is good", "the mug broke after two days"]);
+        // Sentences as those that taught: a random encoder knows no others.
+        let texts = ["the mug number 777 is good", "the mug number 777 is broke after two days"];
+        let p = shop.probabilities(&model, "recommended", &texts);
         assert!(p[0] > p[1], "{what}: {p:?}");
     }
 }
@@ -215,8 +220,8 @@ fn labels_of_each_kind_are_learnt_by_each_loss_and_listed_in_sql() {
     for (encoder, settings) in [
         ("distilbert", &["model.loss=bce", "model.class_weights=balanced"][..]),
         ("gpt2", &["model.loss=focal", "train.label_smoothing=0.05"]),
-        // Known not to work here: the overlap settles on one answer for every text, whose gradient is nothing.
         ("bert", &["model.loss=iou"]),
+        ("bert", &["model.loss=iou", "text.strategy=frozen"]),
         ("bert", &["model.loss=crf", "model.head=crf"]),
     ] {
         let model = shop.train(encoder, settings, &["recommended", "loved"]);
@@ -224,10 +229,11 @@ fn labels_of_each_kind_are_learnt_by_each_loss_and_listed_in_sql() {
         assert_eq!(model.card["kind"], kind, "{settings:?}");
         for label in ["recommended", "loved"] {
             let auc = model.figure(&format!("auc_test_{label}"));
-            assert!(auc > 0.85 || settings[0] == "model.loss=iou", "{encoder} {settings:?} {label}: {auc}");
+            println!("{encoder} {settings:?} {label}: AUC {auc:.3}");
+            assert!(auc > 0.85, "{encoder} {settings:?} {label}: {auc}");
         }
         let p = shop.probabilities(&model, "loved", &["the mug is good and wonderful", "the mug broke after two days"]);
-        assert!(p[0] > p[1] || settings[0] == "model.loss=iou", "{encoder} {settings:?}: {p:?}");
+        assert!(p[0] > p[1], "{encoder} {settings:?}: {p:?}");
     }
     let listed = shop.done(&[], &["models", "--format", "csv"]);
     assert!(listed.contains(&format!("{version},text,,")), "{listed}");
@@ -235,6 +241,75 @@ fn labels_of_each_kind_are_learnt_by_each_loss_and_listed_in_sql() {
     let night = ["nightly", "--lake", &shop.path("lake"), "--date", "2026-03-01"];
     let named = format!("model.version={version}");
     shop.refused(&[&named], &night, 6, &["expected a night's model, got one of a text"]);
+}
+
+/// Fine-tuning that destroys an encoder ends where it began: at the head that learnt alone, which any strategy has.
+#[test]
+fn no_strategy_ends_below_the_head_that_learnt_first() {
+    let shop = Shop::new();
+    let frozen = shop.train("bert", &["text.strategy=frozen"], &["recommended"]);
+    assert_eq!((frozen.figure("epochs"), frozen.figure("steps")), (0.0, 0.0));
+    assert!(frozen.figure("head_steps") > 5.0 && frozen.figure("loss_valid") < 0.5, "{}", frozen.card);
+    let again = shop.train("bert", &["text.strategy=frozen"], &["recommended"]);
+    assert_eq!(frozen.version, again.version, "same rows, seed and machine: the same weights");
+    let wild = ["text.learning_rate=0.9", "text.head_learning_rate=0.9", "text.beside_learning_rate=0.9"];
+    for strategy in ["text.strategy=all", "text.strategy=adapters", "text.strategy=lora"] {
+        let model = shop.train("bert", &[&wild[..], &[strategy]].concat(), &["recommended"]);
+        for figure in ["auc_test_recommended", "loss_valid"] {
+            let (got, kept) = (model.figure(figure), frozen.figure(figure));
+            assert!((got - kept).abs() < 1e-3, "{strategy} {figure}: {got} {kept}");
+        }
+    }
+    // From a random head, the same steps know less.
+    let random = shop.train("bert", &["text.head_epochs_max=0", "text.epochs_max=1"], &["recommended"]);
+    assert!(random.figure("loss_valid") > frozen.figure("loss_valid"), "{}", random.card);
+    let none = task(&shop.path("reviews.csv"), &fixture("bert"), &["recommended"]);
+    let none: Vec<&str> = none.iter().map(String::as_str).collect();
+    let settings = ["text.strategy=frozen", "text.head_epochs_max=0"];
+    shop.refused(&settings, &none, 2, &["text.head_epochs_max: expected at least 1"]);
+}
+
+/// Texts with line breaks within quotes, in a file of several times the 8 kB that are read at once.
+#[test]
+fn texts_of_several_lines_are_read_from_csv() {
+    let shop = Shop::new();
+    let plain = std::fs::read_to_string(shop.path("reviews.csv")).unwrap();
+    let broken = plain.replace(" number", "\n\"\"number\"\"\n,").replace(" is ", "\r\nis ");
+    assert!(broken.len() > 20_000 && broken.lines().count() > 1500);
+    std::fs::write(shop.path("lines.csv"), broken).unwrap();
+    let arguments = task(&shop.path("lines.csv"), &fixture("bert"), &["recommended"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let printed = shop.done(&["text.strategy=frozen"], &arguments);
+    let version = printed.split_whitespace().nth(2).unwrap();
+    let card = std::fs::read(PathBuf::from(shop.path("out/models")).join(version).join("text.json")).unwrap();
+    let card: Value = serde_json::from_slice(&card).unwrap();
+    let rows: f64 = ["rows_train", "rows_valid", "rows_test", "rows_left_out"]
+        .iter()
+        .map(|figure| card["figures"][figure].as_f64().unwrap())
+        .sum();
+    assert_eq!(rows, 500.0, "{card}");
+    assert!(card["figures"]["auc_test_recommended"].as_f64().unwrap() > 0.85, "{card}");
+}
+
+/// One row in five has a label: the others teach words, unless validation or test would show their text.
+#[test]
+fn masked_words_are_those_of_rows_without_a_label_too() {
+    let shop = Shop::new();
+    let mut table = String::from("review,recommended\n");
+    for (i, row) in reviews(500).lines().skip(1).enumerate() {
+        let mut cells = row.split(',');
+        let (review, label) = (cells.next().unwrap(), cells.next().unwrap());
+        writeln!(table, "{review},{}", if i % 5 == 0 { label } else { "" }).unwrap();
+    }
+    std::fs::write(shop.path("reviews.csv"), table).unwrap();
+    let model = shop.train("bert", &["text.masked_epochs=1", "text.epochs_max=1"], &["recommended"]);
+    let labelled = model.figure("rows_train") + model.figure("rows_valid") + model.figure("rows_test");
+    let more = model.figure("masked_rows_train") - model.figure("rows_train");
+    // Texts without a label: all but the labelled ones and those that are empty, in training four fifths of them.
+    let unlabelled = 500.0 - 500.0 / 41.0 - labelled;
+    assert!((0.7..0.9).contains(&(more / unlabelled)), "{more} of {unlabelled}: {}", model.card);
+    let without = shop.train("bert", &["text.epochs_max=1"], &["recommended"]);
+    assert_eq!(without.figure("rows_train"), model.figure("rows_train"));
 }
 
 #[test]
@@ -366,7 +441,7 @@ fn what_a_text_model_says_of_queries_is_a_feature_of_training_and_night() {
     std::fs::write(shop.path("queries.csv"), queries).unwrap();
     let (file, encoder) = (shop.path("queries.csv"), fixture("minilm"));
     let task = ["train", "--task", "text", "--table", &file, "--text-column", "query", "--encoder", &encoder];
-    let printed = shop.done(&[], &[&task[..], &["--label", "gift"]].concat());
+    let printed = shop.done(&["text.strategy=frozen"], &[&task[..], &["--label", "gift"]].concat());
     let version = printed.split_whitespace().nth(2).unwrap();
     // The example of docs/examples, and the built-in features with its columns, as docs/models/language.md says.
     let example =

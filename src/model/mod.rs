@@ -4,6 +4,7 @@
 
 pub mod backbones;
 pub mod bundle;
+pub mod cards;
 pub mod contents;
 pub mod demand;
 pub mod events;

@@ -53,6 +53,12 @@ pub trait Lesson {
     fn stepping(&self) -> Stepping {
         Stepping::default()
     }
+
+    /// Whether the weights before the first epoch are validated and kept where no epoch does better. For what starts well;
+    /// without `validate` it has no say.
+    fn start_counts(&self) -> bool {
+        false
+    }
 }
 
 /// How steps are taken, where a lesson asks for something of its own.
@@ -174,6 +180,9 @@ pub fn fit<L: Lesson>(
         learner.restore(checkpoint).map_err(|f| f.at(format!("checkpoint of {}", lesson.name())))?;
     }
     bar.set_length(lesson.samples() as u64 * u64::from(plan.epochs_max));
+    if lesson.start_counts() && learner.at.steps == 0 {
+        learner.start(lesson)?;
+    }
     while !learner.is_done() {
         learner.epoch(lesson, journal, bar)?;
     }
@@ -209,6 +218,17 @@ impl<'a> Learner<'a> {
     fn is_done(&self) -> bool {
         let at = &self.at;
         at.finished || at.epochs >= self.plan.epochs_max || at.worse >= self.plan.patience_epochs.max(1)
+    }
+
+    /// What is worth keeping before any epoch.
+    fn start<L: Lesson>(&mut self, lesson: &mut L) -> Result<()> {
+        if let Some(valid) = lesson.validate()?
+            && valid.loss.is_finite()
+        {
+            tracing::info!("{}: before epoch 1: loss_valid {:.4}", lesson.name(), valid.loss);
+            (self.at.best, self.best) = (valid.loss, copies(self.store));
+        }
+        Ok(())
     }
 
     /// What is left of the epoch that has begun, and its validation.
@@ -423,6 +443,7 @@ mod tests {
         /// Has a loss that is a number and gradients that are none.
         steep: bool,
         accumulation_steps: u32,
+        start_counts: bool,
         valid: Vec<f64>,
         seen: Vec<f64>,
     }
@@ -440,6 +461,7 @@ mod tests {
                     noisy: false,
                     steep: false,
                     accumulation_steps: 1,
+                    start_counts: false,
                     valid: valid.to_vec(),
                     seen: Vec::new(),
                 },
@@ -494,6 +516,10 @@ mod tests {
             Stepping { accumulation_steps: self.accumulation_steps, ..Default::default() }
         }
 
+        fn start_counts(&self) -> bool {
+            self.start_counts
+        }
+
         fn validate(&mut self) -> Result<Option<Validation>> {
             self.seen.push(self.weight.double_value(&[0]));
             let loss = self.valid.get(self.seen.len() - 1).copied();
@@ -527,6 +553,22 @@ mod tests {
         assert_eq!((fitted.epochs, fitted.steps, fitted.loss), (4, 20, 0.5));
         assert_eq!(one.weight.double_value(&[0]), one.seen[1]);
         assert_ne!(one.seen[1], one.seen[3]);
+    }
+
+    #[test]
+    fn a_good_start_is_kept_where_no_epoch_does_better() {
+        // What validation says before the first epoch, and after each of three. Patience: two.
+        for (valid, kept, epochs) in [([0.5, 0.7, 0.6, 0.1], 0, 2), ([0.5, 0.7, 0.4, 0.6], 2, 3)] {
+            let (one, mut store) = One::new(0, &valid);
+            let (mut one, plan) = (One { start_counts: true, ..one }, plan(3));
+            let fitted = fit(&mut one, &mut store, &plan, &mut Journal::nowhere(), &ProgressBar::hidden()).unwrap();
+            assert_eq!((fitted.loss, one.weight.double_value(&[0])), (valid[kept], one.seen[kept]), "{fitted:?}");
+            assert_eq!(fitted.epochs, epochs);
+        }
+        let (one, mut store) = One::new(0, &[0.5]);
+        let mut one = One { start_counts: true, ..one };
+        let fitted = fit(&mut one, &mut store, &plan(0), &mut Journal::nowhere(), &ProgressBar::hidden()).unwrap();
+        assert_eq!((fitted.epochs, fitted.steps, fitted.loss, one.steps), (0, 0, 0.5, 0));
     }
 
     #[test]

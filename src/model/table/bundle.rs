@@ -9,8 +9,9 @@ use tch::{Device, Tensor, nn};
 
 use super::columns::{Columns, TableInputs};
 use super::network::{Label, TableNetwork, TableShape};
-use crate::failure::{Failure, FailureKind, Result};
+use crate::failure::{Failure, Result};
 use crate::model::bundle::Registry;
+use crate::model::cards::{Card, damaged};
 use crate::model::weights;
 
 /// The format that is written and read.
@@ -71,6 +72,16 @@ pub fn to_vec(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(Vec::<f64>::try_from(&flat)?)
 }
 
+impl Card for TableCard {
+    const KIND: &'static str = "table";
+    const FILE: &'static str = TABLE_CARD;
+    const FORMAT: u32 = TABLE_FORMAT;
+
+    fn trained_at(&self) -> &str {
+        &self.trained_at
+    }
+}
+
 impl Registry {
     /// Writes a table model; the card goes last, so that a version with a card is whole. It never becomes champion.
     pub async fn write_table(&self, mut card: TableCard, store: &nn::VarStore) -> Result<TableCard> {
@@ -87,35 +98,7 @@ impl Registry {
 
     /// The card of a table model.
     pub async fn table_card(&self, version: &str) -> Result<TableCard> {
-        let folder = self.0.folder(version);
-        let hint = "`intentcast models` lists the versions; `intentcast train --task table` makes one";
-        if version.is_empty() {
-            return Err(Failure::usage("expected the version of a table model, got nothing").hint(hint));
-        }
-        let Some(bytes) = folder.read_if_there(TABLE_CARD).await? else {
-            return Err(Failure::model(format!("{}: no such table model", folder.url)).hint(hint));
-        };
-        let refuse = |text: String| damaged(Failure::model(format!("models/{version}/{TABLE_CARD}: {text}")));
-        let card: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
-        match card.get("format").and_then(serde_json::Value::as_u64) {
-            Some(format) if format != u64::from(TABLE_FORMAT) => {
-                Err(refuse(format!("expected format {TABLE_FORMAT}, got {format}")))
-            }
-            _ => serde_json::from_value(card).map_err(|e| refuse(e.to_string())),
-        }
-    }
-
-    /// The cards of all table models that can be read, oldest first; the log names the others.
-    pub async fn table_versions(&self) -> Result<Vec<TableCard>> {
-        let mut cards = Vec::new();
-        for version in self.0.children().await?.0.iter().filter(|v| v.starts_with("table-")) {
-            match self.table_card(version).await {
-                Ok(card) => cards.push(card),
-                Err(failure) => tracing::warn!("{}", failure.message),
-            }
-        }
-        cards.sort_by(|a, b| a.trained_at.cmp(&b.trained_at));
-        Ok(cards)
+        self.card_of(version).await
     }
 
     /// Loads a table model and checks its weights against the card.
@@ -134,8 +117,4 @@ impl Registry {
         store.freeze();
         Ok(TableModel { card, network, _store: store })
     }
-}
-
-fn damaged(failure: Failure) -> Failure {
-    Failure { kind: FailureKind::Model, ..failure }.hint("train again")
 }

@@ -12,8 +12,9 @@ use tch::{Device, Tensor, nn};
 use super::classifier::{Beside, TextClassifier, TextHead, TextLabels};
 use super::folder::{self, TextFolder};
 use super::tokens::TextTokenizer;
-use crate::failure::{Failure, FailureKind, Result};
+use crate::failure::{Failure, Result};
 use crate::model::bundle::Registry;
+use crate::model::cards::{Card, damaged};
 use crate::model::weights;
 
 /// The format that is written and read.
@@ -81,6 +82,16 @@ impl TextModel {
     }
 }
 
+impl Card for TextCard {
+    const KIND: &'static str = "text";
+    const FILE: &'static str = TEXT_CARD;
+    const FORMAT: u32 = TEXT_FORMAT;
+
+    fn trained_at(&self) -> &str {
+        &self.trained_at
+    }
+}
+
 impl Registry {
     /// Writes a text classifier; the card goes last, so that a version with a card is whole. It never becomes champion.
     pub async fn write_text(&self, mut card: TextCard, parts: TextParts<'_>) -> Result<TextCard> {
@@ -106,35 +117,7 @@ impl Registry {
 
     /// The card of a text classifier.
     pub async fn text_card(&self, version: &str) -> Result<TextCard> {
-        let folder = self.0.folder(version);
-        let hint = "`intentcast models` lists the versions; `intentcast train --task text` makes one";
-        if version.is_empty() {
-            return Err(Failure::usage("expected the version of a text model, got nothing").hint(hint));
-        }
-        let Some(bytes) = folder.read_if_there(TEXT_CARD).await? else {
-            return Err(Failure::model(format!("{}: no such text model", folder.url)).hint(hint));
-        };
-        let refuse = |text: String| damaged(Failure::model(format!("models/{version}/{TEXT_CARD}: {text}")));
-        let card: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
-        match card.get("format").and_then(serde_json::Value::as_u64) {
-            Some(format) if format != u64::from(TEXT_FORMAT) => {
-                Err(refuse(format!("expected format {TEXT_FORMAT}, got {format}")))
-            }
-            _ => serde_json::from_value(card).map_err(|e| refuse(e.to_string())),
-        }
-    }
-
-    /// The cards of all text classifiers that can be read, oldest first; the log names the others.
-    pub async fn text_versions(&self) -> Result<Vec<TextCard>> {
-        let mut cards = Vec::new();
-        for version in self.0.children().await?.0.iter().filter(|v| v.starts_with("text-")) {
-            match self.text_card(version).await {
-                Ok(card) => cards.push(card),
-                Err(failure) => tracing::warn!("{}", failure.message),
-            }
-        }
-        cards.sort_by(|a, b| a.trained_at.cmp(&b.trained_at));
-        Ok(cards)
+        self.card_of(version).await
     }
 
     /// Loads a text classifier and checks its files against the card.
@@ -162,7 +145,7 @@ impl Registry {
         let mut network = read.network(&encoder.root()).map_err(damaged)?;
         card.beside.add(&mut network, &beside.root())?;
         let sizes = (TextClassifier::width(&read), card.labels.len());
-        let made = TextHead::new(&head.root(), card.kind, sizes, 0.0);
+        let made = TextHead::new(&head.root(), card.kind, sizes);
         for (name, store) in [(HEAD, head), (BESIDE, beside)] {
             if let Some(bytes) = of(name) {
                 weights::from_bytes(&mut [store], bytes).map_err(|f| damaged(f.at(format!("{}{name}", folder.url))))?;
@@ -187,8 +170,4 @@ fn bytes_of(named: &[(String, Tensor)]) -> Result<Bytes> {
         }
     }
     Ok(weights::tensors_to_bytes(named)?.into())
-}
-
-fn damaged(failure: Failure) -> Failure {
-    Failure { kind: FailureKind::Model, ..failure }.hint("train again")
 }

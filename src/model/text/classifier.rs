@@ -54,24 +54,29 @@ pub struct TextHead {
     pub labels: TextLabels,
     map: nn::Linear,
     chain: Box<dyn IntentHead>,
-    dropout: f64,
 }
 
 impl TextHead {
-    pub fn new(path: &nn::Path<'_>, labels: TextLabels, sizes: (i64, usize), dropout: f64) -> Self {
+    pub fn new(path: &nn::Path<'_>, labels: TextLabels, sizes: (i64, usize)) -> Self {
         let (width, count) = sizes;
         let name = if labels == TextLabels::Chain { HeadName::Crf } else { HeadName::Sigmoid };
         Self {
             labels,
             map: nn::linear(path / "map", width, count as i64, Default::default()),
             chain: heads::build_for(&(path / "chain"), name, count),
-            dropout,
         }
     }
 
-    /// Vectors, float32 [texts, width] → raw scores, float32 [texts, labels].
-    pub fn raw(&self, vectors: &Tensor, train: bool) -> Result<Tensor> {
-        Ok(vectors.f_dropout(self.dropout, train)?.f_linear(&self.map.ws, self.map.bs.as_ref())?)
+    /// Numbers of a vector, and labels.
+    pub fn sizes(&self) -> (i64, usize) {
+        let size = self.map.ws.size();
+        (size[1], size[0] as usize)
+    }
+
+    /// Vectors, float32 [texts, width] → raw scores, float32 [texts, labels]. There is no dropout: most of a vector is what
+    /// all texts share, which the bias takes away again, and a part of it missing would drown what tells texts apart.
+    pub fn raw(&self, vectors: &Tensor) -> Result<Tensor> {
+        Ok(vectors.f_linear(&self.map.ws, self.map.bs.as_ref())?)
     }
 
     /// Raw scores → the probability of each label, the same shape.
@@ -137,7 +142,7 @@ impl TextClassifier {
 
     /// Raw scores, float32 [texts, labels].
     pub fn raw(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
-        self.head.raw(&self.vectors(rows, train)?, train)
+        self.head.raw(&self.vectors(rows, train)?)
     }
 
     /// What `part` makes of batches of at most `tokens_max` padded tokens, without gradients, on the CPU and in the
@@ -190,7 +195,7 @@ mod tests {
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let network = folder.network(&(store.root() / "text")).unwrap();
-        let head = TextHead::new(&(store.root() / "head"), labels, (TextClassifier::width(&folder), 3), 0.1);
+        let head = TextHead::new(&(store.root() / "head"), labels, (TextClassifier::width(&folder), 3));
         (TextClassifier::new(network, &folder.pooling, head, Device::Cpu), folder.tokenizer, store)
     }
 

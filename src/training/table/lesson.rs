@@ -19,7 +19,8 @@ use crate::training::fit::{self, Batches, Lesson, Loss, Validation};
 
 /// Rows of one forward pass without gradients.
 const EVALUATED_ROWS: usize = 4096;
-const BOOTSTRAP_ROUNDS: usize = 1000;
+/// Draws of an interval.
+pub const BOOTSTRAP_ROUNDS: usize = 1000;
 /// No class weighs more than this, however rare.
 const CLASS_WEIGHT_MAX: f64 = 50.0;
 /// Where the Huber loss turns linear, in deviations.

@@ -3,6 +3,7 @@
 //! `source` reads and splits, `labels` says what is learnt, `lesson` learns and measures. The model goes to the registry
 //! as a table model (model/table/bundle.rs), which no night can take.
 
+mod csv;
 pub(in crate::training) mod labels;
 pub(in crate::training) mod lesson;
 pub(in crate::training) mod source;

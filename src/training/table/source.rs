@@ -1,22 +1,20 @@
 //! Reads a table from CSV or Parquet, draws a sample where it is too large, and splits its rows.
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
+use arrow::compute::{cast, concat_batches, filter, filter_record_batch};
 use arrow::datatypes::{DataType, Float64Type, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::prelude::{CsvReadOptions, DataFrame, ParquetReadOptions, SessionContext};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
+use std::collections::HashSet;
 
-use super::TableOptions;
+use super::{TableOptions, csv};
 use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::lake::stores::Location;
 use crate::training::sets::{Split, split};
-
-/// Lines from which the types of a CSV file are told: in practice all of a file that fits `train.rows_max`.
-const TYPED_LINES_MAX: usize = 1_000_000;
 
 /// A table in memory, each row with its part.
 #[derive(Debug)]
@@ -27,11 +25,19 @@ pub struct Table {
     pub split_by: String,
     /// Rows that lacked a label, or the one column that is read.
     pub left_out: usize,
+    /// Of the one column that is read: its values on rows without a label, but for values that validation or test rows have,
+    /// and for rows that would lie among those. None where nobody asked for them.
+    pub unlabelled: Option<ArrayRef>,
 }
 
 impl Table {
     pub fn rows_of(&self, part: Split) -> Vec<usize> {
         (0..self.parts.len()).filter(|&row| self.parts[row] == part).collect()
+    }
+
+    /// The keys of rows that are not trained on.
+    fn held_out<'a>(&self, keys: &'a [String]) -> HashSet<&'a str> {
+        keys.iter().zip(&self.parts).filter(|(_, part)| **part != Split::Train).map(|(key, _)| key.as_str()).collect()
     }
 }
 
@@ -39,7 +45,8 @@ pub async fn read(config: &Config, options: &TableOptions) -> Result<Table> {
     read_by(config, options, None).await
 }
 
-/// With `only`, that column is the one input, its hash splits the rows, and rows without it are left out.
+/// With `only`, that column is the one input, its hash splits the rows, and rows without it are left out; where
+/// `text.masked_epochs` asks for them, its values on rows without a label are read, too.
 pub async fn read_by(config: &Config, options: &TableOptions, only: Option<&str>) -> Result<Table> {
     // One partition: with more, rows come in another order each time, and the weights follow the order.
     let ctx = engine::session(&config.with(&[("engine.partitions".into(), "1".into())])?)?;
@@ -64,26 +71,62 @@ pub async fn read_by(config: &Config, options: &TableOptions, only: Option<&str>
         tracing::info!("training: {found} rows, of which about {} are read (train.rows_max)", config.train.rows_max);
     }
     let (mut batches, mut keys, mut left_out) = (Vec::new(), Vec::new(), 0);
+    let spared = only.filter(|_| config.text.masked_epochs > 0);
+    let (mut spare_batches, mut spare_keys) = (Vec::new(), Vec::new());
     let mut stream = frame.execute_stream().await?;
     while let Some(batch) = stream.try_next().await.map_err(damaged)? {
         let known = whole(&batch, &needed)?;
         left_out += known.iter().filter(|known| !**known).count();
         let of_batch = row_keys(&batch, &features)?;
-        let chosen = |row: usize| known[row] && (share >= 1.0 || in_share(&of_batch[row], share));
-        let mask: Vec<bool> = (0..batch.num_rows()).map(chosen).collect();
+        let chosen = |row: usize| share >= 1.0 || in_share(&of_batch[row], share);
+        let mask: Vec<bool> = (0..batch.num_rows()).map(|row| known[row] && chosen(row)).collect();
+        if let Some(column) = spared {
+            let there = whole(&batch, &[column])?;
+            let mask: Vec<bool> = (0..batch.num_rows()).map(|row| there[row] && !known[row] && chosen(row)).collect();
+            spare_keys.extend(of_batch.iter().zip(&mask).filter(|(_, kept)| **kept).map(|(key, _)| key.clone()));
+            spare_batches.push(filter_record_batch(&batch, &mask.into())?);
+        }
         keys.extend(of_batch.into_iter().zip(&mask).filter(|(_, kept)| **kept).map(|(key, _)| key));
         batches.push(filter_record_batch(&batch, &mask.into())?);
     }
-    let rows = concat_batches(&std::sync::Arc::new(schema), &batches)?;
+    let schema = std::sync::Arc::new(schema);
+    let rows = concat_batches(&schema, &batches)?;
     if left_out > 0 {
         let lack = if only.is_some() { "a label or a text" } else { "a label" };
         tracing::warn!("training: {left_out} rows without {lack} are left out");
     }
-    let (parts, split_by) = match &options.time_column {
-        Some(column) => (by_time(column, &rows)?, format!("split by {column}: 80 % earlier, 10 %, 10 % later")),
-        None => (keys.iter().map(|key| split(key)).collect(), "split 80/10/10 by a hash of the row".into()),
+    let (parts, split_by, first_valid) = match &options.time_column {
+        Some(column) => {
+            let (parts, first_valid) = by_time(column, &rows)?;
+            (parts, format!("split by {column}: 80 % earlier, 10 %, 10 % later"), Some((column.as_str(), first_valid)))
+        }
+        None => {
+            let parts = keys.iter().map(|key| split(key)).collect();
+            (parts, "split 80/10/10 by a hash of the row".into(), None)
+        }
     };
-    Ok(Table { rows, parts, split_by, left_out })
+    let mut table = Table { rows, parts, split_by, left_out, unlabelled: None };
+    if let Some(column) = spared {
+        let spare = concat_batches(&schema, &spare_batches)?;
+        let mask = spare_rows(&spare, &spare_keys, &table.held_out(&keys), first_valid)?;
+        table.unlabelled = Some(filter(spare.column(spare.schema().index_of(column)?), &mask.into())?);
+    }
+    Ok(table)
+}
+
+/// Which rows without a label may be read in training: what validation and test will show is not among them.
+fn spare_rows(
+    spare: &RecordBatch,
+    keys: &[String],
+    held_out: &HashSet<&str>,
+    first_valid: Option<(&str, f64)>,
+) -> Result<Vec<bool>> {
+    let early: Vec<bool> = match first_valid {
+        // A row without a time is in no part.
+        Some((column, first)) => times(column, spare)?.iter().map(|time| time.is_some_and(|t| t < first)).collect(),
+        None => keys.iter().map(|key| split(key) == Split::Train).collect(),
+    };
+    Ok(early.into_iter().zip(keys).map(|(early, key)| early && !held_out.contains(key.as_str())).collect())
 }
 
 /// The input columns: all but labels, the time column and what is left out.
@@ -100,7 +143,7 @@ pub fn feature_names(schema: &Schema, options: &TableOptions) -> Result<Vec<Stri
 
 /// Opens files and folders of one kind.
 async fn open(ctx: &SessionContext, config: &Config, options: &TableOptions) -> Result<DataFrame> {
-    let (mut urls, mut kinds) = (Vec::new(), Vec::new());
+    let (mut urls, mut kinds, mut files) = (Vec::new(), Vec::new(), Vec::new());
     for uri in &options.table {
         let place = Location::open(uri, &config.s3)?;
         ctx.register_object_store(&place.store_url()?, std::sync::Arc::clone(&place.store));
@@ -118,6 +161,7 @@ async fn open(ctx: &SessionContext, config: &Config, options: &TableOptions) -> 
         };
         kinds.push(first.location.as_ref().ends_with(".csv"));
         urls.extend(chosen.iter().map(|o| place.full_url(&o.location)));
+        files.extend(chosen.into_iter().map(|o| (std::sync::Arc::clone(&place.store), o.location.clone())));
     }
     let csv = match kinds.as_slice() {
         [] => return Err(Failure::usage("train: pass --table and the files to learn from")),
@@ -127,7 +171,8 @@ async fn open(ctx: &SessionContext, config: &Config, options: &TableOptions) -> 
     let opened = match csv {
         true => {
             let delimiter = config.table.delimiter.as_bytes().first().copied().unwrap_or(b',');
-            let format = CsvReadOptions::new().delimiter(delimiter).schema_infer_max_records(TYPED_LINES_MAX);
+            let schema = csv::schema(ctx, &files, delimiter).await.map_err(damaged)?;
+            let format = CsvReadOptions::new().delimiter(delimiter).schema(&schema).newlines_in_values(true);
             ctx.read_csv(urls, format).await
         }
         false => ctx.read_parquet(urls, ParquetReadOptions::default()).await,
@@ -196,21 +241,11 @@ fn in_share(key: &str, share: f64) -> bool {
     (end as f64) < share * 2f64.powi(32)
 }
 
-/// Earlier, later and last rows; equal times lie in one part.
-fn by_time(column: &str, rows: &RecordBatch) -> Result<Vec<Split>> {
-    let array = rows.column(rows.schema().index_of(column)?);
-    let refused = |got: &str| {
-        Failure::input(format!("--time-column {column}: expected dates, times or numbers on every row, got {got}"))
-    };
-    let array = match array.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Boolean => return Err(refused("text")),
-        DataType::Date32 => cast(&cast(array, &DataType::Int32)?, &DataType::Float64)?,
-        other if other.is_temporal() => cast(&cast(array, &DataType::Int64)?, &DataType::Float64)?,
-        _ => cast(array, &DataType::Float64)?,
-    };
-    let times = array.as_primitive::<Float64Type>();
+/// Earlier, later and last rows, and the first time of the later ones; equal times lie in one part.
+fn by_time(column: &str, rows: &RecordBatch) -> Result<(Vec<Split>, f64)> {
+    let times = times(column, rows)?;
     if times.null_count() > 0 || times.values().iter().any(|t| t.is_nan()) {
-        return Err(refused("nulls"));
+        return Err(no_times(column, "nulls"));
     }
     let mut sorted = times.values().to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -221,13 +256,31 @@ fn by_time(column: &str, rows: &RecordBatch) -> Result<Vec<Split>> {
         t if *t < test => Split::Valid,
         _ => Split::Test,
     };
-    Ok(times.values().iter().map(part).collect())
+    Ok((times.values().iter().map(part).collect(), valid))
+}
+
+/// A time column as numbers.
+fn times(column: &str, rows: &RecordBatch) -> Result<Float64Array> {
+    let array = rows.column(rows.schema().index_of(column)?);
+    let array = match array.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Boolean => {
+            return Err(no_times(column, "text"));
+        }
+        DataType::Date32 => cast(&cast(array, &DataType::Int32)?, &DataType::Float64)?,
+        other if other.is_temporal() => cast(&cast(array, &DataType::Int64)?, &DataType::Float64)?,
+        _ => cast(array, &DataType::Float64)?,
+    };
+    Ok(array.as_primitive::<Float64Type>().clone())
+}
+
+fn no_times(column: &str, got: &str) -> Failure {
+    Failure::input(format!("--time-column {column}: expected dates, times or numbers on every row, got {got}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, Date32Array, Float64Array, StringArray};
+    use arrow::array::{Date32Array, StringArray};
     use std::sync::Arc;
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -237,13 +290,14 @@ mod tests {
     #[test]
     fn later_rows_are_tested_and_equal_times_stay_together() {
         let days: Vec<i32> = (0..100).rev().map(|i| i / 4).collect();
-        let parts = by_time("day", &batch(vec![("day", Arc::new(Date32Array::from(days.clone())))])).unwrap();
+        let (parts, first) = by_time("day", &batch(vec![("day", Arc::new(Date32Array::from(days.clone())))])).unwrap();
         let of = |part: Split| -> Vec<i32> {
             days.iter().zip(&parts).filter(|(_, p)| **p == part).map(|(day, _)| *day).collect()
         };
         let (train, valid, test) = (of(Split::Train), of(Split::Valid), of(Split::Test));
         assert_eq!((train.len(), valid.len(), test.len()), (80, 8, 12));
         assert!(train.iter().max() < valid.iter().min() && valid.iter().max() < test.iter().min());
+        assert_eq!(valid.iter().min().map(|day| f64::from(*day)), Some(first));
         let text: ArrayRef = Arc::new(StringArray::from(vec!["Feb"]));
         let refused = by_time("month", &batch(vec![("month", text)])).unwrap_err();
         assert!(refused.message.contains("--time-column month: expected dates"), "{refused}");
@@ -257,6 +311,21 @@ mod tests {
         assert_eq!(keys[0], keys[1]);
         let different: std::collections::BTreeSet<&String> = keys.iter().collect();
         assert_eq!(different.len(), 4);
+    }
+
+    #[test]
+    fn rows_without_a_label_are_read_unless_validation_or_test_show_them() {
+        let keys: Vec<String> =
+            (0..200).map(|i| blake3::hash(format!("{i}").as_bytes()).to_hex().to_string()).collect();
+        let days: ArrayRef = Arc::new(Float64Array::from_iter((0..200).map(|i| (i % 4 > 0).then_some(f64::from(i)))));
+        let spare = batch(vec![("day", days)]);
+        let held_out: HashSet<&str> = keys[10..20].iter().map(String::as_str).collect();
+        for (row, read) in spare_rows(&spare, &keys, &held_out, None).unwrap().into_iter().enumerate() {
+            assert_eq!(read, split(&keys[row]) == Split::Train && !(10..20).contains(&row), "{row}");
+        }
+        for (row, read) in spare_rows(&spare, &keys, &held_out, Some(("day", 100.0))).unwrap().into_iter().enumerate() {
+            assert_eq!(read, row < 100 && row % 4 > 0 && !(10..20).contains(&row), "{row}");
+        }
     }
 
     #[test]

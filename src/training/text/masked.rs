@@ -38,6 +38,7 @@ pub fn teach(
     let words = Words { mask_id, special: texts.tokenizer.special_ids(), vocabulary: network.shape.vocabulary };
     let device = store.device();
     let stepping = stepping(store);
+    let rows = texts.train.len();
     let mut lesson = MaskedLesson { network, guess, words, texts, stepping, config, device };
     let before = lesson.valid_loss()?;
     let plan = Plan {
@@ -55,6 +56,7 @@ pub fn teach(
         ("masked_loss_valid".to_string(), fitted.loss),
         ("masked_seconds".to_string(), fitted.seconds),
         ("masked_epochs".to_string(), fitted.epochs.into()),
+        ("masked_rows_train".to_string(), rows as f64),
     ]))
 }
 

@@ -1,17 +1,21 @@
 //! `intentcast train --task text`: a pretrained encoder is taught labels of a text column.
 //!
-//! Rows come by `training::table`'s reader, `labels` says what is learnt, `masked` may come first, `strategy` says which
-//! weights learn, `lesson` learns and measures. The model goes to the registry as a text model (model/text/bundle.rs),
-//! which no night can take.
+//! Rows come by `training::table`'s reader, `labels` says what is learnt and `goal` by which loss; `masked` may come first,
+//! `probe` teaches the head alone, `strategy` says which weights learn further, `lesson` learns and measures. The model
+//! goes to the registry as a text model (model/text/bundle.rs), which no night can take.
 
+mod goal;
 mod labels;
+mod lbfgs;
 mod lesson;
 mod masked;
+mod probe;
 mod strategy;
 
 use std::collections::BTreeMap;
 use tch::{Device, nn};
 
+use self::goal::Goal;
 use self::labels::TextTargets;
 use self::lesson::TextLesson;
 use self::masked::Texts;
@@ -116,7 +120,11 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
             .column_by_name(text_column)
             .ok_or_else(|| Failure::bug(format!("column {text_column} was not read")))?,
     )?;
-    let texts: Vec<&str> = texts.iter().map(|text| text.as_deref().unwrap_or_default()).collect();
+    let mut texts: Vec<&str> = texts.iter().map(|text| text.as_deref().unwrap_or_default()).collect();
+    // Behind the rows of the table: texts that teach words, and no label.
+    let labelled = texts.len();
+    let unlabelled = table.unlabelled.as_ref().map(|array| column::texts("--text-column", array)).transpose()?;
+    texts.extend(unlabelled.iter().flatten().map(|text| text.as_deref().unwrap_or_default()));
     let ids = folder.tokenizer.ids(&texts)?;
     // Nothing can be learnt of a text without a token.
     let has_token = |rows: Vec<usize>| rows.into_iter().filter(|&row| !ids[row].is_empty()).collect::<Vec<usize>>();
@@ -135,12 +143,13 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
     let stepping = |store: &nn::VarStore| strategy::stepping(&config.text, &shape, store);
     let mut figures = BTreeMap::new();
     if config.text.masked_epochs > 0 {
-        let texts = Texts { ids: &ids, train: &parts[0], valid: &parts[1], tokenizer: &folder.tokenizer };
+        let train = [parts[0].clone(), has_token((labelled..ids.len()).collect())].concat();
+        let texts = Texts { ids: &ids, train: &train, valid: &parts[1], tokenizer: &folder.tokenizer };
         figures.extend(masked::teach(config, &network, &mut store, texts, stepping)?);
     }
     let beside = strategy::prepare(&config.text, &mut network, &store)?;
     let sizes = (TextClassifier::width(folder), targets.labels.len());
-    let head = TextHead::new(&(store.root() / strategy::HEAD), targets.kind, sizes, shape.dropout);
+    let head = TextHead::new(&(store.root() / strategy::HEAD), targets.kind, sizes);
     let mut classifier = TextClassifier::new(network, &folder.pooling, head, device);
     let trained: i64 = store.variables().values().filter(|w| w.requires_grad()).map(|w| w.numel() as i64).sum();
     let guessing: i64 = strategy::taken(&store, masked::PART)?.iter().map(|(_, w)| w.numel() as i64).sum();
@@ -148,12 +157,16 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
     figures.insert("parameters_trained".into(), trained as f64);
 
     let seed = config.train.seed;
-    let lesson_of =
-        |classifier| TextLesson::new(classifier, &ids, &targets, &parts, (config, stepping(&store), device));
     let clock = std::time::Instant::now();
-    let mut lesson = lesson_of(&classifier)?;
+    let goal = Goal::new(&targets, &parts[0], config, device)?;
+    if config.text.head_epochs_max > 0 {
+        figures.extend(probe::teach(config, &classifier, &store, &goal, (&ids, [&parts[0], &parts[1]]))?);
+    }
+    let mut lesson = TextLesson::new(&classifier, &ids, &goal, &parts, (config, stepping(&store), device));
+    // Of a frozen encoder, the head is all that learns, and it has learnt.
+    let frozen = config.text.strategy == TextStrategy::Frozen;
     let plan = Plan {
-        epochs_max: config.text.epochs_max,
+        epochs_max: if frozen { 0 } else { config.text.epochs_max },
         patience_epochs: config.train.patience_epochs,
         learning_rate: config.text.learning_rate,
         weight_decay: config.train.weight_decay,
@@ -165,7 +178,7 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
     figures.insert("epochs".into(), fitted.epochs.into());
     figures.insert("steps".into(), fitted.steps as f64);
     figures.insert("loss_valid".into(), fitted.loss);
-    // Vectors of a frozen encoder are part of it.
+    // The head's part is among them.
     figures.insert("train_seconds".into(), clock.elapsed().as_secs_f64());
     figures.extend(lesson.figures(&labels.join("_"), seed)?);
     if config.text.strategy == TextStrategy::Lora {

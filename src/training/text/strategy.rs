@@ -52,11 +52,25 @@ fn is_trained(config: &TextConfig, shape: &TextShape, name: &str) -> bool {
     config.frozen_layers == 0 || height(shape, name) > i64::from(config.frozen_layers)
 }
 
-/// Steps of a lesson on this store: pretrained weights at the plan's rate, lower ones at less, fresh ones at their own.
+/// What weights beside the network learn at where nothing is said: the fewer they are, the faster (Hu et al. 2021, Houlsby
+/// et al. 2019, Li and Liang 2021 take rates of these sizes).
+fn beside_rate(config: &TextConfig, strategy: TextStrategy) -> f64 {
+    match strategy {
+        _ if config.beside_learning_rate > 0.0 => config.beside_learning_rate,
+        TextStrategy::Lora => 5e-4,
+        TextStrategy::Prefix => 5e-3,
+        TextStrategy::All | TextStrategy::Frozen | TextStrategy::Adapters => 1e-3,
+    }
+}
+
+/// Steps of a lesson on this store: pretrained weights at the plan's rate, lower ones at less, others at their own.
 pub fn stepping(config: &TextConfig, shape: &TextShape, store: &nn::VarStore) -> Stepping {
     let rate = |name: &str| match part(name) {
         (ENCODER, own) => config.layer_decay.powi((shape.layers - height(shape, own)) as i32),
-        _ => config.head_learning_rate / config.learning_rate,
+        (HEAD, _) => config.head_learning_rate / config.learning_rate,
+        (BESIDE, _) => beside_rate(config, config.strategy) / config.learning_rate,
+        // What guesses hidden words starts fresh, too.
+        _ => beside_rate(config, TextStrategy::All) / config.learning_rate,
     };
     let rates: BTreeMap<String, f64> = store.variables().into_keys().map(|name| (name.clone(), rate(&name))).collect();
     Stepping {
@@ -156,5 +170,23 @@ mod tests {
         assert_eq!(rate("text.encoder.layer.0.output.dense.weight"), 0.5);
         assert_eq!(rate("text.encoder.layer.1.output.dense.weight"), 1.0);
         assert!((rate("head.map") - 100.0).abs() < 1e-9);
+        for (strategy, asked, expected) in
+            [(TextStrategy::Lora, 0.0, 5.0), (TextStrategy::Adapters, 0.0, 10.0), (TextStrategy::Prefix, 0.01, 100.0)]
+        {
+            let config = TextConfig {
+                strategy,
+                layer_decay: 1.0,
+                learning_rate: 1e-4,
+                beside_learning_rate: asked,
+                ..Default::default()
+            };
+            let (store, network) = prepared("bert", &config).await;
+            let rates = stepping(&config, &network.shape, &store).rates;
+            let beside: Vec<f64> = rates.iter().filter(|(n, _)| n.starts_with("beside.")).map(|(_, r)| *r).collect();
+            assert!(
+                !beside.is_empty() && beside.iter().all(|r| (r - expected).abs() < 1e-9),
+                "{strategy:?} {beside:?}"
+            );
+        }
     }
 }
