@@ -164,6 +164,8 @@ pub struct DemandConfig {
     pub layers: u32,
     /// Items that sell less than this a day get quantiles of a count distribution: whole units.
     pub slow_units_per_day: f64,
+    /// Past dates, a horizon apart and before those that the network learns from, on which its quantiles are calibrated.
+    pub calibration_dates: u32,
     /// Whether training gives the network what purchase intents of earlier nights promised, where there are such nights.
     pub intent_inputs: bool,
     /// Whether it reads the items' content vectors (pictures, videos), where most items have one.
@@ -182,6 +184,7 @@ impl Default for DemandConfig {
             width: 48,
             layers: 1,
             slow_units_per_day: 0.5,
+            calibration_dates: 3,
             intent_inputs: true,
             content_inputs: true,
             reconcile_intents: true,
@@ -624,6 +627,7 @@ impl Config {
         within("model.focal_gamma", self.model.focal_gamma, 0.0, 10.0)?;
         within("demand.width", self.demand.width.into(), 4.0, 4096.0)?;
         within("demand.layers", self.demand.layers.into(), 1.0, 16.0)?;
+        within("demand.calibration_dates", self.demand.calibration_dates.into(), 0.0, 52.0)?;
         within("demand.slow_units_per_day", self.demand.slow_units_per_day, 0.0, 10.0)?;
         within("train.epochs_max", self.train.epochs_max.into(), 1.0, 1e6)?;
         within("train.batch_rows", self.train.batch_rows.into(), 1.0, 1e6)?;

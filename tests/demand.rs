@@ -230,6 +230,7 @@ fn drawn(of: &str, count: usize, rng: &mut ChaCha8Rng) -> ItemSet {
 fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
     let mut rng = ChaCha8Rng::seed_from_u64(31);
     let (train, test) = (drawn("a", 400, &mut rng), drawn("b", 300, &mut rng));
+    let earlier = &drawn("c", 300, &mut rng);
     let shape = DemandShape {
         network: DemandNetworkName::Gru,
         width: 16,
@@ -248,25 +249,29 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
     let mut network = DemandNetwork::new(&store.root(), &shape);
     let settings = TrainConfig { epochs_max: 8, ..TrainConfig::default() };
     let bar = ProgressBar::hidden();
-    let figures =
-        demand::train(&mut network, &mut store, &train, &test, &settings, &mut Journal::nowhere(), &bar).unwrap();
+    let items = demand::Items { train: &train, earlier, test: &test };
+    let figures = demand::train(&mut network, &mut store, items, &settings, &mut Journal::nowhere(), &bar).unwrap();
     for (name, value) in figures.iter().filter(|(name, _)| name.contains("_test")) {
         println!("{name} {value:.4}");
     }
     println!("{:?} {:?}", network.shape.prior, network.shape.calibration);
     // Rates of new items were drawn from a Gamma distribution of one unit in two days.
-    let RatePrior { units, days } = network.shape.prior;
+    let RatePrior { units, days, spread } = network.shape.prior;
     assert!((0.6..1.6).contains(&units) && (1.2..3.2).contains(&days), "{units} in {days} days");
+    assert!(spread < 0.2, "days of one differ as Poisson sales do: {spread}");
     for speed in Speed::ALL.map(Speed::name) {
         assert!(figures[&format!("items_test_{speed}")] >= 150.0, "{speed}");
         for (name, level) in [("q90", 0.9), ("q10_q90", 0.8)] {
-            let low = figures[&format!("coverage_without_ties_test_{name}_{speed}_low")];
-            let high = figures[&format!("coverage_test_{name}_{speed}_high")];
-            // The interval knows the sampling error of the tested items. Quantiles were calibrated on a tenth of the
-            // training items, whose sampling error adds to it.
-            let wider = (high - low) / 2.0 * ((1.0f64 + 300.0 / 40.0).sqrt() - 1.0);
-            let (low, high) = (low - wider, high + wider);
-            assert!(low <= level && level <= high, "{name} of {speed} items: {low} to {high}");
+            for span in ["", "lead_time_"] {
+                let below = |end: &str| figures[&format!("coverage_without_ties_test_{span}{name}_{speed}{end}")];
+                let within = |end: &str| figures[&format!("coverage_test_{span}{name}_{speed}{end}")];
+                // The intervals know the sampling error of the tested items. Quantiles were calibrated on as many, whose
+                // sampling error adds to it; and of sixteen checks all are to hold (Bonferroni: 2.95 deviations for 1.96).
+                let wider = 2f64.sqrt() * 2.95 / 1.96;
+                let low = below("") - (below("") - below("_low")) * wider;
+                let high = within("") + (within("_high") - within("")) * wider;
+                assert!(low <= level && level <= high, "{span}{name} of {speed} items: {low} to {high}");
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod heads;
 pub mod inputs;
 pub mod intent;
 pub mod losses;
+pub mod memory;
 pub mod recurrent;
 pub mod table;
 pub mod text;

@@ -27,6 +27,7 @@ use crate::model::contents::Contents;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::{EventInput, UserInputs};
 use crate::model::intent::OUTPUTS;
+use crate::model::memory::in_halves;
 
 pub use crate::model::demand::ItemForecast;
 
@@ -39,6 +40,8 @@ pub struct Counters {
     pub requests: AtomicU64,
     pub pools: AtomicU64,
     pub model_batches: AtomicU64,
+    /// Batches that did not fit into memory.
+    pub batches_halved: AtomicU64,
     pub users_scored: AtomicU64,
     pub users_encoded: AtomicU64,
     pub users_kept: AtomicU64,
@@ -377,20 +380,15 @@ impl Owner {
         end
     }
 
+    /// States row by row, [rows, width].
     fn encode(&self, pool: &UserInputs, rows: &[usize], contents: &Contents) -> Result<Vec<f32>> {
-        self.counters.model_batches.fetch_add(1, Ordering::Relaxed);
-        let events: Vec<&[EventInput]> = rows.iter().map(|&r| pool.events[r].as_slice()).collect();
-        let network = self.bundle.intent();
-        let batch = network.batch(&events, contents, self.bundle.device);
-        match batch.and_then(|batch| to_vec(&network.encode_batch(&batch, false)?)) {
-            Err(f) if f.message.contains("out of memory") && rows.len() > 1 => {
-                let (left, right) = rows.split_at(rows.len() / 2);
-                let mut both = self.encode(pool, left, contents)?;
-                both.extend(self.encode(pool, right, contents)?);
-                Ok(both)
-            }
-            other => other,
-        }
+        in_halves(rows, "users", &self.counters.batches_halved, &|rows: &[usize]| {
+            self.counters.model_batches.fetch_add(1, Ordering::Relaxed);
+            let events: Vec<&[EventInput]> = rows.iter().map(|&r| pool.events[r].as_slice()).collect();
+            let network = self.bundle.intent();
+            let batch = network.batch(&events, contents, self.bundle.device)?;
+            to_vec(&network.encode_batch(&batch, false)?)
+        })
     }
 
     fn index(&self, items: &[IndexedItem]) -> Result<ItemIndex> {

@@ -5,9 +5,11 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields};
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::failure::{Failure, Result};
+use crate::model::memory::in_halves;
 use crate::model::text::bundle::{TextCard, TextModel};
 use crate::model::text::column;
 
@@ -24,11 +26,13 @@ pub struct TextScorer {
     model: Mutex<TextModel>,
     /// Padded tokens of one forward pass.
     tokens_max: usize,
+    /// How often texts did not fit into memory together.
+    halved: AtomicU64,
 }
 
 impl TextScorer {
     pub fn new(model: TextModel, tokens_max: usize) -> Self {
-        Self { card: model.card.clone(), model: Mutex::new(model), tokens_max }
+        Self { card: model.card.clone(), model: Mutex::new(model), tokens_max, halved: AtomicU64::new(0) }
     }
 
     /// list<struct<label, probability>> [rows]: all labels in the order of the card; null where the text is null.
@@ -75,7 +79,8 @@ impl TextScorer {
             });
         }
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = model.probabilities(&distinct, self.tokens_max);
+        let found =
+            in_halves(&distinct, "texts", &self.halved, &|texts: &[&str]| model.probabilities(texts, self.tokens_max));
         let found = found.map_err(|f| f.at(format!("classify_text by {}", self.card.version)))?;
         let found: Vec<Arc<[f64]>> = found.into_iter().map(Arc::from).collect();
         let of = |text: &String| places.get(text.as_str()).map(|&place| Arc::clone(&found[place]));

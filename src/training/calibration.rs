@@ -1,41 +1,68 @@
 //! What a bundle learns about its demand forecasts beside the weights: how items sell that nobody has seen sell yet, and
-//! where quantiles miss their level on items that the network was not trained on.
+//! where quantiles miss their level in weeks that the network was not trained on.
 
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tch::Device;
 
 use super::sets::ItemSet;
 use crate::failure::Result;
-use crate::metrics::coverage::Coverage;
-use crate::model::demand::{Calibration, DemandNetwork, ItemHistory, LEVELS, RatePrior, Raw, Speed, counts};
+use crate::model::demand::calibration::Corrections;
+use crate::model::demand::{Calibration, DemandNetwork, ItemHistory, LEVELS, RatePrior, Raw, Span, Speed, counts};
 
 /// Fewer items say too little of their kind: what they ask for would be noise to the next ones.
 const ITEMS_MIN: usize = 20;
-/// New items behind a prior, and the most days that a prior may count for.
+/// New items behind a prior, the most days that a prior may count for, and the most that days may differ.
 const NEW_ITEMS_MIN: usize = 10;
 const PRIOR_DAYS_MAX: f64 = 365.0;
+const SPREAD_MAX: f64 = 50.0;
+/// Items whose forecasts are held at once.
+const CHUNK_ITEMS: usize = 1024;
+
+/// What one new item sold in the days that followed.
+struct Sold {
+    days: f64,
+    mean: f64,
+    /// Of its days.
+    variance: f64,
+}
+
+impl Sold {
+    fn of(set: &ItemSet, row: usize) -> Self {
+        let units: Vec<f64> = days_in_stock(set, row).map(|(_, units)| units.max(0.0)).collect();
+        let days = units.len() as f64;
+        let mean = units.iter().sum::<f64>() / days;
+        Self { days, mean, variance: units.iter().map(|u| (u - mean).powi(2)).sum::<f64>() / (days - 1.0).max(1.0) }
+    }
+}
 
 /// The Gamma distribution of the daily rates at which new items sold in the days that followed, by moments: the variance
-/// of the rates is what their spread has beyond that of Poisson sales (Robinson 1991, "That BLUP is a good thing",
-/// weighs items by their days alike). Says nothing where too few items were new.
-pub fn prior(set: &ItemSet, history_days_min: i64) -> RatePrior {
-    let new = (0..set.items.len()).filter(|&row| set.items[row].days_since_first_seen < history_days_min);
-    let sold: Vec<(f64, f64)> = new
-        .map(|row| days_in_stock(set, row).fold((0.0, 0.0), |(units, days), (_, u)| (units + u.max(0.0), days + 1.0)))
-        .filter(|(_, days)| *days > 0.0)
-        .collect();
-    let (units, days) = sold.iter().fold((0.0, 0.0), |(u, d), (units, days)| (u + units, d + days));
+/// of the rates is what their spread has beyond that of their days (Bühlmann and Straub 1970, "Glaubwürdigkeit für
+/// Schadensätze", weigh items by their days alike), and how far days of one item differ beyond Poisson sales. Says nothing
+/// where too few items were new.
+pub fn prior(sets: &[&ItemSet], history_days_min: i64) -> RatePrior {
+    let new = |set: &ItemSet, row: &usize| set.items[*row].days_since_first_seen < history_days_min;
+    let of = |set: &&ItemSet| {
+        let rows = (0..set.items.len()).filter(|row| new(set, row));
+        rows.map(|row| Sold::of(set, row)).filter(|sold| sold.days > 1.0).collect::<Vec<_>>()
+    };
+    let sold: Vec<Sold> = sets.iter().flat_map(of).collect();
+    let sum = |of: &dyn Fn(&Sold) -> f64| sold.iter().map(of).sum::<f64>();
+    let (days, units) = (sum(&|s| s.days), sum(&|s| s.days * s.mean));
     if sold.len() < NEW_ITEMS_MIN || units <= 0.0 {
         return RatePrior::default();
     }
+    // Pearson's statistic of each item, so that the largest do not speak for all.
+    let beyond = |s: &Sold| if s.mean > 0.0 { s.days * (s.variance / s.mean - 1.0) } else { 0.0 };
+    let squares = |s: &Sold| if s.mean > 0.0 { s.days * s.mean - s.variance / s.mean } else { 0.0 };
+    let spread = (sum(&beyond) / sum(&squares).max(1e-9)).clamp(0.0, SPREAD_MAX);
     let rate = units / days;
-    let spread: f64 =
-        sold.iter().map(|(u, d)| d * (u / d - rate).powi(2)).sum::<f64>() - rate * (sold.len() - 1) as f64;
-    let variance = spread / (days - sold.iter().map(|(_, d)| d * d).sum::<f64>() / days).max(1.0);
-    let days = if variance > 0.0 { (rate / variance).min(PRIOR_DAYS_MAX) } else { PRIOR_DAYS_MAX };
-    RatePrior { units: rate * days, days }
+    let of_days = sum(&|s| (s.days - 1.0) * s.variance) / sum(&|s| s.days - 1.0);
+    let between = sum(&|s| s.days * (s.mean - rate).powi(2)) - of_days * (sold.len() - 1) as f64;
+    let variance = between / (days - sum(&|s| s.days * s.days) / days).max(1.0);
+    let days = if variance > 0.0 { (of_days / variance).min(PRIOR_DAYS_MAX) } else { PRIOR_DAYS_MAX };
+    RatePrior { units: rate * days, days, spread }
 }
 
 /// (step, units) of the days to come on which the item was in stock.
@@ -44,85 +71,124 @@ pub fn days_in_stock(set: &ItemSet, row: usize) -> impl Iterator<Item = (usize, 
     days.filter(|(_, (_, stocked))| **stocked).map(|(day, (units, _))| (day, *units))
 }
 
-/// One day's forecast, the scale of its item, and what came.
-struct Cell {
-    raw: Raw,
-    scale: f64,
-    units: f64,
+/// What the item asked for in its lead time; `None` where a day of it had no stock, or lies beyond what is known.
+pub fn lead_time_units(set: &ItemSet, row: usize) -> Option<f64> {
+    let days = usize::try_from(set.items[row].lead_time_days).ok()?;
+    let stocked = set.in_stock[row].get(..days)?.iter().all(|&stocked| stocked);
+    stocked.then(|| set.units[row][..days].iter().sum())
 }
 
-/// Cells by item.
-type Cells<'a> = BTreeMap<&'a str, Vec<Cell>>;
+/// Scores of one kind of forecasts, and whose they are.
+#[derive(Debug, Default)]
+struct Scores<T> {
+    items: BTreeSet<String>,
+    scores: Vec<T>,
+}
 
-/// Corrects the quantiles of those kinds of items whose coverage on `rows`, which the network was not trained on, lies
-/// outside of sampling error at any level.
-pub fn calibration(
-    network: &DemandNetwork,
-    set: &ItemSet,
-    rows: &[usize],
-    device: Device,
-    seed: u64,
-) -> Result<Calibration> {
-    let items: Vec<ItemHistory> = rows.iter().map(|&row| set.items[row].clone()).collect();
-    let (mut of_network, mut of_counts) = (BTreeMap::<Speed, Cells>::new(), BTreeMap::<Speed, Cells>::new());
-    for ((&row, item), raw) in rows.iter().zip(&items).zip(network.raw(&items, device)?) {
-        let (speed, scale) = (item.speed(network.shape.history_days_min), item.scale());
-        for (day, units) in days_in_stock(set, row) {
-            let raw = raw.daily[day].clone();
-            let kinds = if matches!(raw, Raw::Quantiles(_)) { &mut of_network } else { &mut of_counts };
-            let cells = kinds.entry(speed).or_default();
-            cells.entry(item.item_id.as_str()).or_default().push(Cell { raw, scale, units });
+impl<T> Scores<T> {
+    fn add(&mut self, item: &ItemHistory, score: T) {
+        if !self.items.contains(&item.item_id) {
+            self.items.insert(item.item_id.clone());
+        }
+        self.scores.push(score);
+    }
+}
+
+/// Where outcomes fell, by what was forecast and how items sell.
+///
+/// The dates lie a horizon apart, so that their weeks are no two the same, and all dates count alike: what the network did
+/// in the weeks that it had not seen is what it will do in those to come, if weeks are exchangeable in blocks
+/// (Chernozhukov, Wüthrich and Zhu 2018, "Exact and robust conformal inference methods for predictive machine learning with
+/// dependent data"). Several of them, because all items of one week miss alike: one date's error would be taken for the
+/// network's.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    /// Of the network's quantiles: how far the outcome lay above each, in units of the scale.
+    of_network: BTreeMap<(Span, Speed), Scores<[f32; LEVELS.len()]>>,
+    /// Of counts: the level at which the outcome lay.
+    of_counts: BTreeMap<(Span, Speed), Scores<f64>>,
+}
+
+impl Outcomes {
+    /// Adds what came of forecasts of these rows.
+    pub fn add(
+        &mut self,
+        network: &DemandNetwork,
+        set: &ItemSet,
+        rows: &[usize],
+        device: Device,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<()> {
+        for rows in rows.chunks(CHUNK_ITEMS) {
+            let items: Vec<ItemHistory> = rows.iter().map(|&row| set.items[row].clone()).collect();
+            for ((&row, item), raw) in rows.iter().zip(&items).zip(network.raw(&items, device)?) {
+                let (speed, scale) = (item.speed(network.shape.history_days_min), item.scale());
+                for (day, units) in days_in_stock(set, row) {
+                    self.add_one((Span::Day, speed), item, &raw.daily[day], scale, units, rng);
+                }
+                if let Some(units) = lead_time_units(set, row) {
+                    let kind = (Span::LeadTime, speed);
+                    self.add_one(kind, item, &raw.lead_time, item.lead_scale(), units, rng);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_one(
+        &mut self,
+        kind: (Span, Speed),
+        item: &ItemHistory,
+        raw: &Raw,
+        scale: f64,
+        units: f64,
+        rng: &mut ChaCha8Rng,
+    ) {
+        match raw {
+            Raw::Quantiles(forecast) => {
+                let above = std::array::from_fn(|k| ((units - forecast[1 + k]) / scale) as f32);
+                self.of_network.entry(kind).or_default().add(item, above);
+            }
+            Raw::Counts { mean, size } => {
+                // Within the jump that an outcome makes, chance decides where it lies (the randomised probability
+                // integral transform).
+                let (below, with) = counts::below_and_with(*mean, *size, units.max(0.0));
+                let reached = below + rng.random::<f64>() * (with - below);
+                self.of_counts.entry(kind).or_default().add(item, reached);
+            }
         }
     }
-    of_network.retain(|_, cells| misses(cells, seed));
-    of_counts.retain(|_, cells| misses(cells, seed));
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    Ok(Calibration {
-        shifts: of_network.iter().map(|(speed, cells)| (*speed, shifts(cells))).collect(),
-        levels: of_counts.iter().map(|(speed, cells)| (*speed, levels(cells, &mut rng))).collect(),
-    })
-}
 
-/// Whether some quantile covers too seldom or too often for chance to explain it.
-fn misses(cells: &Cells, seed: u64) -> bool {
-    let holds = |k: usize| {
-        let mut coverage = Coverage::default();
-        for days in cells.values() {
-            coverage.add(days.iter().map(|cell| {
-                let quantile = cell.raw.forecast(None, cell.scale)[1 + k];
-                (cell.units < quantile, cell.units <= quantile)
-            }));
+    /// The corrections with which each level would have been met.
+    pub fn calibration(&self) -> Calibration {
+        let shifts = |span: Span| -> Corrections {
+            let kinds = self.of_network.iter().filter(|((of, _), s)| *of == span && s.items.len() >= ITEMS_MIN);
+            let shift = |scores: &[[f32; LEVELS.len()]], k: usize| {
+                conformal(scores.iter().map(|above| f64::from(above[k])).collect(), LEVELS[k])
+            };
+            kinds.map(|((_, speed), s)| (*speed, std::array::from_fn(|k| shift(&s.scores, k)))).collect()
+        };
+        let levels = |span: Span| -> Corrections {
+            let kinds = self.of_counts.iter().filter(|((of, _), s)| *of == span && s.items.len() >= ITEMS_MIN);
+            let level = |scores: &[f64], level: f64| conformal(scores.to_vec(), level).clamp(1e-4, 1.0 - 1e-4);
+            kinds.map(|((_, speed), s)| (*speed, LEVELS.map(|l| level(&s.scores, l)))).collect()
+        };
+        Calibration {
+            shifts: shifts(Span::Day),
+            levels: levels(Span::Day),
+            lead_shifts: shifts(Span::LeadTime),
+            lead_levels: levels(Span::LeadTime),
         }
-        coverage.holds(LEVELS[k], seed).unwrap_or(true)
-    };
-    cells.len() >= ITEMS_MIN && !(0..LEVELS.len()).all(holds)
-}
-
-/// The conformal quantile of each level's misses, in units of the items' scales.
-fn shifts(cells: &Cells) -> [f64; LEVELS.len()] {
-    std::array::from_fn(|k| {
-        let of = |cell: &Cell| (cell.units - cell.raw.forecast(None, cell.scale)[1 + k]) / cell.scale;
-        conformal(cells.values().flatten().map(of).collect(), LEVELS[k])
-    })
-}
-
-/// The levels at which the counts' distribution function has to be asked for the outcomes to reach [`LEVELS`]. Within the
-/// jump that an outcome makes, chance decides where it lies (the randomised probability integral transform).
-fn levels(cells: &Cells, rng: &mut ChaCha8Rng) -> [f64; LEVELS.len()] {
-    let reached = cells.values().flatten().map(|cell| {
-        let Raw::Counts { mean, size } = cell.raw else { return 0.5 };
-        let (below, with) = counts::below_and_with(mean, size, cell.units.max(0.0));
-        below + rng.random::<f64>() * (with - below)
-    });
-    let reached: Vec<f64> = reached.collect();
-    LEVELS.map(|level| conformal(reached.clone(), level).clamp(1e-4, 1.0 - 1e-4))
+    }
 }
 
 /// The ceil((n + 1) level)-th smallest of n scores: the next one, were it exchangeable with them, lies at or below it
-/// with at least this probability.
+/// with at least this probability. Below the median the floor, so that it lies below with at most this probability: a
+/// range of two quantiles is never the narrower for there being few scores.
 fn conformal(mut scores: Vec<f64>, level: f64) -> f64 {
     scores.sort_by(f64::total_cmp);
-    let rank = ((scores.len() + 1) as f64 * level).ceil() as usize;
+    let rank = (scores.len() + 1) as f64 * level;
+    let rank = if level < 0.5 { rank.floor() } else { rank.ceil() } as usize;
     scores.get(rank.clamp(1, scores.len().max(1)) - 1).copied().unwrap_or(0.0)
 }
 
@@ -130,6 +196,7 @@ fn conformal(mut scores: Vec<f64>, level: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::model::demand::history::tests::item;
+    use rand::SeedableRng;
     use rand_distr::{Distribution, Gamma, Poisson};
 
     /// Items first seen five days ago, with `days` days that followed, sold at the rates given.
@@ -151,67 +218,106 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         // Two units in five days: a mean of 0.4 a day.
         let rates: Vec<f64> = (0..4000).map(|_| Gamma::new(2.0, 0.2).unwrap().sample(&mut rng)).collect();
-        let found = prior(&new_items(&rates, 28, &mut rng), 14);
-        assert!((found.units - 2.0).abs() < 0.3 && (found.days - 5.0).abs() < 0.8, "{found:?}");
+        let drawn = new_items(&rates, 28, &mut rng);
+        let found = prior(&[&drawn], 14);
+        assert!((found.units - 2.0).abs() < 0.3 && (found.days - 5.0).abs() < 0.8 && found.spread < 0.1, "{found:?}");
+        assert_eq!(prior(&[&drawn], 5), RatePrior::default(), "none of them is new");
         // Equal rates: nothing to learn from an item's own days, so the prior counts for as much as it may.
-        assert!(prior(&new_items(&[0.4; 4000], 28, &mut rng), 14).days > 100.0);
-        assert_eq!(prior(&new_items(&[0.4; 9], 28, &mut rng), 14), RatePrior::default());
-        assert_eq!(prior(&new_items(&[0.4; 99], 28, &mut rng), 5), RatePrior::default(), "none of them is new");
+        let mut of = |rates: &[f64]| prior(&[&new_items(rates, 28, &mut rng)], 14);
+        assert!(of(&[0.4; 4000]).days > 100.0);
+        assert_eq!(of(&[0.4; 9]), RatePrior::default());
+    }
+
+    #[test]
+    fn days_that_differ_more_than_poisson_sales_are_told_from_rates_that_do() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let mut set = new_items(&[3.0; 2000], 28, &mut rng);
+        // Each day's rate is drawn anew: variance 3 + 2 × 9.
+        let day = Gamma::new(0.5, 6.0).unwrap();
+        let mut sold = || Poisson::new(f64::max(day.sample(&mut rng), 1e-9)).unwrap().sample(&mut rng);
+        set.units.iter_mut().flatten().for_each(|units| *units = sold());
+        let found = prior(&[&set], 14);
+        assert!((found.spread - 2.0).abs() < 0.3 && found.days > 100.0, "{found:?}");
     }
 
     /// Calibrated on some items, counts that are too narrow cover others as they should.
     #[test]
     fn levels_of_counts_reach_on_other_items_what_they_are_asked_for() {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
-        let mut draw = |items: usize| -> Vec<Vec<Cell>> {
+        // Told as if every item sold alike.
+        let raw = Raw::Counts { mean: 1.5, size: 1e6 };
+        let mut draw = || -> Vec<f64> {
             let of_item = |rng: &mut ChaCha8Rng| {
                 let rate = Gamma::new(1.0, 1.5).unwrap().sample(rng);
                 let sold = Poisson::new(f64::max(rate, 1e-9)).unwrap();
-                // Told as if every item sold alike.
-                let cell = |units: f64| Cell { raw: Raw::Counts { mean: 1.5, size: 1e6 }, scale: 1.5, units };
-                (0..28).map(|_| cell(sold.sample(rng))).collect::<Vec<_>>()
+                (0..28).map(|_| sold.sample(rng)).collect::<Vec<f64>>()
             };
-            (0..items).map(|_| of_item(&mut rng)).collect()
+            (0..2000).flat_map(|_| of_item(&mut rng)).collect()
         };
-        let (seen, others) = (draw(2000), draw(2000));
-        let names: Vec<String> = (0..2000).map(|i| format!("i{i}")).collect();
-        let cells: Cells = names.iter().map(String::as_str).zip(seen).collect();
-        assert!(misses(&cells, 1));
-        let found = levels(&cells, &mut ChaCha8Rng::seed_from_u64(1));
+        let (seen, others) = (draw(), draw());
+        let (mut outcomes, mut rng) = (Outcomes::default(), ChaCha8Rng::seed_from_u64(1));
+        let mut one = item(&[]);
+        for (place, units) in seen.into_iter().enumerate() {
+            one.item_id = format!("i{}", place / 28);
+            outcomes.add_one((Span::LeadTime, Speed::Slow), &one, &raw, 1.5, units, &mut rng);
+        }
+        let calibration = outcomes.calibration();
+        assert!(calibration.levels.is_empty() && calibration.lead_shifts.is_empty());
+        let found = calibration.lead_levels[&Speed::Slow];
         assert!(found[6] > 0.98, "{found:?}");
         for (k, level) in LEVELS.iter().enumerate() {
             let quantile = counts::quantiles(1.5, 1e6, &found)[k];
-            let units = || others.iter().flatten().map(|c| c.units);
-            let share = |hit: &dyn Fn(f64) -> bool| units().filter(|&u| hit(u)).count() as f64 / units().count() as f64;
+            let share =
+                |hit: &dyn Fn(f64) -> bool| others.iter().filter(|&&u| hit(u)).count() as f64 / others.len() as f64;
             let (inside, within) = (share(&|u| u < quantile), share(&|u| u <= quantile));
             assert!(inside - 0.03 <= *level && *level <= within + 0.03, "{level}: {inside} to {within}");
         }
     }
 
     #[test]
-    fn shifts_bring_the_networks_quantiles_to_their_levels_and_what_covers_is_left_alone() {
+    fn shifts_bring_the_networks_quantiles_to_their_levels_and_few_items_ask_for_none() {
         let mut rng = ChaCha8Rng::seed_from_u64(9);
-        let names: Vec<String> = (0..60).map(|i| format!("i{i}")).collect();
         let truth = |level: f64| 100.0 + 20.0 * level;
-        let mut cells = |quantile: &dyn Fn(f64) -> f64| {
+        let mut outcomes = |items: usize, quantile: &dyn Fn(f64) -> f64| {
             let mut forecast = [110.0; 8];
             forecast[1..].copy_from_slice(&LEVELS.map(quantile));
-            let mut day = || Cell { raw: Raw::Quantiles(forecast), scale: 4.0, units: truth(rng.random::<f64>()) };
-            names.iter().map(|name| (name.as_str(), (0..28).map(|_| day()).collect())).collect::<Cells>()
+            let (raw, mut outcomes, mut one) = (Raw::Quantiles(forecast), Outcomes::default(), item(&[]));
+            for place in 0..items * 28 {
+                one.item_id = format!("i{}", place / 28);
+                let units = truth(rng.random::<f64>());
+                outcomes.add_one((Span::Day, Speed::Fast), &one, &raw, 4.0, units, &mut rng);
+            }
+            outcomes.calibration().shifts
         };
-        assert!(!misses(&cells(&truth), 1), "uniform demand, told as it is");
-        let narrow = cells(&|level| 105.0 + 10.0 * level);
-        assert!(misses(&narrow, 1));
-        for (k, (shift, level)) in shifts(&narrow).iter().zip(LEVELS).enumerate() {
+        assert!(outcomes(ITEMS_MIN - 1, &truth).is_empty());
+        let moved = outcomes(60, &truth)[&Speed::Fast];
+        assert!(moved.iter().all(|shift| shift.abs() < 0.25), "uniform demand, told as it is: {moved:?}");
+        let narrow = outcomes(60, &|level| 105.0 + 10.0 * level);
+        for (k, (shift, level)) in narrow[&Speed::Fast].iter().zip(LEVELS).enumerate() {
             let moved = 105.0 + 10.0 * level + shift * 4.0;
             assert!((moved - truth(level)).abs() < 1.0, "{k}: {moved} for {}", truth(level));
         }
     }
 
     #[test]
+    fn a_lead_time_counts_where_all_of_it_is_known_and_in_stock() {
+        let mut set = new_items(&[1.0], 8, &mut ChaCha8Rng::seed_from_u64(1));
+        set.units[0] = (1..=8).map(f64::from).collect();
+        assert_eq!(lead_time_units(&set, 0), Some(28.0));
+        set.in_stock[0][6] = false;
+        assert_eq!(lead_time_units(&set, 0), None);
+        set.items[0].lead_time_days = 6;
+        assert_eq!(lead_time_units(&set, 0), Some(21.0));
+        set.items[0].lead_time_days = 9;
+        assert_eq!(lead_time_units(&set, 0), None, "beyond the horizon");
+    }
+
+    #[test]
     fn the_conformal_quantile_counts_the_one_to_come() {
         let scores = || (1..=9).map(f64::from).collect::<Vec<_>>();
         assert_eq!([0.05, 0.5, 0.9, 0.95].map(|level| conformal(scores(), level)), [1.0, 5.0, 9.0, 9.0]);
+        let many = || (1..=44).map(f64::from).collect::<Vec<_>>();
+        assert_eq!([0.05, 0.1, 0.9, 0.95].map(|level| conformal(many(), level)), [2.0, 4.0, 41.0, 43.0]);
         assert_eq!(conformal(Vec::new(), 0.5), 0.0);
     }
 }

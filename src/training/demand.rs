@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
-use super::calibration;
+use super::calibration::{self, Outcomes};
 use super::fit::{self, Batches, Lesson, Loss, Plan, Validation};
 use super::journal::Journal;
 use super::sets::{ItemSet, Split, rows_of};
@@ -28,12 +28,23 @@ const MORE: u32 = 3;
 /// What the mean's and the counts' likelihoods weigh against the pinball loss.
 const LIKELIHOOD_WEIGHT: f64 = 0.1;
 
-/// Trains and calibrates in place on `train` (earlier dates); returns figures on every item of `test` (the newest date).
+/// Items as of the dates of a training.
+#[derive(Debug, Clone, Copy)]
+pub struct Items<'a> {
+    /// Several dates, whose items the network learns from.
+    pub train: &'a ItemSet,
+    /// Dates before those, whose horizons end before theirs begin; empty where the lake does not reach back so far.
+    pub earlier: &'a ItemSet,
+    /// The newest date, whose horizon begins where the others' end.
+    pub test: &'a ItemSet,
+}
+
+/// Trains and calibrates in place; returns figures on every item of the newest date, of whose outcomes nothing is learnt
+/// until they are made: it then joins the dates that the published calibration follows from.
 pub fn train(
     network: &mut DemandNetwork,
     store: &mut nn::VarStore,
-    train: &ItemSet,
-    test: &ItemSet,
+    Items { train, earlier, test }: Items<'_>,
     config: &TrainConfig,
     journal: &mut Journal,
     bar: &ProgressBar,
@@ -53,7 +64,7 @@ pub fn train(
     let mut unseen = rows_of(ids(), Split::Valid);
     unseen.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed ^ 0xca));
     unseen.truncate(rows_max / 4);
-    network.shape.prior = calibration::prior(train, network.shape.history_days_min);
+    network.shape.prior = calibration::prior(&[train, earlier], network.shape.history_days_min);
     let mut lesson = DemandLesson { network: &*network, set: train, rows, rows_max, valid, device };
     let plan = Plan {
         epochs_max: config.epochs_max * MORE,
@@ -63,14 +74,39 @@ pub fn train(
         seed: config.seed ^ 0xd3,
     };
     let fitted = fit::fit(&mut lesson, store, &plan, journal, bar)?;
-    network.shape.calibration = calibration::calibration(network, train, &unseen, device, config.seed)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    let mut outcomes = Outcomes::default();
+    match earlier.items.is_empty() {
+        // Of the weeks that were trained on, at least other items.
+        true => outcomes.add(network, train, &unseen, device, &mut rng)?,
+        false => {
+            let rows = calibrated(network, earlier, rows_max, &mut rng);
+            outcomes.add(network, earlier, &rows, device, &mut rng)?;
+        }
+    }
+    network.shape.calibration = outcomes.calibration();
     let validated = validated(network, train, &unseen, device)?;
     let mut figures = figures(network, test, device)?;
+    if !earlier.items.is_empty() {
+        let rows = calibrated(network, test, rows_max, &mut rng);
+        outcomes.add(network, test, &rows, device, &mut rng)?;
+        network.shape.calibration = outcomes.calibration();
+    }
     figures.extend(validated);
     figures.insert("parameters_demand".into(), parameters(store) as f64);
     figures.insert("epochs_demand".into(), fitted.epochs.into());
     figures.insert("train_seconds_demand".into(), fitted.seconds);
     Ok(figures)
+}
+
+/// Rows to calibrate on: all new items, of which there are few, and at most `rows_max` of the others.
+fn calibrated(network: &DemandNetwork, set: &ItemSet, rows_max: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+    let new = |&row: &usize| set.items[row].speed(network.shape.history_days_min) == Speed::New;
+    let (mut rows, mut others): (Vec<usize>, Vec<usize>) = (0..set.items.len()).partition(new);
+    others.shuffle(rng);
+    others.truncate(rows_max);
+    rows.extend(others);
+    rows
 }
 
 struct DemandLesson<'a> {
@@ -188,24 +224,37 @@ fn outlook_loss(outlook: &Outlook, actual: &Actual) -> Result<Tensor> {
 }
 
 /// What would be published, over days in stock: mean pinball of all levels beside seasonal naive (the same weekday of the
-/// last week in stock), and coverage; of all items, and by how they sell.
+/// last week in stock), and coverage; of all items, and by how they sell. Of lead times, coverage.
 fn figures(network: &DemandNetwork, test: &ItemSet, device: Device) -> Result<BTreeMap<String, f64>> {
     let mut all = Figures::default();
     let mut kinds: BTreeMap<Speed, Figures> = BTreeMap::new();
     for (row, forecast) in network.forecast(&test.items, device)?.iter().enumerate() {
         let item = &test.items[row];
         let days: Vec<Day> = calibration::days_in_stock(test, row)
-            .map(|(day, units)| Day { units, forecast: forecast.daily[day], naive: seasonal_naive(item, day) })
+            .map(|(day, units)| Day {
+                at: item.as_of_day() + day as i64,
+                units,
+                forecast: forecast.daily[day],
+                naive: seasonal_naive(item, day),
+            })
             .collect();
-        all.add(&days);
-        kinds.entry(item.speed(network.shape.history_days_min)).or_default().add(&days);
+        let of_kind = kinds.entry(item.speed(network.shape.history_days_min)).or_default();
+        for figures in [&mut all, of_kind] {
+            figures.add(&days);
+            let units = calibration::lead_time_units(test, row);
+            figures.lead_time.add(units.map(|units| (item.as_of_day(), units, &forecast.lead_time)));
+        }
     }
-    let mut named = BTreeMap::from([("coverage_test_q90".to_string(), all.q90.within(0).map_or(0.0, |s| s.value))]);
+    let covered = all.daily.q90.within().map_or(0.0, |s| s.value);
+    let mut named = BTreeMap::from([("coverage_test_q90".to_string(), covered)]);
     all.write_loss("", &mut named);
     for (speed, figures) in kinds {
         let of = format!("_{}", speed.name());
         figures.write_loss(&of, &mut named);
-        figures.write_coverage(&of, &mut named);
+        named.insert(format!("items_test{of}"), figures.daily.q90.items() as f64);
+        named.insert(format!("item_days_test{of}"), figures.daily.q90.days());
+        figures.daily.write("", &of, &mut named);
+        figures.lead_time.write("lead_time_", &of, &mut named);
     }
     Ok(named)
 }
@@ -224,8 +273,9 @@ fn validated(network: &DemandNetwork, set: &ItemSet, rows: &[usize], device: Dev
     Ok((cells > 0).then(|| ("pinball_valid".to_string(), sum / cells as f64)))
 }
 
-/// A day in stock: what was asked for, forecast, and sold a week before.
+/// A day in stock: which, what was asked for, forecast, and sold a week before.
 struct Day {
+    at: i64,
     units: f64,
     forecast: Forecast,
     naive: f64,
@@ -236,8 +286,8 @@ struct Figures {
     ours: f64,
     naive: f64,
     cells: f64,
-    q90: Coverage,
-    q10_q90: Coverage,
+    daily: Ranges,
+    lead_time: Ranges,
 }
 
 impl Figures {
@@ -249,28 +299,41 @@ impl Figures {
                 self.cells += 1.0;
             }
         }
-        self.q90.add(days.iter().map(|d| (d.units < d.forecast[Q90], d.units <= d.forecast[Q90])));
-        self.q10_q90.add(days.iter().map(|d| {
-            let (low, high) = (d.forecast[Q10], d.forecast[Q90]);
-            (low < d.units && d.units < high, low <= d.units && d.units <= high)
-        }));
+        self.daily.add(days.iter().map(|day| (day.at, day.units, &day.forecast)));
     }
 
     fn write_loss(&self, of: &str, to: &mut BTreeMap<String, f64>) {
         to.insert(format!("pinball_test{of}"), self.ours / self.cells.max(1.0));
         to.insert(format!("pinball_test_seasonal_naive{of}"), self.naive / self.cells.max(1.0));
     }
+}
+
+/// How often outcomes lay at or below the 90 % quantile, and between the 10 % quantile and it.
+#[derive(Default)]
+struct Ranges {
+    q90: Coverage,
+    q10_q90: Coverage,
+}
+
+impl Ranges {
+    /// One item's days (or lead time): when, what was asked for, and the forecast.
+    fn add<'a>(&mut self, of_item: impl IntoIterator<Item = (i64, f64, &'a Forecast), IntoIter: Clone>) {
+        let days = of_item.into_iter();
+        self.q90.add(days.clone().map(|(at, units, f)| (at, units < f[Q90], units <= f[Q90])));
+        self.q10_q90.add(days.map(|(at, units, f)| {
+            let (low, high) = (f[Q10], f[Q90]);
+            (at, low < units && units < high, low <= units && units <= high)
+        }));
+    }
 
     /// Both shares of either coverage with their intervals: the level lies between them where the quantiles are right.
-    fn write_coverage(&self, of: &str, to: &mut BTreeMap<String, f64>) {
-        to.insert(format!("items_test{of}"), self.q90.items() as f64);
-        to.insert(format!("item_days_test{of}"), self.q90.days());
+    fn write(&self, span: &str, of: &str, to: &mut BTreeMap<String, f64>) {
         for (name, coverage) in [("q90", &self.q90), ("q10_q90", &self.q10_q90)] {
-            let shares = [("coverage", coverage.within(1)), ("coverage_without_ties", coverage.inside(1))];
+            let shares = [("coverage", coverage.within()), ("coverage_without_ties", coverage.inside())];
             for (figure, share) in shares {
                 let Some(Share { value, low, high }) = share else { continue };
                 for (end, value) in [("", value), ("_low", low), ("_high", high)] {
-                    to.insert(format!("{figure}_test_{name}{of}{end}"), value);
+                    to.insert(format!("{figure}_test_{span}{name}{of}{end}"), value);
                 }
             }
         }

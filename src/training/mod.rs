@@ -71,6 +71,8 @@ pub struct TrainingSets {
     /// Users of the other splits at the newest date.
     pub held_out_users: Arc<UserBlocks>,
     pub items: ItemSet,
+    /// As of dates before those, on which demand forecasts are calibrated.
+    pub earlier_items: ItemSet,
     pub held_out_items: ItemSet,
     /// Items that can be recommended.
     pub index: Vec<IndexedItem>,
@@ -94,7 +96,7 @@ impl TrainingSets {
         hasher.update(self.users.fingerprint().as_bytes());
         hasher.update(self.contents.fingerprint().as_bytes());
         hasher.update(self.held_out_users.fingerprint().as_bytes());
-        write!(hasher, "{:?}", (&self.items, &self.held_out_items)).map_err(Failure::bug)?;
+        write!(hasher, "{:?}", (&self.items, &self.earlier_items, &self.held_out_items)).map_err(Failure::bug)?;
         Ok(hasher.finalize().to_hex()[..32].to_string())
     }
 }
@@ -163,6 +165,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     for as_of in past_dates(newest, horizon, train.as_of_step_days, train.as_of_dates) {
         items.append(past.items(as_of).await?);
     }
+    let earlier_items = gather_earlier(&past, newest).await?;
     Ok(TrainingSets {
         labels_end: date,
         as_of_dates: dates,
@@ -170,6 +173,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
         users: Arc::new(users),
         held_out_users: Arc::new(held_out_users),
         items,
+        earlier_items,
         held_out_items,
         index,
         contents: Arc::new(contents),
@@ -177,6 +181,26 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
         sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
         input_fingerprint: rollups.input_fingerprint(),
     })
+}
+
+/// Items as of dates a horizon apart, the newest of which ends where the oldest of the training begins: no two have a day
+/// in common, and the network sees none of them. Those before which the lake has hardly a history are left out.
+async fn gather_earlier(past: &Past<'_>, newest: RunDate) -> Result<ItemSet> {
+    let (train, demand) = (&past.config.train, &past.config.demand);
+    let oldest = newest.plus_days(
+        -i64::from(demand.horizon_days) - i64::from(train.as_of_step_days) * i64::from(train.as_of_dates.max(1) - 1),
+    );
+    let mut earlier = ItemSet::default();
+    for as_of in past_dates(oldest, demand.horizon_days, demand.horizon_days, demand.calibration_dates) {
+        let mut items = past.items(as_of).await?;
+        if items.history_days() < demand.history_days as usize / 2 {
+            break;
+        }
+        // What the training takes of its own dates is bounded alike; new items are few, and all are wanted.
+        items.thin(train.rows_max as usize / 20 / demand.calibration_dates.max(1) as usize, demand.history_days_min);
+        earlier.append(items);
+    }
+    Ok(earlier)
 }
 
 /// Users at past dates, newest first: the newest one's are held out.
@@ -237,7 +261,8 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
     }
     let bar = progress::bar("demand", 1);
     let (network, store) = (&mut networks.demand, &mut networks.demand_store);
-    figures.extend(demand::train(network, store, &sets.items, &sets.held_out_items, train, &mut journal, &bar)?);
+    let items = demand::Items { train: &sets.items, earlier: &sets.earlier_items, test: &sets.held_out_items };
+    figures.extend(demand::train(network, store, items, train, &mut journal, &bar)?);
     bar.finish_and_clear();
     if journal.failed > 0 {
         tracing::warn!("{} writes of checkpoints and curves failed", journal.failed);

@@ -1,5 +1,5 @@
-//! How a bundle corrects the quantiles of its demand network, by how items sell: learnt on items that the network never
-//! saw, kept in the bundle, applied to every forecast of a day.
+//! How a bundle corrects the quantiles of its demand network, by how items sell: learnt on weeks that the network never
+//! saw, kept in the bundle, applied to every forecast of a day and of a lead time.
 //!
 //! Quantiles of the network are shifted by conformal scores (Romano, Patterson and Candès 2019, "Conformalized quantile
 //! regression", each level on its own as in their theorem 2), in units of the item's scale. Quantiles of counts are
@@ -36,15 +36,40 @@ impl Speed {
     }
 }
 
-/// Corrections of the quantiles of [`LEVELS`]; none where the validation set asked for none.
+/// Corrections of the quantiles of [`LEVELS`], by how items sell.
+pub type Corrections = BTreeMap<Speed, [f64; LEVELS.len()]>;
+
+/// Corrections of both kinds of forecasts; none for a speed of which too few items were seen.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Added to the network's quantiles, in units of the item's scale.
+    /// Added to the network's quantiles of a day, in units of the item's scale.
     #[serde(default)]
-    pub shifts: BTreeMap<Speed, [f64; LEVELS.len()]>,
-    /// The levels, ascending, at which quantiles of counts are taken.
+    pub shifts: Corrections,
+    /// The levels, ascending, at which quantiles of counts of a day are taken.
     #[serde(default)]
-    pub levels: BTreeMap<Speed, [f64; LEVELS.len()]>,
+    pub levels: Corrections,
+    /// Added to the network's quantiles of a lead time, in units of what the item's scale makes of its days.
+    #[serde(default)]
+    pub lead_shifts: Corrections,
+    #[serde(default)]
+    pub lead_levels: Corrections,
+}
+
+/// What a forecast is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Span {
+    Day,
+    LeadTime,
+}
+
+impl Calibration {
+    /// The corrections of forecasts of this span: shifts, and levels of counts.
+    fn of(&self, span: Span) -> (&Corrections, &Corrections) {
+        match span {
+            Span::Day => (&self.shifts, &self.levels),
+            Span::LeadTime => (&self.lead_shifts, &self.lead_levels),
+        }
+    }
 }
 
 /// What is known of the rate of an item's sales before it is seen: a Gamma distribution, as if it had sold `units` in
@@ -53,6 +78,10 @@ pub struct Calibration {
 pub struct RatePrior {
     pub units: f64,
     pub days: f64,
+    /// How far days of one item differ beyond Poisson sales: their variance is mean + mean² × this. Zero in bundles of
+    /// before it was learnt.
+    #[serde(default)]
+    pub spread: f64,
 }
 
 /// A forecast before calibration.
@@ -65,15 +94,16 @@ pub enum Raw {
 }
 
 impl Raw {
-    /// The forecast, corrected for an item of this `speed` and `scale` (units a day) where a calibration is given.
-    pub fn forecast(&self, calibration: Option<(&Calibration, Speed)>, scale: f64) -> Forecast {
+    /// The forecast, corrected for an item of this `speed` and `scale` (units in the span) where a calibration is given.
+    pub fn forecast(&self, calibration: Option<(&Calibration, Span, Speed)>, scale: f64) -> Forecast {
+        let corrections = calibration.map(|(calibration, span, speed)| (calibration.of(span), speed));
         match self {
-            Raw::Quantiles(forecast) => match calibration.and_then(|(c, speed)| c.shifts.get(&speed)) {
+            Raw::Quantiles(forecast) => match corrections.and_then(|((shifts, _), speed)| shifts.get(&speed)) {
                 Some(shifts) => shifted(forecast, shifts, scale),
                 None => *forecast,
             },
             Raw::Counts { mean, size } => {
-                let levels = calibration.and_then(|(c, speed)| c.levels.get(&speed)).unwrap_or(&LEVELS);
+                let levels = corrections.and_then(|((_, levels), speed)| levels.get(&speed)).unwrap_or(&LEVELS);
                 let mut forecast = [*mean; super::OUTPUTS];
                 forecast[1..].copy_from_slice(&counts::quantiles(*mean, *size, levels));
                 forecast
@@ -104,15 +134,23 @@ mod tests {
         let calibration = Calibration {
             shifts: BTreeMap::from([(Speed::Fast, [-9.0, 0.0, 0.0, 0.0, 0.5, 0.0, 1.0])]),
             levels: BTreeMap::from([(Speed::Slow, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])]),
+            lead_shifts: BTreeMap::from([(Speed::Fast, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])]),
+            lead_levels: BTreeMap::new(),
         };
+        use Span::{Day, LeadTime};
         let network = Raw::Quantiles([3.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.5, 6.0]);
-        assert_eq!(network.forecast(Some((&calibration, Speed::Slow)), 2.0), network.forecast(None, 2.0));
-        let moved = network.forecast(Some((&calibration, Speed::Fast)), 2.0);
+        assert_eq!(network.forecast(Some((&calibration, Day, Speed::Slow)), 2.0), network.forecast(None, 2.0));
+        let moved = network.forecast(Some((&calibration, Day, Speed::Fast)), 2.0);
         assert_eq!(moved, [3.0, 0.0, 2.0, 3.0, 4.0, 6.0, 6.0, 8.0], "never negative, never crossing");
+        let moved = network.forecast(Some((&calibration, LeadTime, Speed::Fast)), 14.0);
+        assert_eq!(moved, [3.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.5, 20.0]);
         let counts = Raw::Counts { mean: 3.0, size: 2.0 };
-        let moved = counts.forecast(Some((&calibration, Speed::Slow)), 1.0);
+        let moved = counts.forecast(Some((&calibration, Day, Speed::Slow)), 1.0);
         assert_eq!(moved[1..], counts::quantiles(3.0, 2.0, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]));
-        assert_eq!(counts.forecast(Some((&calibration, Speed::New)), 1.0), counts.forecast(None, 1.0));
+        for other in [(Day, Speed::New), (LeadTime, Speed::Slow)] {
+            let moved = counts.forecast(Some((&calibration, other.0, other.1)), 1.0);
+            assert_eq!(moved, counts.forecast(None, 1.0));
+        }
     }
 
     proptest! {

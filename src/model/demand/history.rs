@@ -117,17 +117,36 @@ impl ItemHistory {
         (sum + 1.0 / 30.0) / (days + 1.0)
     }
 
+    /// What the scale makes of a lead time.
+    pub fn lead_scale(&self) -> f64 {
+        self.scale() * self.lead_time_days as f64
+    }
+
+    /// The day after the history's last, in days since 1970-01-01: the date as of which it was read.
+    pub fn as_of_day(&self) -> i64 {
+        self.target_day(0)
+    }
+
     fn in_stock_units(&self) -> impl Iterator<Item = f64> {
         self.units.iter().zip(&self.in_stock).filter(|(_, stocked)| **stocked).map(|(u, _)| *u)
     }
 
     /// The stated fallback for short histories: sales that come at a rate of which only the days in stock and what other
     /// new items sold are known. A Gamma prior and Poisson sales give a negative binomial (Gelman et al., "Bayesian Data
-    /// Analysis", 3rd ed., 2.6); without a prior it is zero for an item that never sold.
+    /// Analysis", 3rd ed., 2.6); without a prior it is zero for an item that never sold. Where days differ by more than
+    /// Poisson sales would, the rate is known less well by as much, and the day to come differs too: the negative binomial
+    /// of the same mean and variance.
     pub fn fallback(&self, prior: RatePrior, days: i64) -> Raw {
         let (sold, seen) = self.in_stock_units().fold((0.0, 0.0), |(s, n), u| (s + u, n + 1.0));
-        let size = prior.units + f64::max(sold, 0.0);
-        Raw::Counts { mean: size / (prior.days + seen).max(1.0) * days as f64, size }
+        let (units, seen) = (prior.units + f64::max(sold, 0.0), (prior.days + seen).max(1.0));
+        // Per day: the rate's variance is (rate + spread × rate²) / seen, the day's own spread × rate²; over days the
+        // latter averages. Both in units of rate², as 1 / size counts them.
+        let (rate, days) = (units / seen, days as f64);
+        let size = match units > 0.0 {
+            true => 1.0 / (1.0 / units + prior.spread * (1.0 / seen + 1.0 / days.max(1.0))),
+            false => 0.0,
+        };
+        Raw::Counts { mean: rate * days, size }
     }
 
     /// How the item sells, by the days in stock of its history: the mean interval between days with a sale (ADI, days)
@@ -300,11 +319,18 @@ pub mod tests {
 
     #[test]
     fn what_other_new_items_sold_stands_in_for_days_that_are_missing() {
-        let prior = RatePrior { units: 2.0, days: 4.0 };
+        let prior = RatePrior { units: 2.0, days: 4.0, spread: 0.0 };
         let mean = |units: &[f64]| item(units).fallback(prior, 7).forecast(None, 1.0)[0];
         assert_eq!(mean(&[]), 3.5, "two units in four days");
         assert_eq!(mean(&[0.0; 4]), 1.75, "as many days without a sale");
         assert!((mean(&[3.0; 4000]) - 21.0).abs() < 0.02, "its own days outweigh the prior");
+        // Days that differ more than Poisson sales widen a day, and a week of them less.
+        let size = |spread: f64, days: i64| match item(&[3.0; 6]).fallback(RatePrior { spread, ..prior }, days) {
+            Raw::Counts { size, .. } => size,
+            Raw::Quantiles(_) => f64::NAN,
+        };
+        assert!((size(0.0, 1) - 20.0).abs() < 1e-9 && (size(0.0, 7) - 20.0).abs() < 1e-9);
+        assert!(size(2.0, 1) < 0.5 && size(2.0, 1) < size(2.0, 7) && size(2.0, 7) < 20.0);
     }
 
     #[test]

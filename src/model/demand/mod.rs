@@ -22,7 +22,7 @@ use crate::failure::Result;
 use history::{DAY_INPUTS, INTENT_INPUTS, KNOWN_INPUTS, LEAD_INPUTS};
 use networks::HistoryNetwork;
 
-pub use calibration::{Calibration, RatePrior, Raw, Speed};
+pub use calibration::{Calibration, RatePrior, Raw, Span, Speed};
 pub use history::ItemHistory;
 
 pub const LEVELS: [f64; 7] = [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95];
@@ -202,7 +202,7 @@ impl DemandNetwork {
         Ok(Tensor::f_cat(&[kept, intents * shown], 2)?)
     }
 
-    /// What is published: each item's forecasts by day and over its lead time, from its own source, days calibrated.
+    /// What is published: each item's forecasts by day and over its lead time, from its own source, calibrated.
     pub fn forecast(&self, items: &[ItemHistory], device: Device) -> Result<Vec<ItemForecast>> {
         let calibration = &self.shape.calibration;
         let raw = self.raw(items, device)?;
@@ -211,9 +211,11 @@ impl DemandNetwork {
             .zip(raw)
             .map(|(item, raw)| {
                 let (scale, speed) = (item.scale(), item.speed(self.shape.history_days_min));
+                let day = Some((calibration, Span::Day, speed));
+                let lead = Some((calibration, Span::LeadTime, speed));
                 ItemForecast {
-                    daily: raw.daily.iter().map(|day| day.forecast(Some((calibration, speed)), scale)).collect(),
-                    lead_time: raw.lead_time.forecast(None, scale),
+                    daily: raw.daily.iter().map(|raw| raw.forecast(day, scale)).collect(),
+                    lead_time: raw.lead_time.forecast(lead, item.lead_scale()),
                 }
             })
             .collect())

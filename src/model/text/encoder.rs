@@ -1,6 +1,7 @@
 //! A folder's network, tokenizer and pooling as one thing that turns texts into vectors: length-sorted batches in, the
 //! caller's order out. A vector depends on its text alone, not on what stood beside it in a batch (within 1e-5).
 
+use std::sync::atomic::AtomicU64;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::folder::TextFolder;
@@ -9,6 +10,7 @@ use super::pooling::Pooling;
 use super::tokens::TextTokenizer;
 use crate::failure::Result;
 use crate::lake::stores::Location;
+use crate::model::memory::in_halves;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncoderSettings {
@@ -43,6 +45,8 @@ pub struct TextEncoder {
     pooling: Pooling,
     settings: EncoderSettings,
     hash: String,
+    /// Batches that did not fit into memory.
+    halved: AtomicU64,
     /// Keeps the variables that the network's layers share.
     store: nn::VarStore,
 }
@@ -55,7 +59,7 @@ impl TextEncoder {
         let network = read.network(&store.root())?;
         store.freeze();
         let TextFolder { tokenizer, pooling, hash, .. } = read;
-        Ok(Self { network, tokenizer, pooling, settings, hash, store })
+        Ok(Self { network, tokenizer, pooling, settings, hash, halved: AtomicU64::new(0), store })
     }
 
     /// Of everything that a vector depends on: configuration, tokenizer, weights, pooling, length. What a cache of vectors
@@ -92,7 +96,8 @@ impl TextEncoder {
         let mut vectors = vec![vec![0.0; self.width()]; texts.len()];
         for batch in batches(&lengths, self.settings.batch_tokens_max) {
             let rows: Vec<&[i64]> = batch.iter().map(|place| ids[*place].as_slice()).collect();
-            for (place, vector) in batch.iter().zip(self.pooled(&rows)?) {
+            let pooled = in_halves(&rows, "texts", &self.halved, &|rows: &[&[i64]]| self.pooled(rows))?;
+            for (place, vector) in batch.iter().zip(pooled) {
                 vectors[*place] = vector;
             }
         }
@@ -114,13 +119,16 @@ impl TextEncoder {
 
     fn pooled(&self, rows: &[&[i64]]) -> Result<Vec<Vec<f32>>> {
         let TextStates { states, real } = self.batch_states(rows)?;
-        let pooled = tch::no_grad(|| self.pooling.pooled(&states, &real))?.f_to_device(Device::Cpu)?;
+        let _no_gradients = tch::no_grad_guard();
+        let pooled = self.pooling.pooled(&states, &real)?.f_to_device(Device::Cpu)?;
         Ok(Vec::<Vec<f32>>::try_from(pooled)?)
     }
 
     fn batch_states(&self, rows: &[&[i64]]) -> Result<TextStates> {
         let (ids, real) = padded(rows, self.network.shape.pad_id, self.settings.device)?;
-        let states = tch::no_grad(|| self.network.states(&ids, &real, false))?;
+        // A guard, as a closure that panics for want of memory would leave gradients off for good.
+        let _no_gradients = tch::no_grad_guard();
+        let states = self.network.states(&ids, &real, false)?;
         debug_assert_eq!(states.kind(), Kind::Float);
         Ok(TextStates { states, real })
     }
