@@ -1,5 +1,5 @@
 //! What happens when a device's memory runs out in a forward pass: the batch is halved and both halves are tried, down to
-//! one row. Users' sequences and texts go through here.
+//! one row. Users' sequences, texts and pictures go through here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

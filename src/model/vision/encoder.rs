@@ -2,6 +2,7 @@
 //! bounded size; a picture that cannot be read gives its own reason and costs nobody else anything.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::card::ImageCard;
@@ -9,6 +10,7 @@ use super::decode::{PictureLimits, Refused, decode};
 use super::network::{ImageNetwork, load};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
+use crate::model::memory::in_halves;
 use crate::model::weights;
 
 const CARD: &str = "config.json";
@@ -30,6 +32,8 @@ pub struct ImageEncoder {
     /// Holds the weights of `network`.
     _store: nn::VarStore,
     hash: String,
+    /// How often pictures did not fit into memory together.
+    halved: AtomicU64,
 }
 
 impl fmt::Debug for ImageEncoder {
@@ -52,7 +56,7 @@ impl ImageEncoder {
         })?;
         store.freeze();
         let hash = hash(&card, &weights)?;
-        Ok(Self { card, device, limits, network, _store: store, hash })
+        Ok(Self { card, device, limits, network, _store: store, hash, halved: AtomicU64::new(0) })
     }
 
     /// Writes a folder that [`ImageEncoder::open`] reads; the card goes last, so that a folder with a card is whole.
@@ -76,7 +80,7 @@ impl ImageEncoder {
     pub fn encode(&self, pictures: &[&[u8]]) -> Result<Vectors> {
         let mut vectors = Vec::with_capacity(pictures.len());
         for batch in pictures.chunks(BATCH_PICTURES) {
-            vectors.extend(self.encode_batch(batch)?);
+            vectors.extend(in_halves(batch, "pictures", &self.halved, &|batch: &[&[u8]]| self.encode_batch(batch))?);
         }
         Ok(vectors)
     }
