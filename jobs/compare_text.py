@@ -150,8 +150,12 @@ def minilm_vectors():
     return np.stack(vectors)
 
 
+def kept_at(task, what):
+    return out / f"{name}-{LENGTH}-{EPOCHS}-{task}-{re.sub('[^a-z0-9]+', '_', what.lower())}.json"
+
+
 def trained(task, strategy):
-    kept = out / f"{name}-{LENGTH}-{EPOCHS}-{task}-{re.sub('[^a-z0-9]+', '_', strategy.lower())}.json"
+    kept = kept_at(task, strategy)
     if kept.exists():
         return json.loads(kept.read_text())
     print(f"{task}: {strategy}", file=sys.stderr)
@@ -205,7 +209,10 @@ def line(task, what, weights, seconds, memory, got):
 
 for task in os.environ.get("TASKS", "recommended rating department").split():
     for what, of, extra in [("TF-IDF + logistic regression", tfidf, 0), ("frozen MiniLM + logistic regression", vectors, encoding)]:
-        got, weights, seconds = regression(TASKS[task], of)
+        kept = kept_at(task, what)
+        if not kept.exists():
+            kept.write_text(json.dumps(regression(TASKS[task], of), default=float))
+        got, weights, seconds = json.loads(kept.read_text())
         line(task, what, weights, seconds + extra, "", got)
     for strategy in CHOSEN:
         got, weights, seconds, memory = trained(task, strategy)
