@@ -134,20 +134,6 @@ def table(lake, date):
     note = "" if read else " The second model found too few nights to read and has no such input."
     return f"**{lake}**, forecasts of {date}.{note}\n\n" + "\n".join(lines)
 
-def coverage(lake):
-    """What training found on the test date, by how items sell: days in stock at or below the 90 % quantile, and below it."""
-    figures = json.loads((folder / f"{lake}.figures" / "false.json").read_text())["figures"]
-    share = lambda name: "{:.3f} ({:.3f} to {:.3f})".format(*(figures[name + end] for end in ("", "_low", "_high")))
-    lines = ["| items that sell | items | days | pinball | seasonal naive | at or below q90 | below q90 | q10 to q90, both included |",
-             "|---|---|---|---|---|---|---|---|"]
-    for speed in ("fast", "slow", "lumpy", "new"):
-        if f"coverage_test_q90_{speed}_low" in figures:
-            lines.append(f"| {speed} | {figures['items_test_' + speed]:.0f} | {figures['item_days_test_' + speed]:.0f} | "
-                         f"{figures['pinball_test_' + speed]:.4g} | {figures['pinball_test_seasonal_naive_' + speed]:.4g} | "
-                         f"{share('coverage_test_q90_' + speed)} | {share('coverage_without_ties_test_q90_' + speed)} | "
-                         f"{share('coverage_test_q10_q90_' + speed)} |")
-    return f"**{lake}**\n\n" + "\n".join(lines)
-
 def fill(name, parts):
     """Puts the parts between the markers of that name."""
     text = "\n\n".join(parts)
@@ -157,5 +143,4 @@ def fill(name, parts):
 
 lakes = [lake.split(":") for lake in sys.argv[3:]]
 fill("compare_intent_inputs", [table(lake, date) for lake, date in lakes])
-fill("coverage", [coverage(lake) for lake, _ in lakes])
 EOF_PYTHON

@@ -1,13 +1,20 @@
 //! One scheduler and two executors, processes of the real binary, run a night over S3 on loopback.
 
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Float32Type, Float64Type};
+use datafusion::prelude::ParquetReadOptions;
+use intentcast::config::Config;
+use intentcast::engine::{self, places};
+use intentcast::score::{models::Models, operator};
 use intentcast::tables::write_files::WRITTEN_BY;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::nightly::{UNDISTURBED, done, shop, uploaded};
+use crate::nightly::{ENCODER, UNDISTURBED, done, shop, uploaded};
 use crate::support::published::{assert_same_night, published};
 use crate::support::s3::S3Server;
 
@@ -44,6 +51,30 @@ fn wait_for(port: &str) {
     }
 }
 
+/// One scheduler and two executors with two tasks each.
+struct Cluster {
+    address: String,
+    executors: [Process; 2],
+    _scheduler: Process,
+}
+
+impl Cluster {
+    fn start(flags: &[&str], places: &[&str]) -> Self {
+        let scheduler_port = free_port();
+        let address = format!("127.0.0.1:{scheduler_port}");
+        let scheduler = Process::start(&[flags, &["cluster", "scheduler"], places, &["--bind", &address]].concat());
+        wait_for(&scheduler_port);
+        let executors = [(); 2].map(|()| {
+            let (port, task_port) = (free_port(), free_port());
+            let own = ["--tasks", "2", "--scheduler", &address, "--port", &port, "--task-port", &task_port];
+            let process = Process::start(&[flags, &["cluster", "executor"], places, &own].concat());
+            wait_for(&task_port);
+            process
+        });
+        Self { address: format!("df://{address}"), executors, _scheduler: scheduler }
+    }
+}
+
 /// Who wrote the Parquet files below a folder.
 fn writers(server: &S3Server, folder: &str) -> BTreeSet<String> {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -75,29 +106,99 @@ fn two_executors_write_the_tables_of_the_local_night() {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let places = ["--lake", "s3://shop/lake", "--output", "s3://shop/out"];
 
-    let scheduler_port = free_port();
-    let address = format!("127.0.0.1:{scheduler_port}");
-    let _scheduler = Process::start(&[&flags[..], &["cluster", "scheduler"], &places, &["--bind", &address]].concat());
-    wait_for(&scheduler_port);
-    let executors = [(); 2].map(|()| {
-        let (port, task_port) = (free_port(), free_port());
-        let own = ["--tasks", "2", "--scheduler", &address, "--port", &port, "--task-port", &task_port];
-        let process = Process::start(&[&flags[..], &["cluster", "executor"], &places, &own].concat());
-        wait_for(&task_port);
-        process
-    });
-
-    let cluster = format!("engine.cluster=df://{address}");
-    let settings = ["--set", &cluster, "--set", "engine.partitions=4"];
+    let cluster = Cluster::start(&flags, &places);
+    let address = format!("engine.cluster={}", cluster.address);
+    let settings = ["--set", &address, "--set", "engine.partitions=4"];
     done(&[&flags[..], &settings, &["nightly"], &places, &["--date", "2026-02-21"]].concat());
     assert_same_night(&published(&server.location("s3://shop/out")), &UNDISTURBED, "cluster");
 
-    let both: BTreeSet<String> = executors.iter().map(Process::name).collect();
+    let both: BTreeSet<String> = cluster.executors.iter().map(Process::name).collect();
     assert_eq!(writers(&server, "state/features"), both, "features and scores");
     // A unit is sorted as a whole, so one task writes it; small tables are one partition.
     let tables = ["intent", "recommendation", "demand", "replenishment", "segment"].map(|t| format!("tables/{t}"));
     for folder in [&tables[..], &["state/rollups".to_string()]].concat() {
         let wrote = writers(&server, &folder);
         assert!(!wrote.is_empty() && wrote.is_subset(&both), "{folder} by {wrote:?}, executors are {both:?}");
+    }
+}
+
+/// Numbers of each text: the probability of the label that it is asked for, its vector, those of all labels; none for null.
+type Said = BTreeMap<Option<String>, Vec<Option<f64>>>;
+
+fn said(batches: &[RecordBatch]) -> Said {
+    let mut said = Said::new();
+    for batch in batches {
+        let texts = batch.column(0).as_string::<i32>();
+        let (vectors, labels) = (batch.column(1).as_list::<i32>(), batch.column(2).as_list::<i32>());
+        let one = batch.column(3).as_primitive::<Float64Type>();
+        for row in 0..batch.num_rows() {
+            let mut numbers = vec![one.is_valid(row).then(|| one.value(row))];
+            if vectors.is_valid(row) {
+                let vector = vectors.value(row);
+                numbers.extend(vector.as_primitive::<Float32Type>().iter().map(|v| v.map(f64::from)));
+            }
+            if labels.is_valid(row) {
+                let labels = labels.value(row);
+                numbers.extend(labels.as_struct().column(1).as_primitive::<Float64Type>().iter());
+            }
+            let text = texts.is_valid(row).then(|| texts.value(row).to_string());
+            assert!(said.insert(text, numbers).is_none(), "a text is there once");
+        }
+    }
+    said
+}
+
+#[test]
+fn two_executors_read_texts_as_one_process_does() {
+    let (own, lake, output) = shop();
+    let reviews = own.path().join("reviews.csv");
+    let rows = (0..120).map(|i| match i % 3 {
+        0 => format!("the lamp number {i} is broken,0\n"),
+        _ => format!("the mug number {i} is a joy,1\n"),
+    });
+    std::fs::write(&reviews, format!("review,good\n{}", rows.collect::<String>())).unwrap();
+    let task = ["train", "--task", "text", "--text-column", "review", "--label", "good", "--encoder", ENCODER];
+    let quick = ["--set", "text.epochs_max=1", "--set", "text.max_length=24", "--set", "score.device=cpu"];
+    let table = ["--table", reviews.to_str().unwrap(), "--output", &output];
+    let printed = done(&[&quick[..], &task, &table].concat());
+    let version = printed.split_whitespace().nth(2).unwrap();
+
+    let server = uploaded(&lake, &output);
+    let flags = server.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let places = ["--lake", "s3://shop/lake", "--output", "s3://shop/out"];
+    let cluster = Cluster::start(&flags, &places);
+
+    let query = format!(
+        "SELECT title, embed_text(title) AS vector, classify_text(title, '{version}') AS labels, \
+             classify_text(title, '{version}', 'good') AS good \
+         FROM (SELECT DISTINCT CASE WHEN title LIKE 'Birch%' THEN NULL ELSE title END AS title FROM items)"
+    );
+    let run = |address: &str| {
+        let mut config = Config { s3: server.config(), ..Config::default() };
+        (config.lake.uri, config.output.uri) = ("s3://shop/lake".into(), "s3://shop/out".into());
+        (config.engine.cluster, config.engine.partitions) = (address.into(), 4);
+        config.score.device = "cpu".into();
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let models = Arc::new(Models::new(&config).unwrap());
+            let ctx = intentcast::cluster::connect(engine::session(&config).unwrap(), &config, &models);
+            let ctx = operator::install(&ctx.unwrap(), models);
+            let items = server.location("s3://shop/lake");
+            ctx.register_object_store(&items.store_url().unwrap(), Arc::clone(&items.store));
+            let files = "s3://shop/lake/items/";
+            ctx.register_parquet("items", files, ParquetReadOptions::default()).await.unwrap();
+            let plan = ctx.sql(&query).await.unwrap().create_physical_plan().await.unwrap();
+            said(&places::run(&ctx, plan).await.unwrap())
+        })
+    };
+    let (here, there) = (run("local"), run(&cluster.address));
+    assert!(here.len() > 20 && here[&None] == [None], "{} texts", here.len());
+    assert_eq!(here.keys().collect::<Vec<_>>(), there.keys().collect::<Vec<_>>());
+    for (text, numbers) in &here {
+        let (width, labels) = (24, 1);
+        assert!(text.is_none() || numbers.len() == 1 + width + labels, "{text:?}: {}", numbers.len());
+        let both = numbers.iter().zip(&there[text]);
+        let near = |(a, b): (&Option<f64>, &Option<f64>)| a.unwrap_or(9.0) - b.unwrap_or(9.0);
+        assert!(both.map(near).all(|off| off.abs() < 1e-5), "{text:?}: {numbers:?} {:?}", there[text]);
     }
 }
