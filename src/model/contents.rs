@@ -55,7 +55,7 @@ impl Contents {
     pub fn insert(&mut self, modality: usize, key: i64, vectors: &[f32]) -> bool {
         let of = &mut self.0[modality];
         let length = |vector: &[f32]| vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        let whole = of.dims > 0 && !vectors.is_empty() && vectors.len() % of.dims == 0;
+        let whole = of.dims > 0 && !vectors.is_empty() && vectors.len().is_multiple_of(of.dims);
         let several = vectors.len() > of.dims && modality != VIDEO;
         if !whole || several || !vectors.chunks(of.dims).all(|vector| length(vector).is_normal()) {
             return false;
