@@ -12,8 +12,8 @@ use std::sync::Arc;
 use crate::failure::Result;
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
-use crate::model::contents::{IMAGE, MODALITIES, TEXT};
-use crate::score::content_store::{KEPT, USED, keep_rows, keys_of};
+use crate::model::contents::MODALITIES;
+use crate::score::content_store::{ContentStore, KEPT, USED, keep_rows, keys_of};
 
 /// A file that goes, or that loses rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,8 +77,8 @@ pub async fn execute(output: &Location, stale: &[StaleFile]) -> Result<()> {
 async fn folders_of_models(output: &Location) -> Result<HashSet<String>> {
     let mut folders: HashSet<String> = MODALITIES.iter().map(|name| name.to_string()).collect();
     for card in Registry(output.folder("models")).versions().await? {
-        folders.extend(card.text.map(|text| format!("{}-{}", MODALITIES[TEXT], text.hash)));
-        folders.extend(card.image.map(|image| format!("{}-{}", MODALITIES[IMAGE], image.hash)));
+        let store = ContentStore::of_model(output, &card);
+        folders.extend(store.iter().flat_map(ContentStore::folders).map(String::from));
     }
     Ok(folders)
 }

@@ -83,6 +83,11 @@ impl ContentStore {
         Self::of(output, card.intent.content_dims, [text, image, ""])
     }
 
+    /// The folders below [`KEPT`] that it reads.
+    pub fn folders(&self) -> impl Iterator<Item = &str> {
+        self.read_ones().map(|modality| self.folders[modality].as_str())
+    }
+
     fn folder(&self, modality: usize) -> Location {
         self.output.folder(&format!("{KEPT}/{}", self.folders[modality]))
     }
@@ -377,11 +382,9 @@ pub async fn keep_rows(output: &Location, path: &Path, kept: &HashSet<i64>) -> R
     let mut batches = file(output, path).await?.execute_stream().await?;
     let mut rows = Waiting::default();
     while let Some(batch) = batches.try_next().await? {
-        let (keys, vectors) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_list::<i32>());
-        let dims = batch.column(2).as_primitive::<Int32Type>();
-        for row in (0..batch.num_rows()).filter(|&row| kept.contains(&keys.value(row))) {
-            let vectors = vectors.value(row);
-            rows.add(keys.value(row), vectors.as_primitive::<Float32Type>().values(), dims.value(row) as usize);
+        // Of other columns, a file counts as none already.
+        for (key, vectors, dims) in rows_of(&batch).into_iter().flatten().filter(|(key, ..)| kept.contains(key)) {
+            rows.add(key, vectors.as_primitive::<Float32Type>().values(), dims);
         }
     }
     let folder = path.parts().rev().nth(1).map(|name| name.as_ref().to_string()).unwrap_or_default();
@@ -397,17 +400,22 @@ async fn file(place: &Location, path: &Path) -> Result<DataFrame> {
 async fn add_file(place: &Location, path: &Path, modality: usize, to: &mut Contents) -> Result<()> {
     let mut batches = file(place, path).await?.execute_stream().await?;
     while let Some(batch) = batches.try_next().await? {
-        if batch.schema().fields().len() != schema().fields().len() {
-            return Err(Failure::input(format!("expected the columns {}", schema())));
-        }
-        let (keys, vectors) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_list::<i32>());
-        let dims = batch.column(2).as_primitive::<Int32Type>();
+        let rows = rows_of(&batch).ok_or_else(|| Failure::input(format!("expected the columns {}", schema())))?;
         let expected = to.dims()[modality];
-        for row in (0..batch.num_rows()).filter(|&row| i64::from(dims.value(row)) == expected) {
-            to.insert(modality, keys.value(row), vectors.value(row).as_primitive::<Float32Type>().values());
+        for (key, vectors, _) in rows.filter(|(.., dims)| *dims as i64 == expected) {
+            to.insert(modality, key, vectors.as_primitive::<Float32Type>().values());
         }
     }
     Ok(())
+}
+
+/// Of each row of a file the key, the vectors one behind the other, and how many numbers one has; `None` for a file of other
+/// columns.
+fn rows_of(batch: &RecordBatch) -> Option<impl Iterator<Item = (i64, ArrayRef, usize)>> {
+    let [keys, vectors, dims] = batch.columns() else { return None };
+    let keys = keys.as_primitive_opt::<Int64Type>()?;
+    let (vectors, dims) = (vectors.as_list_opt::<i32>()?, dims.as_primitive_opt::<Int32Type>()?);
+    Some((0..batch.num_rows()).map(|row| (keys.value(row), vectors.value(row), dims.value(row) as usize)))
 }
 
 fn fingerprint<'a>(files: impl Iterator<Item = &'a Path>) -> String {
@@ -521,5 +529,20 @@ mod tests {
         assert_eq!([5, 6, 7].map(|key| contents.rows(&[None, None, Some(key)])[2]), [0, 0, 3]);
         let output = Location::open("memory://", &S3Config::default()).unwrap();
         assert!(ContentStore::of(&output, [0; 3], [""; 3]).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_file_of_other_columns_counts_as_none_and_stops_nobody() {
+        let output = Location::open("memory://content-store-columns", &S3Config::default()).unwrap();
+        let store = ContentStore::of(&output, [0, 2, 0], [""; 3]).unwrap();
+        let place = output.folder("state/content/image");
+        let path = place.path("old.parquet");
+        let keys: ArrayRef = Arc::new(Int64Array::from(vec![5, 7]));
+        let batch = RecordBatch::try_new(keys_schema(), vec![keys]).unwrap();
+        let stream = Box::pin(RecordBatchStreamAdapter::new(keys_schema(), futures::stream::iter([Ok(batch)])));
+        parquet_files::write(&place, &path, &keys_schema(), stream, 10).await.unwrap();
+        assert_eq!(store.contents().await.unwrap().len(1), 0);
+        keep_rows(&output, &path, &HashSet::from([5])).await.unwrap();
+        assert_eq!(place.list().await.unwrap().len(), 1, "nothing of it is worth a new file");
     }
 }

@@ -226,12 +226,13 @@ impl Models {
     /// The text encoder that `embed_text` names: a version of the registry with a `text/` folder (empty: as for
     /// [`Self::card`]), or the URI of a Hugging Face folder that the configuration allows.
     pub async fn pin_encoder(&self, named: &str) -> Result<ModelRef> {
-        let version = match named {
-            "" => self.card("").await?.version,
-            other => other.into(),
-        };
+        let version = self.named_or_champion(named).await?;
         let encoder = self.text_encoder(&version).await?;
         Ok(ModelRef::of(version, encoder.hash.clone()))
+    }
+
+    async fn named_or_champion(&self, named: &str) -> Result<String> {
+        if named.is_empty() { Ok(self.card("").await?.version) } else { Ok(named.into()) }
     }
 
     /// Exactly this text encoder; refuses another one of the same place.
@@ -260,10 +261,7 @@ impl Models {
 
     /// The image encoder that `embed_image` names, as [`Self::pin_encoder`] does for texts.
     pub async fn pin_image_encoder(&self, named: &str) -> Result<ModelRef> {
-        let version = match named {
-            "" => self.card("").await?.version,
-            other => other.into(),
-        };
+        let version = self.named_or_champion(named).await?;
         let encoder = self.image_encoder(&version).await?;
         Ok(ModelRef::of(version, encoder.hash.clone()))
     }
