@@ -1,7 +1,8 @@
 #!/bin/sh
 # Do the intervals of demand forecasts cover what comes as often as they say? On a simulated lake and on a real one: trains
 # once, forecasts on five dates a week apart as nights would, and writes by how items sell how often what came lay within,
-# with intervals that know that all items share a week, into docs/models/demand.md. What is there already is kept, so an
+# with intervals that know that all items share a week, into docs/models/demand.md. New items, of which a few weeks have few
+# and of one season, are forecast by fourteen trainings two weeks apart besides. What is there already is kept, so an
 # interrupted run goes on.
 # usage: check_coverage.sh PATH_OF_INTENTCAST FOLDER [RETAIL_FOLDER] [--set section.key=value ...]
 # USERS, ITEMS and DAYS (3000, 60, 230) size the simulated lake, which is kept if FOLDER/simulated.done is there.
@@ -18,9 +19,9 @@ horizon=28
 mkdir -p "$folder"
 later() { date -u -d "$1 + $2 days" +%F; }
 
-forecasts() { # LAKE FIRST_DATE ARRIVAL [--set ...]
-    name=$1 first=$2 arrival=$3
-    shift 3
+forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS [--set ...]
+    name=$1 first=$2 arrival=$3 weeks_of_new=$4
+    shift 4
     to="$folder/$name.coverage"
     [ -f "$to/actual.csv" ] && return
     mkdir -p "$to"
@@ -56,11 +57,26 @@ forecasts() { # LAKE FIRST_DATE ARRIVAL [--set ...]
     done
     query="SELECT item_id, history['lead_time_days'] AS days FROM item_history"
     ask lead_times.csv "$@"
-    date=$(later "$date" $horizon)
+    # No network forecasts new items: the smallest will do.
+    for weeks in $weeks_of_new; do
+        date=$(later "$first" $((7 * weeks)))
+        small="--set demand.width=4 --set train.epochs_max=1 --set train.rows_max=4000"
+        [ -s "$to/version.$date" ] ||
+            run "$@" $small train $places --date "$date" | sed -n 's/^model \([^ ]*\) .*/\1/p' >"$to/version.$date"
+        query="SELECT item_id, f['step'] AS step, f['q10'] AS q10, f['q90'] AS q90 FROM (
+                SELECT item_id, unnest(forecast_demand(history, '$(cat "$to/version.$date")')) AS f FROM item_history
+                WHERE history['days_since_first_seen'] < $(new_days "$to"))"
+        ask "new.$date.csv" "$@"
+    done
+    date=$(later "$first" $((28 + horizon)))
     # Compared as text: DataFusion 55.2 panics where a bound on days meets the view's arithmetic of dates.
     query="SELECT item_id, CAST(day AS VARCHAR) AS day, units, in_stock FROM item_days
-        WHERE CAST(day AS VARCHAR) >= '$first'"
-    ask actual.csv "$@"
+        WHERE CAST(day AS VARCHAR) >= '$(later "$first" -196)'"
+    ask actual.csv "$@" --set demand.history_days=260
+}
+
+new_days() { # FOLDER: days for which an item is new
+    sed -n 's/.*"history_days_min": *\([0-9]*\).*/\1/p' "$1/bundle.json" | head -n 1
 }
 
 [ -f "$folder/simulated.done" ] || {
@@ -69,7 +85,7 @@ forecasts() { # LAKE FIRST_DATE ARRIVAL [--set ...]
     touch "$folder/simulated.done"
 }
 first=$(later 2026-01-01 $((days - horizon - 28)))
-forecasts simulated "$first" column "$@"
+forecasts simulated "$first" column "" "$@"
 lakes="simulated:$first"
 if [ -n "$real" ]; then
     [ -f "$folder/online-retail-ii.done" ] || {
@@ -78,7 +94,7 @@ if [ -n "$real" ]; then
         touch "$folder/online-retail-ii.done"
     }
     # December 2009 to December 2010: the eight weeks before Christmas are forecast.
-    forecasts online-retail-ii 2010-10-13 none "$@"
+    forecasts online-retail-ii 2010-10-13 none "$(seq -22 2 4)" "$@"
     lakes="$lakes online-retail-ii:2010-10-13"
 fi
 
@@ -123,8 +139,10 @@ def speed(row, history_days_min):
     if int(row["seen"]) < history_days_min:
         return "new"
     mean = units / sales if sales else 0.0
-    variation = (squares / sales - mean * mean) / (mean * mean) if mean else math.nan
-    return "fast" if days < 1.32 * sales else "lumpy" if sales and not variation < 0.49 else "slow"
+    if not sales:
+        return "dormant"
+    variation = (squares / sales - mean * mean) / (mean * mean)
+    return "fast" if days < 1.32 * sales else "slow" if variation < 0.49 else "lumpy"
 
 FIGURES = [("at or below q90", 0.9, lambda u, low, high: u <= high), ("below q90", 0.9, lambda u, low, high: u < high),
            ("q10 to q90, both included", 0.8, lambda u, low, high: low <= u <= high),
@@ -137,12 +155,11 @@ def table(lake, first):
     leads = {r["item_id"]: int(r["days"] or 7) for r in rows(to / "lead_times.csv")}
     # By span, how the item sells and figure: days and hits of each item and week.
     found = collections.defaultdict(lambda: collections.defaultdict(lambda: [0, 0]))
-    for week in range(5):
-        start = datetime.date.fromisoformat(first) + datetime.timedelta(days=7 * week)
-        kinds = {r["item_id"]: speed(r, minimum) for r in rows(to / f"kinds.{start}.csv")}
-        for row in rows(to / f"forecasts.{start}.csv"):
+
+    def add(path, start, kind_of):
+        for row in rows(path):
             item, step = row["item_id"], int(row["step"])
-            kind = kinds[item]
+            kind = kind_of(item)
             days = range(leads[item]) if step == 0 else [step - 1]
             # What was never seen after a date has no row: nothing was sold.
             units = [actual.get((item, str(start + datetime.timedelta(days=d))), 0.0) for d in days]
@@ -153,10 +170,19 @@ def table(lake, first):
                 cell = found[step == 0, kind, name][item, when]
                 cell[0] += 1
                 cell[1] += hit(sum(units), float(row["q10"]), float(row["q90"]))
+
+    for week in range(5):
+        start = datetime.date.fromisoformat(first) + datetime.timedelta(days=7 * week)
+        kinds = {r["item_id"]: speed(r, minimum) for r in rows(to / f"kinds.{start}.csv")}
+        add(to / f"forecasts.{start}.csv", start, kinds.__getitem__)
+    trainings = sorted(to.glob("new.*.csv"))
+    several = f"new, {len(trainings)} trainings"
+    for path in trainings:
+        add(path, datetime.date.fromisoformat(path.name.split(".")[1]), lambda item: several)
     lines = ["| forecasts of | items that sell | items | forecasts | weeks | " + " | ".join(n for n, *_ in FIGURES) + " | within |",
              "|---|---|---|---|---|---|---|---|---|---|"]
     for of_lead in (False, True):
-        for kind in ("fast", "slow", "lumpy", "new"):
+        for kind in ("fast", "slow", "lumpy", "dormant", "new", several):
             cells = [found.get((of_lead, kind, name)) for name, *_ in FIGURES]
             if not cells[0]:
                 continue

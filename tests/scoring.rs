@@ -46,6 +46,7 @@ async fn model(output: &str) -> Registry {
         intents: false,
         content_dims: 0,
         prior: RatePrior::default(),
+        dormant_prior: RatePrior::default(),
         calibration: Calibration::default(),
     };
     tch::manual_seed(3);

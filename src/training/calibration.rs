@@ -1,5 +1,5 @@
-//! What a bundle learns about its demand forecasts beside the weights: how items sell that nobody has seen sell yet, and
-//! where quantiles miss their level in weeks that the network was not trained on.
+//! What a bundle learns about its demand forecasts beside the weights: how items sell whose history says little, and where
+//! quantiles miss their level in weeks that the network was not trained on.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -13,14 +13,14 @@ use crate::model::demand::{Calibration, DemandNetwork, ItemHistory, LEVELS, Rate
 
 /// Fewer items say too little of their kind: what they ask for would be noise to the next ones.
 const ITEMS_MIN: usize = 20;
-/// New items behind a prior, the most days that a prior may count for, and the most that days may differ.
-const NEW_ITEMS_MIN: usize = 10;
+/// Items behind a prior, the most days that a prior may count for, and the most that days may differ.
+const PRIOR_ITEMS_MIN: usize = 10;
 const PRIOR_DAYS_MAX: f64 = 365.0;
 const SPREAD_MAX: f64 = 50.0;
 /// Items whose forecasts are held at once.
 const CHUNK_ITEMS: usize = 1024;
 
-/// What one new item sold in the days that followed.
+/// What one item sold in the days that followed.
 struct Sold {
     days: f64,
     mean: f64,
@@ -37,20 +37,19 @@ impl Sold {
     }
 }
 
-/// The Gamma distribution of the daily rates at which new items sold in the days that followed, by moments: the variance
-/// of the rates is what their spread has beyond that of their days (Bühlmann and Straub 1970, "Glaubwürdigkeit für
+/// The Gamma distribution of the daily rates at which items of this `speed` sold in the days that followed, by moments: the
+/// variance of the rates is what their spread has beyond that of their days (Bühlmann and Straub 1970, "Glaubwürdigkeit für
 /// Schadensätze", weigh items by their days alike), and how far days of one item differ beyond Poisson sales. Says nothing
-/// where too few items were new.
-pub fn prior(sets: &[&ItemSet], history_days_min: i64) -> RatePrior {
-    let new = |set: &ItemSet, row: &usize| set.items[*row].days_since_first_seen < history_days_min;
+/// where there are too few such items.
+pub fn prior(sets: &[&ItemSet], speed: Speed, history_days_min: i64) -> RatePrior {
     let of = |set: &&ItemSet| {
-        let rows = (0..set.items.len()).filter(|row| new(set, row));
+        let rows = rows_of(set, history_days_min, |s| s == speed).into_iter();
         rows.map(|row| Sold::of(set, row)).filter(|sold| sold.days > 1.0).collect::<Vec<_>>()
     };
     let sold: Vec<Sold> = sets.iter().flat_map(of).collect();
     let sum = |of: &dyn Fn(&Sold) -> f64| sold.iter().map(of).sum::<f64>();
     let (days, units) = (sum(&|s| s.days), sum(&|s| s.days * s.mean));
-    if sold.len() < NEW_ITEMS_MIN || units <= 0.0 {
+    if sold.len() < PRIOR_ITEMS_MIN || units <= 0.0 {
         return RatePrior::default();
     }
     // Pearson's statistic of each item, so that the largest do not speak for all.
@@ -63,6 +62,11 @@ pub fn prior(sets: &[&ItemSet], history_days_min: i64) -> RatePrior {
     let variance = between / (days - sum(&|s| s.days * s.days) / days).max(1.0);
     let days = if variance > 0.0 { (of_days / variance).min(PRIOR_DAYS_MAX) } else { PRIOR_DAYS_MAX };
     RatePrior { units: rate * days, days, spread }
+}
+
+/// Rows of the items that sell so.
+pub fn rows_of(set: &ItemSet, history_days_min: i64, wanted: impl Fn(Speed) -> bool) -> Vec<usize> {
+    (0..set.items.len()).filter(|&row| wanted(set.items[row].speed(history_days_min))).collect()
 }
 
 /// (step, units) of the days to come on which the item was in stock.
@@ -159,6 +163,12 @@ impl Outcomes {
         }
     }
 
+    /// As if items of this speed had not been added.
+    pub fn forget(&mut self, speed: Speed) {
+        self.of_network.retain(|(_, of), _| *of != speed);
+        self.of_counts.retain(|(_, of), _| *of != speed);
+    }
+
     /// The corrections with which each level would have been met.
     pub fn calibration(&self) -> Calibration {
         let shifts = |span: Span| -> Corrections {
@@ -219,11 +229,11 @@ mod tests {
         // Two units in five days: a mean of 0.4 a day.
         let rates: Vec<f64> = (0..4000).map(|_| Gamma::new(2.0, 0.2).unwrap().sample(&mut rng)).collect();
         let drawn = new_items(&rates, 28, &mut rng);
-        let found = prior(&[&drawn], 14);
+        let found = prior(&[&drawn], Speed::New, 14);
         assert!((found.units - 2.0).abs() < 0.3 && (found.days - 5.0).abs() < 0.8 && found.spread < 0.1, "{found:?}");
-        assert_eq!(prior(&[&drawn], 5), RatePrior::default(), "none of them is new");
+        assert_eq!(prior(&[&drawn], Speed::New, 5), RatePrior::default(), "none of them is new");
         // Equal rates: nothing to learn from an item's own days, so the prior counts for as much as it may.
-        let mut of = |rates: &[f64]| prior(&[&new_items(rates, 28, &mut rng)], 14);
+        let mut of = |rates: &[f64]| prior(&[&new_items(rates, 28, &mut rng)], Speed::New, 14);
         assert!(of(&[0.4; 4000]).days > 100.0);
         assert_eq!(of(&[0.4; 9]), RatePrior::default());
     }
@@ -236,8 +246,21 @@ mod tests {
         let day = Gamma::new(0.5, 6.0).unwrap();
         let mut sold = || Poisson::new(f64::max(day.sample(&mut rng), 1e-9)).unwrap().sample(&mut rng);
         set.units.iter_mut().flatten().for_each(|units| *units = sold());
-        let found = prior(&[&set], 14);
+        let found = prior(&[&set], Speed::New, 14);
         assert!((found.spread - 2.0).abs() < 0.3 && found.days > 100.0, "{found:?}");
+    }
+
+    /// They sold nothing, and one in twenty sells again: what comes of them is not what comes of new items.
+    #[test]
+    fn the_prior_of_dormant_items_is_of_them_alone() {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        let rates: Vec<f64> = (0..4000).map(|at| if at % 20 == 0 { 0.5 } else { 0.0 }).collect();
+        let mut set = new_items(&rates, 28, &mut rng);
+        set.items.iter_mut().for_each(|item| item.days_since_first_seen = 90);
+        set.append(new_items(&[3.0; 400], 28, &mut rng));
+        let found = prior(&[&set], Speed::Dormant, 14);
+        let Raw::Counts { mean, size } = found.after(0.0, 0.0, 1) else { panic!("{found:?}") };
+        assert!((mean - 0.025).abs() < 0.003 && size < 0.2, "{mean} {size} {found:?}");
     }
 
     /// Calibrated on some items, counts that are too narrow cover others as they should.

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::calibration::{self, Outcomes};
 use super::fit::{self, Batches, Lesson, Loss, Plan, Validation};
 use super::journal::Journal;
+use super::newcomers::Newcomers;
 use super::sets::{ItemSet, Split, rows_of};
 use crate::config::TrainConfig;
 use crate::failure::Result;
@@ -37,6 +38,23 @@ pub struct Items<'a> {
     pub earlier: &'a ItemSet,
     /// The newest date, whose horizon begins where the others' end.
     pub test: &'a ItemSet,
+    /// New items: none where the lake does not reach back so far.
+    pub newcomers: &'a Newcomers,
+}
+
+impl<'a> Items<'a> {
+    /// Sets whose new items are learnt from before those of the newest date are tested on, and after. No network learns
+    /// from them, so the dates of the training are as good as others.
+    fn of_new(&self) -> [Vec<&'a ItemSet>; 2] {
+        let of = |set: &'a ItemSet, others: &[&'a ItemSet]| match set.items.is_empty() {
+            true => others.to_vec(),
+            false => vec![set],
+        };
+        [
+            of(&self.newcomers.before, &[self.train, self.earlier]),
+            of(&self.newcomers.newest, &[self.train, self.earlier, self.test]),
+        ]
+    }
 }
 
 /// Trains and calibrates in place; returns figures on every item of the newest date, of whose outcomes nothing is learnt
@@ -44,14 +62,15 @@ pub struct Items<'a> {
 pub fn train(
     network: &mut DemandNetwork,
     store: &mut nn::VarStore,
-    Items { train, earlier, test }: Items<'_>,
+    items: Items<'_>,
     config: &TrainConfig,
     journal: &mut Journal,
     bar: &ProgressBar,
 ) -> Result<BTreeMap<String, f64>> {
-    let long = |i: &ItemHistory| i.days_since_first_seen >= network.shape.history_days_min;
+    let Items { train, earlier, test, .. } = items;
+    let forecast = |item: &ItemHistory| matches!(network.source(item), Source::Counts | Source::Quantiles);
     let ids = || train.items.iter().map(|i| i.item_id.as_str());
-    let usable = |rows: Vec<usize>| -> Vec<usize> { rows.into_iter().filter(|&r| long(&train.items[r])).collect() };
+    let usable = |rows: Vec<usize>| -> Vec<usize> { rows.into_iter().filter(|&r| forecast(&train.items[r])).collect() };
     let mut rows = usable(rows_of(ids(), Split::Train));
     rows.extend(usable(rows_of(ids(), Split::Test)));
     let mut valid = usable(rows_of(ids(), Split::Valid));
@@ -64,7 +83,10 @@ pub fn train(
     let mut unseen = rows_of(ids(), Split::Valid);
     unseen.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed ^ 0xca));
     unseen.truncate(rows_max / 4);
-    network.shape.prior = calibration::prior(&[train, earlier], network.shape.history_days_min);
+    let [of_new_before, of_new] = items.of_new();
+    let history_days_min = network.shape.history_days_min;
+    network.shape.prior = calibration::prior(&of_new_before, Speed::New, history_days_min);
+    network.shape.dormant_prior = calibration::prior(&[train, earlier], Speed::Dormant, history_days_min);
     let mut lesson = DemandLesson { network: &*network, set: train, rows, rows_max, valid, device };
     let plan = Plan {
         epochs_max: config.epochs_max * MORE,
@@ -84,12 +106,15 @@ pub fn train(
             outcomes.add(network, earlier, &rows, device, &mut rng)?;
         }
     }
+    add_new(&mut outcomes, network, &of_new_before, device, &mut rng)?;
     network.shape.calibration = outcomes.calibration();
     let validated = validated(network, train, &unseen, device)?;
     let mut figures = figures(network, test, device)?;
     if !earlier.items.is_empty() {
         let rows = calibrated(network, test, rows_max, &mut rng);
         outcomes.add(network, test, &rows, device, &mut rng)?;
+        network.shape.prior = calibration::prior(&of_new, Speed::New, history_days_min);
+        add_new(&mut outcomes, network, &of_new, device, &mut rng)?;
         network.shape.calibration = outcomes.calibration();
     }
     figures.extend(validated);
@@ -99,14 +124,28 @@ pub fn train(
     Ok(figures)
 }
 
-/// Rows to calibrate on: all new items, of which there are few, and at most `rows_max` of the others.
+/// At most `rows_max` rows to calibrate on, of items that are not new.
 fn calibrated(network: &DemandNetwork, set: &ItemSet, rows_max: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
-    let new = |&row: &usize| set.items[row].speed(network.shape.history_days_min) == Speed::New;
-    let (mut rows, mut others): (Vec<usize>, Vec<usize>) = (0..set.items.len()).partition(new);
-    others.shuffle(rng);
-    others.truncate(rows_max);
-    rows.extend(others);
+    let mut rows = calibration::rows_of(set, network.shape.history_days_min, |speed| speed != Speed::New);
+    rows.shuffle(rng);
+    rows.truncate(rows_max);
     rows
+}
+
+/// What came of new items, in the place of what was known of them.
+fn add_new(
+    outcomes: &mut Outcomes,
+    network: &DemandNetwork,
+    sets: &[&ItemSet],
+    device: Device,
+    rng: &mut ChaCha8Rng,
+) -> Result<()> {
+    outcomes.forget(Speed::New);
+    for set in sets {
+        let rows = calibration::rows_of(set, network.shape.history_days_min, |speed| speed == Speed::New);
+        outcomes.add(network, set, &rows, device, rng)?;
+    }
+    Ok(())
 }
 
 struct DemandLesson<'a> {

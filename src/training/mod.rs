@@ -16,6 +16,7 @@ pub mod fit;
 pub mod intent;
 pub mod journal;
 mod loader;
+pub mod newcomers;
 pub mod objective;
 pub mod popularity;
 mod pretrain;
@@ -52,6 +53,7 @@ use blocks::{BlockWriter, UserBlocks};
 use columns::UserColumns;
 use intent::Users;
 use journal::{Journal, Places};
+use newcomers::{Cohorts, Newcomers};
 use sets::{Encoders, ItemPlaces, ItemSet, Known, Past, Split, past_dates};
 use survey::Survey;
 use sweep::{Sweep, Trial};
@@ -74,6 +76,8 @@ pub struct TrainingSets {
     /// As of dates before those, on which demand forecasts are calibrated.
     pub earlier_items: ItemSet,
     pub held_out_items: ItemSet,
+    /// New items whose horizons end before the held out ones' begin, and the newest.
+    pub newcomers: Newcomers,
     /// Items that can be recommended.
     pub index: Vec<IndexedItem>,
     /// What the catalogue's pictures and videos say.
@@ -96,7 +100,8 @@ impl TrainingSets {
         hasher.update(self.users.fingerprint().as_bytes());
         hasher.update(self.contents.fingerprint().as_bytes());
         hasher.update(self.held_out_users.fingerprint().as_bytes());
-        write!(hasher, "{:?}", (&self.items, &self.earlier_items, &self.held_out_items)).map_err(Failure::bug)?;
+        write!(hasher, "{:?}", (&self.items, &self.earlier_items, &self.held_out_items, &self.newcomers))
+            .map_err(Failure::bug)?;
         Ok(hasher.finalize().to_hex()[..32].to_string())
     }
 }
@@ -161,12 +166,17 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let horizon = config.demand.horizon_days;
     let newest = date.plus_days(-i64::from(horizon));
     let held_out_items = past.items(newest).await?;
+    let mut cohorts = Cohorts::default();
     let mut items = ItemSet::default();
+    cohorts.note(newest, &held_out_items, &config.demand);
     for as_of in past_dates(newest, horizon, train.as_of_step_days, train.as_of_dates) {
-        items.append(past.items(as_of).await?);
+        let of_date = past.items(as_of).await?;
+        cohorts.note(as_of, &of_date, &config.demand);
+        items.append(of_date);
     }
     let earlier_items = gather_earlier(&past, newest).await?;
     Ok(TrainingSets {
+    let newcomers = cohorts.newcomers(&past, newest).await?;
         labels_end: date,
         as_of_dates: dates,
         contract,
@@ -176,6 +186,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
         earlier_items,
         held_out_items,
         index,
+        newcomers,
         contents: Arc::new(contents),
         encoders,
         sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
@@ -196,8 +207,8 @@ async fn gather_earlier(past: &Past<'_>, newest: RunDate) -> Result<ItemSet> {
         if items.history_days() < demand.history_days as usize / 2 {
             break;
         }
-        // What the training takes of its own dates is bounded alike; new items are few, and all are wanted.
-        items.thin(train.rows_max as usize / 20 / demand.calibration_dates.max(1) as usize, demand.history_days_min);
+        // What the training takes of its own dates is bounded alike.
+        items.thin(train.rows_max as usize / 20 / demand.calibration_dates.max(1) as usize);
         earlier.append(items);
     }
     Ok(earlier)
@@ -261,7 +272,12 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
     }
     let bar = progress::bar("demand", 1);
     let (network, store) = (&mut networks.demand, &mut networks.demand_store);
-    let items = demand::Items { train: &sets.items, earlier: &sets.earlier_items, test: &sets.held_out_items };
+    let items = demand::Items {
+        train: &sets.items,
+        earlier: &sets.earlier_items,
+        test: &sets.held_out_items,
+        newcomers: &sets.newcomers,
+    };
     figures.extend(demand::train(network, store, items, train, &mut journal, &bar)?);
     bar.finish_and_clear();
     if journal.failed > 0 {
@@ -322,6 +338,7 @@ fn shapes(config: &Config, sets: &TrainingSets) -> (IntentShape, DemandShape) {
         content_dims: if config.demand.content_inputs { sets.items.content_dims() as i64 } else { 0 },
         prior: RatePrior::default(),
         calibration: Calibration::default(),
+        dormant_prior: RatePrior::default(),
     };
     (intent, demand)
 }

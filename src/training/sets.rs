@@ -114,20 +114,27 @@ impl ItemSet {
         self.items.iter().map(|item| item.units.len()).max().unwrap_or(0)
     }
 
-    /// Leaves about `items_max` items, drawn by a hash of their ids, and all that were first seen fewer than `new_days` ago.
-    pub fn thin(&mut self, items_max: usize, new_days: u32) {
+    /// Leaves about `items_max` items, drawn by a hash of their ids.
+    pub fn thin(&mut self, items_max: usize) {
         let share = items_max as f64 / self.items.len().max(1) as f64;
-        let kept: Vec<bool> = self
-            .items
-            .iter()
-            .map(|item| item.days_since_first_seen < i64::from(new_days) || is_labelled(&item.item_id, share))
-            .collect();
+        let kept: Vec<bool> = self.items.iter().map(|item| is_labelled(&item.item_id, share)).collect();
         let mut of_items = kept.iter();
         self.items.retain(|_| of_items.next().is_some_and(|&kept| kept));
         let mut of_units = kept.iter();
         self.units.retain(|_| of_units.next().is_some_and(|&kept| kept));
         let mut of_stock = kept.iter();
         self.in_stock.retain(|_| of_stock.next().is_some_and(|&kept| kept));
+    }
+
+    /// A copy of those of them that were first seen fewer than `days` ago.
+    pub fn new_items(&self, days: u32) -> Self {
+        let new: Vec<usize> =
+            (0..self.items.len()).filter(|&row| self.items[row].days_since_first_seen < i64::from(days)).collect();
+        Self {
+            items: new.iter().map(|&row| self.items[row].clone()).collect(),
+            units: new.iter().map(|&row| self.units[row].clone()).collect(),
+            in_stock: new.iter().map(|&row| self.in_stock[row].clone()).collect(),
+        }
     }
 
     /// The length of most items' content vectors (the smallest of several such); 0 where most have none.

@@ -16,6 +16,8 @@ use super::{Forecast, LEVELS, counts};
 pub enum Speed {
     /// Seen for fewer days than `demand.history_days_min`.
     New,
+    /// Without a sale in all of its history.
+    Dormant,
     Fast,
     /// Seldom, about as much each time.
     Slow,
@@ -24,11 +26,12 @@ pub enum Speed {
 }
 
 impl Speed {
-    pub const ALL: [Speed; 4] = [Self::New, Self::Fast, Self::Slow, Self::Lumpy];
+    pub const ALL: [Speed; 5] = [Self::New, Self::Dormant, Self::Fast, Self::Slow, Self::Lumpy];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::New => "new",
+            Self::Dormant => "dormant",
             Self::Fast => "fast",
             Self::Slow => "slow",
             Self::Lumpy => "lumpy",
@@ -82,6 +85,24 @@ pub struct RatePrior {
     /// before it was learnt.
     #[serde(default)]
     pub spread: f64,
+}
+
+impl RatePrior {
+    /// What an item sells over `days` that sold `sold` in `seen` days in stock: Gamma and Poisson give a negative binomial
+    /// (Gelman et al., "Bayesian Data Analysis", 3rd ed., 2.6); without a prior it is zero for an item that never sold.
+    /// Where days differ by more than Poisson sales would, the rate is known less well by as much, and the day to come
+    /// differs too: the negative binomial of the same mean and variance.
+    pub fn after(self, sold: f64, seen: f64, days: i64) -> Raw {
+        let (units, seen) = (self.units + f64::max(sold, 0.0), self.days + seen);
+        if units <= 0.0 || seen <= 0.0 {
+            return Raw::Counts { mean: 0.0, size: 0.0 };
+        }
+        // Per day: the rate's variance is (rate + spread × rate²) / seen, the day's own spread × rate²; over days the
+        // latter averages. Both in units of rate², as 1 / size counts them.
+        let days = days as f64;
+        let size = 1.0 / (1.0 / units + self.spread * (1.0 / seen + 1.0 / days.max(1.0)));
+        Raw::Counts { mean: units / seen * days, size }
+    }
 }
 
 /// A forecast before calibration.

@@ -132,21 +132,10 @@ impl ItemHistory {
     }
 
     /// The stated fallback for short histories: sales that come at a rate of which only the days in stock and what other
-    /// new items sold are known. A Gamma prior and Poisson sales give a negative binomial (Gelman et al., "Bayesian Data
-    /// Analysis", 3rd ed., 2.6); without a prior it is zero for an item that never sold. Where days differ by more than
-    /// Poisson sales would, the rate is known less well by as much, and the day to come differs too: the negative binomial
-    /// of the same mean and variance.
+    /// new items sold are known.
     pub fn fallback(&self, prior: RatePrior, days: i64) -> Raw {
         let (sold, seen) = self.in_stock_units().fold((0.0, 0.0), |(s, n), u| (s + u, n + 1.0));
-        let (units, seen) = (prior.units + f64::max(sold, 0.0), (prior.days + seen).max(1.0));
-        // Per day: the rate's variance is (rate + spread × rate²) / seen, the day's own spread × rate²; over days the
-        // latter averages. Both in units of rate², as 1 / size counts them.
-        let (rate, days) = (units / seen, days as f64);
-        let size = match units > 0.0 {
-            true => 1.0 / (1.0 / units + prior.spread * (1.0 / seen + 1.0 / days.max(1.0))),
-            false => 0.0,
-        };
-        Raw::Counts { mean: rate * days, size }
+        prior.after(sold, seen, days)
     }
 
     /// How the item sells, by the days in stock of its history: the mean interval between days with a sale (ADI, days)
@@ -159,12 +148,15 @@ impl ItemHistory {
         let days = self.in_stock_units().count() as f64;
         let sold: Vec<f64> = self.in_stock_units().filter(|&u| u > 0.0).collect();
         let sales = sold.len() as f64;
+        if sold.is_empty() {
+            return Speed::Dormant;
+        }
         let mean = sold.iter().sum::<f64>() / sales;
         let squared_variation = sold.iter().map(|u| (u / mean - 1.0).powi(2)).sum::<f64>() / sales;
         match (days < 1.32 * sales, squared_variation < 0.49) {
             (true, _) => Speed::Fast,
-            (false, false) if sales > 0.0 => Speed::Lumpy,
-            (false, _) => Speed::Slow,
+            (false, true) => Speed::Slow,
+            (false, false) => Speed::Lumpy,
         }
     }
 
@@ -342,7 +334,7 @@ pub mod tests {
         };
         assert_eq!(speed(&[5.0; 13]), Speed::New);
         assert_eq!(speed(&[1.0, 2.0, 9.0].repeat(6)), Speed::Fast);
-        assert_eq!(speed(&[0.0; 20]), Speed::Slow);
+        assert_eq!(speed(&[0.0; 20]), Speed::Dormant);
         assert_eq!(speed(&[1.0, 0.0].repeat(9)), Speed::Slow);
         assert_eq!(speed(&[1.0, 0.0, 0.0, 12.0].repeat(5)), Speed::Lumpy);
         // A day without stock says nothing of how often the item would have sold.

@@ -57,8 +57,12 @@ pub struct DemandShape {
     /// Length of the items' content vectors; 0 for a network that reads none, as in bundles of before there was that input.
     #[serde(default)]
     pub content_dims: i64,
+    /// Of new items.
     #[serde(default)]
     pub prior: RatePrior,
+    /// Of items without a sale in all of their history. Bundles of before it was learnt say that they sell nothing.
+    #[serde(default)]
+    pub dormant_prior: RatePrior,
     #[serde(default)]
     pub calibration: Calibration,
 }
@@ -89,8 +93,10 @@ pub struct RawForecast {
 /// Where an item's forecast comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// Too short a history, or one without a sale.
-    Fallback,
+    /// Too short a history: what new items sell.
+    New,
+    /// A history without a sale: what such items sell.
+    Dormant,
     /// Slow: the count distribution.
     Counts,
     Quantiles,
@@ -185,10 +191,12 @@ impl DemandNetwork {
 
     /// Where the item's forecast comes from.
     pub fn source(&self, item: &ItemHistory) -> Source {
-        if item.days_since_first_seen < self.shape.history_days_min || item.units.iter().all(|&u| u == 0.0) {
-            return Source::Fallback;
+        match item.speed(self.shape.history_days_min) {
+            Speed::New => Source::New,
+            Speed::Dormant => Source::Dormant,
+            _ if item.scale() < self.shape.slow_units_per_day => Source::Counts,
+            _ => Source::Quantiles,
         }
-        if item.scale() < self.shape.slow_units_per_day { Source::Counts } else { Source::Quantiles }
     }
 
     /// Hides what intents said of some items, so that a night without earlier ones finds a network that can do without.
@@ -233,7 +241,9 @@ impl DemandNetwork {
             for (i, item) in chunk.iter().enumerate() {
                 let source = self.source(item);
                 let forecast = |read: &Read, row: usize, days: i64| match source {
-                    Source::Fallback => item.fallback(self.shape.prior, days),
+                    Source::New => item.fallback(self.shape.prior, days),
+                    // The prior is of what comes after such a history: its days count already.
+                    Source::Dormant => self.shape.dormant_prior.after(0.0, 0.0, days),
                     Source::Counts => read.counts(row),
                     Source::Quantiles => read.quantiles(row),
                 };
@@ -328,6 +338,7 @@ mod tests {
                 intents: true,
                 content_dims: 3,
                 prior: RatePrior::default(),
+                dormant_prior: RatePrior { units: 0.02, days: 2.0, spread: 0.0 },
                 calibration: Calibration::default(),
             }
         }
@@ -373,11 +384,12 @@ mod tests {
         let items = items();
         let sources: Vec<Source> = items.iter().map(|i| network.source(i)).collect();
         use Source::*;
-        assert_eq!(sources, [Quantiles, Fallback, Counts, Fallback, Fallback]);
+        assert_eq!(sources, [Quantiles, New, Counts, Dormant, New]);
         let forecasts = network.forecast(&items, Device::Cpu).unwrap();
         let whole = |f: &ItemForecast| f.daily.iter().all(|d| d[1..].iter().all(|q| q.fract() == 0.0));
         assert!(whole(&forecasts[2]) && !whole(&forecasts[0]));
-        assert_eq!(forecasts[3].lead_time, [0.0; OUTPUTS]);
+        let dormant = forecasts[3].lead_time;
+        assert!((dormant[0] - 0.07).abs() < 1e-9 && dormant[1..] == [0.0; LEVELS.len()], "{dormant:?}");
     }
 
     #[test]
