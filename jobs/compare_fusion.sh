@@ -1,26 +1,27 @@
 #!/bin/sh
-# Trains with every fusion, and with the modality left out, on lakes whose taste shows in one modality alone, and writes the
-# table of docs/models/fusion.md between its markers. Figures that are there already are kept: an interrupted run goes on.
+# Trains with every fusion, and with the modality left out, on lakes whose taste shows in one modality alone; scores all users
+# on three dates after the training, a week apart, as nights would; and writes how well that told who bought within seven days
+# into docs/models/fusion.md. Figures that are there already are kept: an interrupted run goes on.
 # usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]
-# TEXT_ENCODER: a Hugging Face folder. USERS, ITEMS and DAYS (3000, 600, 120) size the lakes.
+# TEXT_ENCODER: a Hugging Face folder. USERS, ITEMS and DAYS (6000, 300, 120) size the lakes.
 set -eu
 job=${1:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]}
 folder=${2:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]}
 encoder=${3:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]}
 shift 3
-users=${USERS:-3000} items=${ITEMS:-600} days=${DAYS:-120}
-date=$(date -u -d "2026-01-01 + $days days" +%F)
+users=${USERS:-6000} items=${ITEMS:-300} days=${DAYS:-120}
+later() { date -u -d "2026-01-01 + $1 days" +%F; }
 mkdir -p "$folder/figures"
 
-for signal in mixed sequence text image; do
+for signal in text image mixed sequence; do
     [ -f "$folder/$signal.done" ] || {
         rm -rf "$folder/$signal"
         "$job" simulate --to "$folder/$signal" --users "$users" --items "$items" --days "$days" --seed 11 --signal "$signal"
         touch "$folder/$signal.done"
     }
     for fusion in without sum concat gate attention multilevel; do
-        to="$folder/figures/$signal.$fusion.json"
-        [ -f "$to" ] && continue
+        to="$folder/figures/$signal.$fusion"
+        [ -f "$to.json" ] && continue
         case $fusion in
             # Without what shows the taste, but with all else: of mixed lakes, without any content.
             without)
@@ -33,29 +34,95 @@ for signal in mixed sequence text image; do
             *) inputs="model.content_inputs=true" read=$encoder by=$fusion ;;
         esac
         echo "$signal: $fusion" >&2
-        version=$("$job" train --lake "$folder/$signal" --output "$folder/$signal.out" --date "$date" \
-            --set "$inputs" --set "model.text_encoder=$read" --set "model.fusion=$by" --set score.device=cpu \
-            --set demand.width=4 --set demand.horizon_days=7 --set demand.history_days=28 "$@" \
-            </dev/null | sed -n 's/^model \([^ ]*\) .*/\1/p')
+        run() { # VERB [OPTION ...]
+            verb=$1
+            shift
+            "$job" "$verb" --lake "$folder/$signal" --output "$folder/$signal.out" --set "$inputs" \
+                --set "model.text_encoder=$read" --set "model.fusion=$by" --set score.device=cpu --set demand.width=4 \
+                --set demand.horizon_days=7 --set demand.history_days=28 "$@" </dev/null 2>>"$folder/log"
+        }
+        version=$(run train --date "$(later $((days - 21)))" "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
+        for week in 0 1 2; do
+            run sql --date "$(later $((days - 21 + 7 * week)))" --format csv "$@" \
+                -c "SELECT user_id, score_intents(features, '$version')['p_purchase'] AS p FROM model_input" >"$to.$week.csv"
+        done
         cp "$folder/$signal.out/models/$version/bundle.json" "$to.part"
-        mv "$to.part" "$to"
+        mv "$to.part" "$to.json"
     done
+    [ -f "$folder/figures/$signal.bought.csv" ] || {
+        "$job" sql --lake "$folder/$signal" --output "$folder/$signal.out" --date "$(later "$days")" --format csv -c \
+            "SELECT DISTINCT user_id, CAST(ts AS DATE) AS day FROM events WHERE event_type = 'purchase'" \
+            >"$folder/figures/$signal.part" 2>>"$folder/log"
+        mv "$folder/figures/$signal.part" "$folder/figures/$signal.bought.csv"
+    }
 done
 
-python3 - "$folder/figures" "$(dirname "$0")/../docs/models/fusion.md" <<'EOF_PYTHON'
-import json, pathlib, re, sys
+python3 - "$folder/figures" "$(dirname "$0")/../docs/models/fusion.md" "$(later $((days - 21)))" <<'EOF_PYTHON'
+import collections, csv, datetime, json, pathlib, random, re, sys
 
-figures, doc = map(pathlib.Path, sys.argv[1:])
-lines = ["| taste shows in | fusion | AUC of purchase | AP of purchase | parameters | seconds of training |", "|---|---|---|---|---|---|"]
-for signal in ("mixed", "sequence", "text", "image"):
-    for fusion in ("without", "sum", "concat", "gate", "attention", "multilevel"):
+figures, doc = map(pathlib.Path, sys.argv[1:3])
+first = datetime.date.fromisoformat(sys.argv[3])
+FUSIONS = ("without", "sum", "concat", "gate", "attention", "multilevel")
+DRAWS = 200
+
+def rows(path):
+    return list(csv.DictReader(path.open()))
+
+def ranked(signal, fusion):
+    """(score, user, bought within seven days) of all dates, the lowest score first."""
+    bought = collections.defaultdict(set)
+    for row in rows(figures / f"{signal}.bought.csv"):
+        bought[row["user_id"]].add((datetime.date.fromisoformat(row["day"][:10]) - first).days)
+    scored = [(float(row["p"]), row["user_id"], any(7 * week <= day < 7 * week + 7 for day in bought[row["user_id"]]))
+              for week in range(3) for row in rows(figures / f"{signal}.{fusion}.{week}.csv")]
+    return sorted(scored)
+
+def auc_and_ap(scored, weight):
+    """Of rows that count as often as their user was drawn; equal scores count by halves, and the best of them first in AP."""
+    below = won = positives = 0.0
+    at, tied = 0, {}
+    while at < len(scored):
+        score, pos, neg = scored[at][0], 0, 0
+        while at < len(scored) and scored[at][0] == score:
+            _, user, hit = scored[at]
+            pos, neg, at = pos + weight[user] * hit, neg + weight[user] * (not hit), at + 1
+        won += pos * (below + neg / 2)
+        below, positives = below + neg, positives + pos
+        tied[score] = (pos, neg)
+    seen = found = precision = 0.0
+    for pos, neg in reversed(tied.values()):
+        seen, found = seen + pos + neg, found + pos
+        precision += pos * found / seen if seen else 0.0
+    return won / (below * positives), precision / positives
+
+def interval(values):
+    values = sorted(values)
+    return values[int(0.025 * len(values))], values[int(0.975 * len(values))]
+
+lines = ["| taste shows in | fusion | AUC of purchase (95 %) | more than without (95 %) | AP | parameters | seconds of training |",
+         "|---|---|---|---|---|---|---|"]
+for signal in ("text", "image", "mixed", "sequence"):
+    drawn, without = None, None
+    for fusion in FUSIONS:
         path = figures / f"{signal}.{fusion}.json"
-        if not path.exists():
+        if not path.exists() or not (figures / f"{signal}.bought.csv").exists():
             continue
+        scored = ranked(signal, fusion)
+        if drawn is None:
+            # The same users drawn for all fusions: what differs is the fusion.
+            users, chance = sorted({user for _, user, _ in scored}), random.Random(7)
+            drawn = [collections.Counter(chance.choices(users, k=len(users))) for _ in range(DRAWS)]
+        auc, ap = auc_and_ap(scored, collections.Counter(users))
+        aucs = [auc_and_ap(scored, draw)[0] for draw in drawn]
+        low, high = interval(aucs)
+        gain = ""
+        if fusion == "without":
+            without = auc, aucs
+        elif without:
+            least, most = interval([a - b for a, b in zip(aucs, without[1])])
+            gain = f"{auc - without[0]:+.3f} ({least:+.3f} to {most:+.3f})"
         f = json.loads(path.read_text())["figures"]
-        of = lambda name: (f"{f[name]:.3f} ({f[name + '_low']:.3f} to {f[name + '_high']:.3f})"
-                           if name + "_low" in f else f"{f.get(name, float('nan')):.3f}")
-        lines.append(f"| {signal} | {fusion} | {of('auc_test_purchase')} | {of('ap_test_purchase')} | "
+        lines.append(f"| {signal} | {fusion} | {auc:.3f} ({low:.3f} to {high:.3f}) | {gain} | {ap:.3f} | "
                      f"{f['parameters_intent']:,.0f} | {f['train_seconds_intent']:.0f} |")
 text = "\n".join(lines)
 print(text)
