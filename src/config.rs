@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::failure::{Failure, Result};
 use networks::{
     AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, FusionName, HeadName, LossName,
-    Pretraining, TextStrategy, Unlabelled,
+    Precision, Pretraining, TextStrategy, Unlabelled,
 };
 
 /// Every setting of a job. Units are at the end of each name.
@@ -438,6 +438,8 @@ impl Default for TextConfig {
 pub struct ScoreConfig {
     /// `cpu`, `cuda` (fails where there is none) or `auto` (may fall back, and says so once).
     pub device: String,
+    /// Of text and image encoders. The machines of a cluster have to agree.
+    pub precision: Precision,
     /// Padded tokens in one forward pass.
     pub batch_tokens_max: u32,
     /// Rows that the owners of the scoring service together pool before they sort by length and cut.
@@ -452,6 +454,7 @@ impl Default for ScoreConfig {
     fn default() -> Self {
         Self {
             device: "auto".into(),
+            precision: Precision::default(),
             batch_tokens_max: 2048,
             pool_rows_max: 16_384,
             owner_threads: 0,

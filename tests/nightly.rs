@@ -4,6 +4,7 @@ use arrow::array::StructArray;
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::logical_expr::ident;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use intentcast::config::networks::Precision;
 use intentcast::features::contract::FeatureContract;
 use intentcast::lake::stores::Location;
 use intentcast::model::bundle::Registry;
@@ -131,7 +132,7 @@ fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let place = Location::open(output, &Default::default()).unwrap();
         let card = Registry(place.folder("models")).resolve("").await.unwrap();
-        let store = ContentStore::of_model(&place, &card).unwrap();
+        let store = ContentStore::of_model(&place, &card, Precision::F32).unwrap();
         let contents = store.read(&Default::default()).await.unwrap().contents;
         let ctx = SessionContext::new();
         let files = glob(&format!("{output}/state/features/{date}/*/user_features/*.parquet"));

@@ -47,6 +47,33 @@ impl FusionName {
     pub const ALL: [FusionName; 5] = [Self::Sum, Self::Concat, Self::Gate, Self::Attention, Self::Multilevel];
 }
 
+/// The numbers that text and image encoders compute with; their vectors are float32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Half the memory, and on a GPU faster; eight bits of each number instead of 24.
+    Bf16,
+}
+
+impl Precision {
+    pub const ALL: [Precision; 2] = [Self::F32, Self::Bf16];
+
+    /// The encoder of this hash as it computes in this precision: its vectors are not those of another one.
+    pub fn hash_of(self, encoder: &str) -> String {
+        let plain = encoder.strip_suffix(BF16).unwrap_or(encoder);
+        match self {
+            Self::F32 => plain.to_string(),
+            Self::Bf16 if plain.is_empty() => String::new(),
+            Self::Bf16 => format!("{plain}{BF16}"),
+        }
+    }
+}
+
+/// How hashes of encoders end that compute in bfloat16.
+const BF16: &str = "-bf16";
+
 /// How the six intents hang together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,6 +9,7 @@ use object_store::{ObjectMeta, path::Path};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::config::networks::Precision;
 use crate::failure::Result;
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
@@ -77,8 +78,10 @@ pub async fn execute(output: &Location, stale: &[StaleFile]) -> Result<()> {
 async fn folders_of_models(output: &Location) -> Result<HashSet<String>> {
     let mut folders: HashSet<String> = MODALITIES.iter().map(|name| name.to_string()).collect();
     for card in Registry(output.folder("models")).versions().await? {
-        let store = ContentStore::of_model(output, &card);
-        folders.extend(store.iter().flat_map(ContentStore::folders).map(String::from));
+        for precision in Precision::ALL {
+            let store = ContentStore::of_model(output, &card, precision);
+            folders.extend(store.iter().flat_map(ContentStore::folders).map(String::from));
+        }
     }
     Ok(folders)
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use super::embedding::SharedEncoder;
 use super::pictures::SharedImageEncoder;
+use crate::config::networks::Precision;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::lake::{parquet_files, stores::Location};
@@ -76,11 +77,11 @@ impl ContentStore {
         dims.iter().any(|&dims| dims > 0).then(|| Self { output: output.clone(), dims, folders })
     }
 
-    /// As a model reads it.
-    pub fn of_model(output: &Location, card: &BundleCard) -> Option<Self> {
-        let text = card.text.as_ref().map_or("", |text| &text.hash);
-        let image = card.image.as_ref().map_or("", |image| &image.hash);
-        Self::of(output, card.intent.content_dims, [text, image, ""])
+    /// As a model reads it whose encoders compute in `precision`.
+    pub fn of_model(output: &Location, card: &BundleCard, precision: Precision) -> Option<Self> {
+        let text = precision.hash_of(card.text.as_ref().map_or("", |text| &text.hash));
+        let image = precision.hash_of(card.image.as_ref().map_or("", |image| &image.hash));
+        Self::of(output, card.intent.content_dims, [&text, &image, ""])
     }
 
     /// The folders below [`KEPT`] that it reads.

@@ -6,10 +6,15 @@ use arrow::datatypes::DataType;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::Device;
 
-use crate::config::Config;
+use crate::config::{Config, networks::Precision};
 use crate::failure::Result;
 use crate::lake::stores::Location;
 use crate::model::text::encoder::{EncoderSettings, TextEncoder};
+
+/// The first digits of a hash, enough to tell encoders of one shop apart.
+pub fn short(hash: &str, precision: Precision) -> String {
+    precision.hash_of(&hash[..16])
+}
 
 /// Its forward passes take turns: a tensor may not be reached from two threads at once.
 #[derive(Debug)]
@@ -29,8 +34,8 @@ impl SharedEncoder {
             batch_tokens_max: config.score.batch_tokens_max as usize,
             device,
         };
-        let encoder = TextEncoder::open(folder, settings).await?;
-        let (hash, width) = (encoder.hash()[..16].to_string(), encoder.width());
+        let encoder = TextEncoder::open(folder, settings).await?.in_precision(config.score.precision);
+        let (hash, width) = (short(encoder.hash(), config.score.precision), encoder.width());
         Ok(Arc::new(Self { hash, width, encoder: Mutex::new(encoder) }))
     }
 

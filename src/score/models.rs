@@ -108,7 +108,7 @@ impl Models {
     /// Which bundle a version names now; empty means the configured one, or else the champion.
     pub async fn pin(&self, version: &str) -> Result<ModelRef> {
         let card = self.card(version).await?;
-        let contents = match ContentStore::of_model(self.output()?, &card) {
+        let contents = match self.content_store(&card)? {
             Some(store) => store.fingerprint().await?,
             None => String::new(),
         };
@@ -134,7 +134,7 @@ impl Models {
         card: &BundleCard,
         night: Option<RunDate>,
     ) -> Result<usize> {
-        let Some(store) = ContentStore::of_model(self.output()?, card) else { return Ok(0) };
+        let Some(store) = self.content_store(card)? else { return Ok(0) };
         // Held while adding, so that rivals wait for it.
         let mut refreshed = self.refreshed.lock().await;
         let session = (ctx.session_id(), card.weights_hash.clone());
@@ -203,6 +203,11 @@ impl Models {
         })
     }
 
+    /// What a model reads of contents; `None` where it reads none.
+    fn content_store(&self, card: &BundleCard) -> Result<Option<ContentStore>> {
+        Ok(ContentStore::of_model(self.output()?, card, self.config.score.precision))
+    }
+
     fn registry(&self) -> Result<Registry> {
         Ok(Registry(self.output()?.folder("models")))
     }
@@ -211,7 +216,7 @@ impl Models {
     pub async fn pinned(&self, model: &ModelRef) -> Result<ScoringService> {
         let service = self.load(&model.version).await?;
         refuse_other(model, &service.card.weights_hash)?;
-        if let Some(store) = ContentStore::of_model(self.output()?, &service.card) {
+        if let Some(store) = self.content_store(&service.card)? {
             service.read_contents(&store, &model.contents).await?;
         }
         Ok(service)
@@ -282,7 +287,8 @@ impl Models {
                     self.registry()?.0.folder(&format!("{named}/{IMAGE_FOLDER}"))
                 }
             };
-            let encoder = SharedImageEncoder::open(&folder, devices::choose(&self.config.score)?).await?;
+            let score = &self.config.score;
+            let encoder = SharedImageEncoder::open(&folder, devices::choose(score)?, score.precision).await?;
             tracing::info!("loaded the image encoder of {named}");
             Ok(encoder)
         };

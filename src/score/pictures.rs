@@ -6,6 +6,8 @@ use arrow::datatypes::DataType;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::Device;
 
+use super::embedding::short;
+use crate::config::networks::Precision;
 use crate::failure::Result;
 use crate::lake::stores::Location;
 use crate::model::vision::{ImageEncoder, PictureLimits, Vectors};
@@ -22,9 +24,9 @@ pub struct SharedImageEncoder {
 
 impl SharedImageEncoder {
     /// Reads a folder of `config.json` and `model.safetensors`, as docs/models/vision.md says.
-    pub async fn open(folder: &Location, device: Device) -> Result<Arc<Self>> {
-        let encoder = ImageEncoder::open(folder, device, PictureLimits::default()).await?;
-        let (hash, width) = (encoder.hash()[..16].to_string(), encoder.width());
+    pub async fn open(folder: &Location, device: Device, precision: Precision) -> Result<Arc<Self>> {
+        let encoder = ImageEncoder::open(folder, device, PictureLimits::default()).await?.in_precision(precision);
+        let (hash, width) = (short(encoder.hash(), precision), encoder.width());
         Ok(Arc::new(Self { hash, width, encoder: Mutex::new(encoder) }))
     }
 

@@ -93,7 +93,8 @@ impl TrainingSets {
     fn fingerprint(&self, config: &Config) -> Result<String> {
         let mut train = config.train.clone();
         (train.checkpoint_steps, train.checkpoint_seconds) = (0, 0);
-        let settings = (&config.model, &config.demand, &config.intents, &config.score.device, &train);
+        let score = (&config.score.device, config.score.precision);
+        let settings = (&config.model, &config.demand, &config.intents, score, &train);
         let code = (env!("CARGO_PKG_VERSION"), env!("TRAINING_SOURCE_HASH"), FORMAT);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&serde_json::to_vec(&(settings, code, &self.contract, &self.index)).map_err(Failure::bug)?);
@@ -165,18 +166,18 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
 
     let horizon = config.demand.horizon_days;
     let newest = date.plus_days(-i64::from(horizon));
-    let held_out_items = past.items(newest).await?;
     let mut cohorts = Cohorts::default();
-    let mut items = ItemSet::default();
+    let held_out_items = past.items(newest).await?;
     cohorts.note(newest, &held_out_items, &config.demand);
+    let mut items = ItemSet::default();
     for as_of in past_dates(newest, horizon, train.as_of_step_days, train.as_of_dates) {
         let of_date = past.items(as_of).await?;
         cohorts.note(as_of, &of_date, &config.demand);
         items.append(of_date);
     }
     let earlier_items = gather_earlier(&past, newest).await?;
-    Ok(TrainingSets {
     let newcomers = cohorts.newcomers(&past, newest).await?;
+    Ok(TrainingSets {
         labels_end: date,
         as_of_dates: dates,
         contract,
@@ -185,8 +186,8 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
         items,
         earlier_items,
         held_out_items,
-        index,
         newcomers,
+        index,
         contents: Arc::new(contents),
         encoders,
         sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
@@ -337,8 +338,8 @@ fn shapes(config: &Config, sets: &TrainingSets) -> (IntentShape, DemandShape) {
         intents: config.demand.intent_inputs && sets.items.intents_known() >= INTENTS_KNOWN_MIN,
         content_dims: if config.demand.content_inputs { sets.items.content_dims() as i64 } else { 0 },
         prior: RatePrior::default(),
-        calibration: Calibration::default(),
         dormant_prior: RatePrior::default(),
+        calibration: Calibration::default(),
     };
     (intent, demand)
 }

@@ -247,7 +247,8 @@ impl Past<'_> {
     async fn pictures(&self, end: RunDate) -> Result<(impl FnOnce(Contents) -> Contents, ImageEncoderCard)> {
         let source = self.config.model.image_encoder.clone();
         let folder = Location::open(&source, &self.config.s3)?;
-        let encoder = SharedImageEncoder::open(&folder, devices::choose(&self.config.score)?).await?;
+        let score = &self.config.score;
+        let encoder = SharedImageEncoder::open(&folder, devices::choose(score)?, score.precision).await?;
         let hash = encoder.hash.clone();
         let store = ContentStore::of(self.output, [0, encoder.width as i64, 0], ["", &hash, ""])
             .ok_or_else(|| Failure::bug("no pictures to read"))?;

@@ -8,6 +8,7 @@ use super::folder::TextFolder;
 use super::network::TextNetwork;
 use super::pooling::Pooling;
 use super::tokens::TextTokenizer;
+use crate::config::networks::Precision;
 use crate::failure::Result;
 use crate::lake::stores::Location;
 use crate::model::memory::in_halves;
@@ -60,6 +61,15 @@ impl TextEncoder {
         store.freeze();
         let TextFolder { tokenizer, pooling, hash, .. } = read;
         Ok(Self { network, tokenizer, pooling, settings, hash, halved: AtomicU64::new(0), store })
+    }
+
+    /// The same encoder, computing in another precision.
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        if precision == Precision::Bf16 {
+            self.store.bfloat16();
+        }
+        self.hash = precision.hash_of(&self.hash);
+        self
     }
 
     /// Of everything that a vector depends on: configuration, tokenizer, weights, pooling, length. What a cache of vectors
@@ -128,8 +138,8 @@ impl TextEncoder {
         let (ids, real) = padded(rows, self.network.shape.pad_id, self.settings.device)?;
         // A guard, as a closure that panics for want of memory would leave gradients off for good.
         let _no_gradients = tch::no_grad_guard();
-        let states = self.network.states(&ids, &real, false)?;
-        debug_assert_eq!(states.kind(), Kind::Float);
+        // Pooled in float32 whatever the blocks compute in.
+        let states = self.network.states(&ids, &real, false)?.f_to_kind(Kind::Float)?;
         Ok(TextStates { states, real })
     }
 }

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::encoder::{EncoderSettings, TextEncoder};
 use super::pooling::{Pool, Pooling};
-use crate::config::S3Config;
+use crate::config::{S3Config, networks::Precision};
 use crate::lake::stores::Location;
 use crate::model::weights;
 
@@ -128,4 +128,22 @@ async fn the_real_minilm_gives_what_sentence_transformers_gives() {
     println!("all-MiniLM-L6-v2: {} texts with the same ids", case.expected.texts.len());
     println!("all-MiniLM-L6-v2: hidden states within {states:e}, vectors within {pooled:e}");
     assert!(states < 1e-4 && pooled < 1e-4, "{states} {pooled}");
+}
+
+#[tokio::test]
+async fn vectors_in_half_the_bits_lie_close_and_go_by_another_hash() {
+    for name in FOLDERS {
+        let Case { encoder, expected, .. } = fixture(name).await;
+        let texts = strs(&expected.batch);
+        let (hash, whole) = (encoder.hash().to_string(), encoder.encode(&texts).unwrap());
+        let encoder = encoder.in_precision(Precision::Bf16);
+        assert_eq!(encoder.hash(), format!("{hash}-bf16"));
+        let mut worst = 1f32;
+        for (a, b) in whole.iter().zip(encoder.encode(&texts).unwrap()) {
+            let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+            worst = worst.min(dot(a, &b) / (dot(a, a) * dot(&b, &b)).sqrt());
+        }
+        println!("{name}: cosine {worst:.5} at least");
+        assert!((0.99..0.999_999_9).contains(&worst), "{name}: {worst}");
+    }
 }

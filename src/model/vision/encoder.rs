@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor, nn};
 use super::card::ImageCard;
 use super::decode::{PictureLimits, Refused, decode};
 use super::network::{ImageNetwork, load};
+use crate::config::networks::Precision;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::memory::in_halves;
@@ -29,8 +30,10 @@ pub struct ImageEncoder {
     pub device: Device,
     limits: PictureLimits,
     network: ImageNetwork,
+    /// What the network computes with.
+    kind: Kind,
     /// Holds the weights of `network`.
-    _store: nn::VarStore,
+    store: nn::VarStore,
     hash: String,
     /// How often pictures did not fit into memory together.
     halved: AtomicU64,
@@ -56,7 +59,17 @@ impl ImageEncoder {
         })?;
         store.freeze();
         let hash = hash(&card, &weights)?;
-        Ok(Self { card, device, limits, network, _store: store, hash, halved: AtomicU64::new(0) })
+        Ok(Self { card, device, limits, network, kind: Kind::Float, store, hash, halved: AtomicU64::new(0) })
+    }
+
+    /// The same encoder, computing in another precision.
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        if precision == Precision::Bf16 {
+            self.store.bfloat16();
+            self.kind = Kind::BFloat16;
+        }
+        self.hash = precision.hash_of(&self.hash);
+        self
     }
 
     /// Writes a folder that [`ImageEncoder::open`] reads; the card goes last, so that a folder with a card is whole.
@@ -113,7 +126,8 @@ impl ImageEncoder {
         }
         let _guard = tch::no_grad_guard();
         let levels = Tensor::f_stack(centres, 0)?.f_to_device(self.device)?;
-        let features = self.network.features(&self.card.preprocess.normalise(&levels)?, false)?;
+        let pixels = self.card.preprocess.normalise(&levels)?.f_to_kind(self.kind)?;
+        let features = self.network.features(&pixels, false)?;
         let flat = features.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?;
         let flat = Vec::<f32>::try_from(&flat)?;
         Ok(flat.chunks(self.width()).map(<[f32]>::to_vec).collect())
@@ -199,6 +213,24 @@ mod tests {
             println!("{architecture:?}: batch and members differ by {largest:.1e}");
             assert!(largest < 1e-5, "{architecture:?}: {largest}");
             assert!(difference(together[0].as_ref().unwrap(), together[1].as_ref().unwrap()) > 1e-3);
+        }
+    }
+
+    #[tokio::test]
+    async fn vectors_in_half_the_bits_lie_close_and_go_by_another_hash() {
+        let pictures = ["photo.jpg", "rgba.png", "tall.png"].map(picture);
+        let pictures: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
+        for (name, architecture) in [("resnet-bf16", Architecture::ResNet18), ("cnn-bf16", Architecture::Cnn)] {
+            let folder = folder(name, architecture).await;
+            let whole = opened(&folder).await.unwrap();
+            let half = opened(&folder).await.unwrap().in_precision(Precision::Bf16);
+            assert_eq!(half.hash(), format!("{}-bf16", whole.hash()));
+            for (a, b) in whole.encode(&pictures).unwrap().iter().zip(half.encode(&pictures).unwrap()) {
+                let (a, b) = (a.as_ref().unwrap(), b.unwrap());
+                let off = difference(a, &b) / a.iter().fold(0f32, |most, v| most.max(v.abs()));
+                println!("{architecture:?}: {off:.1e} of the largest number");
+                assert!(off > 0.0 && off < 0.03, "{architecture:?}: {off}");
+            }
         }
     }
 
