@@ -140,6 +140,17 @@ fn a_table_is_learnt_predicted_in_sql_and_never_taken_by_a_night() {
     assert!(three.iter().all(|p| (0.0..=1.0).contains(p)) && three[2] > 0.6, "{three:?}");
     assert!((three[2] - one[0]).abs() < 1e-6);
 
+    // A call may read what another gives, in a filter too.
+    let inner = format!("predict_table({columns}, '{version}', 'spend')");
+    let outer = columns.replacen("visits, ", &format!("{inner}, "), 1);
+    let (create, _) = sql.split_once("; ").unwrap();
+    let nested = format!(
+        "{create}; SELECT count(*) AS n, min(p) >= 0 AS least FROM \
+         (SELECT predict_table({outer}, '{version}', 'bought') + 0 * {inner} AS p FROM customers \
+          WHERE predict_table({outer}, '{version}', 'bought') >= 0 LIMIT 50)"
+    );
+    assert_eq!(shop.done(&["sql", "--format", "csv", "-c", &nested]), "n,least\n50,true\n");
+
     let listed = shop.done(&["models", "--format", "csv"]);
     assert!(listed.contains(&format!("{version},table,,")), "{listed}");
     assert!(!Path::new(&shop.path("out/models/champion")).exists());
