@@ -257,3 +257,61 @@ async fn a_parquet_folder_is_split_by_time_and_a_large_one_sampled() {
     let rows = figures["rows_train"] + figures["rows_valid"] + figures["rows_test"];
     assert!((350.0..650.0).contains(&rows), "{rows}");
 }
+
+/// Parquet files of vectors, written by `intentcast sql` as a user would: `y` follows the sum of the first two of six
+/// numbers, and is true for nine of ten rows without a vector. By `w` those differ, so that they lie in all parts.
+fn write_vectors(shop: &Shop, files: &[(&str, &str)]) {
+    let numbers = [7919, 6007, 5003, 4001, 3001, 2003].map(|of| format!("((i * {of}) % 1009) / 504.5 - 1")).join(", ");
+    let copy = |(name, vector): &(&str, &str)| {
+        format!(
+            "COPY (SELECT i % 97 AS w, CASE WHEN i % 8 = 0 THEN NULL ELSE {vector} END AS v, \
+                          CASE WHEN i % 8 = 0 THEN i % 80 > 0 ELSE n[1] + n[2] > 0.3 END AS y \
+                   FROM (SELECT i, [{numbers}] AS n FROM generate_series(0, 2399) AS s(i))) \
+             TO '{}' STORED AS PARQUET",
+            shop.path(name)
+        )
+    };
+    shop.done(&["sql", "-c", &files.iter().map(copy).collect::<Vec<_>>().join("; ")]);
+}
+
+#[test]
+fn a_column_of_vectors_is_learnt_with_its_nulls_and_other_lengths_are_refused() {
+    let shop = Shop::new("");
+    let not_a_number = "CASE WHEN i = 9 THEN array_append(n[1:5], 'NaN'::DOUBLE) ELSE n END";
+    let short = "CASE WHEN i < 3 THEN [0.5] ELSE n END";
+    write_vectors(&shop, &[("good.parquet", "n"), ("short.parquet", short), ("nan.parquet", not_a_number)]);
+    let of = |name: &str| shop.path(name);
+    let train = ["train", "--task", "table", "--label", "y", "--table"];
+    let printed = shop.done(&[&train[..], &[&of("good.parquet")]].concat());
+    let models = shop.models();
+    let [model] = models.as_slice() else { panic!("expected one model, got {models:?}") };
+    let (card, version) = (card(model), model.file_name().unwrap().to_str().unwrap());
+    assert!(printed.contains("'v', \"v\")"), "{printed}");
+    assert_eq!(card["columns"][1]["kind"]["vector"]["width"], 6);
+    assert!(card["figures"]["auc_low_test_y"].as_f64().unwrap() > 0.9, "{}", card["figures"]);
+
+    let call = |v: &str| format!("predict_table(named_struct('w', 50, 'v', {v}), '{version}')");
+    let rows = "([0.9, 0.9, 0, 0, 0, 0]), (NULL), ([-0.9, -0.9, 0, 0, 0, 0]), ([0, 0, 0, 0, 0, 0])";
+    let sql = format!("SELECT {} AS p FROM (VALUES {rows}) AS t(v)", call("v"));
+    let shown = shop.done(&["sql", "--format", "csv", "-c", &sql]);
+    let p: Vec<f64> = shown.lines().skip(1).map(|p| p.parse().unwrap()).collect();
+    // A missing vector is no vector of zeros, whose sum says no.
+    assert!(p[0] > 0.8 && p[1] > 0.7 && p[2] < 0.2 && p[3] < 0.4, "{p:?}");
+
+    for (vector, part) in [
+        ("[1, 2, 3]", "column v: expected vectors of 6 numbers, got 1 of 1 rows with another length, row 1 with 3"),
+        ("[1, 2, 3, 4, 5, 'NaN'::DOUBLE]", "column v: expected finite numbers in each vector, got 1 of 1 rows"),
+    ] {
+        shop.refused(&["sql", "-c", &format!("SELECT {}", call(vector))], 3, &[part]);
+    }
+    for (name, part) in [
+        (
+            "short.parquet",
+            "column v: expected vectors of 6 numbers, got 2 of 2400 rows with another length, row 2 with 1",
+        ),
+        ("nan.parquet", "column v: expected finite numbers in each vector, got 1 of 2400 rows with NaN"),
+    ] {
+        shop.refused(&[&train[..], &[&of(name)]].concat(), 3, &[part]);
+    }
+    assert_eq!(shop.models(), models, "a refused training writes nothing");
+}
