@@ -60,32 +60,49 @@ pub enum LabelKind {
     Amount { unit: f64 },
     /// Any number, standardised.
     Number { mean: f64, deviation: f64 },
+    /// One of `count` classes that rule each other out, whose log-odds stand side by side from output `first` on.
+    Class { first: usize, count: usize },
 }
 
 impl LabelKind {
     /// A value as training takes it.
     pub fn target(self, value: f64) -> f32 {
         match self {
-            Self::Binary => value as f32,
+            Self::Binary | Self::Class { .. } => value as f32,
             Self::Amount { unit } => (value / unit) as f32,
             Self::Number { mean, deviation } => ((value - mean) / deviation) as f32,
         }
     }
 
-    /// Raw outputs, float [..], as predictions: probabilities, amounts, numbers.
-    pub fn prediction(self, raw: &Tensor) -> Tensor {
-        match self {
-            Self::Binary => raw.sigmoid(),
-            Self::Amount { unit } => raw.softplus() * unit,
-            Self::Number { mean, deviation } => raw * deviation + mean,
-        }
+    /// One of the raw outputs, float [rows, outputs], as predictions, float [rows]: probabilities, amounts, numbers.
+    pub fn prediction(self, raw: &Tensor, output: usize) -> Result<Tensor> {
+        let own = raw.f_select(1, output as i64)?;
+        Ok(match self {
+            Self::Binary => own.sigmoid(),
+            Self::Amount { unit } => own.softplus() * unit,
+            Self::Number { mean, deviation } => own * deviation + mean,
+            Self::Class { first, count } => {
+                (own - raw.f_narrow(1, first as i64, count as i64)?.f_logsumexp([1i64].as_slice(), false)?).exp()
+            }
+        })
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Label {
+    /// The column, or of a class `column=class`.
     pub name: String,
     pub kind: LabelKind,
+}
+
+impl Label {
+    /// The column that it was learnt from.
+    pub fn column(&self) -> &str {
+        match self.kind {
+            LabelKind::Class { .. } => self.name.split_once('=').map_or(&self.name, |(column, _)| column),
+            _ => &self.name,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -162,8 +179,8 @@ mod tests {
         let of = |rows: &[usize]| Vec::<f32>::try_from(network.raw(&inputs, rows, false).unwrap().view([-1])).unwrap();
         let all = of(&[0, 1, 2]);
         assert!((all[1] - all[2]).abs() > 1e-6, "a missing vector reads as zeros: {all:?}");
-        for row in 0..3 {
-            assert!((of(&[row])[0] - all[row]).abs() < 1e-6);
+        for (row, together) in all.iter().enumerate() {
+            assert!((of(&[row])[0] - together).abs() < 1e-6);
         }
     }
 }
