@@ -19,7 +19,6 @@ import numpy as np
 from safetensors.numpy import save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -58,7 +57,11 @@ def kept(name, make):
 def table(name, path):
     kind = "PARQUET" if str(path).endswith(".parquet") else "CSV"
     options = "" if kind == "PARQUET" else " OPTIONS ('format.has_header' 'true')"
-    return f"CREATE EXTERNAL TABLE {name} STORED AS {kind} LOCATION '{path}'{options}; "
+    return f"CREATE EXTERNAL TABLE {name} STORED AS {kind} LOCATION '{quoted(path)}'{options}; "
+
+
+def quoted(text):
+    return str(text).replace("'", "''")
 
 
 def write_rows(path, header, rows):
@@ -90,8 +93,14 @@ def random_encoder():
 
 # Products with a picture, and the vectors of both.
 with open(folder / "styles.csv", newline="", encoding="utf-8") as file:
-    styles = {row["id"]: row for row in csv.DictReader(file)}
+    reader = csv.DictReader(file)
+    styles = {row["id"]: row for row in reader}
+lacking = {"id", "productDisplayName", *TARGETS} - set(reader.fieldnames or [])
+if lacking:
+    sys.exit(f"{folder / 'styles.csv'}: expected the columns id, productDisplayName and {', '.join(TARGETS)}, got no {', '.join(sorted(lacking))}")
 ids = sorted((path.stem for path in images.glob("*.jpg") if path.stem in styles), key=int)
+if not ids:
+    sys.exit(f"{images}: expected pictures ID.jpg of products of styles.csv, found none")
 titles = {of: styles[of]["productDisplayName"] for of in ids}
 picture = lambda of: base64.b64encode((images / f"{of}.jpg").read_bytes()).decode()
 products = kept("products.csv", lambda to: write_rows(to, ["id", "title", "picture"], ([of, titles[of], picture(of)] for of in ids)))
@@ -100,6 +109,9 @@ for place in [pathlib.Path(encoder).resolve() for encoder in image_encoders] or 
     # Another folder of the same name is another encoder.
     encoders[f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"] = place
 text_encoder = pathlib.Path(text_encoder).resolve()
+first = kept("text_encoder", lambda to: to.write_text(str(text_encoder))).read_text()
+if first != str(text_encoder):
+    sys.exit(f"{folder}: expected the text encoder of its first run, {first}, got {text_encoder}: name another FOLDER")
 
 
 def vectors(name, call, setting):
@@ -108,9 +120,9 @@ def vectors(name, call, setting):
     return kept(f"vectors/{name}.parquet", lambda to: sql(table("products", products) + made.format(to), setting))
 
 
-parquet = {"title": vectors("title", f"embed_text(title, '{text_encoder}')", f"model.text_encoder={text_encoder}")}
+parquet = {"title": vectors("title", f"embed_text(title, '{quoted(text_encoder)}')", f"model.text_encoder={text_encoder}")}
 for name, place in encoders.items():
-    call = f"embed_image(decode(picture, 'base64'), '{place}')"
+    call = f"embed_image(decode(picture, 'base64'), '{quoted(place)}')"
     parquet[name] = vectors(name, call, f"model.image_encoder={place}")
 
 
@@ -177,7 +189,7 @@ class Task:
         printed = run(*words, "--set", "train.batch_rows=32", "--set", "score.device=cpu")
         version = re.search(r"table model (\S+)", printed)[1]
         struct = "named_struct(" + ", ".join(f"'{name}', \"{name}\"" for name in inputs) + ")"
-        columns = ", ".join(f"predict_table({struct}, '{version}', 'category={of}') AS p{k}" for k, of in enumerate(self.classes))
+        columns = ", ".join(f"predict_table({struct}, '{version}', 'category={quoted(of)}') AS p{k}" for k, of in enumerate(self.classes))
         asked = table("t", path) + f"SELECT id, {columns} FROM t WHERE {place} >= {self.first_of(9)}"
         rows = [json.loads(line) for line in sql(asked, "score.device=cpu").splitlines()]
         return {str(row["id"]): [row[f"p{k}"] for k in range(len(self.classes))] for row in rows}
@@ -208,9 +220,15 @@ class Task:
         return chosen
 
 
+def f1_macro(truth, chosen, classes):
+    """The mean of the classes' F1; 0 for a class that is neither there nor chosen, as of scikit-learn with all labels."""
+    count = lambda of: np.bincount(of, minlength=classes)
+    return np.mean(2 * count(truth[truth == chosen]) / np.maximum(count(truth) + count(chosen), 1))
+
+
 def figures(truth, chosen, classes):
-    right = (chosen == truth).mean()
-    return right, np.mean([f1_score(truth, c, average="macro", labels=range(classes), zero_division=0) for c in chosen])
+    """Accuracy and macro F1, as means over the repeats."""
+    return (chosen == truth).mean(), np.mean([f1_macro(truth, of_repeat, classes) for of_repeat in chosen])
 
 
 def interval(values):
