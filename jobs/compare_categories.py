@@ -248,10 +248,11 @@ for task in map(Task, TARGETS):
     inputs = {"title": ["title"]}
     for name in encoders:
         inputs |= {f"picture ({name.rsplit('-', 1)[0]})": [name], f"both ({name.rsplit('-', 1)[0]})": ["title", name]}
-    networks = {}
+    networks, regressions = {}, {}
     for what, names in inputs.items():
         side_by_side = [np.concatenate([arrays[name][of] for name in names]) for of in task.ids]
-        ways.append((what, "logistic regression", task.pooled(regression, side_by_side)))
+        regressions[what] = task.pooled(regression, side_by_side)
+        ways.append((what, "logistic regression", regressions[what]))
         networks[what] = task.pooled_network(names)
         ways.append((what, "`train --task table`", networks[what]))
     for what, by, chosen in ways:
@@ -259,9 +260,14 @@ for task in map(Task, TARGETS):
         of_draws = np.array([figures(truth[d], chosen[:, d], classes) for d in draws])
         shown = f"{right:.3f} ({interval(of_draws[:, 0])}) | {f1:.3f} ({interval(of_draws[:, 1])})"
         lines.append(f"| {task.target} | {what} | {by} | {shown} |")
-    for what in [what for what in networks if what != "title"]:
-        better = (networks[what] == truth).mean(0) - (networks["title"] == truth).mean(0)
-        notes.append(f"{task.target}, {what} minus title, by `train --task table`: {better.mean():+.3f} ({interval(better[draws].mean(1))}) of accuracy.")
+    def ahead(one, other):
+        difference = (one == truth).mean(0) - (other == truth).mean(0)
+        return f"{difference.mean():+.3f} ({interval(difference[draws].mean(1))}) of accuracy"
+
+    for what, network in networks.items():
+        if what != "title":
+            notes.append(f"{task.target}, {what} minus title, by `train --task table`: {ahead(network, networks['title'])}.")
+        notes.append(f"{task.target}, {what}, logistic regression minus `train --task table`: {ahead(regressions[what], network)}.")
     left_out = ", ".join(f"{c} {n}" for c, n in task.left_out.items())
     notes.append(f"{task.target}: {len(truth)} products of {classes} classes ({', '.join(task.classes)}); left out as rarer than {CLASS_ROWS_MIN}: {left_out or 'none'}.")
 notes.insert(0, f"{REPEATS} × {FOLDS} folds; intervals of {DRAWS} draws of the products.")
