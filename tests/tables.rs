@@ -140,6 +140,17 @@ fn a_table_is_learnt_predicted_in_sql_and_never_taken_by_a_night() {
     assert!(three.iter().all(|p| (0.0..=1.0).contains(p)) && three[2] > 0.6, "{three:?}");
     assert!((three[2] - one[0]).abs() < 1e-6);
 
+    // A call may read what another gives, in a filter too.
+    let inner = format!("predict_table({columns}, '{version}', 'spend')");
+    let outer = columns.replacen("visits, ", &format!("{inner}, "), 1);
+    let (create, _) = sql.split_once("; ").unwrap();
+    let nested = format!(
+        "{create}; SELECT count(*) AS n, min(p) >= 0 AS least FROM \
+         (SELECT predict_table({outer}, '{version}', 'bought') + 0 * {inner} AS p FROM customers \
+          WHERE predict_table({outer}, '{version}', 'bought') >= 0 LIMIT 50)"
+    );
+    assert_eq!(shop.done(&["sql", "--format", "csv", "-c", &nested]), "n,least\n50,true\n");
+
     let listed = shop.done(&["models", "--format", "csv"]);
     assert!(listed.contains(&format!("{version},table,,")), "{listed}");
     assert!(!Path::new(&shop.path("out/models/champion")).exists());
@@ -177,14 +188,13 @@ fn what_cannot_be_learnt_is_refused_with_the_reason() {
     std::fs::write(shop.path("ragged.csv"), "a;b\n1;2\n1;2;3\n").unwrap();
     std::fs::write(shop.path("few.csv"), rows.lines().take(60).collect::<Vec<_>>().join("\n")).unwrap();
     let good = ["--exclude", "empty", "--exclude", "day"];
-    let cases: [(&str, Vec<&str>, i32, &[&str]); 13] = [
+    let cases: [(&str, Vec<&str>, i32, &[&str]); 12] = [
         (&file, [&["--label", "nothing"], &good[..]].concat(), 2, &["--label: expected a column", "x, y, same"]),
         (&file, [&["--label", "label", "--exclude", "gone"], &good[..]].concat(), 2, &["--exclude: expected a column"]),
         (&file, good.to_vec(), 2, &["pass --label"]),
         (&file, [&["--label", "same"], &good[..]].concat(), 3, &["label same: all", "same value, 7"]),
         (&file, vec!["--label", "label", "--exclude", "day"], 3, &["column empty: all", "are null", "--exclude empty"]),
         (&file, vec!["--label", "label", "--exclude", "empty"], 2, &["column day", "got Date32"]),
-        (&file, [&["--label", "word"], &good[..]].concat(), 3, &["label word: expected true/false", "got \"w0\""]),
         (&file, [&["--label", "negative"], &good[..]].concat(), 2, &["poisson takes amounts from 0", "mse, mae"]),
         (&file, [&["--label", "label", "--time-column", "word"], &good[..]].concat(), 3, &["--time-column word"]),
         (
@@ -245,4 +255,73 @@ async fn a_parquet_folder_is_split_by_time_and_a_large_one_sampled() {
     let figures = table::run(&config, &options).await.unwrap().figures;
     let rows = figures["rows_train"] + figures["rows_valid"] + figures["rows_test"];
     assert!((350.0..650.0).contains(&rows), "{rows}");
+}
+
+/// Parquet files of vectors, written by `intentcast sql` as a user would: `y` follows the sum of the first two of six
+/// numbers, and is true for nine of ten rows without a vector; `kind` follows the first. By `w` rows without a vector differ,
+/// so that they lie in all parts.
+fn write_vectors(shop: &Shop, files: &[(&str, &str)]) {
+    let numbers = [7919, 6007, 5003, 4001, 3001, 2003].map(|of| format!("((i * {of}) % 1009) / 504.5 - 1")).join(", ");
+    let copy = |(name, vector): &(&str, &str)| {
+        format!(
+            "COPY (SELECT i % 97 AS w, CASE WHEN i % 8 = 0 THEN NULL ELSE {vector} END AS v, \
+                          CASE WHEN i % 8 = 0 THEN i % 80 > 0 ELSE n[1] + n[2] > 0.3 END AS y, \
+                          CASE WHEN n[1] < -0.3 THEN 'bag' WHEN n[1] < 0.3 THEN 'hat' ELSE 'shoe' END AS kind \
+                   FROM (SELECT i, [{numbers}] AS n FROM generate_series(0, 2399) AS s(i))) \
+             TO '{}' STORED AS PARQUET",
+            shop.path(name)
+        )
+    };
+    shop.done(&["sql", "-c", &files.iter().map(copy).collect::<Vec<_>>().join("; ")]);
+}
+
+#[test]
+fn a_column_of_vectors_teaches_labels_and_classes_and_other_lengths_are_refused() {
+    let shop = Shop::new("");
+    let not_a_number = "CASE WHEN i = 9 THEN array_append(n[1:5], 'NaN'::DOUBLE) ELSE n END";
+    let short = "CASE WHEN i < 3 THEN [0.5] ELSE n END";
+    write_vectors(&shop, &[("good.parquet", "n"), ("short.parquet", short), ("nan.parquet", not_a_number)]);
+    let of = |name: &str| shop.path(name);
+    let train = ["train", "--task", "table", "--label", "y", "--label", "kind", "--table"];
+    let printed = shop.done(&[&train[..], &[&of("good.parquet")]].concat());
+    let models = shop.models();
+    let [model] = models.as_slice() else { panic!("expected one model, got {models:?}") };
+    let (card, version) = (card(model), model.file_name().unwrap().to_str().unwrap());
+    assert!(printed.contains("'v', \"v\")"), "{printed}");
+    assert_eq!(card["columns"][1]["kind"]["vector"]["width"], 6);
+    let figure = |name: &str| card["figures"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {card}"));
+    assert!(figure("auc_low_test_y") > 0.85 && figure("accuracy_low_test_kind") > 0.6, "{}", card["figures"]);
+    assert!(figure("f1_macro_test_kind") > 0.6 && figure("accuracy_of_most_frequent_test_kind") < 0.5);
+
+    let call = |v: &str, label: &str| format!("predict_table(named_struct('w', 50, 'v', {v}), '{version}', '{label}')");
+    let rows = "([0.9, 0.9, 0, 0, 0, 0]), (NULL), ([-0.9, -0.9, 0, 0, 0, 0]), ([0, 0, 0, 0, 0, 0])";
+    let labels = ["y", "kind=bag", "kind=hat", "kind=shoe"].map(|label| call("v", label)).join(", ");
+    let sql = format!("SELECT {labels} FROM (VALUES {rows}) AS t(v)");
+    let shown = shop.done(&["sql", "--format", "csv", "-c", &sql]);
+    let numbers = |line: &str| line.split(',').map(|p| p.parse().unwrap()).collect::<Vec<f64>>();
+    // Behind a header whose names have commas of their own.
+    let p: Vec<Vec<f64>> = shown.lines().rev().take(4).map(numbers).collect();
+    let [zeros, low, missing, high] = p.as_slice() else { panic!("{shown}") };
+    // A missing vector is no vector of zeros, whose sum says no.
+    assert!(high[0] > 0.8 && missing[0] > 0.7 && low[0] < 0.2 && zeros[0] < 0.4, "{shown}");
+    assert!(high[3] > 0.8 && low[1] > 0.8 && zeros[2] > 0.6 && missing[1..].iter().all(|p| *p < 0.6), "{shown}");
+    assert!(p.iter().all(|p| (p[1] + p[2] + p[3] - 1.0).abs() < 1e-6), "{shown}");
+    shop.refused(&["sql", "-c", &format!("SELECT {}", call("NULL", "kind"))], 2, &["labels y, kind=bag, kind=hat"]);
+
+    for (vector, part) in [
+        ("[1, 2, 3]", "column v: expected vectors of 6 numbers, got 1 of 1 rows with another length, row 1 with 3"),
+        ("[1, 2, 3, 4, 5, 'NaN'::DOUBLE]", "column v: expected finite numbers in each vector, got 1 of 1 rows"),
+    ] {
+        shop.refused(&["sql", "-c", &format!("SELECT {}", call(vector, "y"))], 3, &[part]);
+    }
+    for (name, part) in [
+        (
+            "short.parquet",
+            "column v: expected vectors of 6 numbers, got 2 of 2400 rows with another length, row 2 with 1",
+        ),
+        ("nan.parquet", "column v: expected finite numbers in each vector, got 1 of 2400 rows with NaN"),
+    ] {
+        shop.refused(&[&train[..], &[&of(name)]].concat(), 3, &[part]);
+    }
+    assert_eq!(shop.models(), models, "a refused training writes nothing");
 }

@@ -1,7 +1,8 @@
 //! Scoring as an operator: calls of `score_intents`, `forecast_demand` and their like become `ScoreNode` → `ScoreExec`.
 //!
 //! The analyzer rule takes every such call out of a node's expressions and puts one node below it that computes each
-//! distinct call once. Filters over scores stay above that node, so no pushdown can copy a call and score twice.
+//! distinct call once; a call of another call's result has a node above that one's. Filters over scores stay above the nodes,
+//! so no pushdown can copy a call and score twice.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
@@ -63,6 +64,14 @@ struct Call {
     model: String,
     /// The column that holds the result.
     column: String,
+}
+
+impl Call {
+    /// Whether a score of the same node stands in an argument.
+    fn reads(&self, column: &str) -> bool {
+        let mut read = self.arguments.iter().flat_map(Expr::column_refs);
+        read.any(|c| c.relation.is_none() && c.name == column)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -162,6 +171,8 @@ fn extract(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     for expression in plan.expressions() {
         let done = expression.transform_up(|e| match as_call(&e)? {
             None => Ok(Transformed::no(e)),
+            // A call of what another call gives waits for a node above that one's.
+            Some(call) if calls.iter().any(|known| call.reads(&known.column)) => Ok(Transformed::no(e)),
             Some(call) => {
                 let same =
                     |c: &&Call| (c.scorer, &c.arguments, &c.model) == (call.scorer, &call.arguments, &call.model);
@@ -215,7 +226,7 @@ fn extract(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let calls = calls.iter().map(|c| Call { column: format!("{}_{taken}", c.column), ..c.clone() }).collect();
     let node = ScoreNode::new((*input).clone(), calls)?;
     let below = LogicalPlan::Extension(Extension { node: Arc::new(node) });
-    let mut above = plan.with_new_exprs(named, vec![below])?;
+    let mut above = extract(plan.with_new_exprs(named, vec![below])?)?.data;
     if passes_input_through {
         above = LogicalPlan::Projection(Projection::try_new(unchanged, Arc::new(above))?);
     }

@@ -60,7 +60,7 @@ impl TableModel {
         let mut predictions = Vec::with_capacity(inputs.rows);
         for chunk in rows.chunks(BATCH_ROWS) {
             let raw = self.network.raw(inputs, chunk, false)?;
-            predictions.extend(to_vec(&kind.prediction(&raw.f_select(1, label as i64)?))?);
+            predictions.extend(to_vec(&kind.prediction(&raw, label)?)?);
         }
         Ok(predictions)
     }

@@ -1,7 +1,8 @@
 //! How the columns of a table become numbers: what training learnt of each, kept in the model's card.
 //!
 //! Numbers (and booleans) take the road of the users' tabular features: signed log, standardised, a flag where null.
-//! Categories are looked up; null has a place of its own, and what training saw rarely or never shares another one.
+//! Categories are looked up; null has a place of its own, and what training saw rarely or never shares another one. Vectors
+//! are read by `vectors`.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -9,6 +10,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
+use super::vectors::{self, VectorRows, VectorScale};
 use crate::failure::{Failure, Result};
 use crate::model::inputs::signed_log;
 
@@ -19,7 +21,7 @@ const NULL: i64 = 0;
 const UNKNOWN: i64 = 1;
 const FIRST: i64 = 2;
 /// Standardised numbers are kept within this many deviations.
-const DEVIATIONS_MAX: f32 = 8.0;
+pub(super) const DEVIATIONS_MAX: f32 = 8.0;
 
 /// What training learnt of a column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub enum ColumnKind {
     Number { mean: f32, deviation: f32 },
     /// The known categories, in order.
     Category { values: Vec<String> },
+    /// Mean and deviation of each place.
+    Vector(VectorScale),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +54,8 @@ pub struct TableInputs {
     pub reals: Vec<f32>,
     /// Row-major [rows, categories].
     pub categories: Vec<i64>,
+    /// Of each column of vectors.
+    pub vectors: Vec<VectorRows>,
 }
 
 /// What a type of Arrow is to a model of tables; `None` for what it has no use for.
@@ -75,8 +81,14 @@ impl Columns {
         let mut columns = Vec::new();
         for name in names {
             let array = table.column(table.schema().index_of(name)?);
-            let of_type = is_category(array.data_type()).ok_or_else(|| {
-                Failure::usage(format!("column {name}: expected numbers, booleans or text, got {}", array.data_type()))
+            let (given, coded) = (array.data_type(), categories.contains(name));
+            let vector = vectors::is_vector(given) && !coded;
+            let of_type = is_category(given).or(vector.then_some(false)).ok_or_else(|| {
+                let expected = match coded {
+                    true => "codes for --category: numbers, booleans or text",
+                    false => "numbers, booleans, text or vectors (lists of numbers)",
+                };
+                Failure::usage(format!("column {name}: expected {expected}, got {given}"))
                     .hint(format!("make a number or a text of it, or pass --exclude {name}"))
             })?;
             // Of logical nulls: a column that holds nothing else may have a type without a validity bitmap.
@@ -84,9 +96,12 @@ impl Columns {
                 return Err(Failure::input(format!("column {name}: all {} rows of training are null", rows.len()))
                     .hint(format!("pass --exclude {name}, or mend the file")));
             }
-            let kind = match of_type || categories.contains(name) {
-                true => known(&texts(array)?, rows, categories_max),
-                false => standard(name, &numbers(name, array)?, rows)?,
+            let kind = if vector {
+                ColumnKind::Vector(VectorScale::fit(name, array, rows)?)
+            } else if of_type || coded {
+                known(&texts(array)?, rows, categories_max)
+            } else {
+                standard(name, &numbers(name, array)?, rows)?
             };
             columns.push(Column { name: name.clone(), kind });
         }
@@ -102,14 +117,23 @@ impl Columns {
     pub fn places(&self) -> Vec<i64> {
         let places = |c: &Column| match &c.kind {
             ColumnKind::Category { values } => Some(values.len() as i64 + FIRST),
-            ColumnKind::Number { .. } => None,
+            ColumnKind::Number { .. } | ColumnKind::Vector(_) => None,
         };
         self.0.iter().filter_map(places).collect()
     }
 
+    /// How many numbers the vectors of each column of vectors have.
+    pub fn widths(&self) -> Vec<i64> {
+        let widths = |c: &Column| match &c.kind {
+            ColumnKind::Vector(scale) => Some(scale.width as i64),
+            ColumnKind::Number { .. } | ColumnKind::Category { .. } => None,
+        };
+        self.0.iter().filter_map(widths).collect()
+    }
+
     /// Reads rows; `column` finds one by its name.
     pub fn read(&self, rows: usize, column: impl Fn(&str) -> Option<ArrayRef>) -> Result<TableInputs> {
-        let (mut values, mut places) = (Vec::new(), Vec::new());
+        let (mut values, mut places, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
         for Column { name, kind } in &self.0 {
             let array = column(name).ok_or_else(|| {
                 let names: Vec<&str> = self.0.iter().map(|c| c.name.as_str()).collect();
@@ -126,9 +150,10 @@ impl Columns {
                     };
                     places.push(texts(&array)?.iter().map(place).collect::<Vec<i64>>());
                 }
+                ColumnKind::Vector(scale) => vectors.push(scale.read(name, &array)?),
             }
         }
-        let mut inputs = TableInputs { rows, ..Default::default() };
+        let mut inputs = TableInputs { rows, vectors, ..Default::default() };
         for row in 0..rows {
             inputs.reals.extend(values.iter().map(|(column, mean, deviation)| match column[row] {
                 value if value.is_nan() => 0.0,
@@ -171,8 +196,7 @@ fn known(texts: &[Option<String>], rows: &[usize], categories_max: usize) -> Col
     ColumnKind::Category { values }
 }
 
-/// Mean and deviation of what is not null. A column that never varied says nothing, later values neither: its deviation
-/// is the largest number there is.
+/// Mean and deviation of what is not null.
 fn standard(name: &str, values: &[f64], rows: &[usize]) -> Result<ColumnKind> {
     let known: Vec<f64> =
         rows.iter().map(|&r| values[r]).filter(|v| !v.is_nan()).map(|v| signed_log(v).into()).collect();
@@ -182,14 +206,20 @@ fn standard(name: &str, values: &[f64], rows: &[usize]) -> Result<ColumnKind> {
     let n = known.len() as f64;
     let mean = known.iter().sum::<f64>() / n;
     let deviation = (known.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt();
+    Ok(ColumnKind::Number { mean: mean as f32, deviation: deviation_of(mean, deviation) })
+}
+
+/// What never varied says nothing, later values neither: its deviation is the largest number there is.
+pub(super) fn deviation_of(mean: f64, deviation: f64) -> f32 {
     let constant = deviation <= 1e-6 * mean.abs().max(1e-3);
-    Ok(ColumnKind::Number { mean: mean as f32, deviation: if constant { f32::MAX } else { deviation as f32 } })
+    if constant { f32::MAX } else { deviation as f32 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{BooleanArray, Float64Array, Int64Array, StringArray};
+    use arrow::array::{BooleanArray, Float64Array, Int64Array, ListArray, StringArray};
+    use arrow::datatypes::Field;
     use std::sync::Arc;
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -251,6 +281,13 @@ mod tests {
         assert!(refused.message.contains("column x: row 2 is infinite"), "{refused}");
         let day: ArrayRef = Arc::new(arrow::array::Date32Array::from(vec![1, 2]));
         assert_eq!(fit(&batch(vec![("day", day)]), &[]).unwrap_err().kind.exit_code(), 2);
+        let rows = vec![Some(vec![Some(1.0)]), None];
+        let vectors: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(rows));
+        let refused = fit(&batch(vec![("v", vectors)]), &["v".into()]).unwrap_err();
+        assert!(refused.message.contains("column v: expected codes for --category"), "{refused}");
+        let words: ArrayRef = Arc::new(ListArray::new_null(Arc::new(Field::new_list_field(DataType::Utf8, true)), 2));
+        let refused = fit(&batch(vec![("words", words)]), &[]).unwrap_err();
+        assert!(refused.message.contains("column words: expected numbers, booleans, text or vectors"), "{refused}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The network of a table: embedded categories beside numbers, then the layers of the behaviour network's trunk.
+//! The network of a table: embedded categories beside numbers and vectors, then the layers of the behaviour network's trunk.
 //!
 //! Without hidden layers it is a regression (logistic for binary labels): the baseline that training compares with.
 
@@ -21,6 +21,9 @@ pub struct TableShape {
     pub reals: i64,
     /// Places of each category column.
     pub places: Vec<i64>,
+    /// Numbers of each column of vectors.
+    #[serde(default)]
+    pub vectors: Vec<i64>,
     pub hidden: Vec<i64>,
     pub dropout: f64,
     pub outputs: i64,
@@ -31,6 +34,7 @@ impl TableShape {
         Self {
             reals: 2 * columns.numbers() as i64,
             places: columns.places(),
+            vectors: columns.widths(),
             hidden: hidden.to_vec(),
             dropout,
             outputs: outputs as i64,
@@ -56,32 +60,49 @@ pub enum LabelKind {
     Amount { unit: f64 },
     /// Any number, standardised.
     Number { mean: f64, deviation: f64 },
+    /// One of `count` classes that rule each other out, whose log-odds stand side by side from output `first` on.
+    Class { first: usize, count: usize },
 }
 
 impl LabelKind {
     /// A value as training takes it.
     pub fn target(self, value: f64) -> f32 {
         match self {
-            Self::Binary => value as f32,
+            Self::Binary | Self::Class { .. } => value as f32,
             Self::Amount { unit } => (value / unit) as f32,
             Self::Number { mean, deviation } => ((value - mean) / deviation) as f32,
         }
     }
 
-    /// Raw outputs, float [..], as predictions: probabilities, amounts, numbers.
-    pub fn prediction(self, raw: &Tensor) -> Tensor {
-        match self {
-            Self::Binary => raw.sigmoid(),
-            Self::Amount { unit } => raw.softplus() * unit,
-            Self::Number { mean, deviation } => raw * deviation + mean,
-        }
+    /// One of the raw outputs, float [rows, outputs], as predictions, float [rows]: probabilities, amounts, numbers.
+    pub fn prediction(self, raw: &Tensor, output: usize) -> Result<Tensor> {
+        let own = raw.f_select(1, output as i64)?;
+        Ok(match self {
+            Self::Binary => own.sigmoid(),
+            Self::Amount { unit } => own.softplus() * unit,
+            Self::Number { mean, deviation } => own * deviation + mean,
+            Self::Class { first, count } => {
+                (own - raw.f_narrow(1, first as i64, count as i64)?.f_logsumexp([1i64].as_slice(), false)?).exp()
+            }
+        })
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Label {
+    /// The column, or of a class `column=class`.
     pub name: String,
     pub kind: LabelKind,
+}
+
+impl Label {
+    /// The column that it was learnt from.
+    pub fn column(&self) -> &str {
+        match self.kind {
+            LabelKind::Class { .. } => self.name.split_once('=').map_or(&self.name, |(column, _)| column),
+            _ => &self.name,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -89,6 +110,9 @@ pub struct TableNetwork {
     pub shape: TableShape,
     pub device: Device,
     embeddings: Vec<nn::Embedding>,
+    /// What stands for a missing vector of each column, beside its flag: float32 [width]. Learnt from rows that lack one;
+    /// where training had none, it stays near zero: near the mean of the vectors.
+    missing: Vec<Tensor>,
     layers: nn::SequentialT,
 }
 
@@ -96,7 +120,9 @@ impl TableNetwork {
     pub fn new(path: &nn::Path, shape: &TableShape) -> Self {
         let config = nn::EmbeddingConfig { ws_init: SMALL, ..Default::default() };
         let embed = |(i, &n): (usize, &i64)| nn::embedding(path / "categories" / i, n, shape.embedding(n), config);
-        let mut width = shape.reals + shape.places.iter().map(|&n| shape.embedding(n)).sum::<i64>();
+        let embedded = shape.places.iter().map(|&n| shape.embedding(n)).sum::<i64>();
+        // A flag beside each vector, as beside numbers.
+        let mut width = shape.reals + embedded + shape.vectors.iter().map(|n| n + 1).sum::<i64>();
         let (mut layers, dropout) = (nn::seq_t(), shape.dropout);
         for (i, &hidden) in shape.hidden.iter().enumerate() {
             layers = layers
@@ -107,7 +133,9 @@ impl TableNetwork {
         }
         layers = layers.add(nn::linear(path / "outputs", width, shape.outputs, Default::default()));
         let embeddings = shape.places.iter().enumerate().map(embed).collect();
-        Self { shape: shape.clone(), device: path.device(), embeddings, layers }
+        let stands_for = |(i, &n): (usize, &i64)| (path / "vectors" / i).var("missing", &[n], SMALL);
+        let missing = shape.vectors.iter().enumerate().map(stands_for).collect();
+        Self { shape: shape.clone(), device: path.device(), embeddings, missing, layers }
     }
 
     /// Raw outputs of some rows, float32 [rows, outputs].
@@ -119,6 +147,40 @@ impl TableNetwork {
             let ids: Vec<i64> = rows.iter().map(|&r| inputs.categories[r * places + column]).collect();
             parts.push(embedding.forward(&Tensor::f_from_slice(&ids)?.f_to_device(self.device)?));
         }
+        for (missing, vectors) in self.missing.iter().zip(&inputs.vectors) {
+            let width = missing.size1()?;
+            let of = |r: usize| &vectors.values[r * width as usize..(r + 1) * width as usize];
+            let flat: Vec<f32> = rows.iter().flat_map(|&r| of(r)).copied().collect();
+            let lacking: Vec<f32> = rows.iter().map(|&r| 1.0 - vectors.known[r]).collect();
+            let lacking = Tensor::f_from_slice(&lacking)?.f_view([n, 1])?.f_to_device(self.device)?;
+            // Of a missing vector `flat` has zeros.
+            let read = Tensor::f_from_slice(&flat)?.f_view([n, width])?.f_to_device(self.device)?;
+            parts.extend([read + missing * &lacking, lacking]);
+        }
         Ok(self.layers.forward_t(&Tensor::f_cat(&parts, 1)?, train))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::table::vectors::VectorRows;
+
+    #[test]
+    fn a_missing_vector_is_one_of_its_own_and_rows_keep_to_themselves() {
+        let shape =
+            TableShape { reals: 0, places: vec![], vectors: vec![2, 1], hidden: vec![4], dropout: 0.0, outputs: 1 };
+        let store = nn::VarStore::new(Device::Cpu);
+        let network = TableNetwork::new(&store.root(), &shape);
+        assert_eq!(store.variables()["vectors.0.missing"].size(), [2]);
+        let first = VectorRows { values: vec![1.0, -1.0, 0.0, 0.0, 0.0, 0.0], known: vec![1.0, 0.0, 1.0] };
+        let second = VectorRows { values: vec![0.5, 0.5, 0.5], known: vec![1.0; 3] };
+        let inputs = TableInputs { rows: 3, vectors: vec![first, second], ..Default::default() };
+        let of = |rows: &[usize]| Vec::<f32>::try_from(network.raw(&inputs, rows, false).unwrap().view([-1])).unwrap();
+        let all = of(&[0, 1, 2]);
+        assert!((all[1] - all[2]).abs() > 1e-6, "a missing vector reads as zeros: {all:?}");
+        for (row, together) in all.iter().enumerate() {
+            assert!((of(&[row])[0] - together).abs() < 1e-6);
+        }
     }
 }

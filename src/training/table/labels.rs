@@ -6,6 +6,7 @@ use arrow::datatypes::DataType;
 use std::collections::BTreeSet;
 
 use super::source::Table;
+use super::{TableOptions, classes};
 use crate::config::Config;
 use crate::config::networks::{AmountLossName, name_of};
 use crate::failure::{Failure, Result};
@@ -24,29 +25,37 @@ pub struct Target {
 }
 
 impl Target {
-    /// The values of some rows as classes; of binary labels.
+    /// Whether some rows have the label; of binary labels, and of each class.
     pub fn classes(&self, rows: &[usize]) -> Vec<bool> {
         rows.iter().map(|&row| self.values[row] > 0.5).collect()
     }
 }
 
 /// Reads the labels; units and means are those of the training rows.
-pub fn read(config: &Config, table: &Table, names: &[String], train: &[usize]) -> Result<Vec<Target>> {
-    let target = |name: &String| {
-        let values = values(name, table.rows.column(table.rows.schema().index_of(name)?))?;
+pub fn read(config: &Config, table: &Table, options: &TableOptions, train: &[usize]) -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for name in &options.label {
+        let column = table.rows.column(table.rows.schema().index_of(name)?);
+        if classes::is_label(name, column, &options.category) {
+            targets.extend(classes::read(name, column, train, targets.len())?);
+            continue;
+        }
+        let values = values(name, column)?;
         let learnt: Vec<f64> = train.iter().map(|&row| values[row]).collect();
         if learnt.iter().all(|v| *v == learnt[0]) {
-            return Err(Failure::input(format!(
-                "label {name}: all {} rows of training have the same value, {}: there is nothing to learn",
-                learnt.len(),
-                learnt[0]
-            ))
-            .hint("choose another column, or more rows"));
+            return Err(nothing_to_learn(name, learnt.len(), &learnt[0].to_string()));
         }
         let kind = kind(config, name, &values, &learnt)?;
-        Ok(Target { label: Label { name: name.clone(), kind }, values })
-    };
-    names.iter().map(target).collect()
+        targets.push(Target { label: Label { name: name.clone(), kind }, values });
+    }
+    Ok(targets)
+}
+
+pub fn nothing_to_learn(name: &str, rows: usize, value: &str) -> Failure {
+    Failure::input(format!(
+        "label {name}: all {rows} rows of training have the same value, {value}: there is nothing to learn"
+    ))
+    .hint("choose another column, or more rows")
 }
 
 /// Whatever has only 0 and 1 is binary; numbers are learnt by `model.amount_loss`.

@@ -3,8 +3,10 @@
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use tch::{Kind, Tensor};
 
+use super::classes;
 use super::labels::Target;
 use crate::config::networks::{AmountLossName, ClassWeights, LossName};
 use crate::config::{Config, ModelConfig};
@@ -37,7 +39,7 @@ pub struct TableLesson<'a> {
     test: &'a [usize],
     model: &'a ModelConfig,
     label_smoothing: f64,
-    /// The weight of a positive of each label.
+    /// The weight of a positive of each label, or of a class: float32 [1].
     positive_weights: Vec<Option<Tensor>>,
     batch_rows: usize,
 }
@@ -54,16 +56,15 @@ impl<'a> TableLesson<'a> {
             return Err(Failure::usage("model.loss: expected bce, focal or iou for a table, got crf")
                 .hint("the chain is one of intents; leave model.loss and model.head out"));
         }
-        let weight = |target: &Target| match (config.model.class_weights, target.label.kind) {
-            (ClassWeights::Balanced, LabelKind::Binary) => {
-                let positives = target.classes(train).iter().filter(|y| **y).count() as f64;
-                let odds = (train.len() as f64 - positives) / positives.max(1.0);
-                Ok(Some(
-                    Tensor::f_from_slice(&[odds.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32])?
-                        .f_to_device(network.device)?,
-                ))
-            }
-            _ => Ok(None),
+        let weight = |target: &Target| {
+            let (rows, positives) = (train.len() as f64, target.classes(train).iter().filter(|y| **y).count() as f64);
+            let rarer = match (config.model.class_weights, target.label.kind) {
+                (ClassWeights::Balanced, LabelKind::Binary) => (rows - positives) / positives.max(1.0),
+                (ClassWeights::Balanced, LabelKind::Class { count, .. }) => rows / (count as f64 * positives.max(1.0)),
+                _ => return Ok(None),
+            };
+            let weight = rarer.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32;
+            Ok(Some(Tensor::f_from_slice(&[weight])?.f_to_device(network.device)?))
         };
         Ok(Self {
             network,
@@ -83,6 +84,12 @@ impl<'a> TableLesson<'a> {
     fn objective(&self, raw: &Tensor, rows: &[usize], smoothing: f64) -> Result<Tensor> {
         let mut sum = Tensor::from(0f32).f_to_device(self.network.device)?;
         for (k, target) in self.targets.iter().enumerate() {
+            if let LabelKind::Class { first, count } = target.label.kind {
+                if k == first {
+                    sum += self.classes(raw, first..first + count, rows, smoothing)?;
+                }
+                continue;
+            }
             let actual: Vec<f32> = rows.iter().map(|&row| target.label.kind.target(target.values[row])).collect();
             let actual = Tensor::f_from_slice(&actual)?.f_to_device(self.network.device)?;
             let raw = raw.f_select(1, k as i64)?;
@@ -92,10 +99,20 @@ impl<'a> TableLesson<'a> {
                     self.binary(&raw, &actual, self.positive_weights[k].as_ref())
                 }
                 LabelKind::Amount { .. } => self.number(&(raw.softplus() + 1e-6), &actual),
-                LabelKind::Number { .. } => self.number(&raw, &actual),
+                LabelKind::Number { .. } | LabelKind::Class { .. } => self.number(&raw, &actual),
             };
         }
         Ok(sum)
+    }
+
+    /// Of all classes of one label, which stand side by side.
+    fn classes(&self, raw: &Tensor, at: Range<usize>, rows: &[usize], smoothing: f64) -> Result<Tensor> {
+        let (first, count, targets) = (at.start as i64, at.len() as i64, &self.targets[at.clone()]);
+        let ones: Vec<f32> = rows.iter().flat_map(|&row| targets.iter().map(move |t| t.values[row] as f32)).collect();
+        let ones = Tensor::f_from_slice(&ones)?.f_view([rows.len() as i64, count])?.f_to_device(self.network.device)?;
+        let weights: Vec<&Tensor> = self.positive_weights[at].iter().flatten().collect();
+        let weights = if weights.is_empty() { None } else { Some(Tensor::f_cat(&weights, 0)?) };
+        Ok(classes::loss(&raw.f_narrow(1, first, count)?, &ones, weights.as_ref(), smoothing, self.model))
     }
 
     fn binary(&self, raw: &Tensor, actual: &Tensor, weight: Option<&Tensor>) -> Tensor {
@@ -127,16 +144,24 @@ impl<'a> TableLesson<'a> {
     }
 
     /// Of the test rows. Binary labels: AUC and average precision with 95 % intervals, accuracy and F1 at one half, the
-    /// share of positives. Others: mean absolute and root mean squared error, beside those of the training mean.
+    /// share of positives. Classes: how often the most probable one is right, and macro F1. Others: mean absolute and root
+    /// mean squared error, beside those of the training mean.
     pub fn figures(&self, seed: u64) -> Result<BTreeMap<String, f64>> {
         let raw = self.raw(self.test)?;
         let mut figures = BTreeMap::new();
         for (k, Target { label, values }) in self.targets.iter().enumerate() {
-            let predicted = to_vec(&label.kind.prediction(&raw.f_select(1, k as i64)?))?;
+            let predicted = to_vec(&label.kind.prediction(&raw, k)?)?;
             let mut put = |figure: &str, value: f64| {
-                figures.insert(format!("{figure}_test_{}", label.name), value);
+                figures.insert(format!("{figure}_test_{}", label.column()), value);
             };
-            if label.kind == LabelKind::Binary {
+            if let LabelKind::Class { first, count } = label.kind {
+                if k == first {
+                    let of = |k: usize| to_vec(&label.kind.prediction(&raw, k)?);
+                    let probabilities = (first..first + count).map(of).collect::<Result<Vec<_>>>()?;
+                    let truths: Vec<_> = self.targets[first..][..count].iter().map(|t| t.classes(self.test)).collect();
+                    classes::figures(&probabilities, &truths, seed, &mut put);
+                }
+            } else if label.kind == LabelKind::Binary {
                 binary_figures(&predicted, &self.targets[k].classes(self.test), seed, &mut put);
             } else {
                 let actual: Vec<f64> = self.test.iter().map(|&row| values[row]).collect();

@@ -1,8 +1,9 @@
 //! `intentcast train --task table`: labels learnt from the columns of a flat table alone, beside a regression on the same.
 //!
-//! `source` reads and splits, `labels` says what is learnt, `lesson` learns and measures. The model goes to the registry
+//! `source` reads and splits, `labels` and `classes` say what is learnt, `lesson` learns and measures. The model goes to the registry
 //! as a table model (model/table/bundle.rs), which no night can take.
 
+mod classes;
 mod csv;
 pub(in crate::training) mod labels;
 pub(in crate::training) mod lesson;
@@ -37,11 +38,11 @@ pub struct TableOptions {
     /// --task table or text: files or folders of CSV (with a header line) or Parquet, all of one kind.
     #[arg(long, value_name = "URI", num_args = 1..)]
     pub table: Vec<String>,
-    /// --task table or text: a column to learn: true/false, 0/1 or yes/no (a probability), or numbers (of a text: classes).
-    /// May be given again.
+    /// --task table or text: a column to learn: true/false, 0/1 or yes/no (a probability), numbers (of a text: classes), or
+    /// other texts (classes). May be given again.
     #[arg(long, value_name = "COLUMN")]
     pub label: Vec<String>,
-    /// --task table: a column of codes, whose numbers are no amounts. Text always is. May be given again.
+    /// --task table: a column of codes, whose numbers are no amounts; a label may be one. Text always is. May be given again.
     #[arg(long, value_name = "COLUMN")]
     pub category: Vec<String>,
     /// --task table: a column to leave out, such as an id or what is known only afterwards. May be given again.
@@ -69,7 +70,7 @@ fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableC
     let most = config.table.categories_max as usize;
     let columns = Columns::fit(&table.rows, &names, &options.category, &parts[0], most)?;
     let inputs = columns.read(table.rows.num_rows(), |name| table.rows.column_by_name(name).cloned())?;
-    let targets = labels::read(config, table, &options.label, &parts[0])?;
+    let targets = labels::read(config, table, options, &parts[0])?;
     let device = devices::choose(&config.score)?;
 
     let learn = |hidden: &[i64], steps: f64| -> Result<(TableShape, nn::VarStore, BTreeMap<String, f64>)> {

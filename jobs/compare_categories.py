@@ -1,0 +1,278 @@
+"""Called by compare_categories.sh. Vectors, trainings and predictions are intentcast's, by its SQL and `train --task table`;
+this cuts folds, calls it, and counts.
+
+Products are ordered by sha256 of the repeat and their id, and cut into ten folds. Each fold is the test of one training: its
+products stand last in a column that --time-column names, those of the fold before come before them (they say when to
+stop), and all others first. So every product is predicted once a repeat, by a model that has not seen it."""
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+from safetensors.numpy import save_file
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+job, folder, images, text_encoder, *image_encoders = sys.argv[1:]
+folder, images = pathlib.Path(folder).resolve(), pathlib.Path(images)
+FOLDS, REPEATS = 10, int(os.environ.get("REPEATS", 3))
+# Of a rarer class, a fold's training would have next to nothing.
+CLASS_ROWS_MIN = 10
+TARGETS = ("masterCategory", "subCategory")
+DRAWS = 1000
+
+
+def run(*words):
+    done = subprocess.run([job, *words], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def sql(query, *settings):
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return run("sql", "--output", str(folder / "out"), "--format", "json", *sets, "-c", query)
+
+
+def kept(name, make):
+    """A file that `make` writes once."""
+    path = folder / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name("part-" + path.name)
+        make(part)
+        part.rename(path)
+    return path
+
+
+def table(name, path):
+    kind = "PARQUET" if str(path).endswith(".parquet") else "CSV"
+    options = "" if kind == "PARQUET" else " OPTIONS ('format.has_header' 'true')"
+    return f"CREATE EXTERNAL TABLE {name} STORED AS {kind} LOCATION '{quoted(path)}'{options}; "
+
+
+def quoted(text):
+    return str(text).replace("'", "''")
+
+
+def write_rows(path, header, rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def random_encoder():
+    """The small network of docs/models/vision.md, with the weights that a training would begin with."""
+    to = folder / "random_cnn"
+    if not (to / "config.json").exists():
+        to.mkdir(exist_ok=True)
+        random, weights, inputs = np.random.default_rng(42), {}, 3
+        for block, outputs in enumerate((32, 64, 128)):
+            at = f"blocks.{block}."
+            weights[at + "conv.weight"] = random.normal(0, (2 / (outputs * 9)) ** 0.5, (outputs, inputs, 3, 3))
+            weights |= {at + "norm.weight": np.ones(outputs), at + "norm.bias": np.zeros(outputs)}
+            weights |= {at + "norm.running_mean": np.zeros(outputs), at + "norm.running_var": np.ones(outputs)}
+            inputs = outputs
+        weights["outputs.weight"] = random.uniform(-1, 1, (128, inputs)) * inputs**-0.5
+        weights["outputs.bias"] = np.zeros(128)
+        save_file({name: value.astype(np.float32) for name, value in weights.items()}, to / "model.safetensors")
+        card = {"architecture": "cnn", "preprocess": {"resize": 64, "crop": 64}, "cnn": {"channels": [32, 64, 128], "width": 128}}
+        (to / "config.json").write_text(json.dumps(card))
+    return to
+
+
+# Products with a picture, and the vectors of both.
+with open(folder / "styles.csv", newline="", encoding="utf-8") as file:
+    reader = csv.DictReader(file)
+    styles = {row["id"]: row for row in reader}
+lacking = {"id", "productDisplayName", *TARGETS} - set(reader.fieldnames or [])
+if lacking:
+    sys.exit(f"{folder / 'styles.csv'}: expected the columns id, productDisplayName and {', '.join(TARGETS)}, got no {', '.join(sorted(lacking))}")
+ids = sorted((path.stem for path in images.glob("*.jpg") if path.stem in styles), key=int)
+if not ids:
+    sys.exit(f"{images}: expected pictures ID.jpg of products of styles.csv, found none")
+titles = {of: styles[of]["productDisplayName"] for of in ids}
+picture = lambda of: base64.b64encode((images / f"{of}.jpg").read_bytes()).decode()
+products = kept("products.csv", lambda to: write_rows(to, ["id", "title", "picture"], ([of, titles[of], picture(of)] for of in ids)))
+encoders = {}
+for place in [pathlib.Path(encoder).resolve() for encoder in image_encoders] or [random_encoder()]:
+    # Another folder of the same name is another encoder.
+    encoders[f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"] = place
+text_encoder = pathlib.Path(text_encoder).resolve()
+first = kept("text_encoder", lambda to: to.write_text(str(text_encoder))).read_text()
+if first != str(text_encoder):
+    sys.exit(f"{folder}: expected the text encoder of its first run, {first}, got {text_encoder}: name another FOLDER")
+
+
+def vectors(name, call, setting):
+    # The file that COPY writes tells its kind by its end.
+    made = f"COPY (SELECT id, {call} AS v FROM products) TO '{{}}' STORED AS PARQUET"
+    return kept(f"vectors/{name}.parquet", lambda to: sql(table("products", products) + made.format(to), setting))
+
+
+parquet = {"title": vectors("title", f"embed_text(title, '{quoted(text_encoder)}')", f"model.text_encoder={text_encoder}")}
+for name, place in encoders.items():
+    call = f"embed_image(decode(picture, 'base64'), '{quoted(place)}')"
+    parquet[name] = vectors(name, call, f"model.image_encoder={place}")
+
+
+def as_arrays(path):
+    printed = sql(table("vectors", path) + "SELECT id, v FROM vectors")
+    rows = [json.loads(line) for line in printed.splitlines()]
+    lacking = [row["id"] for row in rows if row.get("v") is None]
+    if lacking:
+        sys.exit(f"{path}: {len(lacking)} of {len(rows)} products have no vector, the first is {lacking[0]}")
+    return {str(row["id"]): np.array(row["v"]) for row in rows}
+
+
+arrays = {name: as_arrays(path) for name, path in parquet.items()}
+
+
+class Task:
+    """One target: its products, classes and folds."""
+
+    def __init__(self, target):
+        counts = {}
+        for of in ids:
+            counts[styles[of][target]] = counts.get(styles[of][target], 0) + 1
+        self.target = target
+        self.classes = sorted(c for c, n in counts.items() if n >= CLASS_ROWS_MIN)
+        self.left_out = {c: n for c, n in sorted(counts.items()) if n < CLASS_ROWS_MIN}
+        self.ids = [of for of in ids if styles[of][target] in self.classes]
+        self.truth = np.array([self.classes.index(styles[of][target]) for of in self.ids])
+
+    def places(self, repeat):
+        """Of each product and fold: where it stands. The test rows of a training are its last tenth, rounded up: the last of
+        them may be the first of the next fold, whose own training predicts it."""
+        n = len(self.ids)
+        order = np.argsort([hashlib.sha256(f"{repeat} {of}".encode()).hexdigest() for of in self.ids])
+        rank = np.empty(n, int)
+        rank[order] = np.arange(n)
+        begins = [fold * n // FOLDS for fold in range(FOLDS)]
+        places = np.stack([(rank - begin - -(-n // FOLDS)) % n for begin in begins], 1)
+        fold_of = np.searchsorted(begins, rank, side="right") - 1
+        return places, fold_of
+
+    def first_of(self, tenths):
+        return len(self.ids) * tenths // 10
+
+    def table(self, repeat):
+        """Labels, places and all vectors, for every training of a repeat."""
+        places, _ = self.places(repeat)
+        header = ["id", "category", *(f"place_{fold}" for fold in range(FOLDS))]
+        name = f"tables/{self.target}-{repeat}"
+        rows = kept(f"{name}.csv", lambda to: write_rows(to, header, ([of, styles[of][self.target], *p] for of, p in zip(self.ids, places))))
+        known = hashlib.sha256(" ".join(parquet).encode()).hexdigest()[:6]
+        names = {name: f"v{i}" for i, name in enumerate(parquet)}
+        given = "".join(table(names[name], path) for name, path in parquet.items())
+        joins = " ".join(f"JOIN {v} ON {v}.id = r.id" for v in names.values())
+        columns = ", ".join(f"{v}.v AS \"{name}\"" for name, v in names.items())
+        made = table("r", rows) + given + f"COPY (SELECT r.*, {columns} FROM r {joins} ORDER BY r.id) TO '{{}}' STORED AS PARQUET"
+        return kept(f"{name}-{known}.parquet", lambda to: sql(made.format(to)))
+
+    def network(self, repeat, fold, inputs):
+        """Probabilities of each class, of the products that stand last: by `train --task table` and `predict_table`."""
+        path, place = self.table(repeat), f"place_{fold}"
+        others = ["id", *(f"place_{f}" for f in range(FOLDS) if f != fold), *(name for name in parquet if name not in inputs)]
+        words = ["train", "--task", "table", "--table", str(path), "--label", "category", "--time-column", place, "--output", str(folder / "out")]
+        words += [word for other in others for word in ("--exclude", other)]
+        printed = run(*words, "--set", "train.batch_rows=32", "--set", "score.device=cpu")
+        version = re.search(r"table model (\S+)", printed)[1]
+        struct = "named_struct(" + ", ".join(f"'{name}', \"{name}\"" for name in inputs) + ")"
+        columns = ", ".join(f"predict_table({struct}, '{version}', 'category={quoted(of)}') AS p{k}" for k, of in enumerate(self.classes))
+        asked = table("t", path) + f"SELECT id, {columns} FROM t WHERE {place} >= {self.first_of(9)}"
+        rows = [json.loads(line) for line in sql(asked, "score.device=cpu").splitlines()]
+        return {str(row["id"]): [row[f"p{k}"] for k in range(len(self.classes))] for row in rows}
+
+    def pooled_network(self, inputs):
+        """The class that each product was predicted to be, [repeats, products]."""
+        chosen = np.empty((REPEATS, len(self.ids)), int)
+        for repeat in range(REPEATS):
+            _, fold_of = self.places(repeat)
+            for fold in range(FOLDS):
+                name = f"figures/{self.target}.{'+'.join(inputs)}.{repeat}.{fold}.json"
+                print(name, file=sys.stderr) if not (folder / name).exists() else None
+                path = kept(name, lambda to: to.write_text(json.dumps(self.network(repeat, fold, inputs))))
+                got = json.loads(path.read_text())
+                for row in np.flatnonzero(fold_of == fold):
+                    chosen[repeat, row] = np.argmax(got[self.ids[row]])
+        return chosen
+
+    def pooled(self, model, features):
+        """As above by scikit-learn; what says when to stop is learnt from, too, as nothing needs to be stopped."""
+        chosen = np.empty((REPEATS, len(self.ids)), int)
+        for repeat in range(REPEATS):
+            places, fold_of = self.places(repeat)
+            for fold in range(FOLDS):
+                train, test = places[:, fold] < self.first_of(9), fold_of == fold
+                fitted = model().fit([features[i] for i in np.flatnonzero(train)], self.truth[train])
+                chosen[repeat, test] = fitted.predict([features[i] for i in np.flatnonzero(test)])
+        return chosen
+
+
+def f1_macro(truth, chosen, classes):
+    """The mean of the classes' F1; 0 for a class that is neither there nor chosen, as of scikit-learn with all labels."""
+    count = lambda of: np.bincount(of, minlength=classes)
+    return np.mean(2 * count(truth[truth == chosen]) / np.maximum(count(truth) + count(chosen), 1))
+
+
+def figures(truth, chosen, classes):
+    """Accuracy and macro F1, as means over the repeats."""
+    return (chosen == truth).mean(), np.mean([f1_macro(truth, of_repeat, classes) for of_repeat in chosen])
+
+
+def interval(values):
+    return "{:.3f} to {:.3f}".format(*np.quantile(values, [0.025, 0.975]))
+
+
+regression = lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+of_words = lambda: make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), LogisticRegression(max_iter=5000))
+lines = ["| category | from | by | accuracy (95 %) | macro F1 (95 %) |", "|---|---|---|---|---|"]
+notes = []
+for task in map(Task, TARGETS):
+    truth, classes = task.truth, len(task.classes)
+    draws = np.random.default_rng(42).integers(0, len(truth), (DRAWS, len(truth)))
+    most = np.full((1, len(truth)), np.bincount(truth).argmax())
+    ways = [("nothing", f"always {task.classes[most[0, 0]]}", most)]
+    ways.append(("title", "TF-IDF, logistic regression", task.pooled(of_words, [titles[of] for of in task.ids])))
+    inputs = {"title": ["title"]}
+    for name in encoders:
+        inputs |= {f"picture ({name.rsplit('-', 1)[0]})": [name], f"both ({name.rsplit('-', 1)[0]})": ["title", name]}
+    networks, regressions = {}, {}
+    for what, names in inputs.items():
+        side_by_side = [np.concatenate([arrays[name][of] for name in names]) for of in task.ids]
+        regressions[what] = task.pooled(regression, side_by_side)
+        ways.append((what, "logistic regression", regressions[what]))
+        networks[what] = task.pooled_network(names)
+        ways.append((what, "`train --task table`", networks[what]))
+    for what, by, chosen in ways:
+        right, f1 = figures(truth, chosen, classes)
+        of_draws = np.array([figures(truth[d], chosen[:, d], classes) for d in draws])
+        shown = f"{right:.3f} ({interval(of_draws[:, 0])}) | {f1:.3f} ({interval(of_draws[:, 1])})"
+        lines.append(f"| {task.target} | {what} | {by} | {shown} |")
+    def ahead(one, other):
+        difference = (one == truth).mean(0) - (other == truth).mean(0)
+        return f"{difference.mean():+.3f} ({interval(difference[draws].mean(1))}) of accuracy"
+
+    for what, network in networks.items():
+        if what != "title":
+            notes.append(f"{task.target}, {what} minus title, by `train --task table`: {ahead(network, networks['title'])}.")
+        notes.append(f"{task.target}, {what}, logistic regression minus `train --task table`: {ahead(regressions[what], network)}.")
+    left_out = ", ".join(f"{c} {n}" for c, n in task.left_out.items())
+    notes.append(f"{task.target}: {len(truth)} products of {classes} classes ({', '.join(task.classes)}); left out as rarer than {CLASS_ROWS_MIN}: {left_out or 'none'}.")
+notes.insert(0, f"{REPEATS} × {FOLDS} folds; intervals of {DRAWS} draws of the products.")
+text = "\n".join([*lines, "", *(f"- {note}" for note in notes)])
+print(text)
+doc = pathlib.Path(__file__).parent.parent / "docs/models/fusion.md"
+begin, end = "<!-- compare_categories: begin -->", "<!-- compare_categories: end -->"
+doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S))
