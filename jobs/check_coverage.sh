@@ -2,7 +2,7 @@
 # Do the intervals of demand forecasts cover what comes as often as they say? On a simulated lake and on a real one: trains
 # once, forecasts on five dates a week apart as nights would, and writes by how items sell how often what came lay within,
 # with intervals that know that all items share a week, into docs/models/demand.md. New items, of which a few weeks have few
-# and of one season, are forecast by fourteen trainings two weeks apart besides. What is there already is kept, so an
+# and of one season, are forecast by seven trainings four weeks apart besides. What is there already is kept, so an
 # interrupted run goes on.
 # usage: check_coverage.sh PATH_OF_INTENTCAST FOLDER [RETAIL_FOLDER] [--set section.key=value ...]
 # USERS, ITEMS and DAYS (3000, 60, 230) size the simulated lake, which is kept if FOLDER/simulated.done is there.
@@ -60,7 +60,7 @@ forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS [--set ...]
     # No network forecasts new items: the smallest will do.
     for weeks in $weeks_of_new; do
         date=$(later "$first" $((7 * weeks)))
-        small="--set demand.width=4 --set train.epochs_max=1 --set train.rows_max=4000"
+        small="--set demand.width=4 --set train.epochs_max=1 --set train.rows_max=4000 --set train.as_of_dates=2"
         [ -s "$to/version.$date" ] ||
             run "$@" $small train $places --date "$date" | sed -n 's/^model \([^ ]*\) .*/\1/p' >"$to/version.$date"
         query="SELECT item_id, f['step'] AS step, f['q10'] AS q10, f['q90'] AS q90 FROM (
@@ -94,7 +94,7 @@ if [ -n "$real" ]; then
         touch "$folder/online-retail-ii.done"
     }
     # December 2009 to December 2010: the eight weeks before Christmas are forecast.
-    forecasts online-retail-ii 2010-10-13 none "$(seq -22 2 4)" "$@"
+    forecasts online-retail-ii 2010-10-13 none "$(seq -20 4 4)" "$@"
     lakes="$lakes online-retail-ii:2010-10-13"
 fi
 

@@ -171,6 +171,13 @@ impl UserColumns {
         self.list(At::Events).value_length(row) as usize
     }
 
+    /// Buckets of the items in a row's events, 0 for events without one.
+    pub fn event_items(&self, row: usize) -> &[u32] {
+        let lists = self.list(At::Events);
+        let offsets = lists.value_offsets();
+        &Events::of(lists).item.values()[offsets[row] as usize..offsets[row + 1] as usize]
+    }
+
     /// Places in the item index of what was met within the horizon, most engaged first.
     pub fn next_items(&self, row: usize) -> &[u32] {
         let lists = self.list(At::NextItems);

@@ -22,6 +22,7 @@ use super::ranking::Catalogue;
 use super::sets::{Split, is_labelled};
 use super::survey::Survey;
 use super::unlabelled;
+use super::unmet;
 use crate::config::Config;
 use crate::config::networks::{Pretraining, Unlabelled};
 use crate::failure::Result;
@@ -75,6 +76,8 @@ pub fn train(
         seed: config.train.seed,
     };
     let fitted = fit::fit(&mut lesson, store, &plan, journal, bar)?;
+    let index = users.items.iter().map(|item| item.buckets(network.shape.item_buckets).0 as u32);
+    unmet::hide(store, &users.survey.item_buckets_met.iter().copied().chain(index).collect())?;
     let mut figures = lesson.figures()?;
     figures.insert("parameters_intent".into(), parameters(store) as f64);
     figures.insert("epochs_intent".into(), fitted.epochs.into());

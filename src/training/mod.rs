@@ -28,6 +28,7 @@ pub mod table;
 mod tensorboard;
 pub mod text;
 mod unlabelled;
+mod unmet;
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! What one pass over the training users tells before any of them is learnt from: sizes, class counts, scaling.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::blocks::UserBlocks;
 use super::columns::UserColumns;
@@ -28,6 +28,8 @@ pub struct Survey {
     pub positives: [usize; BINARY],
     /// Of the labelled ones, how many met each item of the index.
     pub met: Vec<u64>,
+    /// Buckets of the items in all of their events.
+    pub item_buckets_met: BTreeSet<u32>,
     pub scaling: Scaling,
     /// Row-major [sampled, features]; NaN where null.
     pub tabular: Vec<f32>,
@@ -45,6 +47,7 @@ impl Survey {
             for row in window.rows_of(Split::Train) {
                 let values = &window.tabular()[row * features..(row + 1) * features];
                 moments.iter_mut().zip(values).for_each(|(of, &value)| of.add(value.into()));
+                survey.item_buckets_met.extend(window.event_items(row));
                 survey.histories += usize::from(window.length(row) >= EVENTS_MIN);
                 if is_labelled(window.user_id(row), labels_share) {
                     survey.add_labelled(&window, row, &mut buyers, values);
@@ -103,6 +106,8 @@ mod tests {
         assert_eq!(survey.labelled, labelled.len());
         assert!((130..190).contains(&labelled.len()), "half of four fifths of 400: {}", labelled.len());
         assert_eq!(survey.histories, trained.iter().filter(|&&r| set.inputs.events[r].len() >= 2).count());
+        let events = trained.iter().flat_map(|&r| &set.inputs.events[r]);
+        assert_eq!(survey.item_buckets_met, events.map(|event| event.item as u32).collect());
         let churned = labelled.iter().filter(|&&r| set.labels[r * 9 + 6] > 0.5).count();
         assert_eq!((survey.positives[6], survey.purchased.len()), (churned, labelled.len()));
         let met_3: usize = labelled.iter().map(|&r| set.next_items[r].iter().filter(|&&i| i == 3).count()).sum();
