@@ -1,6 +1,6 @@
 //! Networks that look at pictures. In: encoded pictures (JPEG, PNG, WebP) or the vectors of a video's frames. Out: one
 //! float32 vector a picture or video, or a reason for each picture that has none. Training and whoever fills
-//! `items.image_vector` call; nothing here reads a lake.
+//! `items.image_vector` call; nothing here reads a lake. `bundle` keeps what labels pictures in the registry.
 
 mod bundle;
 mod card;

@@ -95,9 +95,10 @@ impl Source {
                 Ok(bytes.map(|bytes| Ok(Bytes::copy_from_slice(bytes.unwrap_or_default()))).collect())
             }
             Self::Files { paths, folder } => {
-                let fetched = paths[rows].iter().map(|path| async move {
-                    let found = folder.read_if_there(path).await?;
-                    Ok(found.ok_or_else(|| format!("{}: not found", folder.display(&folder.path(path)))))
+                let fetched = paths[rows].iter().map(|name| async move {
+                    let Some(path) = folder.path_as_is(name) else { return Ok(Err(format!("{name:?} is no path"))) };
+                    let found = folder.read_at(&path).await?;
+                    Ok(found.ok_or_else(|| format!("{}: not found", folder.display(&path))))
                 });
                 let fetched: Vec<Result<_>> = stream::iter(fetched).buffered(FETCHED_MAX).collect().await;
                 fetched.into_iter().collect()
