@@ -261,7 +261,7 @@ impl Cli {
                 block_on(verbs::train_image(config, &table, &inputs))
             }
             Verb::Train { date, sweep, .. } => {
-                let date = date.ok_or_else(|| Failure::usage("train: pass --date, or another --task than night"))?;
+                let date = date.ok_or_else(|| Failure::usage("train: pass --date, or --task table, text or image"))?;
                 block_on(verbs::train(config, date, sweep))
             }
             Verb::Models { promote, format, .. } => block_on(verbs::models(config, promote, format)),
