@@ -14,8 +14,8 @@ use crate::score::devices;
 use crate::shell::Format;
 use crate::simulation::SimulateOptions;
 use crate::simulation::signal::Signal;
+use crate::training::labelled::InputOptions;
 use crate::training::table::TableOptions;
-use crate::training::text::TextOptions;
 use crate::verbs;
 
 /// The nightly intent and demand job: Parquet lake in, purchase intents, demand quantiles and reorder lines out.
@@ -126,14 +126,15 @@ pub enum Verb {
     ///
     /// With --task table, learns labels from the columns of any flat table instead, and writes a table model, which
     /// predict_table(...) calls in SQL and no night can take. With --task text, teaches a pretrained encoder labels of a
-    /// text column, and writes a text model, which classify_text(...) calls.
+    /// text column, and writes a text model, which classify_text(...) calls. With --task image, the same of pictures, by an
+    /// encoder or from random weights, for classify_image(...).
     Train {
         #[command(flatten)]
         places: Places,
-        /// What to learn from: a shop's lake, a table, or texts.
+        /// What to learn from: a shop's lake, a table, texts, or pictures.
         #[arg(long, value_enum, default_value = "night")]
         task: Task,
-        /// Labels too end before this date: nothing at or after it is read. Needed but with --task table or text.
+        /// Labels too end before this date: nothing at or after it is read. Needed with --task night alone.
         #[arg(long)]
         date: Option<RunDate>,
         /// Searches settings first, on the validation set, and trains with the best (docs/models/training.md).
@@ -142,7 +143,7 @@ pub enum Verb {
         #[command(flatten)]
         table: TableOptions,
         #[command(flatten)]
-        text: TextOptions,
+        inputs: InputOptions,
     },
     /// Lists the models, or makes one the champion.
     Models {
@@ -194,6 +195,8 @@ pub enum Task {
     Table,
     /// Labels of a text column, by a pretrained encoder.
     Text,
+    /// Labels of pictures, by an encoder's weights or random ones.
+    Image,
 }
 
 /// What a process of a cluster does.
@@ -253,9 +256,12 @@ impl Cli {
             }
             Verb::Rollback { date, .. } => block_on(verbs::rollback(config, date)),
             Verb::Train { task: Task::Table, table, .. } => block_on(verbs::train_table(config, &table)),
-            Verb::Train { task: Task::Text, table, text, .. } => block_on(verbs::train_text(config, &table, &text)),
+            Verb::Train { task: Task::Text, table, inputs, .. } => block_on(verbs::train_text(config, &table, &inputs)),
+            Verb::Train { task: Task::Image, table, inputs, .. } => {
+                block_on(verbs::train_image(config, &table, &inputs))
+            }
             Verb::Train { date, sweep, .. } => {
-                let date = date.ok_or_else(|| Failure::usage("train: pass --date, or --task table or text"))?;
+                let date = date.ok_or_else(|| Failure::usage("train: pass --date, or --task table, text or image"))?;
                 block_on(verbs::train(config, date, sweep))
             }
             Verb::Models { promote, format, .. } => block_on(verbs::models(config, promote, format)),
@@ -301,7 +307,7 @@ impl Verb {
             Verb::Rollback { .. }
                 | Verb::Models { .. }
                 | Verb::Gc { .. }
-                | Verb::Train { task: Task::Table | Task::Text, .. }
+                | Verb::Train { task: Task::Table | Task::Text | Task::Image, .. }
         );
         self.places().is_some() && !elsewhere
     }

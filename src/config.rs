@@ -11,8 +11,9 @@ use std::path::Path;
 
 use crate::failure::{Failure, Result};
 use networks::{
-    AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, FusionName, HeadName, LossName,
-    Precision, Pretraining, TextStrategy, Unlabelled,
+    AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, FusionName, HeadName,
+    ImageAugmentation, ImageNetworkName, ImageStrategy, LossName, NormStatistics, Precision, Pretraining, TextStrategy,
+    Unlabelled,
 };
 
 /// Every setting of a job. Units are at the end of each name.
@@ -33,6 +34,7 @@ pub struct Config {
     pub train: TrainConfig,
     pub table: TableConfig,
     pub text: TextConfig,
+    pub image: ImageConfig,
     pub score: ScoreConfig,
     pub functions: FunctionsConfig,
     pub checks: ChecksConfig,
@@ -433,6 +435,65 @@ impl Default for TextConfig {
     }
 }
 
+/// Of `train --task image`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageConfig {
+    /// Without `--encoder`: what starts with random weights.
+    pub network: ImageNetworkName,
+    /// Without `--encoder`: the side of the square that it sees.
+    pub side_pixels: u32,
+    /// What of the encoder is trained beside the head.
+    pub strategy: ImageStrategy,
+    /// Of `all` with `--encoder`: the stem and so many of the first stages keep their weights; 0 trains everything.
+    pub frozen_stages: u32,
+    /// Of `all`: a stage's learning rate is so much of that of the stage above it.
+    pub stage_decay: f64,
+    /// By which statistics batch normalisation normalises in training.
+    pub norm_statistics: NormStatistics,
+    /// How a picture is changed each time that training shows it.
+    pub augmentation: ImageAugmentation,
+    /// Of the encoder's weights; 0 takes what suits them: 0.0001 with `--encoder`, 0.001 from random weights.
+    pub learning_rate: f64,
+    /// Of the head, once it has learnt alone.
+    pub head_learning_rate: f64,
+    /// The share of all steps in which the learning rate rises; it falls in a line after that.
+    pub warmup_share: f64,
+    /// Gradients are clipped to this norm.
+    pub gradient_norm_max: f64,
+    /// Batches whose gradients make one step.
+    pub accumulation_steps: u32,
+    /// Steps over all training rows in which the head learns alone, at most, for each penalty that is tried; 0 starts it at
+    /// random.
+    pub head_epochs_max: u32,
+    /// Passes over the training rows after that; none for `frozen`.
+    pub epochs_max: u32,
+    /// Pictures of a training batch.
+    pub batch_rows: u32,
+}
+
+impl Default for ImageConfig {
+    fn default() -> Self {
+        Self {
+            network: ImageNetworkName::default(),
+            side_pixels: 64,
+            strategy: ImageStrategy::default(),
+            frozen_stages: 0,
+            stage_decay: 1.0,
+            norm_statistics: NormStatistics::default(),
+            augmentation: ImageAugmentation::default(),
+            learning_rate: 0.0,
+            head_learning_rate: 1e-3,
+            warmup_share: 0.1,
+            gradient_norm_max: 1.0,
+            accumulation_steps: 1,
+            head_epochs_max: 200,
+            epochs_max: 10,
+            batch_rows: 32,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoreConfig {
@@ -650,6 +711,7 @@ impl Config {
             )));
         }
         self.text.check()?;
+        self.image.check()?;
         self.model.check_losses()?;
         self.train.check_unlabelled(self.model.backbone)?;
         if !self.model.width.is_multiple_of(self.model.heads.max(1)) {
@@ -706,6 +768,44 @@ impl TextConfig {
                 ))
                 .hint("set text.strategy=all"));
             }
+        }
+        Ok(())
+    }
+}
+
+impl ImageConfig {
+    fn check(&self) -> Result<()> {
+        within("image.side_pixels", self.side_pixels.into(), 16.0, 512.0)?;
+        within("image.frozen_stages", self.frozen_stages.into(), 0.0, 6.0)?;
+        within("image.stage_decay", self.stage_decay, 0.01, 1.0)?;
+        within("image.learning_rate", self.learning_rate, 0.0, 1.0)?;
+        within("image.head_learning_rate", self.head_learning_rate, 1e-9, 1.0)?;
+        within("image.warmup_share", self.warmup_share, 0.0, 0.9)?;
+        within("image.gradient_norm_max", self.gradient_norm_max, 1e-3, 1e6)?;
+        within("image.accumulation_steps", self.accumulation_steps.into(), 1.0, 1e4)?;
+        within("image.head_epochs_max", self.head_epochs_max.into(), 0.0, 1e4)?;
+        within("image.epochs_max", self.epochs_max.into(), 1.0, 1e4)?;
+        // Statistics of one picture are none.
+        within("image.batch_rows", self.batch_rows.into(), 4.0, 4096.0)?;
+        if self.strategy == ImageStrategy::Frozen && self.head_epochs_max == 0 {
+            return Err(Failure::usage(
+                "image.head_epochs_max: expected at least 1, because image.strategy is frozen and nothing else learns, got 0",
+            ));
+        }
+        for (key, of, set) in
+            [("image.frozen_stages", "0", self.frozen_stages > 0), ("image.stage_decay", "1", self.stage_decay < 1.0)]
+        {
+            if set && self.strategy == ImageStrategy::Frozen {
+                return Err(Failure::usage(format!(
+                    "{key}: expected {of}, because image.strategy is frozen, which trains no weight of the encoder"
+                ))
+                .hint("set image.strategy=all"));
+            }
+        }
+        if self.frozen_stages > 0 && self.norm_statistics == NormStatistics::Batch {
+            return Err(Failure::usage(
+                "image.norm_statistics: expected kept, because image.frozen_stages keeps stages as they are, got batch",
+            ));
         }
         Ok(())
     }

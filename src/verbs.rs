@@ -19,6 +19,7 @@ use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{BundleCard, Registry};
 use crate::model::table::bundle::TableCard;
 use crate::model::text::bundle::TextCard;
+use crate::model::vision::ImageModelCard;
 use crate::nightly::{self, NightOptions, NightReport};
 use crate::publish::{checks, earlier::EarlierNights, gc, night::FaultPoint, readers, runs};
 use crate::score::{models::Models, operator};
@@ -26,9 +27,9 @@ use crate::shell::{self, Format};
 use crate::simulation::{self, SimulateOptions};
 use crate::sql_files::SqlFiles;
 use crate::training;
+use crate::training::labelled::InputOptions;
 use crate::training::sweep::{Sweep, Trial};
 use crate::training::table::TableOptions;
-use crate::training::text::TextOptions;
 
 pub async fn simulate(config: &Config, to: &str, options: &SimulateOptions) -> Result<()> {
     let report = simulation::run(&Location::open(to, &config.s3)?, options).await?;
@@ -143,12 +144,21 @@ pub async fn train_table(config: &Config, options: &TableOptions) -> Result<()> 
     Ok(())
 }
 
-pub async fn train_text(config: &Config, table: &TableOptions, text: &TextOptions) -> Result<()> {
-    let card = training::text::run(config, table, text).await?;
+pub async fn train_text(config: &Config, table: &TableOptions, inputs: &InputOptions) -> Result<()> {
+    let card = training::text::run(config, table, inputs).await?;
     println!("text model {} ({}; {})", card.version, card.strategy, card.split);
     print_figures(&card.figures)?;
     let (column, version, labels) = (&card.text_column, &card.version, card.labels.join(", "));
     println!("in SQL: classify_text(\"{column}\", '{version}', '{}'), of the labels {labels}", card.labels[0]);
+    Ok(())
+}
+
+pub async fn train_image(config: &Config, table: &TableOptions, inputs: &InputOptions) -> Result<()> {
+    let card = training::image::run(config, table, inputs).await?;
+    println!("image model {} ({}; {})", card.version, card.strategy, card.split);
+    print_figures(&card.figures)?;
+    let (version, labels) = (&card.version, card.labels.join(", "));
+    println!("in SQL, of bytes: classify_image(image, '{version}', '{}'), of the labels {labels}", card.labels[0]);
     Ok(())
 }
 
@@ -182,7 +192,8 @@ pub async fn models(config: &Config, promote: Option<String>, format: Format) ->
     let (cards, champion) = (registry.versions().await?, registry.champion().await?);
     let tables = registry.cards_of::<TableCard>().await?.into_iter().map(|c| (c.version, "table", c.figures));
     let texts = registry.cards_of::<TextCard>().await?.into_iter().map(|c| (c.version, "text", c.figures));
-    let others: Vec<(String, &str, BTreeMap<String, f64>)> = tables.chain(texts).collect();
+    let images = registry.cards_of::<ImageModelCard>().await?.into_iter().map(|c| (c.version, "image", c.figures));
+    let others: Vec<(String, &str, BTreeMap<String, f64>)> = tables.chain(texts).chain(images).collect();
     let figures = || cards.iter().map(|c| &c.figures).chain(others.iter().map(|(.., figures)| figures));
     let figure = |name: &str| -> Float64Array { figures().map(|f| f.get(name).copied()).collect() };
     let text = |of: &dyn Fn(&BundleCard) -> String, of_other: &dyn Fn(&str, &str) -> String| -> StringArray {

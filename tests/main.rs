@@ -13,6 +13,7 @@ mod feature_values;
 mod features;
 mod functions;
 mod future;
+mod image;
 mod importing;
 mod killed;
 mod networks;

@@ -189,8 +189,19 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::engine;
+    use crate::lake::stores::Location;
+    use crate::model::bundle::Registry;
+    use crate::model::labels::{LabelHead, Labels};
+    use crate::model::vision::{Architecture, ImageCard, ImageModelCard, ImageNetwork, ImageParts, Preprocess};
+    use crate::score::operator;
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::Float64Type;
+    use datafusion::physical_plan::collect;
     use datafusion::prelude::SessionContext;
-    use tch::{CModule, Device, Kind, Tensor};
+    use datafusion_proto::bytes::{
+        physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
+    };
+    use tch::{CModule, Device, Kind, Tensor, nn};
 
     /// What `plus(1)` is, where a decoded function is called.
     async fn called(codec: &PlanCodec, bytes: &[u8]) -> crate::failure::Result<String> {
@@ -198,6 +209,56 @@ mod tests {
         ctx.register_udf(codec.try_decode_udf("plus", bytes)?.as_ref().clone());
         let rows = ctx.sql("SELECT plus(1) AS a").await?.collect().await?;
         Ok(arrow::util::pretty::pretty_format_batches(&rows)?.to_string())
+    }
+
+    /// An image model of random weights in the registry of an output in memory.
+    async fn image_model(config: &Config) -> String {
+        let store = nn::VarStore::new(Device::Cpu);
+        let card = ImageCard::new(Architecture::Cnn, Preprocess { resize: 18, crop: 16, ..Default::default() });
+        ImageNetwork::new(&(store.root() / "image"), &card);
+        LabelHead::new(&(store.root() / "head"), Labels::Single, (card.width(), 2));
+        let below = |part: &str| -> Vec<(String, Tensor)> {
+            let named = store.variables().into_iter();
+            named.filter_map(|(name, weight)| Some((name.strip_prefix(part)?.to_string(), weight))).collect()
+        };
+        let parts = ImageParts { card: &card, encoder: below("image."), head: below("head.") };
+        let model: ImageModelCard = serde_json::from_value(serde_json::json!({
+            "format": 1, "version": "", "trained_at": "2026-03-01", "table": [], "image_column": "", "split": "",
+            "encoder": "", "encoder_hash": "", "strategy": "all", "kind": "single", "labels": ["mug", "lamp"],
+            "weights_hash": "", "figures": {}
+        }))
+        .unwrap();
+        let output = Location::open(&config.output.uri, &config.s3).unwrap();
+        Registry(output.folder("models")).write_image(model, parts).await.unwrap().version
+    }
+
+    #[tokio::test]
+    async fn a_picture_has_the_same_labels_on_the_other_side() {
+        let mut config = Config::default();
+        config.output.uri = "memory://codec-image/out".into();
+        config.score.device = "cpu".into();
+        let version = image_model(&config).await;
+        let side = || PlanCodec::new(Arc::new(Models::new(&config).unwrap()));
+        let (here, there) = (side(), side());
+        let ctx = operator::install(&engine::session(&config).unwrap(), Arc::clone(&here.models));
+        let picture = include_bytes!("../../tests/fixtures/vision/pictures/rgb.png");
+        let hex: String = picture.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sql = format!(
+            "SELECT classify_image(decode('{hex}', 'hex'), '{version}') AS labels, \
+             classify_image(decode('{hex}', 'hex'), '{version}', 'lamp') AS lamp, \
+             classify_image(NULL, '{version}', 'lamp') AS none, classify_image(decode('00', 'hex'), '{version}') AS bad"
+        );
+        let plan = ctx.sql(&sql).await.unwrap().create_physical_plan().await.unwrap();
+        let bytes = physical_plan_to_bytes_with_extension_codec(Arc::clone(&plan), &here).unwrap();
+        let arrived = physical_plan_from_bytes_with_extension_codec(&bytes, &ctx.task_ctx(), &there).unwrap();
+        let ours = collect(plan, ctx.task_ctx()).await.unwrap();
+        assert_eq!(collect(arrived, ctx.task_ctx()).await.unwrap(), ours);
+        assert_eq!((here.models.loaded(), there.models.loaded()), (1, 1));
+        let row = &ours[0];
+        let lamp = row.column(1).as_primitive::<Float64Type>().value(0);
+        let labels = row.column(0).as_list::<i32>().value(0);
+        assert_eq!(labels.as_struct().column(1).as_primitive::<Float64Type>().value(1), lamp);
+        assert!((0.0..=1.0).contains(&lamp) && row.column(2).is_null(0) && row.column(3).is_null(0));
     }
 
     #[tokio::test]

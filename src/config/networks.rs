@@ -199,6 +199,54 @@ pub enum TextStrategy {
     Prefix,
 }
 
+/// A network for pictures that starts with random weights, where no encoder's folder is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageNetworkName {
+    #[default]
+    Cnn,
+    Resnet18,
+    Resnet34,
+    Resnet50,
+}
+
+/// How an image encoder learns a task of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageStrategy {
+    /// Its weights are trained, but for those of the first `image.frozen_stages`.
+    #[default]
+    All,
+    /// Only the head on its vectors.
+    Frozen,
+}
+
+/// How a picture is changed each time that training shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageAugmentation {
+    None,
+    /// Every other time, left and right change places.
+    Flip,
+    /// The crop lies anywhere instead of in the middle.
+    Crop,
+    #[default]
+    Both,
+}
+
+/// By which statistics batch normalisation normalises in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormStatistics {
+    /// `kept` for an encoder's folder, `batch` from random weights.
+    #[default]
+    Auto,
+    /// Those that the folder holds, which stay as they are.
+    Kept,
+    /// Those of each batch, which the kept ones follow.
+    Batch,
+}
+
 impl ModelConfig {
     /// The chain is trained by its likelihood and by nothing else, and the likelihood needs the chain. Class weights are
     /// those of cross-entropy: set beside another loss they would be ignored in silence.
@@ -284,6 +332,10 @@ mod tests {
         refused("train.pretraining", &["none", "masked", "next_event", "contrastive"]);
         refused("train.unlabelled", &["none", "pseudo_labels", "consistency"]);
         refused("text.strategy", &["all", "frozen", "lora", "adapters", "prefix"]);
+        refused("image.network", &["cnn", "resnet18", "resnet34", "resnet50"]);
+        refused("image.strategy", &["all", "frozen"]);
+        refused("image.augmentation", &["none", "flip", "crop", "both"]);
+        refused("image.norm_statistics", &["auto", "kept", "batch"]);
     }
 
     #[test]

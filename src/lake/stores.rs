@@ -55,6 +55,13 @@ impl Location {
         name.split('/').filter(|p| !p.is_empty()).fold(self.prefix.clone(), |p, part| p.join(part))
     }
 
+    /// The path of an object that others named: its characters stay as they are, where [`Self::path`] writes those that a
+    /// store might not take in another way. None for what can be no object, such as a step upwards.
+    pub fn path_as_is(&self, name: &str) -> Option<Path> {
+        let below: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        Path::parse(format!("{}/{}", self.prefix, below.join("/"))).ok()
+    }
+
     /// What people read: the URL, or the plain path of a local file.
     pub fn display(&self, path: &Path) -> String {
         match self.url.scheme() {
@@ -131,10 +138,15 @@ impl Location {
 
     /// `None` when there is no such object.
     pub async fn read_if_there(&self, name: &str) -> Result<Option<Bytes>> {
-        match self.store.get(&self.path(name)).await {
+        self.read_at(&self.path(name)).await
+    }
+
+    /// The same for a path in this store.
+    pub async fn read_at(&self, path: &Path) -> Result<Option<Bytes>> {
+        match self.store.get(path).await {
             Ok(got) => Ok(Some(got.bytes().await?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(Failure::from(e).at(self.display(&self.path(name)))),
+            Err(e) => Err(Failure::from(e).at(self.display(path))),
         }
     }
 

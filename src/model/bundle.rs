@@ -11,6 +11,7 @@ use super::inputs::{CATEGORY_BUCKETS, bucket};
 use super::intent::{IntentNetwork, IntentShape, Scaling};
 use super::table::bundle::TABLE_CARD;
 use super::text::bundle::TEXT_CARD;
+use super::vision::IMAGE_CARD;
 use super::weights;
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
@@ -77,6 +78,13 @@ pub struct ImageEncoderCard {
     /// Of all that its vectors follow from.
     pub hash: String,
 }
+
+/// Models of other kinds: the file that tells one, what it is of, and what calls it.
+const OTHERS: [(&str, &str, &str); 3] = [
+    (TABLE_CARD, "a table", "predict_table"),
+    (TEXT_CARD, "a text", "classify_text"),
+    (IMAGE_CARD, "an image", "classify_image"),
+];
 
 /// The encoders' folders in a bundle.
 pub const TEXT_FOLDER: &str = "text";
@@ -319,17 +327,21 @@ impl Registry {
     pub async fn card(&self, version: &str) -> Result<BundleCard> {
         match self.0.folder(version).read_if_there("bundle.json").await? {
             Some(bytes) => parse(version, &bytes),
-            None if self.0.folder(version).read_if_there(TABLE_CARD).await?.is_some() => {
-                Err(Failure::model(format!("{version}: expected a night's model, got one of a table"))
-                    .hint("predict_table(...) calls it in SQL; nights need one that `intentcast train --date` made"))
-            }
-            None if self.0.folder(version).read_if_there(TEXT_CARD).await?.is_some() => {
-                Err(Failure::model(format!("{version}: expected a night's model, got one of a text"))
-                    .hint("classify_text(...) calls it in SQL; nights need one that `intentcast train --date` made"))
-            }
-            None => Err(Failure::model(format!("{}: no such model", self.0.folder(version).url))
-                .hint("`intentcast models` lists the versions; `intentcast train` makes one")),
+            None => Err(self.not_of_a_night(version).await?),
         }
+    }
+
+    /// Why a version without a night's card is none that a night can take.
+    async fn not_of_a_night(&self, version: &str) -> Result<Failure> {
+        for (card, of, function) in OTHERS {
+            if self.0.folder(version).read_if_there(card).await?.is_some() {
+                return Ok(Failure::model(format!("{version}: expected a night's model, got one of {of}")).hint(
+                    format!("{function}(...) calls it in SQL; nights need one that `intentcast train --date` made"),
+                ));
+            }
+        }
+        Ok(Failure::model(format!("{}: no such model", self.0.folder(version).url))
+            .hint("`intentcast models` lists the versions; `intentcast train` makes one"))
     }
 
     /// The named version, or the champion where `version` is empty.

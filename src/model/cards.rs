@@ -1,13 +1,17 @@
 //! Models that no night can take, one kind a card: what is read of them, listed and refused is the same for all of them.
-//! `table` and `text` say what stands in their cards, and bring the weights.
+//! `table`, `text` and `vision` say what stands in their cards, and bring the weights.
 
+use bytes::Bytes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tch::Tensor;
 
 use super::bundle::Registry;
+use super::weights;
 use crate::failure::{Failure, FailureKind, Result};
 
 /// A JSON file that makes a folder `models/KIND-DATE-HASH/` a model of a kind, and says everything but its weights.
-pub trait Card: DeserializeOwned {
+pub trait Card: Serialize + DeserializeOwned {
     /// What `train --task` calls it.
     const KIND: &'static str;
     const FILE: &'static str;
@@ -15,9 +19,28 @@ pub trait Card: DeserializeOwned {
     const FORMAT: u32;
 
     fn trained_at(&self) -> &str;
+
+    /// Takes down what only writing knows.
+    fn seal(&mut self, version: String, weights_hash: String);
 }
 
 impl Registry {
+    /// Writes a model's files, by their names below its folder; the card goes last, so that a version with a card is whole.
+    /// It never becomes champion.
+    pub async fn write_files<C: Card>(&self, mut card: C, mut files: Vec<(String, Bytes)>) -> Result<C> {
+        files.sort();
+        let hash = hash(&files);
+        let day: String = card.trained_at().chars().filter(char::is_ascii_digit).take(8).collect();
+        let version = format!("{}-{day}-{}", C::KIND, &hash[..8]);
+        let folder = self.0.folder(&version);
+        card.seal(version, hash[..16].to_string());
+        for (name, bytes) in files {
+            folder.write(&name, bytes).await?;
+        }
+        folder.write(C::FILE, serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
+        Ok(card)
+    }
+
     /// The card of a version; the type says of which kind.
     pub async fn card_of<C: Card>(&self, version: &str) -> Result<C> {
         let (kind, folder) = (C::KIND, self.0.folder(version));
@@ -52,7 +75,53 @@ impl Registry {
     }
 }
 
+/// Names and bytes of sorted files.
+fn hash(files: &[(String, Bytes)]) -> String {
+    hash_of(files.iter().flat_map(|(name, bytes)| [Bytes::from(name.clone()), bytes.clone()]))
+}
+
+/// Each part with its length in front, so that no two lists of parts read the same.
+pub fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(&part);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Refuses files that are not those that were written: `weights_hash` is the card's.
+pub fn check_files(url: &str, mut files: Vec<(String, Bytes)>, weights_hash: &str) -> Result<()> {
+    files.sort();
+    match hash(&files)[..16] == *weights_hash {
+        true => Ok(()),
+        false => Err(damaged(Failure::model(format!("{url}: not the bytes that were trained")))),
+    }
+}
+
+/// What training left of a part of the weights, as the bytes of a file; the settings are those of a `[section]`.
+pub fn bytes_of(section: &str, named: &[(String, Tensor)]) -> Result<Bytes> {
+    for (name, tensor) in named {
+        if !weights::all_finite(tensor)? {
+            return Err(Failure::model(format!("training left numbers in {name} that are not finite"))
+                .hint(format!("lower {section}.learning_rate and {section}.head_learning_rate")));
+        }
+    }
+    Ok(weights::tensors_to_bytes(named)?.into())
+}
+
 /// What is wrong with a model's files is wrong with the model.
 pub fn damaged(failure: Failure) -> Failure {
     Failure { kind: FailureKind::Model, ..failure }.hint("train again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_tells_apart_where_one_part_ends() {
+        let hash = |parts: [&'static str; 2]| hash_of(parts.into_iter().map(Bytes::from));
+        assert_ne!(hash(["ab", "c"]), hash(["a", "bc"]));
+    }
 }

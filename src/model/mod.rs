@@ -12,6 +12,7 @@ pub mod fusion;
 pub mod heads;
 pub mod inputs;
 pub mod intent;
+pub mod labels;
 pub mod losses;
 pub mod memory;
 pub mod recurrent;

@@ -29,11 +29,15 @@ pub enum Scorer {
     Text,
     /// One of them: `classify_text` with a third argument.
     TextLabel,
+    /// All labels of a picture by an image model, always named.
+    Image,
+    /// One of them: `classify_image` with a third argument.
+    ImageLabel,
 }
 
 impl Scorer {
     /// One of each name.
-    pub const ALL: [Scorer; 7] = [
+    pub const ALL: [Scorer; 8] = [
         Scorer::Intents,
         Scorer::Demand,
         Scorer::Recommend,
@@ -41,6 +45,7 @@ impl Scorer {
         Scorer::Embed,
         Scorer::EmbedImage,
         Scorer::Text,
+        Scorer::Image,
     ];
 
     pub fn name(self) -> &'static str {
@@ -52,6 +57,7 @@ impl Scorer {
             Scorer::Embed => "embed_text",
             Scorer::EmbedImage => "embed_image",
             Scorer::Text | Scorer::TextLabel => "classify_text",
+            Scorer::Image | Scorer::ImageLabel => "classify_image",
         }
     }
 
@@ -60,18 +66,19 @@ impl Scorer {
             Scorer::Intents => DataType::Struct(intent_fields()),
             Scorer::Demand => DataType::List(Arc::new(Field::new_list_field(DataType::Struct(demand_fields()), true))),
             Scorer::Recommend => DataType::new_list(DataType::Struct(super::recommend::fields()), true),
-            Scorer::Table | Scorer::TextLabel => DataType::Float64,
+            Scorer::Table | Scorer::TextLabel | Scorer::ImageLabel => DataType::Float64,
             Scorer::Embed | Scorer::EmbedImage => DataType::new_list(DataType::Float32, true),
-            Scorer::Text => DataType::new_list(DataType::Struct(super::text::fields()), true),
+            Scorer::Text | Scorer::Image => DataType::new_list(DataType::Struct(super::labels::fields()), true),
         }
     }
 
     /// Whether a row may have no result: a text or picture that is null, or that can not be read.
     pub fn nullable(self) -> bool {
-        matches!(self, Scorer::Embed | Scorer::EmbedImage | Scorer::Text | Scorer::TextLabel)
+        !matches!(self, Scorer::Intents | Scorer::Demand | Scorer::Recommend | Scorer::Table)
     }
 
-    /// How many arguments it takes before the model version, which `predict_table` and `classify_text` must have.
+    /// How many arguments it takes before the model version, which `predict_table`, `classify_text` and
+    /// `classify_image` must have.
     pub fn arity(self) -> usize {
         match self {
             Scorer::Recommend => 3,
@@ -79,9 +86,33 @@ impl Scorer {
         }
     }
 
+    /// What a call with a label as third argument computes, where it computes something else.
+    pub fn of_label(self) -> Self {
+        match self {
+            Scorer::Text => Scorer::TextLabel,
+            Scorer::Image => Scorer::ImageLabel,
+            other => other,
+        }
+    }
+
+    /// Whether the label that is asked for is an argument, too.
+    pub fn takes_label(self) -> bool {
+        matches!(self, Scorer::Table | Scorer::TextLabel | Scorer::ImageLabel)
+    }
+
     pub fn function(self) -> ScalarUDF {
         ScalarUDF::from(Declared { scorer: self, signature: Signature::variadic_any(Volatility::Stable) })
     }
+}
+
+/// Bytes of pictures. Null is the type of a literal NULL.
+fn is_picture(of: &DataType) -> bool {
+    matches!(of, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Null)
+}
+
+/// A model version, and perhaps a label.
+fn is_named(rest: &[DataType]) -> bool {
+    matches!(rest.len(), 1 | 2) && rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View))
 }
 
 fn intent_fields() -> Fields {
@@ -154,6 +185,7 @@ impl ScalarUDFImpl for Declared {
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         let (own, rest) = arguments.split_at(self.scorer.arity().min(arguments.len()));
         let version = matches!(rest, [] | [DataType::Utf8 | DataType::Utf8View]);
+        let labelled = if rest.len() == 2 { self.scorer.of_label() } else { self.scorer };
         match (self.scorer, own) {
             (Scorer::Intents | Scorer::Demand, [DataType::Struct(_)]) if version => Ok(self.scorer.data_type()),
             (Scorer::Recommend, [DataType::List(_), DataType::List(_) | DataType::Null, DataType::Int64])
@@ -161,35 +193,28 @@ impl ScalarUDFImpl for Declared {
             {
                 Ok(self.scorer.data_type())
             }
-            (Scorer::Table, [DataType::Struct(_)])
-                if matches!(rest.len(), 1 | 2)
-                    && rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View)) =>
-            {
-                Ok(self.scorer.data_type())
-            }
+            (Scorer::Table, [DataType::Struct(_)]) if is_named(rest) => Ok(self.scorer.data_type()),
             (Scorer::Embed, [text]) if column::is_text(text) && version => Ok(self.scorer.data_type()),
             (Scorer::Embed, _) => {
                 plan_err!("embed_text: expected a text and optionally a model version or a folder, got {arguments:?}")
             }
-            (
-                Scorer::EmbedImage,
-                [DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Null],
-            ) if version => Ok(self.scorer.data_type()),
+            (Scorer::EmbedImage, [picture]) if is_picture(picture) && version => Ok(self.scorer.data_type()),
             (Scorer::EmbedImage, _) => {
                 plan_err!(
                     "embed_image: expected the bytes of a picture and optionally a model version or a folder, \
                      got {arguments:?}"
                 )
             }
-            (Scorer::Text, [text])
-                if column::is_text(text)
-                    && matches!(rest.len(), 1 | 2)
-                    && rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View)) =>
-            {
-                Ok(if rest.len() == 1 { Scorer::Text } else { Scorer::TextLabel }.data_type())
-            }
+            (Scorer::Text, [text]) if column::is_text(text) && is_named(rest) => Ok(labelled.data_type()),
             (Scorer::Text, _) => {
                 plan_err!("classify_text: expected a text, a model version and optionally a label, got {arguments:?}")
+            }
+            (Scorer::Image, [picture]) if is_picture(picture) && is_named(rest) => Ok(labelled.data_type()),
+            (Scorer::Image, _) => {
+                plan_err!(
+                    "classify_image: expected the bytes of a picture, a model version and optionally a label, \
+                     got {arguments:?}"
+                )
             }
             (Scorer::Table, _) => {
                 plan_err!("predict_table: expected a struct, a model version and optionally a label, got {arguments:?}")

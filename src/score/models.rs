@@ -1,4 +1,4 @@
-//! The models that a process has loaded: one scoring service (or table or text model) for each version, started once.
+//! The models that a process has loaded: one scoring service (or table, text or image model) for each version, started once.
 
 use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use super::catalogue;
 use super::content_store::ContentStore;
 use super::devices;
 use super::embedding::SharedEncoder;
+use super::images::ImageScorer;
 use super::modules;
 use super::pictures::SharedImageEncoder;
 use super::recommend::ItemIndex;
@@ -51,6 +52,7 @@ pub struct Models {
     services: Loads<ScoringService>,
     tables: Loads<Arc<TableScorer>>,
     texts: Loads<Arc<TextScorer>>,
+    images: Loads<Arc<ImageScorer>>,
     loaded: AtomicU64,
     /// Sessions and weights whose catalogue's contents are all in the store.
     refreshed: Mutex<HashSet<(String, String)>>,
@@ -97,6 +99,7 @@ impl Models {
             services: Loads::default(),
             tables: Loads::default(),
             texts: Loads::default(),
+            images: Loads::default(),
             loaded: AtomicU64::new(0),
             refreshed: Mutex::default(),
             catalogues: Loads::default(),
@@ -325,6 +328,24 @@ impl Models {
         let text = self.texts.get(&model.version, load).await?;
         refuse_other(model, &text.card.weights_hash)?;
         Ok(text)
+    }
+
+    /// Which weights an image model's version names now.
+    pub async fn pin_image(&self, version: &str) -> Result<ModelRef> {
+        let card = self.registry()?.image_card(version).await?;
+        Ok(ModelRef::of(card.version, card.weights_hash))
+    }
+
+    /// Exactly this image model; refuses another one that goes by the same version.
+    pub async fn pinned_image(&self, model: &ModelRef) -> Result<Arc<ImageScorer>> {
+        let load = async {
+            let loaded = self.registry()?.load_image(&model.version, devices::choose(&self.config.score)?).await?;
+            self.count(&model.version);
+            Ok(Arc::new(ImageScorer::new(loaded)))
+        };
+        let image = self.images.get(&model.version, load).await?;
+        refuse_other(model, &image.card.weights_hash)?;
+        Ok(image)
     }
 
     async fn load(&self, version: &str) -> Result<ScoringService> {

@@ -34,6 +34,7 @@ use std::sync::Arc;
 
 use super::embedding::SharedEncoder;
 use super::functions::{Scorer, demand_column, intent_column};
+use super::images::ImageScorer;
 use super::models::{ModelRef, Models};
 use super::pictures::SharedImageEncoder;
 use super::recommend::ItemIndex;
@@ -236,14 +237,14 @@ fn extract(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 fn as_call(expression: &Expr) -> Result<Option<Call>> {
     let Expr::ScalarFunction(f) = expression else { return Ok(None) };
     let Some(scorer) = Scorer::ALL.into_iter().find(|s| s.name() == f.func.name()) else { return Ok(None) };
-    let scorer = if scorer == Scorer::Text && f.args.len() > 2 { Scorer::TextLabel } else { scorer };
+    let scorer = if f.args.len() > 2 { scorer.of_label() } else { scorer };
     let model = match f.args.get(scorer.arity()) {
         None => String::new(),
         Some(Expr::Literal(value, _)) => value.try_as_str().flatten().unwrap_or_default().to_string(),
         Some(other) => return plan_err!("{}: expected a literal model version, got {other}", scorer.name()),
     };
     let mut arguments: Vec<Expr> = f.args.iter().take(scorer.arity()).cloned().collect();
-    if matches!(scorer, Scorer::Table | Scorer::TextLabel) {
+    if scorer.takes_label() {
         arguments.push(f.args.get(2).cloned().unwrap_or_else(|| lit("")));
     }
     Ok(Some(Call { scorer, arguments, model, column: String::new() }))
@@ -303,6 +304,7 @@ impl ExtensionPlanner for PlanScores {
                     Scorer::Embed => self.models.pin_encoder(&call.model).await?,
                     Scorer::EmbedImage => self.models.pin_image_encoder(&call.model).await?,
                     Scorer::Text | Scorer::TextLabel => self.models.pin_text(&call.model).await?,
+                    Scorer::Image | Scorer::ImageLabel => self.models.pin_image(&call.model).await?,
                     Scorer::Recommend => {
                         ModelRef { catalogue: catalogue.clone(), ..self.models.pin(&call.model).await? }
                     }
@@ -429,6 +431,7 @@ enum Loaded {
     Encoder(Arc<SharedEncoder>),
     ImageEncoder(Arc<SharedImageEncoder>),
     Text(Arc<TextScorer>),
+    Image(Arc<ImageScorer>),
 }
 
 impl ScoreExec {
@@ -439,6 +442,7 @@ impl ScoreExec {
             Scorer::Embed => Loaded::Encoder(models.pinned_encoder(model).await?),
             Scorer::EmbedImage => Loaded::ImageEncoder(models.pinned_image_encoder(model).await?),
             Scorer::Text | Scorer::TextLabel => Loaded::Text(models.pinned_text(model).await?),
+            Scorer::Image | Scorer::ImageLabel => Loaded::Image(models.pinned_image(model).await?),
             Scorer::Recommend => Loaded::Items(models.items(model).await?),
             Scorer::Intents | Scorer::Demand => Loaded::Night(models.pinned(model).await?),
         })
@@ -488,6 +492,15 @@ impl ScoreExec {
                 })
                 .await
                 .map_err(|e| DataFusionError::Execution(format!("classify_text: {e}")))??
+            }
+            (Loaded::Image(image), Scorer::Image | Scorer::ImageLabel, [pictures, label @ ..]) => {
+                let (image, pictures, label) = (Arc::clone(image), Arc::clone(pictures), label.first().cloned());
+                tokio::task::spawn_blocking(move || match label {
+                    None => image.lists(&pictures),
+                    Some(label) => image.column(&pictures, &label),
+                })
+                .await
+                .map_err(|e| DataFusionError::Execution(format!("classify_image: {e}")))??
             }
             (_, scorer, other) => return exec_err!("{}: got {} arguments", scorer.name(), other.len()),
         };

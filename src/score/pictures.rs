@@ -10,7 +10,7 @@ use super::embedding::short;
 use crate::config::networks::Precision;
 use crate::failure::Result;
 use crate::lake::stores::Location;
-use crate::model::vision::{ImageEncoder, PictureLimits, Vectors};
+use crate::model::vision::{ImageEncoder, PictureLimits, Refused, Vectors};
 
 /// Its forward passes take turns: a tensor may not be reached from two threads at once.
 #[derive(Debug)]
@@ -46,25 +46,41 @@ impl SharedImageEncoder {
         let there: Vec<usize> = (0..pictures.len()).filter(|&row| pictures.is_valid(row)).collect();
         let mut vectors = there.iter().zip(self.encode_rows(pictures, &there)?).peekable();
         let mut column = ListBuilder::new(Float32Builder::new());
-        let (mut refused, mut why) = (0, None);
+        let mut refusals = Refusals::default();
         for row in 0..pictures.len() {
-            match vectors.next_if(|(at, _)| **at == row).map(|(_, vector)| vector) {
-                Some(Ok(vector)) => {
-                    column.values().append_slice(&vector);
-                    column.append(true);
-                }
-                other => {
-                    if let Some(Err(reason)) = other {
-                        refused += 1;
-                        why.get_or_insert(reason);
-                    }
-                    column.append(false);
-                }
+            let vector = vectors.next_if(|(at, _)| **at == row).and_then(|(_, vector)| refusals.heard(vector));
+            column.values().append_slice(vector.as_deref().unwrap_or_default());
+            column.append(vector.is_some());
+        }
+        refusals.say("embed_image", "pictures have no vector", there.len());
+        Ok(Arc::new(column.finish()))
+    }
+}
+
+/// How many pictures can not be read, and why the first of them.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    count: usize,
+    first: Option<Refused>,
+}
+
+impl Refusals {
+    /// What a picture gave; none where it is refused.
+    pub fn heard<T>(&mut self, picture: Result<T, Refused>) -> Option<T> {
+        match picture {
+            Ok(found) => Some(found),
+            Err(reason) => {
+                self.count += 1;
+                self.first.get_or_insert(reason);
+                None
             }
         }
-        if let Some(why) = why {
-            tracing::warn!("embed_image: {refused} of {} pictures have no vector; the first: {why}", there.len());
+    }
+
+    /// Tells the log, if there were any: of which function, what that means, of how many.
+    pub fn say(&self, function: &str, meaning: &str, of: usize) {
+        if let Some(why) = &self.first {
+            tracing::warn!("{function}: {} of {of} {meaning}; the first: {why}", self.count);
         }
-        Ok(Arc::new(column.finish()))
     }
 }

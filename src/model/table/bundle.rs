@@ -80,6 +80,10 @@ impl Card for TableCard {
     fn trained_at(&self) -> &str {
         &self.trained_at
     }
+
+    fn seal(&mut self, version: String, weights_hash: String) {
+        (self.version, self.weights_hash) = (version, weights_hash);
+    }
 }
 
 impl Registry {
@@ -87,9 +91,8 @@ impl Registry {
     pub async fn write_table(&self, mut card: TableCard, store: &nn::VarStore) -> Result<TableCard> {
         let weights = weights::to_bytes(&[store])?;
         let hash = blake3::hash(&weights).to_hex();
-        card.weights_hash = hash[..16].to_string();
         let day: String = card.trained_at.chars().filter(char::is_ascii_digit).take(8).collect();
-        card.version = format!("table-{day}-{}", &hash[..8]);
+        card.seal(format!("table-{day}-{}", &hash[..8]), hash[..16].to_string());
         let folder = self.0.folder(&card.version);
         folder.write("weights.safetensors", weights).await?;
         folder.write(TABLE_CARD, serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;

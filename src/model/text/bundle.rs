@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::{Device, Tensor, nn};
 
-use super::classifier::{Beside, TextClassifier, TextHead, TextLabels};
-use super::folder::{self, TextFolder};
+use super::classifier::{Beside, TextClassifier};
+use super::folder::TextFolder;
 use super::tokens::TextTokenizer;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::model::bundle::Registry;
-use crate::model::cards::{Card, damaged};
+use crate::model::cards::{Card, bytes_of, check_files, damaged};
+use crate::model::labels::{LabelHead, Labels};
 use crate::model::weights;
 
 /// The format that is written and read.
@@ -41,7 +42,7 @@ pub struct TextCard {
     pub encoder: String,
     pub encoder_hash: String,
     pub strategy: String,
-    pub kind: TextLabels,
+    pub kind: Labels,
     pub labels: Vec<String>,
     pub beside: Beside,
     /// Tokens of a text that are read.
@@ -90,29 +91,24 @@ impl Card for TextCard {
     fn trained_at(&self) -> &str {
         &self.trained_at
     }
+
+    fn seal(&mut self, version: String, weights_hash: String) {
+        (self.version, self.weights_hash) = (version, weights_hash);
+    }
 }
 
 impl Registry {
-    /// Writes a text classifier; the card goes last, so that a version with a card is whole. It never becomes champion.
-    pub async fn write_text(&self, mut card: TextCard, parts: TextParts<'_>) -> Result<TextCard> {
+    /// Writes a text classifier.
+    pub async fn write_text(&self, card: TextCard, parts: TextParts<'_>) -> Result<TextCard> {
         let mut files = parts.folder.files.clone();
         files.iter_mut().for_each(|(name, _)| *name = format!("{ENCODER}/{name}"));
+        let bytes_of = |named| bytes_of(TextCard::KIND, named);
         files.push((format!("{ENCODER}/{}", parts.folder.weights_name), bytes_of(&parts.encoder)?));
         files.push((HEAD.into(), bytes_of(&parts.head)?));
         if card.beside != Beside::Nothing {
             files.push((BESIDE.into(), bytes_of(&parts.beside)?));
         }
-        files.sort();
-        let hash = hash(&files);
-        card.weights_hash = hash[..16].to_string();
-        let day: String = card.trained_at.chars().filter(char::is_ascii_digit).take(8).collect();
-        card.version = format!("text-{day}-{}", &hash[..8]);
-        let folder = self.0.folder(&card.version);
-        for (name, bytes) in files {
-            folder.write(&name, bytes).await?;
-        }
-        folder.write(TEXT_CARD, serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
-        Ok(card)
+        self.write_files(card, files).await
     }
 
     /// The card of a text classifier.
@@ -135,17 +131,14 @@ impl Registry {
             let bytes = folder.read(&name).await.map_err(damaged)?;
             files.push((name, bytes));
         }
-        files.sort();
-        if hash(&files)[..16] != card.weights_hash {
-            return Err(damaged(Failure::model(format!("{}: not the bytes that were trained", folder.url))));
-        }
+        check_files(folder.url.as_str(), files.clone(), &card.weights_hash)?;
         let of = |wanted: &str| files.iter().find(|(name, _)| name == wanted).map(|(_, bytes)| bytes);
         let mut stores = [(); 3].map(|()| nn::VarStore::new(device));
         let [encoder, beside, head] = &mut stores;
         let mut network = read.network(&encoder.root()).map_err(damaged)?;
         card.beside.add(&mut network, &beside.root())?;
         let sizes = (TextClassifier::width(&read), card.labels.len());
-        let made = TextHead::new(&head.root(), card.kind, sizes);
+        let made = LabelHead::new(&head.root(), card.kind, sizes);
         for (name, store) in [(HEAD, head), (BESIDE, beside)] {
             if let Some(bytes) = of(name) {
                 weights::from_bytes(&mut [store], bytes).map_err(|f| damaged(f.at(format!("{}{name}", folder.url))))?;
@@ -155,19 +148,4 @@ impl Registry {
         let classifier = TextClassifier::new(network, &read.pooling, made, device);
         Ok(TextModel { card, classifier, tokenizer: read.tokenizer, _stores: stores })
     }
-}
-
-/// Names and bytes of sorted files.
-fn hash(files: &[(String, Bytes)]) -> String {
-    folder::hash_of(files.iter().flat_map(|(name, bytes)| [Bytes::from(name.clone()), bytes.clone()]))
-}
-
-fn bytes_of(named: &[(String, Tensor)]) -> Result<Bytes> {
-    for (name, tensor) in named {
-        if !weights::all_finite(tensor)? {
-            return Err(Failure::model(format!("training left numbers in {name} that are not finite"))
-                .hint("lower text.learning_rate and text.head_learning_rate"));
-        }
-    }
-    Ok(weights::tensors_to_bytes(named)?.into())
 }

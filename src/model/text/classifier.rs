@@ -1,4 +1,4 @@
-//! Labels of a text: a pretrained network, its pooled states, and a head of one linear map. What it was taught beside the
+//! Labels of a text: a pretrained network, its pooled states, and the head (model/labels.rs). What it was taught beside the
 //! network's weights ([`Beside`]) is part of it. `training::text` teaches it, `score::text` calls it.
 
 use serde::{Deserialize, Serialize};
@@ -9,21 +9,8 @@ use super::folder::TextFolder;
 use super::network::TextNetwork;
 use super::pooling::Pooling;
 use super::tokens::TextTokenizer;
-use crate::config::networks::HeadName;
 use crate::failure::Result;
-use crate::model::heads::{self, IntentHead};
-
-/// How the labels of a text hang together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TextLabels {
-    /// A text has exactly one: probabilities add up to one.
-    Single,
-    /// Each on its own.
-    Multi,
-    /// Zeros and ones in a chain, each with the one before it.
-    Chain,
-}
+use crate::model::labels::LabelHead;
 
 /// What stands beside the network's weights for ever. Low-rank differences do not: they are merged after training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,70 +35,17 @@ impl Beside {
     }
 }
 
-/// From a text's vector to its labels.
-#[derive(Debug)]
-pub struct TextHead {
-    pub labels: TextLabels,
-    map: nn::Linear,
-    chain: Box<dyn IntentHead>,
-}
-
-impl TextHead {
-    pub fn new(path: &nn::Path<'_>, labels: TextLabels, sizes: (i64, usize)) -> Self {
-        let (width, count) = sizes;
-        let name = if labels == TextLabels::Chain { HeadName::Crf } else { HeadName::Sigmoid };
-        Self {
-            labels,
-            map: nn::linear(path / "map", width, count as i64, Default::default()),
-            chain: heads::build_for(&(path / "chain"), name, count),
-        }
-    }
-
-    /// Numbers of a vector, and labels.
-    pub fn sizes(&self) -> (i64, usize) {
-        let size = self.map.ws.size();
-        (size[1], size[0] as usize)
-    }
-
-    /// Vectors, float32 [texts, width] → raw scores, float32 [texts, labels]. There is no dropout: most of a vector is what
-    /// all texts share, which the bias takes away again, and a part of it missing would drown what tells texts apart.
-    pub fn raw(&self, vectors: &Tensor) -> Result<Tensor> {
-        Ok(vectors.f_linear(&self.map.ws, self.map.bs.as_ref())?)
-    }
-
-    /// Raw scores → the probability of each label, the same shape.
-    pub fn probabilities(&self, raw: &Tensor) -> Tensor {
-        match self.labels {
-            TextLabels::Single => raw.softmax(-1, Kind::Float),
-            TextLabels::Multi | TextLabels::Chain => self.chain.probabilities(raw),
-        }
-    }
-
-    /// Raw scores → the most probable labels as zeros and ones, the same shape.
-    pub fn decode(&self, raw: &Tensor) -> Tensor {
-        match self.labels {
-            TextLabels::Single => raw.zeros_like().scatter_value(1, &raw.argmax(1, true), 1.0),
-            TextLabels::Multi | TextLabels::Chain => self.chain.decode(raw),
-        }
-    }
-
-    /// Negative log-likelihood of label vectors, float [texts]; not of single labels.
-    pub fn surprise(&self, raw: &Tensor, labels: &Tensor) -> Tensor {
-        self.chain.surprise(raw, labels)
-    }
-}
-
 #[derive(Debug)]
 pub struct TextClassifier {
     pub network: TextNetwork,
-    pub head: TextHead,
+    pub head: LabelHead,
     pooling: Pooling,
     device: Device,
 }
 
 impl TextClassifier {
     /// `head` has to take [`TextClassifier::width`] numbers.
-    pub fn new(network: TextNetwork, pooling: &Pooling, head: TextHead, device: Device) -> Self {
+    pub fn new(network: TextNetwork, pooling: &Pooling, head: LabelHead, device: Device) -> Self {
         Self { network, head, pooling: plain(pooling), device }
     }
 
@@ -188,14 +122,15 @@ mod tests {
     use super::*;
     use crate::config::S3Config;
     use crate::lake::stores::Location;
+    use crate::model::labels::Labels;
 
-    async fn classifier(name: &str, labels: TextLabels) -> (TextClassifier, TextTokenizer, nn::VarStore) {
+    async fn classifier(name: &str, labels: Labels) -> (TextClassifier, TextTokenizer, nn::VarStore) {
         let at = format!("{}/tests/fixtures/text/{name}", env!("CARGO_MANIFEST_DIR"));
         let folder = TextFolder::read(&Location::open(&at, &S3Config::default()).unwrap(), None).await.unwrap();
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let network = folder.network(&(store.root() / "text")).unwrap();
-        let head = TextHead::new(&(store.root() / "head"), labels, (TextClassifier::width(&folder), 3));
+        let head = LabelHead::new(&(store.root() / "head"), labels, (TextClassifier::width(&folder), 3));
         (TextClassifier::new(network, &folder.pooling, head, Device::Cpu), folder.tokenizer, store)
     }
 
@@ -204,7 +139,7 @@ mod tests {
         let long = "word ".repeat(4000);
         let texts = ["a red mug", "", "the lamp broke after two days", " \n", long.as_str(), "\0\u{fffd}"];
         for name in ["bert", "roberta", "distilbert", "gpt2", "minilm"] {
-            for labels in [TextLabels::Single, TextLabels::Multi, TextLabels::Chain] {
+            for labels in [Labels::Single, Labels::Multi, Labels::Chain] {
                 let (classifier, tokenizer, _store) = classifier(name, labels).await;
                 let together = classifier.probabilities(&tokenizer, &texts, 64).unwrap();
                 for (text, row) in texts.iter().zip(&together) {
@@ -212,17 +147,9 @@ mod tests {
                     assert!(row.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{name} {labels:?} {text:.20}");
                     assert!(row.iter().all(|p| (0.0..=1.0).contains(p)), "{name} {labels:?} {row:?}");
                     let sum: f64 = row.iter().sum();
-                    assert!(labels != TextLabels::Single || (sum - 1.0).abs() < 1e-5, "{name}: {sum}");
+                    assert!(labels != Labels::Single || (sum - 1.0).abs() < 1e-5, "{name}: {sum}");
                 }
             }
         }
-    }
-
-    #[tokio::test]
-    async fn the_most_probable_single_label_is_one_and_the_others_none() {
-        let (classifier, ..) = classifier("bert", TextLabels::Single).await;
-        let raw = Tensor::from_slice(&[0f32, 2.0, 1.0, 5.0, -1.0, 3.0]).view([2, 3]);
-        let decoded = Vec::<Vec<f32>>::try_from(classifier.head.decode(&raw)).unwrap();
-        assert_eq!(decoded, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]);
     }
 }

@@ -13,6 +13,7 @@ use super::sentence::{self, SentenceFiles};
 use super::tokens::{MAX_LENGTH, TextTokenizer};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
+use crate::model::cards::hash_of;
 
 /// Counted up whenever the same files give other vectors than before.
 const REVISION: &[u8] = b"text encoder 1";
@@ -69,28 +70,7 @@ impl TextFolder {
     }
 }
 
-/// Each part with its length in front, so that no two lists of parts read the same.
-pub fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(&part);
-    }
-    hasher.finalize().to_hex().to_string()
-}
-
 async fn required(folder: &Location, name: &str, hint: &str) -> Result<Bytes> {
     let bytes = folder.read_if_there(name).await?;
     bytes.ok_or_else(|| Failure::model(format!("{}{name}: not found", folder.url)).hint(hint))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hash_tells_apart_where_one_part_ends() {
-        let hash = |parts: [&'static str; 2]| hash_of(parts.into_iter().map(Bytes::from));
-        assert_ne!(hash(["ab", "c"]), hash(["a", "bc"]));
-    }
 }

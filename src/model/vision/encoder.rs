@@ -7,17 +7,14 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::card::ImageCard;
 use super::decode::{PictureLimits, Refused, decode};
-use super::network::{ImageNetwork, load};
+use super::folder::{CARD, ImageFolder, WEIGHTS};
+use super::network::ImageNetwork;
 use crate::config::networks::Precision;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::memory::in_halves;
 use crate::model::weights;
 
-const CARD: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
-/// Part of the hash: raised when decoding or resizing gives other pixels than before, so that kept vectors are renewed.
-const DECODING: &[u8] = b"intentcast pictures 1";
 /// Pictures of one forward pass.
 const BATCH_PICTURES: usize = 32;
 
@@ -46,19 +43,16 @@ impl fmt::Debug for ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// Reads the folder. Refuses an unknown architecture, and weights that are missing, left over, of another shape or
-    /// not finite, each by its name.
+    /// Reads the folder, as [`ImageFolder`] says.
     pub async fn open(folder: &Location, device: Device, limits: PictureLimits) -> Result<Self> {
-        let card = ImageCard::from_bytes(&read(folder, CARD).await?).map_err(|f| f.at(named(folder, CARD)))?;
-        let weights = read(folder, WEIGHTS).await?;
-        let mut store = nn::VarStore::new(device);
-        let network = ImageNetwork::new(&store.root(), &card);
-        load(&mut store, &weights).map_err(|f| {
-            let hint = format!("expected the weights of {:?} under torchvision's names", card.architecture);
-            f.at(named(folder, WEIGHTS)).hint(hint)
-        })?;
+        Self::of(&ImageFolder::read(folder).await?, device, limits)
+    }
+
+    /// The encoder of a folder that was read.
+    pub fn of(folder: &ImageFolder, device: Device, limits: PictureLimits) -> Result<Self> {
+        let (mut store, network) = folder.network(device)?;
         store.freeze();
-        let hash = hash(&card, &weights)?;
+        let (card, hash) = (folder.card.clone(), folder.hash.clone());
         Ok(Self { card, device, limits, network, kind: Kind::Float, store, hash, halved: AtomicU64::new(0) })
     }
 
@@ -140,25 +134,6 @@ fn finite(vector: Vec<f32>) -> Result<Vec<f32>, Refused> {
         true => Ok(vector),
         false => Err(Refused::NotFinite),
     }
-}
-
-async fn read(folder: &Location, name: &str) -> Result<bytes::Bytes> {
-    let found = folder.read_if_there(name).await?;
-    found.ok_or_else(|| {
-        Failure::model(format!("{} is missing", named(folder, name)))
-            .hint("an image encoder is a folder with config.json and model.safetensors; see docs/models/vision.md")
-    })
-}
-
-fn named(folder: &Location, name: &str) -> String {
-    folder.display(&folder.path(name))
-}
-
-fn hash(card: &ImageCard, weights: &[u8]) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    let card = card.to_bytes()?;
-    hasher.update(DECODING).update(&(card.len() as u64).to_le_bytes()).update(&card).update(weights);
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 #[cfg(test)]

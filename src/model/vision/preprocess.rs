@@ -47,15 +47,28 @@ impl Preprocess {
 
     /// The centre of a picture, uint8 [3, crop, crop].
     pub fn centre(&self, picture: &RgbImage) -> Result<Tensor> {
+        let square = self.square(picture)?;
+        let margin = self.margin();
+        Ok(square.f_narrow(1, margin, self.crop)?.f_narrow(2, margin, self.crop)?.f_contiguous()?)
+    }
+
+    /// Where the centre begins in a square, from above and from the left.
+    pub fn margin(&self) -> i64 {
+        margin(self.resize - self.crop)
+    }
+
+    /// The centre with what lies around it, uint8 [3, resize, resize]: training moves its crop within that.
+    pub fn square(&self, picture: &RgbImage) -> Result<Tensor> {
         let (height, width) = (i64::from(picture.height()), i64::from(picture.width()));
         let pixels = Tensor::f_from_data_size(picture.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
         let pixels = pixels.f_permute([0, 3, 1, 2])?;
         let (tall, wide) = self.resized(height, width);
         // On whole levels, as Pillow does it: the result is rounded to levels again.
         let resized = pixels.f_internal_upsample_bilinear2d_aa([tall, wide], false, None, None)?;
-        let (top, left) = (margin(tall - self.crop), margin(wide - self.crop));
-        let centre = resized.f_narrow(2, top, self.crop)?.f_narrow(3, left, self.crop)?;
-        Ok(centre.f_squeeze_dim(0)?.f_contiguous()?)
+        // Cut around the centre, and not in the middle: rounded halves of two margins may lie a pixel beside one.
+        let start = |side: i64| margin(side - self.crop) - self.margin();
+        let square = resized.f_narrow(2, start(tall), self.resize)?.f_narrow(3, start(wide), self.resize)?;
+        Ok(square.f_squeeze_dim(0)?)
     }
 
     /// Height and width after resizing: the longer side is cut down to whole pixels.
@@ -124,6 +137,20 @@ mod tests {
         let levels = Tensor::from_slice(&[0u8, 255, 51]).view([1, 3, 1, 1]);
         let x = Preprocess { mean: [0.5, 0.5, 0.2], std: [0.5, 0.25, 1.0], ..Default::default() }.normalise(&levels);
         assert!(largest_difference(&x.unwrap().view([3]), &Tensor::from_slice(&[-1f32, 2.0, 0.0])) < 1e-6);
+    }
+
+    #[test]
+    fn every_square_lies_within_its_picture_around_the_centre() {
+        for (resize, crop) in [(25, 20), (24, 20), (24, 19), (20, 20), (25, 24)] {
+            let preprocess = Preprocess { resize, crop, ..Default::default() };
+            for longer in resize..resize + 40 {
+                let start = margin(longer - crop) - preprocess.margin();
+                assert!(0 <= start && start + resize <= longer, "{resize} {crop} {longer}: {start}");
+            }
+        }
+        let preprocess = Preprocess { resize: 25, crop: 20, ..Default::default() };
+        let square = preprocess.square(&decoded("photo.jpg")).unwrap();
+        assert_eq!(square.size(), [3, 25, 25]);
     }
 
     #[test]

@@ -35,11 +35,11 @@ const REGRESSION_STEPS: f64 = 10.0;
 /// What `--task table` reads and learns.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TableOptions {
-    /// --task table or text: files or folders of CSV (with a header line) or Parquet, all of one kind.
+    /// Every task but night: files or folders of CSV (with a header line) or Parquet, all of one kind.
     #[arg(long, value_name = "URI", num_args = 1..)]
     pub table: Vec<String>,
-    /// --task table or text: a column to learn: true/false, 0/1 or yes/no (a probability), numbers (of a text: classes), or
-    /// other texts (classes). May be given again.
+    /// Every task but night: a column to learn: true/false, 0/1 or yes/no (a probability), numbers (of a text or picture:
+    /// classes), or other texts (classes). May be given again.
     #[arg(long, value_name = "COLUMN")]
     pub label: Vec<String>,
     /// --task table: a column of codes, whose numbers are no amounts; a label may be one. Text always is. May be given again.
@@ -48,7 +48,7 @@ pub struct TableOptions {
     /// --task table: a column to leave out, such as an id or what is known only afterwards. May be given again.
     #[arg(long, value_name = "COLUMN")]
     pub exclude: Vec<String>,
-    /// --task table or text: trains on the earliest 80 % of the rows by this column, tests on the last 10 %. Without it,
+    /// Every task but night: trains on the earliest 80 % of the rows by this column, tests on the last 10 %. Without it,
     /// rows are split by a hash of their contents, equal ones together.
     #[arg(long, value_name = "COLUMN")]
     pub time_column: Option<String>,

@@ -16,10 +16,14 @@ use crate::failure::{Failure, FailureKind, Result};
 use crate::lake::stores::Location;
 use crate::training::sets::{Split, split};
 
+const SPLIT_BY_HASH: &str = "split 80/10/10 by a hash of the row";
+
 /// A table in memory, each row with its part.
 #[derive(Debug)]
 pub struct Table {
     pub rows: RecordBatch,
+    /// Where each row stands among all that were found, from 1.
+    pub numbers: Vec<usize>,
     parts: Vec<Split>,
     /// How the parts were made, for people.
     pub split_by: String,
@@ -35,6 +39,14 @@ impl Table {
         (0..self.parts.len()).filter(|&row| self.parts[row] == part).collect()
     }
 
+    /// Splits by other keys than a hash of the row: what is equal for whoever looks at it lies in one part. A split by time
+    /// stays.
+    pub fn split_by_keys(&mut self, keys: &[String]) {
+        if self.split_by == SPLIT_BY_HASH {
+            self.parts = keys.iter().map(|key| split(key)).collect();
+        }
+    }
+
     /// The keys of rows that are not trained on.
     fn held_out<'a>(&self, keys: &'a [String]) -> HashSet<&'a str> {
         keys.iter().zip(&self.parts).filter(|(_, part)| **part != Split::Train).map(|(key, _)| key.as_str()).collect()
@@ -45,15 +57,26 @@ pub async fn read(config: &Config, options: &TableOptions) -> Result<Table> {
     read_by(config, options, None).await
 }
 
-/// With `only`, that column is the one input, its hash splits the rows, and rows without it are left out; where
-/// `text.masked_epochs` asks for them, its values on rows without a label are read, too.
-pub async fn read_by(config: &Config, options: &TableOptions, only: Option<&str>) -> Result<Table> {
+/// The one column that a task reads beside the labels.
+#[derive(Debug, Clone, Copy)]
+pub struct Only<'a> {
+    /// What names it on the command line.
+    pub flag: &'a str,
+    pub column: &'a str,
+    /// What it holds: `a text`.
+    pub what: &'a str,
+    /// Whether its values on rows without a label are wanted, too.
+    pub spare: bool,
+}
+
+/// With `only`, that column is the one input, its hash splits the rows, and rows without it are left out.
+pub async fn read_by(config: &Config, options: &TableOptions, only: Option<Only<'_>>) -> Result<Table> {
     // One partition: with more, rows come in another order each time, and the weights follow the order.
     let ctx = engine::session(&config.with(&[("engine.partitions".into(), "1".into())])?)?;
     let mut frame = open(&ctx, config, options).await?;
     refuse_unknown(frame.schema().as_arrow(), options, only)?;
-    if let Some(column) = only {
-        let mut wanted: Vec<&str> = vec![column];
+    if let Some(only) = only {
+        let mut wanted: Vec<&str> = vec![only.column];
         wanted.extend(options.label.iter().chain(&options.time_column).map(String::as_str));
         wanted.sort_unstable();
         wanted.dedup();
@@ -61,17 +84,18 @@ pub async fn read_by(config: &Config, options: &TableOptions, only: Option<&str>
     }
     let schema = frame.schema().as_arrow().clone();
     let features = match only {
-        Some(column) => vec![column.to_string()],
+        Some(only) => vec![only.column.to_string()],
         None => feature_names(&schema, options)?,
     };
-    let needed: Vec<&str> = options.label.iter().map(String::as_str).chain(only).collect();
+    let needed: Vec<&str> = options.label.iter().map(String::as_str).chain(only.map(|only| only.column)).collect();
     let found = frame.clone().count().await.map_err(damaged)?;
     let share = f64::from(config.train.rows_max) / found.max(1) as f64;
     if share < 1.0 {
         tracing::info!("training: {found} rows, of which about {} are read (train.rows_max)", config.train.rows_max);
     }
     let (mut batches, mut keys, mut left_out) = (Vec::new(), Vec::new(), 0);
-    let spared = only.filter(|_| config.text.masked_epochs > 0);
+    let (mut numbers, mut seen) = (Vec::new(), 0);
+    let spared = only.filter(|only| only.spare).map(|only| only.column);
     let (mut spare_batches, mut spare_keys) = (Vec::new(), Vec::new());
     let mut stream = frame.execute_stream().await?;
     while let Some(batch) = stream.try_next().await.map_err(damaged)? {
@@ -86,13 +110,15 @@ pub async fn read_by(config: &Config, options: &TableOptions, only: Option<&str>
             spare_keys.extend(of_batch.iter().zip(&mask).filter(|(_, kept)| **kept).map(|(key, _)| key.clone()));
             spare_batches.push(filter_record_batch(&batch, &mask.into())?);
         }
+        numbers.extend((0..batch.num_rows()).filter(|&row| mask[row]).map(|row| seen + row + 1));
+        seen += batch.num_rows();
         keys.extend(of_batch.into_iter().zip(&mask).filter(|(_, kept)| **kept).map(|(key, _)| key));
         batches.push(filter_record_batch(&batch, &mask.into())?);
     }
     let schema = std::sync::Arc::new(schema);
     let rows = concat_batches(&schema, &batches)?;
     if left_out > 0 {
-        let lack = if only.is_some() { "a label or a text" } else { "a label" };
+        let lack = only.map_or("a label".into(), |only| format!("a label or {}", only.what));
         tracing::warn!("training: {left_out} rows without {lack} are left out");
     }
     let (parts, split_by, first_valid) = match &options.time_column {
@@ -102,10 +128,10 @@ pub async fn read_by(config: &Config, options: &TableOptions, only: Option<&str>
         }
         None => {
             let parts = keys.iter().map(|key| split(key)).collect();
-            (parts, "split 80/10/10 by a hash of the row".into(), None)
+            (parts, SPLIT_BY_HASH.into(), None)
         }
     };
-    let mut table = Table { rows, parts, split_by, left_out, unlabelled: None };
+    let mut table = Table { rows, parts, split_by, numbers, left_out, unlabelled: None };
     if let Some(column) = spared {
         let spare = concat_batches(&schema, &spare_batches)?;
         let mask = spare_rows(&spare, &spare_keys, &table.held_out(&keys), first_valid)?;
@@ -190,15 +216,15 @@ fn damaged(error: datafusion::error::DataFusionError) -> Failure {
     }
 }
 
-fn refuse_unknown(schema: &Schema, options: &TableOptions, only: Option<&str>) -> Result<()> {
+fn refuse_unknown(schema: &Schema, options: &TableOptions, only: Option<Only<'_>>) -> Result<()> {
     if options.label.is_empty() {
         return Err(Failure::usage("train: pass --label and the column to learn"));
     }
     let flags = [("--label", &options.label), ("--category", &options.category), ("--exclude", &options.exclude)];
     let named = flags.iter().flat_map(|(flag, names)| names.iter().map(move |name| (*flag, name)));
     let named = named.map(|(flag, name)| (flag, name.as_str()));
-    let others = [("--time-column", options.time_column.as_deref()), ("--text-column", only)];
-    for (flag, name) in named.chain(others.into_iter().filter_map(|(flag, name)| Some((flag, name?)))) {
+    let time = options.time_column.as_deref().map(|name| ("--time-column", name));
+    for (flag, name) in named.chain(time).chain(only.map(|only| (only.flag, only.column))) {
         if schema.index_of(name).is_err() {
             let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
             return Err(Failure::usage(format!("{flag}: expected a column of the table, got {name:?}"))

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use tch::nn::{self, Module};
 use tch::{Device, Tensor};
 
-use super::lesson::grouped;
+use super::reader::grouped;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::model::text::encoder::{batches, padded};

@@ -1,71 +1,49 @@
 //! `intentcast train --task text`: a pretrained encoder is taught labels of a text column.
 //!
-//! Rows come by `training::table`'s reader, `labels` says what is learnt and `goal` by which loss; `masked` may come first,
-//! `probe` teaches the head alone, `strategy` says which weights learn further, `lesson` learns and measures. The model
-//! goes to the registry as a text model (model/text/bundle.rs), which no night can take.
+//! Rows come by `training::table`'s reader; `masked` may come first, `strategy` says which weights learn; `training::labelled`
+//! teaches and measures through `reader`. The model goes to the registry as a text model (model/text/bundle.rs), which no
+//! night can take.
 
-mod goal;
-mod labels;
-mod lbfgs;
-mod lesson;
 mod masked;
-mod probe;
+mod reader;
 mod strategy;
 
 use std::collections::BTreeMap;
-use tch::{Device, nn};
+use tch::{Tensor, nn};
 
-use self::goal::Goal;
-use self::labels::TextTargets;
-use self::lesson::TextLesson;
 use self::masked::Texts;
-use super::fit::{self, Plan};
-use super::journal::Journal;
-use super::sets::Split;
-use super::table::source::{self, Table};
+use self::reader::TextReader;
+use super::labelled::goal::Goal;
+use super::labelled::labels::{self, Targets};
+use super::labelled::{self, InputOptions, Reader, Teaching, lesson, parts};
+use super::table::source::{self, Only, Table};
 use super::table::{OneThread, TableOptions};
 use crate::config::Config;
 use crate::config::networks::{TextStrategy, name_of};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
-use crate::model::bundle::{Registry, parameters};
+use crate::model::bundle::Registry;
+use crate::model::labels::LabelHead;
 use crate::model::text::bundle::{TEXT_FORMAT, TextCard, TextParts};
-use crate::model::text::classifier::{Beside, TextClassifier, TextHead};
+use crate::model::text::classifier::{Beside, TextClassifier};
 use crate::model::text::column;
 use crate::model::text::folder::TextFolder;
-use crate::progress;
 use crate::score::devices;
 
-/// With fewer rows to learn from, figures mean nothing.
-const ROWS_MIN: usize = 20;
 /// Networks of less width gain nothing from more threads than one.
 const NARROW: i64 = 128;
 /// Merged low-rank differences may change a probability by so much, and no more.
 const MERGED_DIFFERENCE_MAX: f64 = 1e-4;
 
-/// What `--task text` reads beside the table and its labels.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct TextOptions {
-    /// --task text: the column that is read. Rows without a text are left out.
-    #[arg(long, value_name = "COLUMN")]
-    pub text_column: Option<String>,
-    /// --task text: a Hugging Face folder with the pretrained encoder, local or s3://…, or the text/ folder of an earlier
-    /// text model.
-    #[arg(long, value_name = "FOLDER")]
-    pub encoder: Option<String>,
-}
-
 /// Teaches an encoder and writes a text model. Champion and nights stay as they are.
-pub async fn run(config: &Config, table: &TableOptions, options: &TextOptions) -> Result<TextCard> {
+pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) -> Result<TextCard> {
     let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
     let (Some(text_column), Some(encoder)) = (&options.text_column, &options.encoder) else {
         return Err(Failure::usage("train --task text: pass --text-column and --encoder"));
     };
-    if let Some(flag) =
-        [("--category", &table.category), ("--exclude", &table.exclude)].iter().find(|f| !f.1.is_empty())
-    {
-        return Err(Failure::usage(format!("{}: belongs to --task table; a text task reads one column", flag.0)));
-    }
+    let of_images =
+        [("--image-column", options.image_column.is_some()), ("--image-folder", options.image_folder.is_some())];
+    labelled::refuse_others("text", table, &of_images)?;
     if table.label.contains(text_column) {
         return Err(Failure::usage(format!(
             "--label: expected another column than --text-column, got {text_column:?}"
@@ -74,7 +52,9 @@ pub async fn run(config: &Config, table: &TableOptions, options: &TextOptions) -
     let place = Location::open(encoder, &config.s3)?;
     let folder = TextFolder::read(&place, Some(config.text.max_length as usize)).await;
     let folder = folder.map_err(|f| f.at("--encoder"))?;
-    let rows = source::read_by(config, table, Some(text_column)).await?;
+    let spare = config.text.masked_epochs > 0;
+    let only = Only { flag: "--text-column", column: text_column, what: "a text", spare };
+    let rows = source::read_by(config, table, Some(only)).await?;
     let taught = teach(config, &rows, &folder, (text_column, &table.label))?;
     let card = TextCard {
         format: TEXT_FORMAT,
@@ -96,9 +76,9 @@ pub async fn run(config: &Config, table: &TableOptions, options: &TextOptions) -
     };
     let parts = TextParts {
         folder: &folder,
-        encoder: strategy::taken(&taught.store, strategy::ENCODER)?,
-        head: strategy::taken(&taught.store, strategy::HEAD)?,
-        beside: strategy::taken(&taught.store, strategy::BESIDE)?,
+        encoder: parts::taken(&taught.store, strategy::ENCODER)?,
+        head: parts::taken(&taught.store, parts::HEAD)?,
+        beside: parts::taken(&taught.store, strategy::BESIDE)?,
     };
     registry.write_text(card, parts).await
 }
@@ -106,7 +86,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &TextOptions) -
 /// What came of a training.
 struct Taught {
     store: nn::VarStore,
-    targets: TextTargets,
+    targets: Targets,
     beside: Beside,
     figures: BTreeMap<String, f64>,
 }
@@ -127,12 +107,12 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
     texts.extend(unlabelled.iter().flatten().map(|text| text.as_deref().unwrap_or_default()));
     let ids = folder.tokenizer.ids(&texts)?;
     // Nothing can be learnt of a text without a token.
-    let has_token = |rows: Vec<usize>| rows.into_iter().filter(|&row| !ids[row].is_empty()).collect::<Vec<usize>>();
-    let [train, valid, test] = [Split::Train, Split::Valid, Split::Test].map(|part| has_token(table.rows_of(part)));
-    enough(table, &train, &valid, &test)?;
+    let has_token = |row: usize| !ids[row].is_empty();
+    let [train, valid, test] = labelled::parts_of(table, has_token);
+    labelled::enough([&train, &valid, &test], &format!("{} rows lack a label or a text", table.left_out))?;
     let targets = labels::read(config, table, labels, &train)?;
     let known = |rows: Vec<usize>| rows.into_iter().filter(|&row| targets.known[row]).collect::<Vec<usize>>();
-    let parts = [train, known(valid), known(test)];
+    let rows = [train, known(valid), known(test)];
 
     let _one = (folder.shape.width < NARROW).then(OneThread::set);
     tch::manual_seed(config.train.seed as i64);
@@ -143,91 +123,50 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
     let stepping = |store: &nn::VarStore| strategy::stepping(&config.text, &shape, store);
     let mut figures = BTreeMap::new();
     if config.text.masked_epochs > 0 {
-        let train = [parts[0].clone(), has_token((labelled..ids.len()).collect())].concat();
-        let texts = Texts { ids: &ids, train: &train, valid: &parts[1], tokenizer: &folder.tokenizer };
+        let unlabelled = (labelled..ids.len()).filter(|&row| has_token(row));
+        let train: Vec<usize> = rows[0].iter().copied().chain(unlabelled).collect();
+        let texts = Texts { ids: &ids, train: &train, valid: &rows[1], tokenizer: &folder.tokenizer };
         figures.extend(masked::teach(config, &network, &mut store, texts, stepping)?);
     }
     let beside = strategy::prepare(&config.text, &mut network, &store)?;
     let sizes = (TextClassifier::width(folder), targets.labels.len());
-    let head = TextHead::new(&(store.root() / strategy::HEAD), targets.kind, sizes);
+    let head = LabelHead::new(&(store.root() / parts::HEAD), targets.kind, sizes);
     let mut classifier = TextClassifier::new(network, &folder.pooling, head, device);
-    let trained: i64 = store.variables().values().filter(|w| w.requires_grad()).map(|w| w.numel() as i64).sum();
-    let guessing: i64 = strategy::taken(&store, masked::PART)?.iter().map(|(_, w)| w.numel() as i64).sum();
-    figures.insert("parameters".into(), (parameters(&store) - guessing) as f64);
-    figures.insert("parameters_trained".into(), trained as f64);
+    figures.extend(labelled::count_weights(&store, Some(masked::PART))?);
 
-    let seed = config.train.seed;
-    let clock = std::time::Instant::now();
-    let goal = Goal::new(&targets, &parts[0], config, device)?;
-    if config.text.head_epochs_max > 0 {
-        figures.extend(probe::teach(config, &classifier, &store, &goal, (&ids, [&parts[0], &parts[1]]))?);
-    }
-    let mut lesson = TextLesson::new(&classifier, &ids, &goal, &parts, (config, stepping(&store), device));
-    // Of a frozen encoder, the head is all that learns, and it has learnt.
-    let frozen = config.text.strategy == TextStrategy::Frozen;
-    let plan = Plan {
-        epochs_max: if frozen { 0 } else { config.text.epochs_max },
-        patience_epochs: config.train.patience_epochs,
+    let goal = Goal::new(&targets, &rows[0], config, device)?;
+    let teaching = Teaching {
+        parts: &rows,
+        head_epochs_max: config.text.head_epochs_max,
+        // Of a frozen encoder, the head is all that learns.
+        epochs_max: if config.text.strategy == TextStrategy::Frozen { 0 } else { config.text.epochs_max },
         learning_rate: config.text.learning_rate,
-        weight_decay: config.train.weight_decay,
-        seed,
+        stepping: stepping(&store),
+        column: &labels.join("_"),
     };
-    let bar = progress::bar("text", 1);
-    let fitted = fit::fit(&mut lesson, &mut store, &plan, &mut Journal::nowhere(), &bar)?;
-    bar.finish_and_clear();
-    figures.insert("epochs".into(), fitted.epochs.into());
-    figures.insert("steps".into(), fitted.steps as f64);
-    figures.insert("loss_valid".into(), fitted.loss);
-    // The head's part is among them.
-    figures.insert("train_seconds".into(), clock.elapsed().as_secs_f64());
-    figures.extend(lesson.figures(&labels.join("_"), seed)?);
+    let tokens_max = config.text.batch_tokens_max as usize;
+    let reader = TextReader { classifier: &classifier, ids: &ids, tokens_max };
+    figures.extend(labelled::teach(config, &reader, &mut store, &goal, teaching)?);
     if config.text.strategy == TextStrategy::Lora {
-        let beside = lesson.evaluated(&parts[1])?;
-        drop(lesson);
+        let before = probabilities(&reader, &rows[1])?;
         classifier.network.merge_low_rank()?;
-        let merged = merged_difference(&classifier, &beside, &parts[1], &ids, config)?;
-        figures.insert("merged_difference".into(), merged);
-    }
-    for (name, rows) in ["rows_train", "rows_valid", "rows_test"].iter().zip(&parts) {
-        figures.insert((*name).into(), rows.len() as f64);
+        let reader = TextReader { classifier: &classifier, ids: &ids, tokens_max };
+        figures.insert("merged_difference".into(), merged_difference(&before, &probabilities(&reader, &rows[1])?)?);
     }
     figures.insert("rows_left_out".into(), table.left_out as f64);
     Ok(Taught { store, targets, beside, figures })
 }
 
+fn probabilities(reader: &TextReader<'_>, rows: &[usize]) -> Result<Tensor> {
+    let raw = lesson::evaluated(reader, rows)?;
+    Ok(tch::no_grad(|| reader.head().probabilities(&raw)))
+}
+
 /// The largest difference of a validation row's probabilities before and after low-rank differences were merged.
-fn merged_difference(
-    classifier: &TextClassifier,
-    before: &tch::Tensor,
-    rows: &[usize],
-    ids: &[Vec<i64>],
-    config: &Config,
-) -> Result<f64> {
-    let rows: Vec<&[i64]> = rows.iter().map(|&row| ids[row].as_slice()).collect();
-    let tokens_max = config.text.batch_tokens_max as usize;
-    let after = classifier.in_batches(&rows, tokens_max, |rows| classifier.raw(rows, false))?;
-    let of = |raw: &tch::Tensor| {
-        let raw = raw.to_device(classifier.device());
-        classifier.head.probabilities(&raw).to_device(Device::Cpu)
-    };
-    let difference = tch::no_grad(|| (of(before) - of(&after)).abs().max().double_value(&[]));
+fn merged_difference(before: &Tensor, after: &Tensor) -> Result<f64> {
+    let difference = tch::no_grad(|| (before - after).abs().max().double_value(&[]));
     if difference > MERGED_DIFFERENCE_MAX {
         return Err(Failure::bug(format!("merged low-rank differences changed a probability by {difference:e}")));
     }
     Ok(difference)
-}
-
-fn enough(table: &Table, train: &[usize], valid: &[usize], test: &[usize]) -> Result<()> {
-    if train.len() >= ROWS_MIN && !valid.is_empty() && !test.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::input(format!(
-        "training: expected at least {ROWS_MIN} rows to train on and some to validate and to test on, got {}, {} and {}; \
-         {} rows lack a label or a text",
-        train.len(),
-        valid.len(),
-        test.len(),
-        table.left_out
-    ))
-    .hint("give it more rows; a --time-column needs at least three different times"))
 }

@@ -3,7 +3,7 @@
 //! All variables lie in one store: the encoder's below `text`, what is added below `beside`, the head's below `head`.
 
 use std::collections::BTreeMap;
-use tch::{Tensor, nn};
+use tch::nn;
 
 use crate::config::TextConfig;
 use crate::config::networks::TextStrategy;
@@ -14,10 +14,10 @@ use crate::model::text::names::Names;
 use crate::model::text::network::TextNetwork;
 use crate::model::text::tuning::LowRankSettings;
 use crate::training::fit::{Schedule, Stepping};
+use crate::training::labelled::parts::{HEAD, part};
 
 pub const ENCODER: &str = "text";
 pub const BESIDE: &str = "beside";
-pub const HEAD: &str = "head";
 
 /// Adds to the network what the strategy learns beside it, and lets only those weights be trained that it trains.
 /// What stays beside the network for ever is returned.
@@ -92,25 +92,6 @@ fn height(shape: &TextShape, name: &str) -> i64 {
         (None, Some(last)) if name.starts_with(last) => shape.layers,
         (None, _) => 0,
     }
-}
-
-/// The weights of a part of the store by their own names, on the CPU.
-pub fn taken(store: &nn::VarStore, wanted: &str) -> Result<Vec<(String, Tensor)>> {
-    let mut named = Vec::new();
-    for (name, weight) in store.variables() {
-        if let (part, own) = part(&name)
-            && part == wanted
-        {
-            named.push((own.to_string(), weight.detach().f_to_device(tch::Device::Cpu)?));
-        }
-    }
-    named.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(named)
-}
-
-/// The part of the store and the name in it.
-fn part(name: &str) -> (&str, &str) {
-    name.split_once('.').unwrap_or((name, ""))
 }
 
 #[cfg(test)]

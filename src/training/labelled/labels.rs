@@ -1,4 +1,4 @@
-//! What is learnt of a text: one of several classes, or zeros and ones in one or more columns.
+//! What is learnt of a text or picture: one of several classes, or zeros and ones in one or more columns.
 
 use arrow::array::AsArray;
 use arrow::compute::cast;
@@ -9,7 +9,7 @@ use tch::Tensor;
 use crate::config::Config;
 use crate::config::networks::HeadName;
 use crate::failure::{Failure, Result};
-use crate::model::text::classifier::TextLabels;
+use crate::model::labels::Labels;
 use crate::training::table::labels::values;
 use crate::training::table::source::Table;
 
@@ -18,8 +18,8 @@ const CLASSES_MAX: usize = 1000;
 
 /// Labels with their zeros and ones on every row.
 #[derive(Debug)]
-pub struct TextTargets {
-    pub kind: TextLabels,
+pub struct Targets {
+    pub kind: Labels,
     pub labels: Vec<String>,
     /// [rows, labels].
     ones: Vec<f32>,
@@ -27,7 +27,7 @@ pub struct TextTargets {
     pub known: Vec<bool>,
 }
 
-impl TextTargets {
+impl Targets {
     /// Zeros and ones of some rows, float32 [rows, labels].
     pub fn of(&self, rows: &[usize]) -> Result<Tensor> {
         let count = self.labels.len();
@@ -42,7 +42,7 @@ impl TextTargets {
 }
 
 /// Reads the labels; what there is to tell apart is what the training rows have.
-pub fn read(config: &Config, table: &Table, names: &[String], train: &[usize]) -> Result<TextTargets> {
+pub fn read(config: &Config, table: &Table, names: &[String], train: &[usize]) -> Result<Targets> {
     let chain = config.model.head == HeadName::Crf;
     if let [name] = names {
         let column = table.rows.column(table.rows.schema().index_of(name)?);
@@ -71,11 +71,11 @@ pub fn read(config: &Config, table: &Table, names: &[String], train: &[usize]) -
     }
     let rows = table.rows.num_rows();
     let ones = (0..rows).flat_map(|row| columns.iter().map(move |column| column[row] as f32)).collect();
-    let kind = if chain { TextLabels::Chain } else { TextLabels::Multi };
-    Ok(TextTargets { kind, labels: names.to_vec(), ones, known: vec![true; rows] })
+    let kind = if chain { Labels::Chain } else { Labels::Multi };
+    Ok(Targets { kind, labels: names.to_vec(), ones, known: vec![true; rows] })
 }
 
-fn classes(table: &Table, name: &str, train: &[usize]) -> Result<TextTargets> {
+fn classes(table: &Table, name: &str, train: &[usize]) -> Result<Targets> {
     let column = cast(table.rows.column(table.rows.schema().index_of(name)?), &DataType::LargeUtf8)?;
     let words: Vec<&str> = column.as_string::<i64>().iter().map(|word| word.unwrap_or_default()).collect();
     let seen: BTreeSet<&str> = train.iter().map(|&row| words[row]).collect();
@@ -101,7 +101,7 @@ fn classes(table: &Table, name: &str, train: &[usize]) -> Result<TextTargets> {
     if unknown > 0 {
         tracing::warn!("training: {unknown} rows of classes that no training row has are left out");
     }
-    Ok(TextTargets { kind: TextLabels::Single, labels, ones, known })
+    Ok(Targets { kind: Labels::Single, labels, ones, known })
 }
 
 fn nothing_to_learn(name: &str, rows: usize, value: &str) -> Failure {

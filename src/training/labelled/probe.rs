@@ -1,6 +1,6 @@
 //! The head learns first, on the vectors that the encoder gives before any label has changed it, computed once; every
 //! strategy goes on from there (Kumar et al. 2022, arXiv 2202.10054: below a random head, fine-tuning unlearns what the
-//! encoder knew). For `text.strategy=frozen` that is all.
+//! encoder knew). For a frozen encoder that is all.
 //!
 //! A logistic regression: all rows in every step, to convergence, with as strong a penalty as the validation rows ask for.
 
@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor, nn};
 
 use super::goal::Goal;
-use super::{lbfgs, strategy};
+use super::{Reader, lbfgs, parts};
 use crate::config::Config;
 use crate::config::networks::LossName;
 use crate::failure::{Failure, Result};
-use crate::model::text::classifier::{TextClassifier, TextHead, TextLabels};
+use crate::model::labels::{LabelHead, Labels};
 
 /// How little the penalty weighs, as scikit-learn's C counts it; from strong to weak, until validation gets worse.
 const LENIENCES: [f64; 4] = [0.1, 1.0, 10.0, 100.0];
@@ -22,37 +22,41 @@ const NUMBERS_MAX: usize = 100_000_000;
 const MAP: &str = "map.weight";
 const BIAS: &str = "map.bias";
 
-/// Teaches the head of a classifier, whose variables lie in `store`, by the loss that the configuration names; gives
-/// figures. Rows are those of training and validation.
+/// Teaches a reader's head, whose variables lie in `store`, by the loss that the configuration names, in at most `steps_max`
+/// steps for each penalty; gives figures. Rows are those of training and validation.
 pub fn teach(
     config: &Config,
-    classifier: &TextClassifier,
-    store: &nn::VarStore,
+    reader: &impl Reader,
+    (store, steps_max): (&nn::VarStore, u32),
     goal: &Goal<'_>,
-    (ids, [train, valid]): (&[Vec<i64>], [&[usize]; 2]),
+    [train, valid]: [&[usize]; 2],
 ) -> Result<BTreeMap<String, f64>> {
     let clock = std::time::Instant::now();
-    let (width, labels) = classifier.head.sizes();
+    let (width, labels) = reader.head().sizes();
     let most = NUMBERS_MAX / (width as usize + labels);
     let (train, valid) = (evenly(train, most), evenly(valid, most));
-    let of = |rows: &[usize]| vectors(config, classifier, ids, rows);
+    let of = |rows: &[usize]| -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        Ok(reader.in_batches(rows, &|vectors| Ok(vectors.shallow_clone()))?.f_to_device(reader.device())?)
+    };
     let (inputs, unseen) = (of(&train)?, of(&valid)?);
     let shift = Shift::of(&inputs)?;
     let mut probe = Probe {
-        head: FlatHead::new(classifier, goal)?,
+        head: FlatHead::new(reader, goal)?,
         goal,
         train: (shift.shifted(&inputs)?, &train),
         valid: (shift.shifted(&unseen)?, &valid),
         smoothing: config.train.label_smoothing,
-        steps_max: config.text.head_epochs_max,
+        steps_max,
         steps: 0,
     };
     let learnt = probe.learn(config.model.loss)?;
     let weights = shift.folded(probe.head.named(&learnt.at)?)?;
     let _guard = tch::no_grad_guard();
     for (name, mut variable) in store.variables() {
-        let own = name.strip_prefix(strategy::HEAD).and_then(|rest| rest.strip_prefix('.'));
-        if let Some(value) = own.and_then(|own| weights.get(own)) {
+        if let (parts::HEAD, own) = parts::part(&name)
+            && let Some(value) = weights.get(own)
+        {
             variable.f_copy_(value)?;
         }
     }
@@ -69,16 +73,8 @@ fn evenly(rows: &[usize], most: usize) -> Vec<usize> {
     rows.iter().copied().step_by(rows.len().div_ceil(most.max(1)).max(1)).collect()
 }
 
-/// Vectors of some rows, float32 [rows, width], on the classifier's device.
-fn vectors(config: &Config, classifier: &TextClassifier, ids: &[Vec<i64>], rows: &[usize]) -> Result<Tensor> {
-    let rows: Vec<&[i64]> = rows.iter().map(|&row| ids[row].as_slice()).collect();
-    let tokens_max = config.text.batch_tokens_max as usize;
-    let vectors = classifier.in_batches(&rows, tokens_max, |rows| classifier.vectors(rows, false))?;
-    Ok(vectors.f_to_device(classifier.device())?)
-}
-
 /// Vectors around their mean, and of length one in the mean: one penalty then means the same for every encoder, and what
-/// all texts have in common, often most of a vector, is left to the bias.
+/// all rows have in common, often most of a vector, is left to the bias.
 struct Shift {
     /// [width]
     mean: Tensor,
@@ -90,7 +86,7 @@ impl Shift {
         let mean = vectors.f_mean_dim([0i64].as_slice(), false, Kind::Float)?;
         let squares = vectors.f_sub(&mean)?.f_square()?.f_sum(Kind::Float)?.f_double_value(&[])?;
         let scale = (squares / vectors.size()[0].max(1) as f64).sqrt();
-        // Texts that are all the same have nothing to scale.
+        // Rows that are all the same have nothing to scale.
         Ok(Self { mean, scale: if scale > 1e-12 { scale } else { 1.0 } })
     }
 
@@ -113,7 +109,7 @@ impl Shift {
 
 /// A head of its own that starts from nothing, and its weights as one row of numbers in the order of their names.
 struct FlatHead {
-    head: TextHead,
+    head: LabelHead,
     named: BTreeMap<String, Tensor>,
     /// One where a weight is penalised: float32 [weights].
     penalised: Tensor,
@@ -121,9 +117,9 @@ struct FlatHead {
 }
 
 impl FlatHead {
-    fn new(classifier: &TextClassifier, goal: &Goal<'_>) -> Result<Self> {
-        let store = nn::VarStore::new(classifier.device());
-        let head = TextHead::new(&store.root(), goal.targets.kind, classifier.head.sizes());
+    fn new(reader: &impl Reader, goal: &Goal<'_>) -> Result<Self> {
+        let store = nn::VarStore::new(reader.device());
+        let head = LabelHead::new(&store.root(), goal.targets.kind, reader.head().sizes());
         let named: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
         let _guard = tch::no_grad_guard();
         let mut penalised = Vec::new();
@@ -185,7 +181,7 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     /// First by likelihood, whatever the loss: the others have places where every gradient is nothing (an overlap whose
-    /// answer is yes for every text), and from a start that knows nothing they lie on the way.
+    /// answer is yes for every row), and from a start that knows nothing they lie on the way.
     fn learn(&mut self, loss: LossName) -> Result<Learnt> {
         let mut best: Option<Learnt> = None;
         for lenience in LENIENCES {
@@ -226,8 +222,8 @@ impl Probe<'_> {
         loss.f_backward()?;
         let _guard = tch::no_grad_guard();
         let labels = match self.goal.targets.kind {
-            TextLabels::Multi => self.goal.targets.labels.len(),
-            TextLabels::Single | TextLabels::Chain => 1,
+            Labels::Multi => self.goal.targets.labels.len(),
+            Labels::Single | Labels::Chain => 1,
         };
         let share = 1.0 / (lenience * (rows.len() * labels).max(1) as f64);
         let penalised = at.f_mul(&self.head.penalised)?;
@@ -265,7 +261,7 @@ mod tests {
         let on_plain = vectors.linear(&folded[MAP], Some(&folded[BIAS]));
         assert!((on_shifted - on_plain).abs().max().double_value(&[]) < 1e-2);
         let same = Shift::of(&Tensor::ones([3, 4], (Kind::Float, Device::Cpu))).unwrap();
-        assert_eq!(same.scale, 1.0, "texts that are all the same");
+        assert_eq!(same.scale, 1.0, "rows that are all the same");
     }
 
     #[test]

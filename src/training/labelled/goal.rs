@@ -1,20 +1,20 @@
-//! What a classifier of texts is trained by: the losses of each kind of label, with class weights and smoothing. The head
+//! What a classifier of texts or pictures is trained by: the losses of each kind of label, with class weights and smoothing. The head
 //! alone (`probe`) and everything together (`lesson`) learn by the same.
 
 use tch::{Device, Kind, Tensor};
 
-use super::labels::TextTargets;
+use super::labels::Targets;
 use crate::config::Config;
 use crate::config::networks::{ClassWeights, LossName};
 use crate::failure::Result;
+use crate::model::labels::{LabelHead, Labels};
 use crate::model::losses;
-use crate::model::text::classifier::{TextHead, TextLabels};
 
 /// No class weighs more than this, however rare.
 const CLASS_WEIGHT_MAX: f64 = 50.0;
 
 pub struct Goal<'a> {
-    pub targets: &'a TextTargets,
+    pub targets: &'a Targets,
     gamma: f64,
     /// Of positives, or of classes: float32 [labels].
     weights: Option<Tensor>,
@@ -22,7 +22,7 @@ pub struct Goal<'a> {
 
 impl<'a> Goal<'a> {
     /// Class weights are those of the training rows.
-    pub fn new(targets: &'a TextTargets, train: &[usize], config: &Config, device: Device) -> Result<Self> {
+    pub fn new(targets: &'a Targets, train: &[usize], config: &Config, device: Device) -> Result<Self> {
         let weights = match config.model.class_weights {
             ClassWeights::None => None,
             ClassWeights::Balanced => Some(Tensor::f_from_slice(&balanced(targets, train))?.f_to_device(device)?),
@@ -33,7 +33,7 @@ impl<'a> Goal<'a> {
     /// The mean loss of raw scores, float32 [rows, labels], against the labels of these rows. A chain has its own.
     pub fn loss(
         &self,
-        (head, raw): (&TextHead, &Tensor),
+        (head, raw): (&LabelHead, &Tensor),
         rows: &[usize],
         smoothing: f64,
         by: LossName,
@@ -41,32 +41,31 @@ impl<'a> Goal<'a> {
         let ones = self.targets.of(rows)?.f_to_device(raw.device())?;
         let weights = self.weights.as_ref();
         let even = match self.targets.kind {
-            TextLabels::Single => 1.0 / self.targets.labels.len() as f64,
-            TextLabels::Multi | TextLabels::Chain => 0.5,
+            Labels::Single => 1.0 / self.targets.labels.len() as f64,
+            Labels::Multi | Labels::Chain => 0.5,
         };
         let there = ones.f_amax([0i64].as_slice(), false)?;
         let ones: Tensor = ones * (1.0 - smoothing) + even * smoothing;
         Ok(match (self.targets.kind, by) {
-            (TextLabels::Chain, _) => head.surprise(raw, &ones).mean(Kind::Float),
+            (Labels::Chain, _) => head.surprise(raw, &ones).mean(Kind::Float),
             (kind, LossName::Iou) => {
-                let probabilities =
-                    if kind == TextLabels::Single { raw.softmax(-1, Kind::Float) } else { raw.sigmoid() };
+                let probabilities = if kind == Labels::Single { raw.softmax(-1, Kind::Float) } else { raw.sigmoid() };
                 overlap(&probabilities, &ones, &there)
             }
-            (TextLabels::Single, by) => single(by, self.gamma, raw, &ones, weights),
-            (TextLabels::Multi, LossName::Focal) => losses::focal(raw, &ones, self.gamma).mean(Kind::Float),
-            (TextLabels::Multi, _) => losses::cross_entropy(raw, &ones, weights).mean(Kind::Float),
+            (Labels::Single, by) => single(by, self.gamma, raw, &ones, weights),
+            (Labels::Multi, LossName::Focal) => losses::focal(raw, &ones, self.gamma).mean(Kind::Float),
+            (Labels::Multi, _) => losses::cross_entropy(raw, &ones, weights).mean(Kind::Float),
         })
     }
 }
 
-/// As much more as positives (or texts of a class) are rarer in training.
-fn balanced(targets: &TextTargets, train: &[usize]) -> Vec<f32> {
+/// As much more as positives (or rows of a class) are rarer in training.
+fn balanced(targets: &Targets, train: &[usize]) -> Vec<f32> {
     let rows = train.len() as f64;
     let count = |label| targets.truth(label, train).iter().filter(|y| **y).count() as f64;
     let weight = |label| match targets.kind {
-        TextLabels::Single => rows / (targets.labels.len() as f64 * f64::max(count(label), 1.0)),
-        TextLabels::Multi | TextLabels::Chain => (rows - count(label)) / f64::max(count(label), 1.0),
+        Labels::Single => rows / (targets.labels.len() as f64 * f64::max(count(label), 1.0)),
+        Labels::Multi | Labels::Chain => (rows - count(label)) / f64::max(count(label), 1.0),
     };
     let labels = 0..targets.labels.len();
     labels.map(|label| weight(label).clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32).collect()
@@ -88,7 +87,7 @@ fn single(loss: LossName, gamma: f64, raw: &Tensor, ones: &Tensor, weights: Opti
 
 /// One minus the soft overlap, as a mean over the labels that are `there` in the batch. A label without a positive has no
 /// overlap to widen: what is left of its gradient, 1 / (1 + Σp)², is larger than that of a batch with positives, and some
-/// such batches of a rare label teach every text a no from which its sigmoid does not come back.
+/// such batches of a rare label teach every row a no from which its sigmoid does not come back.
 fn overlap(probabilities: &Tensor, ones: &Tensor, there: &Tensor) -> Tensor {
     let of_labels = losses::soft_iou_of(probabilities, ones) * there;
     of_labels.sum(Kind::Float) / there.sum(Kind::Float).clamp_min(1.0)
@@ -99,7 +98,7 @@ mod tests {
     use super::*;
 
     const RAW: [f32; 6] = [1.0, 2.0, -1.0, 0.0, 0.5, 0.0];
-    /// Of two texts; no one has the last label.
+    /// Of two rows; no one has the last label.
     const ONES: [f32; 6] = [0.0, 1.0, 0.0, 1.0, 0.0, 0.0];
 
     fn tensor(values: &[f32]) -> Tensor {
