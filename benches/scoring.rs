@@ -97,6 +97,7 @@ async fn model(width: i64, layers: i64) -> Registry {
         intents: false,
         content_dims: 0,
         prior: RatePrior::default(),
+        dormant_prior: RatePrior::default(),
         calibration: Calibration::default(),
     };
     tch::manual_seed(3);

@@ -1,15 +1,16 @@
 #!/bin/sh
 # Trains with every fusion, and with the modality left out, on lakes whose taste shows in one modality alone; scores all users
-# on three dates after the training, a week apart, as nights would; and writes how well that told who bought within seven days
-# into docs/models/fusion.md. Figures that are there already are kept: an interrupted run goes on.
+# on three dates from three weeks after the training on, when most items are new; and writes how well that told who bought
+# within seven days into docs/models/fusion.md. Figures that are there already are kept: an interrupted run goes on.
 # usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]
-# TEXT_ENCODER: a Hugging Face folder. USERS, ITEMS and DAYS (6000, 300, 120) size the lakes.
+# TEXT_ENCODER: a Hugging Face folder. USERS, ITEMS and DAYS (12000, 3000, 150) size the lakes: with few items, most categories have one that is
+# always sold, and its id says what its content would.
 set -eu
 job=${1:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]}
 folder=${2:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]}
 encoder=${3:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]}
 shift 3
-users=${USERS:-6000} items=${ITEMS:-300} days=${DAYS:-120}
+users=${USERS:-12000} items=${ITEMS:-3000} days=${DAYS:-150}
 later() { date -u -d "2026-01-01 + $1 days" +%F; }
 mkdir -p "$folder/figures"
 
@@ -41,7 +42,7 @@ for signal in text image mixed sequence; do
                 --set "model.text_encoder=$read" --set "model.fusion=$by" --set score.device=cpu --set demand.width=4 \
                 --set demand.horizon_days=7 --set demand.history_days=28 "$@" </dev/null 2>>"$folder/log"
         }
-        version=$(run train --date "$(later $((days - 21)))" "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
+        version=$(run train --date "$(later $((days - 42)))" "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
         for week in 0 1 2; do
             run sql --date "$(later $((days - 21 + 7 * week)))" --format csv "$@" \
                 -c "SELECT user_id, score_intents(features, '$version')['p_purchase'] AS p FROM model_input" >"$to.$week.csv"
