@@ -76,8 +76,10 @@ pub fn train(
         seed: config.train.seed,
     };
     let fitted = fit::fit(&mut lesson, store, &plan, journal, bar)?;
-    let index = users.items.iter().map(|item| item.buckets(network.shape.item_buckets).0 as u32);
-    unmet::hide(store, &users.survey.item_buckets_met.iter().copied().chain(index).collect())?;
+    let mut met = users.survey.item_buckets_met.clone();
+    met.resize(network.shape.item_buckets as usize + 1, false);
+    users.items.iter().for_each(|item| met[item.buckets(network.shape.item_buckets).0 as usize] = true);
+    unmet::hide(store, &met)?;
     let mut figures = lesson.figures()?;
     figures.insert("parameters_intent".into(), parameters(store) as f64);
     figures.insert("epochs_intent".into(), fitted.epochs.into());

@@ -1,6 +1,6 @@
 //! What one pass over the training users tells before any of them is learnt from: sizes, class counts, scaling.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::blocks::UserBlocks;
 use super::columns::UserColumns;
@@ -28,8 +28,9 @@ pub struct Survey {
     pub positives: [usize; BINARY],
     /// Of the labelled ones, how many met each item of the index.
     pub met: Vec<u64>,
-    /// Buckets of the items in all of their events.
-    pub item_buckets_met: BTreeSet<u32>,
+    /// Of each bucket of items up to the last in any of their events, whether there is such an event. By place, since all
+    /// events pass here.
+    pub item_buckets_met: Vec<bool>,
     pub scaling: Scaling,
     /// Row-major [sampled, features]; NaN where null.
     pub tabular: Vec<f32>,
@@ -47,7 +48,7 @@ impl Survey {
             for row in window.rows_of(Split::Train) {
                 let values = &window.tabular()[row * features..(row + 1) * features];
                 moments.iter_mut().zip(values).for_each(|(of, &value)| of.add(value.into()));
-                survey.item_buckets_met.extend(window.event_items(row));
+                survey.meet(window.event_items(row));
                 survey.histories += usize::from(window.length(row) >= EVENTS_MIN);
                 if is_labelled(window.user_id(row), labels_share) {
                     survey.add_labelled(&window, row, &mut buyers, values);
@@ -57,6 +58,16 @@ impl Survey {
         let [units, spend] = buyers;
         survey.scaling = Scaling::of(&moments, units.mean(), spend.mean());
         Ok(survey)
+    }
+
+    fn meet(&mut self, buckets: &[u32]) {
+        for &bucket in buckets {
+            let bucket = bucket as usize;
+            if bucket >= self.item_buckets_met.len() {
+                self.item_buckets_met.resize(bucket + 1, false);
+            }
+            self.item_buckets_met[bucket] = true;
+        }
     }
 
     fn add_labelled(&mut self, users: &UserColumns, row: usize, buyers: &mut [Moments; 2], features: &[f32]) {
@@ -94,6 +105,7 @@ mod tests {
     use super::super::columns::tests::{day, random};
     use super::super::sets::split;
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn what_is_counted_is_what_the_training_split_holds() {
@@ -107,7 +119,8 @@ mod tests {
         assert!((130..190).contains(&labelled.len()), "half of four fifths of 400: {}", labelled.len());
         assert_eq!(survey.histories, trained.iter().filter(|&&r| set.inputs.events[r].len() >= 2).count());
         let events = trained.iter().flat_map(|&r| &set.inputs.events[r]);
-        assert_eq!(survey.item_buckets_met, events.map(|event| event.item as u32).collect());
+        let met = (0..).zip(&survey.item_buckets_met).filter(|(_, met)| **met).map(|(bucket, _)| bucket);
+        assert_eq!(met.collect::<BTreeSet<i64>>(), events.map(|event| event.item).collect());
         let churned = labelled.iter().filter(|&&r| set.labels[r * 9 + 6] > 0.5).count();
         assert_eq!((survey.positives[6], survey.purchased.len()), (churned, labelled.len()));
         let met_3: usize = labelled.iter().map(|&r| set.next_items[r].iter().filter(|&&i| i == 3).count()).sum();

@@ -4,7 +4,6 @@
 //! what the item's category and contents say, and those alone are known of a new item (DropoutNet, Volkovs et al. 2017).
 //! `train.item_dropout` teaches the network to do without ids.
 
-use std::collections::BTreeSet;
 use tch::{Tensor, nn};
 
 use crate::failure::{Failure, Result};
@@ -12,15 +11,13 @@ use crate::failure::{Failure, Result};
 /// The vectors of ids among the weights; one a bucket, the first for no id.
 const VECTORS: &str = "intent.item.weight";
 
-/// Gives all buckets but those `met` the vector of a hidden id.
-pub fn hide(store: &nn::VarStore, met: &BTreeSet<u32>) -> Result<()> {
+/// Gives all buckets but those `met` (one flag a bucket) the vector of a hidden id.
+pub fn hide(store: &nn::VarStore, met: &[bool]) -> Result<()> {
     let Some(mut vectors) = store.variables().remove(VECTORS) else {
         return Err(Failure::bug(format!("no weights are called {VECTORS}")));
     };
-    let buckets = vectors.size()[0];
-    let unmet: Vec<bool> = (0..buckets).map(|bucket| !met.contains(&(bucket as u32))).collect();
-    let unmet = Tensor::f_from_slice(&unmet)?.f_to_device(vectors.device())?.f_unsqueeze(1)?;
-    let hidden = vectors.f_narrow(0, 0, 1)?.f_where_self(&unmet, &vectors)?;
+    let met = Tensor::f_from_slice(met)?.f_to_device(vectors.device())?.f_unsqueeze(1)?;
+    let hidden = vectors.f_where_self(&met, &vectors.f_narrow(0, 0, 1)?)?;
     tch::no_grad(|| vectors.f_copy_(&hidden))?;
     Ok(())
 }
@@ -36,9 +33,9 @@ mod tests {
         let mut vectors = (store.root() / "intent" / "item").var("weight", &[5, 3], nn::Init::Const(0.0));
         let numbers = Tensor::arange(15, (Kind::Float, Device::Cpu)).view([5, 3]);
         tch::no_grad(|| vectors.copy_(&numbers));
-        hide(&store, &BTreeSet::from([2, 4])).unwrap();
+        hide(&store, &[false, false, true, false, true]).unwrap();
         let rows: Vec<Vec<f32>> = Vec::try_from(&vectors).unwrap();
         assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), [0.0, 0.0, 6.0, 0.0, 12.0]);
-        assert!(hide(&nn::VarStore::new(Device::Cpu), &BTreeSet::new()).is_err());
+        assert!(hide(&nn::VarStore::new(Device::Cpu), &[]).is_err());
     }
 }
