@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tch::Tensor;
+use tch::{Device, Tensor, nn};
 
 use super::bundle::Registry;
 use super::weights;
@@ -108,6 +108,19 @@ pub fn bytes_of(section: &str, named: &[(String, Tensor)]) -> Result<Bytes> {
         }
     }
     Ok(weights::tensors_to_bytes(named)?.into())
+}
+
+/// A part of a network with the weights of its own file, and the store that holds them; `at` names the file.
+pub fn read_part<T>(
+    (bytes, at): (&[u8], String),
+    device: Device,
+    build: impl FnOnce(&nn::Path<'_>) -> Result<T>,
+) -> Result<(T, nn::VarStore)> {
+    let mut store = nn::VarStore::new(device);
+    let part = build(&store.root())?;
+    weights::from_bytes(&mut [&mut store], bytes).map_err(|f| damaged(f.at(at)))?;
+    store.freeze();
+    Ok((part, store))
 }
 
 /// What is wrong with a model's files is wrong with the model.

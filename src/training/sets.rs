@@ -18,7 +18,7 @@ use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{ImageEncoderCard, IndexedItem, TextCard};
 use crate::model::contents::{Contents, IMAGE, TEXT};
-use crate::model::demand::ItemHistory;
+use crate::model::demand::{ItemHistory, Speed};
 use crate::model::inputs::UserInputs;
 use crate::publish::{earlier::EarlierNights, runs::VisibleNight};
 use crate::score::catalogue;
@@ -126,10 +126,10 @@ impl ItemSet {
         self.in_stock.retain(|_| of_stock.next().is_some_and(|&kept| kept));
     }
 
-    /// A copy of those of them that were first seen fewer than `days` ago.
-    pub fn new_items(&self, days: u32) -> Self {
-        let new: Vec<usize> =
-            (0..self.items.len()).filter(|&row| self.items[row].days_since_first_seen < i64::from(days)).collect();
+    /// A copy of the new ones among them.
+    pub fn new_items(&self, history_days_min: u32) -> Self {
+        let is_new = |row: &usize| self.items[*row].speed(history_days_min.into()) == Speed::New;
+        let new: Vec<usize> = (0..self.items.len()).filter(is_new).collect();
         Self {
             items: new.iter().map(|&row| self.items[row].clone()).collect(),
             units: new.iter().map(|&row| self.units[row].clone()).collect(),

@@ -14,9 +14,8 @@ use super::folder::TextFolder;
 use super::tokens::TextTokenizer;
 use crate::failure::Result;
 use crate::model::bundle::Registry;
-use crate::model::cards::{Card, bytes_of, check_files, damaged};
+use crate::model::cards::{Card, bytes_of, check_files, damaged, read_part};
 use crate::model::labels::{LabelHead, Labels};
-use crate::model::weights;
 
 /// The format that is written and read.
 pub const TEXT_FORMAT: u32 = 1;
@@ -73,7 +72,7 @@ pub struct TextModel {
     classifier: TextClassifier,
     tokenizer: TextTokenizer,
     /// Hold the weights of `classifier`.
-    _stores: [nn::VarStore; 3],
+    _stores: Vec<nn::VarStore>,
 }
 
 impl TextModel {
@@ -132,20 +131,23 @@ impl Registry {
             files.push((name, bytes));
         }
         check_files(folder.url.as_str(), files.clone(), &card.weights_hash)?;
-        let of = |wanted: &str| files.iter().find(|(name, _)| name == wanted).map(|(_, bytes)| bytes);
-        let mut stores = [(); 3].map(|()| nn::VarStore::new(device));
-        let [encoder, beside, head] = &mut stores;
+        let mut encoder = nn::VarStore::new(device);
         let mut network = read.network(&encoder.root()).map_err(damaged)?;
-        card.beside.add(&mut network, &beside.root())?;
+        encoder.freeze();
+        let mut stores = vec![encoder];
+        let part = |wanted: &str| {
+            let bytes = files.iter().find(|(name, _)| name == wanted).map(|(_, bytes)| bytes.as_ref());
+            (bytes.unwrap_or_default(), format!("{}{wanted}", folder.url))
+        };
         let sizes = (TextClassifier::width(&read), card.labels.len());
-        let made = LabelHead::new(&head.root(), card.kind, sizes);
-        for (name, store) in [(HEAD, head), (BESIDE, beside)] {
-            if let Some(bytes) = of(name) {
-                weights::from_bytes(&mut [store], bytes).map_err(|f| damaged(f.at(format!("{}{name}", folder.url))))?;
-            }
+        let head = |path: &nn::Path<'_>| Ok(LabelHead::new(path, card.kind, sizes));
+        let (head, store) = read_part(part(HEAD), device, head)?;
+        stores.push(store);
+        if card.beside != Beside::Nothing {
+            let ((), store) = read_part(part(BESIDE), device, |path| card.beside.add(&mut network, path))?;
+            stores.push(store);
         }
-        stores.iter_mut().for_each(nn::VarStore::freeze);
-        let classifier = TextClassifier::new(network, &read.pooling, made, device);
+        let classifier = TextClassifier::new(network, &read.pooling, head, device);
         Ok(TextModel { card, classifier, tokenizer: read.tokenizer, _stores: stores })
     }
 }

@@ -14,9 +14,8 @@ use super::encoder::ImageEncoder;
 use super::folder::{CARD, ImageFolder, WEIGHTS};
 use crate::failure::{Failure, Result};
 use crate::model::bundle::Registry;
-use crate::model::cards::{Card, bytes_of, check_files, damaged};
+use crate::model::cards::{Card, bytes_of, check_files, damaged, read_part};
 use crate::model::labels::{LabelHead, Labels};
-use crate::model::weights;
 
 /// The format that is written and read.
 pub const IMAGE_FORMAT: u32 = 1;
@@ -138,11 +137,9 @@ impl Registry {
         let files: Vec<(String, Bytes)> = own.chain([(HEAD.to_string(), head_bytes.clone())]).collect();
         check_files(folder.url.as_str(), files, &card.weights_hash)?;
         let encoder = ImageEncoder::of(&read, device, PictureLimits::default()).map_err(damaged)?;
-        let mut store = nn::VarStore::new(device);
-        let head = LabelHead::new(&store.root(), card.kind, (read.card.width(), card.labels.len()));
-        weights::from_bytes(&mut [&mut store], &head_bytes)
-            .map_err(|f| damaged(f.at(format!("{}{HEAD}", folder.url))))?;
-        store.freeze();
+        let sizes = (read.card.width(), card.labels.len());
+        let head = |path: &nn::Path<'_>| Ok(LabelHead::new(path, card.kind, sizes));
+        let (head, store) = read_part((&head_bytes, format!("{}{HEAD}", folder.url)), device, head)?;
         Ok(ImageModel { card, encoder, head, _store: store })
     }
 }
