@@ -10,11 +10,14 @@ use intentcast::tables::write_files::WRITTEN_BY;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::image;
 use crate::nightly::{ENCODER, UNDISTURBED, done, shop, uploaded};
+use crate::support::lakes;
 use crate::support::published::{assert_same_night, published};
 use crate::support::s3::S3Server;
 
@@ -122,7 +125,8 @@ fn two_executors_write_the_tables_of_the_local_night() {
     }
 }
 
-/// Numbers of each text: the probability of the label that it is asked for, its vector, those of all labels; none for null.
+/// Numbers of each text or number of a picture: the probability of the label that it is asked for, its vector, those of all
+/// labels; none where there is none.
 type Said = BTreeMap<Option<String>, Vec<Option<f64>>>;
 
 fn said(batches: &[RecordBatch]) -> Said {
@@ -149,7 +153,7 @@ fn said(batches: &[RecordBatch]) -> Said {
 }
 
 #[test]
-fn two_executors_read_texts_as_one_process_does() {
+fn two_executors_read_texts_and_pictures_as_one_process_does() {
     let (own, lake, output) = shop();
     let reviews = own.path().join("reviews.csv");
     let rows = (0..120).map(|i| match i % 3 {
@@ -161,44 +165,69 @@ fn two_executors_read_texts_as_one_process_does() {
     let quick = ["--set", "text.epochs_max=1", "--set", "text.max_length=24", "--set", "score.device=cpu"];
     let table = ["--table", reviews.to_str().unwrap(), "--output", &output];
     let printed = done(&[&quick[..], &task, &table].concat());
-    let version = printed.split_whitespace().nth(2).unwrap();
+    let of_texts = printed.split_whitespace().nth(2).unwrap();
+    // Rows 5 to 7 have no picture, or none that can be read.
+    let pictures = image::Shop::new();
+    let items = pictures.path("items.parquet");
+    let task = ["--table", &items, "--image-column", "image", "--label", "disc"];
+    let (model, _) = pictures.train(&["image.epochs_max=1"], &task);
+    let of_pictures = model.version.as_str();
+    lakes::copy(&model.folder, Path::new(&format!("{output}/models")));
+    std::fs::create_dir(format!("{lake}/pictures")).unwrap();
+    std::fs::copy(items, format!("{lake}/pictures/items.parquet")).unwrap();
 
     let server = uploaded(&lake, &output);
     let flags = server.flags();
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let folders = "functions.folders=s3://shop/out/models";
+    let flags: Vec<&str> = flags.iter().map(String::as_str).chain(["--set", folders]).collect();
     let places = ["--lake", "s3://shop/lake", "--output", "s3://shop/out"];
     let cluster = Cluster::start(&flags, &places);
 
-    let query = format!(
-        "SELECT title, embed_text(title) AS vector, classify_text(title, '{version}') AS labels, \
-             classify_text(title, '{version}', 'good') AS good \
-         FROM (SELECT DISTINCT CASE WHEN title LIKE 'Birch%' THEN NULL ELSE title END AS title FROM items)"
-    );
-    let run = |address: &str| {
+    let run = |address: &str, query: &str| {
         let mut config = Config { s3: server.config(), ..Config::default() };
         (config.lake.uri, config.output.uri) = ("s3://shop/lake".into(), "s3://shop/out".into());
         (config.engine.cluster, config.engine.partitions) = (address.into(), 4);
         config.score.device = "cpu".into();
+        config.functions.folders = vec!["s3://shop/out/models".into()];
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let models = Arc::new(Models::new(&config).unwrap());
             let ctx = intentcast::cluster::connect(engine::session(&config).unwrap(), &config, &models);
             let ctx = operator::install(&ctx.unwrap(), models);
             let items = server.location("s3://shop/lake");
             ctx.register_object_store(&items.store_url().unwrap(), Arc::clone(&items.store));
-            let files = "s3://shop/lake/items/";
-            ctx.register_parquet("items", files, ParquetReadOptions::default()).await.unwrap();
-            let plan = ctx.sql(&query).await.unwrap().create_physical_plan().await.unwrap();
+            for folder in ["items", "pictures"] {
+                let files = format!("s3://shop/lake/{folder}/");
+                ctx.register_parquet(folder, files, ParquetReadOptions::default()).await.unwrap();
+            }
+            let plan = ctx.sql(query).await.unwrap().create_physical_plan().await.unwrap();
             said(&places::run(&ctx, plan).await.unwrap())
         })
     };
-    let (here, there) = (run("local"), run(&cluster.address));
-    assert!(here.len() > 20 && here[&None] == [None], "{} texts", here.len());
-    assert_eq!(here.keys().collect::<Vec<_>>(), there.keys().collect::<Vec<_>>());
-    for (text, numbers) in &here {
-        let (width, labels) = (24, 1);
-        assert!(text.is_none() || numbers.len() == 1 + width + labels, "{text:?}: {}", numbers.len());
-        let both = numbers.iter().zip(&there[text]);
-        let near = |(a, b): (&Option<f64>, &Option<f64>)| a.unwrap_or(9.0) - b.unwrap_or(9.0);
-        assert!(both.map(near).all(|off| off.abs() < 1e-5), "{text:?}: {numbers:?} {:?}", there[text]);
+    let texts = format!(
+        "SELECT title, embed_text(title) AS vector, classify_text(title, '{of_texts}') AS labels, \
+             classify_text(title, '{of_texts}', 'good') AS good \
+         FROM (SELECT DISTINCT CASE WHEN title LIKE 'Birch%' THEN NULL ELSE title END AS title FROM items)"
+    );
+    let encoder = format!("s3://shop/out/models/{of_pictures}/image");
+    let pictures = format!(
+        "SELECT CAST(row AS VARCHAR) AS row, embed_image(image, '{encoder}') AS vector, \
+             classify_image(image, '{of_pictures}') AS labels, classify_image(image, '{of_pictures}', 'disc') AS disc \
+         FROM (SELECT DISTINCT row, image FROM pictures)"
+    );
+    for (query, width, rows_min, lacks) in
+        [(texts, 24, 20, &[None][..]), (pictures, 128, 160, &["5", "6", "7"].map(|row| Some(row.to_string()))[..])]
+    {
+        let (here, there) = (run("local", &query), run(&cluster.address, &query));
+        assert!(here.len() >= rows_min, "{} rows", here.len());
+        assert_eq!(here.keys().collect::<Vec<_>>(), there.keys().collect::<Vec<_>>());
+        for (of, numbers) in &here {
+            let numbers_there = &there[of];
+            let expected = if lacks.contains(of) { 1 } else { 1 + width + 1 };
+            assert_eq!((numbers.len(), numbers_there.len()), (expected, expected), "{of:?}");
+            assert_eq!(numbers[0].is_none(), lacks.contains(of), "{of:?}");
+            let near = |(a, b): (&Option<f64>, &Option<f64>)| a.unwrap_or(9.0) - b.unwrap_or(9.0);
+            let both = numbers.iter().zip(numbers_there);
+            assert!(both.map(near).all(|off| off.abs() < 1e-5), "{of:?}: {numbers:?} {numbers_there:?}");
+        }
     }
 }

@@ -5,9 +5,11 @@ use image::{ImageFormat, Rgb, RgbImage};
 use parquet::arrow::ArrowWriter;
 use serde_json::Value;
 use std::fmt::Write;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::Arc;
+
+use crate::support::job::Job;
 
 const ROWS: u32 = 160;
 const SHAPES: [&str; 3] = ["cross", "disc", "frame"];
@@ -60,13 +62,21 @@ fn file(row: u32) -> String {
 
 /// `items.csv` names files below `images/`; `items.parquet` holds their bytes. In both, row 5 has no picture, row 6 one that
 /// is cut off, and row 7 no file; row 8 has no label.
-struct Shop {
-    folder: tempfile::TempDir,
+pub struct Shop {
+    job: Job,
+}
+
+impl Deref for Shop {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.job
+    }
 }
 
 impl Shop {
-    fn new() -> Self {
-        let shop = Self { folder: tempfile::tempdir().unwrap() };
+    pub fn new() -> Self {
+        let shop = Self { job: Job::new(&SETTINGS) };
         std::fs::create_dir(shop.path("images")).unwrap();
         let mut table = String::from("picture,shape,red,disc,same,number\n");
         let (mut bytes, mut reds, mut discs) = (Vec::new(), Vec::new(), Vec::new());
@@ -103,35 +113,8 @@ impl Shop {
         shop
     }
 
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn run(&self, settings: &[&str], arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
-        for setting in SETTINGS.iter().chain(settings) {
-            command.args(["--set", setting]);
-        }
-        // Networks this small gain nothing from threads, which wait for one another where cores are busy.
-        command.env("OMP_NUM_THREADS", "1").args(arguments).args(["--output", &self.path("out")]).output().unwrap()
-    }
-
-    fn done(&self, settings: &[&str], arguments: &[&str]) -> (String, String) {
-        let ran = self.run(settings, arguments);
-        let errors = String::from_utf8_lossy(&ran.stderr).into_owned();
-        assert!(ran.status.success(), "{settings:?} {arguments:?}\n{errors}");
-        (String::from_utf8(ran.stdout).unwrap(), errors)
-    }
-
-    fn refused(&self, settings: &[&str], arguments: &[&str], code: i32, parts: &[&str]) {
-        let ran = self.run(settings, arguments);
-        let errors = String::from_utf8_lossy(&ran.stderr);
-        assert_eq!(ran.status.code(), Some(code), "{arguments:?}\n{errors}");
-        parts.iter().for_each(|part| assert!(errors.contains(part), "{arguments:?}: expected {part} in\n{errors}"));
-    }
-
     /// Trains, opens what was written, and gives the log, too.
-    fn train(&self, settings: &[&str], task: &[&str]) -> (Model, String) {
+    pub fn train(&self, settings: &[&str], task: &[&str]) -> (Model, String) {
         let (printed, log) = self.done(settings, &[&["train", "--task", "image"], task].concat());
         let version = printed.split_whitespace().nth(2).unwrap().to_string();
         assert!(printed.contains(&format!("image model {version}")), "{printed}");
@@ -149,9 +132,9 @@ impl Shop {
     }
 }
 
-struct Model {
-    version: String,
-    folder: PathBuf,
+pub struct Model {
+    pub version: String,
+    pub folder: PathBuf,
     card: Value,
 }
 
@@ -218,12 +201,7 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
     ] {
         shop.refused(&[], &["sql", "-c", &format!("SELECT {call}")], code, &[part]);
     }
-    // A damaged model is refused whole.
-    let head = model.folder.join("head.safetensors");
-    let bytes = std::fs::read(&head).unwrap();
-    std::fs::write(&head, [&bytes[..bytes.len() - 4], &[0, 0, 192, 127]].concat()).unwrap();
-    let call = format!("SELECT classify_image({picture}, '{version}')");
-    shop.refused(&[], &["sql", "-c", &call], 6, &["not the bytes that were trained", "train again"]);
+    shop.damaged_head_is_refused(version, &format!("classify_image({picture}, '{version}')"));
 }
 
 #[test]

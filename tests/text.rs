@@ -3,8 +3,11 @@
 
 use serde_json::Value;
 use std::fmt::Write;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
+
+use crate::support::job::Job;
 
 /// Reviews whose words decide: "good" for recommended; what was bought for the department; "wonderful" for loved, which
 /// only a recommended one can be. Every 40th has no label, every 41st no text.
@@ -28,7 +31,15 @@ fn reviews(rows: u32) -> String {
 }
 
 struct Shop {
-    folder: tempfile::TempDir,
+    job: Job,
+}
+
+impl Deref for Shop {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.job
+    }
 }
 
 /// What every training here sets: few steps, large ones, as random encoders know nothing.
@@ -44,35 +55,13 @@ const SETTINGS: [&str; 7] = [
 
 impl Shop {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("reviews.csv"), reviews(500)).unwrap();
-        Self { folder }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn run(&self, settings: &[&str], arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
-        for setting in SETTINGS.iter().chain(settings) {
-            command.args(["--set", setting]);
-        }
-        // Networks this small gain nothing from threads, which wait for one another where cores are busy.
-        command.env("OMP_NUM_THREADS", "1").args(arguments).args(["--output", &self.path("out")]).output().unwrap()
+        let job = Job::new(&SETTINGS);
+        std::fs::write(job.path("reviews.csv"), reviews(500)).unwrap();
+        Self { job }
     }
 
     fn done(&self, settings: &[&str], arguments: &[&str]) -> String {
-        let ran = self.run(settings, arguments);
-        assert!(ran.status.success(), "{settings:?} {arguments:?}\n{}", String::from_utf8_lossy(&ran.stderr));
-        String::from_utf8(ran.stdout).unwrap()
-    }
-
-    fn refused(&self, settings: &[&str], arguments: &[&str], code: i32, parts: &[&str]) {
-        let ran = self.run(settings, arguments);
-        let errors = String::from_utf8_lossy(&ran.stderr);
-        assert_eq!(ran.status.code(), Some(code), "{arguments:?}\n{errors}");
-        parts.iter().for_each(|part| assert!(errors.contains(part), "{arguments:?}: expected {part} in\n{errors}"));
+        self.job.done(settings, arguments).0
     }
 
     /// Trains on the reviews, and opens what was written.
@@ -378,12 +367,7 @@ fn null_empty_gigantic_and_binary_texts_have_an_answer_each_and_cost_their_neigh
         ] {
             shop.refused(&[], &["sql", "-c", &format!("SELECT {call}")], code, &[part]);
         }
-        // A damaged model is refused whole.
-        let head = model.folder.join("head.safetensors");
-        let bytes = std::fs::read(&head).unwrap();
-        std::fs::write(&head, [&bytes[..bytes.len() - 4], &[0, 0, 192, 127]].concat()).unwrap();
-        let call = format!("SELECT classify_text('a', '{version}')");
-        shop.refused(&[], &["sql", "-c", &call], 6, &["not the bytes that were trained", "train again"]);
+        shop.damaged_head_is_refused(version, &format!("classify_text('a', '{version}')"));
     }
 }
 
@@ -432,7 +416,7 @@ fn what_cannot_be_learnt_is_refused_with_the_reason() {
 }
 
 #[test]
-fn what_a_text_model_says_of_queries_is_a_feature_of_training_and_night() {
+fn what_a_text_model_says_of_queries_is_a_feature_of_nights_that_read_titles_by_its_encoder() {
     let shop = Shop::new();
     let mut queries = String::from("query,gift\n");
     for i in 0..300 {
@@ -441,8 +425,12 @@ fn what_a_text_model_says_of_queries_is_a_feature_of_training_and_night() {
     std::fs::write(shop.path("queries.csv"), queries).unwrap();
     let (file, encoder) = (shop.path("queries.csv"), fixture("minilm"));
     let task = ["train", "--task", "text", "--table", &file, "--text-column", "query", "--encoder", &encoder];
-    let printed = shop.done(&["text.strategy=frozen"], &[&task[..], &["--label", "gift"]].concat());
+    let printed = shop.done(&[], &[&task[..], &["--label", "gift"]].concat());
     let version = printed.split_whitespace().nth(2).unwrap();
+    let taught = shop.path(&format!("out/models/{version}/text"));
+    let weights = |folder: &str| tensors(&Path::new(folder).join("model.safetensors"));
+    let same = |a: &str, b: &str| weights(a).iter().zip(weights(b)).all(|(a, b)| a.0 == b.0 && a.1.equal(&b.1));
+    assert!(!same(&encoder, &taught), "the encoder learnt, too");
     // The example of docs/examples, and the built-in features with its columns, as docs/models/language.md says.
     let example =
         include_str!("../docs/examples/query_intent/features/user_query_intent.sql").replace("MODEL", version);
@@ -460,9 +448,10 @@ fn what_a_text_model_says_of_queries_is_a_feature_of_training_and_night() {
     let simulate = ["simulate", "--to", &lake, "--users", "200", "--items", "20", "--days", "60", "--seed", "5"];
     let simulated = Command::new(env!("CARGO_BIN_EXE_intentcast")).args(simulate).output().unwrap();
     assert!(simulated.status.success(), "{}", String::from_utf8_lossy(&simulated.stderr));
-    let folder = format!("sql.folder={}", shop.path("sql"));
+    let (folder, reads) = (format!("sql.folder={}", shop.path("sql")), format!("model.text_encoder={taught}"));
     let own = [
         &folder[..],
+        &reads,
         "model.width=16",
         "model.layers=1",
         "train.epochs_max=1",
@@ -471,8 +460,11 @@ fn what_a_text_model_says_of_queries_is_a_feature_of_training_and_night() {
     ];
     shop.done(&own, &["train", "--lake", &lake, "--date", "2026-02-20"]);
     let models = std::fs::read_dir(shop.path("out/models")).unwrap().map(|e| e.unwrap().path().join("bundle.json"));
-    let cards: Vec<String> = models.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
-    assert!(cards.len() == 1 && cards[0].contains("query_gift_mean"), "{cards:?}");
+    let bundles: Vec<PathBuf> = models.filter(|path| path.exists()).collect();
+    let [bundle] = bundles.as_slice() else { panic!("expected one night's model, got {bundles:?}") };
+    assert!(std::fs::read_to_string(bundle).unwrap().contains("query_gift_mean"));
+    let read_by = bundle.with_file_name("text").display().to_string();
+    assert!(same(&taught, &read_by), "nights read by what was taught");
     // Every part of the users can call it.
     let night = ["nightly", "--lake", &lake, "--date", "2026-02-21"];
     shop.done(&[&own[..], &["engine.user_parts=3"]].concat(), &night);
