@@ -1,5 +1,5 @@
-"""Called by compare_categories.sh. Vectors, trainings and predictions are intentcast's, by its SQL and `train --task table`;
-this cuts folds, calls it, and counts.
+"""Called by compare_categories.sh. Vectors, trainings and predictions are intentcast's, by its SQL, `train --task table` and
+`train --task image`; this cuts folds, calls it, and counts.
 
 Products are ordered by sha256 of the repeat and their id, and cut into ten folds. Each fold is the test of one training: its
 products stand last in a column that --time-column names, those of the fold before come before them (they say when to
@@ -184,25 +184,40 @@ class Task:
         """Probabilities of each class, of the products that stand last: by `train --task table` and `predict_table`."""
         path, place = self.table(repeat), f"place_{fold}"
         others = ["id", *(f"place_{f}" for f in range(FOLDS) if f != fold), *(name for name in parquet if name not in inputs)]
-        words = ["train", "--task", "table", "--table", str(path), "--label", "category", "--time-column", place, "--output", str(folder / "out")]
-        words += [word for other in others for word in ("--exclude", other)]
-        printed = run(*words, "--set", "train.batch_rows=32", "--set", "score.device=cpu")
-        version = re.search(r"table model (\S+)", printed)[1]
+        words = ["--task", "table", *(word for other in others for word in ("--exclude", other)), "--set", "train.batch_rows=32"]
+        version = self.trained(path, place, words)
         struct = "named_struct(" + ", ".join(f"'{name}', \"{name}\"" for name in inputs) + ")"
         columns = ", ".join(f"predict_table({struct}, '{version}', 'category={quoted(of)}') AS p{k}" for k, of in enumerate(self.classes))
+        return self.last_tenth(path, place, columns)
+
+    def image_network(self, repeat, fold):
+        """The same of pictures alone, by `train --task image` from random weights and `classify_image`."""
+        made = table("t", self.table(repeat)) + table("products", products)
+        made += "COPY (SELECT t.*, decode(picture, 'base64') AS picture FROM t JOIN products ON products.id = t.id ORDER BY t.id) TO '{}' STORED AS PARQUET"
+        path, place = kept(f"tables/{self.target}-{repeat}-pictures.parquet", lambda to: sql(made.format(to))), f"place_{fold}"
+        version = self.trained(path, place, ["--task", "image", "--image-column", "picture"])
+        columns = ", ".join(f"classify_image(picture, '{version}', '{quoted(of)}') AS p{k}" for k, of in enumerate(self.classes))
+        return self.last_tenth(path, place, columns)
+
+    def trained(self, path, place, words):
+        words = ["--table", str(path), "--label", "category", "--time-column", place, "--output", str(folder / "out"), *words]
+        printed = run("train", *words, "--set", "score.device=cpu")
+        return re.search(r"(?:table|image) model (\S+)", printed)[1]
+
+    def last_tenth(self, path, place, columns):
         asked = table("t", path) + f"SELECT id, {columns} FROM t WHERE {place} >= {self.first_of(9)}"
         rows = [json.loads(line) for line in sql(asked, "score.device=cpu").splitlines()]
         return {str(row["id"]): [row[f"p{k}"] for k in range(len(self.classes))] for row in rows}
 
-    def pooled_network(self, inputs):
-        """The class that each product was predicted to be, [repeats, products]."""
+    def pooled_network(self, called, probabilities):
+        """The class that each product was predicted to be, [repeats, products], by `probabilities(repeat, fold)`."""
         chosen = np.empty((REPEATS, len(self.ids)), int)
         for repeat in range(REPEATS):
             _, fold_of = self.places(repeat)
             for fold in range(FOLDS):
-                name = f"figures/{self.target}.{'+'.join(inputs)}.{repeat}.{fold}.json"
+                name = f"figures/{self.target}.{called}.{repeat}.{fold}.json"
                 print(name, file=sys.stderr) if not (folder / name).exists() else None
-                path = kept(name, lambda to: to.write_text(json.dumps(self.network(repeat, fold, inputs))))
+                path = kept(name, lambda to: to.write_text(json.dumps(probabilities(repeat, fold))))
                 got = json.loads(path.read_text())
                 for row in np.flatnonzero(fold_of == fold):
                     chosen[repeat, row] = np.argmax(got[self.ids[row]])
@@ -253,8 +268,10 @@ for task in map(Task, TARGETS):
         side_by_side = [np.concatenate([arrays[name][of] for name in names]) for of in task.ids]
         regressions[what] = task.pooled(regression, side_by_side)
         ways.append((what, "logistic regression", regressions[what]))
-        networks[what] = task.pooled_network(names)
+        networks[what] = task.pooled_network("+".join(names), lambda repeat, fold: task.network(repeat, fold, names))
         ways.append((what, "`train --task table`", networks[what]))
+    taught = task.pooled_network("taught", task.image_network)
+    ways.append(("picture", "`train --task image`", taught))
     for what, by, chosen in ways:
         right, f1 = figures(truth, chosen, classes)
         of_draws = np.array([figures(truth[d], chosen[:, d], classes) for d in draws])
@@ -268,6 +285,8 @@ for task in map(Task, TARGETS):
         if what != "title":
             notes.append(f"{task.target}, {what} minus title, by `train --task table`: {ahead(network, networks['title'])}.")
         notes.append(f"{task.target}, {what}, logistic regression minus `train --task table`: {ahead(regressions[what], network)}.")
+        if what in ("title", f"picture ({next(iter(encoders)).rsplit('-', 1)[0]})"):
+            notes.append(f"{task.target}, picture by `train --task image` minus {what} by `train --task table`: {ahead(taught, network)}.")
     left_out = ", ".join(f"{c} {n}" for c, n in task.left_out.items())
     notes.append(f"{task.target}: {len(truth)} products of {classes} classes ({', '.join(task.classes)}); left out as rarer than {CLASS_ROWS_MIN}: {left_out or 'none'}.")
 notes.insert(0, f"{REPEATS} × {FOLDS} folds; intervals of {DRAWS} draws of the products.")

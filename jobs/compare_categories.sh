@@ -1,7 +1,7 @@
 #!/bin/sh
-# Learns the category of a product from its title, from its picture and from both by `train --task table`, beside scikit-learn's
-# logistic regression on the same vectors and on TF-IDF of titles, and writes the table of docs/models/fusion.md between its
-# markers. What is in FOLDER already is kept: an interrupted run goes on.
+# Learns the category of a product from its title, from its picture and from both by `train --task table`, and from its picture
+# by `train --task image`, beside scikit-learn's logistic regression on the same vectors and on TF-IDF of titles, and writes the
+# table of docs/models/fusion.md between its markers. What is in FOLDER already is kept: an interrupted run goes on.
 # usage: compare_categories.sh PATH_OF_INTENTCAST FOLDER FASHION_FOLDER TEXT_ENCODER [IMAGE_ENCODER ...]
 # FASHION_FOLDER has styles.csv (or styles.csv.zst) and images/ID.jpg; TEXT_ENCODER is a Hugging Face folder. Without an
 # IMAGE_ENCODER a small network is used whose weights are random. An encoder that was taught on these very products has seen
