@@ -285,7 +285,7 @@ for task in map(Task, TARGETS):
         if what != "title":
             notes.append(f"{task.target}, {what} minus title, by `train --task table`: {ahead(network, networks['title'])}.")
         notes.append(f"{task.target}, {what}, logistic regression minus `train --task table`: {ahead(regressions[what], network)}.")
-        if what in ("title", f"picture ({next(iter(encoders)).rsplit('-', 1)[0]})"):
+        if not what.startswith("both"):
             notes.append(f"{task.target}, picture by `train --task image` minus {what} by `train --task table`: {ahead(taught, network)}.")
     left_out = ", ".join(f"{c} {n}" for c, n in task.left_out.items())
     notes.append(f"{task.target}: {len(truth)} products of {classes} classes ({', '.join(task.classes)}); left out as rarer than {CLASS_ROWS_MIN}: {left_out or 'none'}.")

@@ -18,6 +18,12 @@ mkdir -p "$folder/figures" "$folder/unordered/features"
 # Equal times are ordered by the events' keys, which are hashes of their ids.
 sed -e "s/ e\.ts,/ date_trunc('day', e.ts),/" -e 's/ e\.dwell_ms,/ CAST(NULL AS BIGINT),/' \
     "$(dirname "$0")/../sql/features/user_recent.sql" >"$folder/unordered/features/user_recent.sql"
+for part in "date_trunc('day', e.ts)" 'CAST(NULL AS BIGINT)'; do
+    grep -qF "$part" "$folder/unordered/features/user_recent.sql" || {
+        echo "sql/features/user_recent.sql: expected e.ts and e.dwell_ms to leave out, found no place for $part" >&2
+        exit 1
+    }
+done
 
 for signal in ${SIGNALS:-text image mixed sequence}; do
     [ -f "$folder/$signal.done" ] || {
@@ -28,18 +34,14 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
     for fusion in ${FUSIONS:-without sum concat gate attention multilevel}; do
         to="$folder/figures/$signal.$fusion"
         [ -f "$to.json" ] && continue
-        case $fusion in
-            # Without what shows the taste, but with all else: where that is the sequence, the events of a day have no order
-            # and no dwell; of mixed lakes, without any content.
-            without)
-                pictures=true read=$encoder sql= by=sum
-                case $signal in
-                    text) read= ;;
-                    image) pictures=false ;;
-                    sequence) sql=$folder/unordered ;;
-                    mixed) pictures=false read= ;;
-                esac ;;
-            *) pictures=true read=$encoder sql= by=$fusion ;;
+        pictures=true read=$encoder sql= by=$fusion
+        # Without what shows the taste, but with all else: where that is the sequence, the events of a day have no order and no
+        # dwell; of mixed lakes, without any content.
+        case $fusion.$signal in
+            without.text) by=sum read= ;;
+            without.image) by=sum pictures=false ;;
+            without.sequence) by=sum sql=$folder/unordered ;;
+            without.mixed) by=sum pictures=false read= ;;
         esac
         echo "$signal: $fusion" >&2
         run() { # VERB [OPTION ...]

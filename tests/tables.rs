@@ -8,7 +8,8 @@ use intentcast::training::table::{self, TableOptions};
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+
+use crate::support::job::Job;
 
 /// Rows of customers. Who buys depends on city and membership together, which no sum of effects tells; spend on visits.
 fn customers(rows: u32) -> String {
@@ -36,38 +37,29 @@ fn customers(rows: u32) -> String {
     text
 }
 
+const SETTINGS: [&str; 3] = ["table.delimiter=;", "train.batch_rows=128", "train.epochs_max=8"];
+
 struct Shop {
-    folder: tempfile::TempDir,
+    job: Job,
 }
 
 impl Shop {
     fn new(rows: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("customers.csv"), rows).unwrap();
-        Self { folder }
+        let job = Job::new(&SETTINGS);
+        std::fs::write(job.path("customers.csv"), rows).unwrap();
+        Self { job }
     }
 
     fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let own = ["--set", "table.delimiter=;", "--set", "train.batch_rows=128", "--set", "train.epochs_max=8"];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
-        command.args(own).args(arguments).args(["--output", &self.path("out")]).output().unwrap()
+        self.job.path(name)
     }
 
     fn done(&self, arguments: &[&str]) -> String {
-        let ran = self.run(arguments);
-        assert!(ran.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&ran.stderr));
-        String::from_utf8(ran.stdout).unwrap()
+        self.job.done(&[], arguments).0
     }
 
     fn refused(&self, arguments: &[&str], code: i32, parts: &[&str]) {
-        let ran = self.run(arguments);
-        let errors = String::from_utf8_lossy(&ran.stderr);
-        assert_eq!(ran.status.code(), Some(code), "{arguments:?}\n{errors}");
-        parts.iter().for_each(|part| assert!(errors.contains(part), "{arguments:?}: expected {part} in\n{errors}"));
+        self.job.refused(&[], arguments, code, parts);
     }
 
     /// The folders of models, by name.

@@ -41,7 +41,7 @@ impl Job {
         parts.iter().for_each(|part| assert!(errors.contains(part), "{arguments:?}: expected {part} in\n{errors}"));
     }
 
-    /// One bit of a trained model's head is another: whatever calls it is refused.
+    /// The last number of a trained model's head is another: whatever calls it is refused.
     pub fn damaged_head_is_refused(&self, version: &str, call: &str) {
         let head = self.path(&format!("out/models/{version}/head.safetensors"));
         let bytes = std::fs::read(&head).unwrap();

@@ -120,32 +120,30 @@ impl Registry {
         let card = self.text_card(version).await?;
         let folder = self.0.folder(version);
         let read = TextFolder::read(&folder.folder(ENCODER), Some(card.max_length)).await.map_err(damaged)?;
-        let mut files: Vec<(String, Bytes)> = Vec::new();
-        for (name, bytes) in &read.files {
-            files.push((format!("{ENCODER}/{name}"), bytes.clone()));
-        }
-        let mut names = vec![format!("{ENCODER}/{}", read.weights_name), HEAD.into()];
-        names.extend((card.beside != Beside::Nothing).then(|| BESIDE.to_string()));
-        for name in names {
-            let bytes = folder.read(&name).await.map_err(damaged)?;
-            files.push((name, bytes));
-        }
-        check_files(folder.url.as_str(), files.clone(), &card.weights_hash)?;
+        let read_file = async |name: &str| folder.read(name).await.map_err(damaged);
+        let weights = format!("{ENCODER}/{}", read.weights_name);
+        let (weights_bytes, head_bytes) = (read_file(&weights).await?, read_file(HEAD).await?);
+        let beside_bytes = match card.beside {
+            Beside::Nothing => None,
+            _ => Some(read_file(BESIDE).await?),
+        };
+        let own = read.files.iter().map(|(name, bytes)| (format!("{ENCODER}/{name}"), bytes.clone()));
+        let mut files: Vec<(String, Bytes)> = own.collect();
+        files.extend([(weights, weights_bytes), (HEAD.to_string(), head_bytes.clone())]);
+        files.extend(beside_bytes.iter().map(|bytes| (BESIDE.to_string(), bytes.clone())));
+        check_files(folder.url.as_str(), files, &card.weights_hash)?;
         let mut encoder = nn::VarStore::new(device);
         let mut network = read.network(&encoder.root()).map_err(damaged)?;
         encoder.freeze();
         let mut stores = vec![encoder];
-        let part = |wanted: &str| {
-            let bytes = files.iter().find(|(name, _)| name == wanted).map(|(_, bytes)| bytes.as_ref());
-            (bytes.unwrap_or_default(), format!("{}{wanted}", folder.url))
-        };
+        let at = |name: &str| format!("{}{name}", folder.url);
         let sizes = (TextClassifier::width(&read), card.labels.len());
         let head = |path: &nn::Path<'_>| Ok(LabelHead::new(path, card.kind, sizes));
-        let (head, store) = read_part(part(HEAD), device, head)?;
+        let (head, store) = read_part((&head_bytes, at(HEAD)), device, head)?;
         stores.push(store);
-        if card.beside != Beside::Nothing {
-            let ((), store) = read_part(part(BESIDE), device, |path| card.beside.add(&mut network, path))?;
-            stores.push(store);
+        if let Some(bytes) = &beside_bytes {
+            let add = |path: &nn::Path<'_>| card.beside.add(&mut network, path);
+            stores.push(read_part((bytes, at(BESIDE)), device, add)?.1);
         }
         let classifier = TextClassifier::new(network, &read.pooling, head, device);
         Ok(TextModel { card, classifier, tokenizer: read.tokenizer, _stores: stores })
