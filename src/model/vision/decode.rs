@@ -10,6 +10,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 use super::container::check_whole;
 
@@ -36,8 +37,11 @@ pub enum Refused {
     NotFinite,
 }
 
-/// What a picture may cost. One picture is decoded at a time; the worst one holds its pixels as decoded, their 8-bit
-/// copy and what its decoder works with: less than three times `decoder_bytes_max`.
+/// Bytes of pixels above which pictures are decoded one at a time, whatever the number of threads that decode.
+const LARGE_BYTES: u64 = 8 << 20;
+
+/// What a picture may cost: the worst one holds its pixels as decoded, their 8-bit copy and what its decoder works with, less
+/// than three times `decoder_bytes_max`. Only one above [`LARGE_BYTES`] is decoded at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PictureLimits {
     pub encoded_bytes_max: usize,
@@ -113,6 +117,9 @@ fn pixels(bytes: &[u8], format: ImageFormat, limits: &PictureLimits) -> Result<R
     if decoder.total_bytes() > limits.decoder_bytes_max {
         return Err(Refused::Pixels { max: limits.decoder_bytes_max, got: decoder.total_bytes() });
     }
+    static LARGE: Mutex<()> = Mutex::new(());
+    let large = decoder.total_bytes() > LARGE_BYTES;
+    let _one_at_a_time = large.then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
     // Unreadable EXIF is no reason to lose a picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = DynamicImage::from_decoder(decoder).map_err(damaged)?;

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::card::ImageCard;
 use super::decode::{PictureLimits, Refused, decode};
+use super::decoders::side_by_side;
 use super::folder::{CARD, ImageFolder, WEIGHTS};
 use super::network::ImageNetwork;
 use crate::config::networks::Precision;
@@ -93,14 +94,21 @@ impl ImageEncoder {
     }
 
     fn encode_batch(&self, pictures: &[&[u8]]) -> Result<Vectors> {
+        // What a picture holds is gone before its thread looks at the next.
+        let (preprocess, limits) = (&self.card.preprocess, &self.limits);
+        let decoded = side_by_side(pictures, |bytes| match decode(bytes, limits) {
+            Ok(picture) => preprocess.centre(&picture).map(Ok),
+            Err(refused) => Ok(Err(refused)),
+        })?;
         let (mut centres, mut refusals) = (Vec::new(), Vec::new());
-        for bytes in pictures {
-            // One at a time: what a large picture holds is gone before the next is looked at.
-            let decoded = decode(bytes, &self.limits);
-            if let Ok(picture) = &decoded {
-                centres.push(self.card.preprocess.centre(picture)?);
+        for picture in decoded {
+            match picture? {
+                Ok(centre) => {
+                    centres.push(centre);
+                    refusals.push(None);
+                }
+                Err(refused) => refusals.push(Some(refused)),
             }
-            refusals.push(decoded.err());
         }
         let mut rows = self.forward(&centres)?.into_iter();
         let mut vectors = Vec::with_capacity(pictures.len());

@@ -7,6 +7,7 @@ mod card;
 mod cnn;
 mod container;
 mod decode;
+mod decoders;
 mod encoder;
 mod folder;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use bundle::{IMAGE_CARD, IMAGE_FORMAT, ImageModel, ImageModelCard, ImagePart
 pub use card::{Architecture, ImageCard};
 pub use cnn::{Cnn, CnnShape};
 pub use decode::{PictureLimits, Refused, decode};
+pub use decoders::side_by_side;
 pub use encoder::{ImageEncoder, Vectors};
 pub use folder::ImageFolder;
 pub use frames::{FramePooling, Frames};

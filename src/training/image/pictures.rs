@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::text::column;
-use crate::model::vision::{PictureLimits, Preprocess, Refused, decode};
+use crate::model::vision::{PictureLimits, Preprocess, Refused, decode, side_by_side};
 use crate::training::table::source::Table;
 
 /// Rows whose encoded bytes are held at once.
@@ -130,7 +130,7 @@ fn leads_elsewhere(path: &str) -> bool {
 }
 
 impl Pictures {
-    /// Fetches and decodes all pictures of a table, one after the other.
+    /// Fetches and decodes all pictures of a table.
     pub async fn read(config: &Config, table: &Table, source: &Source, preprocess: &Preprocess) -> Result<Self> {
         source.check(&table.numbers)?;
         let (rows, side) = (table.rows.num_rows(), preprocess.resize);
@@ -142,22 +142,30 @@ impl Pictures {
             refused: 0,
             first_refused: None,
         };
-        let mut known = HashMap::new();
+        // Where the square of a picture lies, or why it has none, by its hash.
+        let mut known: HashMap<String, Result<u64, String>> = HashMap::new();
         for start in (0..rows).step_by(CHUNK_ROWS) {
             let chunk = start..rows.min(start + CHUNK_ROWS);
-            for (row, fetched) in chunk.clone().zip(source.fetch(chunk).await?) {
-                let (key, place) = match fetched {
-                    // Rows whose files are not there are no pictures that could be equal.
-                    Err(why) => (format!("row {row}"), Err(why)),
-                    Ok(bytes) => {
-                        let key = blake3::hash(&bytes).to_hex().to_string();
-                        let place = match known.get(&key) {
-                            Some(place) => Clone::clone(place),
-                            None => found.square(&bytes, preprocess)?.map_err(|refused| refused.to_string()),
-                        };
-                        known.insert(key.clone(), place.clone());
-                        (key, place)
-                    }
+            let fetched = source.fetch(chunk.clone()).await?;
+            let hash = |bytes: &Bytes| blake3::hash(bytes).to_hex().to_string();
+            let hashes: Vec<Option<String>> = fetched.iter().map(|found| found.as_ref().ok().map(hash)).collect();
+            let there =
+                hashes.iter().zip(&fetched).filter_map(|(hash, found)| Some((hash.as_ref()?, found.as_ref().ok()?)));
+            let new: BTreeMap<&String, &Bytes> = there.filter(|(hash, _)| !known.contains_key(*hash)).collect();
+            let new: Vec<(&String, &Bytes)> = new.into_iter().collect();
+            for ((hash, _), square) in new.iter().zip(side_by_side(&new, |(_, bytes)| square(bytes, preprocess))?) {
+                let place = match square? {
+                    Ok(levels) => Ok(found.squares.push(&levels)?),
+                    Err(refused) => Err(refused.to_string()),
+                };
+                known.insert((*hash).clone(), place);
+            }
+            for ((row, fetched), hash) in chunk.zip(&fetched).zip(hashes) {
+                // Rows whose files are not there are no pictures that could be equal.
+                let key = hash.unwrap_or_else(|| format!("row {row}"));
+                let place = match fetched {
+                    Err(why) => Err(why.clone()),
+                    Ok(_) => known.get(&key).cloned().ok_or_else(|| Failure::bug("a picture was not decoded"))?,
                 };
                 if let Err(why) = &place {
                     found.refuse(table.numbers[row], why);
@@ -173,17 +181,6 @@ impl Pictures {
             );
         }
         Ok(found)
-    }
-
-    /// Keeps a picture's square, and says where.
-    fn square(&mut self, bytes: &[u8], preprocess: &Preprocess) -> Result<Result<u64, Refused>> {
-        match decode(bytes, &PictureLimits::default()) {
-            Err(refused) => Ok(Err(refused)),
-            Ok(picture) => {
-                let square = preprocess.square(&picture)?.f_contiguous()?.f_view([-1])?;
-                Ok(Ok(self.squares.push(&Vec::<u8>::try_from(&square)?)?))
-            }
-        }
     }
 
     fn refuse(&mut self, number: usize, why: &str) {
@@ -205,6 +202,14 @@ impl Pictures {
             self.squares.read(place, to)?;
         }
         Ok(Tensor::f_from_data_size(&levels, &[rows.len() as i64, 3, self.side, self.side], Kind::Uint8)?)
+    }
+}
+
+/// A picture's levels, or why it has none.
+fn square(bytes: &[u8], preprocess: &Preprocess) -> Result<Result<Vec<u8>, Refused>> {
+    match decode(bytes, &PictureLimits::default()) {
+        Err(refused) => Ok(Err(refused)),
+        Ok(picture) => Ok(Ok(Vec::try_from(&preprocess.square(&picture)?.f_contiguous()?.f_view([-1])?)?)),
     }
 }
 
