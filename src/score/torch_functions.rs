@@ -319,7 +319,14 @@ impl TorchFunction {
         }
         let output = module.forward(&inputs).map_err(|why| {
             let shapes: Vec<String> = inputs.iter().map(|t| format!("{:?} {:?}", t.kind(), t.size())).collect();
-            self.refuse(format!("the module failed on {}: {why}", shapes.join(", ")))
+            let failed = self.refuse(format!("the module failed on {}: {why}", shapes.join(", ")));
+            match why.to_string().contains("same device") {
+                true => failed.hint(
+                    "it holds tensors or casts of the device that it was traced on: make them on its inputs' (x.new_zeros(...), \
+                     x.double()), or set score.device=cpu",
+                ),
+                false => failed,
+            }
         })?;
         self.column(&output, n)
     }
