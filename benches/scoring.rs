@@ -1,4 +1,5 @@
-//! Users and tokens scored a second, by number of owner threads: `cargo bench --bench scoring -- [USERS] [ROUNDS]`.
+//! Users and tokens scored a second, by number of owner threads: `cargo bench --bench scoring -- [USERS] [ROUNDS] [cuda]`; with
+//! `cuda` by padded tokens in one forward pass of a GPU's only owner, beside all cores.
 //!
 //! Rounds alternate between the variants within one process, and the best round of each counts: a machine's speed drifts,
 //! so only the ratio of one run means anything. Weights are random; nothing is kept between rounds.
@@ -16,6 +17,7 @@ use intentcast::model::bundle::{BundleCard, FORMAT, Networks, Registry};
 use intentcast::model::contents::Contents;
 use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
 use intentcast::model::intent::{IntentShape, Scaling};
+use intentcast::score::devices;
 use intentcast::score::service::ScoringService;
 use std::time::Instant;
 use tch::Device;
@@ -29,6 +31,17 @@ async fn main() {
     let users = numbers.first().copied().unwrap_or(20_000);
     let rounds = numbers.get(1).copied().unwrap_or(5);
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let variants = match std::env::args().any(|a| a == "cuda") {
+        false => vec![Variant::cpu(1), Variant::cpu(cores as u32)],
+        true => {
+            let budgets = [2048, 8192, 32_768, 131_072];
+            std::iter::once(Variant::cpu(cores as u32)).chain(budgets.map(Variant::cuda)).collect()
+        }
+    };
+    if variants.iter().any(|v| v.device == "cuda") {
+        // Before the first tensor.
+        devices::look();
+    }
     if cfg!(debug_assertions) {
         println!("a debug build: libtorch runs as fast as ever, what is around it does not");
     }
@@ -37,29 +50,49 @@ async fn main() {
     println!("{users} users, {tokens} events, {cores} cores; best of {rounds} rounds");
     for (width, layers) in [(64, 2), (128, 4)] {
         let registry = model(width, layers).await;
-        let mut best = [f64::INFINITY; 2];
+        let mut best = vec![f64::INFINITY; variants.len()];
         for _ in 0..rounds {
-            for (slot, owners) in [1, cores].into_iter().enumerate() {
-                best[slot] = best[slot].min(seconds(&registry, &features, owners as u32, cores).await);
+            for (best, variant) in best.iter_mut().zip(&variants) {
+                *best = best.min(seconds(&registry, &features, variant, cores).await);
             }
         }
-        for (slot, owners) in [1, cores].into_iter().enumerate() {
+        for (seconds, variant) in best.iter().zip(&variants) {
             println!(
-                "width {width}, {layers} layers, {owners} owner(s) of {} thread(s): {:.0} users/s, {:.0} tokens/s, x{:.2}",
-                cores / owners,
-                users as f64 / best[slot],
-                tokens as f64 / best[slot],
-                best[0] / best[slot]
+                "width {width}, {layers} layers, {}, {} owner(s), {} tokens a pass: {:.0} users/s, {:.0} tokens/s, x{:.2}",
+                variant.device,
+                variant.owner_threads,
+                variant.batch_tokens_max,
+                users as f64 / seconds,
+                tokens as f64 / seconds,
+                best[0] / seconds
             );
         }
     }
 }
 
+struct Variant {
+    device: &'static str,
+    owner_threads: u32,
+    batch_tokens_max: u32,
+}
+
+impl Variant {
+    fn cpu(owner_threads: u32) -> Self {
+        Self { device: "cpu", owner_threads, batch_tokens_max: 2048 }
+    }
+
+    fn cuda(batch_tokens_max: u32) -> Self {
+        Self { device: "cuda", owner_threads: 1, batch_tokens_max }
+    }
+}
+
 /// Seconds to score everybody, asked as a night asks: as many partitions as cores, two requests of each in flight.
-async fn seconds(registry: &Registry, features: &StructArray, owner_threads: u32, cores: usize) -> f64 {
-    let settings = ScoreConfig { device: "cpu".into(), owner_threads, ..Default::default() };
+async fn seconds(registry: &Registry, features: &StructArray, variant: &Variant, cores: usize) -> f64 {
+    let Variant { owner_threads, batch_tokens_max, .. } = *variant;
+    let settings = ScoreConfig { device: variant.device.into(), owner_threads, batch_tokens_max, ..Default::default() };
+    let device = devices::choose(&settings).unwrap();
     // A service of its own, so that no kept state answers.
-    let service = ScoringService::start(registry.load("", Device::Cpu).await.unwrap(), &settings).unwrap();
+    let service = ScoringService::start(registry.load("", device).await.unwrap(), &settings).unwrap();
     let parts = (0..features.len()).step_by(REQUEST_ROWS).map(|from| {
         let part = features.slice(from, REQUEST_ROWS.min(features.len() - from));
         let service = service.clone();

@@ -501,7 +501,7 @@ pub struct ScoreConfig {
     pub device: String,
     /// Of text and image encoders. The machines of a cluster have to agree.
     pub precision: Precision,
-    /// Padded tokens in one forward pass.
+    /// Padded tokens in one forward pass; 0 leaves it to the device ([`crate::score::devices::batch_tokens`]).
     pub batch_tokens_max: u32,
     /// Rows that the owners of the scoring service together pool before they sort by length and cut.
     pub pool_rows_max: u32,
@@ -516,7 +516,7 @@ impl Default for ScoreConfig {
         Self {
             device: "auto".into(),
             precision: Precision::default(),
-            batch_tokens_max: 2048,
+            batch_tokens_max: 0,
             pool_rows_max: 16_384,
             owner_threads: 0,
             in_flight_max: 2,
@@ -683,7 +683,7 @@ impl Config {
         within("intents.horizon_days", self.intents.horizon_days.into(), 1.0, 90.0)?;
         within("demand.horizon_days", self.demand.horizon_days.into(), 1.0, 366.0)?;
         within("demand.history_days", self.demand.history_days.into(), 28.0, 1000.0)?;
-        within("score.batch_tokens_max", self.score.batch_tokens_max.into(), 1.0, 1e7)?;
+        within("score.batch_tokens_max", self.score.batch_tokens_max.into(), 0.0, 1e7)?;
         within("score.owner_threads", self.score.owner_threads.into(), 0.0, 1024.0)?;
         within("functions.batch_values_max", self.functions.batch_values_max.into(), 1.0, 1e9)?;
         within("model.width", self.model.width.into(), 8.0, 4096.0)?;

@@ -53,7 +53,30 @@ impl Recurrent {
                 p.zeros("bias_hh", &[gates]),
             ]
         });
-        Self { cell, sizes, layers: layers.collect() }
+        let stack = Self { cell, sizes, layers: layers.collect() };
+        if path.device().is_cuda() {
+            stack.flatten();
+        }
+        stack
+    }
+
+    /// Moves each layer's weights into one piece of memory. cuDNN would do so at every call, and warn of it each time.
+    fn flatten(&self) {
+        let _no_gradients = tch::no_grad_guard();
+        // As cudnnRNNMode_t counts them.
+        let mode = match self.cell {
+            Cell::Rnn => 1,
+            Cell::Lstm => 2,
+            Cell::Gru => 3,
+        };
+        for weights in &self.layers {
+            let (inputs, width) = (weights[0].size()[1], self.sizes.width);
+            // Without it the results are the same.
+            let flat = Tensor::f_internal_cudnn_rnn_flatten_weight(weights, 4, inputs, mode, width, 0, 1, true, false);
+            if let Err(why) = flat {
+                tracing::debug!("weights of {:?} stay where they are: {why}", self.cell);
+            }
+        }
     }
 
     /// float32 [rows, steps, inputs] → the last layer's state at every step, float32 [rows, steps, width].

@@ -4,7 +4,7 @@
 //! libraries relative to that, and a link would move it) with RTLD_NOW | RTLD_GLOBAL, once, before anything asks libtorch
 //! for a GPU: libtorch remembers its first answer for the life of the process. Where there is no GPU nothing is opened.
 
-use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
@@ -15,7 +15,18 @@ use crate::failure::{Failure, Result};
 
 const CPU_LIBRARY: &str = "libtorch_cpu.so";
 const CUDA_LIBRARY: &str = "libtorch_cuda.so";
+/// Decompositions of matrices, which draw the first weights of recurrent networks.
+const LINALG_LIBRARY: &str = "libtorch_cuda_linalg.so";
 const DRIVER_LIBRARY: &str = "libcuda.so.1";
+/// `at::globalContext()` and `at::Context::setAllowTF32CuDNN(bool)`, as the compiler of libtorch names them.
+const CONTEXT: &str = "_ZN2at13globalContextEv";
+const ALLOW_TF32: &str = "_ZN2at7Context17setAllowTF32CuDNNEb";
+/// `at::Context::setSDPUseCuDNN(bool)`.
+const CUDNN_ATTENTION: &str = "_ZN2at7Context14setSDPUseCuDNNEb";
+/// Padded tokens of a forward pass: more gain nothing on a core, and an H100 scored 1.4 to 2.4 times as many users and texts in
+/// passes of so many more (docs/howto/gpu.md).
+const CPU_BATCH_TOKENS: u32 = 2048;
+const GPU_BATCH_TOKENS: u32 = 32_768;
 
 /// Why no GPU can be used; each says what it looked at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +41,8 @@ pub enum NoCuda {
     NoDevice(String),
     #[error("{}: {error}", library.display())]
     NotOpened { library: PathBuf, error: String },
+    #[error("{CPU_LIBRARY} has no {symbol}, by which cuDNN is told how to compute: {error}")]
+    NoContext { symbol: &'static str, error: String },
     #[error("libtorch finds no CUDA device, though {} is open and the driver (CUDA {driver}) has one", library.display())]
     Refused { library: PathBuf, driver: String },
 }
@@ -42,6 +55,7 @@ impl NoCuda {
                 "install the NVIDIA driver, in a container start it with its GPUs; or set score.device=cpu"
             }
             Self::NoDevice(_) => "see that nvidia-smi lists the GPU and CUDA_VISIBLE_DEVICES does not hide it",
+            Self::NoContext { .. } => "use the CUDA 13 build of 2.11.0; or set score.device=cpu",
             Self::NotOpened { .. } => "install the CUDA wheels of torch 2.11.0: infra/setup/libtorch.sh --cuda",
             Self::Refused { .. } => "libtorch 2.11.0 needs a driver for CUDA 13; update the driver",
         }
@@ -99,6 +113,16 @@ pub fn choose(settings: &ScoreConfig) -> Result<Device> {
     }
 }
 
+/// Padded tokens in one forward pass on a device: `score.batch_tokens_max`, or what suits the device where that is 0.
+pub fn batch_tokens(settings: &ScoreConfig, device: Device) -> usize {
+    let tokens = match (settings.batch_tokens_max, device.is_cuda()) {
+        (0, false) => CPU_BATCH_TOKENS,
+        (0, true) => GPU_BATCH_TOKENS,
+        (set, _) => set,
+    };
+    tokens as usize
+}
+
 /// In the order of cost: a file that is not there, a driver that is not there, then half a gigabyte of library.
 fn open_all(library: Option<&Path>, driver: &Result<Driver, NoCuda>) -> Result<i64, NoCuda> {
     let library = library.ok_or(NoCuda::NoLibtorch)?;
@@ -107,6 +131,12 @@ fn open_all(library: Option<&Path>, driver: &Result<Driver, NoCuda>) -> Result<i
     }
     let driver = driver.as_ref().map_err(NoCuda::clone)?;
     open(library)?;
+    // libtorch would open it at the first decomposition, and fails where two threads come to that at once.
+    let linalg = library.with_file_name(LINALG_LIBRARY);
+    if linalg.exists() {
+        open(&linalg)?;
+    }
+    tell_cudnn()?;
     match tch::Cuda::is_available() {
         true => Ok(tch::Cuda::device_count()),
         false => Err(NoCuda::Refused { library: library.into(), driver: driver.cuda.clone() }),
@@ -125,6 +155,35 @@ fn open(path: &Path) -> Result<(), NoCuda> {
         }
         Err(error) => Err(NoCuda::NotOpened { library: path.into(), error: error.to_string() }),
     }
+}
+
+/// What tch has no call for. Float32 shall mean float32: out of the box cuDNN multiplies it as TF32 (ten bits of mantissa), and a
+/// ResNet's vectors were off by 4e-3 of a largest number of 12 on an H100, instead of by 9e-6; who wants speed for that says
+/// `bf16`. And attention shall not be cuDNN's, which makes a plan for each shape of a batch, where hardly two are alike.
+fn tell_cudnn() -> Result<(), NoCuda> {
+    for setter in [ALLOW_TF32, CUDNN_ATTENTION] {
+        // SAFETY: both take one bool, as their mangled names say.
+        let set = unsafe { of_context::<unsafe extern "C" fn(*mut c_void, bool)>(setter)? };
+        // SAFETY: a method takes `this` first (Itanium C++ ABI); the context is a static of the libtorch that this binary is linked
+        // to, and nothing computes yet.
+        unsafe { set(context()?, false) };
+    }
+    Ok(())
+}
+
+/// A method of libtorch's context.
+///
+/// # Safety
+/// `F` must be the function's type, `this` first.
+unsafe fn of_context<F: Copy>(symbol: &'static str) -> Result<F, NoCuda> {
+    let missing = |e: libloading::Error| NoCuda::NoContext { symbol, error: e.to_string() };
+    // SAFETY: the caller's promise; libtorch stays loaded.
+    unsafe { libloading::os::unix::Library::this().get::<F>(symbol.as_bytes()).map(|found| *found).map_err(missing) }
+}
+
+fn context() -> Result<*mut c_void, NoCuda> {
+    // SAFETY: the mangled name says that it takes nothing; a reference is returned as a pointer.
+    unsafe { Ok(of_context::<unsafe extern "C" fn() -> *mut c_void>(CONTEXT)?()) }
 }
 
 /// The CUDA half beside the `libtorch_cpu.so` that this process runs on, links resolved.
@@ -235,6 +294,30 @@ mod tests {
         fs::write(&path, "no library").unwrap();
         let none = NoCuda::NoDriver("libcuda.so.1: not here".into());
         assert_eq!(open_all(Some(&path), &Err(none.clone())).unwrap_err(), none);
+    }
+
+    #[test]
+    fn cudnn_is_told_to_round_nothing_and_to_leave_attention_alone() {
+        // `at::Context::allowTF32CuDNN(std::optional<at::Float32Op>)`; an empty one fills a register with zeros.
+        const ALLOWS: &str = "_ZNK2at7Context14allowTF32CuDNNESt8optionalINS_9Float32OpEE";
+        const ATTENDS: &str = "_ZNK2at7Context19userEnabledCuDNNSDPEv";
+        // SAFETY: as the mangled names say.
+        let (allows, attends) = unsafe {
+            let allows = of_context::<unsafe extern "C" fn(*mut c_void, u64) -> bool>(ALLOWS).unwrap();
+            (allows, of_context::<unsafe extern "C" fn(*mut c_void) -> bool>(ATTENDS).unwrap())
+        };
+        let ask = || unsafe { (allows(context().unwrap(), 0), attends(context().unwrap())) };
+        assert_eq!(ask(), (true, true), "else this would be for nothing");
+        tell_cudnn().unwrap();
+        assert_eq!(ask(), (false, false));
+    }
+
+    #[test]
+    fn a_gpu_reads_more_tokens_at_once_unless_told() {
+        let tokens = |batch_tokens_max, device| {
+            batch_tokens(&ScoreConfig { batch_tokens_max, ..ScoreConfig::default() }, device)
+        };
+        assert_eq!([tokens(0, Device::Cpu), tokens(0, Device::Cuda(0)), tokens(7, Device::Cuda(0))], [2048, 32_768, 7]);
     }
 
     #[test]

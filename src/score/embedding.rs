@@ -6,6 +6,7 @@ use arrow::datatypes::DataType;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::Device;
 
+use super::devices;
 use crate::config::{Config, networks::Precision};
 use crate::failure::Result;
 use crate::lake::stores::Location;
@@ -31,7 +32,7 @@ impl SharedEncoder {
     pub async fn open(folder: &Location, tokens_max: u32, config: &Config, device: Device) -> Result<Arc<Self>> {
         let settings = EncoderSettings {
             max_length: (tokens_max > 0).then_some(tokens_max as usize),
-            batch_tokens_max: config.score.batch_tokens_max as usize,
+            batch_tokens_max: devices::batch_tokens(&config.score, device),
             device,
         };
         let encoder = TextEncoder::open(folder, settings).await?.in_precision(config.score.precision);

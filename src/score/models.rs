@@ -323,7 +323,7 @@ impl Models {
             let device = devices::choose(&self.config.score)?;
             let loaded = self.registry()?.load_text(&model.version, device).await?;
             self.count(&model.version);
-            Ok(Arc::new(TextScorer::new(loaded, self.config.score.batch_tokens_max as usize)))
+            Ok(Arc::new(TextScorer::new(loaded, devices::batch_tokens(&self.config.score, device))))
         };
         let text = self.texts.get(&model.version, load).await?;
         refuse_other(model, &text.card.weights_hash)?;

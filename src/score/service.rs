@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::catalogue;
 use super::content_store::{ContentStore, ReadContents};
+use super::devices;
 use super::recommend::ItemIndex;
 use crate::config::ScoreConfig;
 use crate::failure::{Failure, FailureKind, Result};
@@ -109,7 +110,7 @@ impl ScoringService {
         let kept = Arc::new(Mutex::new(Kept::default()));
         let contents = SharedContents::default();
         let card = Arc::new(bundle.card.clone());
-        let owners = owners(config, bundle.device);
+        let (owners, batch_tokens_max) = (owners(config, bundle.device), devices::batch_tokens(config, bundle.device));
         let requests = Arc::new(Mutex::new(requests));
         // Handed over before the threads start: a tensor may move to a thread, but not be reached from two.
         let mut bundles = (1..owners).map(|_| bundle.share()).collect::<Result<Vec<_>>>()?;
@@ -119,7 +120,7 @@ impl ScoringService {
                 bundle,
                 // An owner that took all that waits would leave the others idle.
                 pool_rows_max: (config.pool_rows_max as usize).div_ceil(owners),
-                batch_tokens_max: config.batch_tokens_max as usize,
+                batch_tokens_max,
                 threads: cores().div_ceil(owners),
                 counters: Arc::clone(&counters),
                 kept: Arc::clone(&kept),
