@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use crate::image;
 use crate::nightly::{ENCODER, UNDISTURBED, done, shop, uploaded};
-use crate::support::lakes;
 use crate::support::published::{assert_same_night, published};
 use crate::support::s3::S3Server;
+use crate::support::{device, lakes};
 
 /// A process that ends with the test.
 struct Process(Child);
@@ -162,7 +162,8 @@ fn two_executors_read_texts_and_pictures_as_one_process_does() {
     });
     std::fs::write(&reviews, format!("review,good\n{}", rows.collect::<String>())).unwrap();
     let task = ["train", "--task", "text", "--text-column", "review", "--label", "good", "--encoder", ENCODER];
-    let quick = ["--set", "text.epochs_max=1", "--set", "text.max_length=24", "--set", "score.device=cpu"];
+    let device = device::setting();
+    let quick = ["--set", &device, "--set", "text.epochs_max=1", "--set", "text.max_length=24"];
     let table = ["--table", reviews.to_str().unwrap(), "--output", &output];
     let printed = done(&[&quick[..], &task, &table].concat());
     let of_texts = printed.split_whitespace().nth(2).unwrap();
@@ -187,7 +188,7 @@ fn two_executors_read_texts_and_pictures_as_one_process_does() {
         let mut config = Config { s3: server.config(), ..Config::default() };
         (config.lake.uri, config.output.uri) = ("s3://shop/lake".into(), "s3://shop/out".into());
         (config.engine.cluster, config.engine.partitions) = (address.into(), 4);
-        config.score.device = "cpu".into();
+        config.score.device = device::device();
         config.functions.folders = vec!["s3://shop/out/models".into()];
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let models = Arc::new(Models::new(&config).unwrap());

@@ -9,13 +9,13 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::support::device;
 use crate::support::job::Job;
 
 const ROWS: u32 = 160;
 const SHAPES: [&str; 3] = ["cross", "disc", "frame"];
 /// Small pictures and few epochs: random weights learn these shapes in a second.
-const SETTINGS: [&str; 4] =
-    ["score.device=cpu", "image.side_pixels=16", "image.epochs_max=6", "train.patience_epochs=6"];
+const SETTINGS: [&str; 3] = ["image.side_pixels=16", "image.epochs_max=6", "train.patience_epochs=6"];
 
 fn draw(what: &str, row: u32) -> u32 {
     u32::from(blake3::hash(format!("{what} {row}").as_bytes()).as_bytes()[0])
@@ -169,7 +169,9 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
     assert_eq!(rows, f64::from(ROWS) - 4.0);
     assert!(log.contains("2 rows whose picture can not be read are left out; the first: row 6: "), "{log}");
     // Same pictures, seed and machine: the same weights to the bit, and so the same version.
-    assert_eq!(shop.train(&[], &task).0.version, model.version);
+    if device::repeats_to_the_bit() {
+        assert_eq!(shop.train(&[], &task).0.version, model.version);
+    }
 
     let (version, encoder) = (&model.version, model.encoder());
     let allowed = format!("functions.folders={}", shop.path("out/models"));

@@ -30,8 +30,8 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use tch::{Device, Tensor};
 
-use crate::support::lakes;
 use crate::support::stopping_store::StoppingStore;
+use crate::support::{device, lakes};
 
 pub const DATE: &str = "2026-02-20";
 const HORIZON_DAYS: usize = 7;
@@ -75,7 +75,7 @@ pub fn tiny(folder: &tempfile::TempDir) -> Config {
     config.model.item_buckets = 100;
     (config.demand.width, config.demand.layers, config.demand.horizon_days) = (8, 2, HORIZON_DAYS as u32);
     (config.train.as_of_dates, config.train.epochs_max, config.train.batch_rows) = (2, 1, 100_000);
-    config.score.device = "cpu".into();
+    config.score.device = device::device();
     config
 }
 
@@ -275,9 +275,11 @@ async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name
 fn run(arguments: &[&str]) -> (i32, String) {
     const TINY: &str = "model.width=8 model.layers=1 model.heads=2 model.item_buckets=100 demand.width=8 \
                         demand.horizon_days=7 train.as_of_dates=2 train.epochs_max=2 train.batch_rows=32 \
-                        score.device=cpu train.augmentation=both train.item_dropout=0.1 demand.network=tcn";
+                        train.augmentation=both train.item_dropout=0.1 demand.network=tcn";
     let settings: Vec<&str> = TINY.split_whitespace().flat_map(|pair| ["--set", pair]).collect();
-    let output = Command::new(env!("CARGO_BIN_EXE_intentcast")).args(settings).args(arguments).output().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+    command.args(["--set", &device::setting()]).args(settings).args(arguments);
+    let output = command.output().unwrap();
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -330,8 +332,10 @@ fn the_same_past_and_seed_give_the_same_weights_to_the_bit_and_a_failed_training
         assert_eq!(card.settings["train"]["augmentation"], "both");
         card.weights_hash
     });
-    assert_eq!(hashes[0], hashes[1]);
-    assert_eq!(hashes[0], hashes[2], "something at or after the date was read");
+    if device::repeats_to_the_bit() {
+        assert_eq!(hashes[0], hashes[1]);
+        assert_eq!(hashes[0], hashes[2], "something at or after the date was read");
+    }
 
     // Months after the last event nobody does anything: no positive label.
     let champion = std::fs::read(format!("{}/models/champion", outputs[0])).unwrap();
@@ -507,7 +511,7 @@ async fn users_beyond_the_memory_are_learnt_from_files_and_twice_the_same() {
         assert_eq!(one.0.figures["users_train"], SHOP.sets.users.len() as f64);
         let weights = |networks: &intentcast::model::bundle::Networks| networks.intent_store.variables();
         for (name, weight) in weights(&one.1) {
-            assert!(weight.equal(&weights(&other.1)[&name]), "{name}");
+            assert!(weight.equal(&weights(&other.1)[&name]) || !device::repeats_to_the_bit(), "{name}");
         }
     };
     tokio::task::spawn_blocking(fit).await.unwrap();

@@ -131,7 +131,9 @@ async fn features(users: usize, bad: Bad<'_>) -> StructArray {
 }
 
 fn close(a: &[f32], b: &[f32]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(x, y)| (x - y).abs() <= 1e-5 * x.abs().max(1.0))
+    let apart = a.iter().zip(b).map(|(x, y)| (x - y).abs() / x.abs().max(1.0)).fold(0.0, f32::max);
+    println!("largest relative difference {apart:.1e}");
+    a.len() == b.len() && apart <= 1e-5
 }
 
 #[tokio::test]

@@ -43,8 +43,7 @@ impl Deref for Shop {
 }
 
 /// What every training here sets: few steps, large ones, as random encoders know nothing.
-const SETTINGS: [&str; 7] = [
-    "score.device=cpu",
+const SETTINGS: [&str; 6] = [
     "text.learning_rate=0.01",
     "text.head_learning_rate=0.02",
     "text.beside_learning_rate=0.02",

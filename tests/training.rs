@@ -12,17 +12,18 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::networks::{DATE, SHOP, tiny};
-use crate::support::lakes;
 use crate::support::stopping_store::StoppingStore;
+use crate::support::{device, lakes};
 
 /// With dropout, augmentation and a checkpoint after every step; long enough to be killed in.
 const SETTINGS: &str = "model.width=8 model.layers=1 model.heads=2 model.item_buckets=100 demand.width=8 \
                         demand.horizon_days=7 train.as_of_dates=2 train.epochs_max=8 train.patience_epochs=8 \
-                        train.batch_rows=32 train.augmentation=both train.item_dropout=0.1 score.device=cpu \
+                        train.batch_rows=32 train.augmentation=both train.item_dropout=0.1 \
                         train.checkpoint_steps=1 train.checkpoint_seconds=0";
 
 fn train(output: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+    command.args(["--set", &device::setting()]);
     command.args(SETTINGS.split_whitespace().chain(more.iter().copied()).flat_map(|pair| ["--set", pair]));
     command.args(["train", "--date", DATE, "--lake"]).arg(SHOP.folder.path().join("lake"));
     command.arg("--output").arg(output);

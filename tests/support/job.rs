@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use super::device;
+
 /// Settings stand before the verb, `--output` is `out` in the folder.
 pub struct Job {
     folder: tempfile::TempDir,
@@ -19,6 +21,7 @@ impl Job {
 
     pub fn run(&self, settings: &[&str], arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+        command.args(["--set", &device::setting()]);
         for setting in self.settings.iter().chain(settings) {
             command.args(["--set", setting]);
         }

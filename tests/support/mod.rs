@@ -1,5 +1,6 @@
 //! One-line set-ups that the integration tests share.
 
+pub mod device;
 pub mod job;
 pub mod lakes;
 pub mod nights;
