@@ -14,18 +14,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"; kill "$(jobs -p)" 2> /dev/null || true' EXIT
 tolerance=1e-4
 
-# Runs a command and notes how much memory processes have on the GPU, in MiB; nothing without nvidia-smi.
-peak() {
-  : > "$work/memory"
-  if command -v nvidia-smi > "$work/path"; then
-    while sleep 0.2; do nvidia-smi --query-compute-apps=used_memory --format=csv,noheader,nounits >> "$work/memory"; done &
-    local watch=$!
-  fi
-  local status=0
-  "$@" || status=$?
-  if [ -n "${watch:-}" ]; then kill "$watch"; fi
-  return $status
-}
+# shellcheck source=benches/gpu/peak.sh
+. benches/gpu/peak.sh
 
 # What a device makes of a query of rows of numbers in a precision, its seconds and the GPU's memory.
 encode() {

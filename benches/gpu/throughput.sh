@@ -29,16 +29,8 @@ seconds() { # VECTOR COUNT SETTING...
   awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN { print b - a }'
 }
 
-# The largest memory that processes had on the GPU while a command ran, in MiB.
-peak() {
-  : > "$work/memory"
-  if command -v nvidia-smi > "$work/path"; then
-    while sleep 0.2; do nvidia-smi --query-compute-apps=used_memory --format=csv,noheader,nounits >> "$work/memory"; done &
-    local watch=$!
-  fi
-  "$@"
-  if [ -n "${watch:-}" ]; then kill "$watch"; fi
-}
+# shellcheck source=benches/gpu/peak.sh
+. benches/gpu/peak.sh
 
 row() { # WHAT VECTOR COUNT DEVICE PRECISION BUDGET
   local settings=("score.device=$4" "score.precision=$5" "score.batch_tokens_max=$6")
