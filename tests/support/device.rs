@@ -2,7 +2,7 @@
 
 use intentcast::score::devices;
 
-/// `cpu`; on a machine with a GPU, `TEST_DEVICE=cuda` asks the same of it (docs/models/language.md).
+/// `cpu`; on a machine with a GPU, `TEST_DEVICE=cuda` asks the same of it (docs/howto/gpu.md).
 #[allow(clippy::disallowed_methods)] // no setting of the job
 pub fn device() -> String {
     let device = std::env::var("TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
