@@ -16,14 +16,16 @@ users=${USERS:-12000} items=${ITEMS:-3000} days=${DAYS:-110}
 later() { date -u -d "2026-01-01 + $1 days" +%F; }
 mkdir -p "$folder/figures" "$folder/unordered/features"
 # Equal times are ordered by the events' keys, which are hashes of their ids.
+recent="$folder/unordered/features/user_recent.sql"
 sed -e "s/ e\.ts,/ date_trunc('day', e.ts),/" -e 's/ e\.dwell_ms,/ CAST(NULL AS BIGINT),/' \
-    "$(dirname "$0")/../sql/features/user_recent.sql" >"$folder/unordered/features/user_recent.sql"
+    "$(dirname "$0")/../sql/features/user_recent.sql" >"$recent.$$"
 for part in "date_trunc('day', e.ts)" 'CAST(NULL AS BIGINT)'; do
-    grep -qF "$part" "$folder/unordered/features/user_recent.sql" || {
+    grep -qF "$part" "$recent.$$" || {
         echo "sql/features/user_recent.sql: expected e.ts and e.dwell_ms to leave out, found no place for $part" >&2
         exit 1
     }
 done
+mv "$recent.$$" "$recent"
 
 for signal in ${SIGNALS:-text image mixed sequence}; do
     [ -f "$folder/$signal.done" ] || {
