@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tch::{Device, Tensor, nn};
 
 use super::augment::Augmenter;
+use super::base_rates::start_at_base_rates;
 use super::blocks::UserBlocks;
 use super::columns::UserColumns;
 use super::evaluation::{self, Judge, Judged};
@@ -24,7 +25,7 @@ use super::survey::Survey;
 use super::unlabelled;
 use super::unmet;
 use crate::config::Config;
-use crate::config::networks::{Pretraining, Unlabelled};
+use crate::config::networks::{LossName, Pretraining, Unlabelled};
 use crate::failure::Result;
 use crate::model::bundle::{IndexedItem, parameters};
 use crate::model::contents::Contents;
@@ -58,6 +59,10 @@ pub fn train(
     super::sets::enough("users in the training split", users.survey.labelled, 20)?;
     check_labels(users.survey, config.intents.horizon_days)?;
     let pretrained = pretrain(network, store, users, config, journal, bar)?;
+    // Where a head says no to everybody, the overlap has no gradient.
+    if config.model.loss != LossName::Iou {
+        start_at_base_rates(store, users.survey)?;
+    }
     let sizes = (network.shape.item_buckets, config.train.full_softmax_items_max);
     let mut lesson = IntentLesson {
         network,

@@ -5,6 +5,7 @@
 
 mod adamw;
 mod augment;
+mod base_rates;
 pub mod baseline;
 pub mod blocks;
 mod calibration;

@@ -32,14 +32,19 @@ pub struct Objective {
     label_smoothing: f64,
     /// float32 [7], the weight of a positive label of each intent and of churn.
     positive_weight: Option<Tensor>,
+    /// Of the binary labels' losses together, see [`shrinkage`].
+    binary_weight: f64,
 }
 
 impl Objective {
     /// Class weights are those of the labelled users.
     pub fn of(model: &ModelConfig, train: &TrainConfig, users: &Survey, device: Device) -> Result<Self> {
-        let positive_weight = match model.class_weights {
-            ClassWeights::None => None,
-            ClassWeights::Balanced => Some(Tensor::f_from_slice(&balanced(users))?.f_to_device(device)?),
+        let (positive_weight, binary_weight) = match model.class_weights {
+            ClassWeights::None => (None, 1.0),
+            ClassWeights::Balanced => {
+                let weights = balanced(users);
+                (Some(Tensor::f_from_slice(&weights)?.f_to_device(device)?), shrinkage(&users.base_rates(), &weights))
+            }
         };
         Ok(Self {
             loss: model.loss,
@@ -47,6 +52,7 @@ impl Objective {
             amount_loss: model.amount_loss,
             label_smoothing: train.label_smoothing,
             positive_weight,
+            binary_weight,
         })
     }
 
@@ -57,17 +63,17 @@ impl Objective {
         let smoothed = |t: Tensor| t * (1.0 - smoothing) + 0.5 * smoothing;
         let intents = self.intents(head, &raw.intents, &smoothed(labels.narrow(1, 0, CHURN)));
         let weight = self.positive_weight.as_ref().map(|w| w.narrow(0, CHURN, 1));
-        let churn = losses::cross_entropy(&raw.churn, &smoothed(labels.narrow(1, CHURN, 1)), weight.as_ref());
+        let churn = calibrated(&raw.churn, &smoothed(labels.narrow(1, CHURN, 1)), weight.as_ref());
         let units = Tensor::from_slice(&[scaling.units as f32, scaling.spend as f32]).to_device(labels.device());
         let amounts = self.amounts(&(&raw.amounts + 1e-6), &(labels.narrow(1, AMOUNTS, 2) / units));
-        intents + churn.mean(Kind::Float) + amounts * AMOUNT_WEIGHT
+        (intents + churn.mean(Kind::Float)) * self.binary_weight + amounts * AMOUNT_WEIGHT
     }
 
     fn intents(&self, head: &dyn IntentHead, raw: &Tensor, labels: &Tensor) -> Tensor {
         let weight = self.positive_weight.as_ref().map(|w| w.narrow(0, 0, CHURN));
         let each = |loss: Tensor| loss.mean_dim(0i64, false, Kind::Float).sum(Kind::Float);
         match self.loss {
-            LossName::Bce => each(losses::cross_entropy(raw, labels, weight.as_ref())),
+            LossName::Bce => each(calibrated(raw, labels, weight.as_ref())),
             LossName::Focal => each(losses::focal(raw, labels, self.focal_gamma)),
             LossName::Iou => losses::soft_iou(raw, labels).sum(Kind::Float),
             LossName::Crf => head.surprise(raw, labels).mean(Kind::Float),
@@ -91,6 +97,16 @@ impl Objective {
     }
 }
 
+/// Cross-entropy with positives weighed up, of scores that are raised by the weight's logarithm: least where a score is the
+/// log-odds in the data, not the weighed ones (logit adjustment, Menon et al. 2021, arXiv 2007.07314). What is published
+/// is a probability, and their sums are demand.
+fn calibrated(raw: &Tensor, labels: &Tensor, weight: Option<&Tensor>) -> Tensor {
+    match weight {
+        Some(weight) => losses::cross_entropy(&(raw + weight.log()), labels, Some(weight)),
+        None => losses::cross_entropy(raw, labels, None),
+    }
+}
+
 /// How many negatives stand against one positive, for each binary label; 1 where one of the classes is missing.
 fn balanced(users: &Survey) -> Vec<f32> {
     let weight = |&positives: &usize| {
@@ -99,6 +115,22 @@ fn balanced(users: &Survey) -> Vec<f32> {
         weight.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32
     };
     users.positives.iter().map(weight).collect()
+}
+
+/// What the weighed losses of all binary labels are multiplied by, so that together they begin where they would without
+/// weights: class weights shift what the network learns from one label to another, and leave amounts and the ranking of
+/// items what they have.
+fn shrinkage(rates: &[f64], weights: &[f32]) -> f64 {
+    // Both of scores that are the log-odds of the data.
+    let (mut plain, mut weighed) = (0.0, 0.0);
+    for (&rate, &weight) in rates.iter().zip(weights) {
+        let weight = f64::from(weight);
+        let raised = weight * rate / (weight * rate + 1.0 - rate);
+        let surprise = |share: f64, p: f64| if share == 0.0 { 0.0 } else { -share * p.ln() };
+        plain += surprise(rate, rate) + surprise(1.0 - rate, 1.0 - rate);
+        weighed += surprise(weight * rate, raised) + surprise(1.0 - rate, 1.0 - raised);
+    }
+    if weighed > 0.0 { plain / weighed } else { 1.0 }
 }
 
 /// Refuses a training set in which nobody did anything; names the labels that have one class only, which the network
@@ -187,6 +219,45 @@ mod tests {
         assert_eq!(balanced(&users), [1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0]);
         let objective = objective(|m, _| m.class_weights = ClassWeights::Balanced, &users);
         assert!(loss(&objective, HeadName::Sigmoid, true).is_finite());
+    }
+
+    #[test]
+    fn weighed_or_not_the_loss_is_least_at_the_log_odds_of_the_data() {
+        // One buyer among ten.
+        let users = users(10, 1);
+        for (weights, largest) in [(ClassWeights::None, 1.0), (ClassWeights::Balanced, 9.0)] {
+            let objective = objective(|m, _| m.class_weights = weights, &users);
+            let weight = objective.positive_weight.as_ref().map_or(1.0, |w| w.max().double_value(&[]));
+            assert_eq!(weight, largest, "{weights:?}");
+            let labels = Tensor::zeros([10, CHURN], (Kind::Float, Device::Cpu));
+            let _ = labels.get(3).get(4).fill_(1.0);
+            let raw =
+                Tensor::full([10, CHURN], (1.0f64 / 9.0).ln(), (Kind::Float, Device::Cpu)).set_requires_grad(true);
+            let head = heads::build(&nn::VarStore::new(Device::Cpu).root(), HeadName::Sigmoid);
+            objective.intents(head.as_ref(), &raw, &labels).backward();
+            let of_purchase = raw.grad().narrow(1, 4, 1).sum(Kind::Float).double_value(&[]);
+            assert!(of_purchase.abs() < 1e-6, "{weights:?}: {of_purchase}");
+        }
+    }
+
+    #[test]
+    fn weights_leave_the_sum_of_the_losses_what_it_is_at_the_rates_of_the_data() {
+        let mut users = users(100, 2);
+        users.positives[..4].copy_from_slice(&[60, 1, 100, 30]);
+        let [plain, weighed] = [ClassWeights::None, ClassWeights::Balanced].map(|weights| {
+            let objective = objective(|m, _| m.class_weights = weights, &users);
+            let (mut labels, mut raw) = (vec![], vec![]);
+            for (&rate, &positives) in users.base_rates().iter().zip(&users.positives) {
+                labels.extend((0..100).map(|user| f32::from(u8::from(user < positives))));
+                raw.extend([(rate / (1.0 - rate)).ln().clamp(-40.0, 40.0) as f32; 100]);
+            }
+            let table = |of: &[f32]| Tensor::from_slice(of).view([BINARY as i64, 100]).transpose(0, 1);
+            let (labels, raw) = (table(&labels), table(&raw));
+            let head = heads::build(&nn::VarStore::new(Device::Cpu).root(), HeadName::Sigmoid);
+            let intents = objective.intents(head.as_ref(), &raw.narrow(1, 0, CHURN), &labels.narrow(1, 0, CHURN));
+            intents.double_value(&[]) * objective.binary_weight
+        });
+        assert!((plain / weighed - 1.0).abs() < 1e-4, "{plain} {weighed}");
     }
 
     #[test]
