@@ -38,12 +38,12 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
         [ -f "$to.json" ] && continue
         pictures=true read=$encoder sql= by=$fusion
         # Without what shows the taste, but with all else: where that is the sequence, the events of a day have no order and no
-        # dwell; of mixed lakes, without any content.
+        # dwell; of mixed lakes, neither that nor any content.
         case $fusion.$signal in
             without.text) by=sum read= ;;
             without.image) by=sum pictures=false ;;
             without.sequence) by=sum sql=$folder/unordered ;;
-            without.mixed) by=sum pictures=false read= ;;
+            without.mixed) by=sum pictures=false read= sql=$folder/unordered ;;
         esac
         echo "$signal: $fusion" >&2
         run() { # VERB [OPTION ...]
