@@ -45,6 +45,18 @@ fn unusable(path: &std::path::Path, error: impl std::fmt::Display) -> Failure {
     Failure::passing(format!("{}: {error}", path.display()))
 }
 
+/// Gives one variable of a store the numbers that `of` makes of its present ones: as many, on any device.
+pub fn replace(store: &nn::VarStore, name: &str, of: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<()> {
+    let Some(mut variable) = store.variables().remove(name) else {
+        return Err(Failure::bug(format!("no weights are called {name}")));
+    };
+    tch::no_grad(|| {
+        let numbers = of(&variable)?.f_view_as(&variable)?;
+        variable.f_copy_(&numbers)?;
+        Ok(())
+    })
+}
+
 /// Puts weights into the variables of all stores. They must be exactly those: by name, by shape, and finite.
 pub fn from_bytes(stores: &mut [&mut nn::VarStore], bytes: &[u8]) -> Result<()> {
     from_tensors(stores, tensors_from_bytes(bytes)?)

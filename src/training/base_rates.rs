@@ -5,7 +5,8 @@ use tch::{Tensor, nn};
 
 use super::sets::PURCHASE;
 use super::survey::Survey;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
+use crate::model::weights;
 
 /// The heads' last biases, one an output.
 const BIASES: &str = "intent.head3.bias";
@@ -13,16 +14,11 @@ const BIASES: &str = "intent.head3.bias";
 /// Sets the biases of the binary outputs to the log-odds of their labels among the labelled users; those of units and spend,
 /// which are in means of a buyer and pass a softplus, to what makes them the share of buyers.
 pub fn start_at_base_rates(store: &nn::VarStore, users: &Survey) -> Result<()> {
-    let Some(mut biases) = store.variables().remove(BIASES) else {
-        return Err(Failure::bug(format!("no weights are called {BIASES}")));
-    };
     let rate = |positives: usize| (positives as f64 + 0.5) / (users.labelled as f64 + 1.0);
     let log_odds = users.positives.iter().map(|&n| (rate(n) / (1.0 - rate(n))).ln());
     let amount = rate(users.positives[PURCHASE]).exp_m1().ln();
     let start: Vec<f32> = log_odds.chain([amount; 2]).map(|bias| bias as f32).collect();
-    let start = Tensor::f_from_slice(&start)?.f_view_as(&biases)?;
-    tch::no_grad(|| biases.f_copy_(&start))?;
-    Ok(())
+    weights::replace(store, BIASES, |_| Ok(Tensor::f_from_slice(&start)?))
 }
 
 #[cfg(test)]

@@ -5,26 +5,24 @@
 
 use tch::{Tensor, nn};
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::model::bundle::IndexedItem;
+use crate::model::weights;
 
 /// The biases among the weights; one a bucket of item ids.
 const BIASES: &str = "intent.item_bias.weight";
 
 /// Sets the biases of `items` to the centred logs of one plus how often each was met (`met`, one an item).
 pub fn start_at_popularity(store: &nn::VarStore, items: &[IndexedItem], item_buckets: u64, met: &[u64]) -> Result<()> {
-    let Some(mut biases) = store.variables().remove(BIASES) else {
-        return Err(Failure::bug(format!("no weights are called {BIASES}")));
-    };
     let logs: Vec<f64> = met.iter().map(|&n| (n as f64).ln_1p()).collect();
     let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
-    let mut start = vec![0f32; biases.numel()];
-    for (item, log) in items.iter().zip(&logs) {
-        start[item.buckets(item_buckets).0 as usize] = (log - mean) as f32;
-    }
-    let start = Tensor::f_from_slice(&start)?.f_view_as(&biases)?;
-    tch::no_grad(|| biases.f_copy_(&start))?;
-    Ok(())
+    weights::replace(store, BIASES, |biases| {
+        let mut start = vec![0f32; biases.numel()];
+        for (item, log) in items.iter().zip(&logs) {
+            start[item.buckets(item_buckets).0 as usize] = (log - mean) as f32;
+        }
+        Ok(Tensor::f_from_slice(&start)?)
+    })
 }
 
 #[cfg(test)]

@@ -6,20 +6,18 @@
 
 use tch::{Tensor, nn};
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
+use crate::model::weights;
 
 /// The vectors of ids among the weights; one a bucket, the first for no id.
 const VECTORS: &str = "intent.item.weight";
 
 /// Gives all buckets but those `met` (one flag a bucket) the vector of a hidden id.
 pub fn hide(store: &nn::VarStore, met: &[bool]) -> Result<()> {
-    let Some(mut vectors) = store.variables().remove(VECTORS) else {
-        return Err(Failure::bug(format!("no weights are called {VECTORS}")));
-    };
-    let met = Tensor::f_from_slice(met)?.f_to_device(vectors.device())?.f_unsqueeze(1)?;
-    let hidden = vectors.f_where_self(&met, &vectors.f_narrow(0, 0, 1)?)?;
-    tch::no_grad(|| vectors.f_copy_(&hidden))?;
-    Ok(())
+    weights::replace(store, VECTORS, |vectors| {
+        let met = Tensor::f_from_slice(met)?.f_to_device(vectors.device())?.f_unsqueeze(1)?;
+        Ok(vectors.f_where_self(&met, &vectors.f_narrow(0, 0, 1)?)?)
+    })
 }
 
 #[cfg(test)]
