@@ -18,7 +18,7 @@ import time
 from datetime import date, timedelta
 
 STAGES_WITHOUT_ROWS = {"checks", "publish", "look_back"}
-SMALL_TRAINING = [f"train.{part}" for part in ["rows_max=16000", "epochs_max=2", "as_of_dates=2"]]
+SMALL_TRAINING = ["train.rows_max=16000", "train.epochs_max=2", "train.as_of_dates=2", "demand.as_of_dates=2"]
 
 
 def run(binary, *arguments):

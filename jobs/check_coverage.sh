@@ -60,7 +60,8 @@ forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS [--set ...]
     # No network forecasts new items: the smallest will do.
     for weeks in $weeks_of_new; do
         date=$(later "$first" $((7 * weeks)))
-        small="--set demand.width=4 --set train.epochs_max=1 --set train.rows_max=4000 --set train.as_of_dates=2"
+        small="--set demand.width=4 --set demand.as_of_dates=2 --set train.epochs_max=1 --set train.rows_max=4000"
+        small="$small --set train.as_of_dates=2"
         [ -s "$to/version.$date" ] ||
             run "$@" $small train $places --date "$date" | sed -n 's/^model \([^ ]*\) .*/\1/p' >"$to/version.$date"
         query="SELECT item_id, f['step'] AS step, f['q10'] AS q10, f['q90'] AS q90 FROM (

@@ -5,8 +5,9 @@
 # usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]
 # TEXT_ENCODER: a Hugging Face folder. USERS, ITEMS and DAYS (12000, 3000, 110) size the lakes: with few items, most categories
 # have one that is always sold, and its id says what its content would. Networks are small (below), so that a core needs an hour
-# and a half; --set makes them larger. SIGNALS ("text image mixed sequence") says which lakes, FUSIONS which networks: runs for
-# other lakes may share FOLDER.
+# and a half; --set makes them larger. SIGNALS ("text image mixed sequence") says which lakes, FUSIONS which networks, SEEDS (42)
+# the start of the weights and the order of the rows of each training: more of them tell a fusion from a lucky start. Runs for
+# other lakes, networks or seeds may share FOLDER.
 set -eu
 job=${1:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]}
 folder=${2:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]}
@@ -34,8 +35,6 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
         touch "$folder/$signal.done"
     }
     for fusion in ${FUSIONS:-without sum concat gate attention multilevel}; do
-        to="$folder/figures/$signal.$fusion"
-        [ -f "$to.json" ] && continue
         pictures=true read=$encoder sql= by=$fusion
         # Without what shows the taste, but with all else: where that is the sequence, the events of a day have no order and no
         # dwell; of mixed lakes, neither that nor any content.
@@ -45,7 +44,6 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
             without.sequence) by=sum sql=$folder/unordered ;;
             without.mixed) by=sum pictures=false read= sql=$folder/unordered ;;
         esac
-        echo "$signal: $fusion" >&2
         run() { # VERB [OPTION ...]
             verb=$1
             shift
@@ -56,13 +54,19 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
                 --set train.patience_epochs=10 --set train.item_dropout=0.5 --set demand.width=4 \
                 --set demand.horizon_days=7 --set demand.history_days=28 "$@" </dev/null 2>>"$folder/$signal.log"
         }
-        version=$(run train --date "$(later $((days - 42)))" "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
-        for week in 0 1 2; do
-            run sql --date "$(later $((days - 21 + 7 * week)))" --format csv "$@" \
-                -c "SELECT user_id, score_intents(features, '$version')['p_purchase'] AS p FROM model_input" >"$to.$week.csv"
+        for seed in ${SEEDS:-42}; do
+            to="$folder/figures/$signal.$fusion.$seed"
+            [ -f "$to.json" ] && continue
+            echo "$signal: $fusion, seed $seed" >&2
+            version=$(run train --date "$(later $((days - 42)))" --set "train.seed=$seed" "$@" |
+                sed -n 's/^model \([^ ]*\) .*/\1/p')
+            for week in 0 1 2; do
+                run sql --date "$(later $((days - 21 + 7 * week)))" --format csv "$@" \
+                    -c "SELECT user_id, score_intents(features, '$version')['p_purchase'] AS p FROM model_input" >"$to.$week.csv"
+            done
+            cp "$folder/$signal.out/models/$version/bundle.json" "$to.part"
+            mv "$to.part" "$to.json"
         done
-        cp "$folder/$signal.out/models/$version/bundle.json" "$to.part"
-        mv "$to.part" "$to.json"
     done
     [ -f "$folder/figures/$signal.bought.csv" ] || {
         "$job" sql --lake "$folder/$signal" --output "$folder/$signal.out" --date "$(later "$days")" --format csv -c \
@@ -73,7 +77,7 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
 done
 
 python3 - "$folder/figures" "$(dirname "$0")/../docs/models/fusion.md" "$(later $((days - 21)))" <<'EOF_PYTHON'
-import collections, csv, datetime, json, pathlib, random, re, sys
+import bisect, collections, csv, datetime, itertools, json, operator, pathlib, random, re, sys
 
 figures, doc = map(pathlib.Path, sys.argv[1:3])
 first = datetime.date.fromisoformat(sys.argv[3])
@@ -83,52 +87,62 @@ DRAWS = 200
 def rows(path):
     return list(csv.DictReader(path.open()))
 
-def ranked(signal, fusion):
-    """(score, user, bought within seven days) of all dates, the lowest score first."""
-    bought = collections.defaultdict(set)
-    for row in rows(figures / f"{signal}.bought.csv"):
-        bought[row["user_id"]].add((datetime.date.fromisoformat(row["day"][:10]) - first).days)
-    scored = [(float(row["p"]), row["user_id"], any(7 * week <= day < 7 * week + 7 for day in bought[row["user_id"]]))
-              for week in range(3) for row in rows(figures / f"{signal}.{fusion}.{week}.csv")]
-    return sorted(scored)
+class Ranking:
+    """What one training says of all users on all dates, and who bought within seven days."""
 
-def auc_and_ap(scored, weight):
-    """Of rows that count as often as their user was drawn; equal scores count by halves, and the best of them first in AP."""
-    below = won = positives = 0.0
-    at, tied = 0, {}
-    while at < len(scored):
-        score, pos, neg = scored[at][0], 0, 0
-        while at < len(scored) and scored[at][0] == score:
-            _, user, hit = scored[at]
-            pos, neg, at = pos + weight[user] * hit, neg + weight[user] * (not hit), at + 1
-        won += pos * (below + neg / 2)
-        below, positives = below + neg, positives + pos
-        tied[score] = (pos, neg)
-    seen = found = precision = 0.0
-    for pos, neg in reversed(tied.values()):
-        seen, found = seen + pos + neg, found + pos
-        precision += pos * found / seen if seen else 0.0
-    return won / (below * positives), precision / positives
+    def __init__(self, path, bought):
+        scored = sorted((float(row["p"]), row["user_id"], any(7 * week <= day < 7 * week + 7 for day in bought[row["user_id"]]))
+                        for week in range(3) for row in rows(path.with_suffix(f".{week}.csv")))
+        scores = [score for score, _, _ in scored]
+        self.users = [user for _, user, _ in scored]
+        self.quiet = [not hit for _, _, hit in scored]
+        # Of each purchase: where it stands, and where the rows of its score begin and end.
+        self.hits = [(at, bisect.bisect_left(scores, score), bisect.bisect_right(scores, score))
+                     for at, (score, _, hit) in enumerate(scored) if hit]
+
+    def auc(self, weight):
+        """Of rows that count as often as their user was drawn; equal scores count by halves."""
+        weights = list(map(weight.__getitem__, self.users))
+        below = list(itertools.accumulate(map(operator.mul, weights, self.quiet), initial=0))
+        won = sum(weights[at] * (below[begin] + below[end]) / 2 for at, begin, end in self.hits)
+        return won / (below[-1] * sum(weights[at] for at, _, _ in self.hits))
+
+    def average_precision(self):
+        """Of equal scores the best comes first."""
+        ends = [len(self.users) - begin for _, begin, _ in reversed(self.hits)]
+        return sum(bisect.bisect_right(ends, end) / end for end in ends) / len(ends)
+
+def mean(values):
+    return sum(values) / len(values)
 
 def interval(values):
     values = sorted(values)
     return values[int(0.025 * len(values))], values[int(0.975 * len(values))]
 
-lines = ["| taste shows in | fusion | AUC of purchase (95 %) | more than without (95 %) | AP | parameters |",
-         "|---|---|---|---|---|---|"]
+def drawn(of, chance):
+    """One less than there are trainings, so that their means vary as much as means of all would (Rao and Wu 1988)."""
+    return chance.choices(of, k=max(len(of) - 1, 1))
+
+lines = ["| taste shows in | fusion | AUC of purchase (95 %) | more than without (95 %) | AP | trainings | parameters |",
+         "|---|---|---|---|---|---|---|"]
 for signal in ("text", "image", "mixed", "sequence"):
-    drawn, without = None, None
+    if not (figures / f"{signal}.bought.csv").exists():
+        continue
+    bought = collections.defaultdict(set)
+    for row in rows(figures / f"{signal}.bought.csv"):
+        bought[row["user_id"]].add((datetime.date.fromisoformat(row["day"][:10]) - first).days)
+    chance, draws, without = random.Random(7), None, None
     for fusion in FUSIONS:
-        path = figures / f"{signal}.{fusion}.json"
-        if not path.exists() or not (figures / f"{signal}.bought.csv").exists():
+        paths = sorted(figures.glob(f"{signal}.{fusion}.*.json"))
+        if not paths:
             continue
-        scored = ranked(signal, fusion)
-        if drawn is None:
+        rankings = [Ranking(path, bought) for path in paths]
+        if draws is None:
             # The same users drawn for all fusions: what differs is the fusion.
-            users, chance = sorted({user for _, user, _ in scored}), random.Random(7)
-            drawn = [collections.Counter(chance.choices(users, k=len(users))) for _ in range(DRAWS)]
-        auc, ap = auc_and_ap(scored, collections.Counter(users))
-        aucs = [auc_and_ap(scored, draw)[0] for draw in drawn]
+            users = sorted(set(rankings[0].users))
+            draws = [collections.Counter(users)] + [collections.Counter(chance.choices(users, k=len(users))) for _ in range(DRAWS)]
+        whole, *parts = [[ranking.auc(draw) for ranking in rankings] for draw in draws]
+        auc, aucs = mean(whole), [mean(drawn(part, chance)) for part in parts]
         low, high = interval(aucs)
         gain = ""
         if fusion == "without":
@@ -136,8 +150,9 @@ for signal in ("text", "image", "mixed", "sequence"):
         elif without:
             least, most = interval([a - b for a, b in zip(aucs, without[1])])
             gain = f"{auc - without[0]:+.3f} ({least:+.3f} to {most:+.3f})"
-        f = json.loads(path.read_text())["figures"]
-        lines.append(f"| {signal} | {fusion} | {auc:.3f} ({low:.3f} to {high:.3f}) | {gain} | {ap:.3f} | "
+        ap = mean([ranking.average_precision() for ranking in rankings])
+        f = json.loads(paths[0].read_text())["figures"]
+        lines.append(f"| {signal} | {fusion} | {auc:.3f} ({low:.3f} to {high:.3f}) | {gain} | {ap:.3f} | {len(paths)} | "
                      f"{f['parameters_intent']:,.0f} |")
 text = "\n".join(lines)
 print(text)

@@ -166,6 +166,8 @@ pub struct DemandConfig {
     pub layers: u32,
     /// Items that sell less than this a day get quantiles of a count distribution: whole units.
     pub slow_units_per_day: f64,
+    /// How many past dates it learns from, `train.as_of_step_days` apart.
+    pub as_of_dates: u32,
     /// Past dates, a horizon apart and before those that the network learns from, on which its quantiles are calibrated.
     pub calibration_dates: u32,
     /// Whether training gives the network what purchase intents of earlier nights promised, where there are such nights.
@@ -186,6 +188,7 @@ impl Default for DemandConfig {
             width: 48,
             layers: 1,
             slow_units_per_day: 0.5,
+            as_of_dates: 4,
             calibration_dates: 3,
             intent_inputs: true,
             content_inputs: true,
@@ -252,6 +255,8 @@ pub struct ModelConfig {
     pub heads: u32,
     pub item_buckets: u32,
     pub dropout: f64,
+    /// Of AdamW, for the behaviour network: what few users teach is seldom worth a large weight.
+    pub weight_decay: f64,
     /// Whether what items' pictures and videos say is an input, where the lake has vectors of them.
     pub content_inputs: bool,
     /// How what items show joins what they are.
@@ -279,6 +284,7 @@ impl Default for ModelConfig {
             heads: 4,
             item_buckets: 20_000,
             dropout: 0.1,
+            weight_decay: 0.3,
             content_inputs: true,
             fusion: FusionName::default(),
             text_encoder: String::new(),
@@ -291,7 +297,7 @@ impl Default for ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// How many past as-of dates feed the training set, `as_of_step_days` apart.
+    /// How many past as-of dates feed the training set of users, `as_of_step_days` apart, at most.
     pub as_of_dates: u32,
     pub as_of_step_days: u32,
     pub epochs_max: u32,
@@ -301,6 +307,7 @@ pub struct TrainConfig {
     /// Memory of the users that are learnt from; what does not fit waits in scratch files below `engine.spill_folder`.
     pub memory_bytes_max: u64,
     pub learning_rate: f64,
+    /// Of all that is trained but the behaviour network, which has `model.weight_decay`.
     pub weight_decay: f64,
     /// How far a label is moved towards one half.
     pub label_smoothing: f64,
@@ -326,7 +333,7 @@ pub struct TrainConfig {
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
-            as_of_dates: 4,
+            as_of_dates: 12,
             as_of_step_days: 7,
             epochs_max: 12,
             patience_epochs: 3,
@@ -678,6 +685,7 @@ impl Config {
         within("lake.quarantine_share_max", self.lake.quarantine_share_max, 0.0, 1.0)?;
         within("replenishment.service_level", self.replenishment.service_level, 0.5, 0.9999)?;
         within("model.dropout", self.model.dropout, 0.0, 0.9)?;
+        within("model.weight_decay", self.model.weight_decay, 0.0, 10.0)?;
         within("features.last_events", self.features.last_events.into(), 1.0, 4096.0)?;
         within("features.look_back_days", self.features.look_back_days.into(), 90.0, 3650.0)?;
         within("intents.horizon_days", self.intents.horizon_days.into(), 1.0, 90.0)?;
@@ -691,8 +699,10 @@ impl Config {
         within("model.focal_gamma", self.model.focal_gamma, 0.0, 10.0)?;
         within("demand.width", self.demand.width.into(), 4.0, 4096.0)?;
         within("demand.layers", self.demand.layers.into(), 1.0, 16.0)?;
+        within("demand.as_of_dates", self.demand.as_of_dates.into(), 1.0, 520.0)?;
         within("demand.calibration_dates", self.demand.calibration_dates.into(), 0.0, 52.0)?;
         within("demand.slow_units_per_day", self.demand.slow_units_per_day, 0.0, 10.0)?;
+        within("train.as_of_dates", self.train.as_of_dates.into(), 2.0, 520.0)?;
         within("train.epochs_max", self.train.epochs_max.into(), 1.0, 1e6)?;
         within("train.batch_rows", self.train.batch_rows.into(), 1.0, 1e6)?;
         within("train.learning_rate", self.train.learning_rate, 1e-8, 10.0)?;

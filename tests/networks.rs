@@ -3,6 +3,7 @@
 
 use arrow::array::{AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Float64Type, Int32Type};
+use chrono::Datelike;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use intentcast::config::networks::{AmountLossName, Augmentation, BackboneName, ClassWeights};
@@ -23,8 +24,9 @@ use intentcast::sql_files::SqlFiles;
 use intentcast::training::blocks::UserBlocks;
 use intentcast::training::columns::UserColumns;
 use intentcast::training::journal::Journal;
-use intentcast::training::sets::UserSet;
+use intentcast::training::sets::{Split, UserSet, split};
 use intentcast::training::{self, TrainingSets};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
@@ -74,7 +76,8 @@ pub fn tiny(folder: &tempfile::TempDir) -> Config {
     (config.model.width, config.model.layers, config.model.heads) = (8, 2, 2);
     config.model.item_buckets = 100;
     (config.demand.width, config.demand.layers, config.demand.horizon_days) = (8, 2, HORIZON_DAYS as u32);
-    (config.train.as_of_dates, config.train.epochs_max, config.train.batch_rows) = (2, 1, 100_000);
+    (config.train.as_of_dates, config.demand.as_of_dates) = (2, 2);
+    (config.train.epochs_max, config.train.batch_rows) = (1, 100_000);
     config.score.device = device::device();
     config
 }
@@ -274,7 +277,7 @@ async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name
 
 fn run(arguments: &[&str]) -> (i32, String) {
     const TINY: &str = "model.width=8 model.layers=1 model.heads=2 model.item_buckets=100 demand.width=8 \
-                        demand.horizon_days=7 train.as_of_dates=2 train.epochs_max=2 train.batch_rows=32 \
+                        demand.horizon_days=7 train.as_of_dates=2 demand.as_of_dates=2 train.epochs_max=2 train.batch_rows=32 \
                         train.augmentation=both train.item_dropout=0.1 demand.network=tcn";
     let settings: Vec<&str> = TINY.split_whitespace().flat_map(|pair| ["--set", pair]).collect();
     let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
@@ -515,6 +518,33 @@ async fn users_beyond_the_memory_are_learnt_from_files_and_twice_the_same() {
         }
     };
     tokio::task::spawn_blocking(fit).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_young_lake_gives_fewer_dates_and_validation_looks_at_all_of_them() {
+    let mut config = tiny(&SHOP.folder);
+    config.output.uri = SHOP.folder.path().join("young").display().to_string();
+    config.train.as_of_dates = 30;
+    let sets = training::gather(&config, date()).await.unwrap();
+    // The lake begins on 1 January, and a date wants a week of it.
+    let oldest = "2026-01-08".parse::<RunDate>().unwrap();
+    let dates = &sets.as_of_dates;
+    assert!(dates.len() > 2 && dates.len() < 30, "{dates:?}");
+    let last = dates[dates.len() - 1];
+    assert!(last >= oldest && last.plus_days(-7) < oldest, "{dates:?}");
+    let mut judged: BTreeMap<bool, BTreeSet<i32>> = BTreeMap::new();
+    for window in sets.held_out_users.each() {
+        let window = window.unwrap();
+        let as_of = window.batch().column_by_name("as_of").unwrap().as_primitive::<Int32Type>();
+        for row in 0..window.len() {
+            assert_ne!(split(window.user_id(row)), Split::Train);
+            let tests = split(window.user_id(row)) == Split::Test;
+            judged.entry(tests).or_default().insert(as_of.value(row));
+        }
+    }
+    let days: Vec<i32> = dates.iter().map(|as_of| as_of.0.num_days_from_ce()).collect();
+    assert_eq!(judged[&true], BTreeSet::from([days[0]]), "the test split is asked of the newest date alone");
+    assert!(judged[&false].iter().eq(days.iter().rev()), "{judged:?} {days:?}");
 }
 
 #[test]

@@ -36,7 +36,8 @@ fn items_of_after_the_training_are_recommended_better_than_by_popularity() {
     let (lake, output) = (path("lake"), path("out"));
     done(&["simulate", "--to", &lake, "--users", "1800", "--items", "48", "--days", "112", "--seed", "29"]);
     renew(Path::new(&lake));
-    let learn = ["--set", "train.epochs_max=5", "--set", "train.batch_rows=64", "--set", "model.width=32"];
+    let learn = ["train.epochs_max=5", "train.batch_rows=64", "train.as_of_dates=8", "model.width=32"];
+    let learn: Vec<&str> = learn.iter().flat_map(|set| ["--set", set]).collect();
     done(&[&learn[..], &["train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]].concat());
     // All items in order, so that new ones can be held against new ones.
     let all = ["--set", "recommendation.top_k=100", "nightly", "--lake", &lake, "--output", &output, "--date", NIGHT];

@@ -25,7 +25,7 @@ use crate::support::published::{
 use crate::support::s3::S3Server;
 
 /// A small model that trains in seconds.
-pub const QUICK: [&str; 14] = [
+pub const QUICK: [&str; 16] = [
     "--set",
     "model.width=16",
     "--set",
@@ -34,6 +34,8 @@ pub const QUICK: [&str; 14] = [
     "train.epochs_max=2",
     "--set",
     "train.as_of_dates=2",
+    "--set",
+    "demand.as_of_dates=2",
     "--set",
     "demand.horizon_days=14",
     "--set",

@@ -457,6 +457,7 @@ fn what_a_text_model_says_of_queries_is_a_feature_of_nights_that_read_titles_by_
         "model.layers=1",
         "train.epochs_max=1",
         "train.as_of_dates=2",
+        "demand.as_of_dates=2",
         "demand.horizon_days=14",
     ];
     shop.done(&own, &["train", "--lake", &lake, "--date", "2026-02-20"]);

@@ -17,7 +17,7 @@ use crate::support::{device, lakes};
 
 /// With dropout, augmentation and a checkpoint after every step; long enough to be killed in.
 const SETTINGS: &str = "model.width=8 model.layers=1 model.heads=2 model.item_buckets=100 demand.width=8 \
-                        demand.horizon_days=7 train.as_of_dates=2 train.epochs_max=8 train.patience_epochs=8 \
+                        demand.horizon_days=7 train.as_of_dates=2 demand.as_of_dates=2 train.epochs_max=8 train.patience_epochs=8 \
                         train.batch_rows=32 train.augmentation=both train.item_dropout=0.1 \
                         train.checkpoint_steps=1 train.checkpoint_seconds=0";
 

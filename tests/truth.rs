@@ -16,7 +16,7 @@ use crate::simulation::auc_in_sample;
 /// Trained before the first night.
 const TRAINED_ON: &str = "2026-04-20";
 /// A model that trains in a minute or two.
-const MODEST: [&str; 10] = [
+const MODEST: [&str; 12] = [
     "--set",
     "model.width=32",
     "--set",
@@ -26,7 +26,9 @@ const MODEST: [&str; 10] = [
     "--set",
     "train.epochs_max=5",
     "--set",
-    "train.as_of_dates=3",
+    "train.as_of_dates=8",
+    "--set",
+    "demand.as_of_dates=3",
 ];
 const NIGHTS: [&str; 4] = ["2026-04-20", "2026-04-28", "2026-05-06", "2026-05-14"];
 

@@ -77,7 +77,7 @@ pub fn train(
         epochs_max: config.train.epochs_max,
         patience_epochs: config.train.patience_epochs,
         learning_rate: config.train.learning_rate,
-        weight_decay: config.train.weight_decay,
+        weight_decay: config.model.weight_decay,
         seed: config.train.seed,
     };
     let fitted = fit::fit(&mut lesson, store, &plan, journal, bar)?;
@@ -118,7 +118,7 @@ fn pretrain(
         epochs_max: train.pretraining_epochs,
         patience_epochs: train.patience_epochs,
         learning_rate: train.learning_rate,
-        weight_decay: train.weight_decay,
+        weight_decay: config.model.weight_decay,
         seed: train.seed ^ 0x9e,
     };
     fit::fit(&mut lesson, store, &plan, journal, bar).map(Some)

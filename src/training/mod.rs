@@ -74,7 +74,7 @@ pub struct TrainingSets {
     pub contract: FeatureContract,
     /// Users of the training split at the earlier dates.
     pub users: Arc<UserBlocks>,
-    /// Users of the other splits at the newest date.
+    /// Users of the validation split at all dates, of the test split at the newest.
     pub held_out_users: Arc<UserBlocks>,
     pub items: ItemSet,
     /// As of dates before those, on which demand forecasts are calibrated.
@@ -162,11 +162,17 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let label_days = config.intents.horizon_days.max(config.intents.churn_days);
     // The newest date is held out; the others start at least one horizon before it.
     let step = train.as_of_step_days.max(config.intents.horizon_days);
-    let dates = past_dates(date, label_days, step, train.as_of_dates.max(2));
+    let mut dates = past_dates(date, label_days, step, train.as_of_dates);
+    let seen = past.seen(dates[0]).await?;
+    if let Some(first_day) = seen.first_day {
+        // With less than a step of history, features tell the age of the lake. What is left over is checked further on.
+        let told = dates.iter().filter(|as_of| **as_of >= first_day.plus_days(step.into())).count();
+        dates.truncate(told.max(2));
+    }
     let index = past.item_index(date).await?;
     let contract = past.contract(dates[0]).await?;
     let (contents, encoders) = past.contents(date, &dates).await?;
-    let (users, held_out_users) = gather_users(&past, &dates, &contract, (&index, &contents)).await?;
+    let (users, held_out_users) = gather_users(&past, (&dates, seen.users), &contract, (&index, &contents)).await?;
 
     let horizon = config.demand.horizon_days;
     let newest = date.plus_days(-i64::from(horizon));
@@ -174,7 +180,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let held_out_items = past.items(newest).await?;
     cohorts.note(newest, &held_out_items, &config.demand);
     let mut items = ItemSet::default();
-    for as_of in past_dates(newest, horizon, train.as_of_step_days, train.as_of_dates) {
+    for as_of in past_dates(newest, horizon, train.as_of_step_days, config.demand.as_of_dates) {
         let of_date = past.items(as_of).await?;
         cohorts.note(as_of, &of_date, &config.demand);
         items.append(of_date);
@@ -204,7 +210,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
 async fn gather_earlier(past: &Past<'_>, newest: RunDate) -> Result<ItemSet> {
     let (train, demand) = (&past.config.train, &past.config.demand);
     let oldest = newest.plus_days(
-        -i64::from(demand.horizon_days) - i64::from(train.as_of_step_days) * i64::from(train.as_of_dates.max(1) - 1),
+        -i64::from(demand.horizon_days) - i64::from(train.as_of_step_days) * i64::from(demand.as_of_dates - 1),
     );
     let mut earlier = ItemSet::default();
     for as_of in past_dates(oldest, demand.horizon_days, demand.horizon_days, demand.calibration_dates) {
@@ -219,33 +225,36 @@ async fn gather_earlier(past: &Past<'_>, newest: RunDate) -> Result<ItemSet> {
     Ok(earlier)
 }
 
-/// Users at past dates, newest first: the newest one's are held out.
+/// Users at past dates, newest first, of which the newest had some `seen`: those that are learnt from, and those that are not.
 async fn gather_users(
     past: &Past<'_>,
-    dates: &[RunDate],
+    (dates, seen): (&[RunDate], u64),
     contract: &FeatureContract,
     (index, contents): (&[IndexedItem], &Contents),
 ) -> Result<(UserBlocks, UserBlocks)> {
     let config = past.config;
     let places: ItemPlaces = index.iter().zip(0..).map(|(item, place)| (item.item_id.clone(), place)).collect();
     let users_max = config.train.rows_max as usize / dates.len();
-    let seen = past.user_count(dates[0]).await?.max(1) as usize;
+    let seen = seen.max(1) as usize;
     let share = users_max as f64 / seen as f64;
     let (features, events_max) = (contract.0.len(), config.features.last_events as usize);
     let bytes_of = |users: usize| UserColumns::bytes_of(users, users * events_max, features);
     let date_bytes = bytes_of(seen.min(users_max));
     let mut users = BlockWriter::new(config, features, date_bytes * (dates.len() as u64 - 1))?;
-    let mut held_out = BlockWriter::new(config, features, date_bytes / 5)?;
+    let mut held_out = BlockWriter::new(config, features, date_bytes * (dates.len() as u64 + 1) / 10)?;
     let mut found = 0;
     for (k, &as_of) in dates.iter().enumerate() {
         let clock = std::time::Instant::now();
-        let (to, splits): (_, &[Split]) = match k {
-            0 => (&mut held_out, &[Split::Valid, Split::Test]),
-            _ => (&mut users, &[Split::Train]),
+        let known = Known { places: &places, contents };
+        // Test users are looked at on one date, the newest, which nobody learns from; who says when to stop, on all.
+        let (learns, judges): (&[Split], &[Split]) = match k {
+            0 => (&[], &[Split::Valid, Split::Test]),
+            _ => (&[Split::Train], &[Split::Valid]),
         };
-        let rows = past.users(as_of, share, (splits, Known { places: &places, contents }), to).await?;
-        found += if k > 0 { rows } else { 0 };
-        tracing::info!("as of {as_of}: {rows} users, {:.1} s", clock.elapsed().as_secs_f64());
+        let to = [(learns, &mut users), (judges, &mut held_out)];
+        let [learnt, unseen] = past.users(as_of, share, known, to).await?;
+        found += learnt;
+        tracing::info!("as of {as_of}: {learnt} users, {unseen} held out, {:.1} s", clock.elapsed().as_secs_f64());
     }
     sets::enough("users with events in the training split", found, 40)?;
     Ok((users.finish()?, held_out.finish()?))

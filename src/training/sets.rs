@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Float64Type, UInt64Type};
+use arrow::datatypes::{DataType, Date32Type, Float64Type, UInt64Type};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -159,6 +159,15 @@ pub struct Encoders {
     pub image: Option<ImageEncoderCard>,
 }
 
+/// What the lake held before a date.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// User ids with events, by a sketch (HyperLogLog) of a percent or two.
+    pub users: u64,
+    /// The day of the first event, where there is one.
+    pub first_day: Option<RunDate>,
+}
+
 /// What a session at a past date needs.
 pub struct Past<'a> {
     pub config: &'a Config,
@@ -189,23 +198,30 @@ impl Past<'_> {
         features::contract::register_model_input(&self.session(as_of, UserPart::ALL).await?).await
     }
 
-    /// How many user ids had events before `as_of`, by a sketch (HyperLogLog) of a percent or two.
-    pub async fn user_count(&self, as_of: RunDate) -> Result<u64> {
+    /// What there was before `as_of`.
+    pub async fn seen(&self, as_of: RunDate) -> Result<Seen> {
         let ctx = self.session(as_of, UserPart::ALL).await?;
-        let sql = "SELECT approx_distinct(user_id) AS users FROM unit_user_day WHERE event_day < run_date()";
-        let counted = ctx.sql(sql).await?.collect().await?;
-        Ok(counted.first().map_or(0, |batch| batch.column(0).as_primitive::<UInt64Type>().value(0)))
+        let sql = "SELECT approx_distinct(user_id) AS users, min(event_day) AS first_day \
+                   FROM unit_user_day WHERE event_day < run_date()";
+        let rows = ctx.sql(sql).await?.collect().await?;
+        let Some(row) = rows.first().filter(|rows| rows.num_rows() == 1) else {
+            return Err(Failure::bug("training: a count gave no row"));
+        };
+        let first_day = row.column(1).as_primitive::<Date32Type>();
+        let first_day = first_day.is_valid(0).then(|| first_day.value_as_date(0)).flatten();
+        Ok(Seen { users: row.column(0).as_primitive::<UInt64Type>().value(0), first_day: first_day.map(RunDate) })
     }
 
-    /// Writes the users seen before `as_of` that lie in a wanted split, about a share of them by hash; returns how many.
+    /// Writes the users seen before `as_of`, about a share of them by hash, to where users of their split are wanted; returns how
+    /// many went where.
     pub async fn users(
         &self,
         as_of: RunDate,
         share: f64,
-        (wanted, known): (&[Split], Known<'_>),
-        to: &mut BlockWriter,
-    ) -> Result<usize> {
-        let mut users = 0;
+        known: Known<'_>,
+        mut to: [(&[Split], &mut BlockWriter); 2],
+    ) -> Result<[usize; 2]> {
+        let mut users = [0; 2];
         // Sampled where the events are read: features of a million users would be built to keep fifty thousand.
         for part in UserPart::of_share(self.config, self.rollups, share) {
             let ctx = self.session(as_of, part).await?;
@@ -214,10 +230,12 @@ impl Past<'_> {
             while let Some(batch) = rows.next().await {
                 let set = UserSet::read(&batch?, &contract, self.config.model.item_buckets.into(), known)?;
                 let columns = UserColumns::of(&set, contract.0.len(), as_of)?;
-                let rows: Vec<usize> =
-                    (0..columns.len()).filter(|&r| wanted.contains(&split(columns.user_id(r)))).collect();
-                users += rows.len();
-                to.add(&columns.take(&rows)?)?;
+                let splits: Vec<Split> = (0..columns.len()).map(|row| split(columns.user_id(row))).collect();
+                for ((wanted, writer), users) in to.iter_mut().zip(&mut users) {
+                    let rows: Vec<usize> = (0..columns.len()).filter(|&row| wanted.contains(&splits[row])).collect();
+                    *users += rows.len();
+                    writer.add(&columns.take(&rows)?)?;
+                }
             }
         }
         Ok(users)
