@@ -50,8 +50,7 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
             "$job" "$verb" --lake "$folder/$signal" --output "$folder/$signal.out" --set "model.content_inputs=$pictures" \
                 --set "model.text_encoder=$read" --set "model.fusion=$by" --set "sql.folder=$sql" --set score.device=cpu \
                 --set model.width=32 --set model.layers=1 --set features.last_events=32 --set intents.churn_days=7 \
-                --set train.as_of_dates=5 --set train.batch_rows=128 --set train.epochs_max=10 \
-                --set train.patience_epochs=10 --set train.item_dropout=0.5 --set demand.width=4 \
+                --set train.batch_rows=128 --set train.epochs_max=5 --set train.item_dropout=0.5 --set demand.width=4 \
                 --set demand.horizon_days=7 --set demand.history_days=28 "$@" </dev/null 2>>"$folder/$signal.log"
         }
         for seed in ${SEEDS:-42}; do
@@ -76,8 +75,10 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
     }
 done
 
-python3 - "$folder/figures" "$(dirname "$0")/../docs/models/fusion.md" "$(later $((days - 21)))" <<'EOF_PYTHON'
-import bisect, collections, csv, datetime, itertools, json, operator, pathlib, random, re, sys
+here=$(dirname "$0")
+PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models/fusion.md" "$(later $((days - 21)))" <<'EOF_PYTHON'
+import collections, csv, datetime, json, pathlib, random, re, sys
+from ranking import Ranking, fewer, interval, mean
 
 figures, doc = map(pathlib.Path, sys.argv[1:3])
 first = datetime.date.fromisoformat(sys.argv[3])
@@ -87,41 +88,10 @@ DRAWS = 200
 def rows(path):
     return list(csv.DictReader(path.open()))
 
-class Ranking:
+def ranking(path, bought):
     """What one training says of all users on all dates, and who bought within seven days."""
-
-    def __init__(self, path, bought):
-        scored = sorted((float(row["p"]), row["user_id"], any(7 * week <= day < 7 * week + 7 for day in bought[row["user_id"]]))
-                        for week in range(3) for row in rows(path.with_suffix(f".{week}.csv")))
-        scores = [score for score, _, _ in scored]
-        self.users = [user for _, user, _ in scored]
-        self.quiet = [not hit for _, _, hit in scored]
-        # Of each purchase: where it stands, and where the rows of its score begin and end.
-        self.hits = [(at, bisect.bisect_left(scores, score), bisect.bisect_right(scores, score))
-                     for at, (score, _, hit) in enumerate(scored) if hit]
-
-    def auc(self, weight):
-        """Of rows that count as often as their user was drawn; equal scores count by halves."""
-        weights = list(map(weight.__getitem__, self.users))
-        below = list(itertools.accumulate(map(operator.mul, weights, self.quiet), initial=0))
-        won = sum(weights[at] * (below[begin] + below[end]) / 2 for at, begin, end in self.hits)
-        return won / (below[-1] * sum(weights[at] for at, _, _ in self.hits))
-
-    def average_precision(self):
-        """Of equal scores the best comes first."""
-        ends = [len(self.users) - begin for _, begin, _ in reversed(self.hits)]
-        return sum(bisect.bisect_right(ends, end) / end for end in ends) / len(ends)
-
-def mean(values):
-    return sum(values) / len(values)
-
-def interval(values):
-    values = sorted(values)
-    return values[int(0.025 * len(values))], values[int(0.975 * len(values))]
-
-def drawn(of, chance):
-    """One less than there are trainings, so that their means vary as much as means of all would (Rao and Wu 1988)."""
-    return chance.choices(of, k=max(len(of) - 1, 1))
+    return Ranking((float(row["p"]), row["user_id"], any(7 * week <= day < 7 * week + 7 for day in bought[row["user_id"]]))
+                   for week in range(3) for row in rows(path.with_suffix(f".{week}.csv")))
 
 lines = ["| taste shows in | fusion | AUC of purchase (95 %) | more than without (95 %) | AP | trainings | parameters |",
          "|---|---|---|---|---|---|---|"]
@@ -136,13 +106,13 @@ for signal in ("text", "image", "mixed", "sequence"):
         paths = sorted(figures.glob(f"{signal}.{fusion}.*.json"))
         if not paths:
             continue
-        rankings = [Ranking(path, bought) for path in paths]
+        rankings = [ranking(path, bought) for path in paths]
         if draws is None:
             # The same users drawn for all fusions: what differs is the fusion.
             users = sorted(set(rankings[0].users))
             draws = [collections.Counter(users)] + [collections.Counter(chance.choices(users, k=len(users))) for _ in range(DRAWS)]
-        whole, *parts = [[ranking.auc(draw) for ranking in rankings] for draw in draws]
-        auc, aucs = mean(whole), [mean(drawn(part, chance)) for part in parts]
+        whole, *parts = [[of.auc(draw) for of in rankings] for draw in draws]
+        auc, aucs = mean(whole), [mean(fewer(part, chance)) for part in parts]
         low, high = interval(aucs)
         gain = ""
         if fusion == "without":
@@ -150,7 +120,7 @@ for signal in ("text", "image", "mixed", "sequence"):
         elif without:
             least, most = interval([a - b for a, b in zip(aucs, without[1])])
             gain = f"{auc - without[0]:+.3f} ({least:+.3f} to {most:+.3f})"
-        ap = mean([ranking.average_precision() for ranking in rankings])
+        ap = mean([of.average_precision() for of in rankings])
         f = json.loads(paths[0].read_text())["figures"]
         lines.append(f"| {signal} | {fusion} | {auc:.3f} ({low:.3f} to {high:.3f}) | {gain} | {ap:.3f} | {len(paths)} | "
                      f"{f['parameters_intent']:,.0f} |")

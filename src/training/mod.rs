@@ -65,6 +65,9 @@ use sweep::{Sweep, Trial};
 /// Intents of earlier nights are an input once this share of the histories' days has them.
 const INTENTS_KNOWN_MIN: f64 = 0.1;
 
+/// The newest date is read for a `train.rows_max` over this of users.
+const NEWEST_OF_ROWS: usize = 4;
+
 /// Everything that is learnt from, as of several past dates.
 #[derive(Debug, Clone)]
 pub struct TrainingSets {
@@ -234,23 +237,26 @@ async fn gather_users(
 ) -> Result<(UserBlocks, UserBlocks)> {
     let config = past.config;
     let places: ItemPlaces = index.iter().zip(0..).map(|(item, place)| (item.item_id.clone(), place)).collect();
-    let users_max = config.train.rows_max as usize / dates.len();
-    let seen = seen.max(1) as usize;
-    let share = users_max as f64 / seen as f64;
+    let rows_max = config.train.rows_max as usize;
+    let (users_max, seen) = (rows_max / dates.len(), seen.max(1) as usize);
+    // Of the newest date a fifth is kept: more of it, or figures of many dates would rest on few users.
+    let newest_max = users_max.max(rows_max / NEWEST_OF_ROWS);
     let (features, events_max) = (contract.0.len(), config.features.last_events as usize);
     let bytes_of = |users: usize| UserColumns::bytes_of(users, users * events_max, features);
     let date_bytes = bytes_of(seen.min(users_max));
     let mut users = BlockWriter::new(config, features, date_bytes * (dates.len() as u64 - 1))?;
-    let mut held_out = BlockWriter::new(config, features, date_bytes * (dates.len() as u64 + 1) / 10)?;
+    let held_out_bytes = bytes_of(seen.min(newest_max)) / 5 + date_bytes * (dates.len() as u64 - 1) / 10;
+    let mut held_out = BlockWriter::new(config, features, held_out_bytes)?;
     let mut found = 0;
     for (k, &as_of) in dates.iter().enumerate() {
         let clock = std::time::Instant::now();
         let known = Known { places: &places, contents };
         // Test users are looked at on one date, the newest, which nobody learns from; who says when to stop, on all.
-        let (learns, judges): (&[Split], &[Split]) = match k {
-            0 => (&[], &[Split::Valid, Split::Test]),
-            _ => (&[Split::Train], &[Split::Valid]),
+        let (learns, judges, users_max): (&[Split], &[Split], _) = match k {
+            0 => (&[], &[Split::Valid, Split::Test], newest_max),
+            _ => (&[Split::Train], &[Split::Valid], users_max),
         };
+        let share = users_max as f64 / seen as f64;
         let to = [(learns, &mut users), (judges, &mut held_out)];
         let [learnt, unseen] = past.users(as_of, share, known, to).await?;
         found += learnt;

@@ -1,0 +1,85 @@
+#!/bin/sh
+# Trains the behaviour network from more and fewer past dates and with larger and smaller weights on a simulated shop; scores all
+# users on four later dates; and writes how well that told who bought within seven days into docs/models/training.md, between
+# its markers. A training whose figures are there already is skipped.
+# usage: compare_training.sh PATH_OF_INTENTCAST FOLDER [--set section.key=value ...]
+# USERS, ITEMS and DAYS (4000, 48, 142) size the lake; SEEDS ("42 43 44") are the trainings of each row.
+set -eu
+job=${1:?usage: compare_training.sh PATH_OF_INTENTCAST FOLDER [--set section.key=value ...]}
+folder=${2:?usage: compare_training.sh PATH_OF_INTENTCAST FOLDER [--set section.key=value ...]}
+shift 2
+days=${DAYS:-142} seeds=${SEEDS:-42 43 44}
+later() { date -u -d "2026-01-01 + $1 days" +%F; }
+mkdir -p "$folder/figures"
+[ -f "$folder/lake.done" ] || {
+    rm -rf "$folder/lake"
+    "$job" simulate --to "$folder/lake" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "$days" --seed 17
+    "$job" sql --lake "$folder/lake" --output "$folder/out" --date "$(later "$days")" --format csv \
+        -c "SELECT DISTINCT user_id, CAST(ts AS DATE) AS day FROM events WHERE event_type = 'purchase'" >"$folder/bought.csv"
+    touch "$folder/lake.done"
+}
+# The demand network has nothing to do with it: as small as it gets.
+run() { # VERB [OPTION ...]
+    verb=$1
+    shift
+    "$job" "$verb" --lake "$folder/lake" --output "$folder/out" --set score.device=cpu --set model.width=32 --set model.layers=1 \
+        --set train.batch_rows=64 --set train.epochs_max=5 --set demand.width=4 --set demand.horizon_days=7 \
+        --set demand.history_days=28 "$@" </dev/null 2>>"$folder/log"
+}
+
+# past dates, weight decay
+rows="3 0.01
+8 0.01
+12 0.01
+12 0.1
+12 0.3
+12 1.0"
+echo "$rows" | while read -r dates decay; do
+    for seed in $seeds; do
+        to="$folder/figures/$dates,$decay,$seed"
+        [ -f "$to.done" ] && continue
+        echo "$dates dates, weight decay $decay, seed $seed" >&2
+        version=$(run train --date "$(later $((days - 33)))" --set "train.as_of_dates=$dates" --set "model.weight_decay=$decay" \
+            --set "train.seed=$seed" "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
+        for week in 0 1 2 3; do
+            run sql --date "$(later $((days - 33 + 8 * week)))" --format csv "$@" \
+                -c "SELECT user_id, score_intents(features, '$version')['p_purchase'] AS p FROM model_input" >"$to.$week.csv"
+        done
+        touch "$to.done"
+    done
+done
+
+here=$(dirname "$0")
+PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/training.md" "$(later $((days - 33)))" <<'EOF_PYTHON'
+import collections, csv, datetime, pathlib, re, sys
+from ranking import Ranking, mean
+
+folder, doc = map(pathlib.Path, sys.argv[1:3])
+first = datetime.date.fromisoformat(sys.argv[3])
+
+def rows(path):
+    return list(csv.DictReader(path.open()))
+
+bought = collections.defaultdict(set)
+for row in rows(folder / "bought.csv"):
+    bought[row["user_id"]].add((datetime.date.fromisoformat(row["day"][:10]) - first).days)
+trainings = collections.defaultdict(list)
+for path in sorted((folder / "figures").glob("*.done")):
+    dates, decay, _ = path.name.removesuffix(".done").split(",")
+    scored = ((float(row["p"]), row["user_id"], any(8 * week <= day < 8 * week + 7 for day in bought[row["user_id"]]))
+              for week in range(4) for row in rows(path.with_suffix(f".{week}.csv")))
+    trainings[int(dates), float(decay)].append(Ranking(scored))
+
+def cell(values, digits=3):
+    return f"{mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+lines = ["| `train.as_of_dates` | `model.weight_decay` | trainings | AUC of purchase (least to most) | AP | log loss |",
+         "|---|---|---|---|---|---|"]
+for (dates, decay), of in sorted(trainings.items()):
+    lines.append(f"| {dates} | {decay:g} | {len(of)} | {cell([r.auc() for r in of])} | "
+                 f"{cell([r.average_precision() for r in of])} | {cell([r.log_loss() for r in of], 4)} |")
+text = "\n".join(lines)
+print(text)
+begin, end = "<!-- compare_training: begin -->", "<!-- compare_training: end -->"
+doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S))
+EOF_PYTHON
