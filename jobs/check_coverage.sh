@@ -99,8 +99,10 @@ if [ -n "$real" ]; then
     lakes="$lakes online-retail-ii:2010-10-13"
 fi
 
-python3 - "$folder" "$(dirname "$0")/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
-import collections, csv, datetime, json, math, pathlib, re, sys
+here=$(dirname "$0")
+PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
+import collections, csv, datetime, json, math, pathlib, sys
+from documents import fill
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
 # Fewer items say too little, as in src/training/calibration.rs.
@@ -199,6 +201,5 @@ def table(lake, first):
 
 text = "\n\n".join(table(*lake.split(":")) for lake in sys.argv[3:])
 print(text)
-begin, end = "<!-- coverage: begin -->", "<!-- coverage: end -->"
-doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S))
+fill(doc, "coverage", text)
 EOF_PYTHON

@@ -22,6 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from documents import fill
+
 job, folder, images, text_encoder, *image_encoders = sys.argv[1:]
 folder, images = pathlib.Path(folder).resolve(), pathlib.Path(images)
 FOLDS, REPEATS = 10, int(os.environ.get("REPEATS", 3))
@@ -293,5 +295,4 @@ notes.insert(0, f"{REPEATS} × {FOLDS} folds; intervals of {DRAWS} draws of the 
 text = "\n".join([*lines, "", *(f"- {note}" for note in notes)])
 print(text)
 doc = pathlib.Path(__file__).parent.parent / "docs/models/fusion.md"
-begin, end = "<!-- compare_categories: begin -->", "<!-- compare_categories: end -->"
-doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S))
+fill(doc, "compare_categories", text)

@@ -25,4 +25,4 @@ python=${PYTHON:-$folder/venv/bin/python}
     python3 -m venv "$folder/venv"
     "$python" -m pip install --quiet numpy==2.4.6 scikit-learn==1.9.1 safetensors==0.8.0
 }
-exec "$python" "$(dirname "$0")/compare_categories.py" "$job" "$folder" "$fashion/images" "$text" "$@"
+exec "$python" -B "$(dirname "$0")/compare_categories.py" "$job" "$folder" "$fashion/images" "$text" "$@"

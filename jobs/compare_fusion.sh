@@ -77,7 +77,8 @@ done
 
 here=$(dirname "$0")
 PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models/fusion.md" "$(later $((days - 21)))" <<'EOF_PYTHON'
-import collections, csv, datetime, json, pathlib, random, re, sys
+import collections, csv, datetime, json, pathlib, random, sys
+from documents import fill
 from ranking import Ranking, fewer, interval, mean
 
 figures, doc = map(pathlib.Path, sys.argv[1:3])
@@ -126,6 +127,5 @@ for signal in ("text", "image", "mixed", "sequence"):
                      f"{f['parameters_intent']:,.0f} |")
 text = "\n".join(lines)
 print(text)
-begin, end = "<!-- compare_fusion: begin -->", "<!-- compare_fusion: end -->"
-doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S))
+fill(doc, "compare_fusion", text)
 EOF_PYTHON

@@ -72,8 +72,10 @@ if [ -n "$real" ]; then
     lakes="$lakes online-retail-ii:2010-11-10"
 fi
 
-python3 - "$folder" "$(dirname "$0")/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
-import csv, datetime, json, pathlib, random, re, sys
+here=$(dirname "$0")
+PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
+import csv, datetime, json, pathlib, random, sys
+from documents import fill
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
 LEVELS = {"q05": 0.05, "q10": 0.10, "q25": 0.25, "q50": 0.50, "q75": 0.75, "q90": 0.90, "q95": 0.95}
@@ -134,13 +136,8 @@ def table(lake, date):
     note = "" if read else " The second model found too few nights to read and has no such input."
     return f"**{lake}**, forecasts of {date}.{note}\n\n" + "\n".join(lines)
 
-def fill(name, parts):
-    """Puts the parts between the markers of that name."""
-    text = "\n\n".join(parts)
-    print(text)
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S))
-
 lakes = [lake.split(":") for lake in sys.argv[3:]]
-fill("compare_intent_inputs", [table(lake, date) for lake, date in lakes])
+text = "\n\n".join(table(lake, date) for lake, date in lakes)
+print(text)
+fill(doc, "compare_intent_inputs", text)
 EOF_PYTHON

@@ -40,8 +40,10 @@ for share in 0.01 0.1 1.0; do
     done
 done
 
-python3 - "$folder/labels" "$(dirname "$0")/../docs/models/sequences.md" <<'EOF_PYTHON'
-import json, pathlib, re, sys
+here=$(dirname "$0")
+PYTHONPATH=$here python3 -B - "$folder/labels" "$here/../docs/models/sequences.md" <<'EOF_PYTHON'
+import json, pathlib, sys
+from documents import fill
 
 figures, doc = map(pathlib.Path, sys.argv[1:])
 cards = {tuple(path.name.removesuffix(".json").split(",")): json.loads(path.read_text())["figures"]
@@ -58,6 +60,5 @@ for (share, pretraining, unlabelled), f in sorted(cards.items(), key=lambda c: (
                  f"{cell('auc_test_purchase', f)} | {cell('ap_test_purchase', f)} | {f['auc_test_cart']:.3f} | {seconds:.0f} |")
 text = "\n".join(lines)
 print(text)
-begin, end = "<!-- compare_labels: begin -->", "<!-- compare_labels: end -->"
-doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S))
+fill(doc, "compare_labels", text)
 EOF_PYTHON

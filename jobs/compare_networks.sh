@@ -60,8 +60,10 @@ RUN
     done
 done
 
-python3 - "$folder/figures" "$(dirname "$0")/../docs/models" <<'EOF_PYTHON'
-import json, pathlib, re, sys
+here=$(dirname "$0")
+PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models" <<'EOF_PYTHON'
+import json, pathlib, sys
+from documents import fill
 
 figures, docs = map(pathlib.Path, sys.argv[1:])
 cards = []
@@ -111,8 +113,5 @@ lakes = sorted({lake for lake, _, _ in cards})
 for name, of in [("sequences", sequences), ("demand", demand)]:
     text = "\n\n".join(of(lake) for lake in lakes)
     print(text + "\n")
-    path = docs / f"{name}.md"
-    begin, end = "<!-- compare_networks: begin -->", "<!-- compare_networks: end -->"
-    filled = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", path.read_text(), flags=re.S)
-    path.write_text(filled)
+    fill(docs / f"{name}.md", "compare_networks", text)
 EOF_PYTHON

@@ -51,7 +51,8 @@ done
 
 here=$(dirname "$0")
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/training.md" "$(later $((days - 33)))" <<'EOF_PYTHON'
-import collections, csv, datetime, pathlib, re, sys
+import collections, csv, datetime, pathlib, sys
+from documents import fill
 from ranking import Ranking, mean
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
@@ -80,6 +81,5 @@ for (dates, decay), of in sorted(trainings.items()):
                  f"{cell([r.average_precision() for r in of])} | {cell([r.log_loss() for r in of], 4)} |")
 text = "\n".join(lines)
 print(text)
-begin, end = "<!-- compare_training: begin -->", "<!-- compare_training: end -->"
-doc.write_text(re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{text}\n{end}", doc.read_text(), flags=re.S))
+fill(doc, "compare_training", text)
 EOF_PYTHON
