@@ -19,7 +19,7 @@ use crate::lake::stores::Location;
 
 /// Sections that a training follows from, but for what the training sets are read by: they are read once.
 const SEARCHED: [&str; 3] = ["model", "train", "demand"];
-const READ_BY: [&str; 12] = [
+const READ_BY: [&str; 11] = [
     "model.version",
     "model.item_buckets",
     "train.as_of_dates",
@@ -29,7 +29,6 @@ const READ_BY: [&str; 12] = [
     "demand.horizon_days",
     "demand.history_days",
     "demand.history_days_min",
-    "demand.intent_units",
     "demand.as_of_dates",
     "demand.calibration_dates",
 ];
