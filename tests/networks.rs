@@ -358,15 +358,16 @@ fn null_and_constant_features_and_labels_of_one_class_train() {
             set.inputs.tabular.iter_mut().step_by(features).for_each(|v| *v = f32::NAN);
             set.inputs.tabular.iter_mut().skip(1).step_by(features).for_each(|v| *v = 4.0);
             // Nobody reviews, everybody views.
-            set.labels.iter_mut().skip(5).step_by(9).for_each(|y| *y = 0.0);
-            set.labels.iter_mut().step_by(9).for_each(|y| *y = 1.0);
+            set.labels.iter_mut().skip(5).step_by(9).filter(|y| !y.is_nan()).for_each(|y| *y = 0.0);
+            set.labels.iter_mut().step_by(9).filter(|y| !y.is_nan()).for_each(|y| *y = 1.0);
         };
         sets.users = changed(&sets.users, dull);
         sets.held_out_users = changed(&sets.held_out_users, dull);
     })
     .unwrap();
-    assert!(!card.figures.contains_key("auc_test_view") && card.figures.contains_key("auc_test_purchase"));
-    assert!(!card.figures.contains_key("ap_test_review"));
+    let has = |figure: &str| card.figures.contains_key(figure);
+    assert!(!has("auc_test_view") && has("auc_test_search") && has("auc_test_churn"), "{:?}", card.figures);
+    assert!(!has("ap_test_review"), "{:?}", card.figures);
     assert!(card.figures.values().all(|v| v.is_finite()), "{:?}", card.figures);
 }
 
@@ -543,13 +544,44 @@ async fn a_young_lake_gives_fewer_dates_and_validation_looks_at_all_of_them() {
         }
     }
     let days: Vec<i32> = dates.iter().map(|as_of| as_of.0.num_days_from_ce()).collect();
-    assert_eq!(judged[&true], BTreeSet::from([days[0]]), "the test split is asked of the newest date alone");
+    let churn = date().plus_days(-i64::from(config.intents.churn_days)).0.num_days_from_ce();
+    assert_eq!(judged[&true], BTreeSet::from([churn, days[0]]), "the test split is asked where a label is newest");
     assert!(judged[&false].iter().eq(days.iter().rev()), "{judged:?} {days:?}");
 }
 
 #[test]
 fn intents_that_are_learnt_end_where_the_held_out_ones_begin() {
     let (dates, config) = (&SHOP.sets.as_of_dates, tiny(&SHOP.folder));
-    assert!(dates[0].plus_days(config.intents.churn_days.into()) <= date(), "labels end before the training date");
+    assert!(dates[0].plus_days(config.intents.horizon_days.into()) <= date(), "labels end before the training date");
     assert!(dates[1].plus_days(config.intents.horizon_days.into()) <= dates[0]);
+}
+
+/// Of how many users of a split at a date purchases and churn are known.
+fn known_labels(users: &UserBlocks, as_of: RunDate, wanted: Split) -> [usize; 2] {
+    let mut known = [0; 2];
+    for window in users.each() {
+        let window = window.unwrap();
+        let dates = window.batch().column_by_name("as_of").unwrap().as_primitive::<Int32Type>();
+        for row in window.rows_of(wanted).into_iter().filter(|&row| dates.value(row) == as_of.0.num_days_from_ce()) {
+            let labels = &window.labels()[row * 9..(row + 1) * 9];
+            known[0] += usize::from(!labels[4].is_nan());
+            known[1] += usize::from(!labels[6].is_nan());
+        }
+    }
+    known
+}
+
+#[test]
+fn who_left_is_learnt_where_it_is_known_and_the_newest_weeks_teach_intents_alone() {
+    let (sets, config) = (&SHOP.sets, tiny(&SHOP.folder));
+    let [newest, churn, oldest] = sets.as_of_dates[..] else { panic!("two dates and that of churn: {sets:?}") };
+    assert_eq!(churn.plus_days(config.intents.churn_days.into()), date());
+    let of = |users: &UserBlocks, as_of: RunDate, split: Split| known_labels(users, as_of, split).map(|n| n > 0);
+    assert_eq!(of(&sets.users, newest, Split::Train), [false, false]);
+    assert_eq!(of(&sets.users, churn, Split::Train), [true, false], "held out of it is churn alone");
+    assert_eq!(of(&sets.users, oldest, Split::Train), [true, true]);
+    assert_eq!(of(&sets.held_out_users, newest, Split::Test), [true, false]);
+    assert_eq!(of(&sets.held_out_users, churn, Split::Test), [false, true]);
+    assert_eq!(of(&sets.held_out_users, newest, Split::Valid), [true, false]);
+    assert_eq!(of(&sets.held_out_users, oldest, Split::Valid), [true, true]);
 }

@@ -3,6 +3,7 @@
 
 use tch::{Tensor, nn};
 
+use super::objective::BINARY;
 use super::sets::PURCHASE;
 use super::survey::Survey;
 use crate::failure::Result;
@@ -14,9 +15,9 @@ const BIASES: &str = "intent.head3.bias";
 /// Sets the biases of the binary outputs to the log-odds of their labels among the labelled users; those of units and spend,
 /// which are in means of a buyer and pass a softplus, to what makes them the share of buyers.
 pub fn start_at_base_rates(store: &nn::VarStore, users: &Survey) -> Result<()> {
-    let rate = |positives: usize| (positives as f64 + 0.5) / (users.labelled as f64 + 1.0);
-    let log_odds = users.positives.iter().map(|&n| (rate(n) / (1.0 - rate(n))).ln());
-    let amount = rate(users.positives[PURCHASE]).exp_m1().ln();
+    let rate = |label: usize| (users.positives[label] as f64 + 0.5) / (users.known[label] as f64 + 1.0);
+    let log_odds = (0..BINARY).map(|label| (rate(label) / (1.0 - rate(label))).ln());
+    let amount = rate(PURCHASE).exp_m1().ln();
     let start: Vec<f32> = log_odds.chain([amount; 2]).map(|bias| bias as f32).collect();
     weights::replace(store, BIASES, |_| Ok(Tensor::f_from_slice(&start)?))
 }
@@ -30,7 +31,7 @@ mod tests {
     fn outputs_begin_at_the_shares_of_the_labels() {
         let store = nn::VarStore::new(Device::Cpu);
         let head = nn::linear(store.root() / "intent" / "head3", 4, 9, Default::default());
-        let users = Survey { labelled: 199, positives: [99, 0, 4, 199, 19, 1, 149], ..Survey::default() };
+        let users = Survey { known: [199; BINARY], positives: [99, 0, 4, 199, 19, 1, 149], ..Survey::default() };
         start_at_base_rates(&store, &users).unwrap();
         let raw = tch::no_grad(|| head.bs.as_ref().unwrap().f_to_kind(Kind::Double)).unwrap();
         let shares = Vec::<f64>::try_from(raw.narrow(0, 0, 7).sigmoid()).unwrap();

@@ -36,9 +36,10 @@ pub fn recency_frequency_auc(train: &Survey, held_out: &UserBlocks, contract: &F
     let (mut flat, mut truth) = (Vec::new(), Vec::new());
     for window in held_out.each() {
         let window = window?;
-        let rows = window.rows_of(Split::Test);
+        let purchase = |row: &usize| window.labels()[row * LABELS.len() + PURCHASE];
+        let rows: Vec<usize> = window.rows_of(Split::Test).into_iter().filter(|row| !purchase(row).is_nan()).collect();
         flat.extend(flattened(window.tabular(), &rows, &at, features));
-        truth.extend(rows.iter().map(|&row| window.labels()[row * LABELS.len() + PURCHASE] > 0.5));
+        truth.extend(rows.iter().map(|row| purchase(row) > 0.5));
     }
     if truth.is_empty() {
         return Ok(None);

@@ -24,7 +24,7 @@ const BOOTSTRAP_ROUNDS: usize = 400;
 #[derive(Debug)]
 pub struct Judged {
     pub raw: Raw,
-    /// float32 [users, 9], beside the outputs.
+    /// float32 [users, 9], beside the outputs; NaN where a label is not for these users.
     pub labels: Tensor,
     /// The same as columns.
     labels_by_name: Vec<Vec<f64>>,
@@ -62,21 +62,35 @@ impl Judged {
         Ok(Some(Self { raw, labels_by_name: columns(&labels)?, labels, scores }))
     }
 
-    pub fn users(&self) -> usize {
-        self.labels_by_name[0].len()
+    /// Of whom a label is known.
+    fn rows(&self, label: usize) -> impl Iterator<Item = usize> {
+        let labels = &self.labels_by_name[label];
+        (0..labels.len()).filter(|&row| !labels[row].is_nan())
     }
 
-    fn truth(&self, label: usize) -> Vec<bool> {
-        self.labels_by_name[label].iter().map(|&y| y > 0.5).collect()
+    /// Those whose purchases are known.
+    pub fn users(&self) -> usize {
+        self.rows(PURCHASE).count()
+    }
+
+    /// Scores and truth of a label, of those of whom it is known.
+    fn told(&self, label: usize) -> (Vec<f64>, Vec<bool>) {
+        self.rows(label).map(|row| (self.scores[label][row], self.labels_by_name[label][row] > 0.5)).unzip()
     }
 
     pub fn auc_purchase(&self) -> Option<f64> {
-        auc(&self.scores[PURCHASE], &self.truth(PURCHASE))
+        let (scores, truth) = self.told(PURCHASE);
+        auc(&scores, &truth)
     }
 
     /// Over intents and churn; comparable whatever the loss that was trained by.
     pub fn log_loss(&self) -> f64 {
-        (0..BINARY).map(|k| log_loss(&self.scores[k], &self.truth(k))).sum::<f64>() / BINARY as f64
+        let of = |label: usize| {
+            let (scores, truth) = self.told(label);
+            (!truth.is_empty()).then(|| log_loss(&scores, &truth))
+        };
+        let losses: Vec<f64> = (0..BINARY).filter_map(of).collect();
+        losses.iter().sum::<f64>() / losses.len() as f64
     }
 
     /// AUC and average precision of each intent that has both classes (of purchase with 95 % intervals), and the share of
@@ -84,12 +98,12 @@ impl Judged {
     pub fn figures(&self, network: &IntentNetwork, seed: u64) -> Result<BTreeMap<String, f64>> {
         let mut figures = BTreeMap::new();
         for (k, name) in INTENTS.iter().chain(&["churn"]).enumerate() {
-            let truth = self.truth(k);
+            let (scores, truth) = self.told(k);
             for (figure, of) in [("auc", auc as fn(&[f64], &[bool]) -> Option<f64>), ("ap", average_precision)] {
-                let Some(value) = of(&self.scores[k], &truth) else { continue };
+                let Some(value) = of(&scores, &truth) else { continue };
                 figures.insert(format!("{figure}_test_{name}"), value);
                 if k == PURCHASE
-                    && let Some((low, high)) = bootstrap_interval(&self.scores[k], &truth, of, BOOTSTRAP_ROUNDS, seed)
+                    && let Some((low, high)) = bootstrap_interval(&scores, &truth, of, BOOTSTRAP_ROUNDS, seed)
                 {
                     figures.insert(format!("{figure}_test_{name}_low"), low);
                     figures.insert(format!("{figure}_test_{name}_high"), high);
@@ -99,7 +113,7 @@ impl Judged {
         let decoded = columns(&network.head.decode(&self.raw.intents))?;
         let right =
             |row: &usize| (0..INTENTS.len()).all(|k| (decoded[k][*row] > 0.5) == (self.labels_by_name[k][*row] > 0.5));
-        let whole = (0..self.users()).filter(right).count();
+        let whole = self.rows(PURCHASE).filter(right).count();
         figures.insert("intents_decoded_whole_test".into(), whole as f64 / self.users() as f64);
         Ok(figures)
     }

@@ -32,6 +32,7 @@ mod tensorboard;
 pub mod text;
 mod unlabelled;
 mod unmet;
+mod user_dates;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -58,9 +59,10 @@ use columns::UserColumns;
 use intent::Users;
 use journal::{Journal, Places};
 use newcomers::{Cohorts, Newcomers};
-use sets::{Encoders, ItemPlaces, ItemSet, Known, Past, Split, past_dates};
+use sets::{Encoders, ItemPlaces, ItemSet, Known, Past, past_dates};
 use survey::Survey;
 use sweep::{Sweep, Trial};
+use user_dates::UserDate;
 
 /// Intents of earlier nights are an input once this share of the histories' days has them.
 const INTENTS_KNOWN_MIN: f64 = 0.1;
@@ -77,7 +79,7 @@ pub struct TrainingSets {
     pub contract: FeatureContract,
     /// Users of the training split at the earlier dates.
     pub users: Arc<UserBlocks>,
-    /// Users of the validation split at all dates, of the test split at the newest.
+    /// Users of the validation split at all dates, of the test split at the newest where a label is known.
     pub held_out_users: Arc<UserBlocks>,
     pub items: ItemSet,
     /// As of dates before those, on which demand forecasts are calibrated.
@@ -160,22 +162,16 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let (output, nights) = (&output, nights.as_slice());
     let models = &Arc::new(Models::new(config)?);
     let past = Past { config, sql: &sql, lake: &lake, rollups: &rollups, labels_end: date, models, output, nights };
-    let train = &config.train;
 
-    let label_days = config.intents.horizon_days.max(config.intents.churn_days);
-    // The newest date is held out; the others start at least one horizon before it.
-    let step = train.as_of_step_days.max(config.intents.horizon_days);
-    let mut dates = past_dates(date, label_days, step, train.as_of_dates);
-    let seen = past.seen(dates[0]).await?;
-    if let Some(first_day) = seen.first_day {
-        // With less than a step of history, features tell the age of the lake. What is left over is checked further on.
-        let told = dates.iter().filter(|as_of| **as_of >= first_day.plus_days(step.into())).count();
-        dates.truncate(told.max(2));
-    }
+    let newest = user_dates::newest(date, config);
+    let seen = past.seen(newest).await?;
+    let user_dates = user_dates::of(date, seen.first_day, config);
+    let as_of_dates: Vec<RunDate> = user_dates.iter().map(|date| date.as_of).collect();
     let index = past.item_index(date).await?;
-    let contract = past.contract(dates[0]).await?;
-    let (contents, encoders) = past.contents(date, &dates).await?;
-    let (users, held_out_users) = gather_users(&past, (&dates, seen.users), &contract, (&index, &contents)).await?;
+    let contract = past.contract(newest).await?;
+    let (contents, encoders) = past.contents(date, &as_of_dates).await?;
+    let (users, held_out_users) =
+        gather_users(&past, (&user_dates, seen.users), &contract, (&index, &contents)).await?;
 
     let horizon = config.demand.horizon_days;
     let newest = date.plus_days(-i64::from(horizon));
@@ -183,7 +179,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let held_out_items = past.items(newest).await?;
     cohorts.note(newest, &held_out_items, &config.demand);
     let mut items = ItemSet::default();
-    for as_of in past_dates(newest, horizon, train.as_of_step_days, config.demand.as_of_dates) {
+    for as_of in past_dates(newest, horizon, config.train.as_of_step_days, config.demand.as_of_dates) {
         let of_date = past.items(as_of).await?;
         cohorts.note(as_of, &of_date, &config.demand);
         items.append(of_date);
@@ -192,7 +188,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let newcomers = cohorts.newcomers(&past, newest).await?;
     Ok(TrainingSets {
         labels_end: date,
-        as_of_dates: dates,
+        as_of_dates,
         contract,
         users: Arc::new(users),
         held_out_users: Arc::new(held_out_users),
@@ -231,7 +227,7 @@ async fn gather_earlier(past: &Past<'_>, newest: RunDate) -> Result<ItemSet> {
 /// Users at past dates, newest first, of which the newest had some `seen`: those that are learnt from, and those that are not.
 async fn gather_users(
     past: &Past<'_>,
-    (dates, seen): (&[RunDate], u64),
+    (dates, seen): (&[UserDate], u64),
     contract: &FeatureContract,
     (index, contents): (&[IndexedItem], &Contents),
 ) -> Result<(UserBlocks, UserBlocks)> {
@@ -245,21 +241,18 @@ async fn gather_users(
     let bytes_of = |users: usize| UserColumns::bytes_of(users, users * events_max, features);
     let date_bytes = bytes_of(seen.min(users_max));
     let mut users = BlockWriter::new(config, features, date_bytes * (dates.len() as u64 - 1))?;
-    let held_out_bytes = bytes_of(seen.min(newest_max)) / 5 + date_bytes * (dates.len() as u64 - 1) / 10;
+    // At the newest date and at that of churn both splits, at the others one.
+    let held_out_bytes = bytes_of(seen.min(newest_max)) / 5 + date_bytes * dates.len() as u64 / 10;
     let mut held_out = BlockWriter::new(config, features, held_out_bytes)?;
     let mut found = 0;
-    for (k, &as_of) in dates.iter().enumerate() {
+    for (k, date) in dates.iter().enumerate() {
         let clock = std::time::Instant::now();
         let known = Known { places: &places, contents };
-        // Test users are looked at on one date, the newest, which nobody learns from; who says when to stop, on all.
-        let (learns, judges, users_max): (&[Split], &[Split], _) = match k {
-            0 => (&[], &[Split::Valid, Split::Test], newest_max),
-            _ => (&[Split::Train], &[Split::Valid], users_max),
-        };
+        let users_max = if k == 0 { newest_max } else { users_max };
         let share = users_max as f64 / seen as f64;
-        let to = [(learns, &mut users), (judges, &mut held_out)];
-        let [learnt, unseen] = past.users(as_of, share, known, to).await?;
+        let [learnt, unseen] = past.users(date, share, known, [&mut users, &mut held_out]).await?;
         found += learnt;
+        let as_of = date.as_of;
         tracing::info!("as of {as_of}: {learnt} users, {unseen} held out, {:.1} s", clock.elapsed().as_secs_f64());
     }
     sets::enough("users with events in the training split", found, 40)?;

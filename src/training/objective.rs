@@ -57,16 +57,19 @@ impl Objective {
     }
 
     /// One number: the intents' loss (summed over the intents, mean over users), churn's, and a share of the amounts'.
-    /// `labels`: float32 [users, 9]; smoothed in training alone.
+    /// `labels`: float32 [users, 9], NaN where churn is not known; smoothed in training alone.
     pub fn loss(&self, head: &dyn IntentHead, raw: &Raw, labels: &Tensor, scaling: &Scaling, train: bool) -> Tensor {
         let smoothing = if train { self.label_smoothing } else { 0.0 };
         let smoothed = |t: Tensor| t * (1.0 - smoothing) + 0.5 * smoothing;
         let intents = self.intents(head, &raw.intents, &smoothed(labels.narrow(1, 0, CHURN)));
         let weight = self.positive_weight.as_ref().map(|w| w.narrow(0, CHURN, 1));
-        let churn = calibrated(&raw.churn, &smoothed(labels.narrow(1, CHURN, 1)), weight.as_ref());
+        let churned = labels.narrow(1, CHURN, 1);
+        let known = churned.isfinite().to_kind(Kind::Float);
+        let churn = calibrated(&raw.churn, &smoothed(churned.nan_to_num(0.0, None, None)), weight.as_ref());
+        let churn = (churn * &known).sum(Kind::Float) / known.sum(Kind::Float).clamp_min(1.0);
         let units = Tensor::from_slice(&[scaling.units as f32, scaling.spend as f32]).to_device(labels.device());
         let amounts = self.amounts(&(&raw.amounts + 1e-6), &(labels.narrow(1, AMOUNTS, 2) / units));
-        (intents + churn.mean(Kind::Float)) * self.binary_weight + amounts * AMOUNT_WEIGHT
+        (intents + churn) * self.binary_weight + amounts * AMOUNT_WEIGHT
     }
 
     fn intents(&self, head: &dyn IntentHead, raw: &Tensor, labels: &Tensor) -> Tensor {
@@ -109,12 +112,12 @@ fn calibrated(raw: &Tensor, labels: &Tensor, weight: Option<&Tensor>) -> Tensor 
 
 /// How many negatives stand against one positive, for each binary label; 1 where one of the classes is missing.
 fn balanced(users: &Survey) -> Vec<f32> {
-    let weight = |&positives: &usize| {
-        let (positives, negatives) = (positives as f64, (users.labelled - positives) as f64);
+    let weight = |(&positives, &known): (&usize, &usize)| {
+        let (positives, negatives) = (positives as f64, (known - positives) as f64);
         let weight = if positives == 0.0 || negatives == 0.0 { 1.0 } else { negatives / positives };
         weight.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32
     };
-    users.positives.iter().map(weight).collect()
+    users.positives.iter().zip(&users.known).map(weight).collect()
 }
 
 /// What the weighed losses of all binary labels are multiplied by, so that together they begin where they would without
@@ -133,10 +136,10 @@ fn shrinkage(rates: &[f64], weights: &[f32]) -> f64 {
     if weighed > 0.0 { plain / weighed } else { 1.0 }
 }
 
-/// Refuses a training set in which nobody did anything; names the labels that have one class only, which the network
-/// then learns as never (or always).
+/// Refuses a training set in which nobody did anything, or in which nobody can have left yet; names the labels that have one class
+/// only, which the network then learns as never (or always).
 pub fn check_labels(users: &Survey, horizon_days: u32) -> Result<()> {
-    let Survey { labelled, positives, .. } = users;
+    let Survey { labelled, known, positives, .. } = users;
     if positives[..INTENTS.len()].iter().all(|&n| n == 0) {
         return Err(Failure::input(format!(
             "training: none of {labelled} users did anything within {horizon_days} days after the training dates; \
@@ -144,8 +147,13 @@ pub fn check_labels(users: &Survey, horizon_days: u32) -> Result<()> {
         ))
         .hint("look at the last days of the lake's events, or train on an earlier --date"));
     }
+    if known[CHURN as usize] == 0 {
+        return Err(Failure::input("training: of none of the users is it known whether they left")
+            .hint("train on a later --date, or lower intents.churn_days: the lake has to be older than that"));
+    }
+    let one_class = |&(_, (n, known)): &(&&str, (&usize, &usize))| *n == 0 || n == known;
     let one_class: Vec<&str> =
-        LABELS.iter().zip(positives).filter(|&(_, n)| *n == 0 || n == labelled).map(|(name, _)| *name).collect();
+        LABELS.iter().zip(positives.iter().zip(known)).filter(one_class).map(|(name, _)| *name).collect();
     if !one_class.is_empty() {
         tracing::warn!("training: of {} every label is the same, so it has no figure", one_class.join(", "));
     }
@@ -163,7 +171,7 @@ mod tests {
     fn users(labelled: usize, purchased: usize) -> Survey {
         let mut positives = [0; BINARY];
         positives[4] = purchased;
-        Survey { labelled, positives, ..Survey::default() }
+        Survey { labelled, known: [labelled; BINARY], positives, ..Survey::default() }
     }
 
     fn objective(of: impl Fn(&mut ModelConfig, &mut TrainConfig), users: &Survey) -> Objective {
@@ -261,10 +269,39 @@ mod tests {
     }
 
     #[test]
+    fn churn_that_is_not_known_says_nothing() {
+        let (store, scaling) =
+            (nn::VarStore::new(Device::Cpu), Scaling { units: 1.0, spend: 1.0, ..Scaling::default() });
+        let head = heads::build(&store.root(), HeadName::Sigmoid);
+        let objective = objective(|_, _| {}, &users(10, 5));
+        let raw = Raw {
+            intents: Tensor::zeros([3, CHURN], (Kind::Float, Device::Cpu)),
+            churn: Tensor::from_slice(&[0.5f32, -1.0, 2.0]).view([3, 1]).set_requires_grad(true),
+            amounts: Tensor::ones([3, 2], (Kind::Float, Device::Cpu)),
+        };
+        let loss = |churned: [f32; 3]| {
+            let labels = Tensor::zeros([3, 9], (Kind::Float, Device::Cpu));
+            labels.narrow(1, CHURN, 1).copy_(&Tensor::from_slice(&churned).view([3, 1]));
+            objective.loss(head.as_ref(), &raw, &labels, &scaling, true)
+        };
+        let unknown = f32::NAN;
+        let nothing = loss([unknown; 3]).double_value(&[]);
+        let one = loss([unknown, 1.0, unknown]);
+        // -ln sigmoid(-1), of the one of whom it is known.
+        assert!((one.double_value(&[]) - nothing - 1.0f64.exp().ln_1p()).abs() < 1e-5);
+        one.backward();
+        let gradient = Vec::<f32>::try_from(raw.churn.grad().view([-1])).unwrap();
+        assert!(gradient[0] == 0.0 && gradient[1] < 0.0 && gradient[2] == 0.0, "{gradient:?}");
+    }
+
+    #[test]
     fn a_window_without_a_positive_label_is_refused_and_one_class_is_not() {
         let refused = check_labels(&users(29, 0), 7).unwrap_err();
         assert_eq!(refused.kind.exit_code(), 3);
         assert!(refused.message.contains("none of 29 users did anything within 7 days"), "{refused}");
+        let too_young = Survey { known: [30, 30, 30, 30, 30, 30, 0], ..users(30, 10) };
+        let refused = check_labels(&too_young, 7).unwrap_err();
+        assert!(refused.message.contains("whether they left") && refused.kind.exit_code() == 3, "{refused}");
         check_labels(&users(30, 10), 7).unwrap();
         check_labels(&users(30, 30), 7).unwrap();
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::blocks::BlockWriter;
 use super::columns::UserColumns;
+use super::user_dates::UserDate;
 use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
@@ -38,14 +39,15 @@ pub const LABELS: [&str; 9] =
 /// Rows that are taken out of Arrow at once.
 const BATCH_ROWS: usize = 8192;
 
-/// Where the label of a purchase stands.
+/// Where the labels of a purchase and of churn stand.
 pub const PURCHASE: usize = 4;
+pub const CHURN: usize = 6;
 
 /// Some users at one as-of date.
 #[derive(Debug, Clone, Default)]
 pub struct UserSet {
     pub inputs: UserInputs,
-    /// Row-major [users, 9].
+    /// Row-major [users, 9]; NaN where a label is not known or not to be looked at.
     pub labels: Vec<f32>,
     /// Places in the item index of what was met within the horizon, most engaged first; empty for most users.
     pub next_items: Vec<Vec<u32>>,
@@ -73,6 +75,19 @@ impl UserSet {
             });
         }
         Ok(set)
+    }
+
+    /// Takes away the labels that are not for a user's split at the date.
+    fn hide_labels(&mut self, date: &UserDate) {
+        for (id, labels) in self.inputs.user_ids.iter().zip(self.labels.chunks_mut(LABELS.len())) {
+            let split = split(id);
+            for (place, label) in labels.iter_mut().enumerate() {
+                let used = if place == CHURN { date.churn } else { date.intents };
+                if !used.shows(split) {
+                    *label = f32::NAN;
+                }
+            }
+        }
     }
 }
 
@@ -212,27 +227,30 @@ impl Past<'_> {
         Ok(Seen { users: row.column(0).as_primitive::<UInt64Type>().value(0), first_day: first_day.map(RunDate) })
     }
 
-    /// Writes the users seen before `as_of`, about a share of them by hash, to where users of their split are wanted; returns how
-    /// many went where.
+    /// Writes the users seen before a date, about a share of them by hash: those of the training split to `learnt`, others to
+    /// `held_out`, each only where a label of the date is for them. Returns how many went where.
     pub async fn users(
         &self,
-        as_of: RunDate,
+        date: &UserDate,
         share: f64,
         known: Known<'_>,
-        mut to: [(&[Split], &mut BlockWriter); 2],
+        [learnt, held_out]: [&mut BlockWriter; 2],
     ) -> Result<[usize; 2]> {
         let mut users = [0; 2];
         // Sampled where the events are read: features of a million users would be built to keep fifty thousand.
         for part in UserPart::of_share(self.config, self.rollups, share) {
-            let ctx = self.session(as_of, part).await?;
+            let ctx = self.session(date.as_of, part).await?;
             let contract = features::contract::register_model_input(&ctx).await?;
             let mut rows = ctx.sql(USERS_SQL).await?.execute_stream().await?;
             while let Some(batch) = rows.next().await {
-                let set = UserSet::read(&batch?, &contract, self.config.model.item_buckets.into(), known)?;
-                let columns = UserColumns::of(&set, contract.0.len(), as_of)?;
+                let mut set = UserSet::read(&batch?, &contract, self.config.model.item_buckets.into(), known)?;
+                set.hide_labels(date);
+                let columns = UserColumns::of(&set, contract.0.len(), date.as_of)?;
                 let splits: Vec<Split> = (0..columns.len()).map(|row| split(columns.user_id(row))).collect();
-                for ((wanted, writer), users) in to.iter_mut().zip(&mut users) {
-                    let rows: Vec<usize> = (0..columns.len()).filter(|&row| wanted.contains(&splits[row])).collect();
+                let to = [(true, &mut *learnt), (false, &mut *held_out)];
+                for ((learns, writer), users) in to.into_iter().zip(&mut users) {
+                    let wanted = |split: Split| date.shows(split) && (split == Split::Train) == learns;
+                    let rows: Vec<usize> = (0..columns.len()).filter(|&row| wanted(splits[row])).collect();
                     *users += rows.len();
                     writer.add(&columns.take(&rows)?)?;
                 }

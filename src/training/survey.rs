@@ -24,7 +24,8 @@ pub struct Survey {
     pub labelled: usize,
     /// Those with events enough to be pretrained on.
     pub histories: usize,
-    /// Of the labelled ones, how many have each binary label.
+    /// Of the labelled ones, of how many each binary label is known, and how many have it.
+    pub known: [usize; BINARY],
     pub positives: [usize; BINARY],
     /// Of the labelled ones, how many met each item of the index.
     pub met: Vec<u64>,
@@ -73,6 +74,7 @@ impl Survey {
     fn add_labelled(&mut self, users: &UserColumns, row: usize, buyers: &mut [Moments; 2], features: &[f32]) {
         let labels = &users.labels()[row * LABELS.len()..(row + 1) * LABELS.len()];
         self.labelled += 1;
+        self.known.iter_mut().zip(labels).for_each(|(n, label)| *n += usize::from(!label.is_nan()));
         self.positives.iter_mut().zip(labels).for_each(|(n, &label)| *n += usize::from(label > 0.5));
         // Units and spend are the last two labels.
         let amounts = buyers.iter_mut().zip(&labels[BINARY..]);
@@ -88,9 +90,9 @@ impl Survey {
         }
     }
 
-    /// The share of the labelled with each binary label.
+    /// The share with each binary label of those of whom it is known.
     pub fn base_rates(&self) -> Vec<f64> {
-        self.positives.iter().map(|&n| n as f64 / self.labelled.max(1) as f64).collect()
+        self.positives.iter().zip(&self.known).map(|(&n, &known)| n as f64 / known.max(1) as f64).collect()
     }
 
     /// How the values of each feature lie, by name.
@@ -109,7 +111,8 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_what_the_training_split_holds() {
-        let set = random(400, 6, 5);
+        let mut set = random(400, 6, 5);
+        set.labels.iter_mut().skip(6).step_by(9 * 3).for_each(|churn| *churn = f32::NAN);
         let trained: Vec<usize> = (0..400).filter(|&r| split(&set.inputs.user_ids[r]) == Split::Train).collect();
         let labelled: Vec<usize> =
             trained.iter().copied().filter(|&r| is_labelled(&set.inputs.user_ids[r], 0.5)).collect();
@@ -123,6 +126,11 @@ mod tests {
         assert_eq!(met.collect::<BTreeSet<i64>>(), events.map(|event| event.item).collect());
         let churned = labelled.iter().filter(|&&r| set.labels[r * 9 + 6] > 0.5).count();
         assert_eq!((survey.positives[6], survey.purchased.len()), (churned, labelled.len()));
+        let unknown = labelled.iter().filter(|&&r| set.labels[r * 9 + 6].is_nan()).count();
+        assert!(unknown > 20, "{unknown} of {}", labelled.len());
+        assert_eq!((survey.known[4], survey.known[6]), (labelled.len(), labelled.len() - unknown));
+        let rate = churned as f64 / (labelled.len() - unknown) as f64;
+        assert!((survey.base_rates()[6] - rate).abs() < 1e-12, "of those of whom it is known");
         let met_3: usize = labelled.iter().map(|&r| set.next_items[r].iter().filter(|&&i| i == 3).count()).sum();
         assert_eq!(survey.met[3] as usize, met_3);
         let known: Vec<f64> =

@@ -19,12 +19,17 @@ use crate::lake::stores::Location;
 
 /// Sections that a training follows from, but for what the training sets are read by: they are read once.
 const SEARCHED: [&str; 3] = ["model", "train", "demand"];
-const READ_BY: [&str; 11] = [
+const READ_BY: [&str; 16] = [
     "model.version",
     "model.item_buckets",
+    "model.content_inputs",
+    "model.text_encoder",
+    "model.text_tokens_max",
+    "model.image_encoder",
     "train.as_of_dates",
     "train.as_of_step_days",
     "train.rows_max",
+    "train.memory_bytes_max",
     "train.epochs_max",
     "demand.horizon_days",
     "demand.history_days",
@@ -374,6 +379,7 @@ mod tests {
             refused("[sweep]\nmetric = \"auc_test\"\n[space]\n\"model.width\" = [1]").unwrap_err().contains("auc_test")
         );
         assert!(refused("[space]\n\"train.rows_max\" = [1]").unwrap_err().contains("space.train.rows_max"));
+        assert!(refused("[space]\n\"model.text_encoder\" = [\"\"]").unwrap_err().contains("space.model.text_encoder"));
         assert!(refused("[space]\n\"lake.uri\" = [\"a\"]").unwrap_err().contains("space.lake.uri"));
         let sweep: Sweep = toml::from_str("[space]\n\"model.wide\" = [1, 2]").unwrap();
         let failure = sweep.search(&Config::default(), &place("unknown"), figures).await.unwrap_err();
