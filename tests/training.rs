@@ -181,7 +181,7 @@ fn tensorboard_reads_the_curves_and_metrics_jsonl_holds_the_same() {
     let card = champion(&output);
     let last = lines.last().unwrap();
     assert_eq!(last["version"], card.version.as_str());
-    assert_eq!(last["figures"]["auc_test_purchase"], card.figures["auc_test_purchase"]);
+    assert_eq!(last["figures"]["auc_test_search"], card.figures["auc_test_search"]);
 
     // Three epochs of the intents; the demand's are three times as many, and may stop early.
     for lesson in ["intents", "demand"] {
