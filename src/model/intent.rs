@@ -28,7 +28,8 @@ pub const OUTPUTS: [&str; 9] = [
     "expected_units",
     "expected_spend",
 ];
-const CHURN: i64 = INTENTS.len() as i64;
+/// Where churn stands among the outputs, and its label among the labels.
+pub const CHURN: i64 = INTENTS.len() as i64;
 const UNITS: i64 = CHURN + 1;
 
 /// Sizes of the network; part of the bundle.

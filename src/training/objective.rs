@@ -8,10 +8,9 @@ use crate::config::networks::{AmountLossName, ClassWeights, LossName};
 use crate::config::{ModelConfig, TrainConfig};
 use crate::failure::{Failure, Result};
 use crate::model::heads::{INTENTS, IntentHead};
-use crate::model::intent::{Raw, Scaling};
+use crate::model::intent::{CHURN, Raw, Scaling};
 use crate::model::losses;
 
-const CHURN: i64 = INTENTS.len() as i64;
 const AMOUNTS: i64 = CHURN + 1;
 /// Binary labels: the intents and churn.
 pub const BINARY: usize = CHURN as usize + 1;

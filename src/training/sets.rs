@@ -21,6 +21,7 @@ use crate::model::bundle::{ImageEncoderCard, IndexedItem, TextCard};
 use crate::model::contents::{Contents, IMAGE, TEXT};
 use crate::model::demand::{ItemHistory, Speed};
 use crate::model::inputs::UserInputs;
+use crate::model::intent::CHURN;
 use crate::publish::{earlier::EarlierNights, runs::VisibleNight};
 use crate::score::catalogue;
 use crate::score::content_store::{self, ContentStore};
@@ -39,9 +40,8 @@ pub const LABELS: [&str; 9] =
 /// Rows that are taken out of Arrow at once.
 const BATCH_ROWS: usize = 8192;
 
-/// Where the labels of a purchase and of churn stand.
+/// Where the label of a purchase stands.
 pub const PURCHASE: usize = 4;
-pub const CHURN: usize = 6;
 
 /// Some users at one as-of date.
 #[derive(Debug, Clone, Default)]
@@ -77,12 +77,11 @@ impl UserSet {
         Ok(set)
     }
 
-    /// Takes away the labels that are not for a user's split at the date.
-    fn hide_labels(&mut self, date: &UserDate) {
-        for (id, labels) in self.inputs.user_ids.iter().zip(self.labels.chunks_mut(LABELS.len())) {
-            let split = split(id);
+    /// Takes away the labels that are not for the users' splits at the date.
+    fn hide_labels(&mut self, date: &UserDate, splits: &[Split]) {
+        for (&split, labels) in splits.iter().zip(self.labels.chunks_mut(LABELS.len())) {
             for (place, label) in labels.iter_mut().enumerate() {
-                let used = if place == CHURN { date.churn } else { date.intents };
+                let used = if place == CHURN as usize { date.churn } else { date.intents };
                 if !used.shows(split) {
                     *label = f32::NAN;
                 }
@@ -244,9 +243,9 @@ impl Past<'_> {
             let mut rows = ctx.sql(USERS_SQL).await?.execute_stream().await?;
             while let Some(batch) = rows.next().await {
                 let mut set = UserSet::read(&batch?, &contract, self.config.model.item_buckets.into(), known)?;
-                set.hide_labels(date);
+                let splits: Vec<Split> = set.inputs.user_ids.iter().map(|id| split(id)).collect();
+                set.hide_labels(date, &splits);
                 let columns = UserColumns::of(&set, contract.0.len(), date.as_of)?;
-                let splits: Vec<Split> = (0..columns.len()).map(|row| split(columns.user_id(row))).collect();
                 let to = [(true, &mut *learnt), (false, &mut *held_out)];
                 for ((learns, writer), users) in to.into_iter().zip(&mut users) {
                     let wanted = |split: Split| date.shows(split) && (split == Split::Train) == learns;

@@ -3,7 +3,7 @@
 //! What a user did is known `intents.horizon_days` after a date, who left `intents.churn_days` after it: the newest weeks teach
 //! intents before anybody can say who left. Each label is held out at the newest date where it is known, and learnt from at
 //! older ones. The days that intents look at end where the held-out ones begin; churn looks further than the dates lie apart, so
-//! its days reach into the held-out ones, of other users: without those dates churn was told worse, and the newest weeks teach it.
+//! its days reach into the held-out ones, of other users: without those dates churn was told worse.
 
 use std::cmp::Ordering;
 
