@@ -248,6 +248,8 @@ pub struct ModelConfig {
     pub loss: LossName,
     pub focal_gamma: f64,
     pub class_weights: ClassWeights,
+    /// What part purchases have of the loss of intents and churn as it begins, where that is more than their own; 0 leaves it.
+    pub purchase_share: f64,
     /// Loss of expected units and spend.
     pub amount_loss: AmountLossName,
     pub width: u32,
@@ -278,6 +280,7 @@ impl Default for ModelConfig {
             loss: LossName::default(),
             focal_gamma: 2.0,
             class_weights: ClassWeights::default(),
+            purchase_share: 0.5,
             amount_loss: AmountLossName::default(),
             width: 64,
             layers: 2,
@@ -697,6 +700,7 @@ impl Config {
         within("model.width", self.model.width.into(), 8.0, 4096.0)?;
         within("model.layers", self.model.layers.into(), 1.0, 64.0)?;
         within("model.focal_gamma", self.model.focal_gamma, 0.0, 10.0)?;
+        within("model.purchase_share", self.model.purchase_share, 0.0, 0.9)?;
         within("demand.width", self.demand.width.into(), 4.0, 4096.0)?;
         within("demand.layers", self.demand.layers.into(), 1.0, 16.0)?;
         within("demand.as_of_dates", self.demand.as_of_dates.into(), 1.0, 520.0)?;

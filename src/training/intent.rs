@@ -14,7 +14,7 @@ use super::base_rates::start_at_base_rates;
 use super::blocks::UserBlocks;
 use super::columns::UserColumns;
 use super::evaluation::{self, Judge, Judged};
-use super::fit::{self, Batches, Fitted, Lesson, Loss, Plan, Validation};
+use super::fit::{self, Batches, Fitted, Lesson, Loss, Plan, Stepping, Validation};
 use super::journal::Journal;
 use super::loader::{self, Recipe, TOKENS_MAX};
 use super::objective::{BINARY, Objective, check_labels};
@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::config::networks::{LossName, Pretraining, Unlabelled};
 use crate::failure::Result;
 use crate::model::bundle::{IndexedItem, parameters};
-use crate::model::contents::Contents;
+use crate::model::contents::{Contents, MODALITIES};
 use crate::model::events::EventBatch;
 use crate::model::inputs::EventInput;
 use crate::model::intent::{IntentNetwork, Scaling};
@@ -72,6 +72,7 @@ pub fn train(
         objective: Objective::of(&config.model, &config.train, users.survey, device)?,
         catalogue: Catalogue::new(users.items, users.contents, sizes, &users.survey.met, device)?,
         device,
+        rates: content_rates(network, store),
     };
     let plan = Plan {
         epochs_max: config.train.epochs_max,
@@ -95,6 +96,18 @@ pub fn train(
         figures.insert("train_seconds_pretraining".into(), pretrained.seconds);
     }
     Ok(figures)
+}
+
+/// How fast the maps of contents learn, by weight. Contents have length one, so that a number of theirs is 1 / √dims, where other
+/// inputs are near one: Adam's steps, which know no scale, would move what a content says √dims less far.
+fn content_rates(network: &IntentNetwork, store: &nn::VarStore) -> BTreeMap<String, f64> {
+    let dims_of: BTreeMap<String, i64> =
+        MODALITIES.iter().map(|name| format!("content_{name}")).zip(network.shape.content_dims).collect();
+    let rate = |weight: &String| {
+        let dims = weight.split('.').find_map(|part| dims_of.get(part)).filter(|_| !weight.ends_with("bias"))?;
+        Some((weight.clone(), (*dims as f64).sqrt()))
+    };
+    store.variables().keys().filter_map(rate).collect()
 }
 
 /// Teaches the encoder the histories of all users of the training split, labelled or not, where so configured.
@@ -221,6 +234,8 @@ struct IntentLesson<'a> {
     objective: Objective,
     catalogue: Catalogue,
     device: Device,
+    /// As [`Stepping::rates`].
+    rates: BTreeMap<String, f64>,
 }
 
 impl Lesson for IntentLesson<'_> {
@@ -236,6 +251,10 @@ impl Lesson for IntentLesson<'_> {
 
     fn samples_of(&self, batch: &UserBatch) -> usize {
         batch.users
+    }
+
+    fn stepping(&self) -> Stepping {
+        Stepping { rates: self.rates.clone(), ..Stepping::default() }
     }
 
     fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<UserBatch>> {
@@ -326,5 +345,35 @@ impl IntentLesson<'_> {
             figures.extend(judged.figures(self.network, self.config.train.seed)?);
         }
         Ok(figures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::networks::{BackboneName, FusionName, HeadName};
+    use crate::model::intent::IntentShape;
+
+    #[test]
+    fn what_reads_contents_learns_faster_the_more_numbers_they_have() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let shape = IntentShape {
+            backbone: BackboneName::Gru,
+            head: HeadName::Sigmoid,
+            width: 8,
+            layers: 1,
+            heads: 2,
+            item_buckets: 20,
+            events_max: 16,
+            dropout: 0.1,
+            features: 1,
+            content_dims: [0, 16, 4],
+            fusion: FusionName::Gate,
+        };
+        let network = IntentNetwork::new(&(store.root() / "intent"), &shape);
+        let rates = content_rates(&network, &store);
+        let of = |name: &str| (format!("intent.{name}"), if name.contains("image") { 4.0 } else { 2.0 });
+        let maps = ["content_image.weight", "content_video.query", "content_video.value.weight"];
+        assert_eq!(rates, BTreeMap::from(maps.map(of)));
     }
 }

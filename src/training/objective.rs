@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::sets::LABELS;
+use super::sets::{LABELS, PURCHASE};
 use super::survey::Survey;
 use crate::config::networks::{AmountLossName, ClassWeights, LossName};
 use crate::config::{ModelConfig, TrainConfig};
@@ -18,6 +18,8 @@ pub const BINARY: usize = CHURN as usize + 1;
 const AMOUNT_WEIGHT: f64 = 0.2;
 /// No class weighs more than this, however rare.
 const CLASS_WEIGHT_MAX: f64 = 50.0;
+/// Nor do purchases, against other labels, weigh more: a dozen of buyers are no more than a dozen.
+const PURCHASE_WEIGHT_MAX: f64 = 10.0;
 /// Where the Huber loss turns linear, in means of a buyer.
 const HUBER_DELTA: f64 = 1.0;
 /// Between Poisson (1) and gamma (2).
@@ -31,31 +33,30 @@ pub struct Objective {
     label_smoothing: f64,
     /// float32 [7], the weight of a positive label of each intent and of churn.
     positive_weight: Option<Tensor>,
-    /// Of the binary labels' losses together, see [`shrinkage`].
-    binary_weight: f64,
+    /// What the loss of each binary label weighs, float32 [7], see [`label_weights`].
+    label_weight: Tensor,
 }
 
 impl Objective {
     /// Class weights are those of the labelled users.
     pub fn of(model: &ModelConfig, train: &TrainConfig, users: &Survey, device: Device) -> Result<Self> {
-        let (positive_weight, binary_weight) = match model.class_weights {
-            ClassWeights::None => (None, 1.0),
-            ClassWeights::Balanced => {
-                let weights = balanced(users);
-                (Some(Tensor::f_from_slice(&weights)?.f_to_device(device)?), shrinkage(&users.base_rates(), &weights))
-            }
+        let class_weights = match model.class_weights {
+            ClassWeights::None => None,
+            ClassWeights::Balanced => Some(balanced(users)),
         };
+        let label_weights = label_weights(model.purchase_share, &users.base_rates(), class_weights.as_deref());
+        let on_device = |of: &[f32]| Tensor::f_from_slice(of)?.f_to_device(device);
         Ok(Self {
             loss: model.loss,
             focal_gamma: model.focal_gamma,
             amount_loss: model.amount_loss,
             label_smoothing: train.label_smoothing,
-            positive_weight,
-            binary_weight,
+            positive_weight: class_weights.as_deref().map(on_device).transpose()?,
+            label_weight: on_device(&label_weights)?,
         })
     }
 
-    /// One number: the intents' loss (summed over the intents, mean over users), churn's, and a share of the amounts'.
+    /// One number: the intents' loss (weighed and summed over the intents, mean over users), churn's, and a share of the amounts'.
     /// `labels`: float32 [users, 9], NaN where churn is not known; smoothed in training alone.
     pub fn loss(&self, head: &dyn IntentHead, raw: &Raw, labels: &Tensor, scaling: &Scaling, train: bool) -> Tensor {
         let smoothing = if train { self.label_smoothing } else { 0.0 };
@@ -68,15 +69,17 @@ impl Objective {
         let churn = (churn * &known).sum(Kind::Float) / known.sum(Kind::Float).clamp_min(1.0);
         let units = Tensor::from_slice(&[scaling.units as f32, scaling.spend as f32]).to_device(labels.device());
         let amounts = self.amounts(&(&raw.amounts + 1e-6), &(labels.narrow(1, AMOUNTS, 2) / units));
-        (intents + churn) * self.binary_weight + amounts * AMOUNT_WEIGHT
+        intents + churn * self.label_weight.get(CHURN) + amounts * AMOUNT_WEIGHT
     }
 
     fn intents(&self, head: &dyn IntentHead, raw: &Tensor, labels: &Tensor) -> Tensor {
         let weight = self.positive_weight.as_ref().map(|w| w.narrow(0, 0, CHURN));
-        let each = |loss: Tensor| loss.mean_dim(0i64, false, Kind::Float).sum(Kind::Float);
+        let weights = self.label_weight.narrow(0, 0, CHURN);
+        let each = |loss: Tensor| (loss.mean_dim(0i64, false, Kind::Float) * &weights).sum(Kind::Float);
         match self.loss {
             LossName::Bce => each(calibrated(raw, labels, weight.as_ref())),
             LossName::Focal => each(losses::focal(raw, labels, self.focal_gamma)),
+            // Both know nothing of rates: an overlap is a share already, a likelihood is one number of all labels.
             LossName::Iou => losses::soft_iou(raw, labels).sum(Kind::Float),
             LossName::Crf => head.surprise(raw, labels).mean(Kind::Float),
         }
@@ -119,20 +122,33 @@ fn balanced(users: &Survey) -> Vec<f32> {
     users.positives.iter().zip(&users.known).map(weight).collect()
 }
 
-/// What the weighed losses of all binary labels are multiplied by, so that together they begin where they would without
-/// weights: class weights shift what the network learns from one label to another, and leave amounts and the ranking of
-/// items what they have.
-fn shrinkage(rates: &[f64], weights: &[f32]) -> f64 {
+/// What the loss of each binary label weighs, given how many show it and the weights of its positives.
+///
+/// Plain cross-entropies add up to what there is to tell of all labels, and most of that is of the common ones: who buys is
+/// seldom and weighs little, and a network learns what tells of views. A loss in shares of what it is without any input is the
+/// normalised entropy (He et al. 2014, "Practical lessons from predicting clicks on ads at Facebook"): by it purchases have
+/// `purchase_share` of all. Together the losses begin where they would without any weights, so that amounts and the ranking
+/// of items keep theirs.
+fn label_weights(purchase_share: f64, rates: &[f64], class_weights: Option<&[f32]>) -> Vec<f32> {
     // Both of scores that are the log-odds of the data.
-    let (mut plain, mut weighed) = (0.0, 0.0);
-    for (&rate, &weight) in rates.iter().zip(weights) {
-        let weight = f64::from(weight);
+    let surprise = |share: f64, p: f64| if share == 0.0 { 0.0 } else { -share * p.ln() };
+    let entropy = |rate: f64, weight: f64| {
         let raised = weight * rate / (weight * rate + 1.0 - rate);
-        let surprise = |share: f64, p: f64| if share == 0.0 { 0.0 } else { -share * p.ln() };
-        plain += surprise(rate, rate) + surprise(1.0 - rate, 1.0 - rate);
-        weighed += surprise(weight * rate, raised) + surprise(1.0 - rate, 1.0 - raised);
+        surprise(weight * rate, raised) + surprise(1.0 - rate, 1.0 - raised)
+    };
+    let class_weight = |label: usize| class_weights.map_or(1.0, |all| f64::from(all[label]));
+    let plain: f64 = rates.iter().map(|&rate| entropy(rate, 1.0)).sum();
+    let begin: Vec<f64> = rates.iter().enumerate().map(|(label, &rate)| entropy(rate, class_weight(label))).collect();
+    let together: f64 = begin.iter().sum();
+    let mut weights = vec![1.0; rates.len()];
+    let (of_purchase, of_others) = (begin[PURCHASE], together - begin[PURCHASE]);
+    if of_purchase > 0.0 && of_others > 0.0 && purchase_share > 0.0 {
+        weights[PURCHASE] =
+            (purchase_share / (1.0 - purchase_share) * of_others / of_purchase).clamp(1.0, PURCHASE_WEIGHT_MAX);
     }
-    if weighed > 0.0 { plain / weighed } else { 1.0 }
+    let weighed: f64 = weights.iter().zip(&begin).map(|(weight, of)| weight * of).sum();
+    let shrinkage = if weighed > 0.0 { plain / weighed } else { 1.0 };
+    weights.iter().map(|weight| (weight * shrinkage) as f32).collect()
 }
 
 /// Refuses a training set in which nobody did anything, or in which nobody can have left yet; names the labels that have one class
@@ -251,8 +267,10 @@ mod tests {
     fn weights_leave_the_sum_of_the_losses_what_it_is_at_the_rates_of_the_data() {
         let mut users = users(100, 2);
         users.positives[..4].copy_from_slice(&[60, 1, 100, 30]);
-        let [plain, weighed] = [ClassWeights::None, ClassWeights::Balanced].map(|weights| {
-            let objective = objective(|m, _| m.class_weights = weights, &users);
+        let all = [(0.0, ClassWeights::None), (0.5, ClassWeights::None), (0.5, ClassWeights::Balanced)];
+        let [plain, labels, both] = all.map(|(purchase_share, class_weights)| {
+            let set = |m: &mut ModelConfig| (m.purchase_share, m.class_weights) = (purchase_share, class_weights);
+            let objective = objective(|m, _| set(m), &users);
             let (mut labels, mut raw) = (vec![], vec![]);
             for (&rate, &positives) in users.base_rates().iter().zip(&users.positives) {
                 labels.extend((0..100).map(|user| f32::from(u8::from(user < positives))));
@@ -262,9 +280,27 @@ mod tests {
             let (labels, raw) = (table(&labels), table(&raw));
             let head = heads::build(&nn::VarStore::new(Device::Cpu).root(), HeadName::Sigmoid);
             let intents = objective.intents(head.as_ref(), &raw.narrow(1, 0, CHURN), &labels.narrow(1, 0, CHURN));
-            intents.double_value(&[]) * objective.binary_weight
+            intents.double_value(&[])
         });
-        assert!((plain / weighed - 1.0).abs() < 1e-4, "{plain} {weighed}");
+        assert!((plain / labels - 1.0).abs() < 1e-4 && (plain / both - 1.0).abs() < 1e-4, "{plain} {labels} {both}");
+    }
+
+    #[test]
+    fn purchases_begin_with_their_share_and_no_more_than_ten_times_their_own() {
+        let entropy = |p: f64| -p * p.ln() - (1.0 - p) * (1.0 - p).ln();
+        let share = |purchase_share: f64, purchases: f64, class_weights: Option<&[f32]>| {
+            let rates = [0.5, 0.1, 0.2, 0.1, purchases, 0.01, 0.3];
+            let weights = label_weights(purchase_share, &rates, class_weights);
+            let begin: Vec<f64> = rates.iter().zip(&weights).map(|(&p, &w)| f64::from(w) * entropy(p)).collect();
+            assert!((begin.iter().sum::<f64>() - rates.iter().copied().map(entropy).sum::<f64>()).abs() < 1e-6);
+            begin[4] / begin.iter().sum::<f64>()
+        };
+        assert!((share(0.5, 0.1, None) - 0.5).abs() < 1e-6);
+        assert!((share(0.3, 0.1, Some(&[1.0; 7])) - 0.3).abs() < 1e-6);
+        let (plain, rare) = (share(0.0, 1e-4, None), share(0.5, 1e-4, None));
+        assert!(rare > 9.0 * plain && rare < 10.0 * plain, "{plain} {rare}");
+        assert_eq!(share(0.01, 0.1, None), share(0.0, 0.1, None), "never less than their own");
+        assert_eq!(label_weights(0.5, &[0.0; 7], None), [1.0; 7]);
     }
 
     #[test]
