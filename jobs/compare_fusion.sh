@@ -77,41 +77,29 @@ done
 
 here=$(dirname "$0")
 PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models/fusion.md" "$(later $((days - 21)))" <<'EOF_PYTHON'
-import collections, csv, datetime, json, pathlib, random, sys
+import json, pathlib, random, sys
 from documents import fill
-from ranking import Ranking, fewer, interval, mean
+from ranking import Outcomes, drawn, fewer, interval, mean
 
 figures, doc = map(pathlib.Path, sys.argv[1:3])
-first = datetime.date.fromisoformat(sys.argv[3])
 FUSIONS = ("without", "sum", "concat", "gate", "attention", "multilevel")
 DRAWS = 200
-
-def rows(path):
-    return list(csv.DictReader(path.open()))
-
-def ranking(path, bought):
-    """What one training says of all users on all dates, and who bought within seven days."""
-    return Ranking((float(row["p"]), row["user_id"], any(7 * week <= day < 7 * week + 7 for day in bought[row["user_id"]]))
-                   for week in range(3) for row in rows(path.with_suffix(f".{week}.csv")))
 
 lines = ["| taste shows in | fusion | AUC of purchase (95 %) | more than without (95 %) | AP | trainings | parameters |",
          "|---|---|---|---|---|---|---|"]
 for signal in ("text", "image", "mixed", "sequence"):
     if not (figures / f"{signal}.bought.csv").exists():
         continue
-    bought = collections.defaultdict(set)
-    for row in rows(figures / f"{signal}.bought.csv"):
-        bought[row["user_id"]].add((datetime.date.fromisoformat(row["day"][:10]) - first).days)
+    bought = Outcomes(figures / f"{signal}.bought.csv", sys.argv[3], 7)
     chance, draws, without = random.Random(7), None, None
     for fusion in FUSIONS:
         paths = sorted(figures.glob(f"{signal}.{fusion}.*.json"))
         if not paths:
             continue
-        rankings = [ranking(path, bought) for path in paths]
+        rankings = [bought.ranking([path.with_suffix(f".{week}.csv") for week in range(3)]) for path in paths]
         if draws is None:
             # The same users drawn for all fusions: what differs is the fusion.
-            users = sorted(set(rankings[0].users))
-            draws = [collections.Counter(users)] + [collections.Counter(chance.choices(users, k=len(users))) for _ in range(DRAWS)]
+            draws = drawn(rankings, chance, DRAWS)
         whole, *parts = [[of.auc(draw) for of in rankings] for draw in draws]
         auc, aucs = mean(whole), [mean(fewer(part, chance)) for part in parts]
         low, high = interval(aucs)

@@ -51,25 +51,16 @@ done
 
 here=$(dirname "$0")
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/training.md" "$(later $((days - 33)))" <<'EOF_PYTHON'
-import collections, csv, datetime, pathlib, sys
+import collections, pathlib, sys
 from documents import fill
-from ranking import Ranking, mean
+from ranking import Outcomes, mean
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
-first = datetime.date.fromisoformat(sys.argv[3])
-
-def rows(path):
-    return list(csv.DictReader(path.open()))
-
-bought = collections.defaultdict(set)
-for row in rows(folder / "bought.csv"):
-    bought[row["user_id"]].add((datetime.date.fromisoformat(row["day"][:10]) - first).days)
+bought = Outcomes(folder / "bought.csv", sys.argv[3], 8)
 trainings = collections.defaultdict(list)
 for path in sorted((folder / "figures").glob("*.done")):
     dates, decay, _ = path.name.removesuffix(".done").split(",")
-    scored = ((float(row["p"]), row["user_id"], any(8 * week <= day < 8 * week + 7 for day in bought[row["user_id"]]))
-              for week in range(4) for row in rows(path.with_suffix(f".{week}.csv")))
-    trainings[int(dates), float(decay)].append(Ranking(scored))
+    trainings[int(dates), float(decay)].append(bought.ranking([path.with_suffix(f".{week}.csv") for week in range(4)]))
 
 def cell(values, digits=3):
     return f"{mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
