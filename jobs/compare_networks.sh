@@ -1,8 +1,9 @@
 #!/bin/sh
-# Trains every backbone, head, loss and demand network on a simulated lake and on a real one, and writes the tables of
+# Trains every backbone, head and loss on a simulated lake and on a real one, scores all users on four later dates, a week apart,
+# and writes how well that told who bought within seven days; trains every demand network, too; and fills the tables of
 # docs/models/ between their markers. A training whose figures are there already is skipped, so an interrupted run goes on.
 # usage: compare_networks.sh PATH_OF_INTENTCAST FOLDER [TMALL_CSV] [--set section.key=value ...]
-# USERS, ITEMS and DAYS (2000, 60, 120) size the simulated lake.
+# USERS, ITEMS and DAYS (4000, 48, 142) size the simulated lake; SEEDS ("42 43 44") are the trainings of each behaviour network.
 # TMALL_CSV: t_alibaba_data.csv of the Alibaba competition of 2014 (also .gz or .zst); without it the simulated lake alone.
 set -eu
 job=${1:?usage: compare_networks.sh PATH_OF_INTENTCAST FOLDER [TMALL_CSV] [--set section.key=value ...]}
@@ -10,16 +11,17 @@ folder=${2:?usage: compare_networks.sh PATH_OF_INTENTCAST FOLDER [TMALL_CSV] [--
 shift 2
 real=
 case ${1-} in ''|--set) ;; *) real=$1; shift ;; esac
-users=${USERS:-2000} items=${ITEMS:-60} days=${DAYS:-120}
-mkdir -p "$folder"
+days=${DAYS:-142} seeds=${SEEDS:-42 43 44}
+later() { date -u -d "$1 + $2 days" +%F; }
+mkdir -p "$folder/intents" "$folder/demand"
 
 [ -f "$folder/simulated.done" ] || {
     rm -rf "$folder/simulated"
-    "$job" simulate --to "$folder/simulated" --users "$users" --items "$items" --days "$days" --seed 11 --start 2026-01-01
+    "$job" simulate --to "$folder/simulated" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "$days" --seed 17
     touch "$folder/simulated.done"
 }
 # The day after the last one: what happened until then is all there is to learn from.
-lakes="simulated:$(date -u -d "2026-01-01 + $days days" +%F)"
+lakes="simulated:$(later 2026-01-01 "$days")"
 if [ -n "$real" ]; then
     [ -f "$folder/tmall.done" ] || {
         rm -rf "$folder/tmall"
@@ -29,89 +31,136 @@ if [ -n "$real" ]; then
     lakes="$lakes tmall:2014-07-16"
 fi
 
-# backbone head loss demand-network. What stands in one row has nothing to do with each other: each network has a seed
-# and weights of its own.
-runs="transformer:sigmoid:bce:gru
-causal:sigmoid:bce:lstm
-lstm:sigmoid:bce:rnn
-gru:sigmoid:bce:tcn
-rnn:sigmoid:bce:gru
-transformer:sigmoid:focal:gru
-transformer:sigmoid:iou:gru
-transformer:crf:crf:gru"
-for lake in $lakes; do
-    name=${lake%%:*}
-    date=${lake##*:}
+run() { # VERB [OPTION ...]
+    verb=$1
+    shift
     # The real lake does not know when its events arrived.
-    [ "$name" = tmall ] && arrival=none || arrival=column
-    for run in $runs; do
-        IFS=: read -r backbone head loss demand <<RUN
-$run
-RUN
-        to="$folder/figures/$name.$backbone.$head.$loss.$demand.json"
-        [ -f "$to" ] && continue
-        mkdir -p "$folder/figures"
-        echo "$name: $backbone, $head, $loss; $demand" >&2
-        version=$("$job" train --lake "$folder/$name" --output "$folder/$name.out" --date "$date" \
-            --set "model.backbone=$backbone" --set "model.head=$head" --set "model.loss=$loss" \
-            --set "demand.network=$demand" --set "lake.arrival=$arrival" --set model.content_inputs=false --set demand.content_inputs=false --set score.device=cpu "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
-        cp "$folder/$name.out/models/$version/bundle.json" "$to.part"
-        mv "$to.part" "$to"
+    [ "$lake" = tmall ] && arrival=none || arrival=column
+    "$job" "$verb" --lake "$folder/$lake" --output "$folder/$lake.out" --set "lake.arrival=$arrival" \
+        --set model.content_inputs=false --set demand.content_inputs=false --set score.device=cpu "$@" </dev/null 2>>"$folder/log"
+}
+train() { # CARD [OPTION ...]
+    card=$1
+    shift
+    version=$(run train "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
+    cp "$folder/$lake.out/models/$version/bundle.json" "$card.part"
+}
+
+# backbone head loss
+networks="transformer sigmoid bce
+causal sigmoid bce
+lstm sigmoid bce
+gru sigmoid bce
+rnn sigmoid bce
+transformer sigmoid focal
+transformer sigmoid iou
+transformer crf crf"
+for of in $lakes; do
+    lake=${of%%:*} end=${of##*:}
+    [ -f "$folder/$lake.bought.csv" ] || {
+        run sql --date "$end" --format csv -c \
+            "SELECT DISTINCT user_id, CAST(ts AS DATE) AS day FROM events WHERE event_type = 'purchase'" >"$folder/$lake.part"
+        mv "$folder/$lake.part" "$folder/$lake.bought.csv"
+    }
+    for count in events_7d purchases_90d; do
+        for week in 0 1 2 3; do
+            to="$folder/$lake.$count.$week.csv"
+            [ -f "$to" ] && continue
+            run sql --date "$(later "$end" $((7 * week - 28)))" --format csv \
+                -c "SELECT user_id, coalesce(features['$count'], 0) AS p FROM model_input" >"$to.part"
+            mv "$to.part" "$to"
+        done
+    done
+    for seed in $seeds; do
+        echo "$networks" | while read -r backbone head loss; do
+            to="$folder/intents/$lake.$backbone.$head.$loss.$seed"
+            [ -f "$to.json" ] && continue
+            echo "$lake: $backbone, $head, $loss, seed $seed" >&2
+            # The demand network has nothing to do with it: as small as it gets.
+            train "$to" --date "$(later "$end" -28)" --set "model.backbone=$backbone" --set "model.head=$head" \
+                --set "model.loss=$loss" --set "train.seed=$seed" --set demand.width=4 --set demand.horizon_days=7 \
+                --set demand.history_days=28 --set demand.as_of_dates=1 --set demand.calibration_dates=1 "$@"
+            for week in 0 1 2 3; do
+                run sql --date "$(later "$end" $((7 * week - 28)))" --format csv "$@" \
+                    -c "SELECT user_id, score_intents(features, '$version')['p_purchase'] AS p FROM model_input" >"$to.$week.csv"
+            done
+            mv "$to.part" "$to.json"
+        done
+    done
+    for network in gru lstm rnn tcn; do
+        to="$folder/demand/$lake.$network"
+        [ -f "$to.json" ] && continue
+        echo "$lake: $network, demand" >&2
+        # Here the behaviour network is the one that does not matter.
+        train "$to" --date "$end" --set "demand.network=$network" --set model.width=8 --set model.layers=1 \
+            --set model.backbone=rnn --set train.as_of_dates=2 "$@"
+        mv "$to.part" "$to.json"
     done
 done
 
 here=$(dirname "$0")
-PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models" <<'EOF_PYTHON'
-import json, pathlib, sys
+PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models" $lakes <<'EOF_PYTHON'
+import datetime, json, pathlib, random, sys
 from documents import fill
+from ranking import Outcomes, drawn, fewer, interval, mean
 
-figures, docs = map(pathlib.Path, sys.argv[1:])
-cards = []
-for path in sorted(figures.glob("*.json")):
-    lake, *names, _ = path.name.split(".")
-    cards.append((lake, names, json.loads(path.read_text())["figures"]))
-
-def row(cells):
-    return "| " + " | ".join(cells) + " |"
+folder, docs = map(pathlib.Path, sys.argv[1:3])
+lakes = [lake.split(":") for lake in sys.argv[3:]]
+DRAWS = 200
+NETWORKS = [("transformer", "sigmoid", "bce"), ("causal", "sigmoid", "bce"), ("lstm", "sigmoid", "bce"), ("gru", "sigmoid", "bce"),
+            ("rnn", "sigmoid", "bce"), ("transformer", "sigmoid", "focal"), ("transformer", "sigmoid", "iou"),
+            ("transformer", "crf", "crf")]
 
 def table(head, rows):
+    row = lambda cells: "| " + " | ".join(cells) + " |"
     return "\n".join([row(head), "|" + "---|" * len(head)] + [row(r) for r in rows])
 
-def interval(f, name):
-    # A lake may lack the class, or so many test users that an interval means something.
-    if name not in f:
-        return "none"
-    low, high = f.get(name + "_low"), f.get(name + "_high")
-    return f"{f[name]:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None else "")
+def figures(path):
+    return json.loads(path.read_text())["figures"]
 
-def sequences(lake):
-    rows = []
-    for of, (backbone, head, loss, _), f in cards:
-        if of == lake:
-            rows.append([backbone, head, loss, interval(f, "auc_test_purchase"), interval(f, "ap_test_purchase"),
-                         f"{f['intents_decoded_whole_test']:.3f}", f"{f['parameters_intent']:,.0f}",
-                         f"{f['train_seconds_intent']:.0f}", f"{f['users_scored_per_second']:,.0f}"])
-    beside = next(f for of, _, f in cards if of == lake)
-    rows.append(["recency and frequency", "", "", interval(beside, "auc_test_purchase_recency_frequency")] + [""] * 5)
-    users = f"{beside['users_train']:.0f} users trained on, {beside['users_test']:.0f} tested."
-    return f"**{lake}**: {users}\n\n" + table(
-        ["backbone", "head", "loss", "AUC of purchase", "AP of purchase", "all six right", "parameters",
+def cell(whole, parts):
+    low, high = interval(parts)
+    return f"{whole:.3f} ({low:.3f} to {high:.3f})"
+
+def sequences(lake, end):
+    first = datetime.date.fromisoformat(end) - datetime.timedelta(days=28)
+    bought, chance, draws, rows = Outcomes(folder / f"{lake}.bought.csv", str(first), 7), random.Random(7), None, []
+    for network in NETWORKS:
+        paths = sorted((folder / "intents").glob(".".join([lake, *network, "*", "json"])))
+        if not paths:
+            continue
+        rankings = [bought.ranking([path.with_suffix(f".{week}.csv") for week in range(4)]) for path in paths]
+        # The same users drawn for all networks.
+        draws = draws or drawn(rankings, chance, DRAWS)
+        cells = []
+        for figure in ("auc", "average_precision"):
+            whole, *parts = [[getattr(of, figure)(draw) for of in rankings] for draw in draws]
+            cells.append(cell(mean(whole), [mean(fewer(part, chance)) for part in parts]))
+        cards = list(map(figures, paths))
+        rows.append([*network, *cells, f"{mean([of.log_loss() for of in rankings]):.4f}",
+                     f"{mean([f['intents_decoded_whole_test'] for f in cards]):.3f}", f"{cards[0]['parameters_intent']:,.0f}",
+                     f"{min(f['train_seconds_intent'] for f in cards):.0f}",
+                     f"{max(f['users_scored_per_second'] for f in cards):,.0f}"])
+    for count in ("events_7d", "purchases_90d"):
+        ranking = bought.ranking([folder / f"{lake}.{count}.{week}.csv" for week in range(4)])
+        cells = [[getattr(ranking, figure)(draw) for draw in draws] for figure in ("auc", "average_precision")]
+        rows.append([f"`{count}` alone", "", "", *(cell(whole, parts) for whole, *parts in cells)] + [""] * 5)
+    users = f"{cards[0]['users_train']:,.0f} histories learnt from; {len(draws[0]):,} users scored, {len(rankings[0].hits):,} weeks of buyers"
+    return f"**{lake}**: {users}; {len(paths)} trainings.\n\n" + table(
+        ["backbone", "head", "loss", "AUC of purchase", "AP of purchase", "log loss", "all six right", "parameters",
          "seconds of training", "users scored a second"], rows)
 
-def demand(lake):
-    seen, rows = set(), []
-    for of, (*_, network), f in cards:
-        if of == lake and network not in seen:
-            seen.add(network)
-            rows.append([network, f"{f['pinball_test']:.4f}", f"{f['pinball_test_seasonal_naive']:.4f}",
-                         f"{f['coverage_test_q90']:.3f}", f"{f['parameters_demand']:,.0f}",
-                         f"{f['train_seconds_demand']:.0f}"])
+def demand(lake, _):
+    rows = []
+    for path in sorted((folder / "demand").glob(f"{lake}.*.json")):
+        f = figures(path)
+        rows.append([path.name.split(".")[1], f"{f['pinball_test']:.4f}", f"{f['pinball_test_seasonal_naive']:.4f}",
+                     f"{f['coverage_test_q90']:.3f}", f"{f['parameters_demand']:,.0f}", f"{f['train_seconds_demand']:.0f}"])
     return f"**{lake}**\n\n" + table(
         ["network", "pinball", "seasonal naive", "days at or below q90", "parameters", "seconds of training"], rows)
 
-lakes = sorted({lake for lake, _, _ in cards})
 for name, of in [("sequences", sequences), ("demand", demand)]:
-    text = "\n\n".join(of(lake) for lake in lakes)
+    text = "\n\n".join(of(lake, end) for lake, end in lakes)
     print(text + "\n")
     fill(docs / f"{name}.md", "compare_networks", text)
 EOF_PYTHON
