@@ -44,7 +44,12 @@ impl Objective {
             ClassWeights::None => None,
             ClassWeights::Balanced => Some(balanced(users)),
         };
-        let label_weights = label_weights(model.purchase_share, &users.base_rates(), class_weights.as_deref());
+        let purchase_share = match model.loss {
+            LossName::Bce | LossName::Focal => model.purchase_share,
+            // Intents are not weighed one by one: an overlap is a share already, a likelihood is one number of all labels.
+            LossName::Iou | LossName::Crf => 0.0,
+        };
+        let label_weights = label_weights(purchase_share, &users.base_rates(), class_weights.as_deref());
         let on_device = |of: &[f32]| Tensor::f_from_slice(of)?.f_to_device(device);
         Ok(Self {
             loss: model.loss,
@@ -79,7 +84,6 @@ impl Objective {
         match self.loss {
             LossName::Bce => each(calibrated(raw, labels, weight.as_ref())),
             LossName::Focal => each(losses::focal(raw, labels, self.focal_gamma)),
-            // Both know nothing of rates: an overlap is a share already, a likelihood is one number of all labels.
             LossName::Iou => losses::soft_iou(raw, labels).sum(Kind::Float),
             LossName::Crf => head.surprise(raw, labels).mean(Kind::Float),
         }
@@ -301,6 +305,16 @@ mod tests {
         assert!(rare > 9.0 * plain && rare < 10.0 * plain, "{plain} {rare}");
         assert_eq!(share(0.01, 0.1, None), share(0.0, 0.1, None), "never less than their own");
         assert_eq!(label_weights(0.5, &[0.0; 7], None), [1.0; 7]);
+    }
+
+    #[test]
+    fn losses_of_all_intents_at_once_leave_churn_its_weight() {
+        let mut users = users(100, 5);
+        users.positives[6] = 30;
+        let churn = |of: fn(&mut ModelConfig)| objective(|m, _| of(m), &users).label_weight.double_value(&[CHURN]);
+        assert_eq!([churn(|m| m.loss = LossName::Crf), churn(|m| m.loss = LossName::Iou)], [1.0; 2]);
+        assert_eq!(churn(|m| m.purchase_share = 0.0), 1.0);
+        assert!(churn(|m| m.loss = LossName::Focal) < 0.9, "half is the purchases'");
     }
 
     #[test]
