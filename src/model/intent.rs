@@ -50,6 +50,26 @@ pub struct IntentShape {
     pub fusion: FusionName,
 }
 
+#[cfg(test)]
+impl IntentShape {
+    /// For tests to change what they are about: one tabular feature, no contents, no dropout.
+    pub fn tiny(backbone: BackboneName, head: HeadName) -> Self {
+        Self {
+            backbone,
+            head,
+            width: 8,
+            layers: 1,
+            heads: 2,
+            item_buckets: 1000,
+            events_max: 8,
+            dropout: 0.0,
+            features: 1,
+            content_dims: [0; MODALITIES.len()],
+            fusion: FusionName::default(),
+        }
+    }
+}
+
 /// How tabular features were scaled in training; NaN-free, one entry a feature.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scaling {
@@ -261,17 +281,14 @@ mod tests {
 
     fn shape(backbone: BackboneName, head: HeadName) -> IntentShape {
         IntentShape {
-            backbone,
-            head,
             width: 16,
             layers: 2,
-            heads: 2,
             item_buckets: 50,
             events_max: 40,
             dropout: 0.1,
-            features: 1,
             content_dims: [0, 3, 0],
             fusion: FusionName::Multilevel,
+            ..IntentShape::tiny(backbone, head)
         }
     }
 

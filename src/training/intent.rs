@@ -357,19 +357,8 @@ mod tests {
     #[test]
     fn what_reads_contents_learns_faster_the_more_numbers_they_have() {
         let store = nn::VarStore::new(Device::Cpu);
-        let shape = IntentShape {
-            backbone: BackboneName::Gru,
-            head: HeadName::Sigmoid,
-            width: 8,
-            layers: 1,
-            heads: 2,
-            item_buckets: 20,
-            events_max: 16,
-            dropout: 0.1,
-            features: 1,
-            content_dims: [0, 16, 4],
-            fusion: FusionName::Gate,
-        };
+        let tiny = IntentShape::tiny(BackboneName::Gru, HeadName::Sigmoid);
+        let shape = IntentShape { content_dims: [0, 16, 4], fusion: FusionName::Gate, ..tiny };
         let network = IntentNetwork::new(&(store.root() / "intent"), &shape);
         let rates = content_rates(&network, &store);
         let of = |name: &str| (format!("intent.{name}"), if name.contains("image") { 4.0 } else { 2.0 });

@@ -34,19 +34,7 @@ mod tests {
 
     #[test]
     fn an_untrained_network_ranks_by_popularity() {
-        let shape = IntentShape {
-            backbone: BackboneName::Gru,
-            head: HeadName::Sigmoid,
-            width: 8,
-            layers: 1,
-            heads: 2,
-            item_buckets: 1000,
-            events_max: 8,
-            dropout: 0.0,
-            features: 1,
-            content_dims: [0; 3],
-            fusion: Default::default(),
-        };
+        let shape = IntentShape::tiny(BackboneName::Gru, HeadName::Sigmoid);
         let store = nn::VarStore::new(Device::Cpu);
         let network = IntentNetwork::new(&(store.root() / "intent"), &shape);
         let items = ["a", "b", "c"].map(|id| IndexedItem {

@@ -253,21 +253,8 @@ mod tests {
     use tch::nn::{self, OptimizerConfig};
 
     fn network(backbone: BackboneName, store: &nn::VarStore) -> IntentNetwork {
-        let head = HeadName::Sigmoid;
-        let (width, layers, heads, item_buckets, events_max) = (16, 1, 2, 20, 32);
-        let shape = IntentShape {
-            backbone,
-            head,
-            width,
-            layers,
-            heads,
-            item_buckets,
-            events_max,
-            dropout: 0.0,
-            features: 1,
-            content_dims: [0; 3],
-            fusion: Default::default(),
-        };
+        let tiny = IntentShape::tiny(backbone, HeadName::Sigmoid);
+        let shape = IntentShape { width: 16, item_buckets: 20, events_max: 32, ..tiny };
         IntentNetwork::new(&store.root(), &shape)
     }
 
