@@ -79,7 +79,7 @@ here=$(dirname "$0")
 PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models/fusion.md" "$(later $((days - 21)))" <<'EOF_PYTHON'
 import json, pathlib, random, sys
 from documents import fill
-from ranking import Outcomes, drawn, fewer, interval, mean
+from ranking import Outcomes, Ranking, drawn, interval, mean, means
 
 figures, doc = map(pathlib.Path, sys.argv[1:3])
 FUSIONS = ("without", "sum", "concat", "gate", "attention", "multilevel")
@@ -100,8 +100,7 @@ for signal in ("text", "image", "mixed", "sequence"):
         if draws is None:
             # The same users drawn for all fusions: what differs is the fusion.
             draws = drawn(rankings, chance, DRAWS)
-        whole, *parts = [[of.auc(draw) for of in rankings] for draw in draws]
-        auc, aucs = mean(whole), [mean(fewer(part, chance)) for part in parts]
+        auc, aucs = means(rankings, Ranking.auc, draws, chance)
         low, high = interval(aucs)
         gain = ""
         if fusion == "without":

@@ -55,6 +55,7 @@ rnn sigmoid bce
 transformer sigmoid focal
 transformer sigmoid iou
 transformer crf crf"
+forecasters="gru lstm rnn tcn"
 for of in $lakes; do
     lake=${of%%:*} end=${of##*:}
     [ -f "$folder/$lake.bought.csv" ] || {
@@ -87,7 +88,7 @@ for of in $lakes; do
             mv "$to.part" "$to.json"
         done
     done
-    for network in gru lstm rnn tcn; do
+    for network in $forecasters; do
         to="$folder/demand/$lake.$network"
         [ -f "$to.json" ] && continue
         echo "$lake: $network, demand" >&2
@@ -99,17 +100,15 @@ for of in $lakes; do
 done
 
 here=$(dirname "$0")
-PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models" $lakes <<'EOF_PYTHON'
+PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models" "$networks" $lakes <<'EOF_PYTHON'
 import datetime, json, pathlib, random, sys
 from documents import fill
-from ranking import Outcomes, drawn, fewer, interval, mean
+from ranking import Outcomes, Ranking, drawn, interval, mean, means
 
 folder, docs = map(pathlib.Path, sys.argv[1:3])
-lakes = [lake.split(":") for lake in sys.argv[3:]]
+networks = [network.split() for network in sys.argv[3].splitlines()]
+lakes = [lake.split(":") for lake in sys.argv[4:]]
 DRAWS = 200
-NETWORKS = [("transformer", "sigmoid", "bce"), ("causal", "sigmoid", "bce"), ("lstm", "sigmoid", "bce"), ("gru", "sigmoid", "bce"),
-            ("rnn", "sigmoid", "bce"), ("transformer", "sigmoid", "focal"), ("transformer", "sigmoid", "iou"),
-            ("transformer", "crf", "crf")]
 
 def table(head, rows):
     row = lambda cells: "| " + " | ".join(cells) + " |"
@@ -125,17 +124,14 @@ def cell(whole, parts):
 def sequences(lake, end):
     first = datetime.date.fromisoformat(end) - datetime.timedelta(days=28)
     bought, chance, draws, rows = Outcomes(folder / f"{lake}.bought.csv", str(first), 7), random.Random(7), None, []
-    for network in NETWORKS:
+    for network in networks:
         paths = sorted((folder / "intents").glob(".".join([lake, *network, "*", "json"])))
         if not paths:
             continue
         rankings = [bought.ranking([path.with_suffix(f".{week}.csv") for week in range(4)]) for path in paths]
         # The same users drawn for all networks.
         draws = draws or drawn(rankings, chance, DRAWS)
-        cells = []
-        for figure in ("auc", "average_precision"):
-            whole, *parts = [[getattr(of, figure)(draw) for of in rankings] for draw in draws]
-            cells.append(cell(mean(whole), [mean(fewer(part, chance)) for part in parts]))
+        cells = [cell(*means(rankings, figure, draws, chance)) for figure in (Ranking.auc, Ranking.average_precision)]
         cards = list(map(figures, paths))
         rows.append([*network, *cells, f"{mean([of.log_loss() for of in rankings]):.4f}",
                      f"{mean([f['intents_decoded_whole_test'] for f in cards]):.3f}", f"{cards[0]['parameters_intent']:,.0f}",
@@ -143,10 +139,11 @@ def sequences(lake, end):
                      f"{max(f['users_scored_per_second'] for f in cards):,.0f}"])
     for count in ("events_7d", "purchases_90d"):
         ranking = bought.ranking([folder / f"{lake}.{count}.{week}.csv" for week in range(4)])
-        cells = [[getattr(ranking, figure)(draw) for draw in draws] for figure in ("auc", "average_precision")]
-        rows.append([f"`{count}` alone", "", "", *(cell(whole, parts) for whole, *parts in cells)] + [""] * 5)
-    users = f"{cards[0]['users_train']:,.0f} histories learnt from; {len(draws[0]):,} users scored, {len(rankings[0].hits):,} weeks of buyers"
-    return f"**{lake}**: {users}; {len(paths)} trainings.\n\n" + table(
+        cells = [cell(*means([ranking], figure, draws, chance)) for figure in (Ranking.auc, Ranking.average_precision)]
+        rows.append([f"`{count}` alone", "", "", *cells] + [""] * 5)
+    users = f"{cards[0]['users_train']:,.0f} histories learnt from; {len(draws[0]):,} users scored"
+    asked = f"{len(rankings[0].hits):,} weeks of buyers; trainings of each: {len(paths)}"
+    return f"**{lake}**: {users}, {asked}.\n\n" + table(
         ["backbone", "head", "loss", "AUC of purchase", "AP of purchase", "log loss", "all six right", "parameters",
          "seconds of training", "users scored a second"], rows)
 

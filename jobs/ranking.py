@@ -82,6 +82,13 @@ def interval(values):
     return values[int(0.025 * len(values))], values[int(0.975 * len(values))]
 
 
+def means(rankings, figure, draws, chance):
+    """The mean of a figure (a method of Ranking) over trainings: of everybody, and of each further draw of users, where trainings
+    are drawn too."""
+    whole, *parts = [[figure(of, draw) for of in rankings] for draw in draws]
+    return mean(whole), [mean(fewer(part, chance)) for part in parts]
+
+
 def fewer(values, chance):
     """Of n values n - 1 drawn with replacement: their means vary as means of n would (Rao and Wu 1988)."""
     return chance.choices(values, k=max(len(values) - 1, 1))
