@@ -19,9 +19,18 @@ use intentcast::score::operator;
 use intentcast::score::service::{ScoringService, as_struct};
 use std::sync::Arc;
 use tch::Device;
+use tokio::sync::OnceCell;
 
-/// Writes a random model of one feature to `output` and makes it champion.
-async fn model(output: &str) -> Registry {
+const OUTPUT: &str = "memory://scoring/out";
+
+/// The registry under `OUTPUT`, whose champion is a random model of one feature: written once for all tests of the process, as
+/// libtorch has one generator for all threads, and tests that draw from it at once would get weights of their own each.
+async fn registry() -> &'static Registry {
+    static WRITTEN: OnceCell<Registry> = OnceCell::const_new();
+    WRITTEN.get_or_init(write_model).await
+}
+
+async fn write_model() -> Registry {
     let intent = IntentShape {
         backbone: BackboneName::Transformer,
         head: HeadName::Sigmoid,
@@ -49,7 +58,6 @@ async fn model(output: &str) -> Registry {
         dormant_prior: RatePrior::default(),
         calibration: Calibration::default(),
     };
-    tch::manual_seed(3);
     let networks = Networks::new(&intent, &demand, Device::Cpu);
     let features = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
     let card = BundleCard {
@@ -75,7 +83,7 @@ async fn model(output: &str) -> Registry {
         figures: Default::default(),
         settings: Default::default(),
     };
-    let registry = Registry(Location::open(output, &Default::default()).unwrap().folder("models"));
+    let registry = Registry(Location::open(OUTPUT, &Default::default()).unwrap().folder("models"));
     let items =
         ["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None, contents: [None; 3], met_per_day: 0.0 });
     let card = registry.write(card, &networks, (&items, &Contents::default()), &[]).await.unwrap();
@@ -83,8 +91,8 @@ async fn model(output: &str) -> Registry {
     registry
 }
 
-async fn bundle(name: &str) -> Bundle {
-    model(&format!("memory://{name}/out")).await.load("", Device::Cpu).await.unwrap()
+async fn bundle() -> Bundle {
+    registry().await.load("", Device::Cpu).await.unwrap()
 }
 
 /// What is wrong with the users of an input.
@@ -139,17 +147,17 @@ fn close(a: &[f32], b: &[f32]) -> bool {
 #[tokio::test]
 async fn a_batch_equals_its_members_and_padding_never_leaks() {
     let features = features(40, Bad::Nobody).await;
-    let service = ScoringService::start(bundle("members").await, &ScoreConfig::default()).unwrap();
+    let service = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
     let all = service.score(&features).await.unwrap().scores;
     assert!(all.iter().all(|s| s.is_finite()));
     for user in [0, 2, 7, 39] {
         // A service of its own, so that no kept state answers.
-        let alone = ScoringService::start(bundle("members").await, &ScoreConfig::default()).unwrap();
+        let alone = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
         let one = alone.score(&features.slice(user, 1)).await.unwrap().scores;
         assert!(close(&one, &all[user * 9..(user + 1) * 9]), "user {user}");
     }
     let tight = ScoreConfig { batch_tokens_max: 1, ..Default::default() };
-    let cut = ScoringService::start(bundle("members").await, &tight).unwrap();
+    let cut = ScoringService::start(bundle().await, &tight).unwrap();
     assert!(close(&cut.score(&features).await.unwrap().scores, &all));
     assert_eq!(cut.counters.get(|c| &c.model_batches), 40);
 }
@@ -171,11 +179,11 @@ async fn the_encoder_does_not_see_the_run_date() {
     assert_ne!(before.idle_log_hours[0], after.idle_log_hours[0]);
 }
 
-/// Sessions of one process over the model at `output`, and what they share.
-async fn sessions<const N: usize>(output: &str, partitions: usize) -> ([SessionContext; N], Arc<Models>) {
-    model(output).await;
+/// Sessions of one process over the model, and what they share.
+async fn sessions<const N: usize>(partitions: usize) -> ([SessionContext; N], Arc<Models>) {
+    registry().await;
     let mut config = Config::default();
-    config.output.uri = output.into();
+    config.output.uri = OUTPUT.into();
     let models = Arc::new(Models::new(&config).unwrap());
     let sessions = [(); N].map(|()| {
         let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(partitions));
@@ -203,7 +211,7 @@ fn purchases(batches: &[RecordBatch]) -> Vec<(usize, f64)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_and_sessions_share_one_loaded_model_and_score_each_row_once() {
-    let ([ctx, other], models) = sessions("memory://shared/out", 4).await;
+    let ([ctx, other], models) = sessions(4).await;
     for ctx in [&ctx, &other] {
         let input = ctx.sql(&input_sql(400, Bad::Nobody)).await.unwrap();
         ctx.register_table("model_input", input.into_view()).unwrap();
@@ -243,7 +251,7 @@ async fn partitions_and_sessions_share_one_loaded_model_and_score_each_row_once(
 /// More rows than two requests hold, in small batches of one partition, answered by several owners at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_keep_their_order() {
-    let ([ctx], models) = sessions("memory://order/out", 1).await;
+    let ([ctx], models) = sessions(1).await;
     let users = 8300;
     // One or two events each keep this short; the feature, which differs, tells users apart.
     let rows = format!(
@@ -274,7 +282,7 @@ async fn rows_keep_their_order() {
 
 #[tokio::test]
 async fn an_error_names_the_first_bad_user_and_loses_nobody_else() {
-    let service = ScoringService::start(bundle("bad").await, &ScoreConfig::default()).unwrap();
+    let service = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
     let (good, bad) = (features(30, Bad::Nobody).await, features(30, Bad::Feature(&[20, 12, 25])).await);
     let (ok, failed) = tokio::join!(service.score(&good), service.score(&bad));
     assert_eq!(ok.unwrap().scores.len(), 30 * 9);
@@ -288,14 +296,14 @@ async fn a_request_that_fails_in_a_pool_fails_alone_and_names_its_first_bad_user
     let all = features(1640, Bad::Nobody).await;
     // The network meets 1638 first, who has the fewest events; the error goes by rows.
     let with_bad = features(1640, Bad::Price(&[1638, 1625, 1622])).await;
-    let service = busy(&all.slice(0, 1600), "pool").await;
+    let service = busy(&all.slice(0, 1600)).await;
     let (good, bad, later) = (all.slice(1600, 20), with_bad.slice(1620, 20), all.slice(1620, 20));
     let (good, bad) = tokio::join!(service.score(&good), service.score(&bad));
     assert_eq!(service.counters.get(|c| &c.pools), 2, "the good request stood in the bad one's pool");
     let bad = bad.unwrap_err();
     assert!(bad.message.contains("user u1622: p_view is not finite"), "{bad}");
 
-    let fresh = ScoringService::start(bundle("pool-fresh").await, &ScoreConfig::default()).unwrap();
+    let fresh = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
     let expected = fresh.score(&all.slice(1600, 40)).await.unwrap().scores;
     assert!(close(&good.unwrap().scores, &expected[..20 * 9]));
     assert!(close(&service.score(&later).await.unwrap().scores, &expected[20 * 9..]), "the owner works on");
@@ -303,9 +311,9 @@ async fn a_request_that_fails_in_a_pool_fails_alone_and_names_its_first_bad_user
 }
 
 /// A service of one owner that has just begun with a long request: what is asked now waits, and is taken together.
-async fn busy(long: &StructArray, name: &str) -> ScoringService {
+async fn busy(long: &StructArray) -> ScoringService {
     let alone = ScoreConfig { owner_threads: 1, ..Default::default() };
-    let service = ScoringService::start(bundle(name).await, &alone).unwrap();
+    let service = ScoringService::start(bundle().await, &alone).unwrap();
     let (working, long) = (service.clone(), long.clone());
     tokio::spawn(async move { working.score(&long).await.unwrap() });
     while service.counters.get(|c| &c.pools) == 0 {
@@ -318,10 +326,10 @@ async fn busy(long: &StructArray, name: &str) -> ScoringService {
 async fn owners_share_one_model_and_give_the_scores_of_a_single_one() {
     let features = features(200, Bad::Nobody).await;
     let single = ScoreConfig { owner_threads: 1, ..Default::default() };
-    let single = ScoringService::start(bundle("owners").await, &single).unwrap();
+    let single = ScoringService::start(bundle().await, &single).unwrap();
     let expected = single.score(&features).await.unwrap();
     let several = ScoreConfig { owner_threads: 3, pool_rows_max: 60, ..Default::default() };
-    let service = ScoringService::start(bundle("owners").await, &several).unwrap();
+    let service = ScoringService::start(bundle().await, &several).unwrap();
     let parts = (0..10).map(|part| {
         let (service, part) = (service.clone(), features.slice(part * 20, 20));
         tokio::spawn(async move { service.score(&part).await.unwrap() })
@@ -336,7 +344,7 @@ async fn owners_share_one_model_and_give_the_scores_of_a_single_one() {
 
 #[tokio::test]
 async fn a_shared_model_reads_the_very_same_weights() {
-    let loaded = bundle("share").await;
+    let loaded = bundle().await;
     let shared = loaded.share().unwrap();
     let (own, theirs) = (loaded.weights(), shared.weights());
     assert!(!own.is_empty() && own.len() == theirs.len() && loaded.parameters() == shared.parameters());
@@ -349,7 +357,7 @@ async fn a_shared_model_reads_the_very_same_weights() {
 async fn requests_that_wait_while_the_owner_works_share_model_batches() {
     let all = features(1680, Bad::Nobody).await;
     let (long, small) = (all.slice(0, 1600), (0..8).map(|part| all.slice(1600 + part * 10, 10)).collect::<Vec<_>>());
-    let service = busy(&long, "waiting").await;
+    let service = busy(&long).await;
     let answers = futures::future::join_all(small.iter().map(|part| service.score(part))).await;
     assert!(answers.iter().all(|a| a.as_ref().is_ok_and(|s| s.scores.len() == 90)));
     let (pools, requests) = (service.counters.get(|c| &c.pools), service.counters.get(|c| &c.requests));
@@ -357,7 +365,7 @@ async fn requests_that_wait_while_the_owner_works_share_model_batches() {
     assert!(requests == 9 && pools < requests, "{pools} pools of {requests} requests");
 
     // Nobody had encoded the users of the small requests, and the long one alone takes as many batches anywhere.
-    let fresh = ScoringService::start(bundle("waiting-fresh").await, &ScoreConfig::default()).unwrap();
+    let fresh = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
     fresh.score(&long).await.unwrap();
     let batches = |of: &ScoringService| of.counters.get(|c| &c.model_batches);
     assert_eq!((service.counters.get(|c| &c.users_encoded), service.counters.get(|c| &c.users_kept)), (1680, 0));
@@ -368,9 +376,8 @@ async fn requests_that_wait_while_the_owner_works_share_model_batches() {
 #[tokio::test]
 async fn gc_keeps_the_newest_states_of_the_champion() {
     use intentcast::publish::gc;
-    let registry = model("memory://gc-states/out").await;
-    let champion = registry.resolve("").await.unwrap().weights_hash;
-    let output = Location::open("memory://gc-states/out", &Default::default()).unwrap();
+    let champion = registry().await.resolve("").await.unwrap().weights_hash;
+    let output = Location::open(OUTPUT, &Default::default()).unwrap();
     for night in [format!("{champion}/2026-03-01"), format!("{champion}/2026-03-02"), "gone/2026-03-02".into()] {
         output.write(&format!("state/encoded/{night}.parquet"), "states").await.unwrap();
     }
