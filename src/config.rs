@@ -858,16 +858,23 @@ fn set(root: &mut toml::Table, defaults: &toml::Table, key: &str, value: &str) -
         toml::Value::Integer(_) => toml::Value::Integer(value.parse().map_err(|_| wrong("a whole number"))?),
         toml::Value::Float(_) => toml::Value::Float(value.parse().map_err(|_| wrong("a number"))?),
         toml::Value::Boolean(_) => toml::Value::Boolean(value.parse().map_err(|_| wrong("true or false"))?),
-        toml::Value::Array(_) => {
-            let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
-            toml::Value::Array(parts.map(|part| toml::Value::String(part.into())).collect())
-        }
+        toml::Value::Array(_) => toml::Value::Array(list(value).ok_or_else(|| wrong("a,b or [\"a\", \"b\"]"))?),
         _ => return Err(unknown()),
     };
     let section = root.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
     let table = section.as_table_mut().ok_or_else(unknown)?;
     table.insert(name.into(), parsed);
     Ok(())
+}
+
+/// Words with commas between them, or a list as settings files have it.
+fn list(value: &str) -> Option<Vec<toml::Value>> {
+    if value.trim_start().starts_with('[') {
+        let table: toml::Table = format!("list = {value}").parse().ok()?;
+        return table.get("list")?.as_array().filter(|parts| parts.iter().all(toml::Value::is_str)).cloned();
+    }
+    let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+    Some(parts.map(|part| toml::Value::String(part.into())).collect())
 }
 
 #[cfg(test)]
@@ -886,9 +893,15 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_given_with_commas() {
-        let config = Config::resolve(None, [], &[pair("functions.folders", "/srv/a, s3://shop/b")]).unwrap();
-        assert_eq!(config.functions.folders, ["/srv/a", "s3://shop/b"]);
+    fn a_list_is_given_with_commas_or_as_a_settings_file_has_it() {
+        let of = |given: &str| Config::resolve(None, [], &[pair("functions.folders", given)]);
+        for given in ["/srv/a, s3://shop/b", r#"["/srv/a", 's3://shop/b']"#] {
+            assert_eq!(of(given).unwrap().functions.folders, ["/srv/a", "s3://shop/b"], "{given}");
+        }
+        for given in [r#"["/srv/a""#, "[1, 2]", "[/srv/a]"] {
+            let refused = of(given).unwrap_err();
+            assert!(refused.message.contains("functions.folders: expected a,b or"), "{refused}");
+        }
     }
 
     #[test]

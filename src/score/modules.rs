@@ -79,28 +79,51 @@ pub fn find(uri: &str, hash: &str, config: &Config) -> Result<Option<Arc<Module>
 
 /// The place of a module, if it lies in one of `functions.folders` after `.`, `..` and links are resolved.
 fn permitted(uri: &str, config: &Config) -> Result<Location> {
+    match among_folders(uri, config)? {
+        Some((place, true)) => Ok(place),
+        _ => Err(Failure::usage(format!(
+            "{uri}: expected a module in one of functions.folders, which are: {}",
+            named(&config.functions.folders)
+        ))
+        .hint("a module is a program: put it into such a folder, or name its folder in functions.folders")),
+    }
+}
+
+/// A folder of weights, which are no program: a configured encoder's, one of `functions.folders`, or one below.
+pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
+    let encoders = [&config.model.text_encoder, &config.model.image_encoder];
+    if !uri.is_empty() && encoders.iter().any(|encoder| *encoder == uri) {
+        return open(uri, config);
+    }
+    among_folders(uri, config)?.map(|(place, _)| place).ok_or_else(|| {
+        let encoders = encoders.map(String::as_str).into_iter().filter(|encoder| !encoder.is_empty());
+        let known: Vec<&str> = encoders.chain(config.functions.folders.iter().map(String::as_str)).collect();
+        Failure::usage(format!(
+            "{uri}: expected model.text_encoder, model.image_encoder, or a folder in one of functions.folders, which are: {}",
+            named(&known)
+        ))
+        .hint("name the encoder's folder, or one above it, in functions.folders")
+    })
+}
+
+/// A place that is one of `functions.folders` or lies in one, and whether it lies in one.
+fn among_folders(uri: &str, config: &Config) -> Result<Option<(Location, bool)>> {
     let place = open(uri, config)?;
     for folder in &config.functions.folders {
         let folder = open(folder, config)?;
-        let below = place.prefix.prefix_match(&folder.prefix).is_some_and(|mut rest| rest.next().is_some());
-        if below && place.store_url()? == folder.store_url()? && stays(&place, &folder) {
-            return Ok(place);
+        let below = place.prefix.prefix_match(&folder.prefix).map(|mut rest| rest.next().is_some());
+        let Some(below) = below else { continue };
+        if place.store_url()? == folder.store_url()? && stays(&place, &folder) {
+            return Ok(Some((place, below)));
         }
     }
-    let named = match config.functions.folders.as_slice() {
-        [] => "none".to_string(),
-        folders => folders.join(", "),
-    };
-    Err(Failure::usage(format!("{uri}: expected a module in one of functions.folders, which are: {named}"))
-        .hint("a module is a program: put it into such a folder, or name its folder in functions.folders"))
+    Ok(None)
 }
 
-/// A folder of weights, which are no program: a configured encoder's, or one below `functions.folders`.
-pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
-    let encoders = [&config.model.text_encoder, &config.model.image_encoder];
-    match !uri.is_empty() && encoders.iter().any(|encoder| *encoder == uri) {
-        true => open(uri, config),
-        false => permitted(uri, config),
+fn named<S: AsRef<str>>(folders: &[S]) -> String {
+    match folders {
+        [] => "none".into(),
+        folders => folders.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -176,6 +199,27 @@ mod tests {
         ] {
             let refused = of(uri, folders).unwrap_err();
             assert_eq!(refused.kind.exit_code(), 2, "{uri}: {refused}");
+        }
+    }
+
+    #[test]
+    fn an_encoder_is_a_configured_one_or_lies_in_a_named_folder_or_is_one() {
+        let mut config = config(&["/srv/encoders"]);
+        config.model.text_encoder = "/srv/minilm".into();
+        for (uri, permitted) in [
+            ("/srv/minilm", true),
+            ("/srv/encoders", true),
+            ("/srv/encoders/resnet18", true),
+            ("/srv/encoders/../bert", false),
+            ("/srv/encoders-of-others", false),
+        ] {
+            match permitted_folder(uri, &config) {
+                Ok(_) => assert!(permitted, "{uri}"),
+                Err(refused) => {
+                    assert!(!permitted && refused.kind.exit_code() == 2, "{uri}: {refused}");
+                    assert!(refused.message.ends_with("which are: /srv/minilm, /srv/encoders"), "{refused}");
+                }
+            }
         }
     }
 
