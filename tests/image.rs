@@ -155,6 +155,14 @@ impl Model {
 }
 
 #[test]
+fn a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not() {
+    let shop = Shop::new();
+    let items = shop.path("items.csv");
+    let train = ["train", "--task", "image", "--table", &items, "--image-column", "picture", "--label", "shape"];
+    shop.goes_on_after_kills((&[], &train), &[("image", 3), ("image", 11)], "image.json");
+}
+
+#[test]
 fn random_weights_learn_files_and_label_pictures_in_sql() {
     let shop = Shop::new();
     let items = shop.path("items.csv");

@@ -86,14 +86,14 @@ pub fn tiny(folder: &tempfile::TempDir) -> Config {
 fn fitted(change: impl FnOnce(&mut Config)) -> Result<(BundleCard, intentcast::model::bundle::Networks), Failure> {
     let mut config = tiny(&SHOP.folder);
     change(&mut config);
-    training::fit(&config, &SHOP.sets, Journal::nowhere()).map(|(card, networks, _)| (card, networks))
+    training::fit(&config, &SHOP.sets, &mut Journal::nowhere())
 }
 
 /// Trains on sets that `spoil` has changed; the shop keeps its own.
 fn fitted_on(spoil: impl FnOnce(&mut TrainingSets)) -> Result<BundleCard, Failure> {
     let mut sets = SHOP.sets.clone();
     spoil(&mut sets);
-    training::fit(&tiny(&SHOP.folder), &sets, Journal::nowhere()).map(|(card, ..)| card)
+    training::fit(&tiny(&SHOP.folder), &sets, &mut Journal::nowhere()).map(|(card, _)| card)
 }
 
 /// Users of the shop with some values changed.
@@ -510,8 +510,7 @@ async fn users_beyond_the_memory_are_learnt_from_files_and_twice_the_same() {
     assert!(windows > 2, "{windows} windows of at most 25,000 bytes");
     assert_eq!(sets.users.len(), SHOP.sets.users.len());
     let fit = move || {
-        let twice = [(); 2].map(|()| training::fit(&config, &sets, Journal::nowhere()).unwrap());
-        let [one, other] = twice.map(|(card, networks, _)| (card, networks));
+        let [one, other] = [(); 2].map(|()| training::fit(&config, &sets, &mut Journal::nowhere()).unwrap());
         assert_eq!(one.0.figures["users_train"], SHOP.sets.users.len() as f64);
         let weights = |networks: &intentcast::model::bundle::Networks| networks.intent_store.variables();
         for (name, weight) in weights(&one.1) {

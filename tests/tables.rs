@@ -209,6 +209,15 @@ fn what_cannot_be_learnt_is_refused_with_the_reason() {
     assert!(!Path::new(&shop.path("out/models")).exists(), "a refused training writes nothing");
 }
 
+#[test]
+fn a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not() {
+    let shop = Shop::new(&customers(1500));
+    let file = shop.path("customers.csv");
+    let train = ["train", "--task", "table", "--table", &file, "--label", "bought", "--exclude", "id"];
+    let kills = [("regression", 5), ("table", 3), ("table", 30)];
+    shop.job.goes_on_after_kills((&["table.delimiter=;"], &train), &kills, "table.json");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parquet_folder_is_split_by_time_and_a_large_one_sampled() {
     let folder = tempfile::tempdir().unwrap();

@@ -259,6 +259,17 @@ fn no_strategy_ends_below_the_head_that_learnt_first() {
 
 /// Texts with line breaks within quotes, in a file of several times the 8 kB that are read at once.
 #[test]
+fn a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not() {
+    let shop = Shop::new();
+    let train = task(&shop.path("reviews.csv"), &fixture("bert"), &["recommended"]);
+    let train: Vec<&str> = train.iter().map(String::as_str).collect();
+    // Adapters begin at random after the words, whichever process guessed those.
+    let settings = ["text.masked_epochs=2", "text.strategy=adapters", "text.bottleneck=8"];
+    let kills = [("masked_words", 7), ("text", 3), ("text", 20)];
+    shop.goes_on_after_kills((&settings, &train), &kills, "text.json");
+}
+
+#[test]
 fn texts_of_several_lines_are_read_from_csv() {
     let shop = Shop::new();
     let plain = std::fs::read_to_string(shop.path("reviews.csv")).unwrap();

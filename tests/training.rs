@@ -7,11 +7,11 @@ use intentcast::model::bundle::BundleCard;
 use intentcast::training;
 use intentcast::training::journal::{Journal, Places};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
 
 use crate::networks::{DATE, SHOP, tiny};
+use crate::support::journal::{below, checkpoints, events, events_of, killed_at, metrics};
 use crate::support::stopping_store::StoppingStore;
 use crate::support::{device, lakes};
 
@@ -44,38 +44,6 @@ fn champion(output: &Path) -> BundleCard {
     serde_json::from_slice(&std::fs::read(card).unwrap()).unwrap()
 }
 
-fn below(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> =
-        entries.flat_map(|e| if e.path().is_dir() { below(&e.path()) } else { vec![e.path()] }).collect();
-    found.sort();
-    found
-}
-
-fn checkpoints(output: &Path) -> Vec<String> {
-    let files = below(&output.join("state/training")).into_iter();
-    files
-        .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
-        .filter(|n| n.ends_with(".checkpoint"))
-        .collect()
-}
-
-/// Starts a training and kills it once a checkpoint of `lesson` with at least `step` steps is there.
-fn killed_at(output: &Path, lesson: &str, step: u64) {
-    let mut child = train(output, &[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let number = |name: &str| -> Option<u64> {
-        name.strip_prefix(lesson)?.strip_prefix('-')?.strip_suffix(".checkpoint")?.parse().ok()
-    };
-    while !checkpoints(output).iter().filter_map(|name| number(name)).any(|n| n >= step) {
-        assert!(child.try_wait().unwrap().is_none(), "ended before its checkpoint at {lesson} {step}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    let died = child.wait().unwrap();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&died), Some(9));
-    assert!(!output.join("models").exists(), "killed before there was a model");
-}
-
 #[test]
 fn a_training_killed_at_any_time_and_run_again_gives_the_same_weights_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
@@ -86,7 +54,7 @@ fn a_training_killed_at_any_time_and_run_again_gives_the_same_weights_to_the_bit
 
     let killed = folder.path().join("killed");
     for (lesson, step) in [("intents", 2), ("intents", 17), ("demand", 3)] {
-        killed_at(&killed, lesson, step);
+        killed_at(train(&killed, &[]), &killed, (lesson, step));
     }
     // Other settings start afresh, and say that there was something.
     let output = folder.path().join("other");
@@ -139,34 +107,21 @@ fn a_sweep_trains_with_the_settings_that_win_and_repeats_no_trial() {
     let won: f64 = rates[4].parse().unwrap();
     assert_eq!(card.settings["train"]["learning_rate"].as_f64(), Some(won), "the best of the last rung");
 
+    // Curves of each trial and of what won; checkpoints of none.
+    let runs = std::fs::read_dir(output.join("training")).unwrap().map(|run| run.unwrap().path()).collect::<Vec<_>>();
+    let of_trials = runs.iter().filter(|run| run.file_name().unwrap().to_string_lossy().starts_with("sweep-2"));
+    assert_eq!((of_trials.count(), runs.len()), (6, 7), "{runs:?}");
+    for run in &runs {
+        assert!(!events_of(run)["intents/loss_valid"].as_array().unwrap().is_empty(), "{}", run.display());
+    }
+    assert!(checkpoints(&output).is_empty());
+
     let written: Vec<_> = trials.iter().map(|p| p.metadata().unwrap().modified().unwrap()).collect();
     let untimed = |said: &str| -> Vec<String> {
         said.lines().filter(|l| l.contains("learning_rate=")).map(String::from).collect()
     };
     assert_eq!(untimed(&sweep()), untimed(&said));
     assert!(trials.iter().zip(written).all(|(p, at)| p.metadata().unwrap().modified().unwrap() == at));
-}
-
-fn file(output: &Path, name: &str) -> PathBuf {
-    let found: Vec<_> = below(&output.join("training")).into_iter().filter(|p| p.ends_with(name)).collect();
-    let [only] = found.as_slice() else { panic!("expected one {name}, got {found:?}") };
-    only.clone()
-}
-
-fn metrics(output: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(file(output, "metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// Scalars of the run by tag, as TensorBoard's own reader sees them.
-fn events(output: &Path) -> Value {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join(".venv/bin/python");
-    assert!(python.exists(), "no .venv: run `make readers` (infra/setup/python.sh)");
-    let script = root.join("tests/support/read_events.py");
-    let read = Command::new(python).arg(script).arg(file(output, "metrics.jsonl").parent().unwrap()).output().unwrap();
-    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-    serde_json::from_slice(&read.stdout).unwrap()
 }
 
 #[test]
@@ -209,8 +164,8 @@ fn tensorboard_reads_the_curves_and_metrics_jsonl_holds_the_same() {
 /// Trains the shop in this process, below `output`.
 async fn fitted(config: Config, output: Location) -> BundleCard {
     let places = Places::new(&output, "print", "run", tokio::runtime::Handle::current());
-    let journal = Journal::new(Some(places), &config.train, Value::Null);
-    let fit = move || training::fit(&config, &SHOP.sets, journal).map(|(card, ..)| card);
+    let mut journal = Journal::new(Some(places), &config.train, Value::Null);
+    let fit = move || training::fit(&config, &SHOP.sets, &mut journal).map(|(card, _)| card);
     tokio::task::spawn_blocking(fit).await.unwrap().unwrap()
 }
 

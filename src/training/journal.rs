@@ -66,7 +66,7 @@ pub struct Journal {
     settings: serde_json::Value,
     records: Vec<EpochRecord>,
     /// Writes that failed.
-    pub failed: u64,
+    failed: u64,
 }
 
 /// Where it is written. The training runs on a thread that may wait; the store's own work is done by `runtime`.
@@ -182,7 +182,7 @@ impl Journal {
     }
 
     /// The last line: what came of it.
-    pub async fn finish(&mut self, version: &str, figures: &BTreeMap<String, f64>) {
+    pub async fn finish(mut self, version: Option<&str>, figures: &BTreeMap<String, f64>) {
         let Some(places) = &self.places else { return };
         let last = serde_json::json!({ "version": version, "figures": figures });
         let written = places.curves.write("metrics.jsonl", self.lines(Some(last))).await;
@@ -197,6 +197,14 @@ impl Journal {
             places.curves.delete(old.into_iter().map(|m| m.location).collect()).await
         });
         self.count(cleared, "curves of an earlier training stay");
+    }
+
+    /// Warns of writes that failed, and counts them among the figures.
+    pub fn confess(&self, figures: &mut BTreeMap<String, f64>) {
+        if self.failed > 0 {
+            tracing::warn!("{} writes of checkpoints and curves failed", self.failed);
+            figures.insert("journal_writes_failed".into(), self.failed as f64);
+        }
     }
 
     fn lines(&self, last: Option<serde_json::Value>) -> Vec<u8> {

@@ -24,6 +24,7 @@ pub mod objective;
 pub mod popularity;
 mod pretrain;
 mod ranking;
+mod run;
 pub mod sets;
 mod survey;
 pub mod sweep;
@@ -35,7 +36,6 @@ mod unmet;
 mod user_dates;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -57,8 +57,9 @@ use crate::sql_files::SqlFiles;
 use blocks::{BlockWriter, UserBlocks};
 use columns::UserColumns;
 use intent::Users;
-use journal::{Journal, Places};
+use journal::Journal;
 use newcomers::{Cohorts, Newcomers};
+use run::{Fingerprint, Run};
 use sets::{Encoders, ItemPlaces, ItemSet, Known, Past, past_dates};
 use survey::Survey;
 use sweep::{Sweep, Trial};
@@ -98,21 +99,14 @@ pub struct TrainingSets {
 }
 
 impl TrainingSets {
-    /// Of everything that the weights follow from: a checkpoint of another fingerprint is not this training's.
-    fn fingerprint(&self, config: &Config) -> Result<String> {
-        let mut train = config.train.clone();
-        (train.checkpoint_steps, train.checkpoint_seconds) = (0, 0);
-        let score = (&config.score.device, config.score.precision);
-        let settings = (&config.model, &config.demand, &config.intents, score, &train);
-        let code = (env!("CARGO_PKG_VERSION"), env!("TRAINING_SOURCE_HASH"), FORMAT);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&serde_json::to_vec(&(settings, code, &self.contract, &self.index)).map_err(Failure::bug)?);
-        hasher.update(self.users.fingerprint().as_bytes());
-        hasher.update(self.contents.fingerprint().as_bytes());
-        hasher.update(self.held_out_users.fingerprint().as_bytes());
-        write!(hasher, "{:?}", (&self.items, &self.earlier_items, &self.held_out_items, &self.newcomers))
-            .map_err(Failure::bug)?;
-        Ok(hasher.finalize().to_hex()[..32].to_string())
+    fn fingerprint(&self, config: &Config) -> Result<Fingerprint> {
+        let more = (FORMAT, &config.demand, &config.intents, &self.contract, &self.index);
+        let mut fingerprint = Fingerprint::of(config, &more)?;
+        fingerprint.bytes(self.users.fingerprint().as_bytes());
+        fingerprint.bytes(self.contents.fingerprint().as_bytes());
+        fingerprint.bytes(self.held_out_users.fingerprint().as_bytes());
+        fingerprint.printed(&(&self.items, &self.earlier_items, &self.held_out_items, &self.newcomers))?;
+        Ok(fingerprint)
     }
 }
 
@@ -121,22 +115,24 @@ impl TrainingSets {
 pub async fn run(config: &Config, date: RunDate, sweep: Option<&Sweep>) -> Result<(BundleCard, Vec<Trial>)> {
     let sets = gather(config, date).await?;
     let output = Location::open(&config.output.uri, &config.s3)?;
-    let figures = |config: &Config| Ok(fit(config, &sets, Journal::nowhere())?.0.figures);
+    let day = date.to_string().replace('-', "");
     let (config, trials) = match sweep {
-        Some(sweep) => sweep.search(config, &sweep.kept(config, &sets, &output)?, figures).await?,
+        Some(sweep) => {
+            let kind = format!("sweep-{day}");
+            let trial = async |config: &Config| {
+                let mut run = Run::begin(config, &kind, sets.fingerprint(config)?, settings(config)?).await?;
+                let (card, _) = run.train(|journal| fit(config, &sets, journal))?;
+                run.end(None, &card.figures).await?;
+                Ok(card.figures)
+            };
+            sweep.search(config, &sweep.kept(config, &sets, &output)?, trial).await?
+        }
         None => (config.clone(), Vec::new()),
     };
     let config = &config;
     let registry = Registry(output.folder("models"));
-    let fingerprint = sets.fingerprint(config)?;
-    let run = format!("{}-{}", date.to_string().replace('-', ""), &fingerprint[..8]);
-    journal::name_others(&output, &fingerprint).await?;
-    let places = Places::new(&output, &fingerprint, &run, tokio::runtime::Handle::current());
-    let journal = Journal::new(Some(places), &config.train, settings(config)?);
-    // On a thread of its own, which may wait: for libtorch, and for the store that a checkpoint goes to.
-    let settings = config.clone();
-    let fitted = tokio::task::spawn_blocking(move || fit(&settings, &sets, journal).map(|fitted| (fitted, sets)));
-    let ((card, networks, mut journal), sets) = fitted.await.map_err(Failure::bug)??;
+    let mut run = Run::begin(config, &day, sets.fingerprint(config)?, settings(config)?).await?;
+    let (card, networks) = run.train(|journal| fit(config, &sets, journal))?;
     let text = card.text.as_ref().map(|text| (TEXT_FOLDER, text.source.as_str()));
     let image = card.image.as_ref().map(|image| (IMAGE_FOLDER, image.source.as_str()));
     let encoders = text.into_iter().chain(image);
@@ -146,8 +142,7 @@ pub async fn run(config: &Config, date: RunDate, sweep: Option<&Sweep>) -> Resul
     if registry.champion().await?.is_none() {
         registry.promote(&card.version).await?;
     }
-    journal.finish(&card.version, &card.figures).await;
-    journal::remove_checkpoints(&output, &fingerprint, config.gc.orphan_age_hours).await?;
+    run.end(Some(&card.version), &card.figures).await?;
     Ok((card, trials))
 }
 
@@ -260,10 +255,9 @@ async fn gather_users(
 }
 
 /// Trains both networks on gathered sets; the card lacks what only writing knows. Must not run on a thread of the
-/// journal's runtime.
-pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result<(BundleCard, Networks, Journal)> {
+/// journal's runtime that may not wait.
+pub fn fit(config: &Config, sets: &TrainingSets, journal: &mut Journal) -> Result<(BundleCard, Networks)> {
     let train = &config.train;
-    journal.clear_curves();
     tch::manual_seed(train.seed as i64);
     let (intent_shape, demand_shape) = shapes(config, sets);
     let mut networks = Networks::new(&intent_shape, &demand_shape, devices::choose(&config.score)?);
@@ -278,7 +272,7 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
         items: &sets.index,
         contents: &sets.contents,
     };
-    let mut figures = intent::train(&networks.intent, &mut networks.intent_store, users, config, &mut journal, &bar)?;
+    let mut figures = intent::train(&networks.intent, &mut networks.intent_store, users, config, journal, &bar)?;
     bar.finish_and_clear();
     if let Some(auc) = baseline::recency_frequency_auc(&survey, &sets.held_out_users, &sets.contract)? {
         figures.insert("auc_test_purchase_recency_frequency".into(), auc);
@@ -291,12 +285,9 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
         test: &sets.held_out_items,
         newcomers: &sets.newcomers,
     };
-    figures.extend(demand::train(network, store, items, train, &mut journal, &bar)?);
+    figures.extend(demand::train(network, store, items, train, journal, &bar)?);
     bar.finish_and_clear();
-    if journal.failed > 0 {
-        tracing::warn!("{} writes of checkpoints and curves failed", journal.failed);
-        figures.insert("journal_writes_failed".into(), journal.failed as f64);
-    }
+    journal.confess(&mut figures);
 
     let card = BundleCard {
         format: FORMAT,
@@ -321,7 +312,7 @@ pub fn fit(config: &Config, sets: &TrainingSets, mut journal: Journal) -> Result
         figures,
         settings: settings(config)?,
     };
-    Ok((card, networks, journal))
+    Ok((card, networks))
 }
 
 fn shapes(config: &Config, sets: &TrainingSets) -> (IntentShape, DemandShape) {

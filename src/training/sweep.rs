@@ -1,8 +1,8 @@
 //! `train --sweep FILE`: settings searched by successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943).
 //!
 //! Many trials are trained for few epochs, the best of them anew for more, until one is left; that one is trained as the
-//! configuration says and written as a bundle. Trials are compared on the validation set alone: the test set is looked at
-//! once, for the winner. Every finished trial is kept below `state/sweeps/<fingerprint of file, data and settings>/`, so a
+//! configuration says and written as a bundle. Trials are compared on the validation set alone: nothing is chosen by the test
+//! set. Every finished trial is kept below `state/sweeps/<fingerprint of file, data and settings>/`, so a
 //! search that was cut off goes on where it was.
 
 use rand::{Rng, SeedableRng};
@@ -205,7 +205,7 @@ impl Sweep {
         &self,
         config: &Config,
         kept: &Location,
-        mut train: impl FnMut(&Config) -> Result<BTreeMap<String, f64>>,
+        mut train: impl AsyncFnMut(&Config) -> Result<BTreeMap<String, f64>>,
     ) -> Result<(Config, Vec<Trial>)> {
         let with = |settings: &BTreeMap<String, String>, epochs_max: u32| -> Result<Config> {
             let mut pairs: Vec<(String, String)> = settings.clone().into_iter().collect();
@@ -223,7 +223,8 @@ impl Sweep {
                 let bytes = match kept.read_if_there(&name).await? {
                     Some(bytes) => bytes.to_vec(),
                     None => {
-                        let trial = self.train(*number, rung, settings, &with(settings, epochs_max)?, &mut train)?;
+                        let trial =
+                            self.train(*number, rung, settings, &with(settings, epochs_max)?, &mut train).await?;
                         let bytes = serde_json::to_vec(&trial).map_err(Failure::bug)?;
                         kept.write(&name, bytes.clone()).await?;
                         bytes
@@ -262,16 +263,16 @@ impl Sweep {
         Ok((config.with(&winner)?, all))
     }
 
-    fn train(
+    async fn train(
         &self,
         number: u32,
         rung: u32,
         settings: &BTreeMap<String, String>,
         config: &Config,
-        train: &mut impl FnMut(&Config) -> Result<BTreeMap<String, f64>>,
+        train: &mut impl AsyncFnMut(&Config) -> Result<BTreeMap<String, f64>>,
     ) -> Result<Trial> {
         let clock = Instant::now();
-        let outcome = match train(config) {
+        let outcome = match train(config).await {
             Err(failure) if failure.kind != FailureKind::Model => return Err(failure),
             other => other,
         };
@@ -309,7 +310,7 @@ mod tests {
     "#;
 
     /// The best learning rate is 0.01, and more epochs help.
-    fn figures(config: &Config) -> Result<BTreeMap<String, f64>> {
+    async fn figures(config: &Config) -> Result<BTreeMap<String, f64>> {
         let wrong = (config.train.learning_rate.log10() + 2.0).abs() + 1.0 / f64::from(config.train.epochs_max);
         Ok([("log_loss_valid".to_string(), wrong)].into())
     }
@@ -336,15 +337,15 @@ mod tests {
         let sweep: Sweep = toml::from_str(FILE).unwrap();
         let undisturbed = sweep.search(&Config::default(), &place("whole"), figures).await.unwrap();
         let (kept, mut trained) = (place("cut"), 0);
-        let dies = |config: &Config| {
+        let dies = async |config: &Config| {
             trained += 1;
-            if trained > 10 { Err(Failure::passing("killed")) } else { figures(config) }
+            if trained > 10 { Err(Failure::passing("killed")) } else { figures(config).await }
         };
         assert_eq!(sweep.search(&Config::default(), &kept, dies).await.unwrap_err().kind, FailureKind::Passing);
         let mut again = 0;
-        let counted = |config: &Config| {
+        let counted = async |config: &Config| {
             again += 1;
-            figures(config)
+            figures(config).await
         };
         let (winner, trials) = sweep.search(&Config::default(), &kept, counted).await.unwrap();
         assert_eq!((winner, again), (undisturbed.0, 2));
@@ -355,13 +356,13 @@ mod tests {
     #[tokio::test]
     async fn a_trial_whose_loss_is_no_number_loses_and_the_search_goes_on() {
         let sweep: Sweep = toml::from_str(FILE).unwrap();
-        let sick = |config: &Config| match config.train.learning_rate > 0.003 {
+        let sick = async |config: &Config| match config.train.learning_rate > 0.003 {
             true => Err(Failure::model("the loss is NaN")),
-            false => figures(config),
+            false => figures(config).await,
         };
         let (winner, trials) = sweep.search(&Config::default(), &place("sick"), sick).await.unwrap();
         assert!(winner.train.learning_rate <= 0.003 && trials.iter().any(|t| t.failure.is_some()));
-        let all_sick = |_: &Config| Err(Failure::model("the loss is NaN"));
+        let all_sick = async |_: &Config| Err(Failure::model("the loss is NaN"));
         let failure = sweep.search(&Config::default(), &place("all-sick"), all_sick).await.unwrap_err();
         assert!(failure.message.contains("the loss is NaN"), "{failure}");
     }

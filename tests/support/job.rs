@@ -1,8 +1,9 @@
 //! The binary in a folder of its own: how tests of trainings that need no lake call it.
 
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use super::device;
+use super::{device, journal};
 
 /// Settings stand before the verb, `--output` is `out` in the folder.
 pub struct Job {
@@ -20,13 +21,18 @@ impl Job {
     }
 
     pub fn run(&self, settings: &[&str], arguments: &[&str]) -> Output {
+        self.command(settings, arguments).output().unwrap()
+    }
+
+    fn command(&self, settings: &[&str], arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
         command.args(["--set", &device::setting()]);
         for setting in self.settings.iter().chain(settings) {
             command.args(["--set", setting]);
         }
         // Networks this small gain nothing from threads, which wait for one another where cores are busy.
-        command.env("OMP_NUM_THREADS", "1").args(arguments).args(["--output", &self.path("out")]).output().unwrap()
+        command.env("OMP_NUM_THREADS", "1").args(arguments).args(["--output", &self.path("out")]);
+        command
     }
 
     /// What it printed, and its log.
@@ -42,6 +48,32 @@ impl Job {
         let errors = String::from_utf8_lossy(&ran.stderr);
         assert_eq!(ran.status.code(), Some(code), "{arguments:?}\n{errors}");
         parts.iter().for_each(|part| assert!(errors.contains(part), "{arguments:?}: expected {part} in\n{errors}"));
+    }
+
+    /// A training that was killed at steps of lessons, one after the other, ends as one that was not: same weights, whole
+    /// curves, no checkpoints left. `card`: the file of a model that says which weights it has.
+    pub fn goes_on_after_kills(&self, (settings, arguments): (&[&str], &[&str]), kills: &[(&str, u64)], card: &str) {
+        let settings = [settings, &["train.checkpoint_steps=1", "train.checkpoint_seconds=0"]].concat();
+        let output = PathBuf::from(self.path("out"));
+        let came = || -> (serde_json::Value, Vec<usize>) {
+            let models: Vec<_> = std::fs::read_dir(output.join("models")).unwrap().map(|m| m.unwrap().path()).collect();
+            let [model] = models.as_slice() else { panic!("expected one model, got {models:?}") };
+            let card: serde_json::Value = serde_json::from_slice(&std::fs::read(model.join(card)).unwrap()).unwrap();
+            assert!(journal::checkpoints(&output).is_empty(), "they go once the model is there");
+            assert_eq!(journal::metrics(&output).last().unwrap()["version"], card["version"]);
+            let events = journal::events(&output);
+            let epochs = |lesson: &str| events[format!("{lesson}/loss_valid")].as_array().unwrap().len();
+            (card["weights_hash"].clone(), kills.iter().map(|(lesson, _)| epochs(lesson)).collect())
+        };
+        for kill in kills {
+            journal::killed_at(self.command(&settings, arguments), &output, *kill);
+        }
+        let (_, log) = self.done(&settings, arguments);
+        kills.iter().for_each(|(lesson, _)| assert!(log.contains(&format!("{lesson}: goes on from")), "{log}"));
+        let resumed = came();
+        std::fs::remove_dir_all(&output).unwrap();
+        self.done(&settings, arguments);
+        assert_eq!(came(), resumed);
     }
 
     /// The last number of a trained model's head is another: whatever calls it is refused.

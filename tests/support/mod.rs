@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod job;
+pub mod journal;
 pub mod lakes;
 pub mod nights;
 pub mod published;

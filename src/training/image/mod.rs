@@ -15,9 +15,11 @@ use tch::nn;
 
 use self::pictures::{Pictures, Source};
 use self::reader::ImageReader;
+use super::journal::Journal;
 use super::labelled::goal::Goal;
 use super::labelled::labels::{self, Targets};
 use super::labelled::{self, InputOptions, Teaching, parts};
+use super::run::{Fingerprint, Run};
 use super::table::TableOptions;
 use super::table::source::{self, Only, Table};
 use crate::config::networks::{ImageNetworkName, ImageStrategy, NormStatistics, name_of};
@@ -51,11 +53,15 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
     let source = Source::of(config, array, &table.table, options.image_folder.as_deref())?;
     let pictures = Pictures::read(config, &rows, &source, &start.card.preprocess).await?;
     rows.split_by_keys(&pictures.keys);
-    let taught = teach(config, &rows, &pictures, &start, &table.label)?;
     let (encoder, encoder_hash) = match &start.folder {
         Some((uri, folder)) => (uri.clone(), folder.hash.clone()),
         None => (String::new(), String::new()),
     };
+    let settings = serde_json::json!({ "model": config.model, "train": config.train, "image": config.image });
+    let mut fingerprint = Fingerprint::of(config, &(IMAGE_FORMAT, &config.image, &encoder_hash, &pictures.keys))?;
+    rows.fingerprint(table, &mut fingerprint)?;
+    let mut run = Run::begin(config, "image", fingerprint, settings.clone()).await?;
+    let taught = run.train(|journal| teach(config, &rows, (&pictures, &start), &table.label, journal))?;
     let card = ImageModelCard {
         format: IMAGE_FORMAT,
         version: String::new(),
@@ -70,14 +76,16 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         labels: taught.targets.labels,
         weights_hash: String::new(),
         figures: taught.figures,
-        settings: serde_json::json!({ "model": config.model, "train": config.train, "image": config.image }),
+        settings,
     };
     let parts = ImageParts {
         card: &start.card,
         encoder: parts::taken(&taught.store, strategy::ENCODER)?,
         head: parts::taken(&taught.store, parts::HEAD)?,
     };
-    registry.write_image(card, parts).await
+    let card = registry.write_image(card, parts).await?;
+    run.end(Some(&card.version), &card.figures).await?;
+    Ok(card)
 }
 
 /// What training begins with: a folder of `--encoder`, or a card for random weights.
@@ -149,7 +157,13 @@ struct Taught {
     figures: BTreeMap<String, f64>,
 }
 
-fn teach(config: &Config, table: &Table, pictures: &Pictures, start: &Start, names: &[String]) -> Result<Taught> {
+fn teach(
+    config: &Config,
+    table: &Table,
+    (pictures, start): (&Pictures, &Start),
+    names: &[String],
+    journal: &mut Journal,
+) -> Result<Taught> {
     let [train, valid, test] = labelled::parts_of(table, |row| pictures.has(row));
     labelled::enough([&train, &valid, &test], &lacks(table, pictures))?;
     let targets = labels::read(config, table, names, &train)?;
@@ -188,9 +202,10 @@ fn teach(config: &Config, table: &Table, pictures: &Pictures, start: &Start, nam
         stepping: strategy::stepping(&config.image, &start.card, learning_rate, &store),
         column: &names.join("_"),
     };
-    figures.extend(labelled::teach(config, &reader, &mut store, &goal, teaching)?);
+    figures.extend(labelled::teach(config, &reader, &mut store, &goal, teaching, journal)?);
     figures.insert("rows_left_out".into(), table.left_out as f64);
     figures.insert("pictures_refused".into(), pictures.refused as f64);
+    journal.confess(&mut figures);
     Ok(Taught { store, targets, figures })
 }
 

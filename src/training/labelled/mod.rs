@@ -105,6 +105,7 @@ pub fn teach(
     store: &mut nn::VarStore,
     goal: &Goal<'_>,
     teaching: Teaching<'_>,
+    journal: &mut Journal,
 ) -> Result<BTreeMap<String, f64>> {
     let (clock, seed) = (std::time::Instant::now(), config.train.seed);
     let [train, valid, test] = teaching.parts;
@@ -121,7 +122,7 @@ pub fn teach(
     };
     let mut lesson = LabelledLesson { reader, goal, train, valid, config, stepping: teaching.stepping };
     let bar = progress::bar(reader.name(), 1);
-    let fitted = fit::fit(&mut lesson, store, &plan, &mut Journal::nowhere(), &bar)?;
+    let fitted = fit::fit(&mut lesson, store, &plan, journal, &bar)?;
     bar.finish_and_clear();
     figures.insert("epochs".into(), fitted.epochs.into());
     figures.insert("steps".into(), fitted.steps as f64);

@@ -14,8 +14,9 @@ use tch::nn;
 
 use self::lesson::TableLesson;
 use self::source::Table;
-use super::fit::{self, Plan};
+use super::fit::{self, Lesson, Plan};
 use super::journal::Journal;
+use super::run::{Fingerprint, Run};
 use super::sets::Split;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
@@ -58,11 +59,23 @@ pub struct TableOptions {
 pub async fn run(config: &Config, options: &TableOptions) -> Result<TableCard> {
     let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
     let table = source::read(config, options).await?;
-    let (card, store) = fit(config, options, &table)?;
-    registry.write_table(card, &store).await
+    let settings = serde_json::json!({ "model": config.model, "train": config.train, "table": config.table });
+    let mut fingerprint = Fingerprint::of(config, &(TABLE_FORMAT, &config.table))?;
+    table.fingerprint(options, &mut fingerprint)?;
+    let mut run = Run::begin(config, "table", fingerprint, settings.clone()).await?;
+    let (card, store) = run.train(|journal| fit(config, options, &table, settings, journal))?;
+    let card = registry.write_table(card, &store).await?;
+    run.end(Some(&card.version), &card.figures).await?;
+    Ok(card)
 }
 
-fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableCard, nn::VarStore)> {
+fn fit(
+    config: &Config,
+    options: &TableOptions,
+    table: &Table,
+    settings: serde_json::Value,
+    journal: &mut Journal,
+) -> Result<(TableCard, nn::VarStore)> {
     let _one = OneThread::set();
     let parts = [Split::Train, Split::Valid, Split::Test].map(|part| table.rows_of(part));
     enough(config, &parts)?;
@@ -73,7 +86,7 @@ fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableC
     let targets = labels::read(config, table, options, &parts[0])?;
     let device = devices::choose(&config.score)?;
 
-    let learn = |hidden: &[i64], steps: f64| -> Result<(TableShape, nn::VarStore, BTreeMap<String, f64>)> {
+    let mut learn = |hidden: &[i64], steps: f64| -> Result<(TableShape, nn::VarStore, BTreeMap<String, f64>)> {
         tch::manual_seed(config.train.seed as i64);
         let dropout = if hidden.is_empty() { 0.0 } else { config.model.dropout };
         let shape = TableShape::of(&columns, hidden, dropout, targets.len());
@@ -87,8 +100,8 @@ fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableC
             weight_decay: config.train.weight_decay,
             seed: config.train.seed,
         };
-        let bar = progress::bar(if hidden.is_empty() { "regression" } else { "table" }, 1);
-        let fitted = fit::fit(&mut lesson, &mut store, &plan, &mut Journal::nowhere(), &bar)?;
+        let bar = progress::bar(lesson.name(), 1);
+        let fitted = fit::fit(&mut lesson, &mut store, &plan, journal, &bar)?;
         bar.finish_and_clear();
         let mut figures = lesson.figures(config.train.seed)?;
         figures.insert("epochs".into(), fitted.epochs.into());
@@ -102,6 +115,7 @@ fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableC
     for (name, rows) in ["rows_train", "rows_valid", "rows_test"].iter().zip(&parts) {
         figures.insert((*name).into(), rows.len() as f64);
     }
+    journal.confess(&mut figures);
     let card = TableCard {
         format: TABLE_FORMAT,
         version: String::new(),
@@ -113,7 +127,7 @@ fn fit(config: &Config, options: &TableOptions, table: &Table) -> Result<(TableC
         shape,
         weights_hash: String::new(),
         figures,
-        settings: serde_json::json!({ "model": config.model, "train": config.train, "table": config.table }),
+        settings,
     };
     Ok((card, store))
 }

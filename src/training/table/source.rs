@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::lake::stores::Location;
+use crate::training::run::Fingerprint;
 use crate::training::sets::{Split, split};
 
 const SPLIT_BY_HASH: &str = "split 80/10/10 by a hash of the row";
@@ -45,6 +46,12 @@ impl Table {
         if self.split_by == SPLIT_BY_HASH {
             self.parts = keys.iter().map(|key| split(key)).collect();
         }
+    }
+
+    /// Notes rows, how they are split, and what is asked of them.
+    pub fn fingerprint(&self, options: &TableOptions, fingerprint: &mut Fingerprint) -> Result<()> {
+        fingerprint.printed(&(&options.label, &options.category, &options.exclude, &self.parts, &self.unlabelled))?;
+        fingerprint.rows(&self.rows)
     }
 
     /// The keys of rows that are not trained on.

@@ -29,6 +29,7 @@ pub fn teach(
     store: &mut nn::VarStore,
     texts: Texts<'_>,
     stepping: impl Fn(&nn::VarStore) -> Stepping,
+    journal: &mut Journal,
 ) -> Result<BTreeMap<String, f64>> {
     let Some(mask_id) = texts.tokenizer.mask_id() else {
         return Err(Failure::usage("text.masked_epochs: expected 0, because the encoder's tokenizer has no mask")
@@ -49,7 +50,7 @@ pub fn teach(
         seed: config.train.seed,
     };
     let bar = crate::progress::bar("masked words", 1);
-    let fitted = fit::fit(&mut lesson, store, &plan, &mut Journal::nowhere(), &bar)?;
+    let fitted = fit::fit(&mut lesson, store, &plan, journal, &bar)?;
     bar.finish_and_clear();
     Ok(BTreeMap::from([
         ("masked_loss_valid_before".to_string(), before),

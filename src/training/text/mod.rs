@@ -13,9 +13,11 @@ use tch::{Tensor, nn};
 
 use self::masked::Texts;
 use self::reader::TextReader;
+use super::journal::Journal;
 use super::labelled::goal::Goal;
 use super::labelled::labels::{self, Targets};
 use super::labelled::{self, InputOptions, Reader, Teaching, lesson, parts};
+use super::run::{Fingerprint, Run};
 use super::table::source::{self, Only, Table};
 use super::table::{OneThread, TableOptions};
 use crate::config::Config;
@@ -55,7 +57,11 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
     let spare = config.text.masked_epochs > 0;
     let only = Only { flag: "--text-column", column: text_column, what: "a text", spare };
     let rows = source::read_by(config, table, Some(only)).await?;
-    let taught = teach(config, &rows, &folder, (text_column, &table.label))?;
+    let settings = serde_json::json!({ "model": config.model, "train": config.train, "text": config.text });
+    let mut fingerprint = Fingerprint::of(config, &(TEXT_FORMAT, &config.text, &folder.hash))?;
+    rows.fingerprint(table, &mut fingerprint)?;
+    let mut run = Run::begin(config, "text", fingerprint, settings.clone()).await?;
+    let taught = run.train(|journal| teach(config, &rows, &folder, (text_column, &table.label), journal))?;
     let card = TextCard {
         format: TEXT_FORMAT,
         version: String::new(),
@@ -72,7 +78,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         max_length: folder.tokenizer.max_length(),
         weights_hash: String::new(),
         figures: taught.figures,
-        settings: serde_json::json!({ "model": config.model, "train": config.train, "text": config.text }),
+        settings,
     };
     let parts = TextParts {
         folder: &folder,
@@ -80,7 +86,9 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         head: parts::taken(&taught.store, parts::HEAD)?,
         beside: parts::taken(&taught.store, strategy::BESIDE)?,
     };
-    registry.write_text(card, parts).await
+    let card = registry.write_text(card, parts).await?;
+    run.end(Some(&card.version), &card.figures).await?;
+    Ok(card)
 }
 
 /// What came of a training.
@@ -91,8 +99,13 @@ struct Taught {
     figures: BTreeMap<String, f64>,
 }
 
-fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[String])) -> Result<Taught> {
-    let (text_column, labels) = names;
+fn teach(
+    config: &Config,
+    table: &Table,
+    folder: &TextFolder,
+    (text_column, labels): (&str, &[String]),
+    journal: &mut Journal,
+) -> Result<Taught> {
     let texts = column::texts(
         &format!("--text-column {text_column}"),
         table
@@ -126,7 +139,9 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
         let unlabelled = (labelled..ids.len()).filter(|&row| has_token(row));
         let train: Vec<usize> = rows[0].iter().copied().chain(unlabelled).collect();
         let texts = Texts { ids: &ids, train: &train, valid: &rows[1], tokenizer: &folder.tokenizer };
-        figures.extend(masked::teach(config, &network, &mut store, texts, stepping)?);
+        figures.extend(masked::teach(config, &network, &mut store, texts, stepping, journal)?);
+        // What is drawn from here on must not depend on whether words were guessed in this process or in one before it.
+        tch::manual_seed(config.train.seed as i64);
     }
     let beside = strategy::prepare(&config.text, &mut network, &store)?;
     let sizes = (TextClassifier::width(folder), targets.labels.len());
@@ -146,7 +161,7 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
     };
     let tokens_max = config.text.batch_tokens_max as usize;
     let reader = TextReader { classifier: &classifier, ids: &ids, tokens_max };
-    figures.extend(labelled::teach(config, &reader, &mut store, &goal, teaching)?);
+    figures.extend(labelled::teach(config, &reader, &mut store, &goal, teaching, journal)?);
     if config.text.strategy == TextStrategy::Lora {
         let before = probabilities(&reader, &rows[1])?;
         classifier.network.merge_low_rank()?;
@@ -154,6 +169,7 @@ fn teach(config: &Config, table: &Table, folder: &TextFolder, names: (&str, &[St
         figures.insert("merged_difference".into(), merged_difference(&before, &probabilities(&reader, &rows[1])?)?);
     }
     figures.insert("rows_left_out".into(), table.left_out as f64);
+    journal.confess(&mut figures);
     Ok(Taught { store, targets, beside, figures })
 }
 

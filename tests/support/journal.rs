@@ -1,0 +1,68 @@
+//! What trainings leave behind while they go on, and trainings that are killed.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// All files below a folder, sorted.
+pub fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> =
+        entries.flat_map(|e| if e.path().is_dir() { below(&e.path()) } else { vec![e.path()] }).collect();
+    found.sort();
+    found
+}
+
+pub fn checkpoints(output: &Path) -> Vec<String> {
+    let files = below(&output.join("state/training")).into_iter();
+    files
+        .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
+        .filter(|n| n.ends_with(".checkpoint"))
+        .collect()
+}
+
+/// Starts a training and kills it once a checkpoint of `lesson` with at least `step` steps is there.
+pub fn killed_at(mut train: Command, output: &Path, (lesson, step): (&str, u64)) {
+    let mut child = train.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let number = |name: &str| -> Option<u64> {
+        name.strip_prefix(lesson)?.strip_prefix('-')?.strip_suffix(".checkpoint")?.parse().ok()
+    };
+    while !checkpoints(output).iter().filter_map(|name| number(name)).any(|n| n >= step) {
+        assert!(child.try_wait().unwrap().is_none(), "ended before its checkpoint at {lesson} {step}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    let died = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&died), Some(9));
+    assert!(!output.join("models").exists(), "killed before there was a model");
+}
+
+/// The one file of this name among all curves.
+fn file(output: &Path, name: &str) -> PathBuf {
+    let found: Vec<_> = below(&output.join("training")).into_iter().filter(|p| p.ends_with(name)).collect();
+    let [only] = found.as_slice() else { panic!("expected one {name}, got {found:?}") };
+    only.clone()
+}
+
+/// The lines of the one run.
+pub fn metrics(output: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file(output, "metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Scalars of the one run by tag, as TensorBoard's own reader sees them.
+pub fn events(output: &Path) -> Value {
+    events_of(file(output, "metrics.jsonl").parent().unwrap())
+}
+
+/// Of the run whose curves lie in this folder.
+pub fn events_of(run: &Path) -> Value {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".venv/bin/python");
+    assert!(python.exists(), "no .venv: run `make readers` (infra/setup/python.sh)");
+    let script = root.join("tests/support/read_events.py");
+    let read = Command::new(python).arg(script).arg(run).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    serde_json::from_slice(&read.stdout).unwrap()
+}
