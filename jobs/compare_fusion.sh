@@ -14,12 +14,14 @@ folder=${2:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--s
 encoder=${3:?usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]}
 shift 3
 users=${USERS:-12000} items=${ITEMS:-3000} days=${DAYS:-110}
-later() { date -u -d "2026-01-01 + $1 days" +%F; }
+here=$(dirname "$0")
+. "$here/comparing.sh"
+trained_at=$(later 2026-01-01 $((days - 42))) asked_from=$(later 2026-01-01 $((days - 21)))
 mkdir -p "$folder/figures" "$folder/unordered/features"
 # Equal times are ordered by the events' keys, which are hashes of their ids.
 recent="$folder/unordered/features/user_recent.sql"
 sed -e "s/ e\.ts,/ date_trunc('day', e.ts),/" -e 's/ e\.dwell_ms,/ CAST(NULL AS BIGINT),/' \
-    "$(dirname "$0")/../sql/features/user_recent.sql" >"$recent.$$"
+    "$here/../sql/features/user_recent.sql" >"$recent.$$"
 for part in "date_trunc('day', e.ts)" 'CAST(NULL AS BIGINT)'; do
     grep -qF "$part" "$recent.$$" || {
         echo "sql/features/user_recent.sql: expected e.ts and e.dwell_ms to leave out, found no place for $part" >&2
@@ -57,26 +59,19 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
             to="$folder/figures/$signal.$fusion.$seed"
             [ -f "$to.json" ] && continue
             echo "$signal: $fusion, seed $seed" >&2
-            version=$(run train --date "$(later $((days - 42)))" --set "train.seed=$seed" "$@" |
-                sed -n 's/^model \([^ ]*\) .*/\1/p')
-            for week in 0 1 2; do
-                run sql --date "$(later $((days - 21 + 7 * week)))" --format csv "$@" \
-                    -c "SELECT user_id, score_intents(features, '$version')['p_purchase'] AS p FROM model_input" >"$to.$week.csv"
-            done
+            version=$(trained --date "$trained_at" --set "train.seed=$seed" "$@")
+            scored_later "$to" "$version" "$asked_from" 7 3 "$@"
             cp "$folder/$signal.out/models/$version/bundle.json" "$to.part"
             mv "$to.part" "$to.json"
         done
     done
     [ -f "$folder/figures/$signal.bought.csv" ] || {
-        "$job" sql --lake "$folder/$signal" --output "$folder/$signal.out" --date "$(later "$days")" --format csv -c \
-            "SELECT DISTINCT user_id, CAST(ts AS DATE) AS day FROM events WHERE event_type = 'purchase'" \
-            >"$folder/figures/$signal.part" 2>>"$folder/$signal.log"
+        bought_before "$(later 2026-01-01 "$days")" >"$folder/figures/$signal.part"
         mv "$folder/figures/$signal.part" "$folder/figures/$signal.bought.csv"
     }
 done
 
-here=$(dirname "$0")
-PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models/fusion.md" "$(later $((days - 21)))" <<'EOF_PYTHON'
+PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models/fusion.md" "$asked_from" <<'EOF_PYTHON'
 import json, pathlib, random, sys
 from documents import fill
 from ranking import Outcomes, Ranking, drawn, interval, mean, means

@@ -1,20 +1,33 @@
 #!/bin/sh
-# Trains with 1 %, 10 % and all of the labels, with and without what unlabelled histories teach, and writes the table of
-# docs/models/sequences.md between its markers. A training whose figures are there already is skipped.
+# Trains with 1 %, 10 % and all of the labels, with and without what unlabelled histories teach, on a simulated shop; scores all
+# users on four later dates; and writes how well that told who bought within seven days into docs/models/sequences.md, between
+# its markers. A training whose figures are there already is skipped.
 # usage: compare_labels.sh PATH_OF_INTENTCAST FOLDER [--set section.key=value ...]
-# USERS, ITEMS and DAYS (4000, 60, 120) size the simulated lake.
+# USERS, ITEMS and DAYS (4000, 48, 142) size the lake; SEEDS ("42 43 44") are the trainings of each row.
 set -eu
 job=${1:?usage: compare_labels.sh PATH_OF_INTENTCAST FOLDER [--set section.key=value ...]}
 folder=${2:?usage: compare_labels.sh PATH_OF_INTENTCAST FOLDER [--set section.key=value ...]}
 shift 2
-days=${DAYS:-120}
-mkdir -p "$folder/labels"
-[ -f "$folder/labels.done" ] || {
-    rm -rf "$folder/labels.lake"
-    "$job" simulate --to "$folder/labels.lake" --users "${USERS:-4000}" --items "${ITEMS:-60}" --days "$days" --seed 13 --start 2026-01-01
-    touch "$folder/labels.done"
+days=${DAYS:-142} seeds=${SEEDS:-42 43 44}
+here=$(dirname "$0")
+. "$here/comparing.sh"
+mkdir -p "$folder/figures"
+# The demand network has nothing to do with it: as small as it gets.
+run() { # VERB [OPTION ...]
+    verb=$1
+    shift
+    "$job" "$verb" --lake "$folder/lake" --output "$folder/out" --set score.device=cpu --set model.width=32 --set model.layers=1 \
+        --set train.batch_rows=64 --set model.content_inputs=false --set demand.content_inputs=false --set demand.width=4 \
+        --set demand.horizon_days=7 --set demand.history_days=28 --set demand.as_of_dates=1 --set demand.calibration_dates=1 \
+        "$@" </dev/null 2>>"$folder/log"
 }
-date=$(date -u -d "2026-01-01 + $days days" +%F)
+[ -f "$folder/lake.done" ] || {
+    rm -rf "$folder/lake"
+    "$job" simulate --to "$folder/lake" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "$days" --seed 17
+    bought_before "$(later 2026-01-01 "$days")" >"$folder/bought.csv"
+    touch "$folder/lake.done"
+}
+trained_at=$(later 2026-01-01 $((days - 33)))
 
 # pretraining, what unlabelled users teach
 methods="none none
@@ -27,37 +40,55 @@ for share in 0.01 0.1 1.0; do
     echo "$methods" | while read -r pretraining unlabelled; do
         # With all labels nobody is unlabelled.
         [ "$share" = 1.0 ] && [ "$unlabelled" != none ] && continue
-        to="$folder/labels/$share,$pretraining,$unlabelled.json"
-        [ -f "$to" ] && continue
-        echo "$share of the labels, pretraining $pretraining, unlabelled $unlabelled" >&2
-        # The demand network has nothing to do with it: as small as it gets.
-        version=$("$job" train --lake "$folder/labels.lake" --output "$folder/labels.out" --date "$date" \
-            --set "train.labels_share=$share" --set "train.pretraining=$pretraining" --set "train.unlabelled=$unlabelled" \
-            --set demand.width=4 --set demand.horizon_days=7 --set demand.history_days=28 --set model.content_inputs=false --set demand.content_inputs=false --set score.device=cpu "$@" \
-            </dev/null | sed -n 's/^model \([^ ]*\) .*/\1/p')
-        cp "$folder/labels.out/models/$version/bundle.json" "$to.part"
-        mv "$to.part" "$to"
+        for seed in $seeds; do
+            to="$folder/figures/$share,$pretraining,$unlabelled,$seed"
+            [ -f "$to.json" ] && continue
+            echo "$share of the labels, pretraining $pretraining, unlabelled $unlabelled, seed $seed" >&2
+            version=$(trained --date "$trained_at" --set "train.labels_share=$share" --set "train.pretraining=$pretraining" \
+                --set "train.unlabelled=$unlabelled" --set "train.seed=$seed" "$@")
+            scored_later "$to" "$version" "$trained_at" 8 4 "$@"
+            cp "$folder/out/models/$version/bundle.json" "$to.part"
+            mv "$to.part" "$to.json"
+        done
     done
 done
 
-here=$(dirname "$0")
-PYTHONPATH=$here python3 -B - "$folder/labels" "$here/../docs/models/sequences.md" <<'EOF_PYTHON'
-import json, pathlib, sys
+PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/sequences.md" "$trained_at" <<'EOF_PYTHON'
+import collections, json, pathlib, random, sys
 from documents import fill
+from ranking import Outcomes, Ranking, drawn, interval, mean, means
 
-figures, doc = map(pathlib.Path, sys.argv[1:])
-cards = {tuple(path.name.removesuffix(".json").split(",")): json.loads(path.read_text())["figures"]
-         for path in figures.glob("*.json")}
+folder, doc = map(pathlib.Path, sys.argv[1:3])
+DRAWS = 200
+bought, chance, draws, plain = Outcomes(folder / "bought.csv", sys.argv[3], 8), random.Random(7), None, None
+trainings = collections.defaultdict(list)
+for path in sorted((folder / "figures").glob("*.json")):
+    share, pretraining, unlabelled, _ = path.name.removesuffix(".json").split(",")
+    trainings[float(share), pretraining != "none", pretraining, unlabelled != "none", unlabelled].append(path)
 
-def cell(name, f):
-    return f"{f[name]:.3f} ({f[name + '_low']:.3f} to {f[name + '_high']:.3f})" if f"{name}_low" in f else f"{f[name]:.3f}"
+def spread(whole, parts, form):
+    low, high = interval(parts)
+    return f"{whole:{form}} ({low:{form}} to {high:{form}})"
 
-lines = ["| labels | users with labels | pretraining | unlabelled | AUC of purchase | AP of purchase | AUC of cart | seconds |",
-         "|---|---|---|---|---|---|---|---|"]
-for (share, pretraining, unlabelled), f in sorted(cards.items(), key=lambda c: (float(c[0][0]), c[0][1] != "none", c[0])):
-    seconds = f["train_seconds_intent"] + f.get("train_seconds_pretraining", 0)
-    lines.append(f"| {float(share):.0%} | {f['users_train']:,.0f} | {pretraining} | {unlabelled} | "
-                 f"{cell('auc_test_purchase', f)} | {cell('ap_test_purchase', f)} | {f['auc_test_cart']:.3f} | {seconds:.0f} |")
+head = ["labels", "users with labels", "pretraining", "unlabelled", "AUC of purchase (95 %)", "more than by labels alone (95 %)",
+        "AP", "log loss", "seconds"]
+lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+for (share, pretrained, pretraining, taught, unlabelled), paths in sorted(trainings.items()):
+    rankings = [bought.ranking([path.with_suffix(f".{week}.csv") for week in range(4)]) for path in paths]
+    # The same users drawn for all rows.
+    draws = draws or drawn(rankings, chance, DRAWS)
+    auc, aucs = means(rankings, Ranking.auc, draws, chance)
+    gain = ""
+    if not pretrained and not taught:
+        plain = share, auc, aucs
+    elif plain and plain[0] == share:
+        gain = spread(auc - plain[1], [a - b for a, b in zip(aucs, plain[2])], "+.3f")
+    cards = [json.loads(path.read_text())["figures"] for path in paths]
+    seconds = min(f["train_seconds_intent"] + f.get("train_seconds_pretraining", 0) for f in cards)
+    cells = [f"{share:.0%}", f"{cards[0]['users_train']:,.0f}", pretraining, unlabelled, spread(auc, aucs, ".3f"), gain,
+             f"{mean([of.average_precision() for of in rankings]):.3f}", f"{mean([of.log_loss() for of in rankings]):.4f}",
+             f"{seconds:.0f}"]
+    lines.append(f"| {' | '.join(cells)} |")
 text = "\n".join(lines)
 print(text)
 fill(doc, "compare_labels", text)

@@ -9,15 +9,9 @@ job=${1:?usage: compare_training.sh PATH_OF_INTENTCAST FOLDER [--set section.key
 folder=${2:?usage: compare_training.sh PATH_OF_INTENTCAST FOLDER [--set section.key=value ...]}
 shift 2
 days=${DAYS:-142} seeds=${SEEDS:-42 43 44}
-later() { date -u -d "2026-01-01 + $1 days" +%F; }
+here=$(dirname "$0")
+. "$here/comparing.sh"
 mkdir -p "$folder/figures"
-[ -f "$folder/lake.done" ] || {
-    rm -rf "$folder/lake"
-    "$job" simulate --to "$folder/lake" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "$days" --seed 17
-    "$job" sql --lake "$folder/lake" --output "$folder/out" --date "$(later "$days")" --format csv \
-        -c "SELECT DISTINCT user_id, CAST(ts AS DATE) AS day FROM events WHERE event_type = 'purchase'" >"$folder/bought.csv"
-    touch "$folder/lake.done"
-}
 # The demand network has nothing to do with it: as small as it gets.
 run() { # VERB [OPTION ...]
     verb=$1
@@ -26,6 +20,13 @@ run() { # VERB [OPTION ...]
         --set train.batch_rows=64 --set train.epochs_max=5 --set demand.width=4 --set demand.horizon_days=7 \
         --set demand.history_days=28 "$@" </dev/null 2>>"$folder/log"
 }
+[ -f "$folder/lake.done" ] || {
+    rm -rf "$folder/lake"
+    "$job" simulate --to "$folder/lake" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "$days" --seed 17
+    bought_before "$(later 2026-01-01 "$days")" >"$folder/bought.csv"
+    touch "$folder/lake.done"
+}
+trained_at=$(later 2026-01-01 $((days - 33)))
 
 # past dates, weight decay
 rows="3 0.01
@@ -39,18 +40,14 @@ echo "$rows" | while read -r dates decay; do
         to="$folder/figures/$dates,$decay,$seed"
         [ -f "$to.done" ] && continue
         echo "$dates dates, weight decay $decay, seed $seed" >&2
-        version=$(run train --date "$(later $((days - 33)))" --set "train.as_of_dates=$dates" --set "model.weight_decay=$decay" \
-            --set "train.seed=$seed" "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
-        for week in 0 1 2 3; do
-            run sql --date "$(later $((days - 33 + 8 * week)))" --format csv "$@" \
-                -c "SELECT user_id, score_intents(features, '$version')['p_purchase'] AS p FROM model_input" >"$to.$week.csv"
-        done
+        version=$(trained --date "$trained_at" --set "train.as_of_dates=$dates" --set "model.weight_decay=$decay" \
+            --set "train.seed=$seed" "$@")
+        scored_later "$to" "$version" "$trained_at" 8 4 "$@"
         touch "$to.done"
     done
 done
 
-here=$(dirname "$0")
-PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/training.md" "$(later $((days - 33)))" <<'EOF_PYTHON'
+PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/training.md" "$trained_at" <<'EOF_PYTHON'
 import collections, pathlib, sys
 from documents import fill
 from ranking import Outcomes, mean
