@@ -197,6 +197,7 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
     // Without a vector or label: the null, the cut off one, and the empty one.
     assert_eq!(rows, ["160,157,157,157,128,3,true,disc,true,true"]);
     assert!(log.contains("classify_image: 2 of 159 different pictures have no label; the first: "), "{log}");
+    assert!(log.contains("embed_image: 2 of 159 different pictures have no vector; the first: "), "{log}");
 
     let (listed, _) = shop.done(&[], &["models", "--format", "csv"]);
     assert!(listed.contains(&format!("{version},image,,")), "{listed}");

@@ -6,8 +6,10 @@ use arrow::datatypes::{Float64Type, Int32Type};
 use chrono::Datelike;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
-use intentcast::config::networks::{AmountLossName, Augmentation, BackboneName, ClassWeights};
-use intentcast::config::networks::{DemandNetworkName, HeadName, LossName, Pretraining, Unlabelled};
+use intentcast::config::networks::{
+    AmountLossName, Augmentation, BackboneName, ClassWeights, DemandNetworkName, FusionName, HeadName, LossName,
+    Pretraining, Unlabelled, name_of,
+};
 use intentcast::config::{Config, S3Config, ScoreConfig};
 use intentcast::engine;
 use intentcast::failure::Failure;
@@ -272,6 +274,51 @@ async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name
         let one = alone.score(&features.slice(user, 1)).await.unwrap().scores;
         let apart = one.iter().zip(&all[user * 9..]).map(|(a, b)| (a - b).abs() / a.abs().max(1.0));
         assert!(apart.fold(0.0, f32::max) < 1e-5, "{name}: user {user}");
+    }
+}
+
+/// Titles are read by a small encoder, pictures' vectors come as given; the same model then scores a lake without either.
+#[test]
+fn every_fusion_goes_from_training_to_scores_that_follow_what_items_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = SHOP.folder.path().join("lake");
+    let blind = folder.path().join("blind");
+    lakes::copy(&lake, &blind);
+    let hide = "SELECT * EXCLUDE (title, image_vector), CAST(NULL AS VARCHAR) AS title, \
+                arrow_cast(NULL, 'List(Float32)') AS image_vector FROM rows";
+    lakes::rewrite(&blind.join("items/part-00000.parquet"), hide);
+    let encoder = format!("model.text_encoder={}/tests/fixtures/text/minilm", env!("CARGO_MANIFEST_DIR"));
+    for fusion in FusionName::ALL {
+        let output = folder.path().join(name_of(&fusion)).display().to_string();
+        let (setting, lake) = (format!("model.fusion={}", name_of(&fusion)), lake.display().to_string());
+        let settings = ["--set", &setting, "--set", &encoder];
+        let train = ["train", "--lake", &lake, "--output", &output, "--date", DATE];
+        let (code, errors) = run(&[&settings[..], &train].concat());
+        assert_eq!(code, 0, "{fusion:?}: {errors}");
+        let champion = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
+        let card = std::fs::read(format!("{output}/models/{}/bundle.json", champion.trim())).unwrap();
+        let card: BundleCard = serde_json::from_slice(&card).unwrap();
+        assert_eq!((card.intent.fusion, card.intent.content_dims.map(|dims| dims > 0)), (fusion, [true, true, false]));
+
+        let scores = |lake: &str| -> Vec<(String, f64)> {
+            let query = "SELECT user_id, score_intents(features)['p_purchase'] FROM model_input ORDER BY user_id";
+            let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
+            command
+                .args(["--set", &device::setting()])
+                .args(settings)
+                .args(["sql", "--lake", lake, "--output", &output]);
+            let done = command.args(["--date", DATE, "--format", "csv", "-c", query]).output().unwrap();
+            assert!(done.status.success(), "{fusion:?}: {}", String::from_utf8_lossy(&done.stderr));
+            let rows = String::from_utf8(done.stdout).unwrap();
+            let row =
+                |line: &str| line.split_once(',').map(|(user, p)| (user.to_string(), p.parse().unwrap())).unwrap();
+            rows.lines().skip(1).map(row).collect()
+        };
+        let (seeing, blind) = (scores(&lake), scores(blind.to_str().unwrap()));
+        assert!(seeing.len() > 100 && seeing.iter().map(|(user, _)| user).eq(blind.iter().map(|(user, _)| user)));
+        assert!(seeing.iter().chain(&blind).all(|(_, p)| (0.0..=1.0).contains(p)), "{fusion:?}");
+        let apart = seeing.iter().zip(&blind).filter(|((_, a), (_, b))| (a - b).abs() > 1e-6).count();
+        assert!(apart * 2 > seeing.len(), "{fusion:?}: {apart} of {} scores moved", seeing.len());
     }
 }
 

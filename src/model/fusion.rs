@@ -226,6 +226,25 @@ mod tests {
         }
     }
 
+    /// A mapped zero would be the map's bias.
+    #[test]
+    fn what_is_missing_is_masked_and_no_zero_vector() {
+        let _guard = tch::no_grad_guard();
+        for name in FusionName::ALL {
+            let store = nn::VarStore::new(Device::Cpu);
+            let fusion = Fusion::new(&store.root(), name, 8, [2, 3, 2]);
+            let own = Tensor::randn([2, 8], (Kind::Float, Device::Cpu));
+            // The first row shows everything, the second nothing.
+            let gathered = contents().gather(&rows_tensor(&[[1, 1, 1], [0, 0, 0]]).unwrap()).unwrap();
+            let before = fusion.forward(&own, &gathered).unwrap();
+            let biases =
+                store.variables().into_iter().filter(|(n, _)| n.starts_with("content_") && n.ends_with("bias"));
+            assert!(biases.map(|(_, mut bias)| bias.fill_(3.0)).count() >= 2, "{name:?}");
+            let apart = (fusion.forward(&own, &gathered).unwrap() - before).abs().amax([1i64].as_slice(), false);
+            assert!(apart.double_value(&[0]) > 1e-3 && apart.double_value(&[1]) == 0.0, "{name:?}: {apart:?}");
+        }
+    }
+
     #[test]
     fn attention_is_the_formula_over_what_is_there() {
         let _guard = tch::no_grad_guard();

@@ -1,12 +1,12 @@
 //! A text encoder that partitions and stages share: `embed_text`, and the texts that a night or a training encodes.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Builder, ListBuilder};
+use arrow::array::{ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::Device;
 
-use super::devices;
+use super::{devices, distinct};
 use crate::config::{Config, networks::Precision};
 use crate::failure::Result;
 use crate::lake::stores::Location;
@@ -45,18 +45,11 @@ impl SharedEncoder {
         self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(texts)
     }
 
-    /// list<float32> [texts]; null for null.
+    /// list<float32> [texts]; null for null. Equal texts are encoded once.
     pub fn column(&self, texts: &ArrayRef) -> Result<ArrayRef> {
         let texts = cast(texts, &DataType::Utf8)?;
-        let texts = texts.as_string::<i32>();
-        let there: Vec<&str> = texts.iter().flatten().collect();
-        let mut vectors = self.encode(&there)?.into_iter();
-        let mut column = ListBuilder::new(Float32Builder::new());
-        for row in 0..texts.len() {
-            let vector = if texts.is_valid(row) { vectors.next() } else { None };
-            column.values().append_slice(vector.as_deref().unwrap_or_default());
-            column.append(vector.is_some());
-        }
-        Ok(Arc::new(column.finish()))
+        let texts: Vec<Option<&str>> = texts.as_string::<i32>().iter().collect();
+        let found = distinct::answers(&texts, |texts| Ok(self.encode(texts)?.into_iter().map(Some).collect()))?;
+        Ok(distinct::vectors(&found))
     }
 }

@@ -5,7 +5,8 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use std::sync::{Mutex, PoisonError};
 
-use super::labels::{self, Answers};
+use super::distinct;
+use super::labels::{self, Probabilities};
 use super::pictures::Refusals;
 use crate::failure::Result;
 use crate::model::vision::{ImageModel, ImageModelCard};
@@ -34,11 +35,11 @@ impl ImageScorer {
         Ok(labels::column(&self.rows(pictures)?, place))
     }
 
-    fn rows(&self, pictures: &ArrayRef) -> Result<Answers> {
+    fn rows(&self, pictures: &ArrayRef) -> Result<Probabilities> {
         // With 64-bit offsets: a batch of pictures may hold more than 2 GB.
         let pictures = cast(pictures, &DataType::LargeBinary)?;
         let pictures: Vec<Option<&[u8]>> = pictures.as_binary::<i64>().iter().collect();
-        labels::answers(&pictures, |distinct| {
+        distinct::answers(&pictures, |distinct| {
             let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
             let found = model.probabilities(distinct);
             let found = found.map_err(|f| f.at(format!("classify_image by {}", self.card.version)))?;

@@ -1,18 +1,16 @@
 //! What `classify_text` and `classify_image` give: columns of labels and their probabilities, out of rows that may have none.
-//! Rows that are equal cost one pass.
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Float64Builder, ListArray, StringBuilder, StructArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields};
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::Arc;
 
+use super::distinct::Answers;
 use crate::failure::{Failure, Result};
 
 /// The probability of each label of each row; none where a row has no answer.
-pub type Answers = Vec<Option<Arc<[f64]>>>;
+pub type Probabilities = Answers<f64>;
 
 /// What a label and its probability are called.
 pub fn fields() -> Fields {
@@ -20,7 +18,7 @@ pub fn fields() -> Fields {
 }
 
 /// list<struct<label, probability>> [rows]: all labels in the order of the card; null where a row has no answer.
-pub fn lists(names: &[String], rows: &Answers) -> ArrayRef {
+pub fn lists(names: &[String], rows: &Probabilities) -> ArrayRef {
     let (mut labels, mut probabilities) = (StringBuilder::new(), Float64Builder::new());
     for row in rows.iter().flatten() {
         for (label, probability) in names.iter().zip(row.iter()) {
@@ -48,25 +46,8 @@ pub fn place(names: &[String], wanted: &ArrayRef, function: &str, version: &str)
 }
 
 /// float64 [rows]: the probability of the label at a place; null where a row has no answer.
-pub fn column(rows: &Answers, place: usize) -> ArrayRef {
+pub fn column(rows: &Probabilities, place: usize) -> ArrayRef {
     Arc::new(rows.iter().map(|row| row.as_ref().map(|row| row[place])).collect::<Float64Array>())
-}
-
-/// What `of` says of the rows that are there; it sees each different one once.
-pub fn answers<T: Copy + Eq + Hash>(
-    rows: &[Option<T>],
-    of: impl FnOnce(&[T]) -> Result<Vec<Option<Vec<f64>>>>,
-) -> Result<Answers> {
-    let (mut places, mut distinct) = (HashMap::new(), Vec::new());
-    for &row in rows.iter().flatten() {
-        places.entry(row).or_insert_with(|| {
-            distinct.push(row);
-            distinct.len() - 1
-        });
-    }
-    let found: Answers = of(&distinct)?.into_iter().map(|row| row.map(Arc::from)).collect();
-    let answer = |row: T| places.get(&row).and_then(|&place| found[place].clone());
-    Ok(rows.iter().map(|row| row.and_then(answer)).collect())
 }
 
 #[cfg(test)]
@@ -75,20 +56,14 @@ mod tests {
     use arrow::array::Array;
 
     #[test]
-    fn equal_rows_are_asked_once_and_what_has_no_answer_is_null() {
-        let rows = [Some("a"), None, Some("bad"), Some("a"), Some("b")];
-        let mut asked = Vec::new();
-        let found = answers(&rows, |distinct| {
-            asked = distinct.to_vec();
-            Ok(distinct.iter().map(|row| (*row != "bad").then(|| vec![row.len() as f64, 0.5])).collect())
-        });
-        let found = found.unwrap();
-        assert_eq!(asked, ["a", "bad", "b"]);
+    fn what_has_no_answer_is_null_and_an_unknown_label_is_refused() {
+        let row = |p: f64| Some(Arc::from([p, 0.5]));
+        let found: Probabilities = vec![row(0.1), None, row(0.2)];
         let names = ["x".to_string(), "y".to_string()];
         let lists = lists(&names, &found);
-        assert_eq!((0..5).map(|row| lists.is_valid(row)).collect::<Vec<_>>(), [true, false, false, true, true]);
+        assert_eq!((0..3).map(|row| lists.is_valid(row)).collect::<Vec<_>>(), [true, false, true]);
         let column = column(&found, 1);
-        assert_eq!((column.null_count(), column.len()), (2, 5));
+        assert_eq!((column.null_count(), column.len()), (1, 3));
         let wanted: ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["z"]));
         let refused = place(&names, &wanted, "classify_text", "text-1").unwrap_err();
         assert!(refused.message.contains("one of the labels x, y of text-1"), "{refused}");

@@ -3,6 +3,7 @@
 pub mod catalogue;
 pub mod content_store;
 pub mod devices;
+pub mod distinct;
 pub mod embedding;
 pub mod functions;
 pub mod images;

@@ -1,11 +1,12 @@
 //! An image encoder that partitions and stages share: `embed_image`, and the pictures that a night or a training encodes.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Builder, ListBuilder};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::Device;
 
+use super::distinct;
 use super::embedding::short;
 use crate::config::networks::Precision;
 use crate::failure::Result;
@@ -37,23 +38,25 @@ impl SharedImageEncoder {
         let pictures = cast(pictures, &DataType::LargeBinary)?;
         let pictures = pictures.as_binary::<i64>();
         let of = |&row: &usize| if pictures.is_valid(row) { pictures.value(row) } else { &[] };
-        let wanted: Vec<&[u8]> = rows.iter().map(of).collect();
-        self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(&wanted)
+        self.encode(&rows.iter().map(of).collect::<Vec<_>>())
     }
 
-    /// list<float32> [pictures]; null for null, and for what can not be read, which the log counts.
+    fn encode(&self, pictures: &[&[u8]]) -> Result<Vectors> {
+        self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(pictures)
+    }
+
+    /// list<float32> [pictures]; null for null, and for what can not be read, which the log counts. Equal pictures are encoded
+    /// once.
     pub fn column(&self, pictures: &ArrayRef) -> Result<ArrayRef> {
-        let there: Vec<usize> = (0..pictures.len()).filter(|&row| pictures.is_valid(row)).collect();
-        let mut vectors = there.iter().zip(self.encode_rows(pictures, &there)?).peekable();
-        let mut column = ListBuilder::new(Float32Builder::new());
-        let mut refusals = Refusals::default();
-        for row in 0..pictures.len() {
-            let vector = vectors.next_if(|(at, _)| **at == row).and_then(|(_, vector)| refusals.heard(vector));
-            column.values().append_slice(vector.as_deref().unwrap_or_default());
-            column.append(vector.is_some());
-        }
-        refusals.say("embed_image", "pictures have no vector", there.len());
-        Ok(Arc::new(column.finish()))
+        let pictures = cast(pictures, &DataType::LargeBinary)?;
+        let pictures: Vec<Option<&[u8]>> = pictures.as_binary::<i64>().iter().collect();
+        let (mut refusals, mut different) = (Refusals::default(), 0);
+        let found = distinct::answers(&pictures, |pictures| {
+            different = pictures.len();
+            Ok(self.encode(pictures)?.into_iter().map(|vector| refusals.heard(vector)).collect())
+        })?;
+        refusals.say("embed_image", "different pictures have no vector", different);
+        Ok(distinct::vectors(&found))
     }
 }
 

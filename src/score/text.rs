@@ -4,7 +4,8 @@ use arrow::array::ArrayRef;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
-use super::labels::{self, Answers};
+use super::distinct;
+use super::labels::{self, Probabilities};
 use crate::failure::Result;
 use crate::model::memory::in_halves;
 use crate::model::text::bundle::{TextCard, TextModel};
@@ -39,10 +40,10 @@ impl TextScorer {
     }
 
     /// Equal texts, as queries and short reviews often are, cost one pass.
-    fn rows(&self, texts: &ArrayRef) -> Result<Answers> {
+    fn rows(&self, texts: &ArrayRef) -> Result<Probabilities> {
         let texts = column::texts("classify_text", texts)?;
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
-        labels::answers(&texts, |distinct| {
+        distinct::answers(&texts, |distinct| {
             let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
             let of = |texts: &[&str]| model.probabilities(texts, self.tokens_max);
             let found = in_halves(distinct, "texts", &self.halved, &of);

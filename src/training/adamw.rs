@@ -143,6 +143,22 @@ mod tests {
         (store, loss)
     }
 
+    #[test]
+    fn gradients_are_cut_to_a_norm_over_all_weights_and_shorter_ones_left_alone() {
+        let (store, _) = problem();
+        let mut optimizer = AdamW::with_rates(&store, 0.0, BTreeMap::new());
+        // The norm of (0, 0, 3) and (4).
+        let slopes = [Tensor::from_slice(&[0f32, 0.0, 3.0]), Tensor::from_slice(&[4f32])];
+        let w = store.variables();
+        ((&w["a"] * &slopes[0]).sum(Kind::Float) + (&w["b"] * &slopes[1]).sum(Kind::Float)).backward();
+        let gradients = || Vec::<f32>::try_from(Tensor::cat(&[w["a"].grad(), w["b"].grad()], 0)).unwrap();
+        assert!((optimizer.clip(10.0).unwrap() - 5.0).abs() < 1e-6);
+        assert_eq!(gradients(), [0.0, 0.0, 3.0, 4.0]);
+        assert!((optimizer.clip(1.0).unwrap() - 5.0).abs() < 1e-6);
+        let cut = gradients();
+        assert!(cut.iter().zip([0.0, 0.0, 0.6, 0.8]).all(|(a, b)| (a - b).abs() < 1e-6), "{cut:?}");
+    }
+
     fn values(store: &nn::VarStore) -> Vec<f32> {
         let w = store.variables();
         Vec::try_from(Tensor::cat(&[&w["a"], &w["b"]], 0)).unwrap()

@@ -35,7 +35,7 @@ use crate::score::devices;
 /// Networks of less width gain nothing from more threads than one.
 const NARROW: i64 = 128;
 /// Merged low-rank differences may change a probability by so much, and no more.
-const MERGED_DIFFERENCE_MAX: f64 = 1e-4;
+const MERGED_DIFFERENCE_MAX: f64 = 1e-5;
 
 /// Teaches an encoder and writes a text model. Champion and nights stay as they are.
 pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) -> Result<TextCard> {
