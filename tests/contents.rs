@@ -3,6 +3,7 @@
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use datafusion::prelude::SessionContext;
+use intentcast::features::functions;
 use intentcast::lake::stores::Location;
 use intentcast::model::vision::{Architecture, CnnShape, ImageCard, ImageEncoder, ImageNetwork, Preprocess};
 use std::path::Path;
@@ -42,27 +43,87 @@ fn a_bundle_holds_its_encoder_and_each_text_is_encoded_once() {
     lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), change);
     let again = night(&lake, &output, "2026-02-22");
     assert_eq!(again["stages"]["contents"]["rows"], 1);
-    assert!(again["users_encoded"].as_i64().unwrap() > 0, "{before} {again}");
+    let met = "SELECT count(DISTINCT user_id) FROM (SELECT user_id, unnest(recent) AS event FROM user_features) \
+               WHERE event['item_id'] = 'i000001'";
+    let at = ["--lake", &lake, "--output", &output, "--date", "2026-02-22", "--format", "csv", "-c", met];
+    let met: i64 = done(&[&["sql"], &at[..]].concat()).lines().nth(1).unwrap().parse().unwrap();
+    assert!(0 < met && met < before + again["users_kept"].as_i64().unwrap(), "{met} users met the item");
+    assert_eq!(again["users_encoded"].as_i64(), Some(met));
+    // A text that nobody shows any more goes, once it is old.
+    let gone = "SELECT * EXCLUDE (title), CASE item_id WHEN 'i000001' THEN NULL ELSE title END AS title FROM rows";
+    lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), gone);
+    night(&lake, &output, "2026-02-23");
+    let name = "SELECT count(*) FROM kept WHERE content_key = content_key('Another name')";
+    assert_eq!(kept(&files, name), 1);
+    done(&["--set", "gc.orphan_age_hours=0", "gc", "--output", &output]);
+    assert_eq!(kept(&files, name), 0);
+    assert!(rows_and_keys(&files).0 > 0);
+}
+
+#[test]
+fn another_encoder_reads_every_text_anew_and_vectors_of_one_that_no_model_has_go() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let (first, version) = (hash(&output), champion(&output));
+    let files = |hash: &str| format!("{output}/state/content/text-{hash}/");
+    let before = rows_and_keys(&files(&first));
+    // Of other weights and another width.
+    let other = format!("model.text_encoder={}", ENCODER.replace("minilm", "half"));
+    let printed = done(&["--set", &other, "train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
+    done(&["models", "--output", &output, "--promote", printed.split_whitespace().nth(1).unwrap()]);
+    let second = hash(&output);
+    assert_ne!(first, second);
+    let report = night(&lake, &output, "2026-02-22");
+    assert_eq!((report["published"].as_bool(), report["users_kept"].as_i64()), (Some(true), Some(0)));
+    assert!(rows_and_keys(&files(&second)).0 > 0);
+    assert_eq!(rows_and_keys(&files(&first)), before, "the first encoder's vectors stay as they were");
+
+    // Vectors of the other encoder in the first one's folder count as none.
+    for file in std::fs::read_dir(files(&second)).unwrap().map(|file| file.unwrap()) {
+        let to = format!("{}/strange-{}", files(&first), file.file_name().to_str().unwrap());
+        std::fs::copy(file.path(), to).unwrap();
+    }
+    let back = format!("model.version={version}");
+    let night_of = |date: &str| {
+        let at = ["nightly", "--lake", &lake, "--output", &output, "--date", date, "--format", "json"];
+        serde_json::from_str::<serde_json::Value>(done(&[&["--set", &back], &at[..]].concat()).trim()).unwrap()
+    };
+    assert_eq!(night_of("2026-02-23")["published"].as_bool(), Some(true));
+
+    // Once no model reads by the second one, its vectors go.
+    std::fs::remove_dir_all(format!("{output}/models/{}", champion(&output))).unwrap();
+    done(&["models", "--output", &output, "--promote", &version]);
+    done(&["--set", "gc.orphan_age_hours=0", "gc", "--output", &output]);
+    let left = |hash: &str| std::fs::read_dir(files(hash)).into_iter().flatten().count();
+    assert!(left(&second) == 0 && left(&first) > 0);
+}
+
+fn champion(output: &str) -> String {
+    std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().into()
 }
 
 /// Rows and distinct keys of the files of a folder.
 fn rows_and_keys(files: &str) -> (i64, i64) {
+    ["count(*)", "count(DISTINCT content_key)"].map(|n| kept(files, &format!("SELECT {n} FROM kept"))).into()
+}
+
+/// The number that a query of the files of a folder gives.
+fn kept(files: &str, query: &str) -> i64 {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let ctx = SessionContext::new();
+        functions::register(&ctx, &Default::default(), "2026-02-21".parse().unwrap()).unwrap();
         ctx.register_parquet("kept", files, Default::default()).await.unwrap();
-        let counts = "SELECT count(*), count(DISTINCT content_key) FROM kept";
-        let rows = ctx.sql(counts).await.unwrap().collect().await.unwrap();
-        let [rows, keys] = [0, 1].map(|c| rows[0].column(c).as_primitive::<Int64Type>().value(0));
-        (rows, keys)
+        let rows = ctx.sql(query).await.unwrap().collect().await.unwrap();
+        rows[0].column(0).as_primitive::<Int64Type>().value(0)
     })
 }
 
 /// The hash of the champion's text encoder.
 fn hash(output: &str) -> String {
-    let version = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
-    let card = std::fs::read(format!("{output}/models/{}/bundle.json", version.trim())).unwrap();
+    let version = champion(output);
+    let card = std::fs::read(format!("{output}/models/{version}/bundle.json")).unwrap();
     let card: serde_json::Value = serde_json::from_slice(&card).unwrap();
-    assert!(Path::new(&format!("{output}/models/{}/text/model.safetensors", version.trim())).exists());
+    assert!(Path::new(&format!("{output}/models/{version}/text/model.safetensors")).exists());
     card["text"]["hash"].as_str().unwrap().into()
 }
 
