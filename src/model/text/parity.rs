@@ -5,8 +5,11 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
+use super::config::TextShape;
 use super::encoder::{EncoderSettings, TextEncoder};
+use super::folder::TextFolder;
 use super::pooling::{Pool, Pooling};
+use super::tokens::{MAX_LENGTH, TextTokenizer};
 use crate::config::{S3Config, networks::Precision};
 use crate::lake::stores::Location;
 use crate::model::weights;
@@ -77,6 +80,19 @@ async fn every_family_gives_what_transformers_gives() {
         println!("{name}: hidden states within {states:e}, vectors within {pooled:e}");
         assert!(states < 1e-4 && pooled < 1e-4, "{name}: {states} {pooled}");
     }
+}
+
+#[tokio::test]
+async fn where_nothing_is_said_512_tokens_are_read_and_never_more_than_there_are_positions() {
+    let at = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/bert");
+    let place = Location::open(at, &S3Config::default()).unwrap();
+    let folder = TextFolder::read(&place, None).await.unwrap();
+    let bytes = place.read("tokenizer.json").await.unwrap();
+    for (position_rows, expected) in [(40, 40), (600, 512)] {
+        let shape = TextShape { position_rows, ..folder.shape.clone() };
+        assert_eq!(TextTokenizer::open(&bytes, MAX_LENGTH, &shape).unwrap().max_length(), expected);
+    }
+    assert_eq!(folder.tokenizer.max_length(), 40);
 }
 
 #[tokio::test]
