@@ -86,6 +86,40 @@ fn a_training_killed_at_any_time_and_run_again_gives_the_same_weights_to_the_bit
 }
 
 #[test]
+fn pretraining_that_was_killed_goes_on_and_gives_the_same_weights_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        ["train.pretraining=masked", "train.pretraining_epochs=3", "train.epochs_max=2", "demand.as_of_dates=1"];
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    trained(&whole, &settings);
+    for (lesson, step) in [("pretraining", 2), ("pretraining", 9), ("intents", 1)] {
+        killed_at(train(&killed, &settings), &killed, (lesson, step));
+    }
+    let said = trained(&killed, &settings);
+    assert!(said.contains("pretraining: goes on from") && said.contains("intents: goes on from"), "{said}");
+    assert_eq!(champion(&killed).weights_hash, champion(&whole).weights_hash);
+    assert_eq!(events(&killed)["pretraining/loss_valid"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_training_that_runs_away_is_stopped_with_its_step_and_leaves_the_champion_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    trained(&output, &["train.epochs_max=1"]);
+    let models = || -> Vec<_> {
+        let files = below(&output.join("models")).into_iter();
+        files.map(|file| (std::fs::read(&file).unwrap(), file)).collect()
+    };
+    let before = models();
+    let stopped = train(&output, &["train.learning_rate=10"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&stopped.stderr);
+    assert_eq!(stopped.status.code(), Some(6), "{errors}");
+    assert!(errors.contains("training of intents stopped at step ") && errors.contains("batch "), "{errors}");
+    assert!(errors.contains("lower train.learning_rate"), "{errors}");
+    assert!(models() == before, "a file of the models has changed");
+}
+
+#[test]
 fn a_sweep_trains_with_the_settings_that_win_and_repeats_no_trial() {
     let folder = tempfile::tempdir().unwrap();
     let (output, file) = (folder.path().join("out"), folder.path().join("sweep.toml"));
