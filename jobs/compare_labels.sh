@@ -29,23 +29,25 @@ run() { # VERB [OPTION ...]
 }
 trained_at=$(later 2026-01-01 $((days - 33)))
 
-# pretraining, what unlabelled users teach
-methods="none none
-masked none
-contrastive none
-none consistency
-none pseudo_labels
-masked consistency"
+# backbone, pretraining, what unlabelled users teach; the transformer sees the next event, which only another one can guess
+methods="transformer none none
+transformer masked none
+transformer contrastive none
+transformer none consistency
+transformer none pseudo_labels
+transformer masked pseudo_labels
+causal none none
+causal next_event none"
 for share in 0.01 0.1 1.0; do
-    echo "$methods" | while read -r pretraining unlabelled; do
+    echo "$methods" | while read -r backbone pretraining unlabelled; do
         # With all labels nobody is unlabelled.
         [ "$share" = 1.0 ] && [ "$unlabelled" != none ] && continue
         for seed in $seeds; do
-            to="$folder/figures/$share,$pretraining,$unlabelled,$seed"
+            to="$folder/figures/$share,$backbone,$pretraining,$unlabelled,$seed"
             [ -f "$to.json" ] && continue
-            echo "$share of the labels, pretraining $pretraining, unlabelled $unlabelled, seed $seed" >&2
-            version=$(trained --date "$trained_at" --set "train.labels_share=$share" --set "train.pretraining=$pretraining" \
-                --set "train.unlabelled=$unlabelled" --set "train.seed=$seed" "$@")
+            echo "$share of the labels, $backbone, pretraining $pretraining, unlabelled $unlabelled, seed $seed" >&2
+            version=$(trained --date "$trained_at" --set "train.labels_share=$share" --set "model.backbone=$backbone" \
+                --set "train.pretraining=$pretraining" --set "train.unlabelled=$unlabelled" --set "train.seed=$seed" "$@")
             scored_later "$to" "$version" "$trained_at" 8 4 "$@"
             cp "$folder/out/models/$version/bundle.json" "$to.part"
             mv "$to.part" "$to.json"
@@ -63,29 +65,30 @@ DRAWS = 200
 bought, chance, draws, plain = Outcomes(folder / "bought.csv", sys.argv[3], 8), random.Random(7), None, None
 trainings = collections.defaultdict(list)
 for path in sorted((folder / "figures").glob("*.json")):
-    share, pretraining, unlabelled, _ = path.name.removesuffix(".json").split(",")
-    trainings[float(share), pretraining != "none", pretraining, unlabelled != "none", unlabelled].append(path)
+    share, backbone, pretraining, unlabelled, _ = path.name.removesuffix(".json").split(",")
+    helped = (pretraining, unlabelled) != ("none", "none")
+    trainings[float(share), backbone != "transformer", backbone, helped, pretraining, unlabelled].append(path)
 
 def spread(whole, parts, form):
     low, high = interval(parts)
     return f"{whole:{form}} ({low:{form}} to {high:{form}})"
 
-head = ["labels", "users with labels", "pretraining", "unlabelled", "AUC of purchase (95 %)", "more than by labels alone (95 %)",
-        "AP", "log loss", "seconds"]
+head = ["labels", "users with labels", "backbone", "pretraining", "unlabelled", "AUC of purchase (95 %)",
+        "more than by labels alone (95 %)", "AP", "log loss", "seconds"]
 lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-for (share, pretrained, pretraining, taught, unlabelled), paths in sorted(trainings.items()):
+for (share, _, backbone, helped, pretraining, unlabelled), paths in sorted(trainings.items()):
     rankings = [bought.ranking([path.with_suffix(f".{week}.csv") for week in range(4)]) for path in paths]
     # The same users drawn for all rows.
     draws = draws or drawn(rankings, chance, DRAWS)
     auc, aucs = means(rankings, Ranking.auc, draws, chance)
     gain = ""
-    if not pretrained and not taught:
-        plain = share, auc, aucs
-    elif plain and plain[0] == share:
+    if not helped:
+        plain = (share, backbone), auc, aucs
+    elif plain and plain[0] == (share, backbone):
         gain = spread(auc - plain[1], [a - b for a, b in zip(aucs, plain[2])], "+.3f")
     cards = [json.loads(path.read_text())["figures"] for path in paths]
     seconds = min(f["train_seconds_intent"] + f.get("train_seconds_pretraining", 0) for f in cards)
-    cells = [f"{share:.0%}", f"{cards[0]['users_train']:,.0f}", pretraining, unlabelled, spread(auc, aucs, ".3f"), gain,
+    cells = [f"{share:.0%}", f"{cards[0]['users_train']:,.0f}", backbone, pretraining, unlabelled, spread(auc, aucs, ".3f"), gain,
              f"{mean([of.average_precision() for of in rankings]):.3f}", f"{mean([of.log_loss() for of in rankings]):.4f}",
              f"{seconds:.0f}"]
     lines.append(f"| {' | '.join(cells)} |")
