@@ -155,9 +155,12 @@ fn commands_in_the_documents_exist() {
     command.build();
     let makefile = read("Makefile");
     let mut seen = 0;
-    for document in ["README.md", "CHANGELOG.md", "docs/README.md", "docs/glossary.md"] {
-        for line in shown_commands(&read(document)) {
+    for document in documents() {
+        for line in shown_commands(&read(&document)) {
             let words: Vec<&str> = line.split_whitespace().take_while(|w| !w.starts_with('#')).collect();
+            // What stands before the verb comes in pairs.
+            let flags = words.iter().skip(1).step_by(2).take_while(|w| w.starts_with("--")).count();
+            let words = [words.get(..1).unwrap_or_default(), words.get(1 + 2 * flags..).unwrap_or_default()].concat();
             match words.as_slice() {
                 ["make", verb, ..] => {
                     assert!(makefile.contains(&format!("\n{verb}:")), "{document}: `make {verb}`: no such verb");
@@ -166,7 +169,9 @@ fn commands_in_the_documents_exist() {
                 ["intentcast", verb, rest @ ..] if verb.starts_with(char::is_alphabetic) => {
                     let found = command.find_subcommand(verb);
                     let found = found.unwrap_or_else(|| panic!("{document}: `intentcast {verb}`: no such verb"));
-                    for flag in rest.iter().filter_map(|word| word.strip_prefix("--")) {
+                    // A query follows -c.
+                    let rest = rest.iter().take_while(|word| **word != "-c");
+                    for flag in rest.filter_map(|word| word.strip_prefix("--")) {
                         let flag = flag.split('=').next().unwrap_or(flag);
                         let known = found.get_arguments().any(|a| a.get_long() == Some(flag));
                         assert!(known, "{document}: `intentcast {verb} --{flag}`: no such flag");
@@ -177,7 +182,46 @@ fn commands_in_the_documents_exist() {
             }
         }
     }
-    assert!(seen >= 5, "only {seen} commands found: is the search broken?");
+    assert!(seen >= 40, "only {seen} commands found: is the search broken?");
+}
+
+/// The documents that people follow, by their paths; decisions say what was, not what is.
+fn documents() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let below = |path: &PathBuf| path.strip_prefix(root).unwrap().display().to_string();
+    let docs =
+        files("docs", "md").iter().map(below).filter(|path| !path.starts_with("docs/decisions")).collect::<Vec<_>>();
+    ["README.md".to_string(), "CHANGELOG.md".to_string()].into_iter().chain(docs).collect()
+}
+
+#[test]
+fn files_that_the_documents_name_exist() {
+    const FOLDERS: [&str; 8] = ["src/", "sql/", "jobs/", "tests/", "benches/", "infra/", "docs/", "fixtures/"];
+    // A folder below sql.folder that nobody has until they write functions of their own.
+    const OWN: &str = "sql/functions";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut seen, mut missing) = (0, Vec::new());
+    for document in documents() {
+        for line in shown_commands(&read(&document)) {
+            for word in line.split(|c: char| c.is_whitespace() || "()[],;'\"".contains(c)) {
+                let word = word.trim_end_matches(['.', ':', '/']);
+                // A name in capitals or angle brackets, a star or three dots stand for some file.
+                let stands_for = word.contains(['<', '*', '…', '{'])
+                    || word
+                        .split(['/', '.'])
+                        .any(|part| part.len() > 2 && part.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+                if !FOLDERS.iter().any(|folder| word.starts_with(folder)) || stands_for || word == OWN {
+                    continue;
+                }
+                seen += 1;
+                if !root.join(word).exists() {
+                    missing.push(format!("{document}: {word}"));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "named, and not there: {missing:#?}");
+    assert!(seen >= 100, "only {seen} files found: is the search broken?");
 }
 
 /// The text with each `{…}` (Airflow's templates, Python's names) filled in: a date where it says `ds`, else a path.
