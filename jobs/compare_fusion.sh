@@ -74,13 +74,13 @@ done
 PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models/fusion.md" "$asked_from" <<'EOF_PYTHON'
 import json, pathlib, random, sys
 from documents import fill
-from ranking import Outcomes, Ranking, drawn, interval, mean, means
+from ranking import Outcomes, Ranking, drawn, interval, means
 
 figures, doc = map(pathlib.Path, sys.argv[1:3])
 FUSIONS = ("without", "sum", "concat", "gate", "attention", "multilevel")
 DRAWS = 200
 
-lines = ["| taste shows in | fusion | AUC of purchase (95 %) | more than without (95 %) | AP | trainings | parameters |",
+lines = ["| taste shows in | fusion | AUC of purchase (95 %) | more than without (95 %) | AP (95 %) | trainings | parameters |",
          "|---|---|---|---|---|---|---|"]
 for signal in ("text", "image", "mixed", "sequence"):
     if not (figures / f"{signal}.bought.csv").exists():
@@ -103,9 +103,11 @@ for signal in ("text", "image", "mixed", "sequence"):
         elif without:
             least, most = interval([a - b for a, b in zip(aucs, without[1])])
             gain = f"{auc - without[0]:+.3f} ({least:+.3f} to {most:+.3f})"
-        ap = mean([of.average_precision() for of in rankings])
+        ap, aps = means(rankings, Ranking.average_precision, draws, chance)
+        worst, best = interval(aps)
         f = json.loads(paths[0].read_text())["figures"]
-        lines.append(f"| {signal} | {fusion} | {auc:.3f} ({low:.3f} to {high:.3f}) | {gain} | {ap:.3f} | {len(paths)} | "
+        lines.append(f"| {signal} | {fusion} | {auc:.3f} ({low:.3f} to {high:.3f}) | {gain} | "
+                     f"{ap:.3f} ({worst:.3f} to {best:.3f}) | {len(paths)} | "
                      f"{f['parameters_intent']:,.0f} |")
 text = "\n".join(lines)
 print(text)

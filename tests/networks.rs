@@ -112,7 +112,7 @@ fn registry(name: &str) -> Registry {
 
 type Change = fn(&mut Config);
 
-/// Every name at least once; what stands in one row has nothing to do with each other.
+/// Every name at least once; what stands in one row need not have to do with one another.
 const COMBINATIONS: [(&str, Change); 12] = [
     ("transformer, bce, poisson; gru", |_| ()),
     ("causal, mse; lstm", |c| {
@@ -166,6 +166,33 @@ const COMBINATIONS: [(&str, Change); 12] = [
         (c.train.pretraining, c.train.pretraining_epochs) = (Pretraining::NextEvent, 1);
     }),
 ];
+
+/// The names that a setting takes, as its refusal lists them.
+fn names<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
+    let refused = serde_json::from_value::<T>("nobody".into()).err().unwrap().to_string();
+    let (_, known) = refused.split_once("expected").unwrap();
+    known.split('`').skip(1).step_by(2).map(String::from).collect()
+}
+
+#[test]
+fn every_name_is_in_a_combination() {
+    let of = |name: &dyn Fn(&Config) -> String| -> BTreeSet<String> {
+        let configs = COMBINATIONS.iter().map(|(_, change)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config
+        });
+        configs.map(|config| name(&config)).collect()
+    };
+    assert_eq!(of(&|c| name_of(&c.model.backbone)), names::<BackboneName>());
+    assert_eq!(of(&|c| name_of(&c.model.head)), names::<HeadName>());
+    assert_eq!(of(&|c| name_of(&c.model.loss)), names::<LossName>());
+    assert_eq!(of(&|c| name_of(&c.model.amount_loss)), names::<AmountLossName>());
+    assert_eq!(of(&|c| name_of(&c.model.class_weights)), names::<ClassWeights>());
+    assert_eq!(of(&|c| name_of(&c.train.pretraining)), names::<Pretraining>());
+    assert_eq!(of(&|c| name_of(&c.train.unlabelled)), names::<Unlabelled>());
+    assert_eq!(of(&|c| name_of(&c.demand.network)), names::<DemandNetworkName>());
+}
 
 /// The night's features of every user and item, and the functions of the models below `config.output`.
 async fn session(config: &Config, models: &Arc<Models>) -> SessionContext {

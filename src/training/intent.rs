@@ -332,7 +332,11 @@ impl IntentLesson<'_> {
 
     /// Of the test users at the newest date; of the validation users, what a sweep goes by.
     fn figures(&self) -> Result<BTreeMap<String, f64>> {
-        let mut figures = BTreeMap::from([("users_train".to_string(), self.users.survey.labelled as f64)]);
+        let mut figures = BTreeMap::from([
+            ("users_train".to_string(), self.users.survey.labelled as f64),
+            // How often a window of `train.memory_bytes_max` is read anew in an epoch.
+            ("windows_train".to_string(), self.users.train.windows(None).len() as f64),
+        ]);
         if let Some(judged) = self.judged(Split::Valid)? {
             figures.insert("log_loss_valid".into(), judged.log_loss());
             figures.extend(judged.auc_purchase().map(|auc| ("auc_valid_purchase".to_string(), auc)));

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""How much memory does a training take when its users are many times what may lie in memory? Simulates lakes with more and
+more users, trains one epoch on each, and prints the largest resident set of each process, as the kernel counted it.
+
+    cargo build --release --locked && python3 benches/training_memory.py --folder /path/with/space
+
+The network is the smallest: what is measured is the memory of the sets, not of weights. A lake and a figure that are there already
+are kept, so an interrupted run goes on.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+SMALL = ["model.backbone=rnn", "model.width=16", "model.layers=1", "train.epochs_max=1", "train.as_of_dates=8", "demand.width=4",
+         "demand.horizon_days=7", "demand.history_days=28", "demand.as_of_dates=1", "demand.calibration_dates=1",
+         "train.rows_max=100000000", "score.device=cpu"]
+
+
+def run(binary, *arguments):
+    """Runs one verb; returns (seconds, peak MiB, standard output)."""
+    print("$ intentcast", *arguments, file=sys.stderr)
+    started = time.monotonic()
+    process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, text=True)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        sys.exit(f"intentcast {arguments[0]} ended with {os.waitstatus_to_exitcode(status)}")
+    return time.monotonic() - started, usage.ru_maxrss / 1024, output
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", required=True, type=pathlib.Path)
+    parser.add_argument("--binary", default="target/release/intentcast")
+    parser.add_argument("--users", type=int, nargs="+", default=[3000, 12000, 48000])
+    parser.add_argument("--memory-bytes-max", type=int, default=64 << 20, help="train.memory_bytes_max")
+    parser.add_argument("--engine-bytes-max", type=int, default=512 << 20, help="engine.memory_bytes_max")
+    options = parser.parse_args()
+    limits = [f"train.memory_bytes_max={options.memory_bytes_max}", f"engine.memory_bytes_max={options.engine_bytes_max}"]
+    settings = [part for pair in SMALL + limits for part in ("--set", pair)]
+    print("| users of the shop | histories learnt from | windows of memory | peak MiB | seconds |\n|---|---|---|---|---|")
+    for users in options.users:
+        folder = options.folder / str(users)
+        figure = folder / "figure.json"
+        if not (folder / "lake.done").exists():
+            size = ["--users", str(users), "--items", "60", "--days", "142", "--seed", "7"]
+            run(options.binary, "simulate", "--to", str(folder / "lake"), *size)
+            (folder / "lake.done").touch()
+        if not figure.exists():
+            places = ["--lake", str(folder / "lake"), "--output", str(folder / "out"), "--date", "2026-05-20"]
+            seconds, peak, said = run(options.binary, *settings, "train", *places)
+            version = re.search(r"^model (\S+)", said, re.M)[1]
+            card = json.loads((folder / "out/models" / version / "bundle.json").read_text())["figures"]
+            figure.write_text(json.dumps([card["users_train"], card["windows_train"], peak, seconds]))
+        learnt, windows, peak, seconds = json.loads(figure.read_text())
+        print(f"| {users:,} | {learnt:,.0f} | {windows:.0f} | {peak:,.0f} | {seconds:,.0f} |", flush=True)
+
+
+main()
