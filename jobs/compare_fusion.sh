@@ -4,8 +4,8 @@
 # within seven days into docs/models/fusion.md. Figures that are there already are kept: an interrupted run goes on.
 # usage: compare_fusion.sh PATH_OF_INTENTCAST FOLDER TEXT_ENCODER [--set section.key=value ...]
 # TEXT_ENCODER: a Hugging Face folder. USERS, ITEMS and DAYS (12000, 3000, 110) size the lakes: with few items, most categories
-# have one that is always sold, and its id says what its content would. Networks are small (below), so that a core needs an hour
-# and a half; --set makes them larger. SIGNALS ("text image mixed sequence") says which lakes, FUSIONS which networks, SEEDS (42)
+# have one that is always sold, and its id says what its content would. Networks are small (below), so that two cores need an
+# hour; --set makes them larger. SIGNALS ("text image mixed sequence") says which lakes, FUSIONS which networks, SEEDS (42)
 # the start of the weights and the order of the rows of each training: more of them tell a fusion from a lucky start. Runs for
 # other lakes, networks or seeds may share FOLDER.
 set -eu
@@ -52,7 +52,7 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
             "$job" "$verb" --lake "$folder/$signal" --output "$folder/$signal.out" --set "model.content_inputs=$pictures" \
                 --set "model.text_encoder=$read" --set "model.fusion=$by" --set "sql.folder=$sql" --set score.device=cpu \
                 --set model.width=32 --set model.layers=1 --set features.last_events=32 --set intents.churn_days=7 \
-                --set train.batch_rows=128 --set train.epochs_max=5 --set train.item_dropout=0.5 --set demand.width=4 \
+                --set train.batch_rows=128 --set train.epochs_max=10 --set train.item_dropout=0.5 --set demand.width=4 \
                 --set demand.horizon_days=7 --set demand.history_days=28 "$@" </dev/null 2>>"$folder/$signal.log"
         }
         for seed in ${SEEDS:-42}; do
