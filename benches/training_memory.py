@@ -10,28 +10,14 @@ are kept, so an interrupted run goes on.
 
 import argparse
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
-import time
+
+from night_at_scale import run
 
 SMALL = ["model.backbone=rnn", "model.width=16", "model.layers=1", "train.epochs_max=1", "train.as_of_dates=8", "demand.width=4",
          "demand.horizon_days=7", "demand.history_days=28", "demand.as_of_dates=1", "demand.calibration_dates=1",
          "train.rows_max=100000000", "score.device=cpu"]
-
-
-def run(binary, *arguments):
-    """Runs one verb; returns (seconds, peak MiB, standard output)."""
-    print("$ intentcast", *arguments, file=sys.stderr)
-    started = time.monotonic()
-    process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, text=True)
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        sys.exit(f"intentcast {arguments[0]} ended with {os.waitstatus_to_exitcode(status)}")
-    return time.monotonic() - started, usage.ru_maxrss / 1024, output
 
 
 def main():

@@ -79,14 +79,13 @@ pub fn find(uri: &str, hash: &str, config: &Config) -> Result<Option<Arc<Module>
 
 /// The place of a module, if it lies in one of `functions.folders` after `.`, `..` and links are resolved.
 fn permitted(uri: &str, config: &Config) -> Result<Location> {
-    match among_folders(uri, config)? {
-        Some((place, true)) => Ok(place),
-        _ => Err(Failure::usage(format!(
+    among_folders(uri, config, false)?.ok_or_else(|| {
+        Failure::usage(format!(
             "{uri}: expected a module in one of functions.folders, which are: {}",
             named(&config.functions.folders)
         ))
-        .hint("a module is a program: put it into such a folder, or name its folder in functions.folders")),
-    }
+        .hint("a module is a program: put it into such a folder, or name its folder in functions.folders")
+    })
 }
 
 /// A folder of weights, which are no program: a configured encoder's, one of `functions.folders`, or one below.
@@ -95,7 +94,7 @@ pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
     if !uri.is_empty() && encoders.iter().any(|encoder| *encoder == uri) {
         return open(uri, config);
     }
-    among_folders(uri, config)?.map(|(place, _)| place).ok_or_else(|| {
+    among_folders(uri, config, true)?.ok_or_else(|| {
         let encoders = encoders.map(String::as_str).into_iter().filter(|encoder| !encoder.is_empty());
         let known: Vec<&str> = encoders.chain(config.functions.folders.iter().map(String::as_str)).collect();
         Failure::usage(format!(
@@ -106,15 +105,14 @@ pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
     })
 }
 
-/// A place that is one of `functions.folders` or lies in one, and whether it lies in one.
-fn among_folders(uri: &str, config: &Config) -> Result<Option<(Location, bool)>> {
+/// A place that lies in one of `functions.folders` or, where `itself` counts, is one.
+fn among_folders(uri: &str, config: &Config, itself: bool) -> Result<Option<Location>> {
     let place = open(uri, config)?;
     for folder in &config.functions.folders {
         let folder = open(folder, config)?;
-        let below = place.prefix.prefix_match(&folder.prefix).map(|mut rest| rest.next().is_some());
-        let Some(below) = below else { continue };
-        if place.store_url()? == folder.store_url()? && stays(&place, &folder) {
-            return Ok(Some((place, below)));
+        let within = place.prefix.prefix_match(&folder.prefix).is_some_and(|mut rest| itself || rest.next().is_some());
+        if within && place.store_url()? == folder.store_url()? && stays(&place, &folder) {
+            return Ok(Some(place));
         }
     }
     Ok(None)
@@ -185,6 +183,8 @@ mod tests {
         let of = |uri: &str, folders: &[&str]| permitted(uri, &config(folders)).map(|place| place.prefix.to_string());
         assert_eq!(of("s3://shop/modules/a/m.pt", &["s3://shop/modules"]).unwrap(), "modules/a/m.pt");
         assert_eq!(of("/srv/modules/a/../m.pt", &["/srv/modules/"]).unwrap(), "srv/modules/m.pt");
+        // One folder that is the module itself does not hide another that holds it.
+        assert_eq!(of("/srv/modules/m.pt", &["/srv/modules/m.pt", "/srv/modules"]).unwrap(), "srv/modules/m.pt");
         for (uri, folders) in [
             ("s3://shop/modules/m.pt", &[][..]),
             ("s3://shop/modules/../secret/m.pt", &["s3://shop/modules"]),

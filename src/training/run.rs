@@ -46,7 +46,7 @@ impl Fingerprint {
         write!(self.0, "{of:?}").map_err(Failure::bug)
     }
 
-    fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.0.finalize().to_hex()[..32].to_string()
     }
 }

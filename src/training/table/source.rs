@@ -8,6 +8,7 @@ use datafusion::prelude::{CsvReadOptions, DataFrame, ParquetReadOptions, Session
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{TableOptions, csv};
 use crate::config::Config;
@@ -50,7 +51,11 @@ impl Table {
 
     /// Notes rows, how they are split, and what is asked of them.
     pub fn fingerprint(&self, options: &TableOptions, fingerprint: &mut Fingerprint) -> Result<()> {
-        fingerprint.printed(&(&options.label, &options.category, &options.exclude, &self.parts, &self.unlabelled))?;
+        fingerprint.printed(&(&options.label, &options.category, &options.exclude, &self.parts))?;
+        // As rows: a long array prints its ends alone.
+        if let Some(unlabelled) = &self.unlabelled {
+            fingerprint.rows(&RecordBatch::try_from_iter([("unlabelled", Arc::clone(unlabelled))])?)?;
+        }
         fingerprint.rows(&self.rows)
     }
 
@@ -314,7 +319,6 @@ fn no_times(column: &str, got: &str) -> Failure {
 mod tests {
     use super::*;
     use arrow::array::{Date32Array, StringArray};
-    use std::sync::Arc;
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
         RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
@@ -344,6 +348,31 @@ mod tests {
         assert_eq!(keys[0], keys[1]);
         let different: std::collections::BTreeSet<&String> = keys.iter().collect();
         assert_eq!(different.len(), 4);
+    }
+
+    #[test]
+    fn a_value_in_the_middle_of_rows_or_of_what_has_no_label_gives_another_fingerprint() {
+        let texts = |changed: Option<usize>| -> ArrayRef {
+            let of = |row| if changed == Some(row) { "another".to_string() } else { format!("text {row}") };
+            Arc::new(StringArray::from_iter_values((0..100).map(of)))
+        };
+        let of = |rows: ArrayRef, unlabelled: ArrayRef| {
+            let table = Table {
+                rows: batch(vec![("text", rows)]),
+                numbers: (1..=100).collect(),
+                parts: vec![Split::Train; 100],
+                split_by: SPLIT_BY_HASH.into(),
+                left_out: 0,
+                unlabelled: Some(unlabelled),
+            };
+            let mut fingerprint = Fingerprint::of(&Config::default(), &()).unwrap();
+            table.fingerprint(&TableOptions::default(), &mut fingerprint).unwrap();
+            fingerprint.finish()
+        };
+        let whole = of(texts(None), texts(None));
+        assert_eq!(whole, of(texts(None), texts(None)));
+        assert_ne!(whole, of(texts(Some(50)), texts(None)));
+        assert_ne!(whole, of(texts(None), texts(Some(50))));
     }
 
     #[test]
