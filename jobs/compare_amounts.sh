@@ -15,19 +15,11 @@ days=${DAYS:-142}
 here=$(dirname "$0")
 . "$here/comparing.sh"
 mkdir -p "$folder/figures"
-[ -f "$folder/simulated.done" ] || {
-    rm -rf "$folder/simulated"
-    "$job" simulate --to "$folder/simulated" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "$days" --seed 17
-    touch "$folder/simulated.done"
-}
+simulated "$folder/simulated"
 # The day after the last one.
 lakes="simulated:$(later 2026-01-01 "$days")"
 if [ -n "$real" ]; then
-    [ -f "$folder/online-retail-ii.done" ] || {
-        rm -rf "$folder/online-retail-ii"
-        "$job" import online-retail-ii "$real"/*.csv* --to "$folder/online-retail-ii"
-        touch "$folder/online-retail-ii.done"
-    }
+    imported "$folder/online-retail-ii" online-retail-ii "$real"/*.csv*
     lakes="$lakes online-retail-ii:2010-12-10"
 fi
 # The demand network has nothing to do with it: as small as it gets.
@@ -38,13 +30,6 @@ run() { # VERB [OPTION ...]
         --set model.layers=1 --set train.batch_rows=64 --set train.epochs_max=5 --set model.content_inputs=false \
         --set demand.content_inputs=false --set demand.width=4 --set demand.horizon_days=7 --set demand.history_days=28 \
         --set demand.as_of_dates=1 --set demand.calibration_dates=1 "$@" </dev/null 2>>"$folder/log"
-}
-asked() { # TO COLUMNS_AND_FROM [OPTION ...]
-    to=$1 columns=$2
-    shift 2
-    for week in 0 1 2 3; do
-        run sql --date "$(later "$trained_at" $((7 * week)))" --format csv "$@" -c "SELECT user_id, $columns" >"$to.$week.csv"
-    done
 }
 
 losses="poisson tweedie negative_binomial mse rmse huber mae"
@@ -58,16 +43,17 @@ for of in $lakes; do
         mv "$folder/$lake.part" "$folder/$lake.bought.csv"
     }
     a_week() { echo "coalesce(features['$1_90d'], 0) * 7.0 / 90 AS $1"; }
-    [ -f "$folder/figures/$lake,rate.3.csv" ] ||
-        asked "$folder/figures/$lake,rate" "$(a_week units), $(a_week spend) FROM model_input"
+    if [ ! -f "$folder/figures/$lake,rate.3.csv" ]; then
+        asked_later "$folder/figures/$lake,rate" "$(a_week units), $(a_week spend) FROM model_input" "$trained_at" 7 4
+    fi
     for loss in $losses; do
         for seed in ${SEEDS:-42}; do
             figures="$folder/figures/$lake,$loss,$seed"
             [ -f "$figures.done" ] && continue
             echo "$lake: $loss, seed $seed" >&2
             version=$(trained --date "$trained_at" --set "model.amount_loss=$loss" --set "train.seed=$seed" "$@")
-            asked "$figures" "s['expected_units'] AS units, s['expected_spend'] AS spend FROM (
-                SELECT user_id, score_intents(features, '$version') AS s FROM model_input)" "$@"
+            asked_later "$figures" "s['expected_units'] AS units, s['expected_spend'] AS spend FROM (
+                SELECT user_id, score_intents(features, '$version') AS s FROM model_input)" "$trained_at" 7 4 "$@"
             touch "$figures.done"
         done
     done

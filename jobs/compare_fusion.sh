@@ -65,10 +65,7 @@ for signal in ${SIGNALS:-text image mixed sequence}; do
             mv "$to.part" "$to.json"
         done
     done
-    [ -f "$folder/figures/$signal.bought.csv" ] || {
-        bought_before "$(later 2026-01-01 "$days")" >"$folder/figures/$signal.part"
-        mv "$folder/figures/$signal.part" "$folder/figures/$signal.bought.csv"
-    }
+    bought_before "$folder/figures/$signal.bought.csv" "$(later 2026-01-01 "$days")"
 done
 
 PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models/fusion.md" "$asked_from" <<'EOF_PYTHON'

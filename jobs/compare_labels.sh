@@ -21,12 +21,8 @@ run() { # VERB [OPTION ...]
         --set demand.horizon_days=7 --set demand.history_days=28 --set demand.as_of_dates=1 --set demand.calibration_dates=1 \
         "$@" </dev/null 2>>"$folder/log"
 }
-[ -f "$folder/lake.done" ] || {
-    rm -rf "$folder/lake"
-    "$job" simulate --to "$folder/lake" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "$days" --seed 17
-    bought_before "$(later 2026-01-01 "$days")" >"$folder/bought.csv"
-    touch "$folder/lake.done"
-}
+simulated "$folder/lake"
+bought_before "$folder/bought.csv" "$(later 2026-01-01 "$days")"
 trained_at=$(later 2026-01-01 $((days - 33)))
 
 # backbone, pretraining, what unlabelled users teach; the transformer sees the next event, which only another one can guess

@@ -12,22 +12,15 @@ shift 2
 real=
 case ${1-} in ''|--set) ;; *) real=$1; shift ;; esac
 days=${DAYS:-142} seeds=${SEEDS:-42 43 44}
-later() { date -u -d "$1 + $2 days" +%F; }
+here=$(dirname "$0")
+. "$here/comparing.sh"
 mkdir -p "$folder/intents" "$folder/demand"
 
-[ -f "$folder/simulated.done" ] || {
-    rm -rf "$folder/simulated"
-    "$job" simulate --to "$folder/simulated" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "$days" --seed 17
-    touch "$folder/simulated.done"
-}
+simulated "$folder/simulated"
 # The day after the last one: what happened until then is all there is to learn from.
 lakes="simulated:$(later 2026-01-01 "$days")"
 if [ -n "$real" ]; then
-    [ -f "$folder/tmall.done" ] || {
-        rm -rf "$folder/tmall"
-        "$job" import tmall "$real" --to "$folder/tmall"
-        touch "$folder/tmall.done"
-    }
+    imported "$folder/tmall" tmall "$real"
     lakes="$lakes tmall:2014-07-16"
 fi
 
@@ -42,7 +35,7 @@ run() { # VERB [OPTION ...]
 train() { # CARD [OPTION ...]
     card=$1
     shift
-    version=$(run train "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p')
+    version=$(trained "$@")
     cp "$folder/$lake.out/models/$version/bundle.json" "$card.part"
 }
 
@@ -58,19 +51,12 @@ transformer crf crf"
 forecasters="gru lstm rnn tcn"
 for of in $lakes; do
     lake=${of%%:*} end=${of##*:}
-    [ -f "$folder/$lake.bought.csv" ] || {
-        run sql --date "$end" --format csv -c \
-            "SELECT DISTINCT user_id, CAST(ts AS DATE) AS day FROM events WHERE event_type = 'purchase'" >"$folder/$lake.part"
-        mv "$folder/$lake.part" "$folder/$lake.bought.csv"
-    }
+    asked_from=$(later "$end" -28)
+    bought_before "$folder/$lake.bought.csv" "$end"
     for count in events_7d purchases_90d; do
-        for week in 0 1 2 3; do
-            to="$folder/$lake.$count.$week.csv"
-            [ -f "$to" ] && continue
-            run sql --date "$(later "$end" $((7 * week - 28)))" --format csv \
-                -c "SELECT user_id, coalesce(features['$count'], 0) AS p FROM model_input" >"$to.part"
-            mv "$to.part" "$to"
-        done
+        if [ ! -f "$folder/$lake.$count.3.csv" ]; then
+            asked_later "$folder/$lake.$count" "coalesce(features['$count'], 0) AS p FROM model_input" "$asked_from" 7 4
+        fi
     done
     for seed in $seeds; do
         echo "$networks" | while read -r backbone head loss; do
@@ -78,13 +64,10 @@ for of in $lakes; do
             [ -f "$to.json" ] && continue
             echo "$lake: $backbone, $head, $loss, seed $seed" >&2
             # The demand network has nothing to do with it: as small as it gets.
-            train "$to" --date "$(later "$end" -28)" --set "model.backbone=$backbone" --set "model.head=$head" \
+            train "$to" --date "$asked_from" --set "model.backbone=$backbone" --set "model.head=$head" \
                 --set "model.loss=$loss" --set "train.seed=$seed" --set demand.width=4 --set demand.horizon_days=7 \
                 --set demand.history_days=28 --set demand.as_of_dates=1 --set demand.calibration_dates=1 "$@"
-            for week in 0 1 2 3; do
-                run sql --date "$(later "$end" $((7 * week - 28)))" --format csv "$@" \
-                    -c "SELECT user_id, score_intents(features, '$version')['p_purchase'] AS p FROM model_input" >"$to.$week.csv"
-            done
+            scored_later "$to" "$version" "$asked_from" 7 4 "$@"
             mv "$to.part" "$to.json"
         done
     done
@@ -99,7 +82,6 @@ for of in $lakes; do
     done
 done
 
-here=$(dirname "$0")
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models" "$networks" $lakes <<'EOF_PYTHON'
 import datetime, json, pathlib, random, sys
 from documents import fill

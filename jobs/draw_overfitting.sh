@@ -8,12 +8,10 @@ set -eu
 job=${1:?usage: draw_overfitting.sh PATH_OF_INTENTCAST FOLDER TMALL_CSV}
 folder=${2:?usage: draw_overfitting.sh PATH_OF_INTENTCAST FOLDER TMALL_CSV}
 tmall=${3:?usage: draw_overfitting.sh PATH_OF_INTENTCAST FOLDER TMALL_CSV}
+here=$(dirname "$0")
+. "$here/comparing.sh"
 mkdir -p "$folder"
-[ -f "$folder/tmall.done" ] || {
-    rm -rf "$folder/tmall"
-    "$job" import tmall "$tmall" --to "$folder/tmall"
-    touch "$folder/tmall.done"
-}
+imported "$folder/tmall" tmall "$tmall"
 curves() { # NAME [OPTION ...]
     name=$1
     shift
@@ -28,7 +26,6 @@ curves() { # NAME [OPTION ...]
 curves none --set model.dropout=0 --set model.weight_decay=0 --set train.weight_decay=0
 curves default
 curves all --set model.dropout=0.3 --set train.label_smoothing=0.02 --set train.augmentation=all --set train.item_dropout=0.2
-here=$(dirname "$0")
 python3 "$here/training_curves.py" --lesson intents "without any guard=$folder/none.jsonl" "by default=$folder/default.jsonl" \
     "with all guards=$folder/all.jsonl" >"$folder/overfitting.svg"
 mv "$folder/overfitting.svg" "$here/../docs/models/overfitting.svg"
