@@ -307,7 +307,7 @@ pub struct TrainConfig {
     pub patience_epochs: u32,
     pub batch_rows: u32,
     pub rows_max: u32,
-    /// Memory of the users that are learnt from; what does not fit waits in scratch files below `engine.spill_folder`.
+    /// Memory of the users that are learnt from, and as much again of the items; what does not fit waits in scratch files below `engine.spill_folder`.
     pub memory_bytes_max: u64,
     pub learning_rate: f64,
     /// Of all that is trained but the behaviour network, which has `model.weight_decay`.

@@ -3,18 +3,21 @@
 
 use datafusion::prelude::SessionContext;
 use indicatif::ProgressBar;
-use intentcast::config::TrainConfig;
 use intentcast::config::networks::DemandNetworkName;
+use intentcast::config::{DemandConfig, TrainConfig};
 use intentcast::model::demand::{Calibration, DemandNetwork, DemandShape, ItemHistory, RatePrior, Speed};
 use intentcast::publish::lock;
+use intentcast::training::columns::Rows;
 use intentcast::training::demand;
+use intentcast::training::item_columns::{ItemBlocks, ItemColumns};
+use intentcast::training::item_sets::{ItemSets, ItemSurvey};
 use intentcast::training::journal::Journal;
-use intentcast::training::newcomers::Newcomers;
 use intentcast::training::sets::ItemSet;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma, Poisson};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::{Device, nn};
 
 use crate::nightly::{done, night, query, shop};
@@ -239,10 +242,23 @@ fn drawn(of: &str, count: usize, rng: &mut ChaCha8Rng) -> ItemSet {
 #[test]
 fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
     let mut rng = ChaCha8Rng::seed_from_u64(31);
-    let (train, test) = (drawn("a", 400, &mut rng), drawn("b", 300, &mut rng));
-    let earlier = &drawn("c", 300, &mut rng);
-    let before = drawn("d", 300, &mut rng).new_items(14);
-    let newcomers = &Newcomers { newest: before.clone(), before };
+    let sizes = DemandConfig {
+        horizon_days: HORIZON_DAYS as u32,
+        history_days: HISTORY_DAYS as u32,
+        history_days_min: 14,
+        ..DemandConfig::default()
+    };
+    let mut drawn = |of: &str, count: usize| ItemColumns::of(&drawn(of, count, &mut rng), &sizes).unwrap();
+    let held = |items: ItemColumns| Arc::new(ItemBlocks::held(items).unwrap());
+    let new = drawn("d", 300);
+    let new = held(new.take(&new.that_sell(|speed| speed == Speed::New)).unwrap());
+    let items = ItemSets {
+        learnt: held(drawn("a", 400)),
+        earlier: held(drawn("c", 300)),
+        held_out: held(drawn("b", 300)),
+        new_before: Arc::clone(&new),
+        new_newest: new,
+    };
     let shape = DemandShape {
         network: DemandNetworkName::Gru,
         width: 16,
@@ -262,7 +278,9 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
     let mut network = DemandNetwork::new(&store.root(), &shape);
     let settings = TrainConfig { epochs_max: 8, ..TrainConfig::default() };
     let bar = ProgressBar::hidden();
-    let items = demand::Items { train: &train, earlier, test: &test, newcomers };
+    let survey = ItemSurvey::of(&items.learnt).unwrap();
+    assert_eq!((survey.content_dims, survey.intents_known), (0, 0.0));
+    let items = (&items, &survey);
     let figures = demand::train(&mut network, &mut store, items, &settings, &mut Journal::nowhere(), &bar).unwrap();
     for (name, value) in figures.iter().filter(|(name, _)| name.contains("_test")) {
         println!("{name} {value:.4}");

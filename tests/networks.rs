@@ -23,10 +23,11 @@ use intentcast::score::operator;
 use intentcast::score::service::{ScoringService, as_struct};
 use intentcast::simulation::{self, SimulateOptions, signal::Signal};
 use intentcast::sql_files::SqlFiles;
-use intentcast::training::blocks::UserBlocks;
-use intentcast::training::columns::UserColumns;
+use intentcast::training::columns::Rows;
+use intentcast::training::item_columns::ItemBlocks;
 use intentcast::training::journal::Journal;
 use intentcast::training::sets::{Split, UserSet, split};
+use intentcast::training::user_columns::{UserBlocks, UserColumns};
 use intentcast::training::{self, TrainingSets};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -467,7 +468,11 @@ fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
     .unwrap_err();
     assert_eq!(few.kind.exit_code(), 3);
     assert!(few.message.contains("expected at least 20 users in the training split"), "{few}");
-    let few = fitted_on(|sets| sets.items.items.truncate(3)).unwrap_err();
+    let few = fitted_on(|sets| {
+        let items = sets.items.learnt.each().next().unwrap().unwrap();
+        sets.items.learnt = Arc::new(ItemBlocks::held(items.take(&[0, 1, 2]).unwrap()).unwrap());
+    });
+    let few = few.unwrap_err();
     assert_eq!(few.kind.exit_code(), 3);
     assert!(few.message.contains("expected at least 8 item histories"), "{few}");
 }
@@ -611,8 +616,8 @@ async fn a_young_lake_gives_fewer_dates_and_validation_looks_at_all_of_them() {
         let window = window.unwrap();
         let as_of = window.batch().column_by_name("as_of").unwrap().as_primitive::<Int32Type>();
         for row in 0..window.len() {
-            assert_ne!(split(window.user_id(row)), Split::Train);
-            let tests = split(window.user_id(row)) == Split::Test;
+            assert_ne!(split(window.id(row)), Split::Train);
+            let tests = split(window.id(row)) == Split::Test;
             judged.entry(tests).or_default().insert(as_of.value(row));
         }
     }

@@ -3,9 +3,10 @@
 use tch::nn::{self, Module, OptimizerConfig};
 use tch::{Device, Kind, Tensor};
 
-use super::blocks::UserBlocks;
+use super::columns::Rows;
 use super::sets::{LABELS, PURCHASE, Split};
 use super::survey::Survey;
+use super::user_columns::UserBlocks;
 use crate::failure::Result;
 use crate::features::contract::FeatureContract;
 use crate::metrics::auc;

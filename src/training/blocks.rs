@@ -1,7 +1,8 @@
-//! Training sets larger than memory: users in blocks by a hash of their ids, on disk, read back a few blocks at a time.
+//! Training sets larger than memory: users or items in blocks by a hash of their ids, on disk, read back a few blocks at a
+//! time.
 //!
 //! The rows of a block are sorted, so what training sees does not depend on the order in which the engine made them. An
-//! epoch shuffles the blocks, reads as many as a window of memory holds, and shuffles the rows within; users lie in blocks
+//! epoch shuffles the blocks, reads as many as a window of memory holds, and shuffles the rows within; ids lie in blocks
 //! by chance, so each window is a fair sample. What fits into one window is read once and stays.
 //!
 //! The files have no names: whatever becomes of the process, nothing is left of them.
@@ -10,40 +11,42 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
+use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek};
+use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
-use super::columns::UserColumns;
+use super::columns::Rows;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 
 /// A window is this share of `train.memory_bytes_max`: one is cut into batches while the next is read (twice its size
-/// while its blocks are joined), and the held-out users have one of their own.
+/// while its blocks are joined), and the held-out ones have one of their own.
 const WINDOWS: u64 = 4;
 /// Blocks of a window, so that windows can be put together in many ways.
 const BLOCKS_PER_WINDOW: u64 = 8;
 /// Each is an open file.
 const BLOCKS_MAX: u64 = 128;
 
-/// Users in blocks.
+/// Rows in blocks.
 #[derive(Debug)]
-pub struct UserBlocks {
+pub struct Blocks<R> {
     schema: SchemaRef,
-    source: Source,
-    users: usize,
+    source: Source<R>,
+    rows: usize,
     window_bytes: u64,
     fingerprint: String,
     /// All of them, where a window holds them.
-    whole: OnceLock<UserColumns>,
+    whole: OnceLock<R>,
 }
 
 #[derive(Debug)]
-enum Source {
-    Held(UserColumns),
+enum Source<R> {
+    Held(R),
     Kept(Vec<Block>),
 }
 
@@ -53,28 +56,28 @@ struct Block {
     bytes: u64,
 }
 
-impl UserBlocks {
-    /// Users that are in memory anyway.
-    pub fn held(users: UserColumns) -> Result<Self> {
-        let users = users.sorted()?;
+impl<R: Rows> Blocks<R> {
+    /// Rows that are in memory anyway.
+    pub fn held(rows: R) -> Result<Self> {
+        let rows = rows.sorted()?;
         let mut hash = Hash::new();
-        hash.add(&users)?;
+        hash.add(&rows)?;
         Ok(Self {
-            schema: users.batch().schema(),
-            users: users.len(),
+            schema: rows.batch().schema(),
+            rows: rows.len(),
             window_bytes: u64::MAX,
             fingerprint: hash.finish(),
             whole: OnceLock::new(),
-            source: Source::Held(users),
+            source: Source::Held(rows),
         })
     }
 
     pub fn len(&self) -> usize {
-        self.users
+        self.rows
     }
 
     pub fn is_empty(&self) -> bool {
-        self.users == 0
+        self.rows == 0
     }
 
     /// Of every number and id.
@@ -106,25 +109,48 @@ impl UserBlocks {
     }
 
     /// The rows of a window's blocks.
-    pub fn read(&self, window: &[usize]) -> Result<UserColumns> {
+    pub fn read(&self, window: &[usize]) -> Result<R> {
         let blocks = match &self.source {
-            Source::Held(users) => return Ok(users.clone()),
+            Source::Held(rows) => return Ok(rows.clone()),
             Source::Kept(blocks) => blocks,
         };
         if let Some(whole) = self.whole.get() {
             return Ok(whole.clone());
         }
         let read = window.iter().map(|&block| read_block(&blocks[block].file, &self.schema));
-        let users = UserColumns::concat(&self.schema, &read.collect::<Result<Vec<_>>>()?)?;
+        let rows = R::concat(&self.schema, &read.collect::<Result<Vec<_>>>()?)?;
         match self.fits() {
-            true => Ok(self.whole.get_or_init(|| users).clone()),
-            false => Ok(users),
+            true => Ok(self.whole.get_or_init(|| rows).clone()),
+            false => Ok(rows),
         }
     }
 
     /// Every window in the blocks' own order.
-    pub fn each(&self) -> impl Iterator<Item = Result<UserColumns>> {
+    pub fn each(&self) -> impl Iterator<Item = Result<R>> {
         self.windows(None).into_iter().map(|window| self.read(&window))
+    }
+
+    /// At most `rows_max` of the rows that are `wanted`, and no more than a window holds, each as likely as another; in the
+    /// blocks' own order.
+    pub fn sample(&self, rows_max: usize, rng: &mut ChaCha8Rng, wanted: impl Fn(&R) -> Vec<usize>) -> Result<R> {
+        let (mut kept, mut places) = (R::concat(&self.schema, &[])?, Vec::<u64>::new());
+        for window in self.each() {
+            let window = window?;
+            let rows = wanted(&window);
+            places.extend(rows.iter().map(|_| rng.random::<u64>()));
+            kept = R::concat(&self.schema, &[kept, window.take(&rows)?])?;
+            let held_max =
+                (u128::from(self.window_bytes) * kept.len() as u128 / u128::from(kept.bytes().max(1))).max(1);
+            let rows_max = rows_max.min(held_max.min(usize::MAX as u128) as usize);
+            if kept.len() > rows_max {
+                let mut order: Vec<usize> = (0..kept.len()).collect();
+                order.sort_by_key(|&row| places[row]);
+                order.truncate(rows_max);
+                order.sort_unstable();
+                (kept, places) = (kept.take(&order)?, order.iter().map(|&row| places[row]).collect());
+            }
+        }
+        Ok(kept)
     }
 
     fn fits(&self) -> bool {
@@ -135,17 +161,18 @@ impl UserBlocks {
     }
 }
 
-/// Takes users in any order and puts each into its block.
-pub struct BlockWriter {
+/// Takes rows in any order and puts each into its block.
+pub struct BlockWriter<R> {
     schema: SchemaRef,
     files: Vec<StreamWriter<BufWriter<File>>>,
     window_bytes: u64,
-    users: usize,
+    rows: usize,
+    of: PhantomData<R>,
 }
 
-impl BlockWriter {
-    /// Room for about `bytes_expected` bytes of users with so many features, below `engine.spill_folder`.
-    pub fn new(config: &Config, features: usize, bytes_expected: u64) -> Result<Self> {
+impl<R: Rows> BlockWriter<R> {
+    /// Room for about `bytes_expected` bytes of such rows, below `engine.spill_folder`.
+    pub fn new(config: &Config, schema: SchemaRef, bytes_expected: u64) -> Result<Self> {
         let window_bytes = (config.train.memory_bytes_max / WINDOWS).max(1);
         let block_bytes = (window_bytes / BLOCKS_PER_WINDOW).max(1);
         let blocks = bytes_expected.div_ceil(block_bytes).clamp(1, BLOCKS_MAX) as usize;
@@ -153,45 +180,44 @@ impl BlockWriter {
             "" => std::env::temp_dir(),
             place => place.into(),
         };
-        let schema = UserColumns::schema(features);
         let files = (0..blocks).map(|_| {
             let file = tempfile::tempfile_in(&folder)
-                .map_err(|e| scratch(&format_args!("none can be made below {}: {e}", folder.display())))?;
-            StreamWriter::try_new_buffered(file, &schema).map_err(|e| scratch(&e))
+                .map_err(|e| scratch::<R>(&format_args!("none can be made below {}: {e}", folder.display())))?;
+            StreamWriter::try_new_buffered(file, &schema).map_err(|e| scratch::<R>(&e))
         });
         let files = files.collect::<Result<_>>()?;
-        Ok(Self { files, schema, window_bytes, users: 0 })
+        Ok(Self { files, schema, window_bytes, rows: 0, of: PhantomData })
     }
 
-    pub fn add(&mut self, users: &UserColumns) -> Result<()> {
-        self.users += users.len();
-        let mut rows: Vec<Vec<usize>> = vec![Vec::new(); self.files.len()];
-        (0..users.len()).for_each(|row| rows[block_of(users.user_id(row), self.files.len())].push(row));
-        for (block, rows) in rows.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
-            let part = users.take(rows)?;
-            self.files[block].write(part.batch()).map_err(|e| scratch(&e))?;
+    pub fn add(&mut self, rows: &R) -> Result<()> {
+        self.rows += rows.len();
+        let mut of_blocks: Vec<Vec<usize>> = vec![Vec::new(); self.files.len()];
+        (0..rows.len()).for_each(|row| of_blocks[block_of(rows.id(row), self.files.len())].push(row));
+        for (block, of_block) in of_blocks.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+            let part = rows.take(of_block)?;
+            self.files[block].write(part.batch()).map_err(|e| scratch::<R>(&e))?;
         }
         Ok(())
     }
 
-    /// Sorts each block, so that the blocks are the same whatever order the users came in.
-    pub fn finish(self) -> Result<UserBlocks> {
+    /// Sorts each block, so that the blocks are the same whatever order the rows came in.
+    pub fn finish(self) -> Result<Blocks<R>> {
         let mut blocks = Vec::new();
         let mut hash = Hash::new();
         for mut writer in self.files {
-            writer.finish().map_err(|e| scratch(&e))?;
+            writer.finish().map_err(|e| scratch::<R>(&e))?;
             let mut file =
-                writer.into_inner().map_err(|e| scratch(&e))?.into_inner().map_err(|e| scratch(e.error()))?;
-            let sorted = read_block(&file, &self.schema)?.sorted()?;
+                writer.into_inner().map_err(|e| scratch::<R>(&e))?.into_inner().map_err(|e| scratch::<R>(e.error()))?;
+            let sorted = read_block::<R>(&file, &self.schema)?.sorted()?;
             hash.add(&sorted)?;
-            file.set_len(0).and_then(|()| file.rewind()).map_err(|e| scratch(&e))?;
-            write(BufWriter::new(&file), &self.schema, sorted.batch()).map_err(|e| scratch(&e))?;
+            file.set_len(0).and_then(|()| file.rewind()).map_err(|e| scratch::<R>(&e))?;
+            write(BufWriter::new(&file), &self.schema, sorted.batch()).map_err(|e| scratch::<R>(&e))?;
             blocks.push(Block { file, bytes: sorted.bytes() });
         }
-        Ok(UserBlocks {
+        Ok(Blocks {
             schema: self.schema,
             source: Source::Kept(blocks),
-            users: self.users,
+            rows: self.rows,
             window_bytes: self.window_bytes,
             fingerprint: hash.finish(),
             whole: OnceLock::new(),
@@ -207,9 +233,9 @@ impl Hash {
         Self(blake3::Hasher::new())
     }
 
-    fn add(&mut self, users: &UserColumns) -> Result<()> {
+    fn add(&mut self, rows: &impl Rows) -> Result<()> {
         // A stream of rows that are contiguous has the same bytes for the same rows.
-        Ok(write(&mut self.0, &users.batch().schema(), users.batch())?)
+        Ok(write(&mut self.0, &rows.batch().schema(), rows.batch())?)
     }
 
     fn finish(self) -> String {
@@ -224,10 +250,11 @@ fn write(to: impl std::io::Write, schema: &SchemaRef, rows: &RecordBatch) -> Res
     file.flush()
 }
 
-fn read_block(file: &File, schema: &SchemaRef) -> Result<UserColumns> {
-    let reader = StreamReader::try_new(BufReader::new(FromStart { file, at: 0 }), None).map_err(|e| scratch(&e))?;
-    let parts = reader.map(|rows| UserColumns::from_batch(rows.map_err(|e| scratch(&e))?, schema));
-    UserColumns::concat(schema, &parts.collect::<Result<Vec<_>>>()?)
+fn read_block<R: Rows>(file: &File, schema: &SchemaRef) -> Result<R> {
+    let reader =
+        StreamReader::try_new(BufReader::new(FromStart { file, at: 0 }), None).map_err(|e| scratch::<R>(&e))?;
+    let parts = reader.map(|rows| R::from_batch(rows.map_err(|e| scratch::<R>(&e))?, schema));
+    R::concat(schema, &parts.collect::<Result<Vec<_>>>()?)
 }
 
 /// Reads a file from its start, whoever else reads it: a place of its own, not the file's.
@@ -244,21 +271,22 @@ impl Read for FromStart<'_> {
     }
 }
 
-/// A user's block at every date: other bytes of the hash than splits and parts look at.
-fn block_of(user_id: &str, blocks: usize) -> usize {
-    let hash = blake3::hash(user_id.as_bytes());
+/// The block of an id at every date: other bytes of the hash than splits and parts look at.
+fn block_of(id: &str, blocks: usize) -> usize {
+    let hash = blake3::hash(id.as_bytes());
     let word = u32::from_le_bytes([24, 25, 26, 27].map(|byte| hash.as_bytes()[byte]));
     word as usize % blocks
 }
 
-fn scratch(error: &dyn std::fmt::Display) -> Failure {
-    Failure::passing(format!("training: scratch files of users: {error}"))
+fn scratch<R: Rows>(error: &dyn std::fmt::Display) -> Failure {
+    Failure::passing(format!("training: scratch files of {}: {error}", R::OF))
         .hint("look at the space below engine.spill_folder (the system's temporary folder where that is empty)")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::columns::tests::{day, random};
+    use super::super::user_columns::UserColumns;
+    use super::super::user_columns::tests::{day, random};
     use super::*;
     use rand::SeedableRng;
     use std::collections::BTreeSet;
@@ -274,8 +302,8 @@ mod tests {
     }
 
     /// The users in several writes, in an order of their own.
-    fn written(users: &UserColumns, order: &[usize], memory_bytes_max: u64) -> UserBlocks {
-        let mut writer = BlockWriter::new(&config(memory_bytes_max), 1, users.bytes()).unwrap();
+    fn written(users: &UserColumns, order: &[usize], memory_bytes_max: u64) -> Blocks<UserColumns> {
+        let mut writer = BlockWriter::new(&config(memory_bytes_max), UserColumns::schema(1), users.bytes()).unwrap();
         order.chunks(70).for_each(|rows| writer.add(&users.take(rows).unwrap()).unwrap());
         writer.finish().unwrap()
     }
@@ -325,7 +353,7 @@ mod tests {
     fn scratch_files_that_cannot_be_made_or_read_are_a_passing_fault() {
         let mut config = config(1000);
         config.engine.spill_folder = "/nowhere/at/all".into();
-        let failure = BlockWriter::new(&config, 1, 100).err().unwrap();
+        let failure = BlockWriter::<UserColumns>::new(&config, UserColumns::schema(1), 100).err().unwrap();
         assert!(failure.message.contains("/nowhere/at/all") && failure.hint.is_some(), "{failure}");
         assert_eq!(failure.kind.exit_code(), 75);
         let users = columns(50);
@@ -334,5 +362,28 @@ mod tests {
         files[0].file.set_len(files[0].file.metadata().unwrap().len() / 2).unwrap();
         let failure = blocks.each().find_map(Result::err).unwrap();
         assert!(failure.message.contains("scratch files"), "{failure}");
+    }
+
+    #[test]
+    fn a_sample_is_of_what_is_wanted_as_large_as_asked_for_and_within_a_window() {
+        let users = columns(400);
+        let blocks = written(&users, &(0..400).collect::<Vec<_>>(), users.bytes());
+        let even = |rows: &UserColumns| {
+            (0..rows.len()).filter(|&row| rows.id(row).ends_with(['0', '2', '4', '6', '8'])).collect()
+        };
+        let drawn = |rows_max: usize, seed: u64| {
+            let sample = blocks.sample(rows_max, &mut ChaCha8Rng::seed_from_u64(seed), even).unwrap();
+            (0..sample.len()).map(|row| sample.id(row).to_string()).collect::<Vec<_>>()
+        };
+        let some = drawn(30, 1);
+        assert_eq!((some.len(), some.iter().collect::<BTreeSet<_>>().len()), (30, 30));
+        assert!(some.iter().all(|id| id.ends_with(['0', '2', '4', '6', '8'])));
+        assert_eq!(drawn(30, 1), some);
+        assert_ne!(drawn(30, 2), some);
+        // Each as likely as another: of 200 that are wanted, 30 drawn forty times over, nearly every one comes.
+        let met: BTreeSet<String> = (0..40).flat_map(|seed| drawn(30, seed)).collect();
+        assert!(met.len() > 190, "{}", met.len());
+        let most = blocks.sample(1000, &mut ChaCha8Rng::seed_from_u64(1), even).unwrap();
+        assert!(most.bytes() <= users.bytes() / WINDOWS + 500 && most.len() < 200, "{} rows", most.len());
     }
 }

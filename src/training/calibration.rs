@@ -6,10 +6,11 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Device;
 
-use super::sets::ItemSet;
+use super::columns::Rows;
+use super::item_columns::{ItemBlocks, ItemColumns};
 use crate::failure::Result;
 use crate::model::demand::calibration::Corrections;
-use crate::model::demand::{Calibration, DemandNetwork, ItemHistory, LEVELS, RatePrior, Raw, Span, Speed, counts};
+use crate::model::demand::{Calibration, DemandNetwork, ITEMS_MAX, LEVELS, RatePrior, Raw, Span, Speed, counts};
 
 /// Fewer items say too little of their kind: what they ask for would be noise to the next ones.
 const ITEMS_MIN: usize = 20;
@@ -17,8 +18,6 @@ const ITEMS_MIN: usize = 20;
 const PRIOR_ITEMS_MIN: usize = 10;
 const PRIOR_DAYS_MAX: f64 = 365.0;
 const SPREAD_MAX: f64 = 50.0;
-/// Items whose forecasts are held at once.
-const CHUNK_ITEMS: usize = 1024;
 
 /// What one item sold in the days that followed.
 struct Sold {
@@ -29,8 +28,8 @@ struct Sold {
 }
 
 impl Sold {
-    fn of(set: &ItemSet, row: usize) -> Self {
-        let units: Vec<f64> = days_in_stock(set, row).map(|(_, units)| units.max(0.0)).collect();
+    fn of(items: &ItemColumns, row: usize) -> Self {
+        let units: Vec<f64> = items.days_in_stock(row).map(|(_, units)| units.max(0.0)).collect();
         let days = units.len() as f64;
         let mean = units.iter().sum::<f64>() / days;
         Self { days, mean, variance: units.iter().map(|u| (u - mean).powi(2)).sum::<f64>() / (days - 1.0).max(1.0) }
@@ -41,16 +40,17 @@ impl Sold {
 /// variance of the rates is what their spread has beyond that of their days (Bühlmann and Straub 1970, "Glaubwürdigkeit für
 /// Schadensätze", weigh items by their days alike), and how far days of one item differ beyond Poisson sales. Says nothing
 /// where there are too few such items.
-pub fn prior(sets: &[&ItemSet], speed: Speed, history_days_min: i64) -> RatePrior {
-    let of = |set: &&ItemSet| {
-        let rows = rows_of(set, history_days_min, |s| s == speed).into_iter();
-        rows.map(|row| Sold::of(set, row)).filter(|sold| sold.days > 1.0).collect::<Vec<_>>()
-    };
-    let sold: Vec<Sold> = sets.iter().flat_map(of).collect();
+pub fn prior(sets: &[&ItemBlocks], speed: Speed) -> Result<RatePrior> {
+    let mut sold: Vec<Sold> = Vec::new();
+    for items in sets.iter().flat_map(|set| set.each()) {
+        let items = items?;
+        let of_items = items.that_sell(|s| s == speed).into_iter().map(|row| Sold::of(&items, row));
+        sold.extend(of_items.filter(|sold| sold.days > 1.0));
+    }
     let sum = |of: &dyn Fn(&Sold) -> f64| sold.iter().map(of).sum::<f64>();
     let (days, units) = (sum(&|s| s.days), sum(&|s| s.days * s.mean));
     if sold.len() < PRIOR_ITEMS_MIN || units <= 0.0 {
-        return RatePrior::default();
+        return Ok(RatePrior::default());
     }
     // Pearson's statistic of each item, so that the largest do not speak for all.
     let beyond = |s: &Sold| if s.mean > 0.0 { s.days * (s.variance / s.mean - 1.0) } else { 0.0 };
@@ -61,25 +61,7 @@ pub fn prior(sets: &[&ItemSet], speed: Speed, history_days_min: i64) -> RatePrio
     let between = sum(&|s| s.days * (s.mean - rate).powi(2)) - of_days * (sold.len() - 1) as f64;
     let variance = between / (days - sum(&|s| s.days * s.days) / days).max(1.0);
     let days = if variance > 0.0 { (of_days / variance).min(PRIOR_DAYS_MAX) } else { PRIOR_DAYS_MAX };
-    RatePrior { units: rate * days, days, spread }
-}
-
-/// Rows of the items that sell so.
-pub fn rows_of(set: &ItemSet, history_days_min: i64, wanted: impl Fn(Speed) -> bool) -> Vec<usize> {
-    (0..set.items.len()).filter(|&row| wanted(set.items[row].speed(history_days_min))).collect()
-}
-
-/// (step, units) of the days to come on which the item was in stock.
-pub fn days_in_stock(set: &ItemSet, row: usize) -> impl Iterator<Item = (usize, f64)> {
-    let days = set.units[row].iter().zip(&set.in_stock[row]).enumerate();
-    days.filter(|(_, (_, stocked))| **stocked).map(|(day, (units, _))| (day, *units))
-}
-
-/// What the item asked for in its lead time; `None` where a day of it had no stock, or lies beyond what is known.
-pub fn lead_time_units(set: &ItemSet, row: usize) -> Option<f64> {
-    let days = usize::try_from(set.items[row].lead_time_days).ok()?;
-    let stocked = set.in_stock[row].get(..days)?.iter().all(|&stocked| stocked);
-    stocked.then(|| set.units[row][..days].iter().sum())
+    Ok(RatePrior { units: rate * days, days, spread })
 }
 
 /// Scores of one kind of forecasts, and whose they are.
@@ -90,9 +72,9 @@ struct Scores<T> {
 }
 
 impl<T> Scores<T> {
-    fn add(&mut self, item: &ItemHistory, score: T) {
-        if !self.items.contains(&item.item_id) {
-            self.items.insert(item.item_id.clone());
+    fn add(&mut self, item_id: &str, score: T) {
+        if !self.items.contains(item_id) {
+            self.items.insert(item_id.into());
         }
         self.scores.push(score);
     }
@@ -114,51 +96,41 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Adds what came of forecasts of these rows.
+    /// Adds what came of forecasts of these items.
     pub fn add(
         &mut self,
         network: &DemandNetwork,
-        set: &ItemSet,
-        rows: &[usize],
+        items: &ItemColumns,
         device: Device,
         rng: &mut ChaCha8Rng,
     ) -> Result<()> {
-        for rows in rows.chunks(CHUNK_ITEMS) {
-            let items: Vec<ItemHistory> = rows.iter().map(|&row| set.items[row].clone()).collect();
-            for ((&row, item), raw) in rows.iter().zip(&items).zip(network.raw(&items, device)?) {
-                let (speed, scale) = (item.speed(network.shape.history_days_min), item.scale());
-                for (day, units) in days_in_stock(set, row) {
-                    self.add_one((Span::Day, speed), item, &raw.daily[day], scale, units, rng);
+        for items in items.chunks(ITEMS_MAX) {
+            for (row, raw) in network.raw(&items.rows(), device)?.iter().enumerate() {
+                let (id, facts) = (items.id(row), items.facts(row));
+                for (day, units) in items.days_in_stock(row) {
+                    self.add_one((Span::Day, facts.speed), id, &raw.daily[day], facts.scale(), units, rng);
                 }
-                if let Some(units) = lead_time_units(set, row) {
-                    let kind = (Span::LeadTime, speed);
-                    self.add_one(kind, item, &raw.lead_time, item.lead_scale(), units, rng);
+                if let Some(units) = items.lead_time_units(row) {
+                    let kind = (Span::LeadTime, facts.speed);
+                    self.add_one(kind, id, &raw.lead_time, facts.lead_scale(), units, rng);
                 }
             }
         }
         Ok(())
     }
 
-    fn add_one(
-        &mut self,
-        kind: (Span, Speed),
-        item: &ItemHistory,
-        raw: &Raw,
-        scale: f64,
-        units: f64,
-        rng: &mut ChaCha8Rng,
-    ) {
+    fn add_one(&mut self, kind: (Span, Speed), item_id: &str, raw: &Raw, scale: f64, units: f64, rng: &mut ChaCha8Rng) {
         match raw {
             Raw::Quantiles(forecast) => {
                 let above = std::array::from_fn(|k| ((units - forecast[1 + k]) / scale) as f32);
-                self.of_network.entry(kind).or_default().add(item, above);
+                self.of_network.entry(kind).or_default().add(item_id, above);
             }
             Raw::Counts { mean, size } => {
                 // Within the jump that an outcome makes, chance decides where it lies (the randomised probability
                 // integral transform).
                 let (below, with) = counts::below_and_with(*mean, *size, units.max(0.0));
                 let reached = below + rng.random::<f64>() * (with - below);
-                self.of_counts.entry(kind).or_default().add(item, reached);
+                self.of_counts.entry(kind).or_default().add(item_id, reached);
             }
         }
     }
@@ -204,6 +176,8 @@ fn conformal(mut scores: Vec<f64>, level: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::item_columns::tests::columns;
+    use super::super::sets::ItemSet;
     use super::*;
     use crate::model::demand::history::tests::item;
     use rand::SeedableRng;
@@ -223,17 +197,21 @@ mod tests {
         set
     }
 
+    fn prior(set: &ItemSet, speed: Speed) -> RatePrior {
+        super::prior(&[&ItemBlocks::held(columns(set)).unwrap()], speed).unwrap()
+    }
+
     #[test]
     fn the_prior_of_new_items_is_the_distribution_of_their_rates() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         // Two units in five days: a mean of 0.4 a day.
         let rates: Vec<f64> = (0..4000).map(|_| Gamma::new(2.0, 0.2).unwrap().sample(&mut rng)).collect();
         let drawn = new_items(&rates, 28, &mut rng);
-        let found = prior(&[&drawn], Speed::New, 14);
+        let found = prior(&drawn, Speed::New);
         assert!((found.units - 2.0).abs() < 0.3 && (found.days - 5.0).abs() < 0.8 && found.spread < 0.1, "{found:?}");
-        assert_eq!(prior(&[&drawn], Speed::New, 5), RatePrior::default(), "none of them is new");
+        assert_eq!(prior(&drawn, Speed::Fast), RatePrior::default(), "none of them is new");
         // Equal rates: nothing to learn from an item's own days, so the prior counts for as much as it may.
-        let mut of = |rates: &[f64]| prior(&[&new_items(rates, 28, &mut rng)], Speed::New, 14);
+        let mut of = |rates: &[f64]| prior(&new_items(rates, 28, &mut rng), Speed::New);
         assert!(of(&[0.4; 4000]).days > 100.0);
         assert_eq!(of(&[0.4; 9]), RatePrior::default());
     }
@@ -246,7 +224,7 @@ mod tests {
         let day = Gamma::new(0.5, 6.0).unwrap();
         let mut sold = || Poisson::new(f64::max(day.sample(&mut rng), 1e-9)).unwrap().sample(&mut rng);
         set.units.iter_mut().flatten().for_each(|units| *units = sold());
-        let found = prior(&[&set], Speed::New, 14);
+        let found = prior(&set, Speed::New);
         assert!((found.spread - 2.0).abs() < 0.3 && found.days > 100.0, "{found:?}");
     }
 
@@ -257,8 +235,11 @@ mod tests {
         let rates: Vec<f64> = (0..4000).map(|at| if at % 20 == 0 { 0.5 } else { 0.0 }).collect();
         let mut set = new_items(&rates, 28, &mut rng);
         set.items.iter_mut().for_each(|item| item.days_since_first_seen = 90);
-        set.append(new_items(&[3.0; 400], 28, &mut rng));
-        let found = prior(&[&set], Speed::Dormant, 14);
+        let others = new_items(&[3.0; 400], 28, &mut rng);
+        set.items.extend(others.items);
+        set.units.extend(others.units);
+        set.in_stock.extend(others.in_stock);
+        let found = prior(&set, Speed::Dormant);
         let Raw::Counts { mean, size } = found.after(0.0, 0.0, 1) else { panic!("{found:?}") };
         assert!((mean - 0.025).abs() < 0.003 && size < 0.2, "{mean} {size} {found:?}");
     }
@@ -279,10 +260,9 @@ mod tests {
         };
         let (seen, others) = (draw(), draw());
         let (mut outcomes, mut rng) = (Outcomes::default(), ChaCha8Rng::seed_from_u64(1));
-        let mut one = item(&[]);
         for (place, units) in seen.into_iter().enumerate() {
-            one.item_id = format!("i{}", place / 28);
-            outcomes.add_one((Span::LeadTime, Speed::Slow), &one, &raw, 1.5, units, &mut rng);
+            let id = format!("i{}", place / 28);
+            outcomes.add_one((Span::LeadTime, Speed::Slow), &id, &raw, 1.5, units, &mut rng);
         }
         let calibration = outcomes.calibration();
         assert!(calibration.levels.is_empty() && calibration.lead_shifts.is_empty());
@@ -304,11 +284,11 @@ mod tests {
         let mut outcomes = |items: usize, quantile: &dyn Fn(f64) -> f64| {
             let mut forecast = [110.0; 8];
             forecast[1..].copy_from_slice(&LEVELS.map(quantile));
-            let (raw, mut outcomes, mut one) = (Raw::Quantiles(forecast), Outcomes::default(), item(&[]));
+            let (raw, mut outcomes) = (Raw::Quantiles(forecast), Outcomes::default());
             for place in 0..items * 28 {
-                one.item_id = format!("i{}", place / 28);
+                let id = format!("i{}", place / 28);
                 let units = truth(rng.random::<f64>());
-                outcomes.add_one((Span::Day, Speed::Fast), &one, &raw, 4.0, units, &mut rng);
+                outcomes.add_one((Span::Day, Speed::Fast), &id, &raw, 4.0, units, &mut rng);
             }
             outcomes.calibration().shifts
         };
@@ -320,19 +300,6 @@ mod tests {
             let moved = 105.0 + 10.0 * level + shift * 4.0;
             assert!((moved - truth(level)).abs() < 1.0, "{k}: {moved} for {}", truth(level));
         }
-    }
-
-    #[test]
-    fn a_lead_time_counts_where_all_of_it_is_known_and_in_stock() {
-        let mut set = new_items(&[1.0], 8, &mut ChaCha8Rng::seed_from_u64(1));
-        set.units[0] = (1..=8).map(f64::from).collect();
-        assert_eq!(lead_time_units(&set, 0), Some(28.0));
-        set.in_stock[0][6] = false;
-        assert_eq!(lead_time_units(&set, 0), None);
-        set.items[0].lead_time_days = 6;
-        assert_eq!(lead_time_units(&set, 0), Some(21.0));
-        set.items[0].lead_time_days = 9;
-        assert_eq!(lead_time_units(&set, 0), None, "beyond the horizon");
     }
 
     #[test]

@@ -1,438 +1,100 @@
-//! Users with their labels as Arrow columns: what blocks hold, and what batches are cut from by index.
+//! Rows with ids as Arrow columns: what blocks hold, whatever the rows are of, and how numbers become columns.
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, Int32Array, ListArray, RecordBatch};
-use arrow::array::{StringArray, StructArray, UInt8Array, UInt16Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListArray, RecordBatch, UInt32Array};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Field, Fields, Float32Type, Schema, SchemaRef};
-use arrow::datatypes::{UInt8Type, UInt16Type, UInt32Type};
-use chrono::Datelike;
+use arrow::datatypes::{DataType, Field, Float32Type, SchemaRef};
 use std::sync::Arc;
-use tch::{Kind, Tensor};
 
-use super::sets::{LABELS, Split, UserSet, split};
+use super::sets::{Split, split};
 use crate::failure::{Failure, Result};
-use crate::ids::RunDate;
-use crate::model::contents::{ContentRows, Contents, MODALITIES};
-use crate::model::events::{EventBatch, FlatEvents};
-use crate::model::inputs::{EVENT_REALS, EventInput};
-use crate::model::intent::Scaling;
 
-/// What a row takes besides its events, its features and its next items: ids, labels, offsets.
-const ROW_BYTES: usize = 96;
-const EVENT_BYTES: usize = EVENT_REALS * 4 + MODALITIES.len() * 4 + 7;
+/// Rows of one kind, one an id and a date: the first column is the id, the second the date.
+pub trait Rows: Clone + Send + Sync + Sized + 'static {
+    /// What the rows are of, for messages: `users`.
+    const OF: &'static str;
 
-/// Rows of users at as-of dates, one a user and date.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UserColumns(RecordBatch);
+    fn batch(&self) -> &RecordBatch;
 
-/// Where a column stands.
-#[derive(Clone, Copy)]
-enum At {
-    UserId,
-    AsOf,
-    Labels,
-    Tabular,
-    Idle,
-    Events,
-    NextItems,
-}
+    /// Takes over columns that are known to be right.
+    fn of_batch(batch: RecordBatch) -> Self;
 
-impl UserColumns {
-    /// `features`: the number of tabular features.
-    pub fn schema(features: usize) -> SchemaRef {
-        let field = |name: &str, of: DataType| Field::new(name, of, false);
-        Arc::new(Schema::new(vec![
-            field("user_id", DataType::Utf8),
-            field("as_of", DataType::Int32),
-            field("labels", numbers(LABELS.len())),
-            field("tabular", numbers(features)),
-            field("idle_log_hours", DataType::Float32),
-            field("events", DataType::List(item(DataType::Struct(event_fields())))),
-            field("next_items", DataType::List(item(DataType::UInt32))),
-        ]))
-    }
+    /// What these rows take in memory.
+    fn bytes(&self) -> u64;
 
-    /// The users of a set at one date.
-    pub fn of(set: &UserSet, features: usize, as_of: RunDate) -> Result<Self> {
-        let inputs = &set.inputs;
-        let events: Vec<&EventInput> = inputs.events.iter().flatten().collect();
-        let reals: Vec<f32> = events.iter().flat_map(|e| e.reals).collect();
-        let event_columns: Vec<ArrayRef> = vec![
-            Arc::new(events.iter().map(|e| e.event_type as u8).collect::<UInt8Array>()),
-            Arc::new(events.iter().map(|e| e.item as u32).collect::<UInt32Array>()),
-            Arc::new(events.iter().map(|e| e.category as u16).collect::<UInt16Array>()),
-            row_numbers(events.iter().flat_map(|e| e.contents).collect())?,
-            matrix(reals, EVENT_REALS)?,
-        ];
-        let events = StructArray::try_new(event_fields(), event_columns, None)?;
-        let next: UInt32Array = set.next_items.iter().flatten().copied().collect();
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(&inputs.user_ids)),
-            Arc::new(Int32Array::from(vec![as_of.0.num_days_from_ce(); inputs.len()])),
-            matrix(set.labels.clone(), LABELS.len())?,
-            matrix(inputs.tabular.clone(), features)?,
-            Arc::new(Float32Array::from(inputs.idle_log_hours.clone())),
-            lists(inputs.events.iter().map(Vec::len), Arc::new(events))?,
-            lists(set.next_items.iter().map(Vec::len), Arc::new(next))?,
-        ];
-        Ok(Self(RecordBatch::try_new(Self::schema(features), columns)?))
-    }
-
-    /// Rows of other processes' or of scratch files; refused where they have another schema.
-    pub fn from_batch(batch: RecordBatch, schema: &SchemaRef) -> Result<Self> {
+    /// Rows of scratch files; refused where they have another schema.
+    fn from_batch(batch: RecordBatch, schema: &SchemaRef) -> Result<Self> {
         match batch.schema() == *schema {
-            true => Ok(Self(batch)),
+            true => Ok(Self::of_batch(batch)),
             false => Err(Failure::bug("training: a block has other columns than were written to it")),
         }
     }
 
     /// The rows of several parts, one part after the other.
-    pub fn concat(schema: &SchemaRef, parts: &[Self]) -> Result<Self> {
-        Ok(Self(concat_batches(schema, parts.iter().map(|part| &part.0))?))
+    fn concat(schema: &SchemaRef, parts: &[Self]) -> Result<Self> {
+        Ok(Self::of_batch(concat_batches(schema, parts.iter().map(Self::batch))?))
     }
 
-    pub fn batch(&self) -> &RecordBatch {
-        &self.0
+    fn len(&self) -> usize {
+        self.batch().num_rows()
     }
 
-    pub fn len(&self) -> usize {
-        self.0.num_rows()
-    }
-
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What `users` rows with `events` events take in memory.
-    pub fn bytes_of(users: usize, events: usize, features: usize) -> u64 {
-        (users * (ROW_BYTES + features * 4) + events * EVENT_BYTES) as u64
-    }
-
-    /// What these rows take in memory.
-    pub fn bytes(&self) -> u64 {
-        let events = self.list(At::Events).values().len();
-        Self::bytes_of(self.len(), events, self.features())
+    fn id(&self, row: usize) -> &str {
+        self.batch().column(0).as_string::<i32>().value(row)
     }
 
     /// Rows by index, in the order of the indices.
-    pub fn take(&self, rows: &[usize]) -> Result<Self> {
+    fn take(&self, rows: &[usize]) -> Result<Self> {
         let rows: UInt32Array = rows.iter().map(|&row| row as u32).collect();
-        Ok(Self(take_record_batch(&self.0, &rows)?))
+        Ok(Self::of_batch(take_record_batch(self.batch(), &rows)?))
     }
 
-    /// The rows in the order of users and dates, whatever order they came in.
-    pub fn sorted(&self) -> Result<Self> {
-        let by = |at: At| SortColumn { values: Arc::clone(self.column(at)), options: None };
-        let order = lexsort_to_indices(&[by(At::UserId), by(At::AsOf)], None)?;
-        Ok(Self(take_record_batch(&self.0, &order)?))
+    /// The rows so many at a time, without copying them.
+    fn chunks(&self, rows: usize) -> impl Iterator<Item = Self> {
+        let starts = (0..self.len()).step_by(rows.max(1));
+        starts.map(move |from| Self::of_batch(self.batch().slice(from, rows.min(self.len() - from))))
     }
 
-    /// The rows as a set of Rust values, to look at or to change.
-    pub fn to_set(&self) -> UserSet {
-        let mut set = UserSet { labels: self.labels().to_vec(), ..UserSet::default() };
-        set.inputs.user_ids = (0..self.len()).map(|row| self.user_id(row).to_string()).collect();
-        set.inputs.tabular = self.tabular().to_vec();
-        set.inputs.idle_log_hours = self.idle().to_vec();
-        set.inputs.events = self.histories();
-        set.next_items = (0..self.len()).map(|row| self.next_items(row).to_vec()).collect();
-        set
-    }
-
-    pub fn user_id(&self, row: usize) -> &str {
-        self.column(At::UserId).as_string::<i32>().value(row)
+    /// The rows in the order of ids and dates, whatever order they came in.
+    fn sorted(&self) -> Result<Self> {
+        let by = |at: usize| SortColumn { values: Arc::clone(self.batch().column(at)), options: None };
+        let order = lexsort_to_indices(&[by(0), by(1)], None)?;
+        Ok(Self::of_batch(take_record_batch(self.batch(), &order)?))
     }
 
     /// Rows that lie in a split.
-    pub fn rows_of(&self, wanted: Split) -> Vec<usize> {
-        (0..self.len()).filter(|&row| split(self.user_id(row)) == wanted).collect()
-    }
-
-    /// Row-major [users, 9].
-    pub fn labels(&self) -> &[f32] {
-        self.numbers(At::Labels)
-    }
-
-    /// Row-major [users, features]; NaN where null.
-    pub fn tabular(&self) -> &[f32] {
-        self.numbers(At::Tabular)
-    }
-
-    pub fn features(&self) -> usize {
-        self.column(At::Tabular).as_fixed_size_list().value_length() as usize
-    }
-
-    fn idle(&self) -> &[f32] {
-        self.column(At::Idle).as_primitive::<Float32Type>().values()
-    }
-
-    /// Events of a row.
-    pub fn length(&self, row: usize) -> usize {
-        self.list(At::Events).value_length(row) as usize
-    }
-
-    /// Buckets of the items in a row's events, 0 for events without one.
-    pub fn event_items(&self, row: usize) -> &[u32] {
-        let lists = self.list(At::Events);
-        let offsets = lists.value_offsets();
-        &Events::of(lists).item.values()[offsets[row] as usize..offsets[row + 1] as usize]
-    }
-
-    /// Places in the item index of what was met within the horizon, most engaged first.
-    pub fn next_items(&self, row: usize) -> &[u32] {
-        let lists = self.list(At::NextItems);
-        let offsets = lists.value_offsets();
-        &lists.values().as_primitive::<UInt32Type>().values()[offsets[row] as usize..offsets[row + 1] as usize]
-    }
-
-    /// Events of every row as values, oldest first: what augmentation changes.
-    pub fn histories(&self) -> Vec<Vec<EventInput>> {
-        let events = Events::of(self.list(At::Events));
-        let offsets = self.list(At::Events).value_offsets();
-        offsets.windows(2).map(|w| (w[0] as usize..w[1] as usize).map(|at| events.value(at)).collect()).collect()
-    }
-
-    /// Events of all rows, padded behind to the longest. `contents`: where the rows of their contents stand.
-    pub fn events(&self, events_max: i64, contents: &Contents) -> Result<EventBatch> {
-        let lists = self.list(At::Events);
-        let events = Events::of(lists);
-        let (from, to) = match lists.value_offsets() {
-            [] => (0, 0),
-            offsets => (offsets[0] as usize, offsets[offsets.len() - 1] as usize),
-        };
-        let ids = [
-            Tensor::f_from_slice(&events.event_type.values()[from..to])?,
-            Tensor::f_from_slice(&bytes_as_ints(&events.item.values()[from..to]))?,
-            Tensor::f_from_slice(&widened(&events.category.values()[from..to]))?,
-        ];
-        let modalities = MODALITIES.len();
-        let flat = FlatEvents {
-            ids,
-            contents: Tensor::f_from_slice(&bytes_as_ints(&events.contents[from * modalities..to * modalities]))?,
-            reals: Tensor::f_from_slice(&events.reals[from * EVENT_REALS..to * EVENT_REALS])?,
-        };
-        let lengths: Vec<i64> = (0..self.len()).map(|row| self.length(row) as i64).collect();
-        EventBatch::of_flat(flat, &lengths, events_max, contents)
-    }
-
-    /// Standardised features and idle time, float32 [users, 2 × features + 2].
-    pub fn scaled(&self, scaling: &Scaling) -> Result<Tensor> {
-        scaling.tensor(self.tabular(), self.idle())
-    }
-
-    /// float32 [users, 9].
-    pub fn labels_tensor(&self) -> Result<Tensor> {
-        Ok(Tensor::f_from_slice(self.labels())?.f_view([self.len() as i64, LABELS.len() as i64])?)
-    }
-
-    /// Of each row that met an item, its place and one of its items by a number drawn from 0..1, int64 [rows] both; `None`
-    /// where nobody met one.
-    pub fn met(&self, draws: &[f64]) -> Result<Option<(Tensor, Tensor)>> {
-        let lists = self.list(At::NextItems);
-        let offsets = lists.value_offsets();
-        let flat = lists.values().as_primitive::<UInt32Type>().values();
-        if flat.is_empty() || offsets.first() == offsets.last() {
-            return Ok(None);
-        }
-        let offsets: Vec<i64> = offsets.iter().map(|&o| o.into()).collect();
-        let (starts, ends) = (Tensor::f_from_slice(&offsets[..self.len()])?, Tensor::f_from_slice(&offsets[1..])?);
-        let counts = &ends - &starts;
-        let at = counts.f_nonzero()?.f_squeeze_dim(1)?;
-        let drawn = (Tensor::f_from_slice(draws)? * &counts).floor().to_kind(Kind::Int64).minimum(&(&counts - 1));
-        let places = (starts + drawn).f_index_select(0, &at)?;
-        let items = Tensor::f_from_slice(&bytes_as_ints(flat))?.f_index_select(0, &places)?.to_kind(Kind::Int64);
-        Ok(Some((at, items)))
-    }
-
-    fn column(&self, at: At) -> &ArrayRef {
-        self.0.column(at as usize)
-    }
-
-    fn list(&self, at: At) -> &ListArray {
-        self.column(at).as_list()
-    }
-
-    fn numbers(&self, at: At) -> &[f32] {
-        flat(self.column(at).as_fixed_size_list())
+    fn rows_of(&self, wanted: Split) -> Vec<usize> {
+        (0..self.len()).filter(|&row| split(self.id(row)) == wanted).collect()
     }
 }
 
-/// The child columns of `events`.
-struct Events<'a> {
-    event_type: &'a UInt8Array,
-    item: &'a UInt32Array,
-    category: &'a UInt16Array,
-    contents: &'a [u32],
-    reals: &'a [f32],
-}
-
-impl<'a> Events<'a> {
-    fn of(lists: &'a ListArray) -> Self {
-        let events = lists.values().as_struct();
-        Self {
-            event_type: events.column(0).as_primitive::<UInt8Type>(),
-            item: events.column(1).as_primitive::<UInt32Type>(),
-            category: events.column(2).as_primitive::<UInt16Type>(),
-            contents: events.column(3).as_fixed_size_list().values().as_primitive::<UInt32Type>().values(),
-            reals: flat(events.column(4).as_fixed_size_list()),
-        }
-    }
-
-    fn value(&self, at: usize) -> EventInput {
-        let (mut reals, mut contents) = ([0.0; EVENT_REALS], ContentRows::default());
-        contents.copy_from_slice(&self.contents[at * MODALITIES.len()..(at + 1) * MODALITIES.len()]);
-        reals.copy_from_slice(&self.reals[at * EVENT_REALS..(at + 1) * EVENT_REALS]);
-        EventInput {
-            event_type: self.event_type.value(at).into(),
-            item: self.item.value(at).into(),
-            category: self.category.value(at).into(),
-            contents,
-            reals,
-        }
-    }
-}
-
-fn event_fields() -> Fields {
-    let field = |name: &str, of: DataType| Field::new(name, of, false);
-    Fields::from(vec![
-        field("event_type", DataType::UInt8),
-        field("item", DataType::UInt32),
-        field("category", DataType::UInt16),
-        field("contents", DataType::FixedSizeList(item(DataType::UInt32), MODALITIES.len() as i32)),
-        field("reals", numbers(EVENT_REALS)),
-    ])
-}
-
-fn item(of: DataType) -> Arc<Field> {
+/// A column of lists holds this.
+pub fn element(of: DataType) -> Arc<Field> {
     Arc::new(Field::new_list_field(of, false))
 }
 
-fn numbers(width: usize) -> DataType {
-    DataType::FixedSizeList(item(DataType::Float32), width as i32)
+/// So many float32 a row.
+pub fn numbers(width: usize) -> DataType {
+    DataType::FixedSizeList(element(DataType::Float32), width as i32)
 }
 
 /// float32 [rows, width] as a column of rows.
-fn matrix(values: Vec<f32>, width: usize) -> Result<ArrayRef> {
+pub fn matrix(values: Vec<f32>, width: usize) -> Result<ArrayRef> {
     let values = Arc::new(Float32Array::from(values));
-    Ok(Arc::new(FixedSizeListArray::try_new(item(DataType::Float32), width as i32, values, None)?))
+    Ok(Arc::new(FixedSizeListArray::try_new(element(DataType::Float32), width as i32, values, None)?))
 }
 
-/// Of each event the rows of its contents.
-fn row_numbers(rows: Vec<u32>) -> Result<ArrayRef> {
-    let values = Arc::new(UInt32Array::from(rows));
-    Ok(Arc::new(FixedSizeListArray::try_new(item(DataType::UInt32), MODALITIES.len() as i32, values, None)?))
-}
-
-fn lists(lengths: impl Iterator<Item = usize>, values: ArrayRef) -> Result<ArrayRef> {
-    let field = item(values.data_type().clone());
+/// Lists of these lengths.
+pub fn lists(lengths: impl Iterator<Item = usize>, values: ArrayRef) -> Result<ArrayRef> {
+    let field = element(values.data_type().clone());
     Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::from_lengths(lengths), values, None)?))
 }
 
 /// The numbers of all rows; a slice's own alone.
-fn flat(rows: &FixedSizeListArray) -> &[f32] {
+pub fn flat(rows: &FixedSizeListArray) -> &[f32] {
     rows.values().as_primitive::<Float32Type>().values()
-}
-
-/// libtorch has no unsigned kinds of these widths; buckets and places fit the signed ones.
-fn bytes_as_ints(values: &[u32]) -> Vec<i32> {
-    values.iter().map(|&v| v as i32).collect()
-}
-
-fn widened(values: &[u16]) -> Vec<i32> {
-    values.iter().map(|&v| v.into()).collect()
-}
-
-#[cfg(test)]
-pub mod tests {
-    use super::*;
-    use crate::model::inputs::UserInputs;
-    use rand::{Rng, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-    use tch::Device;
-
-    pub fn day() -> RunDate {
-        "2026-02-01".parse().unwrap()
-    }
-
-    /// Five pictures and two videos.
-    pub fn contents() -> Contents {
-        let mut contents = Contents::new([0, 2, 3]);
-        for key in 1..=5 {
-            assert!(contents.insert(1, key, &[key as f32, 1.0]));
-            assert!(key > 2 || contents.insert(2, key, &[0.0, key as f32, -1.0]));
-        }
-        contents
-    }
-
-    /// Users u0, u1, … with one feature, random events up to `events_max` and random next items of ten.
-    pub fn random(users: usize, events_max: usize, seed: u64) -> UserSet {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let event = |rng: &mut ChaCha8Rng| EventInput {
-            event_type: rng.random_range(0..=8),
-            item: rng.random_range(0..=50),
-            category: rng.random_range(0..=2048),
-            contents: [0, rng.random_range(0..=5), rng.random_range(0..=2)],
-            reals: std::array::from_fn(|_| rng.random_range(-2.0..2.0)),
-        };
-        let mut set = UserSet::default();
-        for user in 0..users {
-            let length = rng.random_range(0..=events_max);
-            set.inputs.user_ids.push(format!("u{user}"));
-            set.inputs.events.push((0..length).map(|_| event(&mut rng)).collect());
-            set.inputs.tabular.push(if rng.random_bool(0.2) { f32::NAN } else { rng.random_range(-3.0..3.0) });
-            set.inputs.idle_log_hours.push(if length == 0 { f32::NAN } else { rng.random_range(0.0..5.0) });
-            set.labels.extend((0..LABELS.len()).map(|_| f32::from(u8::from(rng.random_bool(0.3)))));
-            let met = rng.random_range(0..4);
-            set.next_items.push((0..met).map(|_| rng.random_range(0..10)).collect());
-        }
-        set
-    }
-
-    #[test]
-    fn rows_come_back_as_they_went_in_whatever_is_taken_joined_and_sorted() {
-        let set = random(40, 9, 3);
-        let columns = UserColumns::of(&set, 1, day()).unwrap();
-        let same = |a: &UserSet, b: &UserSet| assert_eq!(format!("{a:?}"), format!("{b:?}"));
-        same(&columns.to_set(), &set);
-        let order: Vec<usize> = (0..40).rev().collect();
-        let turned = columns.take(&order).unwrap();
-        assert_eq!((turned.user_id(0), turned.length(0)), ("u39", set.inputs.events[39].len()));
-        let halves = [turned.take(&order[..7]).unwrap(), turned.take(&order[7..]).unwrap()];
-        let joined = UserColumns::concat(&UserColumns::schema(1), &halves).unwrap();
-        same(&joined.sorted().unwrap().to_set(), &columns.sorted().unwrap().to_set());
-        let sliced = UserColumns(columns.0.slice(5, 20));
-        same(&sliced.to_set(), &columns.take(&(5..25).collect::<Vec<_>>()).unwrap().to_set());
-    }
-
-    #[test]
-    fn padded_events_are_those_of_the_scoring_path() {
-        for (users, events_max) in [(30, 12), (3, 0), (1, 5)] {
-            let set = random(users, events_max, 8);
-            let sliced = UserColumns(UserColumns::of(&set, 1, day()).unwrap().0.slice(users / 3, users - users / 3));
-            let slices: Vec<&[EventInput]> = set.inputs.events[users / 3..].iter().map(Vec::as_slice).collect();
-            let wanted = EventBatch::of(&slices, 8, &contents(), Device::Cpu).unwrap();
-            assert_eq!(
-                format!("{:?}", sliced.events(8, &contents()).unwrap().values()),
-                format!("{:?}", wanted.values())
-            );
-        }
-    }
-
-    #[test]
-    fn one_of_the_items_that_a_user_met_is_drawn() {
-        let mut set = random(4, 2, 1);
-        set.next_items = vec![vec![], vec![7], vec![3, 4, 5], vec![]];
-        let columns = UserColumns::of(&set, 1, day()).unwrap();
-        let drawn = |draw: f64| {
-            let (at, items) = columns.met(&[draw; 4]).unwrap().unwrap();
-            (Vec::<i64>::try_from(&at).unwrap(), Vec::<i64>::try_from(&items).unwrap())
-        };
-        assert_eq!(drawn(0.0), (vec![1, 2], vec![7, 3]));
-        assert_eq!(drawn(0.5), (vec![1, 2], vec![7, 4]));
-        assert_eq!(drawn(1.0), (vec![1, 2], vec![7, 5]), "a draw that rounds to 1 stays within the list");
-        set.next_items = vec![vec![]; 4];
-        assert!(UserColumns::of(&set, 1, day()).unwrap().met(&[0.5; 4]).unwrap().is_none());
-        let inputs = UserInputs::default();
-        assert!(UserColumns::of(&UserSet { inputs, ..UserSet::default() }, 1, day()).unwrap().is_empty());
-    }
 }

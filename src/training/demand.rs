@@ -2,22 +2,27 @@
 //! drawn anew each step; and figures beside seasonal naive.
 
 use indicatif::ProgressBar;
-use rand::{Rng, SeedableRng, seq::SliceRandom};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor, nn};
 
 use super::calibration::{self, Outcomes};
+use super::columns::Rows;
 use super::fit::{self, Batches, Lesson, Loss, Plan, Validation};
+use super::item_columns::{ItemBlocks, ItemColumns};
+use super::item_sets::{ItemSets, ItemSurvey, is_forecast, learnable};
 use super::journal::Journal;
-use super::newcomers::Newcomers;
-use super::sets::{ItemSet, Split, rows_of};
+use super::loader::{self, Measure, Recipe};
+use super::sets::Split;
 use crate::config::TrainConfig;
 use crate::failure::Result;
 use crate::metrics::coverage::{Coverage, Share};
 use crate::metrics::pinball;
 use crate::model::bundle::parameters;
-use crate::model::demand::{DemandNetwork, Forecast, ItemHistory, LEVELS, Outlook, Source, Speed};
+use crate::model::demand::inputs::OutlookInputs;
+use crate::model::demand::{DemandNetwork, DemandShape, Forecast, ITEMS_MAX, LEVELS, Outlook, Speed};
 use crate::model::losses;
 
 const BATCH_ITEMS: usize = 64;
@@ -29,65 +34,33 @@ const MORE: u32 = 3;
 /// What the mean's and the counts' likelihoods weigh against the pinball loss.
 const LIKELIHOOD_WEIGHT: f64 = 0.1;
 
-/// Items as of the dates of a training.
-#[derive(Debug, Clone, Copy)]
-pub struct Items<'a> {
-    /// Several dates, whose items the network learns from.
-    pub train: &'a ItemSet,
-    /// Dates before those, whose horizons end before theirs begin; empty where the lake does not reach back so far.
-    pub earlier: &'a ItemSet,
-    /// The newest date, whose horizon begins where the others' end.
-    pub test: &'a ItemSet,
-    /// New items: none where the lake does not reach back so far.
-    pub newcomers: &'a Newcomers,
-}
-
-impl<'a> Items<'a> {
-    /// Sets whose new items are learnt from before those of the newest date are tested on, and after. No network learns
-    /// from them, so the dates of the training are as good as others.
-    fn of_new(&self) -> [Vec<&'a ItemSet>; 2] {
-        let of = |set: &'a ItemSet, others: &[&'a ItemSet]| match set.items.is_empty() {
-            true => others.to_vec(),
-            false => vec![set],
-        };
-        [
-            of(&self.newcomers.before, &[self.train, self.earlier]),
-            of(&self.newcomers.newest, &[self.train, self.earlier, self.test]),
-        ]
-    }
-}
-
 /// Trains and calibrates in place; returns figures on every item of the newest date, of whose outcomes nothing is learnt
 /// until they are made: it then joins the dates that the published calibration follows from.
 pub fn train(
     network: &mut DemandNetwork,
     store: &mut nn::VarStore,
-    items: Items<'_>,
+    (items, survey): (&ItemSets, &ItemSurvey),
     config: &TrainConfig,
     journal: &mut Journal,
     bar: &ProgressBar,
 ) -> Result<BTreeMap<String, f64>> {
-    let Items { train, earlier, test, .. } = items;
-    let forecast = |item: &ItemHistory| matches!(network.source(item), Source::Counts | Source::Quantiles);
-    let ids = || train.items.iter().map(|i| i.item_id.as_str());
-    let usable = |rows: Vec<usize>| -> Vec<usize> { rows.into_iter().filter(|&r| forecast(&train.items[r])).collect() };
-    let mut rows = usable(rows_of(ids(), Split::Train));
-    rows.extend(usable(rows_of(ids(), Split::Test)));
-    let mut valid = usable(rows_of(ids(), Split::Valid));
+    super::sets::enough("item histories", survey.learnable, 8)?;
+    let device = store.device();
     // A large catalogue has no need to be seen whole in every epoch.
     let rows_max = (config.rows_max / 20).max(BATCH_ITEMS as u32) as usize;
-    valid.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed));
-    valid.truncate(rows_max / 4);
-    super::sets::enough("item histories", rows.len(), 8)?;
-    let device = store.device();
-    let mut unseen = rows_of(ids(), Split::Valid);
-    unseen.shuffle(&mut ChaCha8Rng::seed_from_u64(config.seed ^ 0xca));
-    unseen.truncate(rows_max / 4);
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed ^ 0xca);
+    let unseen = items.learnt.sample(rows_max / 4, &mut rng, |items| items.rows_of(Split::Valid))?;
+    let valid = unseen.take(&unseen.that_sell(is_forecast))?;
     let [of_new_before, of_new] = items.of_new();
-    let history_days_min = network.shape.history_days_min;
-    network.shape.prior = calibration::prior(&of_new_before, Speed::New, history_days_min);
-    network.shape.dormant_prior = calibration::prior(&[train, earlier], Speed::Dormant, history_days_min);
-    let mut lesson = DemandLesson { network: &*network, set: train, rows, rows_max, valid, device };
+    network.shape.prior = calibration::prior(&of_new_before, Speed::New)?;
+    network.shape.dormant_prior = calibration::prior(&[&items.learnt, &items.earlier], Speed::Dormant)?;
+    let mut lesson = DemandLesson {
+        network: &*network,
+        items: &items.learnt,
+        samples: survey.learnable.min(rows_max),
+        valid,
+        device,
+    };
     let plan = Plan {
         epochs_max: config.epochs_max * MORE,
         patience_epochs: config.patience_epochs * MORE,
@@ -98,22 +71,18 @@ pub fn train(
     let fitted = fit::fit(&mut lesson, store, &plan, journal, bar)?;
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     let mut outcomes = Outcomes::default();
-    match earlier.items.is_empty() {
+    match items.earlier.is_empty() {
         // Of the weeks that were trained on, at least other items.
-        true => outcomes.add(network, train, &unseen, device, &mut rng)?,
-        false => {
-            let rows = calibrated(network, earlier, rows_max, &mut rng);
-            outcomes.add(network, earlier, &rows, device, &mut rng)?;
-        }
+        true => outcomes.add(network, &unseen, device, &mut rng)?,
+        false => outcomes.add(network, &calibrated(&items.earlier, rows_max, &mut rng)?, device, &mut rng)?,
     }
     add_new(&mut outcomes, network, &of_new_before, device, &mut rng)?;
     network.shape.calibration = outcomes.calibration();
-    let validated = validated(network, train, &unseen, device)?;
-    let mut figures = figures(network, test, device)?;
-    if !earlier.items.is_empty() {
-        let rows = calibrated(network, test, rows_max, &mut rng);
-        outcomes.add(network, test, &rows, device, &mut rng)?;
-        network.shape.prior = calibration::prior(&of_new, Speed::New, history_days_min);
+    let validated = validated(network, &unseen, device)?;
+    let mut figures = figures(network, &items.held_out, device)?;
+    if !items.earlier.is_empty() {
+        outcomes.add(network, &calibrated(&items.held_out, rows_max, &mut rng)?, device, &mut rng)?;
+        network.shape.prior = calibration::prior(&of_new, Speed::New)?;
         add_new(&mut outcomes, network, &of_new, device, &mut rng)?;
         network.shape.calibration = outcomes.calibration();
     }
@@ -121,83 +90,134 @@ pub fn train(
     figures.insert("parameters_demand".into(), parameters(store) as f64);
     figures.insert("epochs_demand".into(), fitted.epochs.into());
     figures.insert("train_seconds_demand".into(), fitted.seconds);
+    // How often a window of `train.memory_bytes_max` is read anew, were an epoch to see all of them.
+    figures.insert("windows_train_demand".into(), items.learnt.windows(None).len() as f64);
     Ok(figures)
 }
 
-/// At most `rows_max` rows to calibrate on, of items that are not new.
-fn calibrated(network: &DemandNetwork, set: &ItemSet, rows_max: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
-    let mut rows = calibration::rows_of(set, network.shape.history_days_min, |speed| speed != Speed::New);
-    rows.shuffle(rng);
-    rows.truncate(rows_max);
-    rows
+/// At most `rows_max` items to calibrate on that are not new.
+fn calibrated(items: &ItemBlocks, rows_max: usize, rng: &mut ChaCha8Rng) -> Result<ItemColumns> {
+    items.sample(rows_max, rng, |items| items.that_sell(|speed| speed != Speed::New))
 }
 
 /// What came of new items, in the place of what was known of them.
 fn add_new(
     outcomes: &mut Outcomes,
     network: &DemandNetwork,
-    sets: &[&ItemSet],
+    sets: &[&ItemBlocks],
     device: Device,
     rng: &mut ChaCha8Rng,
 ) -> Result<()> {
     outcomes.forget(Speed::New);
-    for set in sets {
-        let rows = calibration::rows_of(set, network.shape.history_days_min, |speed| speed == Speed::New);
-        outcomes.add(network, set, &rows, device, rng)?;
+    for items in sets.iter().flat_map(|set| set.each()) {
+        let items = items?;
+        outcomes.add(network, &items.take(&items.that_sell(|speed| speed == Speed::New))?, device, rng)?;
     }
     Ok(())
 }
 
+/// Some items' inputs and what came of them.
+struct ItemBatch {
+    first_item: String,
+    items: usize,
+    inputs: OutlookInputs,
+    /// Of each day of the horizon, [items, horizon], and of each lead time, [items].
+    days: Actual,
+    lead: Actual,
+}
+
+impl ItemBatch {
+    /// `lead_days`: of each item, 1 to the days of the horizon.
+    fn of(items: &ItemColumns, lead_days: &[i64], shape: &DemandShape) -> Result<Self> {
+        let rows = items.rows();
+        let (days, lead) = Actual::of(items, lead_days, shape)?;
+        Ok(Self {
+            first_item: items.id(0).to_string(),
+            items: items.len(),
+            inputs: rows.inputs(lead_days, shape)?,
+            days,
+            lead,
+        })
+    }
+
+    fn to(&self, device: Device) -> Result<Self> {
+        Ok(Self {
+            first_item: self.first_item.clone(),
+            items: self.items,
+            inputs: self.inputs.to(device)?,
+            days: self.days.to(device)?,
+            lead: self.lead.to(device)?,
+        })
+    }
+}
+
+/// How batches are made: of items by chance, each with a lead time by chance.
+struct ItemRecipe(DemandShape);
+
+impl Recipe for ItemRecipe {
+    type Rows = ItemColumns;
+    type Batch = ItemBatch;
+
+    fn open(&mut self, window: &ItemColumns) -> Vec<usize> {
+        learnable(window)
+    }
+
+    fn batch(&self, window: &ItemColumns, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<ItemBatch> {
+        let leads: Vec<i64> = rows.iter().map(|_| rng.random_range(1..=self.0.horizon_days)).collect();
+        ItemBatch::of(&window.take(rows)?, &leads, &self.0)
+    }
+}
+
 struct DemandLesson<'a> {
     network: &'a DemandNetwork,
-    set: &'a ItemSet,
-    rows: Vec<usize>,
-    rows_max: usize,
-    valid: Vec<usize>,
+    items: &'a Arc<ItemBlocks>,
+    samples: usize,
+    /// What every epoch is judged by; may be empty.
+    valid: ItemColumns,
     device: Device,
 }
 
 impl Lesson for DemandLesson<'_> {
-    type Batch = Vec<usize>;
+    type Batch = ItemBatch;
 
     fn name(&self) -> &'static str {
         "demand"
     }
 
     fn samples(&self) -> usize {
-        self.rows.len().min(self.rows_max)
+        self.samples
     }
 
-    fn samples_of(&self, batch: &Vec<usize>) -> usize {
-        batch.len()
+    fn samples_of(&self, batch: &ItemBatch) -> usize {
+        batch.items
     }
 
-    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
-        let mut rows = self.rows.clone();
-        rows.shuffle(&mut rng);
-        rows.truncate(self.samples());
-        let cut: Vec<Vec<usize>> = rows.chunks(BATCH_ITEMS).map(<[usize]>::to_vec).collect();
-        Ok(fit::left(cut, skip))
+    fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<ItemBatch>> {
+        let measure = Measure { rows_max: BATCH_ITEMS, samples_max: self.samples, skip };
+        loader::batches(self.items, ItemRecipe(self.network.shape.clone()), measure, rng)
     }
 
-    fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Loss> {
-        let leads: Vec<i64> = batch.iter().map(|_| rng.random_range(1..=self.network.shape.horizon_days)).collect();
-        Ok(loss(self.network, self.set, batch, &leads, self.device, true)?.into())
+    fn loss(&mut self, batch: &ItemBatch, _: &mut ChaCha8Rng) -> Result<Loss> {
+        Ok(losses_of(self.network, &batch.to(self.device)?, true)?.mean().into())
     }
 
-    fn describe(&self, batch: &Vec<usize>) -> String {
-        let first = batch.first().map_or("", |&r| self.set.items[r].item_id.as_str());
-        format!("{} items, the first {first}", batch.len())
+    fn describe(&self, batch: &ItemBatch) -> String {
+        format!("{} items, the first {}", batch.items, batch.first_item)
     }
 
     fn validate(&mut self) -> Result<Option<Validation>> {
-        if self.valid.is_empty() {
-            return Ok(None);
+        let (shape, _guard) = (&self.network.shape, tch::no_grad_guard());
+        let mut losses: Option<Losses> = None;
+        for items in self.valid.chunks(ITEMS_MAX) {
+            let leads = items.rows().lead_time_days.iter().map(|&days| i64::from(days).min(shape.horizon_days));
+            let batch = ItemBatch::of(&items, &leads.collect::<Vec<_>>(), shape)?.to(self.device)?;
+            let of_batch = losses_of(self.network, &batch, false)?;
+            losses = Some(match losses {
+                Some(losses) => losses.with(&of_batch),
+                None => of_batch,
+            });
         }
-        let horizon = self.network.shape.horizon_days;
-        let leads: Vec<i64> = self.valid.iter().map(|&r| self.set.items[r].lead_time_days.min(horizon)).collect();
-        let loss = tch::no_grad(|| loss(self.network, self.set, &self.valid, &leads, self.device, false))?;
-        Ok(Some(Validation { loss: loss.double_value(&[]), figures: vec![] }))
+        Ok(losses.map(|losses| Validation { loss: losses.mean().double_value(&[]), figures: vec![] }))
     }
 }
 
@@ -209,79 +229,105 @@ struct Actual {
     slow_weight: Tensor,
 }
 
-/// Losses over days and lead times in the unit of each item's scale (to its root, so that large items weigh more). Days
-/// out of stock, and lead times with such a day, are left out.
-fn loss(
-    network: &DemandNetwork,
-    set: &ItemSet,
-    rows: &[usize],
-    leads: &[i64],
-    device: Device,
-    train: bool,
-) -> Result<Tensor> {
-    let items: Vec<&ItemHistory> = rows.iter().map(|&r| &set.items[r]).collect();
-    let (daily, total) = network.outlook(&items, leads, device, train)?;
-    let (b, h) = (rows.len() as i64, network.shape.horizon_days);
-    let (mut units, mut seen, mut sums, mut whole) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut weight, mut slow) = (Vec::new(), Vec::new());
-    for ((&row, item), &lead) in rows.iter().zip(&items).zip(leads) {
-        units.extend(set.units[row].iter().map(|&u| u as f32));
-        seen.extend(set.in_stock[row].iter().map(|&s| f32::from(u8::from(s))));
-        let lead = lead as usize;
-        sums.push(set.units[row].iter().take(lead).sum::<f64>() as f32);
-        let stocked = set.in_stock[row].iter().take(lead).all(|&s| s);
-        whole.push(f32::from(u8::from(stocked)) * (lead as f32).powf(-0.5));
-        weight.push(item.scale().powf(-0.5) as f32);
-        slow.push(f32::from(u8::from(network.source(item) == Source::Counts)));
+impl Actual {
+    /// Of each day, [items, horizon], and of each item's lead time, [items]. Weights are in the unit of the item's scale (to
+    /// its root, so that large items weigh more). Days out of stock, and lead times with such a day, weigh nothing.
+    fn of(items: &ItemColumns, lead_days: &[i64], shape: &DemandShape) -> Result<(Self, Self)> {
+        let [units, in_stock] = items.outcomes()?;
+        let scale = items.rows().scales()?;
+        let weight = scale.pow_tensor_scalar(-0.5);
+        let slow = scale.lt(shape.slow_units_per_day).to_kind(Kind::Float);
+        let leads = Tensor::f_from_slice(lead_days)?.f_unsqueeze(1)?;
+        let last = &leads - 1;
+        let sums = units.f_cumsum(1, Kind::Double)?.f_gather(1, &last, false)?.to_kind(Kind::Float);
+        let stocked = in_stock.f_cumprod(1, Kind::Float)?.f_gather(1, &last, false)?;
+        let whole = stocked * leads.to_kind(Kind::Float).pow_tensor_scalar(-0.5);
+        let days = Self { weight: &in_stock * &weight, slow_weight: &in_stock * &slow, units };
+        let of_items = |tensor: Tensor| tensor.f_squeeze_dim(1);
+        let lead =
+            Self { units: of_items(sums)?, weight: of_items(&whole * weight)?, slow_weight: of_items(&whole * slow)? };
+        Ok((days, lead))
     }
-    let put = |flat: &[f32], shape: &[i64]| -> Result<Tensor> {
-        Ok(Tensor::f_from_slice(flat)?.f_view(shape)?.f_to_device(device)?)
-    };
-    let (weight, slow) = (put(&weight, &[b])?, put(&slow, &[b])?);
-    let (seen, whole) = (put(&seen, &[b, h])?, put(&whole, &[b])?);
-    let days = Actual {
-        units: put(&units, &[b, h])?,
-        weight: &seen * weight.unsqueeze(1),
-        slow_weight: &seen * slow.unsqueeze(1),
-    };
-    let lead = Actual { units: put(&sums, &[b])?, weight: &whole * &weight, slow_weight: &whole * &slow };
-    Ok(outlook_loss(&daily, &days)? + outlook_loss(&total, &lead)?)
+
+    fn to(&self, device: Device) -> Result<Self> {
+        let on = |tensor: &Tensor| tensor.f_to_device(device);
+        Ok(Self { units: on(&self.units)?, weight: on(&self.weight)?, slow_weight: on(&self.slow_weight)? })
+    }
 }
 
-/// Outlook [.., 8] and [.., 2], actual [..] → one number.
-fn outlook_loss(outlook: &Outlook, actual: &Actual) -> Result<Tensor> {
+/// Losses over days and over lead times, summed and not yet divided by their weights: parts of a set add up.
+struct Losses([Weighed; 4]);
+
+/// A sum of losses, and of their weights.
+#[derive(Debug)]
+struct Weighed {
+    sum: Tensor,
+    weight: Tensor,
+}
+
+impl Losses {
+    fn with(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|k| Weighed {
+            sum: &self.0[k].sum + &other.0[k].sum,
+            weight: &self.0[k].weight + &other.0[k].weight,
+        }))
+    }
+
+    /// One number.
+    fn mean(&self) -> Tensor {
+        let mean = |of: &Weighed| &of.sum / of.weight.clamp_min(1e-6);
+        let [days, counts, lead, lead_counts] = &self.0;
+        mean(days) + mean(lead) + (mean(counts) + mean(lead_counts)) * LIKELIHOOD_WEIGHT
+    }
+}
+
+fn losses_of(network: &DemandNetwork, batch: &ItemBatch, train: bool) -> Result<Losses> {
+    let (daily, total) = network.outlook(&batch.inputs, train)?;
+    let [days, counts] = outlook_losses(&daily, &batch.days)?;
+    let [lead, lead_counts] = outlook_losses(&total, &batch.lead)?;
+    Ok(Losses([days, counts, lead, lead_counts]))
+}
+
+/// Outlook [.., 8] and [.., 2], actual [..] → losses of the quantiles and of the counts.
+fn outlook_losses(outlook: &Outlook, actual: &Actual) -> Result<[Weighed; 2]> {
     let levels: Vec<f32> = LEVELS.iter().map(|&l| l as f32).collect();
     let levels = Tensor::f_from_slice(&levels)?.f_to_device(actual.units.device())?;
     let quantiles = outlook.quantiles.narrow(-1, 1, LEVELS.len() as i64);
     let pinball = losses::pinball(&quantiles, &actual.units.unsqueeze(-1), &levels).mean_dim(-1i64, false, Kind::Float);
     let poisson = losses::poisson(&(outlook.quantiles.select(-1, 0) + 1e-4), &actual.units);
     let counts = losses::negative_binomial(&outlook.counts.select(-1, 0), &outlook.counts.select(-1, 1), &actual.units);
-    let mean =
-        |loss: Tensor, weight: &Tensor| (loss * weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(1e-6);
-    let quantiles = mean(pinball + poisson * LIKELIHOOD_WEIGHT, &actual.weight);
-    Ok(quantiles + mean(counts, &actual.slow_weight) * LIKELIHOOD_WEIGHT)
+    let weighed = |loss: Tensor, weight: &Tensor| Weighed {
+        sum: (loss * weight).sum(Kind::Float),
+        weight: weight.sum(Kind::Float),
+    };
+    Ok([weighed(pinball + poisson * LIKELIHOOD_WEIGHT, &actual.weight), weighed(counts, &actual.slow_weight)])
 }
 
 /// What would be published, over days in stock: mean pinball of all levels beside seasonal naive (the same weekday of the
 /// last week in stock), and coverage; of all items, and by how they sell. Of lead times, coverage.
-fn figures(network: &DemandNetwork, test: &ItemSet, device: Device) -> Result<BTreeMap<String, f64>> {
+fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device) -> Result<BTreeMap<String, f64>> {
     let mut all = Figures::default();
     let mut kinds: BTreeMap<Speed, Figures> = BTreeMap::new();
-    for (row, forecast) in network.forecast(&test.items, device)?.iter().enumerate() {
-        let item = &test.items[row];
-        let days: Vec<Day> = calibration::days_in_stock(test, row)
-            .map(|(day, units)| Day {
-                at: item.as_of_day() + day as i64,
-                units,
-                forecast: forecast.daily[day],
-                naive: seasonal_naive(item, day),
-            })
-            .collect();
-        let of_kind = kinds.entry(item.speed(network.shape.history_days_min)).or_default();
-        for figures in [&mut all, of_kind] {
-            figures.add(&days);
-            let units = calibration::lead_time_units(test, row);
-            figures.lead_time.add(units.map(|units| (item.as_of_day(), units, &forecast.lead_time)));
+    for window in test.each() {
+        for items in window?.chunks(ITEMS_MAX) {
+            for (row, forecast) in network.forecast_rows(&items.rows(), device)?.iter().enumerate() {
+                let as_of_day = items.as_of_day(row);
+                let days: Vec<Day> = items
+                    .days_in_stock(row)
+                    .map(|(day, units)| Day {
+                        at: as_of_day + day as i64,
+                        units,
+                        forecast: forecast.daily[day],
+                        naive: items.seasonal_naive(row, day),
+                    })
+                    .collect();
+                let of_kind = kinds.entry(items.facts(row).speed).or_default();
+                for figures in [&mut all, of_kind] {
+                    figures.add(&days);
+                    let units = items.lead_time_units(row);
+                    figures.lead_time.add(units.map(|units| (as_of_day, units, &forecast.lead_time)));
+                }
+            }
         }
     }
     let covered = all.daily.q90.within().map_or(0.0, |s| s.value);
@@ -299,14 +345,15 @@ fn figures(network: &DemandNetwork, test: &ItemSet, device: Device) -> Result<BT
 }
 
 /// The mean pinball loss on items that are not trained on: what a sweep goes by.
-fn validated(network: &DemandNetwork, set: &ItemSet, rows: &[usize], device: Device) -> Result<Option<(String, f64)>> {
-    let items: Vec<ItemHistory> = rows.iter().map(|&row| set.items[row].clone()).collect();
+fn validated(network: &DemandNetwork, items: &ItemColumns, device: Device) -> Result<Option<(String, f64)>> {
     let (mut sum, mut cells) = (0.0, 0);
-    for (&row, forecast) in rows.iter().zip(network.forecast(&items, device)?) {
-        for (day, units) in calibration::days_in_stock(set, row) {
-            let quantiles = LEVELS.iter().zip(&forecast.daily[day][1..]);
-            sum += quantiles.map(|(&level, &quantile)| pinball(level, quantile, units)).sum::<f64>();
-            cells += LEVELS.len();
+    for items in items.chunks(ITEMS_MAX) {
+        for (row, forecast) in network.forecast_rows(&items.rows(), device)?.iter().enumerate() {
+            for (day, units) in items.days_in_stock(row) {
+                let quantiles = LEVELS.iter().zip(&forecast.daily[day][1..]);
+                sum += quantiles.map(|(&level, &quantile)| pinball(level, quantile, units)).sum::<f64>();
+                cells += LEVELS.len();
+            }
         }
     }
     Ok((cells > 0).then(|| ("pinball_valid".to_string(), sum / cells as f64)))
@@ -379,24 +426,13 @@ impl Ranges {
     }
 }
 
-/// The same weekday of the last week whose day was in stock; zero without one.
-fn seasonal_naive(item: &ItemHistory, day: usize) -> f64 {
-    let n = item.units.len() as i64;
-    let mut at = n + day as i64 - 7;
-    while at >= 0 {
-        if at < n && item.in_stock[at as usize] {
-            return item.units[at as usize];
-        }
-        at -= 7;
-    }
-    0.0
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::item_columns::tests::columns;
+    use super::super::sets::ItemSet;
     use super::*;
     use crate::config::networks::DemandNetworkName;
-    use crate::model::demand::DemandShape;
+    use crate::model::demand::Source;
     use crate::model::demand::history::tests::item;
 
     const OUT_OF_STOCK: usize = 2;
@@ -410,6 +446,22 @@ mod tests {
         ItemSet { items, units: vec![vec![2.0, 3.0, 1.0, 4.0, 3.0]; 2], in_stock: vec![in_stock; 2] }
     }
 
+    /// However many items are judged at once.
+    #[test]
+    fn losses_of_parts_add_up_to_those_of_all() {
+        tch::manual_seed(5);
+        let store = nn::VarStore::new(Device::Cpu);
+        let network = DemandNetwork::new(&store.root(), &DemandShape::tiny(DemandNetworkName::Gru));
+        let all = columns(&set());
+        let of = |items: &ItemColumns| {
+            let batch = ItemBatch::of(items, &vec![2; items.len()], &network.shape).unwrap();
+            losses_of(&network, &batch, false).unwrap()
+        };
+        let mut parts = all.chunks(1).map(|part| of(&part));
+        let joined = parts.next().unwrap().with(&parts.next().unwrap()).mean().double_value(&[]);
+        assert!((joined - of(&all).mean().double_value(&[])).abs() < 1e-5, "{joined}");
+    }
+
     /// Whatever was sold on a day without stock, demand was something else: neither that day nor a lead time over it
     /// may teach the network anything.
     #[test]
@@ -417,9 +469,10 @@ mod tests {
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let network = DemandNetwork::new(&store.root(), &DemandShape::tiny(DemandNetworkName::Gru));
-        assert!(network.source(&set().items[1]) == Source::Counts, "the likelihood of counts is seen too");
+        assert!(network.source(&set().items[1].facts(14)) == Source::Counts, "the likelihood of counts is seen too");
         let judged = |set: &ItemSet, leads: [i64; 2]| {
-            let loss = loss(&network, set, &[0, 1], &leads, Device::Cpu, false).unwrap();
+            let batch = ItemBatch::of(&columns(set), &leads, &network.shape).unwrap();
+            let loss = losses_of(&network, &batch, false).unwrap().mean();
             let weights = store.trainable_variables();
             weights.iter().for_each(|weight| weight.shallow_clone().zero_grad());
             loss.backward();

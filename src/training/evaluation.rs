@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
-use super::blocks::UserBlocks;
-use super::columns::UserColumns;
+use super::columns::Rows;
 use super::objective::BINARY;
 use super::sets::{PURCHASE, Split};
+use super::user_columns::{UserBlocks, UserColumns};
 use crate::failure::Result;
 use crate::metrics::{auc, average_precision, bootstrap_interval, log_loss};
 use crate::model::contents::Contents;

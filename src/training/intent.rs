@@ -11,12 +11,11 @@ use tch::{Device, Tensor, nn};
 
 use super::augment::Augmenter;
 use super::base_rates::start_at_base_rates;
-use super::blocks::UserBlocks;
-use super::columns::UserColumns;
+use super::columns::Rows;
 use super::evaluation::{self, Judge, Judged};
 use super::fit::{self, Batches, Fitted, Lesson, Loss, Plan, Stepping, Validation};
 use super::journal::Journal;
-use super::loader::{self, Recipe, TOKENS_MAX};
+use super::loader::{self, Measure, Recipe, TOKENS_MAX};
 use super::objective::{BINARY, Objective, check_labels};
 use super::pretrain::PretrainingLesson;
 use super::ranking::Catalogue;
@@ -24,6 +23,7 @@ use super::sets::{Split, is_labelled};
 use super::survey::Survey;
 use super::unlabelled;
 use super::unmet;
+use super::user_columns::{UserBlocks, UserColumns};
 use crate::config::Config;
 use crate::config::networks::{LossName, Pretraining, Unlabelled};
 use crate::failure::Result;
@@ -171,20 +171,25 @@ struct UserRecipe {
 }
 
 impl Recipe for UserRecipe {
+    type Rows = UserColumns;
     type Batch = UserBatch;
 
     fn open(&mut self, window: &UserColumns) -> Vec<usize> {
         let all = window.rows_of(Split::Train).into_iter();
-        let (labelled, unlabelled) = all.partition(|&row| is_labelled(window.user_id(row), self.labels_share));
+        let (labelled, unlabelled) = all.partition(|&row| is_labelled(window.id(row), self.labels_share));
         self.unlabelled = unlabelled;
         labelled
+    }
+
+    fn tokens(&self, window: &UserColumns, row: usize) -> usize {
+        window.length(row)
     }
 
     fn batch(&self, window: &UserColumns, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<UserBatch> {
         let users = window.take(rows)?;
         let draws: Vec<f64> = rows.iter().map(|_| rng.random()).collect();
         Ok(UserBatch {
-            first_user: users.user_id(0).to_string(),
+            first_user: users.id(0).to_string(),
             users: rows.len(),
             events: match self.augmenter.is_idle() {
                 true => users.events(self.events_max, &self.contents)?,
@@ -268,7 +273,8 @@ impl Lesson for IntentLesson<'_> {
             teaching: train.unlabelled,
             unlabelled: Vec::new(),
         };
-        loader::batches(self.users.train, recipe, train.batch_rows as usize, rng, skip)
+        let measure = Measure { rows_max: train.batch_rows as usize, samples_max: usize::MAX, skip };
+        loader::batches(self.users.train, recipe, measure, rng)
     }
 
     fn loss(&mut self, batch: &UserBatch, rng: &mut ChaCha8Rng) -> Result<Loss> {

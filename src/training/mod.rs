@@ -16,10 +16,12 @@ mod evaluation;
 pub mod fit;
 pub mod image;
 pub mod intent;
+pub mod item_columns;
+mod item_dates;
+pub mod item_sets;
 pub mod journal;
 pub mod labelled;
 mod loader;
-pub mod newcomers;
 pub mod objective;
 pub mod popularity;
 mod pretrain;
@@ -33,6 +35,7 @@ mod tensorboard;
 pub mod text;
 mod unlabelled;
 mod unmet;
+pub mod user_columns;
 mod user_dates;
 
 use std::collections::BTreeMap;
@@ -54,15 +57,15 @@ use crate::publish::runs;
 use crate::score::devices;
 use crate::score::models::Models;
 use crate::sql_files::SqlFiles;
-use blocks::{BlockWriter, UserBlocks};
-use columns::UserColumns;
+use blocks::BlockWriter;
 use intent::Users;
+use item_sets::{ItemSets, ItemSurvey};
 use journal::Journal;
-use newcomers::{Cohorts, Newcomers};
 use run::{Fingerprint, Run};
-use sets::{Encoders, ItemPlaces, ItemSet, Known, Past, past_dates};
+use sets::{Encoders, ItemPlaces, Known, Past};
 use survey::Survey;
 use sweep::{Sweep, Trial};
+use user_columns::{UserBlocks, UserColumns};
 use user_dates::UserDate;
 
 /// Intents of earlier nights are an input once this share of the histories' days has them.
@@ -82,12 +85,7 @@ pub struct TrainingSets {
     pub users: Arc<UserBlocks>,
     /// Users of the validation split at all dates, of the test split at the newest where a label is known.
     pub held_out_users: Arc<UserBlocks>,
-    pub items: ItemSet,
-    /// As of dates before those, on which demand forecasts are calibrated.
-    pub earlier_items: ItemSet,
-    pub held_out_items: ItemSet,
-    /// New items whose horizons end before the held out ones' begin, and the newest.
-    pub newcomers: Newcomers,
+    pub items: ItemSets,
     /// Items that can be recommended.
     pub index: Vec<IndexedItem>,
     /// What the catalogue's pictures and videos say.
@@ -105,7 +103,7 @@ impl TrainingSets {
         fingerprint.bytes(self.users.fingerprint().as_bytes());
         fingerprint.bytes(self.contents.fingerprint().as_bytes());
         fingerprint.bytes(self.held_out_users.fingerprint().as_bytes());
-        fingerprint.printed(&(&self.items, &self.earlier_items, &self.held_out_items, &self.newcomers))?;
+        self.items.each().iter().for_each(|items| fingerprint.bytes(items.fingerprint().as_bytes()));
         Ok(fingerprint)
     }
 }
@@ -159,28 +157,15 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
     let past = Past { config, sql: &sql, lake: &lake, rollups: &rollups, labels_end: date, models, output, nights };
 
     let newest = user_dates::newest(date, config);
-    let seen = past.seen(newest).await?;
+    let seen = past.users_seen(newest).await?;
     let user_dates = user_dates::of(date, seen.first_day, config);
     let as_of_dates: Vec<RunDate> = user_dates.iter().map(|date| date.as_of).collect();
     let index = past.item_index(date).await?;
     let contract = past.contract(newest).await?;
     let (contents, encoders) = past.contents(date, &as_of_dates).await?;
-    let (users, held_out_users) =
-        gather_users(&past, (&user_dates, seen.users), &contract, (&index, &contents)).await?;
+    let (users, held_out_users) = gather_users(&past, (&user_dates, seen.ids), &contract, (&index, &contents)).await?;
 
-    let horizon = config.demand.horizon_days;
-    let newest = date.plus_days(-i64::from(horizon));
-    let mut cohorts = Cohorts::default();
-    let held_out_items = past.items(newest).await?;
-    cohorts.note(newest, &held_out_items, &config.demand);
-    let mut items = ItemSet::default();
-    for as_of in past_dates(newest, horizon, config.train.as_of_step_days, config.demand.as_of_dates) {
-        let of_date = past.items(as_of).await?;
-        cohorts.note(as_of, &of_date, &config.demand);
-        items.append(of_date);
-    }
-    let earlier_items = gather_earlier(&past, newest).await?;
-    let newcomers = cohorts.newcomers(&past, newest).await?;
+    let items = ItemSets::gather(&past, date).await?;
     Ok(TrainingSets {
         labels_end: date,
         as_of_dates,
@@ -188,35 +173,12 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
         users: Arc::new(users),
         held_out_users: Arc::new(held_out_users),
         items,
-        earlier_items,
-        held_out_items,
-        newcomers,
         index,
         contents: Arc::new(contents),
         encoders,
         sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
         input_fingerprint: rollups.input_fingerprint(),
     })
-}
-
-/// Items as of dates a horizon apart, the newest of which ends where the oldest of the training begins: no two have a day
-/// in common, and the network sees none of them. Those before which the lake has hardly a history are left out.
-async fn gather_earlier(past: &Past<'_>, newest: RunDate) -> Result<ItemSet> {
-    let (train, demand) = (&past.config.train, &past.config.demand);
-    let oldest = newest.plus_days(
-        -i64::from(demand.horizon_days) - i64::from(train.as_of_step_days) * i64::from(demand.as_of_dates - 1),
-    );
-    let mut earlier = ItemSet::default();
-    for as_of in past_dates(oldest, demand.horizon_days, demand.horizon_days, demand.calibration_dates) {
-        let mut items = past.items(as_of).await?;
-        if items.history_days() < demand.history_days as usize / 2 {
-            break;
-        }
-        // What the training takes of its own dates is bounded alike.
-        items.thin(train.rows_max as usize / 20 / demand.calibration_dates.max(1) as usize);
-        earlier.append(items);
-    }
-    Ok(earlier)
 }
 
 /// Users at past dates, newest first, of which the newest had some `seen`: those that are learnt from, and those that are not.
@@ -235,10 +197,10 @@ async fn gather_users(
     let (features, events_max) = (contract.0.len(), config.features.last_events as usize);
     let bytes_of = |users: usize| UserColumns::bytes_of(users, users * events_max, features);
     let date_bytes = bytes_of(seen.min(users_max));
-    let mut users = BlockWriter::new(config, features, date_bytes * (dates.len() as u64 - 1))?;
+    let mut users = BlockWriter::new(config, UserColumns::schema(features), date_bytes * (dates.len() as u64 - 1))?;
     // At the newest date and at that of churn both splits, at the others one.
     let held_out_bytes = bytes_of(seen.min(newest_max)) / 5 + date_bytes * dates.len() as u64 / 10;
-    let mut held_out = BlockWriter::new(config, features, held_out_bytes)?;
+    let mut held_out = BlockWriter::new(config, UserColumns::schema(features), held_out_bytes)?;
     let mut found = 0;
     for (k, date) in dates.iter().enumerate() {
         let clock = std::time::Instant::now();
@@ -259,7 +221,8 @@ async fn gather_users(
 pub fn fit(config: &Config, sets: &TrainingSets, journal: &mut Journal) -> Result<(BundleCard, Networks)> {
     let train = &config.train;
     tch::manual_seed(train.seed as i64);
-    let (intent_shape, demand_shape) = shapes(config, sets);
+    let item_survey = ItemSurvey::of(&sets.items.learnt)?;
+    let (intent_shape, demand_shape) = shapes(config, sets, &item_survey);
     let mut networks = Networks::new(&intent_shape, &demand_shape, devices::choose(&config.score)?);
     let survey = Survey::of(&sets.users, sets.contract.0.len(), sets.index.len(), train.labels_share)?;
     popularity::start_at_popularity(&networks.intent_store, &sets.index, intent_shape.item_buckets, &survey.met)?;
@@ -279,13 +242,7 @@ pub fn fit(config: &Config, sets: &TrainingSets, journal: &mut Journal) -> Resul
     }
     let bar = progress::bar("demand", 1);
     let (network, store) = (&mut networks.demand, &mut networks.demand_store);
-    let items = demand::Items {
-        train: &sets.items,
-        earlier: &sets.earlier_items,
-        test: &sets.held_out_items,
-        newcomers: &sets.newcomers,
-    };
-    figures.extend(demand::train(network, store, items, train, journal, &bar)?);
+    figures.extend(demand::train(network, store, (&sets.items, &item_survey), train, journal, &bar)?);
     bar.finish_and_clear();
     journal.confess(&mut figures);
 
@@ -315,7 +272,7 @@ pub fn fit(config: &Config, sets: &TrainingSets, journal: &mut Journal) -> Resul
     Ok((card, networks))
 }
 
-fn shapes(config: &Config, sets: &TrainingSets) -> (IntentShape, DemandShape) {
+fn shapes(config: &Config, sets: &TrainingSets, items: &ItemSurvey) -> (IntentShape, DemandShape) {
     let intent = IntentShape {
         backbone: config.model.backbone,
         head: config.model.head,
@@ -338,8 +295,8 @@ fn shapes(config: &Config, sets: &TrainingSets) -> (IntentShape, DemandShape) {
         history_days_min: config.demand.history_days_min.into(),
         slow_units_per_day: config.demand.slow_units_per_day,
         // Weights of an input that training never saw would be chance, and a night may see it.
-        intents: config.demand.intent_inputs && sets.items.intents_known() >= INTENTS_KNOWN_MIN,
-        content_dims: if config.demand.content_inputs { sets.items.content_dims() as i64 } else { 0 },
+        intents: config.demand.intent_inputs && items.intents_known >= INTENTS_KNOWN_MIN,
+        content_dims: if config.demand.content_inputs { items.content_dims as i64 } else { 0 },
         prior: RatePrior::default(),
         dormant_prior: RatePrior::default(),
         calibration: Calibration::default(),

@@ -16,12 +16,12 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::augment::Augmenter;
-use super::blocks::UserBlocks;
-use super::columns::UserColumns;
+use super::columns::Rows;
 use super::fit::{Batches, Lesson, Loss, Validation};
-use super::loader::{self, Recipe};
+use super::loader::{self, Measure, Recipe};
 use super::sets::Split;
 use super::survey::EVENTS_MIN;
+use super::user_columns::{UserBlocks, UserColumns};
 use crate::config::networks::Pretraining;
 use crate::failure::Result;
 use crate::model::contents::{ContentRows, Contents, rows_tensor};
@@ -176,7 +176,7 @@ pub struct Histories {
 impl Histories {
     fn of(users: &UserColumns, rows: &[usize]) -> Result<Self> {
         let taken = users.take(rows)?;
-        Ok(Self { first_user: taken.user_id(0).to_string(), events: taken.histories() })
+        Ok(Self { first_user: taken.id(0).to_string(), events: taken.histories() })
     }
 }
 
@@ -188,10 +188,15 @@ fn telling(users: &UserColumns, wanted: Split) -> Vec<usize> {
 struct HistoryRecipe;
 
 impl Recipe for HistoryRecipe {
+    type Rows = UserColumns;
     type Batch = Histories;
 
     fn open(&mut self, window: &UserColumns) -> Vec<usize> {
         telling(window, Split::Train)
+    }
+
+    fn tokens(&self, window: &UserColumns, row: usize) -> usize {
+        window.length(row)
     }
 
     fn batch(&self, window: &UserColumns, rows: &[usize], _: &mut ChaCha8Rng) -> Result<Histories> {
@@ -215,7 +220,8 @@ impl Lesson for PretrainingLesson<'_> {
     }
 
     fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<Histories>> {
-        loader::batches(self.users, HistoryRecipe, self.batch_rows, rng, skip)
+        let measure = Measure { rows_max: self.batch_rows, samples_max: usize::MAX, skip };
+        loader::batches(self.users, HistoryRecipe, measure, rng)
     }
 
     fn loss(&mut self, batch: &Histories, rng: &mut ChaCha8Rng) -> Result<Loss> {
@@ -245,8 +251,8 @@ impl Lesson for PretrainingLesson<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::columns::tests::{day, random};
     use super::super::sets::UserSet;
+    use super::super::user_columns::tests::{day, random};
     use super::*;
     use crate::config::networks::{BackboneName, HeadName};
     use crate::model::intent::IntentShape;
@@ -327,7 +333,8 @@ mod tests {
         let mut set = walkers(60);
         set.inputs.events.iter_mut().skip(1).step_by(2).for_each(|events| events.truncate(1));
         let users = blocks(&set);
-        let batches = loader::batches(&users, HistoryRecipe, 8, ChaCha8Rng::seed_from_u64(1), 0).unwrap();
+        let measure = Measure { rows_max: 8, samples_max: usize::MAX, skip: 0 };
+        let batches = loader::batches(&users, HistoryRecipe, measure, ChaCha8Rng::seed_from_u64(1)).unwrap();
         let told: Vec<Histories> = batches.map(Result::unwrap).collect();
         assert!(told.iter().flat_map(|of| &of.events).all(|events| events.len() == 12));
         assert!((15..=30).contains(&told.iter().map(|of| of.events.len()).sum::<usize>()));

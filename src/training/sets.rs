@@ -1,15 +1,17 @@
 //! Point-in-time training sets: the night's own feature SQL at past dates, joined with what happened after.
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::{cast, concat_batches, sort_to_indices, take_record_batch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Float64Type, UInt64Type};
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::SessionContext;
 use futures::StreamExt;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::blocks::BlockWriter;
-use super::columns::UserColumns;
+use super::columns::Rows;
+use super::item_columns::ItemColumns;
+use super::user_columns::UserColumns;
 use super::user_dates::UserDate;
 use crate::config::Config;
 use crate::engine;
@@ -19,7 +21,7 @@ use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{ImageEncoderCard, IndexedItem, TextCard};
 use crate::model::contents::{Contents, IMAGE, TEXT};
-use crate::model::demand::{ItemHistory, Speed};
+use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
 use crate::model::intent::CHURN;
 use crate::publish::{earlier::EarlierNights, runs::VisibleNight};
@@ -37,8 +39,8 @@ use crate::sql_files::SqlFiles;
 pub const LABELS: [&str; 9] =
     ["y_view", "y_search", "y_favorite", "y_cart", "y_purchase", "y_review", "y_churn", "y_units", "y_spend"];
 
-/// Rows that are taken out of Arrow at once.
-const BATCH_ROWS: usize = 8192;
+/// Items that are taken out of Arrow at once: their histories are long.
+const ITEM_ROWS: usize = 1024;
 
 /// Where the label of a purchase stands.
 pub const PURCHASE: usize = 4;
@@ -107,7 +109,7 @@ const USERS_SQL: &str = "SELECT m.features, l.y_view, l.y_search, l.y_favorite, 
      LEFT JOIN next_items n ON m.user_id = n.user_id \
      WHERE m.events_lifetime > 0";
 
-/// Items at one as-of date, with the days that followed.
+/// Some items at one as-of date, with the days that followed.
 #[derive(Debug, Clone, Default)]
 pub struct ItemSet {
     pub items: Vec<ItemHistory>,
@@ -117,54 +119,23 @@ pub struct ItemSet {
 }
 
 impl ItemSet {
-    pub fn append(&mut self, other: ItemSet) {
-        self.items.extend(other.items);
-        self.units.extend(other.units);
-        self.in_stock.extend(other.in_stock);
-    }
-
-    /// Days of the longest history.
-    pub fn history_days(&self) -> usize {
-        self.items.iter().map(|item| item.units.len()).max().unwrap_or(0)
-    }
-
-    /// Leaves about `items_max` items, drawn by a hash of their ids.
-    pub fn thin(&mut self, items_max: usize) {
-        let share = items_max as f64 / self.items.len().max(1) as f64;
-        let kept: Vec<bool> = self.items.iter().map(|item| is_labelled(&item.item_id, share)).collect();
-        let mut of_items = kept.iter();
-        self.items.retain(|_| of_items.next().is_some_and(|&kept| kept));
-        let mut of_units = kept.iter();
-        self.units.retain(|_| of_units.next().is_some_and(|&kept| kept));
-        let mut of_stock = kept.iter();
-        self.in_stock.retain(|_| of_stock.next().is_some_and(|&kept| kept));
-    }
-
-    /// A copy of the new ones among them.
-    pub fn new_items(&self, history_days_min: u32) -> Self {
-        let is_new = |row: &usize| self.items[*row].speed(history_days_min.into()) == Speed::New;
-        let new: Vec<usize> = (0..self.items.len()).filter(is_new).collect();
-        Self {
-            items: new.iter().map(|&row| self.items[row].clone()).collect(),
-            units: new.iter().map(|&row| self.units[row].clone()).collect(),
-            in_stock: new.iter().map(|&row| self.in_stock[row].clone()).collect(),
+    /// Reads the rows of [`ITEMS_SQL`].
+    fn read(rows: &RecordBatch) -> Result<Self> {
+        let mut set = Self { items: ItemHistory::read(as_struct(rows.column(0))?)?, ..Self::default() };
+        let (units, stock) = (rows.column(1).as_list::<i32>(), rows.column(2).as_list::<i32>());
+        for row in 0..rows.num_rows() {
+            let day = cast(&units.value(row), &DataType::Float64)?;
+            set.units.push(day.as_primitive::<Float64Type>().values().to_vec());
+            let stocked = cast(&stock.value(row), &DataType::Float64)?;
+            set.in_stock.push(stocked.as_primitive::<Float64Type>().values().iter().map(|&s| s > 0.0).collect());
         }
-    }
-
-    /// The length of most items' content vectors (the smallest of several such); 0 where most have none.
-    pub fn content_dims(&self) -> usize {
-        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-        self.items.iter().for_each(|item| *counts.entry(item.content.len()).or_default() += 1);
-        counts.into_iter().rev().max_by_key(|&(_, items)| items).map_or(0, |(dims, _)| dims)
-    }
-
-    /// The share of the histories' days for which a night had published purchase intents.
-    pub fn intents_known(&self) -> f64 {
-        let days: usize = self.items.iter().map(|item| item.units.len()).sum();
-        let known = |item: &ItemHistory| item.intent_units.iter().filter(|units| units.is_finite()).count();
-        self.items.iter().map(known).sum::<usize>() as f64 / days.max(1) as f64
+        Ok(set)
     }
 }
+
+/// Items with their histories and the days that followed.
+const ITEMS_SQL: &str = "SELECT h.history, l.future_units, l.future_in_stock \
+     FROM item_history h JOIN demand_labels l ON h.item_id = l.item_id";
 
 /// What reads contents that are no vectors.
 #[derive(Debug, Clone, Default)]
@@ -173,11 +144,11 @@ pub struct Encoders {
     pub image: Option<ImageEncoderCard>,
 }
 
-/// What the lake held before a date.
+/// What the lake held before a date, of users or items.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
-    /// User ids with events, by a sketch (HyperLogLog) of a percent or two.
-    pub users: u64,
+    /// Those with events, by a sketch (HyperLogLog) of a percent or two.
+    pub ids: u64,
     /// The day of the first event, where there is one.
     pub first_day: Option<RunDate>,
 }
@@ -212,18 +183,24 @@ impl Past<'_> {
         features::contract::register_model_input(&self.session(as_of, UserPart::ALL).await?).await
     }
 
-    /// What there was before `as_of`.
-    pub async fn seen(&self, as_of: RunDate) -> Result<Seen> {
-        let ctx = self.session(as_of, UserPart::ALL).await?;
-        let sql = "SELECT approx_distinct(user_id) AS users, min(event_day) AS first_day \
-                   FROM unit_user_day WHERE event_day < run_date()";
-        let rows = ctx.sql(sql).await?.collect().await?;
+    pub async fn users_seen(&self, as_of: RunDate) -> Result<Seen> {
+        let sql = "SELECT approx_distinct(user_id), min(event_day) FROM unit_user_day WHERE event_day < run_date()";
+        self.seen(as_of, sql).await
+    }
+
+    pub async fn items_seen(&self, as_of: RunDate) -> Result<Seen> {
+        self.seen(as_of, "SELECT approx_distinct(item_id), min(event_day) FROM item_day").await
+    }
+
+    /// What a query as of a date counts: ids, and their first day.
+    async fn seen(&self, as_of: RunDate, sql: &str) -> Result<Seen> {
+        let rows = self.session(as_of, UserPart::ALL).await?.sql(sql).await?.collect().await?;
         let Some(row) = rows.first().filter(|rows| rows.num_rows() == 1) else {
             return Err(Failure::bug("training: a count gave no row"));
         };
         let first_day = row.column(1).as_primitive::<Date32Type>();
         let first_day = first_day.is_valid(0).then(|| first_day.value_as_date(0)).flatten();
-        Ok(Seen { users: row.column(0).as_primitive::<UInt64Type>().value(0), first_day: first_day.map(RunDate) })
+        Ok(Seen { ids: row.column(0).as_primitive::<UInt64Type>().value(0), first_day: first_day.map(RunDate) })
     }
 
     /// Writes the users seen before a date, about a share of them by hash: those of the training split to `learnt`, others to
@@ -233,7 +210,7 @@ impl Past<'_> {
         date: &UserDate,
         share: f64,
         known: Known<'_>,
-        [learnt, held_out]: [&mut BlockWriter; 2],
+        [learnt, held_out]: [&mut BlockWriter<UserColumns>; 2],
     ) -> Result<[usize; 2]> {
         let mut users = [0; 2];
         // Sampled where the events are read: features of a million users would be built to keep fifty thousand.
@@ -312,48 +289,26 @@ impl Past<'_> {
         Ok((move |others: Contents| others.with(TEXT, &all, keys), TextCard { source, hash, tokens_max }))
     }
 
-    /// Items known before `as_of` with the horizon that followed.
-    pub async fn items(&self, as_of: RunDate) -> Result<ItemSet> {
+    /// Hands over the items known before `as_of` with the horizon that followed, some at a time, in no order. Returns how many.
+    pub async fn items(&self, as_of: RunDate, mut take: impl FnMut(&ItemColumns) -> Result<()>) -> Result<usize> {
         let ctx = self.session(as_of, UserPart::ALL).await?;
-        let rows = ctx
-            .sql(
-                "SELECT h.history, l.future_units, l.future_in_stock, h.item_id \
-                 FROM item_history h JOIN demand_labels l ON h.item_id = l.item_id",
-            )
-            .await?;
-        let mut set = ItemSet::default();
-        for batch in ordered(rows, "item_id").await? {
-            set.items.extend(ItemHistory::read(as_struct(batch.column(0))?)?);
-            let units = batch.column(1).as_list::<i32>();
-            let stock = batch.column(2).as_list::<i32>();
-            for row in 0..batch.num_rows() {
-                let day = cast(&units.value(row), &DataType::Float64)?;
-                set.units.push(day.as_primitive::<Float64Type>().values().to_vec());
-                let stocked = cast(&stock.value(row), &DataType::Float64)?;
-                set.in_stock.push(stocked.as_primitive::<Float64Type>().values().iter().map(|&s| s > 0.0).collect());
+        let mut rows = ctx.sql(ITEMS_SQL).await?.execute_stream().await?;
+        let mut items = 0;
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            for start in (0..batch.num_rows()).step_by(ITEM_ROWS) {
+                let set = ItemSet::read(&batch.slice(start, ITEM_ROWS.min(batch.num_rows() - start)))?;
+                take(&ItemColumns::of(&set, &self.config.demand)?)?;
+                items += set.items.len();
             }
         }
-        Ok(set)
+        Ok(items)
     }
 
     /// The items that can be recommended, in id order.
     pub async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
         catalogue::of_session(&self.session(as_of, UserPart::ALL).await?).await
     }
-}
-
-/// The rows of a query in the order of a column. Sorted here, not in SQL: the rows hold lists that are slices of shared
-/// buffers, and the engine's sort charges each slice for the whole of its buffer.
-async fn ordered(rows: DataFrame, key: &str) -> Result<Vec<RecordBatch>> {
-    let batches = rows.collect().await?;
-    let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
-    let all = concat_batches(&schema, &batches)?;
-    drop(batches);
-    let keys = all.column_by_name(key).ok_or_else(|| Failure::bug(format!("training: no column {key} to order by")))?;
-    let order = sort_to_indices(keys, None, None)?;
-    let starts = (0..all.num_rows()).step_by(BATCH_ROWS);
-    let batch = |start: usize| take_record_batch(&all, &order.slice(start, BATCH_ROWS.min(all.num_rows() - start)));
-    Ok(starts.map(batch).collect::<Result<_, _>>()?)
 }
 
 /// Past dates, newest first, whose labels of `label_days` end before `end`.
@@ -383,11 +338,6 @@ pub enum Split {
     Train,
     Valid,
     Test,
-}
-
-/// Rows of a set that lie in a split.
-pub fn rows_of(ids: impl Iterator<Item = impl AsRef<str>>, wanted: Split) -> Vec<usize> {
-    ids.enumerate().filter(|(_, id)| split(id.as_ref()) == wanted).map(|(row, _)| row).collect()
 }
 
 /// Fails with what to do when a set is too small to learn from.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::blocks::UserBlocks;
-use super::columns::UserColumns;
+use super::columns::Rows;
 use super::objective::BINARY;
 use super::sets::{LABELS, PURCHASE, Split, is_labelled};
+use super::user_columns::{UserBlocks, UserColumns};
 use crate::failure::Result;
 use crate::features::contract::FeatureContract;
 use crate::metrics::drift::Deciles;
@@ -51,7 +51,7 @@ impl Survey {
                 moments.iter_mut().zip(values).for_each(|(of, &value)| of.add(value.into()));
                 survey.meet(window.event_items(row));
                 survey.histories += usize::from(window.length(row) >= EVENTS_MIN);
-                if is_labelled(window.user_id(row), labels_share) {
+                if is_labelled(window.id(row), labels_share) {
                     survey.add_labelled(&window, row, &mut buyers, values);
                 }
             }
@@ -104,8 +104,8 @@ impl Survey {
 
 #[cfg(test)]
 mod tests {
-    use super::super::columns::tests::{day, random};
     use super::super::sets::split;
+    use super::super::user_columns::tests::{day, random};
     use super::*;
     use std::collections::BTreeSet;
 

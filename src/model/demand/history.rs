@@ -1,27 +1,21 @@
-//! One item's daily history: read out of Arrow, turned into the numbers that the networks take, and the fallback for
-//! histories that are too short for a network.
+//! One item's daily history: read out of Arrow, turned into the numbers that the networks' inputs are made of, and the
+//! fallback for histories that are too short for a network.
 
 use arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type};
-use std::f64::consts::TAU;
-use std::sync::OnceLock;
 
 use super::{RatePrior, Raw, Speed};
 use crate::failure::{Failure, Result};
 use crate::model::inputs::{CATEGORY_BUCKETS, bucket};
 
-/// Inputs of one past day: log and scaled units, log views and carts, price ratio, promotion, stock, its calendar, and
-/// what the purchase intents of earlier nights said of it. Those come last, so that a network without them reads a prefix.
-pub const DAY_INPUTS: usize = 7 + CALENDAR + INTENT_INPUTS;
+/// Numbers of one past day: log and scaled units, log views and carts, price ratio, promotion, stock, and what the purchase
+/// intents of earlier nights said of it.
+pub const DAY_NUMBERS: usize = 7 + INTENT_INPUTS;
 /// Scaled intent units, and whether any night had forecast the day.
 pub const INTENT_INPUTS: usize = 2;
-/// Inputs of one day to come, known beforehand: its calendar, promotion, price ratio, how far ahead, log scale.
-pub const KNOWN_INPUTS: usize = CALENDAR + 4;
-/// Inputs of a lead time: log days, shares of promoted and of weekend days, mean price ratio, log scale.
-pub const LEAD_INPUTS: usize = 5;
-/// Weekday as seven flags, and sine and cosine of the day of the month (pay days).
-const CALENDAR: usize = 9;
+/// Numbers of one day to come: promotion, price ratio.
+pub const AHEAD_NUMBERS: usize = 2;
 
 /// One item's dense daily history, oldest first, ending the day before the run date.
 #[derive(Debug, Clone, Default)]
@@ -48,8 +42,34 @@ pub struct ItemHistory {
     pub price_future: Vec<f64>,
     pub days_since_first_seen: i64,
     pub lead_time_days: i64,
-    /// The network's inputs, made once: training asks for them every epoch.
-    prepared: OnceLock<Vec<f32>>,
+}
+
+/// How an item sells, and how much: what is known of it beside the network's inputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ItemFacts {
+    pub speed: Speed,
+    /// Of the days in stock.
+    pub units: f64,
+    pub days_in_stock: f64,
+    pub lead_time_days: i64,
+}
+
+impl ItemFacts {
+    /// Mean units of the days in stock, over all of them and with one pseudo-unit a month: the item's scale.
+    pub fn scale(&self) -> f64 {
+        (self.units + 1.0 / 30.0) / (self.days_in_stock + 1.0)
+    }
+
+    /// What the scale makes of a lead time.
+    pub fn lead_scale(&self) -> f64 {
+        self.scale() * self.lead_time_days as f64
+    }
+
+    /// The stated fallback for short histories: sales that come at a rate of which only the days in stock and what other
+    /// new items sold are known.
+    pub fn fallback(&self, prior: RatePrior, days: i64) -> Raw {
+        prior.after(self.units, self.days_in_stock, days)
+    }
 }
 
 impl ItemHistory {
@@ -105,43 +125,30 @@ impl ItemHistory {
                     price_future: numbers("price_future", row)?,
                     days_since_first_seen: of(&first_seen, row, 0),
                     lead_time_days: of(&lead_time, row, 7).max(1),
-                    prepared: OnceLock::new(),
                 })
             })
             .collect()
     }
 
-    /// Mean units of the days in stock, over all of them and with one pseudo-unit a month: the item's scale.
-    pub fn scale(&self) -> f64 {
-        let (sum, days) = self.in_stock_units().fold((0.0, 0.0), |(s, n), u| (s + u, n + 1.0));
-        (sum + 1.0 / 30.0) / (days + 1.0)
-    }
-
-    /// What the scale makes of a lead time.
-    pub fn lead_scale(&self) -> f64 {
-        self.scale() * self.lead_time_days as f64
+    /// Items seen for fewer days than `history_days_min` are new.
+    pub fn facts(&self, history_days_min: i64) -> ItemFacts {
+        let (units, days_in_stock) = self.in_stock_units().fold((0.0, 0.0), |(s, n), u| (s + u, n + 1.0));
+        ItemFacts { speed: self.speed(history_days_min), units, days_in_stock, lead_time_days: self.lead_time_days }
     }
 
     /// The day after the history's last, in days since 1970-01-01: the date as of which it was read.
     pub fn as_of_day(&self) -> i64 {
-        self.target_day(0)
+        self.first_day + self.units.len() as i64
     }
 
     fn in_stock_units(&self) -> impl Iterator<Item = f64> {
         self.units.iter().zip(&self.in_stock).filter(|(_, stocked)| **stocked).map(|(u, _)| *u)
     }
 
-    /// The stated fallback for short histories: sales that come at a rate of which only the days in stock and what other
-    /// new items sold are known.
-    pub fn fallback(&self, prior: RatePrior, days: i64) -> Raw {
-        let (sold, seen) = self.in_stock_units().fold((0.0, 0.0), |(s, n), u| (s + u, n + 1.0));
-        prior.after(sold, seen, days)
-    }
-
     /// How the item sells, by the days in stock of its history: the mean interval between days with a sale (ADI, days)
     /// and the squared coefficient of variation of what those days sold, cut at 1.32 and 0.49 (Syntetos, Boylan and
     /// Croston 2005, "On the categorization of demand patterns"). Their smooth and erratic items are both fast here.
-    pub fn speed(&self, history_days_min: i64) -> Speed {
+    fn speed(&self, history_days_min: i64) -> Speed {
         if self.days_since_first_seen < history_days_min {
             return Speed::New;
         }
@@ -160,65 +167,48 @@ impl ItemHistory {
         }
     }
 
-    /// Row-major [history_days, DAY_INPUTS], made once: training asks for it every epoch.
-    pub fn inputs(&self, history_days: usize) -> &[f32] {
-        self.prepared.get_or_init(|| self.prepare(history_days))
-    }
-
-    fn prepare(&self, history_days: usize) -> Vec<f32> {
+    /// Adds the numbers of the last days, row-major [history_days, DAY_NUMBERS], zeros before the first.
+    pub fn past(&self, history_days: usize, to: &mut Vec<f32>) {
         let n = self.units.len();
         let skip = n.saturating_sub(history_days);
-        let (scale, usual) = (self.scale(), self.usual_price());
-        let mut flat = vec![0f32; (history_days - (n - skip)) * DAY_INPUTS];
+        let (scale, usual) = (self.facts(0).scale(), self.usual_price());
+        to.extend(std::iter::repeat_n(0.0, (history_days - (n - skip)) * DAY_NUMBERS));
         for day in skip..n {
-            flat.extend([
+            let scaled = |units: f64| (units / scale).min(20.0) as f32 / 4.0;
+            to.extend([
                 self.units[day].ln_1p() as f32,
-                (self.units[day] / scale).min(20.0) as f32 / 4.0,
+                scaled(self.units[day]),
                 self.views[day].ln_1p() as f32 / 3.0,
                 self.carts[day].ln_1p() as f32 / 2.0,
                 ratio(self.price[day], usual),
                 f32::from(u8::from(self.promoted[day])),
                 f32::from(u8::from(self.in_stock[day])),
             ]);
-            flat.extend(calendar(self.first_day + day as i64));
-            flat.extend(match self.intent_units.get(day) {
-                Some(units) if units.is_finite() => [(units / scale).min(20.0) as f32 / 4.0, 1.0],
+            to.extend(match self.intent_units.get(day) {
+                Some(&units) if units.is_finite() => [scaled(units), 1.0],
                 _ => [0.0; INTENT_INPUTS],
             });
         }
-        flat
     }
 
-    /// Inputs of the `step`-th day to come, of `horizon_days`.
-    pub fn known(&self, step: usize, horizon_days: usize) -> [f32; KNOWN_INPUTS] {
-        let mut known = [0.0; KNOWN_INPUTS];
-        known[..CALENDAR].copy_from_slice(&calendar(self.target_day(step)));
-        known[CALENDAR..].copy_from_slice(&[
-            f32::from(u8::from(self.promoted_on(step))),
-            ratio(self.price_on(step), self.usual_price()),
-            step as f32 / horizon_days as f32,
-            (self.scale() as f32).ln_1p(),
-        ]);
-        known
+    /// Numbers of the `step`-th day to come.
+    pub fn ahead(&self, step: usize) -> [f32; AHEAD_NUMBERS] {
+        [f32::from(u8::from(self.promoted_on(step))), ratio(self.price_on(step), self.usual_price())]
     }
 
-    /// Inputs of a lead time of `days`, of which promotions are known for `horizon_days`.
-    pub fn known_lead(&self, days: i64, horizon_days: usize) -> [f32; LEAD_INPUTS] {
-        let steps = || 0..days.max(0) as usize;
-        let share = |n: usize| n as f32 / days.max(1) as f32;
-        let usual = self.usual_price();
-        let ratios: f32 = steps().map(|s| ratio(self.price_on(s), usual)).sum();
-        [
-            (days as f32).ln_1p() / 3.0,
-            share(steps().take(horizon_days).filter(|&s| self.promoted_on(s)).count()),
-            share(steps().filter(|&s| weekday(self.target_day(s)) >= 5).count()),
-            ratios / days.max(1) as f32,
-            (self.scale() as f32).ln_1p(),
-        ]
+    /// The price ratio of days of which nothing is planned.
+    pub fn ratio_after(&self) -> f32 {
+        ratio(self.price_on(usize::MAX), self.usual_price())
     }
 
-    fn target_day(&self, step: usize) -> i64 {
-        self.first_day + (self.units.len() + step) as i64
+    /// Units of the last day in stock of each weekday, beginning with the day after the history's last; zero without one.
+    pub fn of_weekdays(&self) -> [f64; 7] {
+        let n = self.units.len();
+        std::array::from_fn(|step| {
+            let weeks_before = (0..(n + step) / 7).map(|week| n + step - 7 * (week + 1));
+            let in_stock = weeks_before.into_iter().find(|&day| day < n && self.in_stock[day]);
+            in_stock.map_or(0.0, |day| self.units[day])
+        })
     }
 
     fn promoted_on(&self, step: usize) -> bool {
@@ -252,27 +242,6 @@ fn ratio(price: f64, usual: f64) -> f32 {
     if price.is_finite() && usual > 0.0 { (price / usual - 1.0).clamp(-1.0, 3.0) as f32 } else { 0.0 }
 }
 
-/// Monday = 0; 1970-01-01 was a Thursday.
-fn weekday(day: i64) -> usize {
-    (day + 3).rem_euclid(7) as usize
-}
-
-fn calendar(day: i64) -> [f32; CALENDAR] {
-    let mut inputs = [0.0; CALENDAR];
-    inputs[weekday(day)] = 1.0;
-    let (month_day, month_days) = place_in_month(day);
-    let angle = TAU * month_day as f64 / month_days as f64;
-    (inputs[7], inputs[8]) = (angle.sin() as f32, angle.cos() as f32);
-    inputs
-}
-
-/// The day of the month from 0, and how many days the month has.
-fn place_in_month(day: i64) -> (i64, i64) {
-    use chrono::Datelike;
-    let date = chrono::NaiveDate::from_num_days_from_ce_opt((day + 719_163) as i32).unwrap_or_default();
-    (i64::from(date.day0()), i64::from(date.num_days_in_month()))
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -295,7 +264,7 @@ pub mod tests {
 
     #[test]
     fn the_fallback_of_an_item_that_never_sold_is_zero_and_others_are_ordered() {
-        let fallback = |units: &[f64]| item(units).fallback(RatePrior::default(), 7).forecast(None, 1.0);
+        let fallback = |units: &[f64]| item(units).facts(0).fallback(RatePrior::default(), 7).forecast(None, 1.0);
         assert_eq!(fallback(&[0.0, 0.0]), [0.0; 8]);
         assert_eq!(fallback(&[]), [0.0; 8]);
         let forecast = fallback(&[2.0, 1.0, 3.0]);
@@ -312,12 +281,13 @@ pub mod tests {
     #[test]
     fn what_other_new_items_sold_stands_in_for_days_that_are_missing() {
         let prior = RatePrior { units: 2.0, days: 4.0, spread: 0.0 };
-        let mean = |units: &[f64]| item(units).fallback(prior, 7).forecast(None, 1.0)[0];
+        let mean = |units: &[f64]| item(units).facts(0).fallback(prior, 7).forecast(None, 1.0)[0];
         assert_eq!(mean(&[]), 3.5, "two units in four days");
         assert_eq!(mean(&[0.0; 4]), 1.75, "as many days without a sale");
         assert!((mean(&[3.0; 4000]) - 21.0).abs() < 0.02, "its own days outweigh the prior");
         // Days that differ more than Poisson sales widen a day, and a week of them less.
-        let size = |spread: f64, days: i64| match item(&[3.0; 6]).fallback(RatePrior { spread, ..prior }, days) {
+        let size = |spread: f64, days: i64| match item(&[3.0; 6]).facts(0).fallback(RatePrior { spread, ..prior }, days)
+        {
             Raw::Counts { size, .. } => size,
             Raw::Quantiles(_) => f64::NAN,
         };
@@ -345,11 +315,12 @@ pub mod tests {
     }
 
     #[test]
-    fn intents_of_earlier_nights_are_inputs_and_days_without_a_night_are_masked() {
-        let mut item = item(&[1.0; 3]);
-        item.intent_units = vec![f64::NAN, 0.0, 2.0 * item.scale()];
-        let last = |day: usize| item.inputs(3)[(day + 1) * DAY_INPUTS - INTENT_INPUTS..][..INTENT_INPUTS].to_vec();
-        assert_eq!([last(0), last(1), last(2)], [[0.0, 0.0], [0.0, 1.0], [0.5, 1.0]]);
+    fn of_each_weekday_the_last_day_in_stock_counts() {
+        let mut item = item(&(0..17).map(f64::from).collect::<Vec<_>>());
+        assert_eq!(item.of_weekdays(), [10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0]);
+        (item.in_stock[10], item.in_stock[11], item.in_stock[4]) = (false, false, false);
+        assert_eq!(item.of_weekdays()[..3], [3.0, 0.0, 12.0]);
+        assert_eq!(super::tests::item(&[5.0, 6.0]).of_weekdays(), [0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 6.0]);
     }
 
     #[test]
@@ -358,26 +329,5 @@ pub mod tests {
         for nothing in [&[][..], &[0.0, 0.0], &[1.0, f64::NAN], &[f64::INFINITY]] {
             assert!(unit_length(nothing).is_empty(), "{nothing:?}");
         }
-    }
-
-    #[test]
-    fn the_calendar_of_known_days() {
-        // 2026-03-01 was a Sunday.
-        let first_of_march = 20_513;
-        assert_eq!((weekday(first_of_march), place_in_month(first_of_march)), (6, (0, 31)));
-        assert_eq!((weekday(first_of_march - 1), place_in_month(first_of_march - 1)), (5, (27, 28)));
-        let item = item(&[1.0; 5]);
-        assert_eq!(item.known(0, 7)[..7], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-    }
-
-    #[test]
-    fn planned_promotions_and_their_prices_are_known_beforehand() {
-        let mut item = item(&[1.0; 5]);
-        item.promoted_future = vec![false, true, true];
-        item.price_future = vec![f64::NAN, 0.75, f64::NAN];
-        let day = |step: usize| [item.known(step, 4)[9], item.known(step, 4)[10]];
-        assert_eq!([day(0), day(1), day(2), day(3)], [[0.0, 0.0], [1.0, -0.25], [1.0, 0.0], [0.0, 0.0]]);
-        assert_eq!(item.known_lead(4, 4)[1], 0.5);
-        assert_eq!(item.known_lead(4, 4)[3], -0.0625);
     }
 }

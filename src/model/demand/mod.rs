@@ -9,6 +9,7 @@
 pub mod calibration;
 pub mod counts;
 pub mod history;
+pub mod inputs;
 mod networks;
 
 use serde::{Deserialize, Serialize};
@@ -19,11 +20,12 @@ use super::events::SMALL;
 use super::inputs::CATEGORY_BUCKETS;
 use crate::config::networks::DemandNetworkName;
 use crate::failure::Result;
-use history::{DAY_INPUTS, INTENT_INPUTS, KNOWN_INPUTS, LEAD_INPUTS};
+use history::INTENT_INPUTS;
+use inputs::{DAY_INPUTS, ItemNumbers, ItemRows, KNOWN_INPUTS, LEAD_INPUTS, OutlookInputs};
 use networks::HistoryNetwork;
 
 pub use calibration::{Calibration, RatePrior, Raw, Span, Speed};
-pub use history::ItemHistory;
+pub use history::{ItemFacts, ItemHistory};
 
 pub const LEVELS: [f64; 7] = [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95];
 /// Mean, then the quantiles of [`LEVELS`].
@@ -37,7 +39,7 @@ const HIDDEN: i64 = 64;
 /// The share of items for which a training step hides the intents of earlier nights.
 const INTENTS_HIDDEN: f64 = 0.2;
 /// Items of one forward pass; bounds memory.
-const ITEMS_MAX: usize = 256;
+pub const ITEMS_MAX: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DemandShape {
@@ -147,51 +149,27 @@ impl DemandNetwork {
     }
 
     /// Outlooks on each day of the horizon, [items, horizon, ..], and on each item's lead time, [items, ..].
-    pub fn outlook(
-        &self,
-        items: &[&ItemHistory],
-        lead_days: &[i64],
-        device: Device,
-        train: bool,
-    ) -> Result<(Outlook, Outlook)> {
-        let (b, n, h) = (items.len() as i64, self.shape.history_days, self.shape.horizon_days);
-        let on_device = |flat: &[f32], shape: &[i64]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(flat)?.f_view(shape)?.f_to_device(device)?)
-        };
-        let mut past = Vec::with_capacity(items.len() * n as usize * DAY_INPUTS);
-        let mut days = Vec::with_capacity(items.len() * h as usize * KNOWN_INPUTS);
-        let mut lead = Vec::with_capacity(items.len() * LEAD_INPUTS);
-        for (item, &lead_days) in items.iter().zip(lead_days) {
-            past.extend_from_slice(item.inputs(n as usize));
-            days.extend((0..h as usize).flat_map(|step| item.known(step, h as usize)));
-            lead.extend(item.known_lead(lead_days, h as usize));
-        }
-        let categories: Vec<i64> = items.iter().map(|i| i.category).collect();
-        let categories = self.category.forward(&Tensor::f_from_slice(&categories)?.f_to_device(device)?);
-        let past = on_device(&past, &[b, n, DAY_INPUTS as i64])?.f_narrow(2, 0, self.shape.day_inputs())?;
+    pub fn outlook(&self, inputs: &OutlookInputs, train: bool) -> Result<(Outlook, Outlook)> {
+        let (b, h) = (inputs.past.size()[0], self.shape.horizon_days);
+        let past = inputs.past.shallow_clone();
         let state = self.history.read(&if train { self.forget_nights(past)? } else { past }, train)?;
-        let mut context = vec![state, categories];
-        if let Some(content) = &self.content {
-            let (vectors, known) = contents(items, self.shape.content_dims as usize);
-            context.push(content.forward(&on_device(&vectors, &[b, self.shape.content_dims])?));
-            context.push(on_device(&known, &[b, 1])?);
+        let mut context = vec![state, self.category.forward(&inputs.category)];
+        if let (Some(map), Some((vectors, known))) = (&self.content, &inputs.content) {
+            context.push(map.forward(vectors));
+            context.push(known.shallow_clone());
         }
         let context = Tensor::f_cat(&context, -1)?;
 
-        let scale: Vec<f32> = items.iter().map(|i| i.scale() as f32).collect();
-        let scale = on_device(&scale, &[b, 1])?;
-        let span: Vec<f32> = lead_days.iter().map(|&d| d as f32).collect();
-        let span = on_device(&span, &[b, 1])? * &scale;
+        let span = &inputs.lead_days * &inputs.scale;
         let wide = context.unsqueeze(1).expand([b, h, context.size()[1]], false);
-        let known = on_device(&days, &[b, h, KNOWN_INPUTS as i64])?;
-        let daily = self.day.outlook(&Tensor::f_cat(&[wide, known], -1)?, &scale.unsqueeze(-1));
-        let lead = on_device(&lead, &[b, LEAD_INPUTS as i64])?;
-        Ok((daily, self.lead.outlook(&Tensor::f_cat(&[context, lead], -1)?, &span)))
+        let daily = Tensor::f_cat(&[&wide, &inputs.known], -1)?;
+        let daily = self.day.outlook(&daily, &inputs.scale.unsqueeze(-1));
+        Ok((daily, self.lead.outlook(&Tensor::f_cat(&[&context, &inputs.lead], -1)?, &span)))
     }
 
     /// Where the item's forecast comes from.
-    pub fn source(&self, item: &ItemHistory) -> Source {
-        match item.speed(self.shape.history_days_min) {
+    pub fn source(&self, item: &ItemFacts) -> Source {
+        match item.speed {
             Speed::New => Source::New,
             Speed::Dormant => Source::Dormant,
             _ if item.scale() < self.shape.slow_units_per_day => Source::Counts,
@@ -212,59 +190,57 @@ impl DemandNetwork {
 
     /// What is published: each item's forecasts by day and over its lead time, from its own source, calibrated.
     pub fn forecast(&self, items: &[ItemHistory], device: Device) -> Result<Vec<ItemForecast>> {
-        let calibration = &self.shape.calibration;
-        let raw = self.raw(items, device)?;
-        Ok(items
-            .iter()
-            .zip(raw)
-            .map(|(item, raw)| {
-                let (scale, speed) = (item.scale(), item.speed(self.shape.history_days_min));
-                let day = Some((calibration, Span::Day, speed));
-                let lead = Some((calibration, Span::LeadTime, speed));
-                ItemForecast {
-                    daily: raw.daily.iter().map(|raw| raw.forecast(day, scale)).collect(),
-                    lead_time: raw.lead_time.forecast(lead, item.lead_scale()),
-                }
-            })
-            .collect())
-    }
-
-    /// Forecasts before calibration.
-    pub fn raw(&self, items: &[ItemHistory], device: Device) -> Result<Vec<RawForecast>> {
+        let (history, horizon) = (self.shape.history_days as usize, self.shape.horizon_days as usize);
         let mut forecasts = Vec::with_capacity(items.len());
-        let h = self.shape.horizon_days as usize;
         for chunk in items.chunks(ITEMS_MAX) {
-            let refs: Vec<&ItemHistory> = chunk.iter().collect();
-            let lead: Vec<i64> = chunk.iter().map(|i| i.lead_time_days).collect();
-            let (daily, total) = tch::no_grad(|| self.outlook(&refs, &lead, device, false))?;
-            let (daily, total) = (Read::of(&daily)?, Read::of(&total)?);
-            for (i, item) in chunk.iter().enumerate() {
-                let source = self.source(item);
-                let forecast = |read: &Read, row: usize, days: i64| match source {
-                    Source::New => item.fallback(self.shape.prior, days),
-                    // The prior is of what comes after such a history: its days count already.
-                    Source::Dormant => self.shape.dormant_prior.after(0.0, 0.0, days),
-                    Source::Counts => read.counts(row),
-                    Source::Quantiles => read.quantiles(row),
-                };
-                forecasts.push(RawForecast {
-                    daily: (0..h).map(|day| forecast(&daily, i * h + day, 1)).collect(),
-                    lead_time: forecast(&total, i, item.lead_time_days),
-                });
-            }
+            let numbers = ItemNumbers::of(chunk, history, horizon, self.shape.history_days_min);
+            forecasts.extend(self.forecast_rows(&numbers.rows(), device)?);
         }
         Ok(forecasts)
     }
-}
 
-/// Content vectors of items, row-major [items, dims], and whether each has one; one of another length says nothing.
-fn contents(items: &[&ItemHistory], dims: usize) -> (Vec<f32>, Vec<f32>) {
-    let (mut vectors, mut known) = (vec![0.0; items.len() * dims], vec![0.0; items.len()]);
-    for (row, item) in items.iter().enumerate().filter(|(_, item)| item.content.len() == dims) {
-        vectors[row * dims..(row + 1) * dims].copy_from_slice(&item.content);
-        known[row] = 1.0;
+    /// The same of at most [`ITEMS_MAX`] items, whose speeds were told by the shape's `history_days_min`.
+    pub fn forecast_rows(&self, items: &ItemRows<'_>, device: Device) -> Result<Vec<ItemForecast>> {
+        let calibration = &self.shape.calibration;
+        let calibrated = |(row, raw): (usize, RawForecast)| {
+            let facts = items.facts(row);
+            let day = Some((calibration, Span::Day, facts.speed));
+            let lead = Some((calibration, Span::LeadTime, facts.speed));
+            ItemForecast {
+                daily: raw.daily.iter().map(|raw| raw.forecast(day, facts.scale())).collect(),
+                lead_time: raw.lead_time.forecast(lead, facts.lead_scale()),
+            }
+        };
+        Ok(self.raw(items, device)?.into_iter().enumerate().map(calibrated).collect())
     }
-    (vectors, known)
+
+    /// Forecasts of at most [`ITEMS_MAX`] items before calibration.
+    pub fn raw(&self, items: &ItemRows<'_>, device: Device) -> Result<Vec<RawForecast>> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let h = self.shape.horizon_days as usize;
+        let lead: Vec<i64> = items.lead_time_days.iter().map(|&days| days.into()).collect();
+        let inputs = items.inputs(&lead, &self.shape)?.to(device)?;
+        let (daily, total) = tch::no_grad(|| self.outlook(&inputs, false))?;
+        let (daily, total) = (Read::of(&daily)?, Read::of(&total)?);
+        let forecast = |i: usize| {
+            let facts = items.facts(i);
+            let source = self.source(&facts);
+            let forecast = |read: &Read, row: usize, days: i64| match source {
+                Source::New => facts.fallback(self.shape.prior, days),
+                // The prior is of what comes after such a history: its days count already.
+                Source::Dormant => self.shape.dormant_prior.after(0.0, 0.0, days),
+                Source::Counts => read.counts(row),
+                Source::Quantiles => read.quantiles(row),
+            };
+            RawForecast {
+                daily: (0..h).map(|day| forecast(&daily, i * h + day, 1)).collect(),
+                lead_time: forecast(&total, i, facts.lead_time_days),
+            }
+        };
+        Ok((0..items.len()).map(forecast).collect())
+    }
 }
 
 impl Head {
@@ -382,7 +358,7 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let network = DemandNetwork::new(&store.root(), &DemandShape::tiny(DemandNetworkName::Gru));
         let items = items();
-        let sources: Vec<Source> = items.iter().map(|i| network.source(i)).collect();
+        let sources: Vec<Source> = items.iter().map(|i| network.source(&i.facts(14))).collect();
         use Source::*;
         assert_eq!(sources, [Quantiles, New, Counts, Dormant, New]);
         let forecasts = network.forecast(&items, Device::Cpu).unwrap();

@@ -1,0 +1,156 @@
+//! Items as of the dates of a training, in blocks: read through the night's own SQL, a date at a time, and thinned to what
+//! each end may have.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::blocks::BlockWriter;
+use super::columns::Rows;
+use super::item_columns::{ItemBlocks, ItemColumns};
+use super::item_dates::{self, Ends};
+use super::sets::{Past, Split, is_labelled};
+use crate::config::Config;
+use crate::failure::Result;
+use crate::ids::RunDate;
+use crate::model::demand::Speed;
+
+/// New items among all of a date, as far as the number of blocks is concerned.
+const NEW_SHARE: f64 = 0.1;
+
+/// As [`Ends`] says what each is for.
+#[derive(Debug, Clone)]
+pub struct ItemSets {
+    pub learnt: Arc<ItemBlocks>,
+    pub earlier: Arc<ItemBlocks>,
+    pub held_out: Arc<ItemBlocks>,
+    pub new_before: Arc<ItemBlocks>,
+    pub new_newest: Arc<ItemBlocks>,
+}
+
+impl ItemSets {
+    /// Nothing on or after `end` is read.
+    pub async fn gather(past: &Past<'_>, end: RunDate) -> Result<Self> {
+        let (config, demand) = (past.config, &past.config.demand);
+        let newest = end.plus_days(-i64::from(demand.horizon_days));
+        let seen = past.items_seen(newest).await?;
+        // Without an item no date reaches back far enough.
+        let dates = item_dates::of(end, seen.first_day.unwrap_or(end), config);
+        let mut writers = Writers::new(config, &dates, seen.ids.max(1) as f64)?;
+        // Newest first, so that a lake too young fails early.
+        for (&as_of, &ends) in dates.iter().rev() {
+            let clock = std::time::Instant::now();
+            let items = past.items(as_of, |items| writers.add(items, ends)).await?;
+            tracing::info!("as of {as_of}: {items} items, {:.1} s", clock.elapsed().as_secs_f64());
+        }
+        writers.finish()
+    }
+
+    pub fn each(&self) -> [&ItemBlocks; 5] {
+        [&self.learnt, &self.earlier, &self.held_out, &self.new_before, &self.new_newest].map(Arc::as_ref)
+    }
+
+    /// Sets whose new items are learnt from before those of the newest date are tested on, and after. No network learns
+    /// from them, so the dates of the training are as good as others.
+    pub fn of_new<'a>(&'a self) -> [Vec<&'a ItemBlocks>; 2] {
+        let of = |set: &'a ItemBlocks, others: &[&'a ItemBlocks]| match set.is_empty() {
+            true => others.to_vec(),
+            false => vec![set],
+        };
+        let [learnt, earlier, held_out, before, newest] = self.each();
+        [of(before, &[learnt, earlier]), of(newest, &[learnt, earlier, held_out])]
+    }
+}
+
+/// Where items go.
+struct Writers {
+    /// In the order of [`ItemSets::each`].
+    of_ends: [BlockWriter<ItemColumns>; 5],
+    /// About how many items a date has.
+    items: f64,
+}
+
+impl Writers {
+    fn new(config: &Config, dates: &BTreeMap<RunDate, Ends>, items: f64) -> Result<Self> {
+        let schema = ItemColumns::schema(&config.demand);
+        let writer = |most: fn(&Ends) -> u32, share: f64| {
+            let expected: f64 = dates.values().map(|ends| f64::from(most(ends)).min(items * share)).sum();
+            BlockWriter::new(config, Arc::clone(&schema), ItemColumns::bytes_of(expected as usize, &config.demand))
+        };
+        let of_ends = [
+            writer(|ends| ends.learnt, 1.0)?,
+            writer(|ends| ends.earlier, 1.0)?,
+            writer(|ends| ends.held_out, 1.0)?,
+            writer(|ends| ends.new_before, NEW_SHARE)?,
+            writer(|ends| ends.new_newest, NEW_SHARE)?,
+        ];
+        Ok(Self { of_ends, items })
+    }
+
+    fn add(&mut self, items: &ItemColumns, ends: Ends) -> Result<()> {
+        let of_ends = [ends.learnt, ends.earlier, ends.held_out, ends.new_before, ends.new_newest];
+        for (end, (writer, most)) in self.of_ends.iter_mut().zip(of_ends).enumerate() {
+            // An item is on one side at every date.
+            let share = f64::from(most) / self.items;
+            let new_only = end >= 3;
+            let wanted =
+                |&row: &usize| (!new_only || items.facts(row).speed == Speed::New) && is_labelled(items.id(row), share);
+            let rows: Vec<usize> = (0..items.len()).filter(wanted).collect();
+            if !rows.is_empty() {
+                writer.add(&items.take(&rows)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<ItemSets> {
+        let [learnt, earlier, held_out, new_before, new_newest] = self.of_ends;
+        let finished = |writer: BlockWriter<ItemColumns>| -> Result<Arc<ItemBlocks>> { Ok(Arc::new(writer.finish()?)) };
+        Ok(ItemSets {
+            learnt: finished(learnt)?,
+            earlier: finished(earlier)?,
+            held_out: finished(held_out)?,
+            new_before: finished(new_before)?,
+            new_newest: finished(new_newest)?,
+        })
+    }
+}
+
+/// Whether the network forecasts such items; others have a prior of their own.
+pub fn is_forecast(speed: Speed) -> bool {
+    !matches!(speed, Speed::New | Speed::Dormant)
+}
+
+/// Rows that the network learns from; the others that it forecasts are validated on.
+pub fn learnable(items: &ItemColumns) -> Vec<usize> {
+    let [learnt, other] = [Split::Train, Split::Test].map(|of| items.rows_of(of));
+    let mut rows: Vec<usize> = learnt.into_iter().chain(other).collect();
+    rows.retain(|&row| is_forecast(items.facts(row).speed));
+    rows
+}
+
+/// What shapes a network that learns from some items.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemSurvey {
+    /// Rows that are learnt from.
+    pub learnable: usize,
+    /// The length of most items' content vectors (the smallest of several such); 0 where most have none.
+    pub content_dims: usize,
+    /// The share of the histories' days for which a night had published purchase intents.
+    pub intents_known: f64,
+}
+
+impl ItemSurvey {
+    pub fn of(items: &ItemBlocks) -> Result<Self> {
+        let (mut rows, mut days, mut known) = (0, 0.0, 0.0);
+        let mut dims: BTreeMap<usize, usize> = BTreeMap::new();
+        for window in items.each() {
+            let window = window?;
+            rows += learnable(&window).len();
+            (0..window.len()).for_each(|row| *dims.entry(window.content_dims(row)).or_default() += 1);
+            let [of_window, with_intents] = window.days_with_intents();
+            (days, known) = (days + of_window, known + with_intents);
+        }
+        let content_dims = dims.into_iter().rev().max_by_key(|&(_, items)| items).map_or(0, |(dims, _)| dims);
+        Ok(Self { learnable: rows, content_dims, intents_known: known / f64::max(days, 1.0) })
+    }
+}
