@@ -14,6 +14,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionContext};
 use futures::TryStreamExt;
 use object_store::path::Path;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -36,9 +37,9 @@ const FILE_PICTURES: usize = 1024;
 /// Pictures that are held at once, as the lake has them: some megabytes each.
 const PICTURES_PER_BATCH: usize = 32;
 
-/// What the lake brings along, once a key and modality. Sorted, so that training sees the same order each time.
-const BROUGHT_SQL: &str = "SELECT modality, content_key, first_value(vectors) AS vectors FROM item_vectors \
-     GROUP BY modality, content_key ORDER BY modality, content_key";
+/// What the lake brings along, a key once for each row of the catalogue. Not grouped in SQL: the engine charges a group for all
+/// of the buffer that its vectors were cut from, and 16,000 items with vectors ran out of any memory.
+const BROUGHT_SQL: &str = "SELECT modality, content_key, vectors FROM item_vectors";
 
 /// The store of an output, as one model reads it.
 #[derive(Debug, Clone)]
@@ -143,8 +144,7 @@ impl ContentStore {
     pub async fn add_vectors(&self, ctx: &SessionContext, known: &Contents) -> Result<(UsedKeys, usize)> {
         let mut waiting: Vec<Waiting> = MODALITIES.iter().map(|_| Waiting::default()).collect();
         let (mut keys, mut added, mut strange) = (UsedKeys::default(), 0, BTreeMap::new());
-        let mut rows =
-            ctx.sql("SELECT modality, content_key, vectors FROM item_vectors").await?.execute_stream().await?;
+        let mut rows = ctx.sql(BROUGHT_SQL).await?.execute_stream().await?;
         while let Some(batch) = rows.try_next().await? {
             for Brought { modality, key, vectors, dims } in brought(&batch)? {
                 // Vectors of another space than the encoder's say nothing to this model.
@@ -309,18 +309,26 @@ impl Refusals {
 /// The catalogue's vectors as a training sees them, with their strange ones counted in the log. Each modality has as many
 /// numbers as most of its vectors, the smallest of several such.
 pub async fn of_catalogue(ctx: &SessionContext) -> Result<Contents> {
-    let mut all = Vec::new();
-    for batch in ctx.sql(BROUGHT_SQL).await?.collect().await? {
-        all.extend(brought(&batch)?);
+    // In the order of the keys, and of several vectors of one key the least, so that training sees the same each time.
+    let mut all: BTreeMap<(usize, i64), Brought> = BTreeMap::new();
+    let mut rows = ctx.sql(BROUGHT_SQL).await?.execute_stream().await?;
+    while let Some(batch) = rows.try_next().await? {
+        for of in brought(&batch)? {
+            match all.entry((of.modality, of.key)) {
+                Entry::Vacant(place) => drop(place.insert(of)),
+                Entry::Occupied(mut place) if of.is_less(place.get()) => drop(place.insert(of)),
+                Entry::Occupied(_) => (),
+            }
+        }
     }
     let mut lengths: [BTreeMap<usize, usize>; MODALITIES.len()] = Default::default();
-    all.iter().for_each(|of| *lengths[of.modality].entry(of.dims).or_default() += 1);
+    all.values().for_each(|of| *lengths[of.modality].entry(of.dims).or_default() += 1);
     let most =
         |of: &BTreeMap<usize, usize>| of.iter().rev().max_by_key(|(_, n)| **n).map_or(0, |(&dims, _)| dims as i64);
     let mut contents = Contents::new([0, 1, 2].map(|modality| most(&lengths[modality])));
     let dims = contents.dims();
     let fits = |of: &Brought| of.dims as i64 == dims[of.modality];
-    let strange = all.iter().filter(|of| !(fits(of) && contents.insert(of.modality, of.key, &of.vectors))).count();
+    let strange = all.values().filter(|of| !(fits(of) && contents.insert(of.modality, of.key, &of.vectors))).count();
     if strange > 0 {
         tracing::warn!("{strange} vectors of items have another length than most; they count as none");
     }
@@ -335,6 +343,13 @@ struct Brought {
     vectors: Vec<f32>,
     /// Numbers of one; 0 where they differ in length.
     dims: usize,
+}
+
+impl Brought {
+    fn is_less(&self, other: &Self) -> bool {
+        let bits = |vectors: &[f32]| vectors.iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
+        (self.dims, bits(&self.vectors)) < (other.dims, bits(&other.vectors))
+    }
 }
 
 /// Rows of modality, key and vectors.
@@ -483,7 +498,7 @@ fn schema() -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::S3Config;
+    use crate::config::{Config, S3Config};
 
     async fn catalogue(rows: &str) -> SessionContext {
         let ctx = SessionContext::new();
@@ -530,6 +545,32 @@ mod tests {
         assert_eq!([5, 6, 7].map(|key| contents.rows(&[None, None, Some(key)])[2]), [0, 0, 3]);
         let output = Location::open("memory://", &S3Config::default()).unwrap();
         assert!(ContentStore::of(&output, [0; 3], [""; 3]).is_none());
+    }
+
+    #[tokio::test]
+    async fn of_several_vectors_of_one_key_the_same_is_taken_whatever_their_order() {
+        let of = async |rows: &str| {
+            let contents = of_catalogue(&catalogue(rows).await).await.unwrap();
+            let gathered = contents.gather(&tch::Tensor::from_slice(&[0i64, 1, 0]).view([3, 1])).unwrap();
+            Vec::<f32>::try_from(&gathered[0].vectors.contiguous().view([-1])).unwrap()
+        };
+        let one = of("('image', 4, [[1.0, 0.0]]), ('image', 4, [[0.0, 1.0]])").await;
+        assert_eq!(of("('image', 4, [[0.0, 1.0]]), ('image', 4, [[1.0, 0.0]])").await, one);
+        assert_ne!(of("('image', 4, [[1.0, 0.0]])").await, one);
+    }
+
+    #[tokio::test]
+    async fn vectors_of_a_large_catalogue_do_not_run_out_of_the_engines_memory() {
+        let mut config = Config::default();
+        config.engine.memory_bytes_max = 32 << 20;
+        let ctx = crate::engine::session(&config).unwrap();
+        let vector = (0..16).map(|k| format!("CAST(value % {} AS FLOAT)", k + 2)).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "CREATE VIEW item_vectors AS SELECT 'image' AS modality, value AS content_key, \
+             make_array(make_array({vector})) AS vectors FROM generate_series(1, 20000)"
+        );
+        ctx.sql(&sql).await.unwrap();
+        assert_eq!(of_catalogue(&ctx).await.unwrap().len(1), 20_000);
     }
 
     #[tokio::test]
