@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How much memory does a training take when its users are many times what may lie in memory? Simulates lakes with more and
-more users, trains one epoch on each, and prints the largest resident set of each process, as the kernel counted it.
+"""How much memory does a training take when its users, or its items, are many times what may lie in memory? Simulates lakes
+with more and more of them, trains one epoch on each, and prints the largest resident set of each process, as the kernel counted it.
 
     cargo build --release --locked && python3 benches/training_memory.py --folder /path/with/space
 
-The network is the smallest: what is measured is the memory of the sets, not of weights. A lake and a figure that are there already
+The networks are the smallest: what is measured is the memory of the sets, not of weights. A lake and a figure that are there already
 are kept, so an interrupted run goes on.
 """
 
@@ -16,26 +16,28 @@ import re
 from night_at_scale import run
 
 SMALL = ["model.backbone=rnn", "model.width=16", "model.layers=1", "train.epochs_max=1", "train.as_of_dates=8", "demand.width=4",
-         "demand.horizon_days=7", "demand.history_days=28", "demand.as_of_dates=1", "demand.calibration_dates=1",
-         "train.rows_max=100000000", "score.device=cpu"]
+         "demand.horizon_days=7", "train.rows_max=100000000", "score.device=cpu"]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", required=True, type=pathlib.Path)
     parser.add_argument("--binary", default="target/release/intentcast")
-    parser.add_argument("--users", type=int, nargs="+", default=[3000, 12000, 48000])
+    parser.add_argument("--shops", nargs="+", default=["3000x60", "12000x60", "48000x60", "3000x1000", "3000x4000", "3000x16000"],
+                        help="users x items")
     parser.add_argument("--memory-bytes-max", type=int, default=64 << 20, help="train.memory_bytes_max")
     parser.add_argument("--engine-bytes-max", type=int, default=512 << 20, help="engine.memory_bytes_max")
     options = parser.parse_args()
     limits = [f"train.memory_bytes_max={options.memory_bytes_max}", f"engine.memory_bytes_max={options.engine_bytes_max}"]
     settings = [part for pair in SMALL + limits for part in ("--set", pair)]
-    print("| users of the shop | histories learnt from | windows of memory | peak MiB | seconds |\n|---|---|---|---|---|")
-    for users in options.users:
-        folder = options.folder / str(users)
+    head = ["users", "items", "users learnt from", "windows", "items learnt from", "windows", "peak MiB", "seconds"]
+    print(f"| {' | '.join(head)} |", "|---" * len(head) + "|", sep="\n")
+    for shop in options.shops:
+        users, items = map(int, shop.split("x"))
+        folder = options.folder / shop
         figure = folder / "figure.json"
         if not (folder / "lake.done").exists():
-            size = ["--users", str(users), "--items", "60", "--days", "142", "--seed", "7"]
+            size = ["--users", str(users), "--items", str(items), "--days", "142", "--seed", "7"]
             run(options.binary, "simulate", "--to", str(folder / "lake"), *size)
             (folder / "lake.done").touch()
         if not figure.exists():
@@ -43,9 +45,10 @@ def main():
             seconds, peak, said = run(options.binary, *settings, "train", *places)
             version = re.search(r"^model (\S+)", said, re.M)[1]
             card = json.loads((folder / "out/models" / version / "bundle.json").read_text())["figures"]
-            figure.write_text(json.dumps([card["users_train"], card["windows_train"], peak, seconds]))
-        learnt, windows, peak, seconds = json.loads(figure.read_text())
-        print(f"| {users:,} | {learnt:,.0f} | {windows:.0f} | {peak:,.0f} | {seconds:,.0f} |", flush=True)
+            names = ["users_train", "windows_train", "items_train", "windows_train_demand"]
+            figure.write_text(json.dumps([*(card[name] for name in names), peak, seconds]))
+        cells = [users, items, *json.loads(figure.read_text())]
+        print(f"| {' | '.join(f'{cell:,.0f}' for cell in cells)} |", flush=True)
 
 
 main()

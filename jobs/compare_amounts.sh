@@ -62,7 +62,7 @@ done
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/sequences.md" "$losses" $lakes <<'EOF_PYTHON'
 import collections, csv, datetime, math, pathlib, random, sys
 from documents import fill
-from ranking import fewer, interval, mean
+from ranking import fewer, mean, spread
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
 losses, lakes = sys.argv[3].split(), [of.split(":") for of in sys.argv[4:]]
@@ -98,9 +98,8 @@ def cells(trainings, draws, chance):
     drawn = [[figures(of, weight) for of in trainings] for weight in draws]
     for k in range(3):
         whole, *parts = [[each[k] for each in of] for of in drawn]
-        low, high = interval([mean(fewer(part, chance)) for part in parts])
-        digits = 2 if k == 0 or whole[0] >= 1 else 3
-        yield f"{mean(whole):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        form = ".2f" if k == 0 or whole[0] >= 1 else ".3f"
+        yield spread(mean(whole), [mean(fewer(part, chance)) for part in parts], form)
 
 def table(lake, end):
     actual, chance, draws = outcomes(lake, datetime.date.fromisoformat(end) - datetime.timedelta(days=28)), random.Random(7), None

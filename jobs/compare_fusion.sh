@@ -71,7 +71,7 @@ done
 PYTHONPATH=$here python3 -B - "$folder/figures" "$here/../docs/models/fusion.md" "$asked_from" <<'EOF_PYTHON'
 import json, pathlib, random, sys
 from documents import fill
-from ranking import Outcomes, Ranking, drawn, interval, means
+from ranking import Outcomes, Ranking, drawn, means, spread
 
 figures, doc = map(pathlib.Path, sys.argv[1:3])
 FUSIONS = ("without", "sum", "concat", "gate", "attention", "multilevel")
@@ -93,18 +93,14 @@ for signal in ("text", "image", "mixed", "sequence"):
             # The same users drawn for all fusions: what differs is the fusion.
             draws = drawn(rankings, chance, DRAWS)
         auc, aucs = means(rankings, Ranking.auc, draws, chance)
-        low, high = interval(aucs)
         gain = ""
         if fusion == "without":
             without = auc, aucs
         elif without:
-            least, most = interval([a - b for a, b in zip(aucs, without[1])])
-            gain = f"{auc - without[0]:+.3f} ({least:+.3f} to {most:+.3f})"
+            gain = spread(auc - without[0], [a - b for a, b in zip(aucs, without[1])], "+.3f")
         ap, aps = means(rankings, Ranking.average_precision, draws, chance)
-        worst, best = interval(aps)
         f = json.loads(paths[0].read_text())["figures"]
-        lines.append(f"| {signal} | {fusion} | {auc:.3f} ({low:.3f} to {high:.3f}) | {gain} | "
-                     f"{ap:.3f} ({worst:.3f} to {best:.3f}) | {len(paths)} | "
+        lines.append(f"| {signal} | {fusion} | {spread(auc, aucs)} | {gain} | {spread(ap, aps)} | {len(paths)} | "
                      f"{f['parameters_intent']:,.0f} |")
 text = "\n".join(lines)
 print(text)

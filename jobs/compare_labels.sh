@@ -53,8 +53,8 @@ done
 
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/sequences.md" "$trained_at" <<'EOF_PYTHON'
 import collections, json, pathlib, random, sys
-from documents import fill
-from ranking import Outcomes, Ranking, drawn, interval, mean, means
+from documents import fill, table
+from ranking import Outcomes, Ranking, drawn, mean, means, spread
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
 DRAWS = 200
@@ -65,30 +65,27 @@ for path in sorted((folder / "figures").glob("*.json")):
     helped = (pretraining, unlabelled) != ("none", "none")
     trainings[float(share), backbone != "transformer", backbone, helped, pretraining, unlabelled].append(path)
 
-def spread(whole, parts, form):
-    low, high = interval(parts)
-    return f"{whole:{form}} ({low:{form}} to {high:{form}})"
-
 head = ["labels", "users with labels", "backbone", "pretraining", "unlabelled", "AUC of purchase (95 %)",
-        "more than by labels alone (95 %)", "AP", "log loss", "seconds"]
-lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        "more than by labels alone (95 %)", "AP", "more than by labels alone (95 %)", "log loss", "seconds"]
+lines = []
 for (share, _, backbone, helped, pretraining, unlabelled), paths in sorted(trainings.items()):
     rankings = [bought.ranking([path.with_suffix(f".{week}.csv") for week in range(4)]) for path in paths]
     # The same users drawn for all rows.
     draws = draws or drawn(rankings, chance, DRAWS)
-    auc, aucs = means(rankings, Ranking.auc, draws, chance)
-    gain = ""
+    found = [means(rankings, figure, draws, chance) for figure in (Ranking.auc, Ranking.average_precision)]
+    gains = ["", ""]
     if not helped:
-        plain = (share, backbone), auc, aucs
+        plain = (share, backbone), found
     elif plain and plain[0] == (share, backbone):
-        gain = spread(auc - plain[1], [a - b for a, b in zip(aucs, plain[2])], "+.3f")
+        gains = [spread(whole - alone, [a - b for a, b in zip(parts, of_alone)], "+.3f")
+                 for (whole, parts), (alone, of_alone) in zip(found, plain[1])]
     cards = [json.loads(path.read_text())["figures"] for path in paths]
     seconds = min(f["train_seconds_intent"] + f.get("train_seconds_pretraining", 0) for f in cards)
-    cells = [f"{share:.0%}", f"{cards[0]['users_train']:,.0f}", backbone, pretraining, unlabelled, spread(auc, aucs, ".3f"), gain,
-             f"{mean([of.average_precision() for of in rankings]):.3f}", f"{mean([of.log_loss() for of in rankings]):.4f}",
+    cells = [f"{share:.0%}", f"{cards[0]['users_train']:,.0f}", backbone, pretraining, unlabelled, spread(*found[0]),
+             gains[0], f"{found[1][0]:.3f}", gains[1], f"{mean([of.log_loss() for of in rankings]):.4f}",
              f"{seconds:.0f}"]
-    lines.append(f"| {' | '.join(cells)} |")
-text = "\n".join(lines)
+    lines.append(cells)
+text = table(head, lines)
 print(text)
 fill(doc, "compare_labels", text)
 EOF_PYTHON

@@ -84,24 +84,16 @@ done
 
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models" "$networks" $lakes <<'EOF_PYTHON'
 import datetime, json, pathlib, random, sys
-from documents import fill
-from ranking import Outcomes, Ranking, drawn, interval, mean, means
+from documents import fill, table
+from ranking import Outcomes, Ranking, drawn, mean, means, spread
 
 folder, docs = map(pathlib.Path, sys.argv[1:3])
 networks = [network.split() for network in sys.argv[3].splitlines()]
 lakes = [lake.split(":") for lake in sys.argv[4:]]
 DRAWS = 200
 
-def table(head, rows):
-    row = lambda cells: "| " + " | ".join(cells) + " |"
-    return "\n".join([row(head), "|" + "---|" * len(head)] + [row(r) for r in rows])
-
 def figures(path):
     return json.loads(path.read_text())["figures"]
-
-def cell(whole, parts):
-    low, high = interval(parts)
-    return f"{whole:.3f} ({low:.3f} to {high:.3f})"
 
 def sequences(lake, end):
     first = datetime.date.fromisoformat(end) - datetime.timedelta(days=28)
@@ -113,7 +105,7 @@ def sequences(lake, end):
         rankings = [bought.ranking([path.with_suffix(f".{week}.csv") for week in range(4)]) for path in paths]
         # The same users drawn for all networks.
         draws = draws or drawn(rankings, chance, DRAWS)
-        cells = [cell(*means(rankings, figure, draws, chance)) for figure in (Ranking.auc, Ranking.average_precision)]
+        cells = [spread(*means(rankings, figure, draws, chance)) for figure in (Ranking.auc, Ranking.average_precision)]
         cards = list(map(figures, paths))
         rows.append([*network, *cells, f"{mean([of.log_loss() for of in rankings]):.4f}",
                      f"{mean([f['intents_decoded_whole_test'] for f in cards]):.3f}", f"{cards[0]['parameters_intent']:,.0f}",
@@ -121,7 +113,7 @@ def sequences(lake, end):
                      f"{max(f['users_scored_per_second'] for f in cards):,.0f}"])
     for count in ("events_7d", "purchases_90d"):
         ranking = bought.ranking([folder / f"{lake}.{count}.{week}.csv" for week in range(4)])
-        cells = [cell(*means([ranking], figure, draws, chance)) for figure in (Ranking.auc, Ranking.average_precision)]
+        cells = [spread(*means([ranking], figure, draws, chance)) for figure in (Ranking.auc, Ranking.average_precision)]
         rows.append([f"`{count}` alone", "", "", *cells] + [""] * 5)
     users = f"{cards[0]['users_train']:,.0f} histories learnt from; {len(draws[0]):,} users scored"
     asked = f"{len(rankings[0].hits):,} weeks of buyers; trainings of each: {len(paths)}"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Trains the behaviour network from more and fewer past dates and with larger and smaller weights on a simulated shop; scores all
-# users on four later dates; and writes how well that told who bought within seven days into docs/models/training.md, between
-# its markers. A training whose figures are there already is skipped.
+# Trains the behaviour network from more and fewer past dates, with larger and smaller weights, and with purchases that weigh more
+# and less in the loss, on a simulated shop; scores all users on four later dates; and writes how well that told who bought within
+# seven days into docs/models/training.md, between its markers. A training whose figures are there already is skipped.
 # usage: compare_training.sh PATH_OF_INTENTCAST FOLDER [--set section.key=value ...]
 # USERS, ITEMS and DAYS (4000, 48, 142) size the lake; SEEDS ("42 43 44") are the trainings of each row.
 set -eu
@@ -24,46 +24,57 @@ simulated "$folder/lake"
 bought_before "$folder/bought.csv" "$(later 2026-01-01 "$days")"
 trained_at=$(later 2026-01-01 $((days - 33)))
 
-# past dates, weight decay
-rows="3 0.01
-8 0.01
-12 0.01
-12 0.1
-12 0.3
-12 1.0"
-echo "$rows" | while read -r dates decay; do
+# past dates, weight decay, what purchases are of the loss, weights of positives
+rows="3 0.3 0.5 none
+8 0.3 0.5 none
+12 0.01 0.5 none
+12 0.1 0.5 none
+12 0.3 0.5 none
+12 1.0 0.5 none
+12 0.3 0.25 none
+12 0.3 0 none
+12 0.3 0 balanced"
+echo "$rows" | while read -r dates decay share weights; do
     for seed in $seeds; do
-        to="$folder/figures/$dates,$decay,$seed"
+        to="$folder/figures/$dates,$decay,$share,$weights,$seed"
         [ -f "$to.done" ] && continue
-        echo "$dates dates, weight decay $decay, seed $seed" >&2
+        echo "$dates dates, weight decay $decay, purchase share $share, weights $weights, seed $seed" >&2
         version=$(trained --date "$trained_at" --set "train.as_of_dates=$dates" --set "model.weight_decay=$decay" \
-            --set "train.seed=$seed" "$@")
+            --set "model.purchase_share=$share" --set "model.class_weights=$weights" --set "train.seed=$seed" "$@")
         scored_later "$to" "$version" "$trained_at" 8 4 "$@"
         touch "$to.done"
     done
 done
 
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/training.md" "$trained_at" <<'EOF_PYTHON'
-import collections, pathlib, sys
-from documents import fill
-from ranking import Outcomes, mean
+import collections, pathlib, random, sys
+from documents import fill, table
+from ranking import Outcomes, Ranking, drawn, mean, means, spread
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
-bought = Outcomes(folder / "bought.csv", sys.argv[3], 8)
+IN_USE = (12, 0.3, 0.5, "none")
+DRAWS = 200
+bought, chance = Outcomes(folder / "bought.csv", sys.argv[3], 8), random.Random(7)
 trainings = collections.defaultdict(list)
 for path in sorted((folder / "figures").glob("*.done")):
-    dates, decay, _ = path.name.removesuffix(".done").split(",")
-    trainings[int(dates), float(decay)].append(bought.ranking([path.with_suffix(f".{week}.csv") for week in range(4)]))
-
-def cell(values, digits=3):
-    return f"{mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-lines = ["| `train.as_of_dates` | `model.weight_decay` | trainings | AUC of purchase (least to most) | AP | log loss |",
-         "|---|---|---|---|---|---|"]
-for (dates, decay), of in sorted(trainings.items()):
-    lines.append(f"| {dates} | {decay:g} | {len(of)} | {cell([r.auc() for r in of])} | "
-                 f"{cell([r.average_precision() for r in of])} | {cell([r.log_loss() for r in of], 4)} |")
-text = "\n".join(lines)
+    dates, decay, share, weights, _ = path.name.removesuffix(".done").split(",")
+    scores = [path.with_suffix(f".{week}.csv") for week in range(4)]
+    trainings[int(dates), float(decay), float(share), weights].append(bought.ranking(scores))
+# The same users drawn for all rows: what differs is the training.
+draws = drawn(trainings[IN_USE], chance, DRAWS)
+found = {row: [means(of, figure, draws, chance) for figure in (Ranking.auc, Ranking.average_precision)]
+         for row, of in sorted(trainings.items())}
+lines = []
+for (dates, decay, share, weights), figures in found.items():
+    row = (dates, decay, share, weights)
+    cells = [str(dates), f"{decay:g}", f"{share:g}", weights]
+    for (whole, parts), (of_use, parts_of_use) in zip(figures, found[IN_USE]):
+        cells.append(f"{whole:.3f}")
+        cells.append("" if row == IN_USE else spread(whole - of_use, [a - b for a, b in zip(parts, parts_of_use)], "+.3f"))
+    lines.append([*cells, f"{mean([of.log_loss() for of in trainings[row]]):.4f}"])
+head = ["dates", "weight decay", "purchase share", "class weights", "AUC of purchase", "more than in use (95 %)", "AP",
+        "more than in use (95 %)", "log loss"]
+text = table(head, lines)
 print(text)
 fill(doc, "compare_training", text)
 EOF_PYTHON

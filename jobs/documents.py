@@ -3,6 +3,12 @@
 import re
 
 
+def table(head, rows):
+    """Rows of text cells as Markdown."""
+    head, *lines = [f"| {' | '.join(cells)} |" for cells in [head, *rows]]
+    return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *lines])
+
+
 def fill(page, name, text):
     """Replaces what stands in a page (a Path) between the markers of `name`."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"

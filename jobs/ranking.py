@@ -82,6 +82,12 @@ def interval(values):
     return values[int(0.025 * len(values))], values[int(0.975 * len(values))]
 
 
+def spread(whole, parts, form=".3f"):
+    """A figure and the middle 95 % of its draws, as text."""
+    low, high = interval(parts)
+    return f"{whole:{form}} ({low:{form}} to {high:{form}})"
+
+
 def means(rankings, figure, draws, chance):
     """The mean of a figure (a method of Ranking) over trainings: of everybody, and of each further draw of users, where trainings
     are drawn too."""

@@ -90,6 +90,7 @@ pub fn train(
     figures.insert("parameters_demand".into(), parameters(store) as f64);
     figures.insert("epochs_demand".into(), fitted.epochs.into());
     figures.insert("train_seconds_demand".into(), fitted.seconds);
+    figures.insert("items_train".into(), survey.learnable as f64);
     // How often a window of `train.memory_bytes_max` is read anew, were an epoch to see all of them.
     figures.insert("windows_train_demand".into(), items.learnt.windows(None).len() as f64);
     Ok(figures)
