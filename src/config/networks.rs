@@ -74,7 +74,7 @@ impl Precision {
 /// How hashes of encoders end that compute in bfloat16.
 const BF16: &str = "-bf16";
 
-/// How the six intents hang together.
+/// How the intents of a user hang together, and the labels of a text or picture that has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadName {
@@ -83,6 +83,10 @@ pub enum HeadName {
     Sigmoid,
     /// A linear chain over the ordered intents.
     Crf,
+}
+
+impl HeadName {
+    pub const ALL: [HeadName; 2] = [Self::Sigmoid, Self::Crf];
 }
 
 /// What the intents are trained by.

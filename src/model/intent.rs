@@ -378,8 +378,8 @@ mod tests {
     }
 
     #[test]
-    fn scores_are_probabilities_and_positive_amounts_with_both_heads() {
-        for head in [HeadName::Sigmoid, HeadName::Crf] {
+    fn scores_are_probabilities_and_positive_amounts_with_every_head() {
+        for head in HeadName::ALL {
             let store = nn::VarStore::new(Device::Cpu);
             let network = IntentNetwork::new(&store.root(), &shape(BackboneName::Gru, head));
             let inputs = UserInputs {

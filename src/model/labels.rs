@@ -31,7 +31,10 @@ pub struct LabelHead {
 impl LabelHead {
     pub fn new(path: &nn::Path<'_>, labels: Labels, sizes: (i64, usize)) -> Self {
         let (width, count) = sizes;
-        let name = if labels == Labels::Chain { HeadName::Crf } else { HeadName::Sigmoid };
+        let name = match labels {
+            Labels::Single | Labels::Multi => HeadName::Sigmoid,
+            Labels::Chain => HeadName::Crf,
+        };
         Self {
             labels,
             map: nn::linear(path / "map", width, count as i64, Default::default()),

@@ -43,7 +43,11 @@ impl Targets {
 
 /// Reads the labels; what there is to tell apart is what the training rows have.
 pub fn read(config: &Config, table: &Table, names: &[String], train: &[usize]) -> Result<Targets> {
-    let chain = config.model.head == HeadName::Crf;
+    // Every head by its name, so that none is trained as another one.
+    let chain = match config.model.head {
+        HeadName::Sigmoid => false,
+        HeadName::Crf => true,
+    };
     if let [name] = names {
         let column = table.rows.column(table.rows.schema().index_of(name)?);
         let binary = values(name, column).is_ok_and(|values| values.iter().all(|v| *v == 0.0 || *v == 1.0));
