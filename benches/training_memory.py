@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """How much memory does a training take when its users, or its items, are many times what may lie in memory? Simulates lakes
-with more and more of them, trains one epoch on each, and prints the largest resident set of each process, as the kernel counted it.
+with more and more of them, trains one epoch on each, and prints the largest resident set of each process: while the engine read
+users and items, and at the ends of the epochs in which the networks learnt from them.
 
     cargo build --release --locked && python3 benches/training_memory.py --folder /path/with/space
 
@@ -12,11 +13,54 @@ import argparse
 import json
 import pathlib
 import re
+import subprocess
+import sys
+import threading
+import time
 
 from night_at_scale import run
 
+# What is logged at the end of an epoch.
+EPOCH = ": epoch "
+
 SMALL = ["model.backbone=rnn", "model.width=16", "model.layers=1", "train.epochs_max=1", "train.as_of_dates=8", "demand.width=4",
          "demand.horizon_days=7", "train.rows_max=100000000", "score.device=cpu"]
+
+
+def resident(process):
+    """MiB, 0 once it is gone."""
+    try:
+        found = re.search(r"VmRSS:\s*(\d+)", pathlib.Path(f"/proc/{process}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) / 1024 if found else 0
+
+
+def train(binary, *arguments):
+    """Returns (seconds, peak MiB, peak MiB at the ends of epochs, standard output)."""
+    print("$ intentcast", *arguments, file=sys.stderr)
+    started = time.monotonic()
+    process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said, epochs = [], []
+
+    def follow():
+        for line in process.stderr:
+            sys.stderr.write(line)
+            if EPOCH in line:
+                epochs.append(resident(process.pid))
+
+    threads = [threading.Thread(target=follow), threading.Thread(target=lambda: said.append(process.stdout.read()))]
+    for thread in threads:
+        thread.start()
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, resident(process.pid))
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    if process.returncode:
+        sys.exit(f"intentcast train ended with {process.returncode}")
+    return time.monotonic() - started, peak, max(epochs, default=0), said[0]
 
 
 def main():
@@ -30,7 +74,8 @@ def main():
     options = parser.parse_args()
     limits = [f"train.memory_bytes_max={options.memory_bytes_max}", f"engine.memory_bytes_max={options.engine_bytes_max}"]
     settings = [part for pair in SMALL + limits for part in ("--set", pair)]
-    head = ["users", "items", "users learnt from", "windows", "items learnt from", "windows", "peak MiB", "seconds"]
+    head = ["users", "items", "users learnt from", "windows", "items learnt from", "windows",
+            "peak MiB", "after an epoch", "seconds"]
     print(f"| {' | '.join(head)} |", "|---" * len(head) + "|", sep="\n")
     for shop in options.shops:
         users, items = map(int, shop.split("x"))
@@ -42,11 +87,11 @@ def main():
             (folder / "lake.done").touch()
         if not figure.exists():
             places = ["--lake", str(folder / "lake"), "--output", str(folder / "out"), "--date", "2026-05-20"]
-            seconds, peak, said = run(options.binary, *settings, "train", *places)
+            seconds, peak, learning, said = train(options.binary, *settings, "train", *places)
             version = re.search(r"^model (\S+)", said, re.M)[1]
             card = json.loads((folder / "out/models" / version / "bundle.json").read_text())["figures"]
             names = ["users_train", "windows_train", "items_train", "windows_train_demand"]
-            figure.write_text(json.dumps([*(card[name] for name in names), peak, seconds]))
+            figure.write_text(json.dumps([*(card[name] for name in names), peak, learning, seconds]))
         cells = [users, items, *json.loads(figure.read_text())]
         print(f"| {' | '.join(f'{cell:,.0f}' for cell in cells)} |", flush=True)
 
