@@ -1,5 +1,5 @@
 # Sourced by the comparisons in this folder. They define `run VERB [OPTION ...]`: intentcast on one of their lakes, as they set it.
-# What is there already is kept.
+# What is there already is kept. Bodies with variables are subshells: these are nobody else's.
 
 later() { # DAY DAYS
     date -u -d "$1 + $2 days" +%F
@@ -13,14 +13,14 @@ simulated() { # LAKE
     touch "$1.done"
 }
 
-imported() { # LAKE SET FILE ...
+imported() ( # LAKE SET FILE ...
     lake_at=$1
     shift
-    [ -f "$lake_at.done" ] && return
+    [ -f "$lake_at.done" ] && exit
     rm -rf "${lake_at:?}"
     "$job" import "$@" --to "$lake_at"
     touch "$lake_at.done"
-}
+)
 
 # Trains, and prints the version; without one it fails, so that no champion is taken for it.
 trained() { # [OPTION ...]
@@ -28,21 +28,21 @@ trained() { # [OPTION ...]
 }
 
 # What there is to say of each user, on some dates from DAY on, into TO.0.csv, TO.1.csv and so on.
-asked_later() { # TO COLUMNS_AND_SOURCE DAY STEP_DAYS DATES [OPTION ...]
+asked_later() ( # TO COLUMNS_AND_SOURCE DAY STEP_DAYS DATES [OPTION ...]
     answers=$1 columns=$2 first=$3 step_days=$4 dates=$5
     shift 5
     for place in $(seq 0 $((dates - 1))); do
         run sql --date "$(later "$first" $((step_days * place)))" --format csv "$@" \
             -c "SELECT user_id, $columns" >"$answers.$place.csv"
     done
-}
+)
 
 # The probability that each user buys.
-scored_later() { # TO VERSION DAY STEP_DAYS DATES [OPTION ...]
+scored_later() ( # TO VERSION DAY STEP_DAYS DATES [OPTION ...]
     answers=$1 scorer=$2
     shift 2
     asked_later "$answers" "score_intents(features, '$scorer')['p_purchase'] AS p FROM model_input" "$@"
-}
+)
 
 # Who bought on which days before DAY.
 bought_before() { # TO DAY

@@ -295,6 +295,25 @@ fn scheduled_calls_are_found_with_all_of_their_words() {
     );
 }
 
+/// What a comparison sources must not set the comparison's own variables: one trained three rows of a table from another
+/// number of dates than the rows said.
+#[test]
+fn shared_shell_functions_set_variables_in_subshells_alone() {
+    let text = read("jobs/comparing.sh");
+    let mut function = None;
+    for line in text.lines() {
+        let name = line.split_once("() ").map(|(name, _)| name);
+        function = name.or(function);
+        let sets = line
+            .trim_start()
+            .split_once('=')
+            .is_some_and(|(name, _)| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+        let shared = function.is_some_and(|name| text.contains(&format!("\n{name}() {{")));
+        assert!(!(sets && shared), "jobs/comparing.sh: {function:?} sets a variable of its caller: {line}");
+    }
+    assert!(text.contains("\nasked_later() ("));
+}
+
 #[test]
 fn every_document_is_linked_from_the_index() {
     let index = read("docs/README.md");

@@ -498,7 +498,9 @@ fn schema() -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, S3Config};
+    use crate::config::S3Config;
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    use datafusion::prelude::SessionConfig;
 
     async fn catalogue(rows: &str) -> SessionContext {
         let ctx = SessionContext::new();
@@ -561,9 +563,8 @@ mod tests {
 
     #[tokio::test]
     async fn vectors_of_a_large_catalogue_do_not_run_out_of_the_engines_memory() {
-        let mut config = Config::default();
-        config.engine.memory_bytes_max = 32 << 20;
-        let ctx = crate::engine::session(&config).unwrap();
+        let memory = RuntimeEnvBuilder::new().with_memory_limit(32 << 20, 1.0).build_arc().unwrap();
+        let ctx = SessionContext::new_with_config_rt(SessionConfig::new(), memory);
         let vector = (0..16).map(|k| format!("CAST(value % {} AS FLOAT)", k + 2)).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "CREATE VIEW item_vectors AS SELECT 'image' AS modality, value AS content_key, \
