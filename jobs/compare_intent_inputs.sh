@@ -63,7 +63,8 @@ compare() { # LAKE FIRST_TRAINING SECOND_TRAINING ARRIVAL [--set ...]
         mv "$to/part" "$to/nights.csv"
     }
     [ -f "$to/actual.csv" ] || {
-        run sql --date "$(later "$second" 28)" --format csv "$@" -c "
+        # Back to the first night, which is further than a network reads.
+        run sql --date "$(later "$second" 28)" --format csv "$@" --set demand.history_days=400 -c "
             SELECT item_id, CAST(day AS VARCHAR) AS day, units, in_stock, promoted, days_since_first_seen
             FROM item_days WHERE day >= DATE '$first'" >"$to/part"
         mv "$to/part" "$to/actual.csv"
@@ -84,7 +85,7 @@ fi
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
 import collections, csv, datetime, json, pathlib, random, sys
 from documents import fill, table
-from ranking import fewer, interval, mean, spread
+from ranking import fewer, mean, spread
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
 LEVELS = {"q05": 0.05, "q10": 0.10, "q25": 0.25, "q50": 0.50, "q75": 0.75, "q90": 0.90, "q95": 0.95}
@@ -157,7 +158,8 @@ def ablation(lake, start):
     return f"**{lake}**, forecasts of {start}, {len(seeds)} trainings of each.{note}\n\n" + table(head, lines)
 
 def reconciliation(lake, start):
-    """Squared errors of what each night forecast, by level: of the week that intents are about, and of the days after it."""
+    """Squared errors of what each night forecast, by level: of the week that intents are about, and of the days after it. Of the
+    network alone their root, of all else the share of the network's."""
     to = folder / f"{lake}.figures"
     actual = actual_days(to)
     nights = collections.defaultdict(list)
@@ -206,8 +208,10 @@ def reconciliation(lake, start):
             for level in levels:
                 truth = units["week" if place < 5 else "after"][level]
                 errors[way][level].append(mean([(sums[way][level][of] - truth[of]) ** 2 for of in truth]))
-    if len(weights) < 3:
-        return f"**{lake}**: {len(weights)} nights had a weight, too few."
+    if len(weights) < 5:
+        most = max(weights, default=0)
+        found = f"of {len(nights)} nights {len(weights)} had a weight above zero, {most:.2f} at the most"
+        return f"**{lake}**: {found}: nothing to compare."
     chance = random.Random(2)
     draws = [chance.choices(range(len(weights)), k=len(weights)) for _ in range(DRAWS)]
     lines = []
@@ -215,11 +219,11 @@ def reconciliation(lake, start):
         cells = [way]
         for level in levels:
             of, alone = errors[way][level], errors[ways[0 if place < 5 else 5]][level]
-            cell = f"{mean(of):,.4g}" if mean(of) < 1000 else f"{mean(of):,.0f}"
-            if way not in (ways[0], ways[5]):
-                low, high = interval([mean([of[k] for k in draw]) / mean([alone[k] for k in draw]) for draw in draws])
-                cell += f" ({low:.2f} to {high:.2f})"
-            cells.append(cell)
+            if way in (ways[0], ways[5]):
+                cells.append(f"{mean(of) ** 0.5:.3g} units")
+            else:
+                drawn = [mean([of[k] for k in draw]) / mean([alone[k] for k in draw]) for draw in draws]
+                cells.append(f"× {spread(mean(of) / mean(alone), drawn, '.2f')}")
         lines.append(cells)
     head = ["", *levels]
     of_nights = f"{len(weights)} nights a week apart, weights {min(weights):.2f} to {max(weights):.2f}"
