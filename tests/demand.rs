@@ -295,6 +295,10 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
     assert!((0.015..0.06).contains(&(units / days)), "{units} in {days} days");
     for speed in Speed::ALL.map(Speed::name) {
         assert!(figures[&format!("items_test_{speed}")] >= 150.0, "{speed}");
+        let ratio = figures[&format!("forecast_to_sold_test_{speed}")];
+        // Of three hundred dormant items thirty sell again, and few new ones sell most of what they do.
+        let most = if ["dormant", "new"].contains(&speed) { 1.8 } else { 1.15 };
+        assert!((1.0 / most..most).contains(&ratio), "{speed}: {ratio} of what was sold was forecast");
         for (name, level) in [("q90", 0.9), ("q10_q90", 0.8)] {
             for span in ["", "lead_time_"] {
                 let below = |end: &str| figures[&format!("coverage_without_ties_test_{span}{name}_{speed}{end}")];

@@ -373,6 +373,9 @@ struct Figures {
     ours: f64,
     naive: f64,
     cells: f64,
+    /// Sums of the means, and of what was sold.
+    forecast: f64,
+    sold: f64,
     daily: Ranges,
     lead_time: Ranges,
 }
@@ -385,6 +388,8 @@ impl Figures {
                 self.naive += pinball(level, day.naive, day.units);
                 self.cells += 1.0;
             }
+            self.forecast += day.forecast[0];
+            self.sold += day.units;
         }
         self.daily.add(days.iter().map(|day| (day.at, day.units, &day.forecast)));
     }
@@ -392,6 +397,9 @@ impl Figures {
     fn write_loss(&self, of: &str, to: &mut BTreeMap<String, f64>) {
         to.insert(format!("pinball_test{of}"), self.ours / self.cells.max(1.0));
         to.insert(format!("pinball_test_seasonal_naive{of}"), self.naive / self.cells.max(1.0));
+        if self.sold > 0.0 {
+            to.insert(format!("forecast_to_sold_test{of}"), self.forecast / self.sold);
+        }
     }
 }
 

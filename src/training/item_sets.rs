@@ -88,7 +88,8 @@ impl Writers {
 
     fn add(&mut self, items: &ItemColumns, ends: Ends) -> Result<()> {
         let of_ends = [ends.learnt, ends.earlier, ends.held_out, ends.new_before, ends.new_newest];
-        for (end, (writer, most)) in self.of_ends.iter_mut().zip(of_ends).enumerate() {
+        for (end, (writer, most)) in self.of_ends.iter_mut().zip(of_ends).enumerate().filter(|(_, (_, most))| *most > 0)
+        {
             // An item is on one side at every date.
             let share = f64::from(most) / self.items;
             let new_only = end >= 3;
