@@ -88,8 +88,10 @@ impl Writers {
 
     fn add(&mut self, items: &ItemColumns, ends: Ends) -> Result<()> {
         let of_ends = [ends.learnt, ends.earlier, ends.held_out, ends.new_before, ends.new_newest];
-        for (end, (writer, most)) in self.of_ends.iter_mut().zip(of_ends).enumerate().filter(|(_, (_, most))| *most > 0)
-        {
+        for (end, (writer, most)) in self.of_ends.iter_mut().zip(of_ends).enumerate() {
+            if most == 0 {
+                continue;
+            }
             // An item is on one side at every date.
             let share = f64::from(most) / self.items;
             let new_only = end >= 3;
@@ -153,5 +155,60 @@ impl ItemSurvey {
         }
         let content_dims = dims.into_iter().rev().max_by_key(|&(_, items)| items).map_or(0, |(dims, _)| dims);
         Ok(Self { learnable: rows, content_dims, intents_known: known / f64::max(days, 1.0) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::item_columns::tests::{columns, demand};
+    use super::super::sets::ItemSet;
+    use super::*;
+    use crate::model::demand::history::tests::item;
+
+    /// So many items, every fourth of them new, with vectors of these lengths in turn.
+    fn items(count: usize, content_dims: &[usize]) -> ItemColumns {
+        let mut set = ItemSet::default();
+        for number in 0..count {
+            let mut item = item(&[1.0; 20]);
+            item.item_id = format!("i{number}");
+            item.days_since_first_seen = if number % 4 == 0 { 5 } else { 20 };
+            item.content = vec![0.5; content_dims[number % content_dims.len()]];
+            item.intent_units = if number % 2 == 0 { vec![1.0; 10] } else { Vec::new() };
+            set.items.push(item);
+            set.units.push(vec![1.0; 7]);
+            set.in_stock.push(vec![true; 7]);
+        }
+        columns(&set)
+    }
+
+    #[test]
+    fn each_end_gets_its_share_the_same_items_at_every_date_and_new_ones_where_it_is_for_them() {
+        let config = Config { demand: demand(7), ..Config::default() };
+        let ends = Ends { learnt: 100, held_out: 4000, new_newest: 4000, ..Ends::default() };
+        let other = Ends { learnt: 100, ..Ends::default() };
+        let day: RunDate = "2026-03-02".parse().unwrap();
+        let dates = BTreeMap::from([(day, ends), (day.plus_days(-7), other)]);
+        let mut writers = Writers::new(&config, &dates, 400.0).unwrap();
+        let items = items(400, &[2]);
+        items.chunks(90).for_each(|some| writers.add(&some, ends).unwrap());
+        writers.add(&items, other).unwrap();
+        let sets = writers.finish().unwrap();
+        let [learnt, earlier, held_out, before, newest] = sets.each().map(|set| set.len());
+        assert_eq!((earlier, held_out, before, newest), (0, 400, 0, 100));
+        assert!((140..260).contains(&learnt) && learnt % 2 == 0, "a quarter of 400, twice: {learnt}");
+        let learnt = sets.learnt.each().next().unwrap().unwrap();
+        assert!((0..learnt.len()).step_by(2).all(|row| learnt.id(row) == learnt.id(row + 1)));
+        let [of_before, of_newest] = sets.of_new().map(|sets| sets.len());
+        assert_eq!((of_before, of_newest), (2, 1), "without new items of before, those of the training");
+    }
+
+    #[test]
+    fn the_survey_counts_what_is_learnt_from_and_takes_the_length_of_most_vectors() {
+        let survey = |items: ItemColumns| ItemSurvey::of(&ItemBlocks::held(items).unwrap()).unwrap();
+        let found = survey(items(400, &[2, 2, 3]));
+        assert_eq!((found.content_dims, found.intents_known), (2, 0.25));
+        assert!((240..300).contains(&found.learnable), "nine tenths of three quarters: {}", found.learnable);
+        assert_eq!(survey(items(40, &[3, 2])).content_dims, 2, "the smallest of several such");
+        assert_eq!(survey(items(40, &[0, 0, 2])).content_dims, 0);
     }
 }
