@@ -17,7 +17,8 @@ case ${1-} in ''|--set) ;; *) real=$1; shift ;; esac
 users=${USERS:-3000} items=${ITEMS:-60} days=${DAYS:-230}
 horizon=28
 mkdir -p "$folder"
-later() { date -u -d "$1 + $2 days" +%F; }
+here=$(dirname "$0")
+. "$here/comparing.sh"
 
 forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS [--set ...]
     name=$1 first=$2 arrival=$3 weeks_of_new=$4
@@ -89,17 +90,12 @@ first=$(later 2026-01-01 $((days - horizon - 28)))
 forecasts simulated "$first" column "" "$@"
 lakes="simulated:$first"
 if [ -n "$real" ]; then
-    [ -f "$folder/online-retail-ii.done" ] || {
-        rm -rf "$folder/online-retail-ii"
-        "$job" import online-retail-ii "$real"/*.csv* --to "$folder/online-retail-ii" >/dev/null
-        touch "$folder/online-retail-ii.done"
-    }
+    imported "$folder/online-retail-ii" online-retail-ii "$real"/*.csv*
     # December 2009 to December 2010: the eight weeks before Christmas are forecast.
     forecasts online-retail-ii 2010-10-13 none "$(seq -20 4 4)" "$@"
     lakes="$lakes online-retail-ii:2010-10-13"
 fi
 
-here=$(dirname "$0")
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
 import collections, csv, datetime, json, math, pathlib, sys
 from documents import fill

@@ -130,15 +130,10 @@ struct ItemBatch {
 impl ItemBatch {
     /// `lead_days`: of each item, 1 to the days of the horizon.
     fn of(items: &ItemColumns, lead_days: &[i64], shape: &DemandShape) -> Result<Self> {
-        let rows = items.rows();
-        let (days, lead) = Actual::of(items, lead_days, shape)?;
-        Ok(Self {
-            first_item: items.id(0).to_string(),
-            items: items.len(),
-            inputs: rows.inputs(lead_days, shape)?,
-            days,
-            lead,
-        })
+        let inputs = items.rows().inputs(lead_days, shape)?;
+        let slow = inputs.scale.lt(shape.slow_units_per_day).to_kind(Kind::Float);
+        let (days, lead) = Actual::of(items, lead_days, &inputs.scale, &slow)?;
+        Ok(Self { first_item: items.id(0).to_string(), items: items.len(), inputs, days, lead })
     }
 
     fn to(&self, device: Device) -> Result<Self> {
@@ -233,17 +228,16 @@ struct Actual {
 impl Actual {
     /// Of each day, [items, horizon], and of each item's lead time, [items]. Weights are in the unit of the item's scale (to
     /// its root, so that large items weigh more). Days out of stock, and lead times with such a day, weigh nothing.
-    fn of(items: &ItemColumns, lead_days: &[i64], shape: &DemandShape) -> Result<(Self, Self)> {
+    /// `scale` and whether an item is slow: float32 [items, 1].
+    fn of(items: &ItemColumns, lead_days: &[i64], scale: &Tensor, slow: &Tensor) -> Result<(Self, Self)> {
         let [units, in_stock] = items.outcomes()?;
-        let scale = items.rows().scales()?;
         let weight = scale.pow_tensor_scalar(-0.5);
-        let slow = scale.lt(shape.slow_units_per_day).to_kind(Kind::Float);
         let leads = Tensor::f_from_slice(lead_days)?.f_unsqueeze(1)?;
         let last = &leads - 1;
         let sums = units.f_cumsum(1, Kind::Double)?.f_gather(1, &last, false)?.to_kind(Kind::Float);
         let stocked = in_stock.f_cumprod(1, Kind::Float)?.f_gather(1, &last, false)?;
         let whole = stocked * leads.to_kind(Kind::Float).pow_tensor_scalar(-0.5);
-        let days = Self { weight: &in_stock * &weight, slow_weight: &in_stock * &slow, units };
+        let days = Self { weight: &in_stock * &weight, slow_weight: &in_stock * slow, units };
         let of_items = |tensor: Tensor| tensor.f_squeeze_dim(1);
         let lead =
             Self { units: of_items(sums)?, weight: of_items(&whole * weight)?, slow_weight: of_items(&whole * slow)? };

@@ -162,7 +162,8 @@ impl ItemColumns {
 
     /// Rows of the items that sell so.
     pub fn that_sell(&self, wanted: impl Fn(Speed) -> bool) -> Vec<usize> {
-        (0..self.len()).filter(|&row| wanted(self.facts(row).speed)).collect()
+        let rows = self.rows();
+        (0..self.len()).filter(|&row| wanted(rows.facts(row).speed)).collect()
     }
 
     /// What was sold on the same weekday of the last week whose day was in stock, by the `step`-th day to come.

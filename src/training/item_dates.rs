@@ -32,6 +32,15 @@ pub struct Ends {
     pub new_newest: u32,
 }
 
+impl Ends {
+    /// In the order of their fields: the most items, and whether new ones alone.
+    pub fn each(&self) -> [(u32, bool); 5] {
+        let all = [self.learnt, self.earlier, self.held_out].map(|most| (most, false));
+        let new = [self.new_before, self.new_newest].map(|most| (most, true));
+        [all[0], all[1], all[2], new[0], new[1]]
+    }
+}
+
 /// Dates before the labels' `end`, of a lake whose first day with an item is `first_day`. In a lake's first weeks nothing is
 /// known of what came before, and every item is new to it: such dates are calibrated on only where they are learnt from too.
 pub fn of(end: RunDate, first_day: RunDate, config: &Config) -> BTreeMap<RunDate, Ends> {

@@ -72,31 +72,27 @@ struct Writers {
 impl Writers {
     fn new(config: &Config, dates: &BTreeMap<RunDate, Ends>, items: f64) -> Result<Self> {
         let schema = ItemColumns::schema(&config.demand);
-        let writer = |most: fn(&Ends) -> u32, share: f64| {
-            let expected: f64 = dates.values().map(|ends| f64::from(most(ends)).min(items * share)).sum();
+        let writer = |end: usize| {
+            let of_date = |ends: &Ends| match ends.each()[end] {
+                (most, false) => f64::from(most).min(items),
+                (most, true) => f64::from(most).min(items * NEW_SHARE),
+            };
+            let expected: f64 = dates.values().map(of_date).sum();
             BlockWriter::new(config, Arc::clone(&schema), ItemColumns::bytes_of(expected as usize, &config.demand))
         };
-        let of_ends = [
-            writer(|ends| ends.learnt, 1.0)?,
-            writer(|ends| ends.earlier, 1.0)?,
-            writer(|ends| ends.held_out, 1.0)?,
-            writer(|ends| ends.new_before, NEW_SHARE)?,
-            writer(|ends| ends.new_newest, NEW_SHARE)?,
-        ];
-        Ok(Self { of_ends, items })
+        Ok(Self { of_ends: [writer(0)?, writer(1)?, writer(2)?, writer(3)?, writer(4)?], items })
     }
 
     fn add(&mut self, items: &ItemColumns, ends: Ends) -> Result<()> {
-        let of_ends = [ends.learnt, ends.earlier, ends.held_out, ends.new_before, ends.new_newest];
-        for (end, (writer, most)) in self.of_ends.iter_mut().zip(of_ends).enumerate() {
+        let of_items = items.rows();
+        for (writer, (most, new_only)) in self.of_ends.iter_mut().zip(ends.each()) {
             if most == 0 {
                 continue;
             }
             // An item is on one side at every date.
             let share = f64::from(most) / self.items;
-            let new_only = end >= 3;
-            let wanted =
-                |&row: &usize| (!new_only || items.facts(row).speed == Speed::New) && is_labelled(items.id(row), share);
+            let is_for_it = |row: usize| !new_only || of_items.facts(row).speed == Speed::New;
+            let wanted = |&row: &usize| is_for_it(row) && is_labelled(items.id(row), share);
             let rows: Vec<usize> = (0..items.len()).filter(wanted).collect();
             if !rows.is_empty() {
                 writer.add(&items.take(&rows)?)?;
@@ -127,7 +123,8 @@ pub fn is_forecast(speed: Speed) -> bool {
 pub fn learnable(items: &ItemColumns) -> Vec<usize> {
     let [learnt, other] = [Split::Train, Split::Test].map(|of| items.rows_of(of));
     let mut rows: Vec<usize> = learnt.into_iter().chain(other).collect();
-    rows.retain(|&row| is_forecast(items.facts(row).speed));
+    let of_items = items.rows();
+    rows.retain(|&row| is_forecast(of_items.facts(row).speed));
     rows
 }
 

@@ -167,11 +167,11 @@ impl ItemHistory {
         }
     }
 
-    /// Adds the numbers of the last days, row-major [history_days, DAY_NUMBERS], zeros before the first.
-    pub fn past(&self, history_days: usize, to: &mut Vec<f32>) {
+    /// Adds the numbers of the last days, row-major [history_days, DAY_NUMBERS], zeros before the first. `scale`: of its facts.
+    pub fn past(&self, history_days: usize, scale: f64, to: &mut Vec<f32>) {
         let n = self.units.len();
         let skip = n.saturating_sub(history_days);
-        let (scale, usual) = (self.facts(0).scale(), self.usual_price());
+        let usual = self.usual_price();
         to.extend(std::iter::repeat_n(0.0, (history_days - (n - skip)) * DAY_NUMBERS));
         for day in skip..n {
             let scaled = |units: f64| (units / scale).min(20.0) as f32 / 4.0;
@@ -191,9 +191,12 @@ impl ItemHistory {
         }
     }
 
-    /// Numbers of the `step`-th day to come.
-    pub fn ahead(&self, step: usize) -> [f32; AHEAD_NUMBERS] {
-        [f32::from(u8::from(self.promoted_on(step))), ratio(self.price_on(step), self.usual_price())]
+    /// Adds the numbers of the days to come, row-major [horizon_days, AHEAD_NUMBERS].
+    pub fn ahead(&self, horizon_days: usize, to: &mut Vec<f32>) {
+        let usual = self.usual_price();
+        for step in 0..horizon_days {
+            to.extend([f32::from(u8::from(self.promoted_on(step))), ratio(self.price_on(step), usual)]);
+        }
     }
 
     /// The price ratio of days of which nothing is planned.

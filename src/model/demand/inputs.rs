@@ -42,13 +42,13 @@ impl ItemNumbers {
         let mut numbers = Self { content_offsets: vec![0], ..Self::default() };
         for item in items {
             let facts = item.facts(history_days_min);
-            item.past(history_days, &mut numbers.past);
+            item.past(history_days, facts.scale(), &mut numbers.past);
             numbers.past_days.push(item.units.len().min(history_days) as i32);
             numbers.as_of_day.push(item.as_of_day() as i32);
             numbers.category.push(item.category as i32);
             numbers.content.extend_from_slice(&item.content);
             numbers.content_offsets.push(numbers.content.len() as i32);
-            (0..horizon_days).for_each(|step| numbers.ahead.extend(item.ahead(step)));
+            item.ahead(horizon_days, &mut numbers.ahead);
             numbers.ratio_after.push(item.ratio_after());
             numbers.units.push(facts.units);
             numbers.days_in_stock.push(facts.days_in_stock);
@@ -120,7 +120,7 @@ impl ItemRows<'_> {
     }
 
     /// The items' scales as [`ItemFacts::scale`] has them, float32 [items, 1].
-    pub fn scales(&self) -> Result<Tensor> {
+    fn scales(&self) -> Result<Tensor> {
         let (units, days) = (Tensor::f_from_slice(self.units)?, Tensor::f_from_slice(self.days_in_stock)?);
         Ok(((units + 1.0 / 30.0) / (days + 1.0)).to_kind(Kind::Float).f_unsqueeze(1)?)
     }
@@ -134,7 +134,8 @@ impl ItemRows<'_> {
         };
         let steps = |days: i64| Tensor::f_arange(days, (Kind::Int64, Device::Cpu));
         let as_of = whole(self.as_of_day)?;
-        let log_scale = self.scales()?.log1p();
+        let scale = self.scales()?;
+        let log_scale = scale.log1p();
 
         let numbers = Tensor::f_from_slice(self.past)?.f_view([b, n, DAY_NUMBERS as i64])?;
         let there = steps(n)?.f_ge_tensor(&(whole(self.past_days)?.f_neg()? + n))?.f_unsqueeze(2)?;
@@ -162,7 +163,7 @@ impl ItemRows<'_> {
             past: Tensor::f_cat(&past, 2)?.f_narrow(2, 0, shape.day_inputs())?,
             category,
             content: if shape.content_dims > 0 { Some(self.contents(shape.content_dims)?) } else { None },
-            scale: self.scales()?,
+            scale,
             lead_days: days,
             known,
             lead: Tensor::f_cat(&lead, 1)?,
