@@ -108,13 +108,13 @@ def rows(path):
     return csv.DictReader(path.open())
 
 def student(freedom):
-    """The 97.5 % quantile, as in src/metrics/coverage.rs."""
+    """The 97.5 % quantile, as in src/metrics/clustered.rs."""
     z = Z
     return (z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
             + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3))
 
 def share(cells):
-    """{(item, week): [days, hits]} → the share and its 95 % interval, as in src/metrics/coverage.rs."""
+    """{(item, week): [days, hits]} → the share and its 95 % interval, as in src/metrics/clustered.rs."""
     days = sum(n for n, _ in cells.values())
     value = sum(hits for _, hits in cells.values()) / days
     items, weeks, of_cells = collections.Counter(), collections.Counter(), 0.0

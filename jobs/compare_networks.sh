@@ -3,7 +3,7 @@
 # and writes how well that told who bought within seven days; trains every demand network, too; and fills the tables of
 # docs/models/ between their markers. A training whose figures are there already is skipped, so an interrupted run goes on.
 # usage: compare_networks.sh PATH_OF_INTENTCAST FOLDER [TMALL_CSV] [--set section.key=value ...]
-# USERS, ITEMS and DAYS (4000, 48, 142) size the simulated lake; SEEDS ("42 43 44") are the trainings of each behaviour network.
+# USERS, ITEMS and DAYS (4000, 48, 142) size the simulated lake; SEEDS ("42 43 44") are the trainings of each network.
 # TMALL_CSV: t_alibaba_data.csv of the Alibaba competition of 2014 (also .gz or .zst); without it the simulated lake alone.
 set -eu
 job=${1:?usage: compare_networks.sh PATH_OF_INTENTCAST FOLDER [TMALL_CSV] [--set section.key=value ...]}
@@ -71,25 +71,27 @@ for of in $lakes; do
             mv "$to.part" "$to.json"
         done
     done
-    for network in $forecasters; do
-        to="$folder/demand/$lake.$network"
-        [ -f "$to.json" ] && continue
-        echo "$lake: $network, demand" >&2
-        # Here the behaviour network is the one that does not matter.
-        train "$to" --date "$end" --set "demand.network=$network" --set model.width=8 --set model.layers=1 \
-            --set model.backbone=rnn --set train.as_of_dates=2 "$@"
-        mv "$to.part" "$to.json"
+    for seed in $seeds; do
+        for network in $forecasters; do
+            to="$folder/demand/$lake.$network.$seed"
+            [ -f "$to.json" ] && continue
+            echo "$lake: $network, demand, seed $seed" >&2
+            # Here the behaviour network is the one that does not matter.
+            train "$to" --date "$end" --set "demand.network=$network" --set "train.seed=$seed" --set model.width=8 \
+                --set model.layers=1 --set model.backbone=rnn --set train.as_of_dates=2 "$@"
+            mv "$to.part" "$to.json"
+        done
     done
 done
 
-PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models" "$networks" $lakes <<'EOF_PYTHON'
+PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models" "$networks" "$forecasters" $lakes <<'EOF_PYTHON'
 import datetime, json, pathlib, random, sys
 from documents import fill, table
 from ranking import Outcomes, Ranking, drawn, mean, means, spread
 
 folder, docs = map(pathlib.Path, sys.argv[1:3])
 networks = [network.split() for network in sys.argv[3].splitlines()]
-lakes = [lake.split(":") for lake in sys.argv[4:]]
+forecasters, lakes = sys.argv[4].split(), [lake.split(":") for lake in sys.argv[5:]]
 DRAWS = 200
 
 def figures(path):
@@ -123,12 +125,18 @@ def sequences(lake, end):
 
 def demand(lake, _):
     rows = []
-    for path in sorted((folder / "demand").glob(f"{lake}.*.json")):
-        f = figures(path)
-        rows.append([path.name.split(".")[1], f"{f['pinball_test']:.4f}", f"{f['pinball_test_seasonal_naive']:.4f}",
-                     f"{f['coverage_test_q90']:.3f}", f"{f['parameters_demand']:,.0f}", f"{f['train_seconds_demand']:.0f}"])
-    return f"**{lake}**\n\n" + table(
-        ["network", "pinball", "seasonal naive", "days at or below q90", "parameters", "seconds of training"], rows)
+    for network in forecasters:
+        cards = list(map(figures, sorted((folder / "demand").glob(f"{lake}.{network}.*.json"))))
+        def all_of(figure, form):
+            """The mean over trainings, and what they range over."""
+            values = [f[figure] for f in cards]
+            return f"{mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+        rows.append([network, all_of("pinball_test", ".4f"), f"{cards[0]['pinball_test_seasonal_naive']:.4f}",
+                     all_of("coverage_test_q90", ".3f"), all_of("uncorrected_to_sold_test", ".2f"), all_of("forecast_to_sold_test", ".2f"),
+                     f"{cards[0]['parameters_demand']:,.0f}", f"{min(f['train_seconds_demand'] for f in cards):.0f}"])
+    return f"**{lake}**, trainings of each: {len(cards)}, with what they range over.\n\n" + table(
+        ["network", "pinball", "seasonal naive", "days at or below q90", "means to sales", "corrected", "parameters", "seconds of training"],
+        rows)
 
 for name, of in [("sequences", sequences), ("demand", demand)]:
     text = "\n\n".join(of(lake, end) for lake, end in lakes)

@@ -1,6 +1,7 @@
 //! One implementation of each figure: training, evaluation and the nightly look-back all call these.
 
 pub mod binary;
+pub mod clustered;
 pub mod coverage;
 pub mod drift;
 pub mod moments;

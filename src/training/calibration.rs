@@ -1,16 +1,19 @@
-//! What a bundle learns about its demand forecasts beside the weights: how items sell whose history says little, and where
-//! quantiles miss their level in weeks that the network was not trained on.
+//! What a bundle learns about its demand forecasts beside the weights: how items sell whose history says little, where
+//! quantiles miss their level in weeks that the network was not trained on, and what was sold there for each unit promised.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tch::Device;
 
 use super::columns::Rows;
 use super::item_columns::{ItemBlocks, ItemColumns};
 use crate::failure::Result;
+use crate::metrics::clustered::Clustered;
 use crate::model::demand::calibration::Corrections;
-use crate::model::demand::{Calibration, DemandNetwork, ITEMS_MAX, LEVELS, RatePrior, Raw, Span, Speed, counts};
+use crate::model::demand::{
+    Calibration, DemandNetwork, ITEMS_MAX, LEVELS, MeanFactors, RatePrior, Raw, Span, Speed, counts,
+};
 
 /// Fewer items say too little of their kind: what they ask for would be noise to the next ones.
 const ITEMS_MIN: usize = 20;
@@ -67,17 +70,47 @@ pub fn prior(sets: &[&ItemBlocks], speed: Speed) -> Result<RatePrior> {
 /// Scores of one kind of forecasts, and whose they are.
 #[derive(Debug, Default)]
 struct Scores<T> {
-    items: BTreeSet<String>,
+    /// Numbered as they come.
+    items: BTreeMap<String, usize>,
     scores: Vec<T>,
+    /// What was sold, over the sum of the means.
+    sold: Clustered<1>,
 }
 
 impl<T> Scores<T> {
-    fn add(&mut self, item_id: &str, score: T) {
-        if !self.items.contains(item_id) {
-            self.items.insert(item_id.into());
-        }
+    fn add(&mut self, outcome: &Outcome<'_>, mean: f64, score: T) {
+        let item = match self.items.get(outcome.item_id) {
+            Some(&number) => number,
+            None => {
+                let number = self.items.len();
+                self.items.insert(outcome.item_id.into(), number);
+                number
+            }
+        };
         self.scores.push(score);
+        self.sold.add(item, outcome.day, mean, [outcome.units]);
     }
+
+    /// Enough items, and what is learnt of them.
+    fn learnt<L>(&self, of: impl FnOnce(&Self) -> L) -> Option<L> {
+        (self.items.len() >= ITEMS_MIN).then(|| of(self))
+    }
+
+    /// What means have to be multiplied by: what was sold over what they promised, as far from one as it is beyond chance (the
+    /// positive part of Stein's estimate; Morris 1983, "Parametric empirical Bayes inference").
+    fn mean_factor(&self) -> Option<f64> {
+        let ratio = self.learnt(|scores| scores.sold.ratio(0)).flatten()?;
+        let off = ratio.value - 1.0;
+        // Nothing sold at all is no factor to go by.
+        (ratio.value > 0.0).then(|| 1.0 + off * (1.0 - (ratio.error / off).powi(2)).max(0.0))
+    }
+}
+
+/// What came of one forecast: of whose, from which day on, in units of demand.
+struct Outcome<'a> {
+    item_id: &'a str,
+    day: i64,
+    units: f64,
 }
 
 /// Where outcomes fell, by what was forecast and how items sell.
@@ -106,31 +139,33 @@ impl Outcomes {
     ) -> Result<()> {
         for items in items.chunks(ITEMS_MAX) {
             for (row, raw) in network.raw(&items.rows(), device)?.iter().enumerate() {
-                let (id, facts) = (items.id(row), items.facts(row));
+                let (item_id, facts, first) = (items.id(row), items.facts(row), items.as_of_day(row));
                 for (day, units) in items.days_in_stock(row) {
-                    self.add_one((Span::Day, facts.speed), id, &raw.daily[day], facts.scale(), units, rng);
+                    let outcome = Outcome { item_id, day: first + day as i64, units };
+                    self.add_one((Span::Day, facts.speed), &outcome, &raw.daily[day], facts.scale(), rng);
                 }
                 if let Some(units) = items.lead_time_units(row) {
-                    let kind = (Span::LeadTime, facts.speed);
-                    self.add_one(kind, id, &raw.lead_time, facts.lead_scale(), units, rng);
+                    let outcome = Outcome { item_id, day: first, units };
+                    self.add_one((Span::LeadTime, facts.speed), &outcome, &raw.lead_time, facts.lead_scale(), rng);
                 }
             }
         }
         Ok(())
     }
 
-    fn add_one(&mut self, kind: (Span, Speed), item_id: &str, raw: &Raw, scale: f64, units: f64, rng: &mut ChaCha8Rng) {
+    fn add_one(&mut self, kind: (Span, Speed), outcome: &Outcome<'_>, raw: &Raw, scale: f64, rng: &mut ChaCha8Rng) {
+        let units = outcome.units;
         match raw {
             Raw::Quantiles(forecast) => {
                 let above = std::array::from_fn(|k| ((units - forecast[1 + k]) / scale) as f32);
-                self.of_network.entry(kind).or_default().add(item_id, above);
+                self.of_network.entry(kind).or_default().add(outcome, raw.mean(), above);
             }
             Raw::Counts { mean, size } => {
                 // Within the jump that an outcome makes, chance decides where it lies (the randomised probability
                 // integral transform).
                 let (below, with) = counts::below_and_with(*mean, *size, units.max(0.0));
                 let reached = below + rng.random::<f64>() * (with - below);
-                self.of_counts.entry(kind).or_default().add(item_id, reached);
+                self.of_counts.entry(kind).or_default().add(outcome, raw.mean(), reached);
             }
         }
     }
@@ -141,27 +176,43 @@ impl Outcomes {
         self.of_counts.retain(|(_, of), _| *of != speed);
     }
 
-    /// The corrections with which each level would have been met.
+    /// The corrections with which each level and each sum of means would have been met.
     pub fn calibration(&self) -> Calibration {
         let shifts = |span: Span| -> Corrections {
-            let kinds = self.of_network.iter().filter(|((of, _), s)| *of == span && s.items.len() >= ITEMS_MIN);
             let shift = |scores: &[[f32; LEVELS.len()]], k: usize| {
                 conformal(scores.iter().map(|above| f64::from(above[k])).collect(), LEVELS[k])
             };
-            kinds.map(|((_, speed), s)| (*speed, std::array::from_fn(|k| shift(&s.scores, k)))).collect()
+            let shifts = |s: &Scores<_>| s.learnt(|s| std::array::from_fn(|k| shift(&s.scores, k)));
+            of_span(&self.of_network, span, shifts)
         };
         let levels = |span: Span| -> Corrections {
-            let kinds = self.of_counts.iter().filter(|((of, _), s)| *of == span && s.items.len() >= ITEMS_MIN);
             let level = |scores: &[f64], level: f64| conformal(scores.to_vec(), level).clamp(1e-4, 1.0 - 1e-4);
-            kinds.map(|((_, speed), s)| (*speed, LEVELS.map(|l| level(&s.scores, l)))).collect()
+            let levels = |s: &Scores<_>| s.learnt(|s| LEVELS.map(|l| level(&s.scores, l)));
+            of_span(&self.of_counts, span, levels)
+        };
+        let means = |span: Span| MeanFactors {
+            of_network: of_span(&self.of_network, span, Scores::mean_factor),
+            of_counts: of_span(&self.of_counts, span, Scores::mean_factor),
         };
         Calibration {
             shifts: shifts(Span::Day),
             levels: levels(Span::Day),
             lead_shifts: shifts(Span::LeadTime),
             lead_levels: levels(Span::LeadTime),
+            means: means(Span::Day),
+            lead_means: means(Span::LeadTime),
         }
     }
+}
+
+/// What is learnt of forecasts of one span, by how items sell.
+fn of_span<T, L>(
+    scores: &BTreeMap<(Span, Speed), Scores<T>>,
+    span: Span,
+    learnt: impl Fn(&Scores<T>) -> Option<L>,
+) -> BTreeMap<Speed, L> {
+    let of = scores.iter().filter(|((of, _), _)| *of == span);
+    of.filter_map(|((_, speed), scores)| Some((*speed, learnt(scores)?))).collect()
 }
 
 /// The ceil((n + 1) level)-th smallest of n scores: the next one, were it exchangeable with them, lies at or below it
@@ -261,8 +312,8 @@ mod tests {
         let (seen, others) = (draw(), draw());
         let (mut outcomes, mut rng) = (Outcomes::default(), ChaCha8Rng::seed_from_u64(1));
         for (place, units) in seen.into_iter().enumerate() {
-            let id = format!("i{}", place / 28);
-            outcomes.add_one((Span::LeadTime, Speed::Slow), &id, &raw, 1.5, units, &mut rng);
+            let outcome = Outcome { item_id: &format!("i{}", place / 28), day: 0, units };
+            outcomes.add_one((Span::LeadTime, Speed::Slow), &outcome, &raw, 1.5, &mut rng);
         }
         let calibration = outcomes.calibration();
         assert!(calibration.levels.is_empty() && calibration.lead_shifts.is_empty());
@@ -286,9 +337,9 @@ mod tests {
             forecast[1..].copy_from_slice(&LEVELS.map(quantile));
             let (raw, mut outcomes) = (Raw::Quantiles(forecast), Outcomes::default());
             for place in 0..items * 28 {
-                let id = format!("i{}", place / 28);
                 let units = truth(rng.random::<f64>());
-                outcomes.add_one((Span::Day, Speed::Fast), &id, &raw, 4.0, units, &mut rng);
+                let outcome = Outcome { item_id: &format!("i{}", place / 28), day: (place % 28) as i64, units };
+                outcomes.add_one((Span::Day, Speed::Fast), &outcome, &raw, 4.0, &mut rng);
             }
             outcomes.calibration().shifts
         };
@@ -300,6 +351,32 @@ mod tests {
             let moved = 105.0 + 10.0 * level + shift * 4.0;
             assert!((moved - truth(level)).abs() < 1.0, "{k}: {moved} for {}", truth(level));
         }
+    }
+
+    /// Of items that sell `sold` for each unit of their mean.
+    fn factor(items: usize, sold: f64, outlier: f64, rng: &mut ChaCha8Rng) -> Option<f64> {
+        let mut outcomes = Outcomes::default();
+        for place in 0..items * 28 {
+            let rate = 0.1 + 0.4 * (place / 28) as f64 / items as f64;
+            let units = Poisson::new(rate * sold).unwrap().sample(rng) + if place == 0 { outlier } else { 0.0 };
+            let outcome = Outcome { item_id: &format!("i{}", place / 28), day: (place % 28) as i64, units };
+            outcomes.add_one((Span::Day, Speed::Slow), &outcome, &Raw::Counts { mean: rate, size: 5.0 }, rate, rng);
+        }
+        outcomes.calibration().means.of_counts.get(&Speed::Slow).copied()
+    }
+
+    #[test]
+    fn means_become_what_was_sold_where_that_is_more_than_chance() {
+        let mut rng = ChaCha8Rng::seed_from_u64(10);
+        assert_eq!(factor(ITEMS_MIN - 1, 0.5, 0.0, &mut rng), None, "too few");
+        let halved = factor(400, 0.5, 0.0, &mut rng).unwrap();
+        assert!((halved - 0.5).abs() < 0.05, "{halved}");
+        let right: Vec<f64> = (0..40).map(|_| factor(60, 1.0, 0.0, &mut rng).unwrap()).collect();
+        let left = right.iter().filter(|&&factor| factor == 1.0).count();
+        assert!(left >= 20 && right.iter().all(|factor| (factor - 1.0).abs() < 0.15), "{right:?}");
+        let once = factor(60, 1.0, 1000.0, &mut rng).unwrap();
+        assert!((once - 1.0).abs() < 0.1, "one sale of a thousand units says nothing of the other items: {once}");
+        assert_eq!(factor(60, 1e-9, 0.0, &mut rng), None, "nothing sold");
     }
 
     #[test]

@@ -316,9 +316,11 @@ fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device) -> Result
                         naive: items.seasonal_naive(row, day),
                     })
                     .collect();
-                let of_kind = kinds.entry(items.facts(row).speed).or_default();
+                let facts = items.facts(row);
+                let factor = network.mean_factor(&facts);
+                let of_kind = kinds.entry(facts.speed).or_default();
                 for figures in [&mut all, of_kind] {
-                    figures.add(&days);
+                    figures.add(&days, factor);
                     let units = items.lead_time_units(row);
                     figures.lead_time.add(units.map(|units| (as_of_day, units, &forecast.lead_time)));
                 }
@@ -367,15 +369,17 @@ struct Figures {
     ours: f64,
     naive: f64,
     cells: f64,
-    /// Sums of the means, and of what was sold.
+    /// Sums of the means, of what they were before their factors, and of what was sold.
     forecast: f64,
+    uncorrected: f64,
     sold: f64,
     daily: Ranges,
     lead_time: Ranges,
 }
 
 impl Figures {
-    fn add(&mut self, days: &[Day]) {
+    /// `factor`: what the means of this item were multiplied by.
+    fn add(&mut self, days: &[Day], factor: f64) {
         for day in days {
             for (&level, &quantile) in LEVELS.iter().zip(&day.forecast[1..]) {
                 self.ours += pinball(level, quantile, day.units);
@@ -383,6 +387,7 @@ impl Figures {
                 self.cells += 1.0;
             }
             self.forecast += day.forecast[0];
+            self.uncorrected += day.forecast[0] / factor;
             self.sold += day.units;
         }
         self.daily.add(days.iter().map(|day| (day.at, day.units, &day.forecast)));
@@ -393,6 +398,7 @@ impl Figures {
         to.insert(format!("pinball_test_seasonal_naive{of}"), self.naive / self.cells.max(1.0));
         if self.sold > 0.0 {
             to.insert(format!("forecast_to_sold_test{of}"), self.forecast / self.sold);
+            to.insert(format!("uncorrected_to_sold_test{of}"), self.uncorrected / self.sold);
         }
     }
 }

@@ -1,9 +1,10 @@
-//! How a bundle corrects the quantiles of its demand network, by how items sell: learnt on weeks that the network never
-//! saw, kept in the bundle, applied to every forecast of a day and of a lead time.
+//! How a bundle corrects what its demand network says, by how items sell: learnt on weeks that the network never saw, kept
+//! in the bundle, applied to every forecast of a day and of a lead time.
 //!
 //! Quantiles of the network are shifted by conformal scores (Romano, Patterson and Candès 2019, "Conformalized quantile
 //! regression", each level on its own as in their theorem 2), in units of the item's scale. Quantiles of counts are
-//! taken at other levels (Chernozhukov, Wüthrich and Zhu 2021, "Distributional conformal prediction"): they stay whole.
+//! taken at other levels (Chernozhukov, Wüthrich and Zhu 2021, "Distributional conformal prediction"): they stay whole. Means
+//! are multiplied by what was sold for each unit that they promised.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -56,6 +57,20 @@ pub struct Calibration {
     pub lead_shifts: Corrections,
     #[serde(default)]
     pub lead_levels: Corrections,
+    #[serde(default)]
+    pub means: MeanFactors,
+    #[serde(default)]
+    pub lead_means: MeanFactors,
+}
+
+/// What means are multiplied by, by how items sell; those of the network's quantiles and those of counts come from heads
+/// of their own.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct MeanFactors {
+    #[serde(default)]
+    pub of_network: BTreeMap<Speed, f64>,
+    #[serde(default)]
+    pub of_counts: BTreeMap<Speed, f64>,
 }
 
 /// What a forecast is of.
@@ -66,11 +81,11 @@ pub enum Span {
 }
 
 impl Calibration {
-    /// The corrections of forecasts of this span: shifts, and levels of counts.
-    fn of(&self, span: Span) -> (&Corrections, &Corrections) {
+    /// The corrections of forecasts of this span: shifts, levels of counts, and factors of means.
+    fn of(&self, span: Span) -> (&Corrections, &Corrections, &MeanFactors) {
         match span {
-            Span::Day => (&self.shifts, &self.levels),
-            Span::LeadTime => (&self.lead_shifts, &self.lead_levels),
+            Span::Day => (&self.shifts, &self.levels, &self.means),
+            Span::LeadTime => (&self.lead_shifts, &self.lead_levels, &self.lead_means),
         }
     }
 }
@@ -115,21 +130,33 @@ pub enum Raw {
 }
 
 impl Raw {
+    pub fn mean(&self) -> f64 {
+        match self {
+            Raw::Quantiles(forecast) => forecast[0],
+            Raw::Counts { mean, .. } => *mean,
+        }
+    }
+
     /// The forecast, corrected for an item of this `speed` and `scale` (units in the span) where a calibration is given.
     pub fn forecast(&self, calibration: Option<(&Calibration, Span, Speed)>, scale: f64) -> Forecast {
         let corrections = calibration.map(|(calibration, span, speed)| (calibration.of(span), speed));
-        match self {
-            Raw::Quantiles(forecast) => match corrections.and_then(|((shifts, _), speed)| shifts.get(&speed)) {
-                Some(shifts) => shifted(forecast, shifts, scale),
-                None => *forecast,
-            },
+        let (mut forecast, factor) = match self {
+            Raw::Quantiles(forecast) => {
+                let moved = match corrections.and_then(|((shifts, ..), speed)| shifts.get(&speed)) {
+                    Some(shifts) => shifted(forecast, shifts, scale),
+                    None => *forecast,
+                };
+                (moved, corrections.and_then(|((.., means), speed)| means.of_network.get(&speed)))
+            }
             Raw::Counts { mean, size } => {
-                let levels = corrections.and_then(|((_, levels), speed)| levels.get(&speed)).unwrap_or(&LEVELS);
+                let levels = corrections.and_then(|((_, levels, _), speed)| levels.get(&speed)).unwrap_or(&LEVELS);
                 let mut forecast = [*mean; super::OUTPUTS];
                 forecast[1..].copy_from_slice(&counts::quantiles(*mean, *size, levels));
-                forecast
+                (forecast, corrections.and_then(|((.., means), speed)| means.of_counts.get(&speed)))
             }
-        }
+        };
+        forecast[0] *= factor.unwrap_or(&1.0);
+        forecast
     }
 }
 
@@ -156,22 +183,24 @@ mod tests {
             shifts: BTreeMap::from([(Speed::Fast, [-9.0, 0.0, 0.0, 0.0, 0.5, 0.0, 1.0])]),
             levels: BTreeMap::from([(Speed::Slow, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])]),
             lead_shifts: BTreeMap::from([(Speed::Fast, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])]),
-            lead_levels: BTreeMap::new(),
+            means: MeanFactors { of_network: BTreeMap::from([(Speed::Fast, 1.5)]), ..Default::default() },
+            lead_means: MeanFactors { of_counts: BTreeMap::from([(Speed::Slow, 0.5)]), ..Default::default() },
+            ..Default::default()
         };
         use Span::{Day, LeadTime};
         let network = Raw::Quantiles([3.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.5, 6.0]);
         assert_eq!(network.forecast(Some((&calibration, Day, Speed::Slow)), 2.0), network.forecast(None, 2.0));
         let moved = network.forecast(Some((&calibration, Day, Speed::Fast)), 2.0);
-        assert_eq!(moved, [3.0, 0.0, 2.0, 3.0, 4.0, 6.0, 6.0, 8.0], "never negative, never crossing");
+        assert_eq!(moved, [4.5, 0.0, 2.0, 3.0, 4.0, 6.0, 6.0, 8.0], "never negative, never crossing");
         let moved = network.forecast(Some((&calibration, LeadTime, Speed::Fast)), 14.0);
         assert_eq!(moved, [3.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.5, 20.0]);
         let counts = Raw::Counts { mean: 3.0, size: 2.0 };
         let moved = counts.forecast(Some((&calibration, Day, Speed::Slow)), 1.0);
         assert_eq!(moved[1..], counts::quantiles(3.0, 2.0, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]));
-        for other in [(Day, Speed::New), (LeadTime, Speed::Slow)] {
-            let moved = counts.forecast(Some((&calibration, other.0, other.1)), 1.0);
-            assert_eq!(moved, counts.forecast(None, 1.0));
-        }
+        assert_eq!(moved[0], 3.0, "the factor of days is the network's");
+        let moved = counts.forecast(Some((&calibration, LeadTime, Speed::Slow)), 1.0);
+        assert_eq!((moved[0], &moved[1..]), (1.5, &counts.forecast(None, 1.0)[1..]));
+        assert_eq!(counts.forecast(Some((&calibration, Day, Speed::New)), 1.0), counts.forecast(None, 1.0));
     }
 
     proptest! {

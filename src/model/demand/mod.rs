@@ -24,7 +24,7 @@ use history::INTENT_INPUTS;
 use inputs::{DAY_INPUTS, ItemNumbers, ItemRows, KNOWN_INPUTS, LEAD_INPUTS, OutlookInputs};
 use networks::HistoryNetwork;
 
-pub use calibration::{Calibration, RatePrior, Raw, Span, Speed};
+pub use calibration::{Calibration, MeanFactors, RatePrior, Raw, Span, Speed};
 pub use history::{ItemFacts, ItemHistory};
 
 pub const LEVELS: [f64; 7] = [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95];
@@ -175,6 +175,16 @@ impl DemandNetwork {
             _ if item.scale() < self.shape.slow_units_per_day => Source::Counts,
             _ => Source::Quantiles,
         }
+    }
+
+    /// What the calibration multiplies the means of such an item's days by.
+    pub fn mean_factor(&self, item: &ItemFacts) -> f64 {
+        let means = &self.shape.calibration.means;
+        let factors = match self.source(item) {
+            Source::Quantiles => &means.of_network,
+            Source::New | Source::Dormant | Source::Counts => &means.of_counts,
+        };
+        factors.get(&item.speed).copied().unwrap_or(1.0)
     }
 
     /// Hides what intents said of some items, so that a night without earlier ones finds a network that can do without.
@@ -366,6 +376,34 @@ mod tests {
         assert!(whole(&forecasts[2]) && !whole(&forecasts[0]));
         let dormant = forecasts[3].lead_time;
         assert!((dormant[0] - 0.07).abs() < 1e-9 && dormant[1..] == [0.0; LEVELS.len()], "{dormant:?}");
+    }
+
+    #[test]
+    fn means_are_multiplied_by_the_factor_of_their_source_and_quantiles_stay() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let mut network = DemandNetwork::new(&store.root(), &DemandShape::tiny(DemandNetworkName::Gru));
+        let items = items();
+        let plain = network.forecast(&items, Device::Cpu).unwrap();
+        let factors = |slow: f64| MeanFactors {
+            of_network: [(Speed::Fast, 2.0), (Speed::Slow, 9.0)].into(),
+            of_counts: [(Speed::Slow, slow), (Speed::New, 0.5), (Speed::Fast, 9.0)].into(),
+        };
+        network.shape.calibration = Calibration { means: factors(3.0), lead_means: factors(4.0), ..Default::default() };
+        let corrected = network.forecast(&items, Device::Cpu).unwrap();
+        // As `items` are: fast, new, slow, dormant, new.
+        for (at, (day, lead)) in [(2.0, 2.0), (0.5, 0.5), (3.0, 4.0), (1.0, 1.0), (0.5, 0.5)].into_iter().enumerate() {
+            assert_eq!(network.mean_factor(&items[at].facts(14)), day, "{at}");
+            let pairs = [
+                (&plain[at].daily[0], &corrected[at].daily[0], day),
+                (&plain[at].lead_time, &corrected[at].lead_time, lead),
+            ];
+            for (before, after, factor) in pairs {
+                assert!(
+                    (before[0] * factor - after[0]).abs() < 1e-9 && before[1..] == after[1..],
+                    "{at}: {before:?} {after:?}"
+                );
+            }
+        }
     }
 
     #[test]
