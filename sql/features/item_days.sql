@@ -11,10 +11,16 @@ prices AS (
 promoted AS (
     SELECT DISTINCT p.item_id, c.day
     FROM promotions p JOIN calendar c ON c.day >= p.starts_on AND c.day <= p.ends_on
+),
+dense AS (
+    SELECT f.item_id, c.day, CAST(c.day - f.first_day AS BIGINT) AS days_since_first_seen
+    FROM first_seen f JOIN calendar c ON c.day >= f.first_day
 )
+-- The engine holds a join's first table in memory and streams the second: what is known of some days stands first, and the
+-- dense days, by far the most rows, last.
 SELECT
-    f.item_id,
-    c.day,
+    n.item_id,
+    n.day,
     CAST(coalesce(d.units, 0) AS DOUBLE) AS units,
     CAST(coalesce(d.returns, 0) AS DOUBLE) AS returns,
     CAST(coalesce(d.revenue, 0) AS DOUBLE) AS revenue,
@@ -26,11 +32,16 @@ SELECT
     -- nobody so much as looked has no units, and is out of stock all the same where the snapshot says so.
     coalesce(s.on_hand > 0 OR coalesce(d.units, 0) > 0, true) AS in_stock,
     i.intent_units,
-    CAST(c.day - f.first_day AS BIGINT) AS days_since_first_seen
-FROM first_seen f
-    JOIN calendar c ON c.day >= f.first_day
-    LEFT JOIN item_day d ON d.item_id = f.item_id AND d.event_day = c.day
-    LEFT JOIN stock s ON s.item_id = f.item_id AND s.as_of = c.day
-    LEFT JOIN prices p ON p.item_id = f.item_id
-    LEFT JOIN promoted m ON m.item_id = f.item_id AND m.day = c.day
-    LEFT JOIN item_intents i ON i.item_id = f.item_id AND i.day = c.day
+    n.days_since_first_seen
+FROM item_intents i
+    RIGHT JOIN (
+        promoted m
+        RIGHT JOIN (
+            prices p
+            RIGHT JOIN (
+                stock s
+                RIGHT JOIN (item_day d RIGHT JOIN dense n ON d.item_id = n.item_id AND d.event_day = n.day)
+                    ON s.item_id = n.item_id AND s.as_of = n.day
+            ) ON p.item_id = n.item_id
+        ) ON m.item_id = n.item_id AND m.day = n.day
+    ) ON i.item_id = n.item_id AND i.day = n.day

@@ -16,19 +16,23 @@ known AS (
     SELECT DISTINCT item_id FROM item_day
 ),
 dense AS (
+    SELECT k.item_id, d.day FROM known k CROSS JOIN days d
+),
+-- The dense days are streamed past what is known of some, as in features/item_days.sql.
+outcomes AS (
     SELECT
-        k.item_id,
-        d.day,
+        n.item_id,
+        n.day,
         CAST(coalesce(s.units, 0) AS DOUBLE) AS units,
         -- As in features/item_days.sql.
         coalesce(t.on_hand > 0 OR coalesce(s.units, 0) > 0, true) AS in_stock
-    FROM known k CROSS JOIN days d
-        LEFT JOIN sold s ON s.item_id = k.item_id AND s.event_day = d.day
-        LEFT JOIN stock t ON t.item_id = k.item_id AND t.as_of = d.day
+    FROM stock t
+        RIGHT JOIN (sold s RIGHT JOIN dense n ON s.item_id = n.item_id AND s.event_day = n.day)
+            ON t.item_id = n.item_id AND t.as_of = n.day
 )
 SELECT
     item_id,
     ordered_list(day, units) AS future_units,
     ordered_list(day, in_stock) AS future_in_stock
-FROM dense
+FROM outcomes
 GROUP BY item_id

@@ -75,7 +75,7 @@ days AS (
         -- Quantiles in whole units stay whole.
         f.q05 = round(f.q05) AND f.q10 = round(f.q10) AND f.q25 = round(f.q25) AND f.q50 = round(f.q50)
             AND f.q75 = round(f.q75) AND f.q90 = round(f.q90) AND f.q95 = round(f.q95) AS whole
-    FROM forecasts f JOIN factors i ON f.item_id = i.item_id
+    FROM factors i JOIN forecasts f ON f.item_id = i.item_id
     WHERE f.step >= 1
 ),
 final AS (

@@ -2,7 +2,7 @@
 //! gives them, within memory that is what they take.
 //!
 //! The engine's own `array_agg` is charged for the whole buffer that each row was cut from: lists of 20,000 items ran out
-//! of 2 GB though they hold 0.1. Here an entry is 24 bytes, strings lie once, and equal positions go by value, so that the
+//! of 2 GB though they hold 0.1. Here an entry is 20 bytes, strings lie once, and equal positions go by value, so that the
 //! list does not depend on the order in which rows came. Numbers, booleans (0 and 1) and dates come out as float64, strings
 //! as strings; null and NaN as null.
 
@@ -78,8 +78,9 @@ fn state_fields(value: &DataType) -> Fields {
     Fields::from(vec![Field::new("position", DataType::Int64, true), Field::new("value", value.clone(), true)])
 }
 
-/// One value: the bits of a number, or the number of a string.
+/// One value: the bits of a number, or the number of a string. Packed, as a large catalogue has many millions of them.
 #[derive(Clone, Copy)]
+#[repr(C, packed(4))]
 struct Entry {
     position: i64,
     value: u64,
@@ -124,6 +125,10 @@ impl Placed {
         let positions = cast(&days(positions)?, &DataType::Int64)?;
         let positions = positions.as_primitive::<Int64Type>();
         let values = self.encode(values)?;
+        // By an eighth: doubling would leave half of the largest buffer of a night unused.
+        if self.entries.capacity() - self.entries.len() < values.len() {
+            self.entries.reserve_exact(values.len().max(self.entries.len() / 8));
+        }
         for (row, (&group, value)) in groups.iter().zip(values).enumerate() {
             if keep.is_none_or(|k| k.is_valid(row) && k.value(row)) {
                 let position = if positions.is_valid(row) { positions.value(row) } else { i64::MIN };
@@ -320,6 +325,18 @@ mod tests {
             rows(4, &all("ordered_list(p, v)")).await,
             rows(1, &all("array_agg(v ORDER BY p, v NULLS FIRST)")).await
         );
+    }
+
+    #[test]
+    fn an_entry_takes_twenty_bytes_and_little_is_set_aside() {
+        let mut placed = Placed::new(DataType::Float64);
+        let positions: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+        let values: ArrayRef = Arc::new(arrow::array::Float64Array::from_iter_values((0..1000).map(f64::from)));
+        for group in 0..500 {
+            placed.update_batch(&[Arc::clone(&positions), Arc::clone(&values)], &[group; 1000], None, 500).unwrap();
+        }
+        let each = GroupsAccumulator::size(&placed) as f64 / 500_000.0;
+        assert!((20.0..22.6).contains(&each), "{each} bytes");
     }
 
     #[tokio::test]
