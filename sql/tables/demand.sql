@@ -58,7 +58,8 @@ factors AS (
         CASE WHEN s.mean > 0 THEN 1.0 - w.intent_weight + w.intent_weight * s.units / s.mean ELSE 1.0 END AS factor
     FROM promised p JOIN sums s ON s.category = coalesce(p.category, '') CROSS JOIN intent_weight w
 ),
--- Step 0 is the cumulative demand over the lead time; replenishment reads it, planners of single days do not.
+-- Step 0 is the cumulative demand over the lead time; replenishment reads it, planners of single days do not. Again the small
+-- table stands first.
 days AS (
     SELECT
         f.item_id,
