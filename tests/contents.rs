@@ -102,6 +102,33 @@ fn another_encoder_reads_every_text_anew_and_vectors_of_one_that_no_model_has_go
     assert!(left(&second) == 0 && left(&first) > 0);
 }
 
+#[test]
+fn damaged_and_foreign_files_of_vectors_change_no_score() {
+    let (own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let twin = own.path().join("twin").display().to_string();
+    lakes::copy(Path::new(&output), Path::new(&twin));
+    let folder = format!("{twin}/state/content/text-{}", hash(&twin));
+    for file in std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
+        // As long as the encoder's, of whatever made them.
+        let strange = file.with_file_name(format!("0-{}", file.file_name().unwrap().to_str().unwrap()));
+        std::fs::copy(&file, &strange).unwrap();
+        lakes::rewrite(&strange, "SELECT content_key, array_reverse(vectors) AS vectors, dims FROM rows");
+        let half = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &half[..half.len() / 2]).unwrap();
+    }
+    let scores = |output: &str| -> Vec<(String, f64)> {
+        night(&lake, output, "2026-02-22");
+        let rows = ask(&lake, output, "SELECT user_id, p_purchase FROM intent ORDER BY user_id");
+        rows.lines().skip(1).map(|row| row.split_once(',').unwrap()).map(|(u, p)| (u.into(), p.parse().unwrap())).collect()
+    };
+    let (whole, mended) = (scores(&output), scores(&twin));
+    assert!(whole.len() > 100 && whole.len() == mended.len());
+    for ((user, p), (other, q)) in whole.iter().zip(&mended) {
+        assert!(user == other && (p - q).abs() < 1e-5, "{user}: {p} and {q}");
+    }
+}
+
 fn champion(output: &str) -> String {
     std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().into()
 }

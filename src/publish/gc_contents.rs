@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::config::networks::Precision;
-use crate::failure::Result;
+use crate::failure::{FailureKind, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
 use crate::model::contents::MODALITIES;
@@ -49,8 +49,11 @@ pub async fn plan(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<S
         }
         let kept = Arc::new(kept);
         for file in files.iter().filter(old) {
-            // A damaged file counts as none already.
-            let keys = keys_of(output, &file.location).await.unwrap_or_default();
+            let keys = match keys_of(output, &file.location).await {
+                Err(failure) if failure.kind == FailureKind::Passing => return Err(failure),
+                // A damaged file counts as none already.
+                keys => keys.unwrap_or_default(),
+            };
             match keys.iter().filter(|key| kept.contains(key)).count() {
                 0 => stale.push(gone(file)),
                 some if some < keys.len() => stale.push(StaleFile { kept: Some(Arc::clone(&kept)), ..gone(file) }),

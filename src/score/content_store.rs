@@ -1,8 +1,9 @@
 //! Vectors of contents, kept between nights below `state/content/<modality>/`, each once by its content key. Those that an
 //! encoder made lie by its hash: `text-<hash>/`, `image-<hash>/`.
 //!
-//! Nights only ever add files, so a process that has read some of them reads the others alone. Whoever plans a call of
-//! `score_intents` says in the plan which files there were; whoever runs it has read at least those.
+//! Nights add files, and write one that is damaged anew under its name; a process that has read some of them reads the others
+//! alone. Whoever plans a call of `score_intents` says in the plan which files there were; whoever runs it has read at least
+//! those. A file says which folder it is of, as vectors of another encoder may well have as many numbers.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Float32Builder, Int32Builder, Int64Array, Int64Builder, ListBuilder, RecordBatch,
@@ -15,27 +16,25 @@ use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionContext};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::embedding::SharedEncoder;
 use super::pictures::SharedImageEncoder;
 use crate::config::networks::Precision;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, FailureKind, Result};
 use crate::ids::RunDate;
-use crate::lake::{parquet_files, stores::Location};
+use crate::lake::{self, files_table::PICTURES_PER_BATCH, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
 use crate::model::contents::{Contents, IMAGE, MODALITIES, TEXT};
 
-/// Vectors of one file, in bytes: they are held in memory until the file is written.
+/// Vectors of one file, and texts that wait to be encoded, in bytes: they are held in memory until the file is written.
 const FILE_BYTES: usize = 64 << 20;
 const ROWS_PER_BATCH: usize = 8192;
 
 /// Texts, and pictures, that are encoded before they are written.
 const FILE_TEXTS: usize = 16_384;
 const FILE_PICTURES: usize = 1024;
-/// Pictures that are held at once, as the lake has them: some megabytes each.
-const PICTURES_PER_BATCH: usize = 32;
 
 /// What the lake brings along, a key once for each row of the catalogue. Not grouped in SQL: the engine charges a group for all
 /// of the buffer that its vectors were cut from, and 16,000 items with vectors ran out of any memory.
@@ -63,7 +62,8 @@ pub type EncoderHashes<'a> = [&'a str; MODALITIES.len()];
 #[derive(Debug, Clone, Default)]
 pub struct ReadContents {
     pub contents: Arc<Contents>,
-    files: BTreeSet<Path>,
+    /// Fingerprints of the files that were read whole.
+    files: BTreeSet<String>,
     /// The last fingerprint that was asked for and is met.
     pub fingerprint: String,
 }
@@ -94,40 +94,47 @@ impl ContentStore {
         self.output.folder(&format!("{KEPT}/{}", self.folders[modality]))
     }
 
+    async fn write(&self, modality: usize, waiting: Waiting) -> Result<()> {
+        waiting.write(&self.folder(modality), &self.folders[modality]).await
+    }
+
     /// The modalities that are read.
     fn read_ones(&self) -> impl Iterator<Item = usize> {
         let dims = self.dims;
         (0..MODALITIES.len()).filter(move |&modality| dims[modality] > 0)
     }
 
-    async fn files(&self) -> Result<BTreeMap<Path, usize>> {
-        let mut files = BTreeMap::new();
+    /// By fingerprint, and in the order of the paths.
+    async fn files(&self) -> Result<Vec<(String, Path, usize)>> {
+        let mut files = Vec::new();
         for modality in self.read_ones() {
-            files.extend(self.folder(modality).list().await?.into_iter().map(|meta| (meta.location, modality)));
+            let listed = self.folder(modality).list().await?.into_iter();
+            files.extend(listed.map(|meta| (lake::fingerprint(&meta), meta.location, modality)));
         }
+        files.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
         Ok(files)
     }
 
     /// Of the files that there are now.
     pub async fn fingerprint(&self) -> Result<String> {
-        Ok(fingerprint(self.files().await?.keys()))
+        Ok(fingerprint(&self.files().await?))
     }
 
     /// `before` and what has come since.
     pub async fn read(&self, before: &ReadContents) -> Result<ReadContents> {
         let files = self.files().await?;
-        let mut read = ReadContents { fingerprint: fingerprint(files.keys()), ..before.clone() };
+        let mut read = ReadContents { fingerprint: fingerprint(&files), ..before.clone() };
         let mut contents = match before.files.is_empty() {
             true => Contents::new(self.dims),
             false => before.contents.as_ref().clone(),
         };
-        for (path, modality) in files {
-            if read.files.insert(path.clone()) {
-                let place = self.folder(modality);
+        for (own, path, modality) in files.into_iter().filter(|(own, ..)| !before.files.contains(own)) {
+            let place = self.folder(modality);
+            match add_file(&place, &path, &self.folders[modality], modality, &mut contents).await {
+                Ok(()) => drop(read.files.insert(own)),
+                Err(failure) if failure.kind == FailureKind::Passing => return Err(failure.at(place.display(&path))),
                 // A damaged file is as good as none: the night that misses its vectors writes them again.
-                if let Err(failure) = add_file(&place, &path, modality, &mut contents).await {
-                    tracing::warn!("{}: {failure}; its contents count as none", place.display(&path));
-                }
+                Err(failure) => tracing::warn!("{}: {failure}; its contents count as none", place.display(&path)),
             }
         }
         read.contents = Arc::new(contents);
@@ -163,12 +170,12 @@ impl ContentStore {
                 added += 1;
                 waiting[modality].add(key, &vectors, dims);
                 if waiting[modality].bytes >= FILE_BYTES {
-                    std::mem::take(&mut waiting[modality]).write(&self.folder(modality)).await?;
+                    self.write(modality, std::mem::take(&mut waiting[modality])).await?;
                 }
             }
         }
         for modality in self.read_ones() {
-            std::mem::take(&mut waiting[modality]).write(&self.folder(modality)).await?;
+            self.write(modality, std::mem::take(&mut waiting[modality])).await?;
         }
         for (modality, vectors) in strange {
             let (name, dims) = (MODALITIES[modality], self.dims[modality]);
@@ -200,18 +207,20 @@ impl ContentStore {
         encoder: &Arc<SharedEncoder>,
         known: &Contents,
     ) -> Result<(BTreeSet<i64>, usize)> {
-        let (mut keys, mut added, mut waiting) = (BTreeSet::new(), 0, BTreeMap::new());
+        let (mut keys, mut added, mut waiting, mut bytes) = (BTreeSet::new(), 0, BTreeMap::new(), 0);
         let mut rows = ctx.sql("SELECT content_key, text FROM content_texts").await?.execute_stream().await?;
         while let Some(batch) = rows.try_next().await? {
             let texts = cast(batch.column(1), &DataType::Utf8)?;
             for (key, text) in batch.column(0).as_primitive::<Int64Type>().iter().zip(texts.as_string::<i32>()) {
                 let (Some(key), Some(text)) = (key, text) else { continue };
                 if keys.insert(key) && !known.has(TEXT, key) {
+                    bytes += text.len();
                     waiting.insert(key, text.to_string());
                 }
             }
-            if waiting.len() >= FILE_TEXTS {
+            if waiting.len() >= FILE_TEXTS || bytes >= FILE_BYTES {
                 added += self.encode(std::mem::take(&mut waiting), encoder).await?;
+                bytes = 0;
             }
         }
         added += self.encode(waiting, encoder).await?;
@@ -225,7 +234,7 @@ impl ContentStore {
         let vectors = tokio::task::spawn_blocking(encode).await.map_err(Failure::bug)??;
         let mut file = Waiting::default();
         keys.iter().zip(&vectors).for_each(|(key, vector)| file.add(*key, vector, vector.len()));
-        file.write(&self.folder(TEXT)).await?;
+        self.write(TEXT, file).await?;
         if !keys.is_empty() {
             tracing::info!("encoded {} texts", keys.len());
         }
@@ -277,10 +286,10 @@ impl ContentStore {
                 }
             }
             if file.keys.len() >= FILE_PICTURES {
-                std::mem::take(&mut file).write(&self.folder(IMAGE)).await?;
+                self.write(IMAGE, std::mem::take(&mut file)).await?;
             }
         }
-        file.write(&self.folder(IMAGE)).await?;
+        self.write(IMAGE, file).await?;
         if added > 0 {
             tracing::info!("encoded {added} pictures");
         }
@@ -386,40 +395,59 @@ fn brought(batch: &RecordBatch) -> Result<Vec<Brought>> {
 /// The keys of a file of vectors or of [`USED`] keys.
 pub async fn keys_of(output: &Location, path: &Path) -> Result<Vec<i64>> {
     let mut keys = Vec::new();
-    let mut batches = file(output, path).await?.select_columns(&[KEY])?.execute_stream().await?;
+    let mut batches = table(output, path).await?.select_columns(&[KEY])?.execute_stream().await?;
     while let Some(batch) = batches.try_next().await? {
         keys.extend(batch.column(0).as_primitive::<Int64Type>().values());
     }
     Ok(keys)
 }
 
-/// Writes the rows of a file whose keys are to be kept anew, into the folder that it lies in.
+/// Writes the rows of a file whose keys are to be kept anew, into the folder that it lies in. Of a file that counts as none,
+/// none are.
 pub async fn keep_rows(output: &Location, path: &Path, kept: &HashSet<i64>) -> Result<()> {
-    let mut batches = file(output, path).await?.execute_stream().await?;
-    let mut rows = Waiting::default();
-    while let Some(batch) = batches.try_next().await? {
-        // Of other columns, a file counts as none already.
-        for (key, vectors, dims) in rows_of(&batch).into_iter().flatten().filter(|(key, ..)| kept.contains(key)) {
-            rows.add(key, vectors.as_primitive::<Float32Type>().values(), dims);
-        }
-    }
     let folder = path.parts().rev().nth(1).map(|name| name.as_ref().to_string()).unwrap_or_default();
-    rows.write(&output.folder(&format!("{KEPT}/{folder}"))).await
+    let mut rows = Waiting::default();
+    let add = |key: i64, vectors: &[f32], dims: usize| {
+        if kept.contains(&key) {
+            rows.add(key, vectors, dims);
+        }
+    };
+    match each_row(output, path, &folder, add).await {
+        Err(failure) if failure.kind == FailureKind::Input => return Ok(()),
+        read => read?,
+    }
+    rows.write(&output.folder(&format!("{KEPT}/{folder}")), &folder).await
 }
 
-async fn file(place: &Location, path: &Path) -> Result<DataFrame> {
+async fn table(place: &Location, path: &Path) -> Result<DataFrame> {
     let ctx = SessionContext::new();
     ctx.register_object_store(&place.store_url()?, Arc::clone(&place.store));
-    Ok(ctx.read_parquet(place.full_url(path), ParquetReadOptions::default()).await?)
+    Ok(ctx.read_parquet(place.full_url(path), ParquetReadOptions::default().skip_metadata(false)).await?)
 }
 
-async fn add_file(place: &Location, path: &Path, modality: usize, to: &mut Contents) -> Result<()> {
-    let mut batches = file(place, path).await?.execute_stream().await?;
+async fn add_file(place: &Location, path: &Path, folder: &str, modality: usize, to: &mut Contents) -> Result<()> {
+    let expected = to.dims()[modality];
+    let add = |key: i64, vectors: &[f32], dims: usize| {
+        if dims as i64 == expected {
+            to.insert(modality, key, vectors);
+        }
+    };
+    each_row(place, path, folder, add).await
+}
+
+/// Hands over, of each row of a file of vectors of `folder`, the key, the vectors one behind the other, and how many numbers
+/// one has.
+async fn each_row(place: &Location, path: &Path, folder: &str, mut take: impl FnMut(i64, &[f32], usize)) -> Result<()> {
+    let table = table(place, path).await?;
+    let found = table.schema().metadata().get(FOLDER).map_or("a file that does not say whose it is", String::as_str);
+    if found != folder {
+        return Err(Failure::input(format!("expected vectors of {folder}, got {found}")));
+    }
+    let mut batches = table.execute_stream().await?;
     while let Some(batch) = batches.try_next().await? {
-        let rows = rows_of(&batch).ok_or_else(|| Failure::input(format!("expected the columns {}", schema())))?;
-        let expected = to.dims()[modality];
-        for (key, vectors, _) in rows.filter(|(.., dims)| *dims as i64 == expected) {
-            to.insert(modality, key, vectors.as_primitive::<Float32Type>().values());
+        let rows = rows_of(&batch).ok_or_else(|| Failure::input(format!("expected the columns {}", schema(folder))))?;
+        for (key, vectors, dims) in rows {
+            take(key, vectors.as_primitive::<Float32Type>().values(), dims);
         }
     }
     Ok(())
@@ -434,10 +462,10 @@ fn rows_of(batch: &RecordBatch) -> Option<impl Iterator<Item = (i64, ArrayRef, u
     Some((0..batch.num_rows()).map(|row| (keys.value(row), vectors.value(row), dims.value(row) as usize)))
 }
 
-fn fingerprint<'a>(files: impl Iterator<Item = &'a Path>) -> String {
+fn fingerprint(files: &[(String, Path, usize)]) -> String {
     let mut hasher = blake3::Hasher::new();
-    files.for_each(|path| {
-        hasher.update(path.as_ref().as_bytes()).update(b"\n");
+    files.iter().for_each(|(own, ..)| {
+        hasher.update(own.as_bytes());
     });
     hasher.finalize().to_hex()[..16].to_string()
 }
@@ -464,7 +492,7 @@ impl Waiting {
     }
 
     /// Under a name that follows from the keys: two processes that write the same write one file.
-    async fn write(mut self, place: &Location) -> Result<()> {
+    async fn write(mut self, place: &Location, folder: &str) -> Result<()> {
         if self.keys.is_empty() {
             return Ok(());
         }
@@ -474,25 +502,29 @@ impl Waiting {
         let path = place.path(&format!("{}.parquet", &blake3::hash(&bytes).to_hex()[..16]));
         let columns: Vec<ArrayRef> =
             vec![Arc::new(self.key.finish()), Arc::new(self.vectors.finish()), Arc::new(self.dims.finish())];
-        let batch = RecordBatch::try_new(schema(), columns)?;
-        let stream = Box::pin(RecordBatchStreamAdapter::new(schema(), futures::stream::iter([Ok(batch)])));
-        parquet_files::write(place, &path, &schema(), stream, ROWS_PER_BATCH).await?;
+        let schema = schema(folder);
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+        let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), futures::stream::iter([Ok(batch)])));
+        parquet_files::write(place, &path, &schema, stream, ROWS_PER_BATCH).await?;
         Ok(())
     }
 }
 
 const KEY: &str = "content_key";
+/// In the metadata of a file: the folder whose vectors it holds.
+const FOLDER: &str = "folder";
 
 fn keys_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new(KEY, DataType::Int64, false)]))
 }
 
-fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
+fn schema(folder: &str) -> SchemaRef {
+    let fields = vec![
         Field::new(KEY, DataType::Int64, false),
         Field::new("vectors", DataType::new_list(DataType::Float32, true), false),
         Field::new("dims", DataType::Int32, false),
-    ]))
+    ];
+    Arc::new(Schema::new_with_metadata(fields, HashMap::from([(FOLDER.into(), folder.into())])))
 }
 
 #[cfg(test)]
@@ -531,9 +563,31 @@ mod tests {
         for file in output.folder("state/content/image").list().await.unwrap() {
             output.folder("state/content/image").write(file.location.filename().unwrap(), "half a file").await.unwrap();
         }
-        assert_eq!(store.contents().await.unwrap().len(1), 0);
-        assert_eq!(store.add_vectors(&more, &store.contents().await.unwrap()).await.unwrap().1, 2);
-        assert_eq!(store.contents().await.unwrap().len(1), 2);
+        let damaged = store.read(&ReadContents::default()).await.unwrap();
+        assert_eq!(damaged.contents.len(1), 0);
+        // As a night does it: the same vectors, and so files of the same names.
+        assert_eq!(store.add_vectors(&more, &damaged.contents).await.unwrap().1, 2);
+        let mended = store.read(&damaged).await.unwrap();
+        assert_ne!(mended.fingerprint, damaged.fingerprint);
+        assert_eq!(mended.contents.len(1), 2);
+    }
+
+    #[tokio::test]
+    async fn vectors_of_another_folder_count_as_none_though_they_are_as_long() {
+        let output = Location::open("memory://content-store-folders", &S3Config::default()).unwrap();
+        let [own, other] = ["", "0123"].map(|hash| ContentStore::of(&output, [0, 2, 0], ["", hash, ""]).unwrap());
+        let lake = catalogue("('image', 5, [[3.0, 4.0]]), ('image', 7, [[1.0, 1.0]])").await;
+        own.add_vectors(&lake, &own.contents().await.unwrap()).await.unwrap();
+        let (from, to) = (output.folder("state/content/image"), output.folder("state/content/image-0123"));
+        for file in from.list().await.unwrap() {
+            let name = file.location.filename().unwrap();
+            let bytes = from.read(name).await.unwrap();
+            to.write(name, bytes.clone()).await.unwrap();
+            assert_eq!(other.contents().await.unwrap().len(1), 0);
+            keep_rows(&output, &to.path(name), &HashSet::from([5])).await.unwrap();
+        }
+        assert_eq!(to.list().await.unwrap().len(), 1, "gc writes none of them under the other's name");
+        assert_eq!(own.contents().await.unwrap().len(1), 2);
     }
 
     #[tokio::test]
