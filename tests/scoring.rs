@@ -280,6 +280,33 @@ async fn rows_keep_their_order() {
     assert!(different.len() > users / 2, "scores that are all alike would fit any order");
 }
 
+/// The engine sorts below the operator, which keeps the order, and merges the partitions above it.
+#[tokio::test(flavor = "multi_thread")]
+async fn scores_of_several_partitions_come_in_the_order_that_is_asked_for() {
+    let ([ctx], models) = sessions(4).await;
+    let input = ctx.sql(&input_sql(400, Bad::Nobody)).await.unwrap();
+    ctx.register_table("model_input", input.into_view()).unwrap();
+    let plain = "SELECT user_id, score_intents(features) AS s FROM model_input";
+    let plan = ctx.sql(plain).await.unwrap().create_physical_plan().await.unwrap();
+    assert!(plan.properties().partitioning.partition_count() > 1, "{plan:?}");
+    let service = models.service("").await.unwrap();
+    let alone = service.score(&features(400, Bad::Nobody).await).await.unwrap().scores;
+    for (by, ascending) in [("user_id", true), ("user_id DESC", false)] {
+        let ordered = ctx.sql(&format!("{plain} ORDER BY {by}")).await.unwrap().collect().await.unwrap();
+        let fields: Vec<RecordBatch> = ordered
+            .iter()
+            .map(|batch| {
+                let p = as_struct(batch.column(1)).unwrap().column_by_name("p_purchase").unwrap().clone();
+                RecordBatch::try_from_iter([("user_id", batch.column(0).clone()), ("p", p)]).unwrap()
+            })
+            .collect();
+        let scored = purchases(&fields);
+        assert_eq!(scored.len(), 400);
+        assert!(scored.windows(2).all(|two| (two[0].0 < two[1].0) == ascending), "{by}");
+        scored.iter().for_each(|(user, p)| assert!((f64::from(alone[(user - 1) * 9 + 4]) - p).abs() < 1e-5, "{user}"));
+    }
+}
+
 #[tokio::test]
 async fn an_error_names_the_first_bad_user_and_loses_nobody_else() {
     let service = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();

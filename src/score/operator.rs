@@ -44,6 +44,7 @@ use super::text::TextScorer;
 
 /// Rows that a partition gathers from its input before it asks the service.
 const REQUEST_ROWS: usize = 4096;
+const REQUEST_BYTES: usize = 64 << 20;
 
 /// Installs functions, rule and planner in a new session like `ctx`.
 pub fn install(ctx: &SessionContext, models: Arc<Models>) -> SessionContext {
@@ -311,7 +312,7 @@ impl ExtensionPlanner for PlanScores {
                     Scorer::Intents | Scorer::Demand => self.models.pin(&call.model).await?,
                 },
             };
-            plan = Arc::new(ScoreExec::new(plan, scoring, Arc::clone(&self.models)));
+            plan = Arc::new(ScoreExec::new(plan, scoring, Arc::clone(&self.models))?);
         }
         Ok(Some(plan))
     }
@@ -337,19 +338,19 @@ pub struct Scoring {
 }
 
 impl ScoreExec {
-    pub fn new(input: Arc<dyn ExecutionPlan>, scoring: Scoring, models: Arc<Models>) -> Self {
+    pub fn new(input: Arc<dyn ExecutionPlan>, scoring: Scoring, models: Arc<Models>) -> Result<Self> {
         let field = Arc::new(Field::new(&scoring.column, scoring.scorer.data_type(), scoring.scorer.nullable()));
         let fields: Vec<_> = input.schema().fields().iter().cloned().chain([field]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.schema().metadata().clone()));
+        // The score comes last: what is known of the input's columns by their places stays true.
+        let known = EquivalenceProperties::new(Arc::clone(&schema)).extend(input.properties().equivalence_properties().clone())?;
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
-            datafusion::physical_plan::Partitioning::UnknownPartitioning(
-                input.properties().partitioning.partition_count(),
-            ),
+            known,
+            input.properties().partitioning.clone(),
             input.properties().emission_type,
             input.properties().boundedness,
         );
-        Self { input, scoring, models, schema, properties: Arc::new(properties) }
+        Ok(Self { input, scoring, models, schema, properties: Arc::new(properties) })
     }
 }
 
@@ -396,7 +397,7 @@ impl ExecutionPlan for ScoreExec {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match children.pop() {
-            Some(input) => Ok(Arc::new(Self::new(input, self.scoring.clone(), Arc::clone(&self.models)))),
+            Some(input) => Ok(Arc::new(Self::new(input, self.scoring.clone(), Arc::clone(&self.models))?)),
             None => plan_err!("ScoreExec: expected one input"),
         }
     }
@@ -517,15 +518,18 @@ fn positive(k: &ArrayRef) -> Result<usize> {
     }
 }
 
-/// Joins small input batches up to [`REQUEST_ROWS`].
+/// Joins small input batches up to [`REQUEST_ROWS`], or [`REQUEST_BYTES`] where rows are pictures.
 fn gather(input: SendableRecordBatchStream) -> impl futures::Stream<Item = Result<RecordBatch>> {
     let schema = input.schema();
     futures::stream::try_unfold((input, schema), |(mut input, schema)| async move {
-        let (mut waiting, mut rows) = (Vec::new(), 0);
-        while rows < REQUEST_ROWS {
+        let (mut waiting, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        while rows < REQUEST_ROWS && bytes < REQUEST_BYTES {
             match input.try_next().await? {
                 Some(batch) => {
                     rows += batch.num_rows();
+                    for column in batch.columns() {
+                        bytes += column.to_data().get_slice_memory_size()?;
+                    }
                     waiting.push(batch);
                 }
                 None => break,
