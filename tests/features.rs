@@ -1,5 +1,7 @@
 //! Features over hand-made lakes: what they count, what they must not see, and the same bits by every road.
 
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
 use intentcast::features::{self, rollups::Rollups};
@@ -202,6 +204,35 @@ async fn a_file_that_is_no_parquet_is_named() {
     .await;
     let refused = night(&config, "2026-01-03").await.map(|_| ()).unwrap_err().message;
     assert!(refused.contains("column ts: expected Timestamp") && refused.contains("found Int64"), "{refused}");
+}
+
+#[tokio::test]
+async fn pictures_are_read_a_few_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lake, config) = (folder.path().join("lake"), config(&folder.path().join("lake"), &folder.path().join("out")));
+    two_days(&lake).await;
+    let items = "SELECT concat('i', value) AS item_id, CASE WHEN value % 3 > 0 THEN arrow_cast(concat('p', value), 'Binary') \
+                 END AS image FROM generate_series(1, 300)";
+    write(&lake, "items/a.parquet", items).await;
+    let (ctx, _) = night(&config, "2026-01-03").await.unwrap();
+    let rows = async |sql: &str| ctx.sql(sql).await.unwrap().collect().await.unwrap();
+    let sizes: Vec<usize> = rows("SELECT image FROM items").await.iter().map(RecordBatch::num_rows).collect();
+    assert!(sizes.iter().sum::<usize>() == 300 && sizes.iter().all(|&rows| rows <= 32), "{sizes:?}");
+    // Only what passes batches on as they come sees pictures: whatever gathers rows has their keys alone. Small files are dealt
+    // out batch by batch, large ones cut.
+    ctx.sql("SET datafusion.optimizer.repartition_file_min_size = 0").await.unwrap();
+    for view in ["item_contents", "content_pictures", "item_vectors"] {
+        let plan = ctx.table(view).await.unwrap().create_physical_plan().await.unwrap();
+        let mut nodes = vec![plan];
+        while let Some(node) = nodes.pop() {
+            let passes_on = ["DataSourceExec", "ProjectionExec", "UnionExec"].contains(&node.name());
+            let pictures = node.schema().fields().iter().any(|field| *field.data_type() == DataType::Binary);
+            assert!(passes_on || !pictures, "{view}: {}", node.name());
+            nodes.extend(node.children().into_iter().cloned());
+        }
+    }
+    let shown = rows("SELECT count(*) AS n FROM item_contents WHERE image_key IS NOT NULL").await;
+    assert_eq!(shown[0].column(0).as_primitive::<Int64Type>().value(0), 200);
 }
 
 #[tokio::test]

@@ -40,13 +40,14 @@ fn keys(contents: &ArrayRef) -> Result<Int64Array> {
     Ok(match contents.data_type() {
         DataType::Null => Int64Array::new_null(contents.len()),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            let texts = cast(contents, &DataType::Utf8)?;
-            texts.as_string::<i32>().iter().map(|text| text.and_then(text_key)).collect()
+            let texts = cast(contents, &DataType::LargeUtf8)?;
+            texts.as_string::<i64>().iter().map(|text| text.and_then(text_key)).collect()
         }
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
-            let bytes = cast(contents, &DataType::Binary)?;
+            // With 64-bit offsets: a batch of pictures may hold more than 2 GB.
+            let bytes = cast(contents, &DataType::LargeBinary)?;
             let key = |bytes: Option<&[u8]>| bytes.filter(|b| !b.is_empty()).map(hash);
-            bytes.as_binary::<i32>().iter().map(key).collect()
+            bytes.as_binary::<i64>().iter().map(key).collect()
         }
         DataType::List(of) | DataType::LargeList(of) | DataType::FixedSizeList(of, _) if of.data_type().is_list() => {
             let frames = DataType::new_list(DataType::new_list(DataType::Float32, true), true);

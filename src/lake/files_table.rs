@@ -21,6 +21,10 @@ use object_store::ObjectMeta;
 use std::sync::Arc;
 use url::Url;
 
+/// Rows of a batch that holds bytes: pictures may have megabytes each, and a batch of them all lies in memory at once. Filters
+/// and keys of contents are worked out within the scan, so that hardly a picture leaves it.
+pub const PICTURES_PER_BATCH: usize = 32;
+
 /// One file of the table: what the listing says of it.
 #[derive(Debug, Clone)]
 pub struct ListedFile {
@@ -126,10 +130,13 @@ impl TableProvider for FilesTable {
             groups[at * partitions / files.len()]
                 .push(PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(listed));
         }
+        let schema = datafusion::common::project_schema(&self.schema(), projection)?;
+        let pictures = schema.fields().iter().any(|f| *f.data_type() == DataType::Binary);
         let scan = FileScanConfigBuilder::new(self.store_url.clone(), Arc::new(source))
             .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
+            .with_batch_size(pictures.then(|| PICTURES_PER_BATCH.min(state.config().batch_size())))
             .build();
         Ok(DataSourceExec::from_data_source(scan))
     }
