@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::engine::doctor;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
-use crate::lake::lake_file;
+use crate::lake::{lake_file, unreadable};
 use crate::score::devices;
 use crate::shell::Format;
 use crate::simulation::SimulateOptions;
@@ -241,7 +241,17 @@ impl Cli {
         if self.verb.uses_models() && config.score.device != "cpu" {
             devices::look();
         }
-        match self.verb {
+        let opens_lake = self.verb.opens_lake();
+        self.verb.run(config).or_else(|failure| match opens_lake {
+            true => block_on(async { Err(unreadable::named(config, failure).await) }),
+            false => Err(failure),
+        })
+    }
+}
+
+impl Verb {
+    fn run(self, config: &Config) -> Result<()> {
+        match self {
             Verb::Simulate { to, users, items, days, seed, faults, signal, start } => block_on(verbs::simulate(
                 config,
                 &to,
@@ -272,9 +282,7 @@ impl Cli {
             Verb::Doctor => doctor::print(config),
         }
     }
-}
 
-impl Verb {
     /// Verbs that make tensors: the GPU's library has to be open before the first one.
     fn uses_models(&self) -> bool {
         matches!(

@@ -3,6 +3,7 @@
 //! Every room's error converts into [`Failure`]; `main` alone turns it into a process exit. The numbers are a contract
 //! with schedulers (Airflow retries 75, wakes nobody for 5), so they never change meaning.
 
+use arrow::error::ArrowError;
 use std::fmt;
 
 /// What went wrong, from the point of view of who has to act on it.
@@ -115,11 +116,23 @@ impl From<datafusion::error::DataFusionError> for Failure {
             E::SQL(..) | E::Plan(_) | E::SchemaError(..) => FailureKind::Usage,
             E::ObjectStore(_) | E::IoError(_) => FailureKind::Passing,
             E::ResourcesExhausted(_) => FailureKind::Usage,
-            E::ParquetError(inner) if store_failed(inner) => FailureKind::Passing,
+            E::ParquetError(inner) if store_failed(inner.as_ref()) => FailureKind::Passing,
             E::ParquetError(_) => FailureKind::Input,
+            E::ArrowError(inner, _) if matches!(**inner, ArrowError::ParquetError(_)) => match store_failed(inner.as_ref()) {
+                true => FailureKind::Passing,
+                false => FailureKind::Input,
+            },
             _ => FailureKind::Bug,
         };
-        Failure::new(kind, error.strip_backtrace())
+        let hint = match kind {
+            FailureKind::Usage if matches!(error.find_root(), E::ResourcesExhausted(_)) => Some(
+                "raise engine.memory_bytes_max, or let a night take more parts (engine.user_parts, engine.item_parts) \
+                 and a query fewer rows"
+                    .into(),
+            ),
+            _ => None,
+        };
+        Failure { kind, message: error.strip_backtrace(), hint }
     }
 }
 
@@ -141,8 +154,8 @@ pub fn refusal(error: &dyn std::error::Error) -> Option<Failure> {
 }
 
 /// Whether a Parquet reader failed because of the store that it reads from, which says nothing about the file.
-fn store_failed(error: &parquet::errors::ParquetError) -> bool {
-    let typed = std::error::Error::source(error).is_some_and(|e| e.is::<object_store::Error>());
+fn store_failed(error: &dyn std::error::Error) -> bool {
+    let typed = error.source().is_some_and(|e| e.is::<object_store::Error>());
     typed || error.to_string().contains("Object Store error")
 }
 

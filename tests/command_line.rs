@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::accounts::told;
-use crate::nightly::{QUICK, done, night, query, shop};
+use crate::nightly::{QUICK, done, night, query, refused, shop};
+use crate::support::lakes;
 
 fn command(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
@@ -135,6 +136,28 @@ fn planted_faults_are_found_row_by_row_and_file_by_file() {
         std::fs::remove_file(bad).unwrap();
     }
     assert_eq!(query(&output, "SELECT count(DISTINCT run_date) AS nights FROM intent_history"), "nights\n1\n");
+}
+
+#[test]
+fn a_file_whose_text_does_not_decode_is_named_with_its_column() {
+    let (_own, lake, output) = shop();
+    let items = format!("{lake}/items/part-00000.parquet");
+    let whole = std::fs::read(&items).unwrap();
+    let broken = "SELECT * EXCLUDE (title), CASE item_id WHEN 'i000001' THEN '@@@@' ELSE title END AS title FROM rows";
+    lakes::break_text(Path::new(&items), broken);
+    let night = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
+    let asked = ["sql", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "-c", "SELECT max(title) FROM items"];
+    for arguments in [&night[..], &asked] {
+        let errors = refused(arguments, 3);
+        assert!(errors.contains(&format!("{items}: column title: ")), "{errors}");
+    }
+    std::fs::write(&items, whole).unwrap();
+    let day = std::fs::read_dir(format!("{lake}/events/dt=2026-02-20")).unwrap().next().unwrap().unwrap().path();
+    let broken = "SELECT * EXCLUDE (query), CASE event_type WHEN 'search' THEN '@@@@' ELSE query END AS query FROM rows";
+    lakes::break_text(&day, broken);
+    let errors = refused(&night, 3);
+    assert!(errors.contains(&format!("{}: column query: ", day.display())), "{errors}");
+    assert_eq!(query(&output, "SELECT count(*) AS n FROM runs"), "n\n0\n");
 }
 
 #[test]

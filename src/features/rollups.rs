@@ -191,7 +191,7 @@ impl Rollups {
 
         let ctx = sibling(base);
         functions::register(&ctx, config, run_date)?;
-        lake.register_view(&ctx, "events", files).await?;
+        lake.register_view(&ctx, "events", files.clone()).await?;
         self.register_known_ids(&ctx, config, first_dt, last_dt).await?;
         let checked = ctx.sql(sql.get("rollups/checked_events")?).await.map_err(|e| at("checked_events", e))?;
         ctx.register_table("checked_events", checked.into_view())?;
@@ -202,10 +202,16 @@ impl Rollups {
             let rows = ctx.sql(sql.get(&format!("rollups/{output}"))?).await.map_err(|e| at(output, e))?;
             let folder = self.location.folder(&format!("units/{}", unit.id));
             let written = materialise::write(&ctx, output, rows, &folder).await;
-            let (_, files) = written.map_err(|f| f.at(format!("sql/rollups/{output}.sql")))?;
-            let count: u64 = files.iter().map(|f| f.rows as u64).sum();
-            let files = files.into_iter().map(|f| OutputFile { name: f.path, bytes: f.bytes as u64 });
-            unit.outputs.insert(output.into(), files.collect());
+            let written = match written {
+                Err(failure) => {
+                    let failure = failure.at(format!("sql/rollups/{output}.sql"));
+                    return Err(lake.name_unreadable(failure, "events", &files).await);
+                }
+                Ok((_, written)) => written,
+            };
+            let count: u64 = written.iter().map(|f| f.rows as u64).sum();
+            let written = written.into_iter().map(|f| OutputFile { name: f.path, bytes: f.bytes as u64 });
+            unit.outputs.insert(output.into(), written.collect());
             if output != "unit_user_day" && output != "unit_item_day" {
                 unit.rows += count;
                 let table = std::slice::from_ref(&unit);

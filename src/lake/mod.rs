@@ -7,6 +7,7 @@ pub mod lake_sql;
 pub mod parquet_files;
 mod profile;
 pub mod stores;
+pub mod unreadable;
 
 use chrono::NaiveDate;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;

@@ -2,6 +2,9 @@
 
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::{DataFrame, SessionContext};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use std::path::Path;
 use std::process::Command;
 
@@ -26,6 +29,27 @@ pub fn rewrite(path: &Path, query: &str) {
         let held = ctx.sql(query).await.unwrap().cache().await.unwrap();
         std::fs::remove_file(path).unwrap();
         save(held, path).await;
+    });
+}
+
+/// Writes a file anew, with what a query makes of its `rows`, of whose texts `@@@@` becomes bytes that are no UTF-8.
+pub fn break_text(path: &Path, query: &str) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let ctx = SessionContext::new();
+        ctx.register_parquet("rows", path.to_str().unwrap(), Default::default()).await.unwrap();
+        let rows = ctx.sql(query).await.unwrap().collect().await.unwrap();
+        let properties = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_compression(Compression::UNCOMPRESSED)
+            .build();
+        let mut writer = ArrowWriter::try_new(Vec::new(), rows[0].schema(), Some(properties)).unwrap();
+        rows.iter().for_each(|batch| writer.write(batch).unwrap());
+        let mut bytes = writer.into_inner().unwrap();
+        let marks: Vec<usize> = (0..bytes.len() - 4).filter(|&at| &bytes[at..at + 4] == b"@@@@").collect();
+        assert!(!marks.is_empty());
+        marks.into_iter().for_each(|at| bytes[at..at + 4].copy_from_slice(b"caf\xe9"));
+        std::fs::write(path, bytes).unwrap();
     });
 }
 
