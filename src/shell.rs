@@ -45,6 +45,10 @@ async fn print_rows(rows: DataFrame, format: Format) -> Result<()> {
         return print(&rows.collect().await?, format);
     }
     let schema = Arc::new(rows.schema().as_arrow().clone());
+    if let Some(nested) = schema.fields().iter().find(|f| format == Format::Csv && f.data_type().is_nested()) {
+        return Err(Failure::usage(format!("column {}: CSV holds no {}", nested.name(), nested.data_type()))
+            .hint("array_to_string(…) makes text of a list, struct['name'] takes a field; --format json holds all"));
+    }
     let mut batches = rows.execute_stream().await?;
     let mut out = std::io::stdout().lock();
     // Before the first rows, so that an empty result has its header too.

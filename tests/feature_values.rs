@@ -74,10 +74,12 @@ async fn lake(root: &Path) {
         })
         .collect();
     let named = "t(event_id, ts, user_id, session_id, event_type, item_id, query, dwell_ms, quantity, price)";
-    write(root, "events/a.parquet", &format!("SELECT * FROM (VALUES {}) AS {named}", rows.join(", "))).await;
+    // The cart says something of its own.
+    let said = "CASE event_id WHEN 'e03' THEN 'so nice' END AS text";
+    write(root, "events/a.parquet", &format!("SELECT *, {said} FROM (VALUES {}) AS {named}", rows.join(", "))).await;
     // Two items of one category, one of another; of i4 and i5 the catalogue knows nothing.
-    let items = "SELECT * FROM (VALUES ('i1', 'mugs', 11.0), ('i2', 'mugs', 6.0), ('i3', 'lamps', 7.5)) \
-                 AS t(item_id, category, price)";
+    let items = "SELECT * FROM (VALUES ('i1', 'mugs', 11.0, 'Red mug'), ('i2', 'mugs', 6.0, NULL), ('i3', 'lamps', 7.5, NULL)) \
+                 AS t(item_id, category, price, title)";
     write(root, "items/a.parquet", items).await;
     let stock = "SELECT item_id, CAST(as_of AS DATE) AS as_of, on_hand FROM (VALUES ('i2', '2026-02-19', 0), \
                  ('i2', '2026-02-20', 0), ('i2', '2026-02-21', 4)) AS t(item_id, as_of, on_hand)";
@@ -240,6 +242,28 @@ async fn queries_come_newest_first_and_events_oldest_first_with_category_price_a
 | 1410.0 | favorite | i2   | mugs     |       |       |
 +--------+----------+------+----------+-------+-------+";
     assert_eq!(table(&ctx, recent).await, expected);
+}
+
+#[tokio::test]
+async fn what_an_event_says_comes_before_the_title_of_its_item() {
+    let (_folder, ctx) = features().await;
+    let said = "WITH events AS (SELECT unnest(recent) AS e FROM user_features WHERE user_id = 'u1') \
+                SELECT CASE e['text_key'] WHEN content_key('Red mug') THEN 'title' WHEN content_key('so nice') THEN 'text' \
+                  WHEN content_key('mug') THEN 'mug' WHEN content_key('red mug') THEN 'red mug' \
+                  WHEN content_key('kettle') THEN 'kettle' ELSE CAST(e['text_key'] AS VARCHAR) END AS says, \
+                  count(*) AS events FROM events GROUP BY says ORDER BY says";
+    let expected = "\
++---------+--------+
+| says    | events |
++---------+--------+
+| kettle  | 1      |
+| mug     | 1      |
+| red mug | 1      |
+| text    | 1      |
+| title   | 4      |
+|         | 6      |
++---------+--------+";
+    assert_eq!(table(&ctx, said).await, expected);
 }
 
 #[tokio::test]

@@ -1,8 +1,6 @@
 //! A text encoder that partitions and stages share: `embed_text`, and the texts that a night or a training encodes.
 
-use arrow::array::{ArrayRef, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::array::ArrayRef;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::Device;
 
@@ -10,6 +8,7 @@ use super::{devices, distinct};
 use crate::config::{Config, networks::Precision};
 use crate::failure::Result;
 use crate::lake::stores::Location;
+use crate::model::text::column;
 use crate::model::text::encoder::{EncoderSettings, TextEncoder};
 
 /// The first digits of a hash, enough to tell encoders of one shop apart.
@@ -47,8 +46,8 @@ impl SharedEncoder {
 
     /// list<float32> [texts]; null for null. Equal texts are encoded once.
     pub fn column(&self, texts: &ArrayRef) -> Result<ArrayRef> {
-        let texts = cast(texts, &DataType::Utf8)?;
-        let texts: Vec<Option<&str>> = texts.as_string::<i32>().iter().collect();
+        let texts = column::texts("embed_text", texts)?;
+        let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
         let found = distinct::answers(&texts, |texts| Ok(self.encode(texts)?.into_iter().map(Some).collect()))?;
         Ok(distinct::vectors(&found))
     }
