@@ -126,12 +126,12 @@ fn a_sweep_trains_with_the_settings_that_win_and_repeats_no_trial() {
     let text = "[sweep]\ntrials = 4\neta = 2\n[space]\n\"model.dropout\" = [0.0, 0.2]\n\
                 \"train.learning_rate\" = { low = 1e-4, high = 1e-2, log = true }\n";
     std::fs::write(&file, text).unwrap();
-    let sweep = || {
-        let done = train(&output, &["train.epochs_max=1"]).arg("--sweep").arg(&file).output().unwrap();
+    let sweep = |more: &[&'static str]| {
+        let done = train(&output, &[&["train.epochs_max=1"], more].concat()).arg("--sweep").arg(&file).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()
     };
-    let said = sweep();
+    let said = sweep(&[]);
     let trials = below(&output.join("state/sweeps"));
     assert_eq!(trials.len(), 4 + 2, "four trials of one epoch, two of two");
     let card = champion(&output);
@@ -154,8 +154,13 @@ fn a_sweep_trains_with_the_settings_that_win_and_repeats_no_trial() {
     let untimed = |said: &str| -> Vec<String> {
         said.lines().filter(|l| l.contains("learning_rate=")).map(String::from).collect()
     };
-    assert_eq!(untimed(&sweep()), untimed(&said));
+    assert_eq!(untimed(&sweep(&[])), untimed(&said));
     assert!(trials.iter().zip(written).all(|(p, at)| p.metadata().unwrap().modified().unwrap() == at));
+
+    // The rows are the same with more room than any history needs, the network is not.
+    sweep(&["features.last_events=300"]);
+    let kept = std::fs::read_dir(output.join("state/sweeps")).unwrap().count();
+    assert_eq!((kept, below(&output.join("state/sweeps")).len()), (2, 12));
 }
 
 #[test]

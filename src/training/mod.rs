@@ -98,7 +98,8 @@ pub struct TrainingSets {
 
 impl TrainingSets {
     fn fingerprint(&self, config: &Config) -> Result<Fingerprint> {
-        let more = (FORMAT, &config.demand, &config.intents, &self.contract, &self.index);
+        // Rows may be the same with more events to a user; the network is not.
+        let more = (FORMAT, &config.demand, &config.intents, config.features.last_events, &self.contract, &self.index);
         let mut fingerprint = Fingerprint::of(config, &more)?;
         fingerprint.bytes(self.users.fingerprint().as_bytes());
         fingerprint.bytes(self.contents.fingerprint().as_bytes());

@@ -287,11 +287,11 @@ impl Sweep {
         })
     }
 
-    /// Where the trials of this search over these data lie.
+    /// Where the trials of this search lie: of all that a training from these sets follows from, and of the file.
     pub fn kept(&self, config: &Config, sets: &TrainingSets, output: &Location) -> Result<Location> {
-        let parts = (self, super::settings(config)?, &sets.as_of_dates, &sets.input_fingerprint, &sets.sql_fingerprint);
-        let text = serde_json::to_vec(&parts).map_err(Failure::bug)?;
-        Ok(output.folder(&format!("state/sweeps/{}", &blake3::hash(&text).to_hex()[..16])))
+        let mut fingerprint = sets.fingerprint(config)?;
+        fingerprint.bytes(&serde_json::to_vec(self).map_err(Failure::bug)?);
+        Ok(output.folder(&format!("state/sweeps/{}", &fingerprint.finish()[..16])))
     }
 }
 
