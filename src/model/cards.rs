@@ -54,6 +54,10 @@ impl Registry {
         let refuse = |text: String| damaged(Failure::model(format!("models/{version}/{}: {text}", C::FILE)));
         let card: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
         match card.get("format").and_then(serde_json::Value::as_u64) {
+            Some(format) if format > u64::from(C::FORMAT) => {
+                Err(refuse(format!("expected format {}, got {format}, which a newer intentcast wrote", C::FORMAT))
+                    .hint("upgrade intentcast here, or name another version"))
+            }
             Some(format) if format != u64::from(C::FORMAT) => {
                 Err(refuse(format!("expected format {}, got {format}", C::FORMAT)))
             }
@@ -131,6 +135,30 @@ pub fn damaged(failure: Failure) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::S3Config;
+    use crate::lake::stores::Location;
+    use crate::model::table::bundle::TableCard;
+    use crate::model::text::bundle::TextCard;
+    use crate::model::vision::ImageModelCard;
+
+    /// That a card of the next format is refused, though nothing else of it can be read.
+    async fn newer_is_refused<C: Card>() {
+        let (kind, newer) = (C::KIND, C::FORMAT + 1);
+        let models = Location::open(&format!("memory://newer-{kind}/models"), &S3Config::default()).unwrap();
+        let card = serde_json::to_vec(&serde_json::json!({ "format": newer })).unwrap();
+        models.folder("v").write(C::FILE, card).await.unwrap();
+        let Err(refused) = Registry(models).card_of::<C>("v").await else { panic!("{kind}: it was read") };
+        let wanted = format!("models/v/{}: expected format {}, got {newer}", C::FILE, C::FORMAT);
+        assert!(refused.kind == FailureKind::Model && refused.message.starts_with(&wanted), "{refused}");
+        assert_eq!(refused.hint.as_deref(), Some("upgrade intentcast here, or name another version"));
+    }
+
+    #[tokio::test]
+    async fn a_card_of_a_newer_format_is_refused_by_its_number_and_says_what_to_do() {
+        newer_is_refused::<TableCard>().await;
+        newer_is_refused::<TextCard>().await;
+        newer_is_refused::<ImageModelCard>().await;
+    }
 
     #[test]
     fn a_hash_tells_apart_where_one_part_ends() {

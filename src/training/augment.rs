@@ -118,6 +118,40 @@ mod tests {
     }
 
     #[test]
+    fn each_setting_does_what_it_names_and_nothing_else() {
+        // Items and categories count up, so that an event is known again and its place is seen.
+        let before: Vec<EventInput> =
+            events(40).into_iter().zip(1..).map(|(e, i)| EventInput { item: i, category: i, ..e }).collect();
+        // Over some draws: whether it ever crops, masks, reorders, hides items alone.
+        let does = |augmentation, item_dropout| {
+            let config = TrainConfig { augmentation, item_dropout, ..TrainConfig::default() };
+            let (by, mut rng) = (Augmenter::of(&config), ChaCha8Rng::seed_from_u64(6));
+            let mut found = [false; 4];
+            for _ in 0..20 {
+                let after = by.apply(&before, &mut rng);
+                let known: Vec<&EventInput> = after.iter().filter(|e| e.event_type > 0).collect();
+                found[0] |= after.len() < before.len();
+                found[1] |= known.len() < after.len();
+                found[2] |= !known.is_sorted_by_key(|e| e.category);
+                found[3] |= known.iter().any(|e| e.item == 0);
+            }
+            assert_eq!(by.is_idle(), found == [false; 4]);
+            found
+        };
+        for (augmentation, wanted) in [
+            (Augmentation::None, [false, false, false, false]),
+            (Augmentation::Crop, [true, false, false, false]),
+            (Augmentation::Mask, [false, true, false, false]),
+            (Augmentation::Both, [true, true, false, false]),
+            (Augmentation::Reorder, [false, false, true, false]),
+            (Augmentation::All, [true, true, true, false]),
+        ] {
+            assert_eq!(does(augmentation, 0.0), wanted, "{augmentation:?}");
+        }
+        assert_eq!(does(Augmentation::None, 0.9), [false, false, false, true]);
+    }
+
+    #[test]
     fn cropping_forgets_the_oldest_half_at_most_and_never_the_newest() {
         let crop = augmenter(Augmentation::Crop, 0.0);
         let (mut rng, mut lengths) = (ChaCha8Rng::seed_from_u64(2), std::collections::BTreeSet::new());

@@ -233,7 +233,8 @@ impl<'a> Learner<'a> {
 
     /// What is left of the epoch that has begun, and its validation.
     fn epoch<L: Lesson>(&mut self, lesson: &mut L, journal: &mut Journal, bar: &ProgressBar) -> Result<()> {
-        let mut pace = Pace::start();
+        let began = Instant::now();
+        let mut pace = Pace::by(|| began.elapsed());
         let mut batches = lesson.batches(self.plan.order_draws(self.at.epochs), self.at.batches)?;
         bar.set_position(self.at.samples + u64::from(self.at.epochs) * lesson.samples() as u64);
         while let Some(batch) = pace.wait(|| batches.next()) {
@@ -312,7 +313,13 @@ impl<'a> Learner<'a> {
         self.optimizer.step(self.learning_rate)
     }
 
-    fn record(&self, lesson: &str, trained: f64, valid: Option<Validation>, pace: &Pace) -> EpochRecord {
+    fn record(
+        &self,
+        lesson: &str,
+        trained: f64,
+        valid: Option<Validation>,
+        pace: &Pace<impl Fn() -> Duration>,
+    ) -> EpochRecord {
         let share = f64::from(self.at.epochs) / f64::from(self.plan.epochs_max);
         let mut values = BTreeMap::from([
             ("loss_train".to_string(), trained),
@@ -376,27 +383,28 @@ fn described(record: &EpochRecord) -> String {
 }
 
 /// How fast an epoch goes, and how much of its time goes by in waiting for batches.
-struct Pace {
-    clock: Instant,
+struct Pace<C> {
+    /// The time since the epoch began.
+    clock: C,
     waited: Duration,
     took: Duration,
     samples: u64,
 }
 
-impl Pace {
-    fn start() -> Self {
-        Self { clock: Instant::now(), waited: Duration::ZERO, took: Duration::ZERO, samples: 0 }
+impl<C: Fn() -> Duration> Pace<C> {
+    fn by(clock: C) -> Self {
+        Self { clock, waited: Duration::ZERO, took: Duration::ZERO, samples: 0 }
     }
 
     fn wait<T>(&mut self, next: impl FnOnce() -> T) -> T {
-        let clock = Instant::now();
+        let since = (self.clock)();
         let got = next();
-        self.waited += clock.elapsed();
+        self.waited += (self.clock)() - since;
         got
     }
 
     fn stop(&mut self) {
-        self.took = self.clock.elapsed();
+        self.took = (self.clock)();
     }
 
     fn samples_per_second(&self) -> f64 {
@@ -632,6 +640,24 @@ mod tests {
         let by_hand: f64 = [0.4, 0.8, 1.0].map(|share| Schedule::Cosine.rate(0.5, share)).iter().sum();
         let weight = one.weight.double_value(&[0]);
         assert!((weight - by_hand).abs() < 0.02, "{weight} {by_hand}");
+    }
+
+    #[test]
+    fn the_pace_of_an_epoch_is_its_samples_by_all_of_its_time_and_the_share_of_it_that_was_waited() {
+        let clock = std::cell::Cell::new(0u64);
+        let later = |seconds: u64| clock.set(clock.get() + seconds);
+        let mut pace = Pace::by(|| Duration::from_secs(clock.get()));
+        assert_eq!((pace.samples_per_second(), pace.waiting_share()), (0.0, 0.0), "nothing yet");
+        for (waits, computes) in [(2, 4), (1, 5)] {
+            pace.wait(|| later(waits));
+            later(computes);
+            pace.samples += 300;
+        }
+        pace.stop();
+        assert_eq!((pace.samples_per_second(), pace.waiting_share()), (50.0, 0.25));
+        let (plan, (_, mut store)) = (plan(4), One::new(0, &[]));
+        let values = Learner::new(&mut store, &plan, Stepping::default()).record("one", 0.5, None, &pace).values;
+        assert_eq!((values["samples_per_second"], values["waiting_share"]), (50.0, 0.25), "each by its name");
     }
 
     /// A journal below `uri` with a checkpoint after every step.

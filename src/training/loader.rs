@@ -199,6 +199,8 @@ mod tests {
     use super::super::user_columns::tests::{day, random};
     use super::*;
     use crate::config::Config;
+    use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+    use std::time::Duration;
 
     /// Ids of even users and a number drawn; dies or fails where told.
     struct Ids {
@@ -227,6 +229,33 @@ mod tests {
             }
         }
     }
+
+    /// Says the rows of each batch that it has made.
+    struct Telling(Sender<Vec<usize>>);
+
+    impl Recipe for Telling {
+        type Rows = UserColumns;
+        type Batch = Vec<usize>;
+
+        fn open(&mut self, window: &UserColumns) -> Vec<usize> {
+            (0..window.len()).collect()
+        }
+
+        fn batch(&self, _: &UserColumns, rows: &[usize], _: &mut ChaCha8Rng) -> Result<Vec<usize>> {
+            // Nobody listens where the test has failed.
+            self.0.send(rows.to_vec()).unwrap_or_default();
+            Ok(rows.to_vec())
+        }
+    }
+
+    /// An epoch, and what is said of its batches.
+    fn telling() -> (Batches<Vec<usize>>, Receiver<Vec<usize>>) {
+        let (said_to, said) = channel();
+        (batches(&blocks(), Telling(said_to), ALL, ChaCha8Rng::seed_from_u64(1)).unwrap(), said)
+    }
+
+    /// Only what never comes takes so long.
+    const LONG: Duration = Duration::from_secs(60);
 
     fn blocks() -> Arc<Blocks<UserColumns>> {
         let users = UserColumns::of(&random(600, 20, 2), 1, day()).unwrap();
@@ -285,6 +314,30 @@ mod tests {
         assert_eq!(failed.last().unwrap().as_ref().unwrap_err().message, "a scratch file is gone");
         let died = epoch(&users, Ids { dies_at: Some("u2"), ..PLAIN }, 1, ALL);
         assert!(died.last().unwrap().as_ref().unwrap_err().message.contains("has died"));
+    }
+
+    #[test]
+    fn the_next_batch_is_made_while_the_one_before_is_still_held() {
+        let (mut batches, made) = telling();
+        let held = batches.next().unwrap().unwrap();
+        assert_eq!(made.recv_timeout(LONG).unwrap(), held);
+        // Nobody has asked for it.
+        assert_ne!(made.recv_timeout(LONG).unwrap(), held);
+    }
+
+    #[test]
+    fn no_more_batches_are_made_ahead_than_may_lie_ready_and_one_in_hand() {
+        let (mut batches, made) = telling();
+        let rests = || made.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout);
+        for _ in 0..=READY_MAX {
+            made.recv_timeout(LONG).unwrap();
+        }
+        assert!(rests());
+        batches.next().unwrap().unwrap();
+        made.recv_timeout(LONG).unwrap();
+        assert!(rests(), "one that is taken makes room for one");
+        drop(batches);
+        assert_eq!(made.iter().count(), 0, "the thread ends once nobody takes any");
     }
 
     #[test]

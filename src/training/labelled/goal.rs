@@ -47,14 +47,21 @@ impl<'a> Goal<'a> {
         let there = ones.f_amax([0i64].as_slice(), false)?;
         let ones: Tensor = ones * (1.0 - smoothing) + even * smoothing;
         Ok(match (self.targets.kind, by) {
-            (Labels::Chain, _) => head.surprise(raw, &ones).mean(Kind::Float),
-            (kind, LossName::Iou) => {
+            // Every loss by its name, so that a new one is not trained as another.
+            (Labels::Chain, LossName::Bce | LossName::Focal | LossName::Iou | LossName::Crf) => {
+                head.surprise(raw, &ones).mean(Kind::Float)
+            }
+            (kind @ (Labels::Single | Labels::Multi), LossName::Iou) => {
                 let probabilities = if kind == Labels::Single { raw.softmax(-1, Kind::Float) } else { raw.sigmoid() };
                 overlap(&probabilities, &ones, &there)
             }
-            (Labels::Single, by) => single(by, self.gamma, raw, &ones, weights),
+            (Labels::Single, LossName::Bce | LossName::Focal | LossName::Crf) => {
+                single(by, self.gamma, raw, &ones, weights)
+            }
             (Labels::Multi, LossName::Focal) => losses::focal(raw, &ones, self.gamma).mean(Kind::Float),
-            (Labels::Multi, _) => losses::cross_entropy(raw, &ones, weights).mean(Kind::Float),
+            (Labels::Multi, LossName::Bce | LossName::Crf) => {
+                losses::cross_entropy(raw, &ones, weights).mean(Kind::Float)
+            }
         })
     }
 }
@@ -79,8 +86,9 @@ fn single(loss: LossName, gamma: f64, raw: &Tensor, ones: &Tensor, weights: Opti
             let missed: Tensor = 1.0 - likelihood.exp();
             ones * missed.pow_tensor_scalar(gamma) * &likelihood
         }
-        (_, Some(weights)) => ones * &likelihood * weights,
-        (_, None) => ones * &likelihood,
+        // `Goal::loss` keeps the overlap to itself.
+        (LossName::Bce | LossName::Crf | LossName::Iou, Some(weights)) => ones * &likelihood * weights,
+        (LossName::Bce | LossName::Crf | LossName::Iou, None) => ones * &likelihood,
     };
     -each.sum_dim_intlist(-1i64, false, None::<Kind>).mean(Kind::Float)
 }

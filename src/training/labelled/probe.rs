@@ -196,8 +196,9 @@ impl Probe<'_> {
             }
         }
         let Some(likely) = best else { return Err(Failure::bug("no penalty to learn with")) };
-        if !matches!(loss, LossName::Focal | LossName::Iou) {
-            return Ok(likely);
+        match loss {
+            LossName::Bce | LossName::Crf => return Ok(likely),
+            LossName::Focal | LossName::Iou => {}
         }
         let before = Learnt { loss: self.validated(&likely.at, loss)?, ..likely };
         let after = self.fitted(before.at.shallow_clone(), before.lenience, loss)?;
