@@ -573,6 +573,8 @@ pub struct EngineConfig {
     pub memory_bytes_max: u64,
     /// Parts of the users whose features are built one after another; 0 means as many as the memory asks for.
     pub user_parts: u32,
+    /// Parts of the items whose histories are built one after another; 0 means as many as the memory asks for.
+    pub item_parts: u32,
     pub spill_folder: String,
     pub batch_rows: u32,
 }
@@ -584,6 +586,7 @@ impl Default for EngineConfig {
             partitions: 0,
             memory_bytes_max: 1536 << 20,
             user_parts: 0,
+            item_parts: 0,
             spill_folder: String::new(),
             batch_rows: 8192,
         }

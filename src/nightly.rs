@@ -3,6 +3,8 @@
 //! Idempotent: what a finished night published is left alone when nothing changed. Resumable: features and scores lie
 //! under the hash of everything that they come from, so a second attempt starts where the first one died.
 
+use arrow::array::AsArray;
+use arrow::datatypes::UInt64Type;
 use datafusion::prelude::SessionContext;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,7 @@ use crate::cluster;
 use crate::config::{Arrival, Config};
 use crate::engine;
 use crate::failure::{Failure, Result};
-use crate::features::{self, contract, parts::UserPart, rollups::Rollups, views};
+use crate::features::{self, Scope, contract, parts::Part, rollups::Rollups, views};
 use crate::ids::RunDate;
 use crate::lake::{self, Lake, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
@@ -128,7 +130,7 @@ impl Night<'_> {
         self.stage("rollups", clock, read.rows_read, read.bytes_read);
         let earlier = EarlierNights::before(date, &runs::visible_nights(self.output).await?, config);
         earlier.register(&ctx, self.output).await?;
-        features::register(&ctx, config, &sql, &lake, &rollups, features::Scope::night(date)).await?;
+        features::register(&ctx, config, &sql, &lake, &rollups, Scope::night(date)).await?;
         let features = contract::FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
         service.card.features.refuse_other(&features, &service.card.version)?;
 
@@ -161,7 +163,7 @@ impl Night<'_> {
         }
 
         let scratch = self.output.folder(&format!("state/features/{date}/{manifest}"));
-        let [_, intent_scores, demand_forecasts] = KEPT_QUERIES;
+        let intent_scores = KEPT_QUERIES[1];
         self.user_features(&ctx, &inputs, &scratch).await?;
         contract::register_model_input(&ctx).await?;
         views::register_one(&ctx, &sql, "score/anomaly").await?;
@@ -174,7 +176,7 @@ impl Night<'_> {
         let users = || (service.counters.get(|c| &c.users_encoded), service.counters.get(|c| &c.users_kept));
         let before = users();
         self.kept_query(&ctx, &sql, intent_scores, &scratch).await?;
-        self.kept_query(&ctx, &sql, demand_forecasts, &scratch).await?;
+        self.demand_forecasts(&ctx, &inputs, &scratch).await?;
         (report.users_encoded, report.users_kept) = (users().0 - before.0, users().1 - before.1);
         kept::save(self.output, &service.card.weights_hash, date, service.take_used_states()).await?;
 
@@ -210,29 +212,56 @@ impl Night<'_> {
     /// The features of all users, one part of them after another, so that memory does not grow with the users. Kept part
     /// by part: a second attempt goes on with the part that the first one died in.
     async fn user_features(&mut self, ctx: &SessionContext, of: &NightInputs<'_>, scratch: &Location) -> Result<()> {
-        let path = KEPT_QUERIES[0];
-        let parts = UserPart::of_night(self.config, of.rollups);
-        if parts.len() == 1 {
+        let night = Scope::night(of.run_date);
+        let parts = Part::of_night(self.config, of.rollups);
+        let scopes: Vec<Scope> = parts.into_iter().map(|users| Scope { users, ..night }).collect();
+        if scopes.len() > 1 {
+            self.bar.inc_length(GUEST_STATE.len() as u64);
+            for guests in GUEST_STATE {
+                self.kept_query(ctx, of.sql, &format!("state/{guests}"), scratch).await?;
+            }
+        }
+        self.in_parts(ctx, of, KEPT_QUERIES[0], (&scopes, &GUEST_STATE), scratch).await
+    }
+
+    /// The forecasts of all items, likewise.
+    async fn demand_forecasts(&mut self, ctx: &SessionContext, of: &NightInputs<'_>, scratch: &Location) -> Result<()> {
+        let night = Scope::night(of.run_date);
+        let counted = ctx.sql("SELECT approx_distinct(item_id) FROM item_day").await?.collect().await?;
+        let items = counted.first().map_or(0, |row| row.column(0).as_primitive::<UInt64Type>().value(0));
+        let parts = Part::of_items(self.config, items);
+        let scopes: Vec<Scope> = parts.into_iter().map(|items| Scope { items, ..night }).collect();
+        self.in_parts(ctx, of, KEPT_QUERIES[2], (&scopes, &[features::EARLIER_DEMAND]), scratch).await
+    }
+
+    /// Runs a query of each part in a session of its own, which has some `tables` of the night's; where there is one part, in
+    /// the night's.
+    async fn in_parts(
+        &mut self,
+        ctx: &SessionContext,
+        of: &NightInputs<'_>,
+        path: &str,
+        (scopes, tables): (&[Scope], &[&str]),
+        scratch: &Location,
+    ) -> Result<()> {
+        if scopes.len() == 1 {
             return self.kept_query(ctx, of.sql, path, scratch).await;
         }
-        self.bar.inc_length((GUEST_STATE.len() + parts.len() - 1) as u64);
-        for guests in GUEST_STATE {
-            self.kept_query(ctx, of.sql, &format!("state/{guests}"), scratch).await?;
-        }
-        let all = scratch.folder(&format!("parts-{}", parts.len()));
-        for (number, &users) in parts.iter().enumerate() {
+        self.bar.inc_length(scopes.len() as u64 - 1);
+        let name = kept_name(path);
+        let all = scratch.folder(&format!("{name}-parts-{}", scopes.len()));
+        for (number, &scope) in scopes.iter().enumerate() {
             // A feature may call a text or table model in every part.
             let part = operator::install(&features::sibling(ctx), Arc::clone(self.models));
-            for guests in GUEST_STATE {
-                part.register_table(guests, ctx.table_provider(guests).await?)?;
+            for &table in tables {
+                part.register_table(table, ctx.table_provider(table).await?)?;
             }
-            let scope = features::Scope { users, ..features::Scope::night(of.run_date) };
             features::register(&part, self.config, of.sql, of.lake, of.rollups, scope).await?;
             self.kept_query(&part, of.sql, path, &all.folder(&number.to_string())).await?;
         }
-        let schema = parquet_files::plain(ctx.table(kept_name(path)).await?.schema().as_arrow());
-        materialise::reuse(ctx, kept_name(path), schema, &all).await?;
-        scratch.write(&format!("{}/done", kept_name(path)), Vec::new()).await?;
+        let query = ctx.sql(of.sql.get(path)?).await?;
+        materialise::reuse(ctx, name, parquet_files::plain(query.schema().as_arrow()), &all).await?;
+        scratch.write(&format!("{name}/done"), Vec::new()).await?;
         Ok(())
     }
 

@@ -129,6 +129,45 @@ fn a_history_holds_the_intents_of_nights_before_it_and_of_no_other() {
     assert_eq!(night(&lake, &output, "2026-02-26")["published"], false);
 }
 
+#[test]
+fn a_network_trained_among_nights_reads_what_their_intents_promised() {
+    let (_own, lake, output) = shop();
+    let places = ["--lake", &lake, "--output", &output];
+    // The shop is young.
+    let settings = ["demand.history_days=28", "demand.horizon_days=7", "intents.churn_days=7"];
+    let short = settings.map(|setting| ["--set", setting]).concat();
+    let trained = |date: &str, more: &[&str]| {
+        let printed = done(&[&short[..], more, &["train"], &places, &["--date", date]].concat());
+        let version = printed.split_whitespace().nth(1).unwrap().to_string();
+        done(&["models", "--output", &output, "--promote", &version]);
+        let card = std::fs::read(format!("{output}/models/{version}/bundle.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&card).unwrap()["demand"]["intents"].as_bool().unwrap()
+    };
+    assert!(!trained("2026-02-03", &[]), "there was no night");
+    for date in ["2026-02-03", "2026-02-10", "2026-02-17"] {
+        done(&[&short[..], &["nightly"], &places, &["--date", date]].concat());
+    }
+    assert!(!trained("2026-03-01", &["--set", "demand.intent_inputs=false"]));
+    assert!(trained("2026-03-01", &[]), "nights had forecast a sixth of the histories' days");
+
+    let fields = ["item_id", "category", "content", "first_date", "units", "price", "promoted", "in_stock", "views", "carts"];
+    let rest = ["promoted_future", "price_future", "days_since_first_seen", "lead_time_days"];
+    let same = |fields: &[&str]| fields.iter().map(|f| format!("'{f}', history['{f}']")).collect::<Vec<_>>().join(", ");
+    let told = format!(
+        "named_struct({}, 'intent_units', array_repeat(9.0, cardinality(history['units'])), {})",
+        same(&fields),
+        same(&rest)
+    );
+    let sql = format!(
+        "WITH f AS (SELECT forecast_demand(history)[2]['mean'] AS own, forecast_demand({told})[2]['mean'] AS other \
+         FROM item_history) SELECT count(*), sum(CASE WHEN abs(own - other) > 1e-4 THEN 1 ELSE 0 END) FROM f"
+    );
+    let command = [&short[..], &["sql"], &places, &["--date", "2026-03-01", "--format", "csv", "-c", &sql]].concat();
+    let counts = done(&command);
+    let counts: Vec<usize> = counts.lines().nth(1).unwrap().split(',').map(|n| n.parse().unwrap()).collect();
+    assert!(counts[1] * 2 > counts[0] && counts[0] > 20, "forecasts that follow the promises: {counts:?}");
+}
+
 #[tokio::test]
 async fn sums_that_differ_stop_the_night() {
     let output = memory("sums");

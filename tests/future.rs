@@ -1,7 +1,7 @@
 //! Nothing of the future: events and logins at or after `as_of()`, and events that arrived after it, move no feature.
 
 use datafusion::prelude::SessionContext;
-use intentcast::features::{self, Scope, parts::UserPart, rollups::Rollups};
+use intentcast::features::{self, Scope, parts::Part, rollups::Rollups};
 use intentcast::lake::Lake;
 use intentcast::sql_files::SqlFiles;
 use intentcast::{config::Config, engine};
@@ -108,7 +108,7 @@ pub async fn past(config: &Config, run_date: &str, labels_end: &str) -> SessionC
     let ctx = engine::session(config).unwrap();
     let lake = Lake::open(config, &sql).await.unwrap();
     let rollups = Rollups::refresh(&ctx, config, &sql, &lake, labels_end).await.unwrap();
-    let scope = Scope { run_date, labels_end, users: UserPart::ALL };
+    let scope = Scope { run_date, labels_end, users: Part::ALL, items: Part::ALL };
     features::register(&ctx, config, &sql, &lake, &rollups, scope).await.unwrap();
     ctx
 }

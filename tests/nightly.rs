@@ -289,7 +289,7 @@ fn killed_at_any_moment_of_a_night_and_run_again_it_equals_an_undisturbed_one() 
 
 /// Every feature row that a night kept, in user order.
 async fn kept_features(output: &str) -> String {
-    let rows = ["", "parts-3/0/", "parts-3/1/", "parts-3/2/"]
+    let rows = ["", "user_features-parts-3/0/", "user_features-parts-3/1/", "user_features-parts-3/2/"]
         .map(|part| format!("{output}/state/features/2026-02-21/*/{part}user_features/*.parquet"));
     let found = rows.into_iter().flat_map(|pattern| glob(&pattern)).collect::<Vec<_>>();
     let ctx = SessionContext::new();
@@ -318,13 +318,37 @@ async fn users_in_parts_make_the_same_night_and_a_second_attempt_keeps_the_parts
     assert_equal_rows(&query(&output, INTENT), &intents, "in parts");
 
     // The night died in its last part.
-    let part = |number: u32| glob(&format!("{output}/state/features/2026-02-21/*/parts-3/{number}/user_features/*"));
+    let kept = format!("{output}/state/features/2026-02-21/*/user_features-parts-3");
+    let part = |number: u32| glob(&format!("{kept}/{number}/user_features/*"));
     let whole = part(0);
     std::fs::remove_file(part(2).iter().find(|file| file.ends_with("/done")).unwrap()).unwrap();
     std::fs::remove_dir_all(format!("{output}/tables")).unwrap();
     done(&arguments);
     assert_eq!(part(0), whole);
     assert_eq!(kept_features(&output).await, features);
+}
+
+#[test]
+fn items_in_parts_make_the_same_night() {
+    let forecasts = |output: &str| query(output, "SELECT * FROM demand ORDER BY item_id, target_date");
+    let (_own, lake, output) = shop();
+    let (_other, _, cut) = shop();
+    let champion = |output: &str| std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
+    let version = champion(&cut);
+    std::fs::remove_dir_all(format!("{cut}/models")).unwrap();
+    let encoder = format!("model.text_encoder={ENCODER}");
+    let train = ["train", "--lake", &lake, "--output", &cut, "--date", TRAINED_ON];
+    done(&[&["--set", &encoder, "--set", "engine.item_parts=4"], &train[..]].concat());
+    assert_eq!(champion(&cut), version, "the same items teach the same");
+    // The second night reads what the first one published of intents.
+    for date in ["2026-02-21", "2026-02-22"] {
+        night(&lake, &output, date);
+        let arguments = ["nightly", "--lake", &lake, "--output", &cut, "--date", date];
+        done(&[&["--set", "engine.item_parts=4"], &arguments[..]].concat());
+        assert_equal_rows(&forecasts(&cut), &forecasts(&output), date);
+        let parts = glob(&format!("{cut}/state/features/{date}/*/demand_forecasts-parts-4/*/demand_forecasts/*.parquet"));
+        assert!(parts.len() >= 3, "{parts:?}");
+    }
 }
 
 #[test]

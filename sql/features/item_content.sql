@@ -3,5 +3,6 @@ SELECT
     item_id,
     first_value(coalesce(image_vector, video_vector) ORDER BY category, title) AS content
 FROM items
-WHERE item_id IS NOT NULL AND coalesce(image_vector, video_vector) IS NOT NULL
+WHERE item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
+    AND coalesce(image_vector, video_vector) IS NOT NULL
 GROUP BY item_id

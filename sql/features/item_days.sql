@@ -1,12 +1,20 @@
 -- one row per item_id and day of the history since it was first seen, dense: a day without events is a day of zeros
 WITH first_seen AS (
-    SELECT item_id, min(event_day) AS first_day FROM item_day GROUP BY item_id
+    -- As item_day knows them. Read where they lie: a plan for a cluster may not be nested much deeper than this one.
+    SELECT item_id, min(event_day) AS first_day FROM unit_item_day
+    WHERE event_day < run_date() AND arrival_day < run_date()
+        AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
+    GROUP BY item_id
 ),
 stock AS (
-    SELECT item_id, as_of, max(on_hand) AS on_hand FROM inventory WHERE as_of < run_date() GROUP BY item_id, as_of
+    SELECT item_id, as_of, max(on_hand) AS on_hand FROM inventory
+    WHERE as_of < run_date() AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
+    GROUP BY item_id, as_of
 ),
 prices AS (
-    SELECT item_id, max(price) AS price FROM items GROUP BY item_id
+    SELECT item_id, max(price) AS price FROM items
+    WHERE item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
+    GROUP BY item_id
 ),
 promoted AS (
     SELECT DISTINCT p.item_id, c.day

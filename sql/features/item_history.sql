@@ -16,7 +16,9 @@ WITH lists AS (
 ),
 lead_times AS (
     SELECT item_id, last_value(lead_time_days ORDER BY as_of) AS lead_time_days
-    FROM inventory WHERE as_of <= run_date() GROUP BY item_id
+    FROM inventory
+    WHERE as_of <= run_date() AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
+    GROUP BY item_id
 ),
 -- The engine holds a join's first table in memory and streams the second: the small one stands first. The key has a
 -- name of its own: DataFusion 55.2 finds a column that both sides have on the first side when it moves struct fields down.

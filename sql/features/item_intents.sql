@@ -4,4 +4,5 @@
 SELECT item_id, target_date AS day, last_value(intent_units ORDER BY _dt) AS intent_units
 FROM earlier_demand
 WHERE intent_units IS NOT NULL AND target_date < run_date() AND _dt <= target_date
+    AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
 GROUP BY item_id, target_date

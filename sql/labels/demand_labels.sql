@@ -6,11 +6,13 @@ sold AS (
     SELECT item_id, event_day, sum(units) AS units
     FROM unit_item_day
     WHERE event_day >= run_date() AND event_day < labels_end() AND arrival_day < labels_end()
+        AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
     GROUP BY item_id, event_day
 ),
 stock AS (
     SELECT item_id, as_of, max(on_hand) AS on_hand FROM inventory
-    WHERE as_of >= run_date() AND as_of < labels_end() GROUP BY item_id, as_of
+    WHERE as_of >= run_date() AND as_of < labels_end() AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
+    GROUP BY item_id, as_of
 ),
 known AS (
     SELECT DISTINCT item_id FROM item_day

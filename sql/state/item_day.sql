@@ -1,4 +1,5 @@
 -- one row per item_id and event_day before the run date, as that night knew it
+-- Of the session's part of the items (engine.item_parts).
 SELECT
     item_id,
     event_day,
@@ -11,4 +12,5 @@ SELECT
     sum(price_events) AS price_events
 FROM unit_item_day
 WHERE event_day < run_date() AND arrival_day < run_date()
+    AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
 GROUP BY item_id, event_day

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::features::content_key::ContentKey;
-use crate::features::functions::{Constant, Local, RowJson, UserBucket};
+use crate::features::functions::{Bucket, Constant, Local, RowJson};
 use crate::features::{last_events, ordered_list};
 use crate::score::functions::Scorer;
 use crate::score::models::{ModelRef, Models};
@@ -43,7 +43,8 @@ enum Function {
     /// The IANA name of the zone.
     Local(String),
     RowJson,
-    UserBucket,
+    /// Of users or of items, by its name.
+    Bucket,
     ContentKey,
     LastEvents,
     OrderedList,
@@ -102,7 +103,7 @@ impl PhysicalExtensionCodec for PlanCodec {
                 };
                 let arguments = arguments.iter().map(argument).collect::<Result<_>>()?;
                 let scoring = Scoring { scorer, arguments, column, model };
-                Ok(Arc::new(ScoreExec::new(input, scoring, Arc::clone(&self.models))))
+                Ok(Arc::new(ScoreExec::new(input, scoring, Arc::clone(&self.models))?))
             }
         }
     }
@@ -136,7 +137,7 @@ impl PhysicalExtensionCodec for PlanCodec {
                 Local::named(name, zone)?.into()
             }
             Some(Function::RowJson) => RowJson::default().into(),
-            Some(Function::UserBucket) => UserBucket::default().into(),
+            Some(Function::Bucket) => Bucket::named(name)?.into(),
             Some(Function::ContentKey) => ContentKey::default().into(),
             Some(Function::Torch(declaration)) => {
                 TorchFunction::of_plan(declaration, Arc::new(self.models.config().clone())).into()
@@ -156,8 +157,8 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::Local(local.zone.name().into()), bytes)
         } else if function.is::<RowJson>() {
             write(&Function::RowJson, bytes)
-        } else if function.is::<UserBucket>() {
-            write(&Function::UserBucket, bytes)
+        } else if function.is::<Bucket>() {
+            write(&Function::Bucket, bytes)
         } else if function.is::<ContentKey>() {
             write(&Function::ContentKey, bytes)
         } else if let Some(ours) = torch_functions::of(node) {

@@ -59,7 +59,9 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ctx.register_udf(Local::named(name, zone)?.into());
     }
     ctx.register_udf(ScalarUDF::from(RowJson::default()));
-    ctx.register_udf(ScalarUDF::from(UserBucket::default()));
+    for name in Bucket::NAMES {
+        ctx.register_udf(Bucket::named(name)?.into());
+    }
     ctx.register_udf(ScalarUDF::from(ContentKey::default()));
     ctx.register_udaf(super::last_events::last_events());
     ctx.register_udaf(super::ordered_list::ordered_list());
@@ -201,21 +203,28 @@ impl ScalarUDFImpl for RowJson {
     }
 }
 
-/// `user_bucket(user_id)`: 0 to [`BUCKETS`] - 1 by a hash of the id, null for a guest without one.
+/// `user_bucket(user_id)`, `item_bucket(item_id)`: 0 to [`BUCKETS`] - 1 by a hash of the id, null without one.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct UserBucket {
+pub struct Bucket {
+    name: &'static str,
     signature: Signature,
 }
 
-impl Default for UserBucket {
-    fn default() -> Self {
-        Self { signature: Signature::string(1, Volatility::Immutable) }
+impl Bucket {
+    pub const NAMES: [&str; 2] = ["user_bucket", "item_bucket"];
+
+    /// Of those that there are; an executor knows one by its name.
+    pub fn named(name: &str) -> Result<Self> {
+        match Self::NAMES.into_iter().find(|known| *known == name) {
+            Some(name) => Ok(Self { name, signature: Signature::string(1, Volatility::Immutable) }),
+            None => exec_err!("{name}: expected {}", Self::NAMES.join(" or ")),
+        }
     }
 }
 
-impl ScalarUDFImpl for UserBucket {
+impl ScalarUDFImpl for Bucket {
     fn name(&self) -> &str {
-        "user_bucket"
+        self.name
     }
     fn signature(&self) -> &Signature {
         &self.signature
@@ -231,9 +240,9 @@ impl ScalarUDFImpl for UserBucket {
     }
 }
 
-fn bucket(user_id: &str) -> i32 {
+fn bucket(id: &str) -> i32 {
     // Other bytes than training's split looks at: a part of the users is not one of its splits.
-    let hash = blake3::hash(user_id.as_bytes());
+    let hash = blake3::hash(id.as_bytes());
     u16::from_le_bytes([hash.as_bytes()[8], hash.as_bytes()[9]]).into()
 }
 

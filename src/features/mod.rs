@@ -22,7 +22,7 @@ use crate::ids::RunDate;
 use crate::lake::Lake;
 use crate::sql_files::SqlFiles;
 use crate::tables::schemas;
-use parts::UserPart;
+use parts::Part;
 use rollups::Rollups;
 
 /// What earlier nights published of demand, with the run date as `_dt`; whoever reads published nights registers it
@@ -36,13 +36,15 @@ pub struct Scope {
     /// Labels read nothing on or after this date.
     pub labels_end: RunDate,
     /// The users that state and feature views hold.
-    pub users: UserPart,
+    pub users: Part,
+    /// The items whose days and histories they hold.
+    pub items: Part,
 }
 
 impl Scope {
     /// Every user, as the night of `run_date` sees them; no labels.
     pub fn night(run_date: RunDate) -> Self {
-        Self { run_date, labels_end: run_date, users: UserPart::ALL }
+        Self { run_date, labels_end: run_date, users: Part::ALL, items: Part::ALL }
     }
 }
 
@@ -58,7 +60,12 @@ pub async fn register(
     functions::register(ctx, config, scope.run_date)?;
     let end = ScalarValue::Date32(Some(functions::days_of(scope.labels_end)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
-    let buckets = [("user_bucket_first", scope.users.first_bucket), ("user_bucket_last", scope.users.last_bucket)];
+    let buckets = [
+        ("user_bucket_first", scope.users.first_bucket),
+        ("user_bucket_last", scope.users.last_bucket),
+        ("item_bucket_first", scope.items.first_bucket),
+        ("item_bucket_last", scope.items.last_bucket),
+    ];
     for (name, bucket) in buckets {
         ctx.register_udf(functions::Constant::new(name, ScalarValue::Int32(Some(bucket))).into());
     }

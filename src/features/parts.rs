@@ -1,34 +1,38 @@
-//! Parts of the users: features of a part are built in the memory of a part.
+//! Parts of the users, and of the items: features and histories of a part are built in the memory of a part.
 //!
-//! A user's part follows from a hash of the id alone (`user_bucket` in SQL), and rollup units are sorted by it, so that a
-//! part reads its own row groups and little else.
+//! A part follows from a hash of the id alone (`user_bucket` and `item_bucket` in SQL). Rollup units of events are sorted by it,
+//! so that a part of the users reads its own row groups and little else; the days of items, some hundred times fewer, are read
+//! whole by each part of the items.
 
 use super::rollups::Rollups;
 use crate::config::Config;
 
-/// Values of `user_bucket`.
+/// Values of `user_bucket` and `item_bucket`.
 pub const BUCKETS: i32 = 1 << 16;
 
 /// Engine memory that the features of one event row take, at most and by measurement (docs/decisions/0005-user-parts.md).
 const BYTES_PER_EVENT: u64 = 160;
 
-/// The users whose buckets lie between two, both included.
+/// Engine memory that the history of one item takes a day, at most and by measurement (docs/decisions/0005-user-parts.md).
+const BYTES_PER_ITEM_DAY: u64 = 320;
+
+/// The users, or the items, whose buckets lie between two, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UserPart {
+pub struct Part {
     pub first_bucket: i32,
     pub last_bucket: i32,
 }
 
-impl UserPart {
+impl Part {
     pub const ALL: Self = Self { first_bucket: 0, last_bucket: BUCKETS - 1 };
 
-    /// About this share of the users, the same ones each time; at least one bucket of them.
+    /// About this share of them, the same ones each time; at least one bucket.
     pub fn share(share: f64) -> Self {
         let end = (share.clamp(0.0, 1.0) * f64::from(BUCKETS)).ceil() as i32;
         Self { first_bucket: 0, last_bucket: end.max(1) - 1 }
     }
 
-    /// The same users in `parts` parts of near-equal size.
+    /// The same in `parts` parts of near-equal size.
     pub fn split(self, parts: u32) -> Vec<Self> {
         let buckets = i64::from(self.last_bucket - self.first_bucket) + 1;
         let parts = i64::from(parts).clamp(1, buckets);
@@ -36,7 +40,17 @@ impl UserPart {
         (0..parts).map(|k| Self { first_bucket: start(k), last_bucket: start(k + 1) - 1 }).collect()
     }
 
-    /// The parts of a night: `engine.user_parts`, or as many as keep each within `engine.memory_bytes_max`.
+    /// All of some items, in `engine.item_parts` parts or as many as keep each within `engine.memory_bytes_max`.
+    pub fn of_items(config: &Config, items: u64) -> Vec<Self> {
+        let bytes = items * u64::from(config.demand.history_days + config.demand.horizon_days) * BYTES_PER_ITEM_DAY;
+        let parts = match config.engine.item_parts {
+            0 => bytes.div_ceil(config.engine.memory_bytes_max.max(1)),
+            set => set.into(),
+        };
+        Self::ALL.split(u32::try_from(parts).unwrap_or(u32::MAX))
+    }
+
+    /// The parts of a night's users: `engine.user_parts`, or as many as keep each within `engine.memory_bytes_max`.
     pub fn of_night(config: &Config, rollups: &Rollups) -> Vec<Self> {
         Self::of_share(config, rollups, 1.0)
     }
@@ -60,7 +74,7 @@ mod tests {
     proptest! {
         #[test]
         fn parts_hold_every_bucket_once(parts in 0u32..70_000) {
-            let split = UserPart::ALL.split(parts);
+            let split = Part::ALL.split(parts);
             prop_assert_eq!(split.first().map(|p| p.first_bucket), Some(0));
             prop_assert_eq!(split.last().map(|p| p.last_bucket), Some(BUCKETS - 1));
             prop_assert!(split.iter().all(|p| p.first_bucket <= p.last_bucket));
@@ -69,10 +83,20 @@ mod tests {
     }
 
     #[test]
+    fn items_come_in_parts_whose_histories_fit_into_the_engines_memory() {
+        let mut config = Config::default();
+        (config.engine.memory_bytes_max, config.demand.history_days, config.demand.horizon_days) = (64 << 20, 112, 28);
+        let parts = |config: &Config, items: u64| Part::of_items(config, items).len();
+        assert_eq!([0, 1_000, 16_000].map(|items| parts(&config, items)), [1, 1, 11]);
+        config.engine.item_parts = 3;
+        assert_eq!(parts(&config, 16_000), 3);
+    }
+
+    #[test]
     fn a_share_is_that_many_buckets() {
-        assert_eq!(UserPart::share(1.0), UserPart::ALL);
-        assert_eq!(UserPart::share(7.0), UserPart::ALL);
-        assert_eq!(UserPart::share(0.25).last_bucket, BUCKETS / 4 - 1);
-        assert_eq!(UserPart::share(0.0).last_bucket, 0);
+        assert_eq!(Part::share(1.0), Part::ALL);
+        assert_eq!(Part::share(7.0), Part::ALL);
+        assert_eq!(Part::share(0.25).last_bucket, BUCKETS / 4 - 1);
+        assert_eq!(Part::share(0.0).last_bucket, 0);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::failure::Result;
-use crate::features::{self, Scope, parts::UserPart, rollups::Rollups};
+use crate::features::{self, Scope, parts::Part, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::metrics::{binary::BinaryFigures, pinball};
@@ -140,7 +140,7 @@ impl LookBack<'_> {
     /// Streams the numbers of a query over the labels as of `night` and its `table`, here `published`, row by row.
     async fn read(&self, night: &VisibleNight, table: &str, sql: &str, mut each: impl FnMut(&[f64])) -> Result<()> {
         let ctx = operator::install(&features::sibling(self.ctx), Arc::clone(self.models));
-        let scope = Scope { run_date: night.run_date(), labels_end: self.tonight, users: UserPart::ALL };
+        let scope = Scope { run_date: night.run_date(), labels_end: self.tonight, users: Part::ALL, items: Part::ALL };
         features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
         readers::register_nights(&ctx, self.output, table, "published", std::slice::from_ref(night)).await?;
         let mut batches = ctx.sql(sql).await?.execute_stream().await?;

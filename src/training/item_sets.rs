@@ -39,7 +39,7 @@ impl ItemSets {
         // Newest first, so that a lake too young fails early.
         for (&as_of, &ends) in dates.iter().rev() {
             let clock = std::time::Instant::now();
-            let items = past.items(as_of, |items| writers.add(items, ends)).await?;
+            let items = past.items(as_of, seen.ids, |items| writers.add(items, ends)).await?;
             tracing::info!("as of {as_of}: {items} items, {:.1} s", clock.elapsed().as_secs_f64());
         }
         writers.finish()

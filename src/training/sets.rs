@@ -16,7 +16,7 @@ use super::user_dates::UserDate;
 use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
-use crate::features::{self, Scope, contract::FeatureContract, parts::UserPart, rollups::Rollups};
+use crate::features::{self, Scope, contract::FeatureContract, parts::Part, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::model::bundle::{ImageEncoderCard, IndexedItem, TextCard};
@@ -169,18 +169,22 @@ pub struct Past<'a> {
 }
 
 impl Past<'_> {
-    async fn session(&self, as_of: RunDate, users: UserPart) -> Result<SessionContext> {
+    async fn session(&self, as_of: RunDate, users: Part, items: Part) -> Result<SessionContext> {
         // A feature may call a text or table model, as in the night.
         let ctx = operator::install(&engine::session(self.config)?, Arc::clone(self.models));
         EarlierNights::before(as_of, self.nights, self.config).register(&ctx, self.output).await?;
-        let scope = Scope { run_date: as_of, labels_end: self.labels_end, users };
+        let scope = Scope { run_date: as_of, labels_end: self.labels_end, users, items };
         features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
         Ok(ctx)
     }
 
+    async fn whole_session(&self, as_of: RunDate) -> Result<SessionContext> {
+        self.session(as_of, Part::ALL, Part::ALL).await
+    }
+
     /// The features that the night's SQL makes.
     pub async fn contract(&self, as_of: RunDate) -> Result<FeatureContract> {
-        features::contract::register_model_input(&self.session(as_of, UserPart::ALL).await?).await
+        features::contract::register_model_input(&self.whole_session(as_of).await?).await
     }
 
     pub async fn users_seen(&self, as_of: RunDate) -> Result<Seen> {
@@ -194,7 +198,7 @@ impl Past<'_> {
 
     /// What a query as of a date counts: ids, and their first day.
     async fn seen(&self, as_of: RunDate, sql: &str) -> Result<Seen> {
-        let rows = self.session(as_of, UserPart::ALL).await?.sql(sql).await?.collect().await?;
+        let rows = self.whole_session(as_of).await?.sql(sql).await?.collect().await?;
         let Some(row) = rows.first().filter(|rows| rows.num_rows() == 1) else {
             return Err(Failure::bug("training: a count gave no row"));
         };
@@ -214,8 +218,8 @@ impl Past<'_> {
     ) -> Result<[usize; 2]> {
         let mut users = [0; 2];
         // Sampled where the events are read: features of a million users would be built to keep fifty thousand.
-        for part in UserPart::of_share(self.config, self.rollups, share) {
-            let ctx = self.session(date.as_of, part).await?;
+        for part in Part::of_share(self.config, self.rollups, share) {
+            let ctx = self.session(date.as_of, part, Part::ALL).await?;
             let contract = features::contract::register_model_input(&ctx).await?;
             let mut rows = ctx.sql(USERS_SQL).await?.execute_stream().await?;
             while let Some(batch) = rows.next().await {
@@ -240,7 +244,7 @@ impl Past<'_> {
     pub async fn contents(&self, end: RunDate, dates: &[RunDate]) -> Result<(Contents, Encoders)> {
         let model = &self.config.model;
         let mut contents = match model.content_inputs {
-            true => content_store::of_catalogue(&self.session(end, UserPart::ALL).await?).await?,
+            true => content_store::of_catalogue(&self.whole_session(end).await?).await?,
             false => Contents::default(),
         };
         let mut encoders = Encoders::default();
@@ -264,7 +268,7 @@ impl Past<'_> {
         let hash = encoder.hash.clone();
         let store = ContentStore::of(self.output, [0, encoder.width as i64, 0], ["", &hash, ""])
             .ok_or_else(|| Failure::bug("no pictures to read"))?;
-        let ctx = self.session(end, UserPart::ALL).await?;
+        let ctx = self.whole_session(end).await?;
         let (keys, _) = store.add_pictures(&ctx, &encoder, store.contents().await?.as_ref()).await?;
         let all = store.contents().await?;
         Ok((move |others: Contents| others.with(IMAGE, &all, keys), ImageEncoderCard { source, hash }))
@@ -280,7 +284,7 @@ impl Past<'_> {
             .ok_or_else(|| Failure::bug("no texts to read"))?;
         let mut keys = BTreeSet::new();
         for &as_of in dates.iter().chain([&end]) {
-            let (ctx, known) = (self.session(as_of, UserPart::ALL).await?, store.contents().await?);
+            let (ctx, known) = (self.whole_session(as_of).await?, store.contents().await?);
             keys.extend(store.add_texts(&ctx, &encoder, &known).await?.0);
         }
         // In the order of the keys, and no others, whatever else the store holds.
@@ -289,17 +293,25 @@ impl Past<'_> {
         Ok((move |others: Contents| others.with(TEXT, &all, keys), TextCard { source, hash, tokens_max }))
     }
 
-    /// Hands over the items known before `as_of` with the horizon that followed, some at a time, in no order. Returns how many.
-    pub async fn items(&self, as_of: RunDate, mut take: impl FnMut(&ItemColumns) -> Result<()>) -> Result<usize> {
-        let ctx = self.session(as_of, UserPart::ALL).await?;
-        let mut rows = ctx.sql(ITEMS_SQL).await?.execute_stream().await?;
+    /// Hands over the items known before `as_of` with the horizon that followed, some at a time, in no order. `seen`: about how
+    /// many there are. Returns how many there were.
+    pub async fn items(
+        &self,
+        as_of: RunDate,
+        seen: u64,
+        mut take: impl FnMut(&ItemColumns) -> Result<()>,
+    ) -> Result<usize> {
         let mut items = 0;
-        while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            for start in (0..batch.num_rows()).step_by(ITEM_ROWS) {
-                let set = ItemSet::read(&batch.slice(start, ITEM_ROWS.min(batch.num_rows() - start)))?;
-                take(&ItemColumns::of(&set, &self.config.demand)?)?;
-                items += set.items.len();
+        for part in Part::of_items(self.config, seen) {
+            let ctx = self.session(as_of, Part::ALL, part).await?;
+            let mut rows = ctx.sql(ITEMS_SQL).await?.execute_stream().await?;
+            while let Some(batch) = rows.next().await {
+                let batch = batch?;
+                for start in (0..batch.num_rows()).step_by(ITEM_ROWS) {
+                    let set = ItemSet::read(&batch.slice(start, ITEM_ROWS.min(batch.num_rows() - start)))?;
+                    take(&ItemColumns::of(&set, &self.config.demand)?)?;
+                    items += set.items.len();
+                }
             }
         }
         Ok(items)
@@ -307,7 +319,7 @@ impl Past<'_> {
 
     /// The items that can be recommended, in id order.
     pub async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
-        catalogue::of_session(&self.session(as_of, UserPart::ALL).await?).await
+        catalogue::of_session(&self.whole_session(as_of).await?).await
     }
 }
 
