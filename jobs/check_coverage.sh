@@ -97,63 +97,22 @@ if [ -n "$real" ]; then
 fi
 
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
-import collections, csv, datetime, json, math, pathlib, sys
-from documents import fill
+import collections, csv, datetime, json, pathlib, sys
+from coverage import FIGURES, row_of, speed
+from documents import fill, table
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
-# Fewer items say too little, as in src/training/calibration.rs.
-ITEMS_MIN, WEEKS_MIN, Z = 20, 4, 1.959964
 
 def rows(path):
     return csv.DictReader(path.open())
 
-def student(freedom):
-    """The 97.5 % quantile, as in src/metrics/clustered.rs."""
-    z = Z
-    return (z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-            + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3))
-
-def share(cells):
-    """{(item, week): [days, hits]} → the share and its 95 % interval, as in src/metrics/clustered.rs."""
-    days = sum(n for n, _ in cells.values())
-    value = sum(hits for _, hits in cells.values()) / days
-    items, weeks, of_cells = collections.Counter(), collections.Counter(), 0.0
-    for (item, week), (n, hits) in cells.items():
-        error = hits - value * n
-        items[item] += error
-        weeks[week] += error
-        of_cells += error * error
-    variance = lambda errors: sum(e * e for e in errors.values()) * len(errors) / max(len(errors) - 1, 1)
-    of_items = variance(items)
-    of_weeks = max(variance(weeks) - of_cells, 0.0) if len(weeks) >= WEEKS_MIN else 0.0
-    total = of_items + of_weeks
-    part = lambda v, groups: (v / total) ** 2 / max(groups - 1, 1)
-    freedom = 1 / (part(of_items, len(items)) + part(of_weeks, len(weeks))) if total > 0 else math.inf
-    half = student(freedom) * math.sqrt(total) / days
-    return value, max(value - half, 0.0), min(value + half, 1.0)
-
-def speed(row, history_days_min):
-    """As ItemHistory::speed."""
-    days, sales, units, squares = (float(row[c]) for c in ("days", "sales", "units", "squares"))
-    if int(row["seen"]) < history_days_min:
-        return "new"
-    mean = units / sales if sales else 0.0
-    if not sales:
-        return "dormant"
-    variation = (squares / sales - mean * mean) / (mean * mean)
-    return "fast" if days < 1.32 * sales else "slow" if variation < 0.49 else "lumpy"
-
-FIGURES = [("at or below q90", 0.9, lambda u, low, high: u <= high), ("below q90", 0.9, lambda u, low, high: u < high),
-           ("q10 to q90, both included", 0.8, lambda u, low, high: low <= u <= high),
-           ("both left out", 0.8, lambda u, low, high: low < u < high)]
-
-def table(lake, first):
+def found(lake, first):
     to = folder / f"{lake}.coverage"
     minimum = json.loads((to / "bundle.json").read_text())["demand"]["history_days_min"]
     actual = {(r["item_id"], r["day"][:10]): float(r["units"]) if r["in_stock"] == "true" else None for r in rows(to / "actual.csv")}
     leads = {r["item_id"]: int(r["days"] or 7) for r in rows(to / "lead_times.csv")}
     # By span, how the item sells and figure: days and hits of each item and week.
-    found = collections.defaultdict(lambda: collections.defaultdict(lambda: [0, 0]))
+    by = collections.defaultdict(lambda: collections.defaultdict(lambda: [0, 0]))
 
     def add(path, start, kind_of):
         for row in rows(path):
@@ -166,7 +125,7 @@ def table(lake, first):
                 continue
             when = (start + datetime.timedelta(days=days[0])).toordinal() // 7
             for name, _, hit in FIGURES:
-                cell = found[step == 0, kind, name][item, when]
+                cell = by[step == 0, kind, name][item, when]
                 cell[0] += 1
                 cell[1] += hit(sum(units), float(row["q10"]), float(row["q90"]))
 
@@ -178,24 +137,17 @@ def table(lake, first):
     several = f"new, {len(trainings)} trainings"
     for path in trainings:
         add(path, datetime.date.fromisoformat(path.name.split(".")[1]), lambda item: several)
-    lines = ["| forecasts of | items that sell | items | forecasts | weeks | " + " | ".join(n for n, *_ in FIGURES) + " | within |",
-             "|---|---|---|---|---|---|---|---|---|---|"]
+    lines = []
     for of_lead in (False, True):
         for kind in ("fast", "slow", "lumpy", "dormant", "new", several):
-            cells = [found.get((of_lead, kind, name)) for name, *_ in FIGURES]
-            if not cells[0]:
-                continue
-            shares = [share(c) for c in cells]
-            # The level lies between the share without ties and the one with them, within sampling error.
-            holds = all(shares[at + 1][1] <= FIGURES[at][1] <= shares[at][2] for at in (0, 2))
-            items, weeks = len({i for i, _ in cells[0]}), len({w for _, w in cells[0]})
-            said = "too few" if items < ITEMS_MIN else "yes" if holds else "no"
-            text = " | ".join("{:.3f} ({:.3f} to {:.3f})".format(*s) for s in shares)
-            lines.append(f"| {'lead times' if of_lead else 'days'} | {kind} | {items} | {sum(n for n, _ in cells[0].values())} | {weeks} | {text} | {said} |")
+            cells = [by.get((of_lead, kind, name)) for name, *_ in FIGURES]
+            if cells[0]:
+                lines.append(["lead times" if of_lead else "days", kind, *row_of(cells)])
+    head = ["forecasts of", "items that sell", "items", "forecasts", "weeks", *(name for name, *_ in FIGURES), "within"]
     last = datetime.date.fromisoformat(first) + datetime.timedelta(days=28)
-    return f"**{lake}**, model of {first}, forecasts of five dates a week apart, the last of {last}.\n\n" + "\n".join(lines)
+    return f"**{lake}**, model of {first}, forecasts of five dates a week apart, the last of {last}.\n\n" + table(head, lines)
 
-text = "\n\n".join(table(*lake.split(":")) for lake in sys.argv[3:])
+text = "\n\n".join(found(*lake.split(":")) for lake in sys.argv[3:])
 print(text)
 fill(doc, "coverage", text)
 EOF_PYTHON

@@ -1,8 +1,9 @@
 #!/bin/sh
 # What are the purchase intents of earlier nights worth to demand forecasts? On a simulated lake and on a real one: trains a first
-# model and runs a night a week with it; says how far off the network, the intents and what was published between them were; then
-# trains again with and without those nights as an input of the network, forecasts the same days with both, and says how their
-# pinball losses differ by kind of item. Both tables, with 95 % intervals, go into docs/models/demand.md.
+# model and runs a night a week with it; says how far off the network, the intents and what was published between them were, and
+# how often the intervals of each covered what came; then trains again with and without those nights as an input of the network,
+# forecasts the same days with both, and says how their pinball losses differ by kind of item. The tables, with 95 % intervals, go
+# into docs/models/demand.md.
 # What is there already is kept, so an interrupted run goes on.
 # usage: compare_intent_inputs.sh PATH_OF_INTENTCAST FOLDER [RETAIL_FOLDER] [--set section.key=value ...]
 # USERS, ITEMS and DAYS (8000, 800, 230) size the simulated lake, which is kept if FOLDER/simulated.done is there; SEEDS
@@ -58,10 +59,25 @@ compare() { # LAKE FIRST_TRAINING SECOND_TRAINING ARRIVAL [--set ...]
     [ -f "$to/nights.csv" ] || {
         run sql --date "$second" --format csv "$@" -c "
             SELECT CAST(run_date AS VARCHAR) AS night, CAST(target_date AS VARCHAR) AS day, item_id, category, mean, model_mean,
-                intent_units
+                intent_units, q10, q90
             FROM demand_history" >"$to/part"
         mv "$to/part" "$to/nights.csv"
     }
+    night=$first
+    while [ "$(date -u -d "$night" +%s)" -lt "$(date -u -d "$second" +%s)" ]; do
+        [ -f "$to/kinds.$night.csv" ] || {
+            # How an item sells, as src/model/demand/history.rs says.
+            run sql --date "$night" --format csv "$@" -c "
+                SELECT item_id, max(days_since_first_seen) + 1 AS seen,
+                    sum(CASE WHEN in_stock THEN 1 ELSE 0 END) AS days,
+                    sum(CASE WHEN in_stock AND units > 0 THEN 1 ELSE 0 END) AS sales,
+                    sum(CASE WHEN in_stock THEN units ELSE 0 END) AS units,
+                    sum(CASE WHEN in_stock THEN units * units ELSE 0 END) AS squares
+                FROM item_days GROUP BY item_id" >"$to/part"
+            mv "$to/part" "$to/kinds.$night.csv"
+        }
+        night=$(later "$night" 7)
+    done
     [ -f "$to/actual.csv" ] || {
         # Back to the first night, which is further than a network reads.
         run sql --date "$(later "$second" 28)" --format csv "$@" --set demand.history_days=400 -c "
@@ -84,6 +100,7 @@ fi
 
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
 import collections, csv, datetime, json, pathlib, random, sys
+from coverage import FIGURES, row_of, speed
 from documents import fill, table
 from ranking import fewer, mean, spread
 
@@ -229,8 +246,51 @@ def reconciliation(lake, start):
     of_nights = f"{len(weights)} nights a week apart, weights {min(weights):.2f} to {max(weights):.2f}"
     return f"**{lake}**, {of_nights}.\n\n" + table(head, lines)
 
+def published_coverage(lake, start):
+    """Of the days of the week that intents are about, how often intervals covered what came: the network's, and those that were
+    published, which are the network's times what its mean was multiplied by."""
+    to = folder / f"{lake}.figures"
+    actual, minimum = actual_days(to), 14
+    of_night = {}
+    by = collections.defaultdict(lambda: collections.defaultdict(lambda: [0, 0]))
+    moved = []
+    for row in rows(to / "nights.csv"):
+        night, day, alone, mean_ = row["night"][:10], row["day"][:10], float(row["model_mean"]), float(row["mean"])
+        outcome = actual.get((row["item_id"], day))
+        if outcome is None or not row["intent_units"]:
+            continue
+        if night not in of_night:
+            of_night[night] = {r["item_id"]: speed(r, minimum) for r in rows(to / f"kinds.{night}.csv")}
+        # What is known of a night's item only afterwards was not forecast as one that sells somehow.
+        kind = of_night[night].get(row["item_id"])
+        factor = mean_ / alone if alone else 1.0
+        # Nights that had not learnt a weight yet published the network's.
+        if kind is None or abs(factor - 1.0) < 1e-9:
+            continue
+        moved.append(factor)
+        low, high = float(row["q10"]), float(row["q90"])
+        when = datetime.date.fromisoformat(day).toordinal() // 7
+        for way, by_factor in (("the network", 1 / factor if factor else 1.0), ("as published", 1.0)):
+            for name, _, hit in FIGURES:
+                cell = by[way, kind, name][row["item_id"], when]
+                cell[0] += 1
+                cell[1] += hit(outcome["units"], low * by_factor, high * by_factor)
+    lines = []
+    for kind in ("fast", "slow", "lumpy", "dormant", "new"):
+        for way in ("the network", "as published"):
+            cells = [by.get((way, kind, name)) for name, *_ in FIGURES]
+            if cells[0]:
+                lines.append([kind, way, *row_of(cells)])
+    head = ["items that sell", "by", "items", "forecasts", "weeks", *(name for name, *_ in FIGURES), "within"]
+    if not moved:
+        return f"**{lake}**: no night moved its forecasts."
+    moved.sort()
+    of_factors = f"the middle four fifths of the factors {moved[len(moved) // 10]:.2f} to {moved[len(moved) * 9 // 10]:.2f}"
+    return f"**{lake}**, days of the week after each night, {of_factors}.\n\n" + table(head, lines)
+
 lakes = [lake.split(":") for lake in sys.argv[3:]]
-for name, of in (("compare_intent_inputs", ablation), ("compare_reconciliation", reconciliation)):
+for name, of in (("compare_intent_inputs", ablation), ("compare_reconciliation", reconciliation),
+                 ("published_coverage", published_coverage)):
     text = "\n\n".join(of(*lake) for lake in lakes)
     print(text, end="\n\n")
     fill(doc, name, text)
