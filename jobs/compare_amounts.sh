@@ -1,9 +1,9 @@
 #!/bin/sh
 # Trains the behaviour network with every loss of expected units and spend, on a simulated shop and on a real one; scores all users
-# on four later dates, a week apart; and writes how near the amounts came to what each bought within seven days into
-# docs/models/sequences.md, between its markers. A training whose figures are there already is skipped.
+# on four later dates, a week apart; and writes how near the amounts came to what each bought within seven days, and how well it
+# was told who buys, into docs/models/sequences.md, between its markers. A training whose figures are there already is skipped.
 # usage: compare_amounts.sh PATH_OF_INTENTCAST FOLDER [RETAIL_FOLDER] [--set section.key=value ...]
-# USERS, ITEMS and DAYS (4000, 48, 142) size the simulated lake; SEEDS ("42") are the trainings of each loss.
+# USERS, ITEMS and DAYS (4000, 48, 142) size the simulated lake; SEEDS ("42 43 44") are the trainings of each loss.
 # RETAIL_FOLDER: the CSV files of the first year of UCI Online Retail II (also .gz or .zst); without it the simulated lake alone.
 set -eu
 job=${1:?usage: compare_amounts.sh PATH_OF_INTENTCAST FOLDER [RETAIL_FOLDER] [--set section.key=value ...]}
@@ -47,22 +47,23 @@ for of in $lakes; do
         asked_later "$folder/figures/$lake,rate" "$(a_week units), $(a_week spend) FROM model_input" "$trained_at" 7 4
     fi
     for loss in $losses; do
-        for seed in ${SEEDS:-42}; do
+        for seed in ${SEEDS:-42 43 44}; do
             figures="$folder/figures/$lake,$loss,$seed"
-            [ -f "$figures.done" ] && continue
+            [ -f "$figures.json" ] && continue
             echo "$lake: $loss, seed $seed" >&2
             version=$(trained --date "$trained_at" --set "model.amount_loss=$loss" --set "train.seed=$seed" "$@")
-            asked_later "$figures" "s['expected_units'] AS units, s['expected_spend'] AS spend FROM (
+            asked_later "$figures" "s['expected_units'] AS units, s['expected_spend'] AS spend, s['p_purchase'] AS p FROM (
                 SELECT user_id, score_intents(features, '$version') AS s FROM model_input)" "$trained_at" 7 4 "$@"
-            touch "$figures.done"
+            cp "$folder/$lake.out/models/$version/bundle.json" "$figures.part"
+            mv "$figures.part" "$figures.json"
         done
     done
 done
 
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/sequences.md" "$losses" $lakes <<'EOF_PYTHON'
-import collections, csv, datetime, math, pathlib, random, sys
-from documents import fill
-from ranking import fewer, mean, spread
+import collections, csv, datetime, json, math, pathlib, random, sys
+from documents import fill, table
+from ranking import Outcomes, Ranking, fewer, mean, means, spread
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
 losses, lakes = sys.argv[3].split(), [of.split(":") for of in sys.argv[4:]]
@@ -101,12 +102,14 @@ def cells(trainings, draws, chance):
         form = ".2f" if k == 0 or whole[0] >= 1 else ".3f"
         yield spread(mean(whole), [mean(fewer(part, chance)) for part in parts], form)
 
-def table(lake, end):
-    actual, chance, draws = outcomes(lake, datetime.date.fromisoformat(end) - datetime.timedelta(days=28)), random.Random(7), None
+def compared(lake, end):
+    first = datetime.date.fromisoformat(end) - datetime.timedelta(days=28)
+    actual, chance, draws = outcomes(lake, first), random.Random(7), None
+    bought = Outcomes(folder / f"{lake}.bought.csv", str(first), 7)
     lines, trainings = [], 0
     for loss in losses + ["rate"]:
-        done = (folder / "figures").glob(f"{lake},{loss},*.done")
-        stems = sorted(path.with_suffix("").name for path in done) or [f"{lake},{loss}"]
+        cards = sorted((folder / "figures").glob(f"{lake},{loss},*.json"))
+        stems = [path.with_suffix("").name for path in cards] or [f"{lake},{loss}"]
         trainings = max(trainings, len(stems))
         row = []
         for at in range(2):
@@ -116,14 +119,22 @@ def table(lake, end):
                 samples = [chance.choices(users, k=len(users)) for _ in range(DRAWS)]
                 draws = [collections.Counter(of) for of in [users, *samples]]
             row += cells(each, draws, chance)
-        name = "what 90 days had, a week" if loss == "rate" else f"`{loss}`"
-        lines.append(f"| {name} | {' | '.join(row)} |")
+        if cards:
+            rankings = [bought.ranking([path.with_suffix(f".{week}.csv") for week in range(4)]) for path in cards]
+            row += [spread(*means(rankings, of, draws, chance)) for of in (Ranking.auc, Ranking.average_precision)]
+            found = [json.loads(path.read_text())["figures"] for path in cards]
+            row += [f"{found[0]['parameters_intent']:,.0f}", f"{min(of['train_seconds_intent'] for of in found):.0f}",
+                    f"{max(of['users_scored_per_second'] for of in found):,.0f}"]
+        else:
+            row += [""] * 5
+        lines.append(["what 90 days had, a week" if loss == "rate" else f"`{loss}`", *row])
     buyers = sum(units > 0 for week in actual for units, _ in week.values())
     head = ["loss"] + [f"{amount}: {figure}" for amount in AMOUNTS for figure in ("expected / came", "MAE", "RMSE")]
-    return "\n".join([f"**{lake}**: {len(draws[0]):,} users, {buyers:,} weeks of buyers; trainings of each: {trainings}.", "",
-                      f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines])
+    head += ["AUC of purchase", "AP of purchase", "parameters", "seconds of training", "users scored a second"]
+    said = f"**{lake}**: {len(draws[0]):,} users, {buyers:,} weeks of buyers; trainings of each: {trainings}."
+    return f"{said}\n\n" + table(head, lines)
 
-text = "\n\n".join(table(lake, end) for lake, end in lakes)
+text = "\n\n".join(compared(lake, end) for lake, end in lakes)
 print(text)
 fill(doc, "compare_amounts", text)
 EOF_PYTHON
