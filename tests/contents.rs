@@ -120,13 +120,27 @@ fn damaged_and_foreign_files_of_vectors_change_no_score() {
     let scores = |output: &str| -> Vec<(String, f64)> {
         night(&lake, output, "2026-02-22");
         let rows = ask(&lake, output, "SELECT user_id, p_purchase FROM intent ORDER BY user_id");
-        rows.lines().skip(1).map(|row| row.split_once(',').unwrap()).map(|(u, p)| (u.into(), p.parse().unwrap())).collect()
+        rows.lines()
+            .skip(1)
+            .map(|row| row.split_once(',').unwrap())
+            .map(|(u, p)| (u.into(), p.parse().unwrap()))
+            .collect()
     };
     let (whole, mended) = (scores(&output), scores(&twin));
     assert!(whole.len() > 100 && whole.len() == mended.len());
     for ((user, p), (other, q)) in whole.iter().zip(&mended) {
         assert!(user == other && (p - q).abs() < 1e-5, "{user}: {p} and {q}");
     }
+    // What counts as none goes, once it is old.
+    let strange = || {
+        std::fs::read_dir(&folder)
+            .unwrap()
+            .filter(|f| f.as_ref().unwrap().file_name().to_str().unwrap().starts_with("0-"))
+            .count()
+    };
+    assert!(strange() > 0);
+    done(&["--set", "gc.orphan_age_hours=0", "gc", "--output", &twin]);
+    assert!(strange() == 0 && rows_and_keys(&format!("{folder}/")).0 > 0);
 }
 
 fn champion(output: &str) -> String {

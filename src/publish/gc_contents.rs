@@ -14,7 +14,7 @@ use crate::failure::{FailureKind, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
 use crate::model::contents::MODALITIES;
-use crate::score::content_store::{ContentStore, KEPT, USED, keep_rows, keys_of};
+use crate::score::content_store::{ContentStore, KEPT, USED, keep_rows, keys_of_vectors, used_keys};
 
 /// A file that goes, or that loses rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,14 +45,14 @@ pub async fn plan(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<S
         stale.extend(past.iter().map(gone));
         let mut kept = HashSet::new();
         for list in recent.iter().chain([&newest]) {
-            kept.extend(keys_of(output, &list.location).await?);
+            kept.extend(used_keys(output, &list.location).await?);
         }
         let kept = Arc::new(kept);
         for file in files.iter().filter(old) {
-            let keys = match keys_of(output, &file.location).await {
-                Err(failure) if failure.kind == FailureKind::Passing => return Err(failure),
-                // A damaged file counts as none already.
-                keys => keys.unwrap_or_default(),
+            let keys = match keys_of_vectors(output, &file.location).await {
+                // A damaged or foreign file counts as none already.
+                Err(failure) if failure.kind == FailureKind::Input => Vec::new(),
+                keys => keys?,
             };
             match keys.iter().filter(|key| kept.contains(key)).count() {
                 0 => stale.push(gone(file)),

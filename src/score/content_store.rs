@@ -132,9 +132,11 @@ impl ContentStore {
             let place = self.folder(modality);
             match add_file(&place, &path, &self.folders[modality], modality, &mut contents).await {
                 Ok(()) => drop(read.files.insert(own)),
-                Err(failure) if failure.kind == FailureKind::Passing => return Err(failure.at(place.display(&path))),
                 // A damaged file is as good as none: the night that misses its vectors writes them again.
-                Err(failure) => tracing::warn!("{}: {failure}; its contents count as none", place.display(&path)),
+                Err(failure) if failure.kind == FailureKind::Input => {
+                    tracing::warn!("{}: {failure}; its contents count as none", place.display(&path));
+                }
+                Err(failure) => return Err(failure.at(place.display(&path))),
             }
         }
         read.contents = Arc::new(contents);
@@ -392,8 +394,20 @@ fn brought(batch: &RecordBatch) -> Result<Vec<Brought>> {
         .collect()
 }
 
-/// The keys of a file of vectors or of [`USED`] keys.
-pub async fn keys_of(output: &Location, path: &Path) -> Result<Vec<i64>> {
+/// The keys of a file of vectors; a file that counts as none is refused.
+pub async fn keys_of_vectors(output: &Location, path: &Path) -> Result<Vec<i64>> {
+    let mut keys = Vec::new();
+    each_row(output, path, &folder_of(path), |key, _, _| keys.push(key)).await?;
+    Ok(keys)
+}
+
+/// The name of the folder that a file lies in.
+fn folder_of(path: &Path) -> String {
+    path.parts().rev().nth(1).map(|name| name.as_ref().to_string()).unwrap_or_default()
+}
+
+/// The keys of a file of [`USED`] keys.
+pub async fn used_keys(output: &Location, path: &Path) -> Result<Vec<i64>> {
     let mut keys = Vec::new();
     let mut batches = table(output, path).await?.select_columns(&[KEY])?.execute_stream().await?;
     while let Some(batch) = batches.try_next().await? {
@@ -405,7 +419,7 @@ pub async fn keys_of(output: &Location, path: &Path) -> Result<Vec<i64>> {
 /// Writes the rows of a file whose keys are to be kept anew, into the folder that it lies in. Of a file that counts as none,
 /// none are.
 pub async fn keep_rows(output: &Location, path: &Path, kept: &HashSet<i64>) -> Result<()> {
-    let folder = path.parts().rev().nth(1).map(|name| name.as_ref().to_string()).unwrap_or_default();
+    let folder = folder_of(path);
     let mut rows = Waiting::default();
     let add = |key: i64, vectors: &[f32], dims: usize| {
         if kept.contains(&key) {
