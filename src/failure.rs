@@ -118,16 +118,18 @@ impl From<datafusion::error::DataFusionError> for Failure {
             E::ResourcesExhausted(_) => FailureKind::Usage,
             E::ParquetError(inner) if store_failed(inner.as_ref()) => FailureKind::Passing,
             E::ParquetError(_) => FailureKind::Input,
-            E::ArrowError(inner, _) if matches!(**inner, ArrowError::ParquetError(_)) => match store_failed(inner.as_ref()) {
-                true => FailureKind::Passing,
-                false => FailureKind::Input,
-            },
+            E::ArrowError(inner, _) if matches!(**inner, ArrowError::ParquetError(_)) => {
+                match store_failed(inner.as_ref()) {
+                    true => FailureKind::Passing,
+                    false => FailureKind::Input,
+                }
+            }
             _ => FailureKind::Bug,
         };
         let hint = match kind {
             FailureKind::Usage if matches!(error.find_root(), E::ResourcesExhausted(_)) => Some(
-                "raise engine.memory_bytes_max, or let a night take more parts (engine.user_parts, engine.item_parts) \
-                 and a query fewer rows"
+                "raise engine.memory_bytes_max; or have nights and trainings take more parts (engine.user_parts, \
+                 engine.item_parts), queries fewer rows"
                     .into(),
             ),
             _ => None,

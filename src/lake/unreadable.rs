@@ -1,13 +1,18 @@
 //! Names the file and the column that a query could not decode: the engine's errors name neither.
 
 use datafusion::prelude::SessionContext;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
+use std::time::Duration;
 
 use super::files_table::ListedFile;
 use super::{Lake, VIEWS, register_files};
 use crate::config::Config;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::sql_files::SqlFiles;
+
+/// The search is a help, and a night has failed already.
+const SEARCH_MAX: Duration = Duration::from_secs(60);
+const FILES_AT_ONCE: usize = 4;
 
 /// Whether a file did not decode, and nothing says yet which.
 fn unnamed(failure: &Failure) -> bool {
@@ -34,37 +39,58 @@ pub async fn named(config: &Config, failure: Failure) -> Failure {
 }
 
 impl Lake {
-    /// The failure with the first of these files that does not decode, as it was where all do.
+    /// The failure with the first of these files that does not decode; as it was where all do, or none was found in time.
     pub async fn name_unreadable(&self, failure: Failure, view: &str, files: &[ListedFile]) -> Failure {
         if !unnamed(&failure) {
             return failure;
         }
-        for file in files {
-            if let Ok(Some(column)) = self.unreadable_column(view, file).await {
-                return failure
-                    .at(format!("{}: column {column}", file.name))
-                    .hint("mend or remove the file, then run the same command again");
-            }
+        let mut found = futures::stream::iter(files.iter().map(|file| self.unreadable_column(view, file)))
+            .buffered(FILES_AT_ONCE)
+            .zip(futures::stream::iter(files))
+            .filter_map(|(column, file)| std::future::ready(column.ok().flatten().map(|column| (column, file))))
+            .boxed();
+        match tokio::time::timeout(SEARCH_MAX, found.next()).await {
+            Ok(Some((column, file))) => failure
+                .at(format!("{}: column {column}", file.name))
+                .hint("mend or remove the file, then run the same command again"),
+            Ok(None) => failure,
+            Err(_) => failure.hint(format!(
+                "it is one of the files of {view}; they could not all be looked through in {} s",
+                SEARCH_MAX.as_secs()
+            )),
         }
-        failure
     }
 
     async fn unreadable_column(&self, view: &str, file: &ListedFile) -> Result<Option<String>> {
         let schema = &self.sql.view(view)?.declared.schema;
         let ctx = SessionContext::new();
         register_files(&ctx, "of_file", &self.location, schema.clone(), vec![file.clone()])?;
-        for field in schema.fields() {
-            let mut rows = ctx.table("of_file").await?.select_columns(&[field.name()])?.execute_stream().await?;
-            loop {
-                match rows.try_next().await.map_err(Failure::from) {
-                    Ok(Some(_)) => {}
-                    Ok(None) => break,
-                    Err(failure) if failure.kind == FailureKind::Input => return Ok(Some(field.name().clone())),
-                    // The store's, and not the file's.
-                    Err(failure) => return Err(failure),
-                }
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        if decodes(&ctx, &names).await? {
+            return Ok(None);
+        }
+        for &name in &names {
+            if !decodes(&ctx, &[name]).await? {
+                return Ok(Some(name.into()));
             }
         }
         Ok(None)
+    }
+}
+
+/// Whether columns of the one file are what it says that they are.
+async fn decodes(ctx: &SessionContext, columns: &[&str]) -> Result<bool> {
+    let mut rows = ctx.table("of_file").await?.select_columns(columns)?.execute_stream().await?;
+    loop {
+        match rows.try_next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(true),
+            // What the store says of a file that is gone, or that it does not show, says nothing of its bytes.
+            Err(error) => {
+                let failure = Failure::from(error);
+                let of_file = failure.kind == FailureKind::Input && failure.message.contains("Parquet");
+                return if of_file { Ok(false) } else { Err(failure) };
+            }
+        }
     }
 }
