@@ -3,8 +3,6 @@
 //! Idempotent: what a finished night published is left alone when nothing changed. Resumable: features and scores lie
 //! under the hash of everything that they come from, so a second attempt starts where the first one died.
 
-use arrow::array::AsArray;
-use arrow::datatypes::UInt64Type;
 use datafusion::prelude::SessionContext;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -227,9 +225,7 @@ impl Night<'_> {
     /// The forecasts of all items, likewise.
     async fn demand_forecasts(&mut self, ctx: &SessionContext, of: &NightInputs<'_>, scratch: &Location) -> Result<()> {
         let night = Scope::night(of.run_date);
-        let counted = ctx.sql("SELECT approx_distinct(item_id) FROM item_day").await?.collect().await?;
-        let items = counted.first().map_or(0, |row| row.column(0).as_primitive::<UInt64Type>().value(0));
-        let parts = Part::of_items(self.config, items);
+        let parts = Part::of_items(self.config, features::items_seen(ctx).await?);
         let scopes: Vec<Scope> = parts.into_iter().map(|items| Scope { items, ..night }).collect();
         self.in_parts(ctx, of, KEPT_QUERIES[2], (&scopes, &[features::EARLIER_DEMAND]), scratch).await
     }
@@ -260,7 +256,11 @@ impl Night<'_> {
             self.kept_query(&part, of.sql, path, &all.folder(&number.to_string())).await?;
         }
         let query = ctx.sql(of.sql.get(path)?).await?;
-        materialise::reuse(ctx, name, parquet_files::plain(query.schema().as_arrow()), &all).await?;
+        let schema = parquet_files::plain(query.schema().as_arrow());
+        if !materialise::reuse(ctx, name, Arc::clone(&schema), &all).await? {
+            // No part had a row.
+            lake::register_files(ctx, name, &all, schema, Vec::new())?;
+        }
         scratch.write(&format!("{name}/done"), Vec::new()).await?;
         Ok(())
     }

@@ -146,14 +146,16 @@ fn a_file_whose_text_does_not_decode_is_named_with_its_column() {
     let broken = "SELECT * EXCLUDE (title), CASE item_id WHEN 'i000001' THEN '@@@@' ELSE title END AS title FROM rows";
     lakes::break_text(Path::new(&items), broken);
     let night = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
-    let asked = ["sql", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "-c", "SELECT max(title) FROM items"];
+    let asked =
+        ["sql", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "-c", "SELECT max(title) FROM items"];
     for arguments in [&night[..], &asked] {
         let errors = refused(arguments, 3);
         assert!(errors.contains(&format!("{items}: column title: ")), "{errors}");
     }
     std::fs::write(&items, whole).unwrap();
     let day = std::fs::read_dir(format!("{lake}/events/dt=2026-02-20")).unwrap().next().unwrap().unwrap().path();
-    let broken = "SELECT * EXCLUDE (query), CASE event_type WHEN 'search' THEN '@@@@' ELSE query END AS query FROM rows";
+    let broken =
+        "SELECT * EXCLUDE (query), CASE event_type WHEN 'search' THEN '@@@@' ELSE query END AS query FROM rows";
     lakes::break_text(&day, broken);
     let errors = refused(&night, 3);
     assert!(errors.contains(&format!("{}: column query: ", day.display())), "{errors}");

@@ -150,7 +150,8 @@ fn a_network_trained_among_nights_reads_what_their_intents_promised() {
     assert!(!trained("2026-03-01", &["--set", "demand.intent_inputs=false"]));
     assert!(trained("2026-03-01", &[]), "nights had forecast a sixth of the histories' days");
 
-    let fields = ["item_id", "category", "content", "first_date", "units", "price", "promoted", "in_stock", "views", "carts"];
+    let fields =
+        ["item_id", "category", "content", "first_date", "units", "price", "promoted", "in_stock", "views", "carts"];
     let rest = ["promoted_future", "price_future", "days_since_first_seen", "lead_time_days"];
     let same = |fields: &[&str]| fields.iter().map(|f| format!("'{f}', history['{f}']")).collect::<Vec<_>>().join(", ");
     let told = format!(

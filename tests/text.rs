@@ -175,7 +175,12 @@ fn embed_text_gives_what_sentence_transformers_gives_and_null_for_null() {
     );
     assert_eq!(run(&ordered), "n\n30000\n");
     let nested = format!("SELECT embed_text('a', '{folder}') AS v");
-    shop.job.refused(&[&allowed], &["sql", "--format", "csv", "-c", &nested], 2, &["column v: CSV holds no List", "json"]);
+    shop.job.refused(
+        &[&allowed],
+        &["sql", "--format", "csv", "-c", &nested],
+        2,
+        &["column v: CSV holds no List", "json"],
+    );
 }
 
 #[test]
@@ -263,7 +268,7 @@ fn labels_of_each_kind_are_learnt_by_each_loss_and_listed_in_sql() {
     for (encoder, settings) in [
         ("distilbert", &["model.loss=bce", "model.class_weights=balanced"][..]),
         ("gpt2", &["model.loss=focal", "train.label_smoothing=0.05"]),
-        ("bert", &["model.loss=iou"]),
+        ("roberta", &["model.loss=iou", "text.max_length=38"]),
         ("bert", &["model.loss=iou", "text.strategy=frozen"]),
         ("bert", &["model.loss=crf", "model.head=crf"]),
     ] {

@@ -120,6 +120,35 @@ fn a_training_that_runs_away_is_stopped_with_its_step_and_leaves_the_champion_as
 }
 
 #[test]
+fn each_guard_against_overfitting_has_a_part_in_the_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = [
+        "train.epochs_max=1",
+        "train.augmentation=none",
+        "train.item_dropout=0",
+        "model.dropout=0",
+        "model.weight_decay=0",
+    ];
+    let guards = [
+        "train.epochs_max=1",
+        "train.augmentation=crop",
+        "train.augmentation=mask",
+        "train.augmentation=reorder",
+        "train.item_dropout=0.5",
+        "train.label_smoothing=0.1",
+        "model.dropout=0.5",
+        "model.weight_decay=1",
+    ];
+    let weights = guards.map(|guard| {
+        let output = folder.path().join(guard);
+        trained(&output, &[&plain[..], &[guard]].concat());
+        champion(&output).weights_hash
+    });
+    let different: std::collections::BTreeSet<&String> = weights.iter().collect();
+    assert_eq!(different.len(), guards.len(), "{weights:?}");
+}
+
+#[test]
 fn a_sweep_trains_with_the_settings_that_win_and_repeats_no_trial() {
     let folder = tempfile::tempdir().unwrap();
     let (output, file) = (folder.path().join("out"), folder.path().join("sweep.toml"));
@@ -127,7 +156,8 @@ fn a_sweep_trains_with_the_settings_that_win_and_repeats_no_trial() {
                 \"train.learning_rate\" = { low = 1e-4, high = 1e-2, log = true }\n";
     std::fs::write(&file, text).unwrap();
     let sweep = |more: &[&'static str]| {
-        let done = train(&output, &[&["train.epochs_max=1"], more].concat()).arg("--sweep").arg(&file).output().unwrap();
+        let done =
+            train(&output, &[&["train.epochs_max=1"], more].concat()).arg("--sweep").arg(&file).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()
     };

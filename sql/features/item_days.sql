@@ -1,4 +1,5 @@
 -- one row per item_id and day of the history since it was first seen, dense: a day without events is a day of zeros
+-- Of the session's part of the items (engine.item_parts).
 WITH first_seen AS (
     -- As item_day knows them. Read where they lie: a plan for a cluster may not be nested much deeper than this one.
     SELECT item_id, min(event_day) AS first_day FROM unit_item_day
@@ -8,8 +9,13 @@ WITH first_seen AS (
 ),
 stock AS (
     SELECT item_id, as_of, max(on_hand) AS on_hand FROM inventory
-    WHERE as_of < run_date() AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
+    WHERE as_of < run_date() AND as_of >= run_date() - CAST(demand_history_days() AS INT)
+        AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
     GROUP BY item_id, as_of
+),
+happened AS (
+    SELECT item_id, event_day, units, returns, revenue, views, carts, price_sum, price_events FROM item_day
+    WHERE event_day >= run_date() - CAST(demand_history_days() AS INT)
 ),
 prices AS (
     SELECT item_id, max(price) AS price FROM items
@@ -19,6 +25,7 @@ prices AS (
 promoted AS (
     SELECT DISTINCT p.item_id, c.day
     FROM promotions p JOIN calendar c ON c.day >= p.starts_on AND c.day <= p.ends_on
+    WHERE item_bucket(p.item_id) BETWEEN item_bucket_first() AND item_bucket_last()
 ),
 dense AS (
     SELECT f.item_id, c.day, CAST(c.day - f.first_day AS BIGINT) AS days_since_first_seen
@@ -48,7 +55,7 @@ FROM item_intents i
             prices p
             RIGHT JOIN (
                 stock s
-                RIGHT JOIN (item_day d RIGHT JOIN dense n ON d.item_id = n.item_id AND d.event_day = n.day)
+                RIGHT JOIN (happened d RIGHT JOIN dense n ON d.item_id = n.item_id AND d.event_day = n.day)
                     ON s.item_id = n.item_id AND s.as_of = n.day
             ) ON p.item_id = n.item_id
         ) ON m.item_id = n.item_id AND m.day = n.day

@@ -1,4 +1,5 @@
 -- one row per item_id ever sold or seen: its dense daily history as forecast_demand takes it
+-- Of the session's part of the items (engine.item_parts).
 WITH lists AS (
     SELECT
         item_id,

@@ -1,4 +1,5 @@
 -- one row per item_id: units and stock of each day of the forecast horizon, in order
+-- Of the session's part of the items (engine.item_parts).
 WITH days AS (
     SELECT run_date() + CAST(value AS INT) AS day FROM generate_series(0, demand_horizon_days() - 1)
 ),

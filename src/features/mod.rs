@@ -10,7 +10,8 @@ pub mod rollups;
 pub mod user_functions;
 pub mod views;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -78,6 +79,14 @@ pub async fn register(
         ctx.register_table(EARLIER_DEMAND, Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))?;
     }
     views::register(ctx, sql, &["state", "features", "labels"]).await
+}
+
+/// About how many items a night's session knows of, by a sketch of a percent or two.
+pub async fn items_seen(ctx: &SessionContext) -> Result<u64> {
+    let sql =
+        "SELECT approx_distinct(item_id) FROM unit_item_day WHERE event_day < run_date() AND arrival_day < run_date()";
+    let rows = ctx.sql(sql).await?.collect().await?;
+    Ok(rows.first().map_or(0, |row| row.column(0).as_primitive::<UInt64Type>().value(0)))
 }
 
 /// An empty session with the engine's settings and memory: own tables, shared limits, and its way to make functions.

@@ -1,8 +1,8 @@
 //! Parts of the users, and of the items: features and histories of a part are built in the memory of a part.
 //!
 //! A part follows from a hash of the id alone (`user_bucket` and `item_bucket` in SQL). Rollup units of events are sorted by it,
-//! so that a part of the users reads its own row groups and little else; the days of items, some hundred times fewer, are read
-//! whole by each part of the items.
+//! so that a part of the users reads its own row groups and little else; the days of items are far fewer than events where items
+//! are looked at, and read whole by each part of the items.
 
 use super::rollups::Rollups;
 use crate::config::Config;
@@ -13,7 +13,7 @@ pub const BUCKETS: i32 = 1 << 16;
 /// Engine memory that the features of one event row take, at most and by measurement (docs/decisions/0005-user-parts.md).
 const BYTES_PER_EVENT: u64 = 160;
 
-/// Engine memory that the history of one item takes a day, at most and by measurement (docs/decisions/0005-user-parts.md).
+/// Engine memory that the history of one item takes a day, twice what was measured (docs/decisions/0005-user-parts.md).
 const BYTES_PER_ITEM_DAY: u64 = 320;
 
 /// The users, or the items, whose buckets lie between two, both included.

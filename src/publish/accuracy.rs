@@ -76,7 +76,7 @@ impl LookBack<'_> {
         let mut intents = INTENTS.map(|_| BinaryFigures::default());
         let mut sums = AMOUNTS.map(|_| (0.0, 0.0));
         let width = INTENTS.len() + AMOUNTS.len();
-        self.read(night, "intent", &sql, |row| {
+        self.read(night, ("intent", Part::ALL), &sql, |row| {
             for (k, figures) in intents.iter_mut().enumerate() {
                 figures.add(row[k], row[k + width] > 0.5);
             }
@@ -103,7 +103,7 @@ impl LookBack<'_> {
         let sql = "SELECT i.p_churn, CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END \
                    FROM intent_labels l RIGHT JOIN published i ON i.user_id = l.user_id";
         let mut figures = BinaryFigures::default();
-        self.read(night, "intent", sql, |row| figures.add(row[0], row[1] > 0.5)).await?;
+        self.read(night, ("intent", Part::ALL), sql, |row| figures.add(row[0], row[1] > 0.5)).await?;
         let mut found = named(night, "users", figures.rows());
         found.insert("p_churn".into(), of_binary(&figures));
         Ok(found.into())
@@ -120,14 +120,16 @@ impl LookBack<'_> {
              WHERE o.in_stock > 0 AND d.target_date < labels_end()"
         );
         let (mut item_days, mut loss, mut covered) = (0u64, 0.0, 0u64);
-        self.read(night, "demand", &sql, |row| {
-            item_days += 1;
-            for ((name, level), &quantile) in QUANTILES.iter().zip(&row[1..]) {
-                loss += pinball(*level, quantile, row[0]) / QUANTILES.len() as f64;
-                covered += u64::from(*name == "q90" && row[0] <= quantile);
-            }
-        })
-        .await?;
+        for items in Part::of_items(self.config, features::items_seen(self.ctx).await?) {
+            self.read(night, ("demand", items), &sql, |row| {
+                item_days += 1;
+                for ((name, level), &quantile) in QUANTILES.iter().zip(&row[1..]) {
+                    loss += pinball(*level, quantile, row[0]) / QUANTILES.len() as f64;
+                    covered += u64::from(*name == "q90" && row[0] <= quantile);
+                }
+            })
+            .await?;
+        }
         let mut found = named(night, "item_days", item_days);
         let cells = item_days.max(1) as f64;
         let passed = (self.tonight.0 - night.run_date().0).num_days().min(self.config.demand.horizon_days.into());
@@ -137,10 +139,17 @@ impl LookBack<'_> {
         Ok(found.into())
     }
 
-    /// Streams the numbers of a query over the labels as of `night` and its `table`, here `published`, row by row.
-    async fn read(&self, night: &VisibleNight, table: &str, sql: &str, mut each: impl FnMut(&[f64])) -> Result<()> {
+    /// Streams the numbers of a query over the labels as of `night`, of a part of the items, and its `table`, here `published`,
+    /// row by row.
+    async fn read(
+        &self,
+        night: &VisibleNight,
+        (table, items): (&str, Part),
+        sql: &str,
+        mut each: impl FnMut(&[f64]),
+    ) -> Result<()> {
         let ctx = operator::install(&features::sibling(self.ctx), Arc::clone(self.models));
-        let scope = Scope { run_date: night.run_date(), labels_end: self.tonight, users: Part::ALL, items: Part::ALL };
+        let scope = Scope { run_date: night.run_date(), labels_end: self.tonight, users: Part::ALL, items };
         features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
         readers::register_nights(&ctx, self.output, table, "published", std::slice::from_ref(night)).await?;
         let mut batches = ctx.sql(sql).await?.execute_stream().await?;

@@ -343,7 +343,8 @@ impl ScoreExec {
         let fields: Vec<_> = input.schema().fields().iter().cloned().chain([field]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.schema().metadata().clone()));
         // The score comes last: what is known of the input's columns by their places stays true.
-        let known = EquivalenceProperties::new(Arc::clone(&schema)).extend(input.properties().equivalence_properties().clone())?;
+        let known = EquivalenceProperties::new(Arc::clone(&schema))
+            .extend(input.properties().equivalence_properties().clone())?;
         let properties = PlanProperties::new(
             known,
             input.properties().partitioning.clone(),
@@ -527,6 +528,7 @@ fn gather(input: SendableRecordBatchStream) -> impl futures::Stream<Item = Resul
             match input.try_next().await? {
                 Some(batch) => {
                     rows += batch.num_rows();
+                    // Of a slice of lists all of their values are counted: a request is smaller then, and no more.
                     for column in batch.columns() {
                         bytes += column.to_data().get_slice_memory_size()?;
                     }
