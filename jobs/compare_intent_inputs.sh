@@ -76,6 +76,14 @@ compare() { # LAKE FIRST_TRAINING SECOND_TRAINING ARRIVAL [--set ...]
                 FROM item_days GROUP BY item_id" >"$to/part"
             mv "$to/part" "$to/kinds.$night.csv"
         }
+        [ -f "$to/network.$night.csv" ] || {
+            # What the night's network said, before anything was reconciled.
+            run sql --date "$night" --format csv "$@" -c "
+                SELECT item_id, f['step'] AS step, f['q10'] AS q10, f['q90'] AS q90
+                FROM (SELECT item_id, unnest(forecast_demand(history)) AS f FROM item_history)
+                WHERE f['step'] >= 1 AND f['step'] <= 7" >"$to/part"
+            mv "$to/part" "$to/network.$night.csv"
+        }
         night=$(later "$night" 7)
     done
     [ -f "$to/actual.csv" ] || {
@@ -248,10 +256,11 @@ def reconciliation(lake, start):
 
 def published_coverage(lake, start):
     """Of the days of the week that intents are about, how often intervals covered what came: the network's, and those that were
-    published, which are the network's times what its mean was multiplied by."""
+    published."""
     to = folder / f"{lake}.figures"
-    actual, minimum = actual_days(to), 14
-    of_night = {}
+    actual = actual_days(to)
+    minimum = json.loads(next(iter(sorted(to.glob("true.*.json")))).read_text())["demand"]["history_days_min"]
+    of_night, of_network = {}, {}
     by = collections.defaultdict(lambda: collections.defaultdict(lambda: [0, 0]))
     moved = []
     for row in rows(to / "nights.csv"):
@@ -261,20 +270,22 @@ def published_coverage(lake, start):
             continue
         if night not in of_night:
             of_night[night] = {r["item_id"]: speed(r, minimum) for r in rows(to / f"kinds.{night}.csv")}
+            of_network[night] = {(r["item_id"], int(r["step"])): r for r in rows(to / f"network.{night}.csv")}
+        step = (datetime.date.fromisoformat(day) - datetime.date.fromisoformat(night)).days + 1
+        said = of_network[night].get((row["item_id"], step))
         # What is known of a night's item only afterwards was not forecast as one that sells somehow.
         kind = of_night[night].get(row["item_id"])
         factor = mean_ / alone if alone else 1.0
         # Nights that had not learnt a weight yet published the network's.
-        if kind is None or abs(factor - 1.0) < 1e-9:
+        if kind is None or said is None or abs(factor - 1.0) < 1e-9:
             continue
         moved.append(factor)
-        low, high = float(row["q10"]), float(row["q90"])
         when = datetime.date.fromisoformat(day).toordinal() // 7
-        for way, by_factor in (("the network", 1 / factor if factor else 1.0), ("as published", 1.0)):
+        for way, of in (("the network", said), ("as published", row)):
             for name, _, hit in FIGURES:
                 cell = by[way, kind, name][row["item_id"], when]
                 cell[0] += 1
-                cell[1] += hit(outcome["units"], low * by_factor, high * by_factor)
+                cell[1] += hit(outcome["units"], float(of["q10"]), float(of["q90"]))
     lines = []
     for kind in ("fast", "slow", "lumpy", "dormant", "new"):
         for way in ("the network", "as published"):
