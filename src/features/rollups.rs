@@ -205,7 +205,7 @@ impl Rollups {
             let written = match written {
                 Err(failure) => {
                     let failure = failure.at(format!("sql/rollups/{output}.sql"));
-                    return Err(lake.name_unreadable(failure, "events", &files).await);
+                    return Err(lake.name_unreadable(failure, files.iter().map(|file| ("events", file))).await);
                 }
                 Ok((_, written)) => written,
             };

@@ -14,9 +14,14 @@ use crate::sql_files::SqlFiles;
 const SEARCH_MAX: Duration = Duration::from_secs(60);
 const FILES_AT_ONCE: usize = 4;
 
-/// Whether a file did not decode, and nothing says yet which.
+/// Whether it is the bytes of a file that a reader stumbled over.
+fn undecoded(failure: &Failure) -> bool {
+    failure.kind == FailureKind::Input && failure.message.contains("Parquet")
+}
+
+/// Whether nothing says yet which file it is, and nobody has looked for as long as may be.
 fn unnamed(failure: &Failure) -> bool {
-    failure.kind == FailureKind::Input && failure.message.contains("Parquet") && !failure.message.contains(".parquet")
+    undecoded(failure) && failure.hint.is_none() && !failure.message.contains(".parquet")
 }
 
 /// A failure of a verb that reads the lake, with the file's name where one of the lake's does not decode.
@@ -26,36 +31,33 @@ pub async fn named(config: &Config, failure: Failure) -> Failure {
     }
     let opened = async { Lake::open(config, &SqlFiles::load(config)?).await };
     let Ok(lake) = opened.await else { return failure };
-    tracing::info!("looking for the file that does not decode");
-    let mut failure = failure;
     // Events last: they have by far the most bytes.
-    for view in VIEWS.iter().rev() {
-        failure = lake.name_unreadable(failure, view, lake.files(view)).await;
-        if !unnamed(&failure) {
-            break;
-        }
-    }
-    failure
+    let files = VIEWS.iter().rev().flat_map(|view| lake.files(view).iter().map(|file| (*view, file)));
+    lake.name_unreadable(failure, files).await
 }
 
 impl Lake {
     /// The failure with the first of these files that does not decode; as it was where all do, or none was found in time.
-    pub async fn name_unreadable(&self, failure: Failure, view: &str, files: &[ListedFile]) -> Failure {
+    /// `files`: each with the view that it is of.
+    pub async fn name_unreadable<'a>(
+        &self,
+        failure: Failure,
+        files: impl Iterator<Item = (&'a str, &'a ListedFile)> + Send,
+    ) -> Failure {
         if !unnamed(&failure) {
             return failure;
         }
-        let mut found = futures::stream::iter(files.iter().map(|file| self.unreadable_column(view, file)))
-            .buffered(FILES_AT_ONCE)
-            .zip(futures::stream::iter(files))
-            .filter_map(|(column, file)| std::future::ready(column.ok().flatten().map(|column| (column, file))))
-            .boxed();
+        tracing::info!("looking for the file that does not decode");
+        let looked = files.map(|(view, file)| async move {
+            let column = self.unreadable_column(view, file).await.ok().flatten()?;
+            Some(format!("{}: column {column}", file.name))
+        });
+        let mut found = futures::stream::iter(looked).buffered(FILES_AT_ONCE).filter_map(std::future::ready).boxed();
         match tokio::time::timeout(SEARCH_MAX, found.next()).await {
-            Ok(Some((column, file))) => failure
-                .at(format!("{}: column {column}", file.name))
-                .hint("mend or remove the file, then run the same command again"),
+            Ok(Some(place)) => failure.at(place).hint("mend or remove the file, then run the same command again"),
             Ok(None) => failure,
             Err(_) => failure.hint(format!(
-                "it is one of the files of {view}; they could not all be looked through in {} s",
+                "a file of the lake does not decode; not all could be looked through in {} s",
                 SEARCH_MAX.as_secs()
             )),
         }
@@ -88,8 +90,7 @@ async fn decodes(ctx: &SessionContext, columns: &[&str]) -> Result<bool> {
             // What the store says of a file that is gone, or that it does not show, says nothing of its bytes.
             Err(error) => {
                 let failure = Failure::from(error);
-                let of_file = failure.kind == FailureKind::Input && failure.message.contains("Parquet");
-                return if of_file { Ok(false) } else { Err(failure) };
+                return if undecoded(&failure) { Ok(false) } else { Err(failure) };
             }
         }
     }
