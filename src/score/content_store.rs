@@ -394,11 +394,9 @@ fn brought(batch: &RecordBatch) -> Result<Vec<Brought>> {
         .collect()
 }
 
-/// The keys of a file of vectors; a file that counts as none is refused.
+/// The keys of a file of vectors, whose vectors stay unread; a file of another folder is refused.
 pub async fn keys_of_vectors(output: &Location, path: &Path) -> Result<Vec<i64>> {
-    let mut keys = Vec::new();
-    each_row(output, path, &folder_of(path), |key, _, _| keys.push(key)).await?;
-    Ok(keys)
+    keys(vectors(output, path, &folder_of(path)).await?).await
 }
 
 /// The name of the folder that a file lies in.
@@ -408,8 +406,12 @@ fn folder_of(path: &Path) -> String {
 
 /// The keys of a file of [`USED`] keys.
 pub async fn used_keys(output: &Location, path: &Path) -> Result<Vec<i64>> {
+    keys(table(output, path).await?).await
+}
+
+async fn keys(table: DataFrame) -> Result<Vec<i64>> {
     let mut keys = Vec::new();
-    let mut batches = table(output, path).await?.select_columns(&[KEY])?.execute_stream().await?;
+    let mut batches = table.select_columns(&[KEY])?.execute_stream().await?;
     while let Some(batch) = batches.try_next().await? {
         keys.extend(batch.column(0).as_primitive::<Int64Type>().values());
     }
@@ -439,6 +441,16 @@ async fn table(place: &Location, path: &Path) -> Result<DataFrame> {
     Ok(ctx.read_parquet(place.full_url(path), ParquetReadOptions::default().skip_metadata(false)).await?)
 }
 
+/// A file of vectors; refused where it is another folder's than `folder`, or does not say whose.
+async fn vectors(place: &Location, path: &Path, folder: &str) -> Result<DataFrame> {
+    let table = table(place, path).await?;
+    let found = table.schema().metadata().get(FOLDER).map_or("a file that does not say whose it is", String::as_str);
+    if found != folder {
+        return Err(Failure::input(format!("expected vectors of {folder}, got {found}")));
+    }
+    Ok(table)
+}
+
 async fn add_file(place: &Location, path: &Path, folder: &str, modality: usize, to: &mut Contents) -> Result<()> {
     let expected = to.dims()[modality];
     let add = |key: i64, vectors: &[f32], dims: usize| {
@@ -452,12 +464,7 @@ async fn add_file(place: &Location, path: &Path, folder: &str, modality: usize, 
 /// Hands over, of each row of a file of vectors of `folder`, the key, the vectors one behind the other, and how many numbers
 /// one has.
 async fn each_row(place: &Location, path: &Path, folder: &str, mut take: impl FnMut(i64, &[f32], usize)) -> Result<()> {
-    let table = table(place, path).await?;
-    let found = table.schema().metadata().get(FOLDER).map_or("a file that does not say whose it is", String::as_str);
-    if found != folder {
-        return Err(Failure::input(format!("expected vectors of {folder}, got {found}")));
-    }
-    let mut batches = table.execute_stream().await?;
+    let mut batches = vectors(place, path, folder).await?.execute_stream().await?;
     while let Some(batch) = batches.try_next().await? {
         let rows = rows_of(&batch).ok_or_else(|| Failure::input(format!("expected the columns {}", schema(folder))))?;
         for (key, vectors, dims) in rows {
