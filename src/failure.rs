@@ -116,25 +116,18 @@ impl From<datafusion::error::DataFusionError> for Failure {
             E::SQL(..) | E::Plan(_) | E::SchemaError(..) => FailureKind::Usage,
             E::ObjectStore(_) | E::IoError(_) => FailureKind::Passing,
             E::ResourcesExhausted(_) => FailureKind::Usage,
-            E::ParquetError(inner) if store_failed(inner.as_ref()) => FailureKind::Passing,
-            E::ParquetError(_) => FailureKind::Input,
-            E::ArrowError(inner, _) if matches!(**inner, ArrowError::ParquetError(_)) => {
-                match store_failed(inner.as_ref()) {
-                    true => FailureKind::Passing,
-                    false => FailureKind::Input,
-                }
-            }
+            E::ParquetError(inner) => of_reading(inner.as_ref()),
+            E::ArrowError(inner, _) if matches!(**inner, ArrowError::ParquetError(_)) => of_reading(inner.as_ref()),
             _ => FailureKind::Bug,
         };
-        let hint = match kind {
-            FailureKind::Usage if matches!(error.find_root(), E::ResourcesExhausted(_)) => Some(
+        let failure = Failure::new(kind, error.strip_backtrace());
+        match error.find_root() {
+            E::ResourcesExhausted(_) => failure.hint(
                 "raise engine.memory_bytes_max; or have nights and trainings take more parts (engine.user_parts, \
-                 engine.item_parts), queries fewer rows"
-                    .into(),
+                 engine.item_parts), queries fewer rows",
             ),
-            _ => None,
-        };
-        Failure { kind, message: error.strip_backtrace(), hint }
+            _ => failure,
+        }
     }
 }
 
@@ -153,6 +146,11 @@ pub fn refusal(error: &dyn std::error::Error) -> Option<Failure> {
         Failure::usage(format!("store refused access: {text}"))
             .hint("check the credentials and the bucket policy: reading, listing, writing and deleting are needed")
     })
+}
+
+/// Whose fault it is that a Parquet reader failed: the store's, or the file's.
+fn of_reading(error: &dyn std::error::Error) -> FailureKind {
+    if store_failed(error) { FailureKind::Passing } else { FailureKind::Input }
 }
 
 /// Whether a Parquet reader failed because of the store that it reads from, which says nothing about the file.

@@ -113,8 +113,8 @@ impl TableProvider for FilesTable {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let files = self.prune(state, filters)?;
+        let schema = datafusion::common::project_schema(&self.schema(), projection)?;
         if files.is_empty() {
-            let schema = datafusion::common::project_schema(&self.schema(), projection)?;
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         let options = state.config_options().execution.parquet.clone();
@@ -130,7 +130,6 @@ impl TableProvider for FilesTable {
             groups[at * partitions / files.len()]
                 .push(PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(listed));
         }
-        let schema = datafusion::common::project_schema(&self.schema(), projection)?;
         let pictures = schema.fields().iter().any(|f| *f.data_type() == DataType::Binary);
         let scan = FileScanConfigBuilder::new(self.store_url.clone(), Arc::new(source))
             .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
