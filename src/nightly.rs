@@ -41,7 +41,10 @@ pub struct NightOptions {
 }
 
 /// Queries whose rows a night keeps under its manifest, in order: a second attempt reads what the first one left.
-pub const KEPT_QUERIES: [&str; 3] = ["features/user_features", "score/intent_scores", "score/demand_forecasts"];
+pub const KEPT_QUERIES: [&str; 3] = [USER_FEATURES, INTENT_SCORES, DEMAND_FORECASTS];
+const USER_FEATURES: &str = "features/user_features";
+const INTENT_SCORES: &str = "score/intent_scores";
+const DEMAND_FORECASTS: &str = "score/demand_forecasts";
 
 /// State that a night of many parts keeps once for all of them.
 const GUEST_STATE: [&str; 2] = ["guest_day", "guest_event"];
@@ -161,7 +164,6 @@ impl Night<'_> {
         }
 
         let scratch = self.output.folder(&format!("state/features/{date}/{manifest}"));
-        let intent_scores = KEPT_QUERIES[1];
         self.user_features(&ctx, &inputs, &scratch).await?;
         contract::register_model_input(&ctx).await?;
         views::register_one(&ctx, &sql, "score/anomaly").await?;
@@ -173,7 +175,7 @@ impl Night<'_> {
         // The service has counted the process's earlier nights too.
         let users = || (service.counters.get(|c| &c.users_encoded), service.counters.get(|c| &c.users_kept));
         let before = users();
-        self.kept_query(&ctx, &sql, intent_scores, &scratch).await?;
+        self.kept_query(&ctx, &sql, INTENT_SCORES, &scratch).await?;
         self.demand_forecasts(&ctx, &inputs, &scratch).await?;
         (report.users_encoded, report.users_kept) = (users().0 - before.0, users().1 - before.1);
         kept::save(self.output, &service.card.weights_hash, date, service.take_used_states()).await?;
@@ -219,15 +221,15 @@ impl Night<'_> {
                 self.kept_query(ctx, of.sql, &format!("state/{guests}"), scratch).await?;
             }
         }
-        self.in_parts(ctx, of, KEPT_QUERIES[0], (&scopes, &GUEST_STATE), scratch).await
+        self.in_parts(ctx, of, USER_FEATURES, (&scopes, &GUEST_STATE), scratch).await
     }
 
     /// The forecasts of all items, likewise.
     async fn demand_forecasts(&mut self, ctx: &SessionContext, of: &NightInputs<'_>, scratch: &Location) -> Result<()> {
         let night = Scope::night(of.run_date);
-        let parts = Part::of_items(self.config, features::items_seen(ctx).await?);
+        let parts = features::item_parts(ctx, self.config).await?;
         let scopes: Vec<Scope> = parts.into_iter().map(|items| Scope { items, ..night }).collect();
-        self.in_parts(ctx, of, KEPT_QUERIES[2], (&scopes, &[features::EARLIER_DEMAND]), scratch).await
+        self.in_parts(ctx, of, DEMAND_FORECASTS, (&scopes, &[features::EARLIER_DEMAND]), scratch).await
     }
 
     /// Runs a query of each part in a session of its own, which has some `tables` of the night's; where there is one part, in

@@ -81,12 +81,15 @@ pub async fn register(
     views::register(ctx, sql, &["state", "features", "labels"]).await
 }
 
-/// About how many items a night's session knows of, by a sketch of a percent or two.
-pub async fn items_seen(ctx: &SessionContext) -> Result<u64> {
-    let sql =
-        "SELECT approx_distinct(item_id) FROM unit_item_day WHERE event_day < run_date() AND arrival_day < run_date()";
-    let rows = ctx.sql(sql).await?.collect().await?;
-    Ok(rows.first().map_or(0, |row| row.column(0).as_primitive::<UInt64Type>().value(0)))
+/// About how many items a session knows of, by a sketch of a percent or two, and their first day.
+pub const ITEMS_SEEN_SQL: &str = "SELECT approx_distinct(item_id), min(event_day) FROM unit_item_day \
+     WHERE event_day < run_date() AND arrival_day < run_date()";
+
+/// The parts of a night's items.
+pub async fn item_parts(ctx: &SessionContext, config: &Config) -> Result<Vec<Part>> {
+    let rows = ctx.sql(ITEMS_SEEN_SQL).await?.collect().await?;
+    let items = rows.first().map_or(0, |row| row.column(0).as_primitive::<UInt64Type>().value(0));
+    Ok(Part::of_items(config, items))
 }
 
 /// An empty session with the engine's settings and memory: own tables, shared limits, and its way to make functions.

@@ -120,7 +120,7 @@ impl LookBack<'_> {
              WHERE o.in_stock > 0 AND d.target_date < labels_end()"
         );
         let (mut item_days, mut loss, mut covered) = (0u64, 0.0, 0u64);
-        for items in Part::of_items(self.config, features::items_seen(self.ctx).await?) {
+        for items in features::item_parts(self.ctx, self.config).await? {
             self.read(night, ("demand", items), &sql, |row| {
                 item_days += 1;
                 for ((name, level), &quantile) in QUANTILES.iter().zip(&row[1..]) {

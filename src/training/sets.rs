@@ -193,12 +193,7 @@ impl Past<'_> {
     }
 
     pub async fn items_seen(&self, as_of: RunDate) -> Result<Seen> {
-        self.seen(
-            as_of,
-            "SELECT approx_distinct(item_id), min(event_day) FROM unit_item_day \
-             WHERE event_day < run_date() AND arrival_day < run_date()",
-        )
-        .await
+        self.seen(as_of, features::ITEMS_SEEN_SQL).await
     }
 
     /// What a query as of a date counts: ids, and their first day.
