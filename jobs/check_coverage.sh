@@ -44,13 +44,7 @@ forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS [--set ...]
             run "$@" sql $places --date "$date" --format csv -c "$query" >"$file.part"
             mv "$file.part" "$file"
         }
-        # How an item sells, as src/model/demand/history.rs says.
-        query="SELECT item_id, max(days_since_first_seen) + 1 AS seen,
-                sum(CASE WHEN in_stock THEN 1 ELSE 0 END) AS days,
-                sum(CASE WHEN in_stock AND units > 0 THEN 1 ELSE 0 END) AS sales,
-                sum(CASE WHEN in_stock THEN units ELSE 0 END) AS units,
-                sum(CASE WHEN in_stock THEN units * units ELSE 0 END) AS squares
-            FROM item_days GROUP BY item_id"
+        query=$how_items_sell
         ask "kinds.$date.csv" "$@"
         query="SELECT item_id, f['step'] AS step, f['q10'] AS q10, f['q90'] AS q90
             FROM (SELECT item_id, unnest(forecast_demand(history, '$version')) AS f FROM item_history)"

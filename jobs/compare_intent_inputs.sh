@@ -66,14 +66,7 @@ compare() { # LAKE FIRST_TRAINING SECOND_TRAINING ARRIVAL [--set ...]
     night=$first
     while [ "$(date -u -d "$night" +%s)" -lt "$(date -u -d "$second" +%s)" ]; do
         [ -f "$to/kinds.$night.csv" ] || {
-            # How an item sells, as src/model/demand/history.rs says.
-            run sql --date "$night" --format csv "$@" -c "
-                SELECT item_id, max(days_since_first_seen) + 1 AS seen,
-                    sum(CASE WHEN in_stock THEN 1 ELSE 0 END) AS days,
-                    sum(CASE WHEN in_stock AND units > 0 THEN 1 ELSE 0 END) AS sales,
-                    sum(CASE WHEN in_stock THEN units ELSE 0 END) AS units,
-                    sum(CASE WHEN in_stock THEN units * units ELSE 0 END) AS squares
-                FROM item_days GROUP BY item_id" >"$to/part"
+            run sql --date "$night" --format csv "$@" -c "$how_items_sell" >"$to/part"
             mv "$to/part" "$to/kinds.$night.csv"
         }
         [ -f "$to/network.$night.csv" ] || {

@@ -1,6 +1,15 @@
 # Sourced by the comparisons in this folder. They define `run VERB [OPTION ...]`: intentcast on one of their lakes, as they set it.
 # What is there already is kept. Bodies with variables are subshells: these are nobody else's.
 
+# What tells how an item sells, as src/model/demand/history.rs says; coverage.py reads it.
+# shellcheck disable=SC2034
+how_items_sell="SELECT item_id, max(days_since_first_seen) + 1 AS seen,
+    sum(CASE WHEN in_stock THEN 1 ELSE 0 END) AS days,
+    sum(CASE WHEN in_stock AND units > 0 THEN 1 ELSE 0 END) AS sales,
+    sum(CASE WHEN in_stock THEN units ELSE 0 END) AS units,
+    sum(CASE WHEN in_stock THEN units * units ELSE 0 END) AS squares
+FROM item_days GROUP BY item_id"
+
 later() { # DAY DAYS
     date -u -d "$1 + $2 days" +%F
 }
