@@ -519,6 +519,8 @@ pub struct ScoreConfig {
     pub owner_threads: u32,
     /// Requests in flight per partition.
     pub in_flight_max: u32,
+    /// Bytes of what each text or image network has said lately, kept for when SQL asks the same again; 0 keeps nothing.
+    pub answers_bytes_max: u64,
 }
 
 impl Default for ScoreConfig {
@@ -530,6 +532,7 @@ impl Default for ScoreConfig {
             pool_rows_max: 16_384,
             owner_threads: 0,
             in_flight_max: 2,
+            answers_bytes_max: 64 << 20,
         }
     }
 }

@@ -6,10 +6,12 @@ use datafusion::prelude::SessionContext;
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
 use intentcast::model::vision::{Architecture, CnnShape, ImageCard, ImageEncoder, ImageNetwork, Preprocess};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use tch::{Device, nn};
 
-use crate::nightly::{ENCODER, TRAINED_ON, done, night, refused, shop};
+use crate::nightly::{ENCODER, QUICK, TRAINED_ON, done, night, refused, shop};
 use crate::support::lakes;
 
 fn ask(lake: &str, output: &str, sql: &str) -> String {
@@ -143,6 +145,62 @@ fn damaged_and_foreign_files_of_vectors_change_no_score() {
     assert!(strange() == 0 && rows_and_keys(&format!("{folder}/")).0 > 0);
 }
 
+/// Turns one bit of the last weight of a file, which stays a number.
+fn turn_a_bit(file: &str) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.len() - 4;
+    bytes[at] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn an_encoder_that_is_not_the_one_of_the_training_scores_nothing() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let whole = std::fs::read_to_string(format!("{output}/tables/current.json")).ok();
+    let scores = "SELECT sum(p_purchase) FROM intent";
+    let before = ask(&lake, &output, scores);
+    turn_a_bit(&format!("{output}/models/{}/text/model.safetensors", champion(&output)));
+    let next = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22"];
+    let errors = refused(&next, 6);
+    assert!(errors.contains(&format!("/text: expected the encoder {}", hash(&output))), "{errors}");
+    assert!(
+        errors.contains("its files were changed") && errors.contains("hint: put the files of text/ back"),
+        "{errors}"
+    );
+    assert_eq!(ask(&lake, &output, scores), before, "what was published stays");
+    assert_eq!(std::fs::read_to_string(format!("{output}/tables/current.json")).ok(), whole);
+}
+
+#[test]
+fn an_encoder_that_changes_while_a_training_runs_makes_no_version() {
+    let (own, lake, output) = shop();
+    let folder = own.path().join("encoder");
+    lakes::copy(Path::new(ENCODER), &folder);
+    let encoder = format!("model.text_encoder={}", folder.display());
+    let before = champion(&output);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_intentcast"))
+        .args(QUICK)
+        .args(["--set", &encoder, "--set", "train.epochs_max=30", "--set", "train.patience_epochs=30"])
+        .args(["train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap) {
+        if line.contains("intents: epoch 1:") {
+            turn_a_bit(&folder.join("model.safetensors").display().to_string());
+        }
+        said += &line;
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(6), "{said}");
+    assert!(said.contains("/text: expected the encoder") && said.contains("train again"), "{said}");
+    assert_eq!(champion(&output), before);
+    let listed = done(&["models", "--output", &output]);
+    assert_eq!(listed.matches("20260220-").count(), 1, "{listed}");
+}
+
 fn champion(output: &str) -> String {
     std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().into()
 }
@@ -258,6 +316,12 @@ fn pictures_are_read_once_each_and_bad_ones_count_as_none() {
     let refusal = "SELECT embed_image(title) FROM items";
     let text = refused(&["sql", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "-c", refusal], 2);
     assert!(text.contains("embed_image: expected the bytes of a picture"), "{text}");
+    let file = format!("{output}/models/{}/image/model.safetensors", version.trim());
+    let whole = std::fs::read(&file).unwrap();
+    turn_a_bit(&file);
+    let errors = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22"], 6);
+    assert!(errors.contains("/image: expected the encoder"), "{errors}");
+    std::fs::write(&file, whole).unwrap();
     // The picture that nobody shows any more goes, once it is old.
     show(&lake, "");
     night(&lake, &output, "2026-02-22");

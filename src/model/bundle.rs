@@ -11,7 +11,8 @@ use super::inputs::{CATEGORY_BUCKETS, bucket};
 use super::intent::{IntentNetwork, IntentShape, Scaling};
 use super::table::bundle::TABLE_CARD;
 use super::text::bundle::TEXT_CARD;
-use super::vision::IMAGE_CARD;
+use super::text::folder::TextFolder;
+use super::vision::{IMAGE_CARD, ImageFolder};
 use super::weights;
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
@@ -68,6 +69,13 @@ pub struct TextCard {
     pub hash: String,
     /// Tokens of a text that are read; 0 where the folder says it.
     pub tokens_max: u32,
+}
+
+impl TextCard {
+    /// The same, none where the folder says it.
+    fn length_max(&self) -> Option<usize> {
+        (self.tokens_max > 0).then_some(self.tokens_max as usize)
+    }
 }
 
 /// The network that reads pictures.
@@ -294,6 +302,15 @@ impl Registry {
         for (name, source) in encoders {
             copy_encoder(source, &folder.folder(name)).await?;
         }
+        // It was read before the training began, and may be another one by now.
+        if let Some(text) = &card.text {
+            let read = TextFolder::read(&folder.folder(TEXT_FOLDER), text.length_max()).await?;
+            refuse_other_encoder(&card.version, TEXT_FOLDER, &text.hash, &read.hash)?;
+        }
+        if let Some(image) = &card.image {
+            let read = ImageFolder::read(&folder.folder(IMAGE_FOLDER)).await?;
+            refuse_other_encoder(&card.version, IMAGE_FOLDER, &image.hash, &read.hash)?;
+        }
         folder.write("calibration.json", "{\"method\": \"identity\"}\n").await?;
         folder.write("bundle.json", serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
         Ok(card)
@@ -427,6 +444,21 @@ impl Bundle {
 }
 
 /// The files that an encoder is read from; others of its folder are left.
+/// Refuses an encoder that is not the one whose vectors a model learnt from. Hashes may be cut, and their precision differs from
+/// machine to machine: the first digits tell.
+pub fn refuse_other_encoder(version: &str, folder: &str, trained: &str, here: &str) -> Result<()> {
+    let digits = |hash: &str| hash.get(..16).unwrap_or(hash).to_string();
+    match digits(trained) == digits(here) {
+        true => Ok(()),
+        false => Err(Failure::model(format!(
+            "models/{version}/{folder}: expected the encoder {}, by which the model was trained, got {}: its files were changed",
+            digits(trained),
+            digits(here)
+        ))
+        .hint(format!("put the files of {folder}/ back, or train again with an encoder that stays as it is meanwhile"))),
+    }
+}
+
 async fn copy_encoder(from: &Location, to: &Location) -> Result<()> {
     for file in from.list().await? {
         let name = file.location.prefix_match(&from.prefix).map(|rest| {

@@ -67,7 +67,8 @@ pub fn from_tensors(stores: &mut [&mut nn::VarStore], mut weights: HashMap<Strin
     for store in stores {
         for (name, mut variable) in store.variables() {
             let Some(saved) = weights.remove(&name) else {
-                return Err(Failure::model(format!("{name} is missing")));
+                let wanted = variable.size();
+                return Err(Failure::model(format!("{name} is missing: expected the shape {wanted:?}")));
             };
             if saved.size() != variable.size() {
                 let (wanted, got) = (variable.size(), saved.size());
@@ -79,9 +80,14 @@ pub fn from_tensors(stores: &mut [&mut nn::VarStore], mut weights: HashMap<Strin
             tch::no_grad(|| variable.f_copy_(&saved))?;
         }
     }
-    match weights.keys().min() {
+    match weights.iter().min_by_key(|(name, _)| *name) {
         None => Ok(()),
-        Some(name) => Err(Failure::model(format!("{name} belongs to no network of the card"))),
+        Some((name, left)) => {
+            let got = left.size();
+            Err(Failure::model(format!(
+                "{name} belongs to no network of the card: expected none, got the shape {got:?}"
+            )))
+        }
     }
 }
 
@@ -132,9 +138,9 @@ mod tests {
     fn other_networks_weights_are_refused_by_name_and_shape() {
         let bytes = to_bytes(&[&store(&[("a", &[1.0, 2.0])])]).unwrap();
         let refused = |of: &[(&str, &[f32])]| from_bytes(&mut [&mut store(of)], &bytes).unwrap_err().message;
-        assert!(refused(&[("b", &[0.0])]).contains("b is missing"));
+        assert!(refused(&[("b", &[0.0])]).contains("b is missing: expected the shape [1]"));
         assert!(refused(&[("a", &[0.0])]).contains("a: expected the shape [1], got [2]"));
-        assert!(refused(&[]).contains("a belongs to no network"));
+        assert!(refused(&[]).contains("a belongs to no network of the card: expected none, got the shape [2]"));
         assert_eq!(from_bytes(&mut [], b"no weights").unwrap_err().kind.exit_code(), 6);
     }
 }

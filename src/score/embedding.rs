@@ -4,7 +4,8 @@ use arrow::array::ArrayRef;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::Device;
 
-use super::{devices, distinct};
+use super::devices;
+use super::distinct::{self, Kept};
 use crate::config::{Config, networks::Precision};
 use crate::failure::Result;
 use crate::lake::stores::Location;
@@ -24,6 +25,7 @@ pub struct SharedEncoder {
     /// Numbers of a vector.
     pub width: usize,
     encoder: Mutex<TextEncoder>,
+    kept: Kept<f32>,
 }
 
 impl SharedEncoder {
@@ -36,7 +38,8 @@ impl SharedEncoder {
         };
         let encoder = TextEncoder::open(folder, settings).await?.in_precision(config.score.precision);
         let (hash, width) = (short(encoder.hash(), config.score.precision), encoder.width());
-        Ok(Arc::new(Self { hash, width, encoder: Mutex::new(encoder) }))
+        let kept = Kept::new(config.score.answers_bytes_max, width);
+        Ok(Arc::new(Self { hash, width, encoder: Mutex::new(encoder), kept }))
     }
 
     /// One vector a text. Takes long: not for a thread that serves streams.
@@ -44,11 +47,11 @@ impl SharedEncoder {
         self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(texts)
     }
 
-    /// list<float32> [texts]; null for null. Equal texts are encoded once.
+    /// list<float32> [texts]; null for null. Equal texts are encoded once, and not again while their vectors are kept.
     pub fn column(&self, texts: &ArrayRef) -> Result<ArrayRef> {
         let texts = column::texts("embed_text", texts)?;
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
-        let found = distinct::answers(&texts, |texts| Ok(self.encode(texts)?.into_iter().map(Some).collect()))?;
+        let found = self.kept.answers(&texts, |texts| Ok(self.encode(texts)?.into_iter().map(Some).collect()))?;
         Ok(distinct::vectors(&found))
     }
 }

@@ -5,9 +5,10 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use std::sync::{Mutex, PoisonError};
 
-use super::distinct;
+use super::distinct::Kept;
 use super::labels::{self, Probabilities};
 use super::pictures::Refusals;
+use crate::config::ScoreConfig;
 use crate::failure::Result;
 use crate::model::vision::{ImageModel, ImageModelCard};
 
@@ -16,11 +17,13 @@ use crate::model::vision::{ImageModel, ImageModelCard};
 pub struct ImageScorer {
     pub card: ImageModelCard,
     model: Mutex<ImageModel>,
+    kept: Kept<f64>,
 }
 
 impl ImageScorer {
-    pub fn new(model: ImageModel) -> Self {
-        Self { card: model.card.clone(), model: Mutex::new(model) }
+    pub fn new(model: ImageModel, config: &ScoreConfig) -> Self {
+        let kept = Kept::new(config.answers_bytes_max, model.card.labels.len());
+        Self { card: model.card.clone(), model: Mutex::new(model), kept }
     }
 
     /// All labels of each picture, as [`labels::lists`] gives them; null for null, and for what can not be read, which the
@@ -39,7 +42,7 @@ impl ImageScorer {
         // With 64-bit offsets: a batch of pictures may hold more than 2 GB.
         let pictures = cast(pictures, &DataType::LargeBinary)?;
         let pictures: Vec<Option<&[u8]>> = pictures.as_binary::<i64>().iter().collect();
-        distinct::answers(&pictures, |distinct| {
+        self.kept.answers(&pictures, |distinct| {
             let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
             let found = model.probabilities(distinct);
             let found = found.map_err(|f| f.at(format!("classify_image by {}", self.card.version)))?;

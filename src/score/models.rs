@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
-use crate::model::bundle::{BundleCard, IMAGE_FOLDER, Registry, TEXT_FOLDER};
+use crate::model::bundle::{BundleCard, IMAGE_FOLDER, Registry, TEXT_FOLDER, refuse_other_encoder};
 use crate::model::contents::{IMAGE, TEXT};
 
 /// One bundle for ever: a version may be trained anew, its weights' hash then differs. Travels in plans.
@@ -252,15 +252,18 @@ impl Models {
 
     async fn text_encoder(&self, named: &str) -> Result<Arc<SharedEncoder>> {
         let open = async {
-            let (folder, tokens_max) = match named.contains('/') {
-                true => (modules::permitted_folder(named, &self.config)?, self.config.model.text_tokens_max),
+            let (folder, tokens_max, trained) = match named.contains('/') {
+                true => (modules::permitted_folder(named, &self.config)?, self.config.model.text_tokens_max, None),
                 false => {
                     let text = self.card(named).await?.text.ok_or_else(|| has_none(named, "text"))?;
-                    (self.registry()?.0.folder(&format!("{named}/{TEXT_FOLDER}")), text.tokens_max)
+                    (self.registry()?.0.folder(&format!("{named}/{TEXT_FOLDER}")), text.tokens_max, Some(text.hash))
                 }
             };
             let device = devices::choose(&self.config.score)?;
             let encoder = SharedEncoder::open(&folder, tokens_max, &self.config, device).await?;
+            if let Some(trained) = trained {
+                refuse_other_encoder(named, TEXT_FOLDER, &trained, &encoder.hash)?;
+            }
             tracing::info!("loaded the text encoder of {named}");
             Ok(encoder)
         };
@@ -283,15 +286,18 @@ impl Models {
 
     async fn image_encoder(&self, named: &str) -> Result<Arc<SharedImageEncoder>> {
         let open = async {
-            let folder = match named.contains('/') {
-                true => modules::permitted_folder(named, &self.config)?,
+            let (folder, trained) = match named.contains('/') {
+                true => (modules::permitted_folder(named, &self.config)?, None),
                 false => {
-                    self.card(named).await?.image.ok_or_else(|| has_none(named, "image"))?;
-                    self.registry()?.0.folder(&format!("{named}/{IMAGE_FOLDER}"))
+                    let image = self.card(named).await?.image.ok_or_else(|| has_none(named, "image"))?;
+                    (self.registry()?.0.folder(&format!("{named}/{IMAGE_FOLDER}")), Some(image.hash))
                 }
             };
             let score = &self.config.score;
-            let encoder = SharedImageEncoder::open(&folder, devices::choose(score)?, score.precision).await?;
+            let encoder = SharedImageEncoder::open(&folder, devices::choose(score)?, score).await?;
+            if let Some(trained) = trained {
+                refuse_other_encoder(named, IMAGE_FOLDER, &trained, &encoder.hash)?;
+            }
             tracing::info!("loaded the image encoder of {named}");
             Ok(encoder)
         };
@@ -323,7 +329,8 @@ impl Models {
             let device = devices::choose(&self.config.score)?;
             let loaded = self.registry()?.load_text(&model.version, device).await?;
             self.count(&model.version);
-            Ok(Arc::new(TextScorer::new(loaded, devices::batch_tokens(&self.config.score, device))))
+            let tokens_max = devices::batch_tokens(&self.config.score, device);
+            Ok(Arc::new(TextScorer::new(loaded, tokens_max, &self.config.score)))
         };
         let text = self.texts.get(&model.version, load).await?;
         refuse_other(model, &text.card.weights_hash)?;
@@ -341,7 +348,7 @@ impl Models {
         let load = async {
             let loaded = self.registry()?.load_image(&model.version, devices::choose(&self.config.score)?).await?;
             self.count(&model.version);
-            Ok(Arc::new(ImageScorer::new(loaded)))
+            Ok(Arc::new(ImageScorer::new(loaded, &self.config.score)))
         };
         let image = self.images.get(&model.version, load).await?;
         refuse_other(model, &image.card.weights_hash)?;

@@ -91,8 +91,13 @@ fn permitted(uri: &str, config: &Config) -> Result<Location> {
 /// A folder of weights, which are no program: a configured encoder's, one of `functions.folders`, or one below.
 pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
     let encoders = [&config.model.text_encoder, &config.model.image_encoder];
-    if !uri.is_empty() && encoders.iter().any(|encoder| *encoder == uri) {
-        return open(uri, config);
+    // However it is spelt.
+    let place = open(uri, config)?;
+    for encoder in encoders.into_iter().filter(|encoder| !encoder.is_empty()) {
+        let encoder = open(encoder, config)?;
+        if place.prefix == encoder.prefix && place.store_url()? == encoder.store_url()? {
+            return Ok(place);
+        }
     }
     among_folders(uri, config, true)?.ok_or_else(|| {
         let encoders = encoders.map(String::as_str).into_iter().filter(|encoder| !encoder.is_empty());
@@ -209,6 +214,9 @@ mod tests {
         for (uri, permitted) in [
             ("/srv/minilm", true),
             ("/srv/encoders", true),
+            ("/srv/./minilm/", true),
+            ("file:///srv/minilm", true),
+            ("/srv/minilm/below", false),
             ("/srv/encoders/resnet18", true),
             ("/srv/encoders/../bert", false),
             ("/srv/encoders-of-others", false),

@@ -6,9 +6,9 @@ use arrow::datatypes::DataType;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::Device;
 
-use super::distinct;
+use super::distinct::{self, Kept};
 use super::embedding::short;
-use crate::config::networks::Precision;
+use crate::config::ScoreConfig;
 use crate::failure::Result;
 use crate::lake::stores::Location;
 use crate::model::vision::{ImageEncoder, PictureLimits, Refused, Vectors};
@@ -21,14 +21,17 @@ pub struct SharedImageEncoder {
     /// Numbers of a vector.
     pub width: usize,
     encoder: Mutex<ImageEncoder>,
+    kept: Kept<f32>,
 }
 
 impl SharedImageEncoder {
     /// Reads a folder of `config.json` and `model.safetensors`, as docs/models/vision.md says.
-    pub async fn open(folder: &Location, device: Device, precision: Precision) -> Result<Arc<Self>> {
+    pub async fn open(folder: &Location, device: Device, config: &ScoreConfig) -> Result<Arc<Self>> {
+        let precision = config.precision;
         let encoder = ImageEncoder::open(folder, device, PictureLimits::default()).await?.in_precision(precision);
         let (hash, width) = (short(encoder.hash(), precision), encoder.width());
-        Ok(Arc::new(Self { hash, width, encoder: Mutex::new(encoder) }))
+        let kept = Kept::new(config.answers_bytes_max, width);
+        Ok(Arc::new(Self { hash, width, encoder: Mutex::new(encoder), kept }))
     }
 
     /// One vector a picture, or why it has none, of some rows of a column of bytes; null is an empty picture. Takes long:
@@ -46,12 +49,12 @@ impl SharedImageEncoder {
     }
 
     /// list<float32> [pictures]; null for null, and for what can not be read, which the log counts. Equal pictures are encoded
-    /// once.
+    /// once, and not again while their vectors are kept.
     pub fn column(&self, pictures: &ArrayRef) -> Result<ArrayRef> {
         let pictures = cast(pictures, &DataType::LargeBinary)?;
         let pictures: Vec<Option<&[u8]>> = pictures.as_binary::<i64>().iter().collect();
         let (mut refusals, mut different) = (Refusals::default(), 0);
-        let found = distinct::answers(&pictures, |pictures| {
+        let found = self.kept.answers(&pictures, |pictures| {
             different = pictures.len();
             Ok(self.encode(pictures)?.into_iter().map(|vector| refusals.heard(vector)).collect())
         })?;

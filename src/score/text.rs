@@ -4,8 +4,9 @@ use arrow::array::ArrayRef;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
-use super::distinct;
+use super::distinct::Kept;
 use super::labels::{self, Probabilities};
+use crate::config::ScoreConfig;
 use crate::failure::Result;
 use crate::model::memory::in_halves;
 use crate::model::text::bundle::{TextCard, TextModel};
@@ -21,11 +22,13 @@ pub struct TextScorer {
     tokens_max: usize,
     /// How often texts did not fit into memory together.
     halved: AtomicU64,
+    kept: Kept<f64>,
 }
 
 impl TextScorer {
-    pub fn new(model: TextModel, tokens_max: usize) -> Self {
-        Self { card: model.card.clone(), model: Mutex::new(model), tokens_max, halved: AtomicU64::new(0) }
+    pub fn new(model: TextModel, tokens_max: usize, config: &ScoreConfig) -> Self {
+        let kept = Kept::new(config.answers_bytes_max, model.card.labels.len());
+        Self { card: model.card.clone(), model: Mutex::new(model), tokens_max, halved: AtomicU64::new(0), kept }
     }
 
     /// All labels of each text, as [`labels::lists`] gives them; null where the text is null.
@@ -39,11 +42,11 @@ impl TextScorer {
         Ok(labels::column(&self.rows(texts)?, place))
     }
 
-    /// Equal texts, as queries and short reviews often are, cost one pass.
+    /// Equal texts, as queries and short reviews often are, cost one pass while their answers are kept.
     fn rows(&self, texts: &ArrayRef) -> Result<Probabilities> {
         let texts = column::texts("classify_text", texts)?;
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
-        distinct::answers(&texts, |distinct| {
+        self.kept.answers(&texts, |distinct| {
             let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
             let of = |texts: &[&str]| model.probabilities(texts, self.tokens_max);
             let found = in_halves(distinct, "texts", &self.halved, &of);

@@ -264,7 +264,7 @@ impl Past<'_> {
         let source = self.config.model.image_encoder.clone();
         let folder = Location::open(&source, &self.config.s3)?;
         let score = &self.config.score;
-        let encoder = SharedImageEncoder::open(&folder, devices::choose(score)?, score.precision).await?;
+        let encoder = SharedImageEncoder::open(&folder, devices::choose(score)?, score).await?;
         let hash = encoder.hash.clone();
         let store = ContentStore::of(self.output, [0, encoder.width as i64, 0], ["", &hash, ""])
             .ok_or_else(|| Failure::bug("no pictures to read"))?;
@@ -357,7 +357,7 @@ pub fn enough(what: &str, rows: usize, least: usize) -> Result<()> {
     match rows >= least {
         true => Ok(()),
         false => Err(Failure::input(format!("training: expected at least {least} {what}, got {rows}"))
-            .hint("train on a later --date or a larger lake, or lower train.as_of_dates")),
+            .hint("train on a later --date or a larger lake, lower train.as_of_dates, or raise train.labels_share")),
     }
 }
 

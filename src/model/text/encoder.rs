@@ -9,9 +9,10 @@ use super::network::TextNetwork;
 use super::pooling::Pooling;
 use super::tokens::TextTokenizer;
 use crate::config::networks::Precision;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::memory::in_halves;
+use crate::model::weights::all_finite;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncoderSettings {
@@ -131,6 +132,11 @@ impl TextEncoder {
         let TextStates { states, real } = self.batch_states(rows)?;
         let _no_gradients = tch::no_grad_guard();
         let pooled = self.pooling.pooled(&states, &real)?.f_to_device(Device::Cpu)?;
+        // No text makes them so: weights that are numbers may still overflow.
+        if !all_finite(&pooled)? {
+            return Err(Failure::model("text encoder: the vector of a text holds numbers that are not finite")
+                .hint("its weights are numbers, and so large that sums of them are none: take another folder"));
+        }
         Ok(Vec::<Vec<f32>>::try_from(pooled)?)
     }
 

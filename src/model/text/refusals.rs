@@ -154,6 +154,16 @@ async fn files_that_are_missing_or_damaged_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn weights_that_are_numbers_and_overflow_give_no_vectors() {
+    let folder = copy("minilm").await;
+    let steep = Tensor::from_slice(&[3e38f32; 24]);
+    change_weights(&folder, |t| drop(t.insert("embeddings.LayerNorm.weight".into(), steep))).await;
+    let failure = open(&folder).await.encode(&["a mug"]).unwrap_err();
+    assert_eq!(failure.kind.exit_code(), 6);
+    assert!(failure.message.contains("the vector of a text holds numbers that are not finite"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_tokenizer_that_does_not_fit_its_weights_is_refused() {
     let folder = copy("distilbert").await;
     change_json(&folder, "tokenizer.json", |t| t["model"]["vocab"]["unheard"] = json!(250)).await;
