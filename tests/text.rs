@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::job::Job;
+use crate::support::lakes;
 
 /// Reviews whose words decide: "good" for recommended; what was bought for the department; "wonderful" for loved, which
 /// only a recommended one can be. Every 40th has no label, every 41st no text.
@@ -199,8 +200,13 @@ fn every_strategy_goes_from_texts_to_sql() {
         ("prefix", &["text.strategy=prefix", "text.prefix_length=4", "text.epochs_max=12"], true, true, 0.7),
     ];
     for (what, settings, same, beside, auc) in cases {
-        // From a random head, so that what is reached is what the strategy learnt.
-        let random = if what == "only the head" { &[][..] } else { &["text.head_epochs_max=0"] };
+        // From a random head, so that what is reached is what the strategy learnt; of what stands beside the encoder's weights
+        // or is added to them, with a head that stays as it is.
+        let random: &[&str] = match what {
+            "only the head" => &[],
+            "lora" | "adapters" | "prefix" => &["text.head_epochs_max=0", "text.head_learning_rate=1e-9"],
+            _ => &["text.head_epochs_max=0"],
+        };
         let model = shop.train("bert", &[settings, random].concat(), &["recommended"]);
         let got = model.figure("auc_test_recommended");
         println!(
@@ -398,6 +404,26 @@ fn masked_words_come_first_and_a_model_is_a_folder_to_go_on_from() {
     let causal = task(&shop.path("reviews.csv"), &fixture("gpt2"), &["recommended"]);
     let causal: Vec<&str> = causal.iter().map(String::as_str).collect();
     shop.refused(&["text.masked_epochs=1"], &causal, 2, &["text.masked_epochs: expected 0", "no mask"]);
+}
+
+#[test]
+fn a_table_whose_text_does_not_decode_is_named_with_its_column() {
+    let shop = Shop::new();
+    let (csv, table) = (shop.path("reviews.csv"), shop.path("reviews.parquet"));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let ctx = datafusion::prelude::SessionContext::new();
+        let rows = ctx.read_csv(csv, Default::default()).await.unwrap();
+        lakes::save(rows, Path::new(&table)).await;
+    });
+    let broken = "SELECT * EXCLUDE (review), CASE WHEN review LIKE '%number 7 %' THEN '@@@@' ELSE review END AS review FROM rows";
+    lakes::break_text(Path::new(&table), broken);
+    let encoder = fixture("minilm");
+    let of_text = task(&table, &encoder, &["recommended"]);
+    let of_table = ["train", "--task", "table", "--table", &table, "--label", "recommended"].map(String::from);
+    for arguments in [&of_text[..], &of_table] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        shop.job.refused(&[], &arguments, 3, &["reviews.parquet: column review: ", "hint: mend or leave out the file"]);
+    }
 }
 
 #[test]

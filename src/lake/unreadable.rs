@@ -1,6 +1,6 @@
 //! Names the file and the column that a query could not decode: the engine's errors name neither.
 
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 use futures::{StreamExt, TryStreamExt};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const SEARCH_MAX: Duration = Duration::from_secs(60);
 const FILES_AT_ONCE: usize = 4;
 
 /// Whether it is the bytes of a file that a reader stumbled over.
-fn undecoded(failure: &Failure) -> bool {
+pub fn undecoded(failure: &Failure) -> bool {
     failure.kind == FailureKind::Input && failure.message.contains("Parquet")
 }
 
@@ -68,21 +68,25 @@ impl Lake {
         let ctx = SessionContext::new();
         register_files(&ctx, "of_file", &self.location, schema.clone(), vec![file.clone()])?;
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        if decodes(&ctx, &names).await? {
-            return Ok(None);
-        }
-        for &name in &names {
-            if !decodes(&ctx, &[name]).await? {
-                return Ok(Some(name.into()));
-            }
-        }
-        Ok(None)
+        undecoded_column(&ctx.table("of_file").await?, &names).await
     }
 }
 
-/// Whether columns of the one file are what it says that they are.
-async fn decodes(ctx: &SessionContext, columns: &[&str]) -> Result<bool> {
-    let mut rows = ctx.table("of_file").await?.select_columns(columns)?.execute_stream().await?;
+/// The first of these columns of one file that is not what the file says that it is.
+pub async fn undecoded_column(file: &DataFrame, columns: &[&str]) -> Result<Option<String>> {
+    if decodes(file, columns).await? {
+        return Ok(None);
+    }
+    for &name in columns {
+        if !decodes(file, &[name]).await? {
+            return Ok(Some(name.into()));
+        }
+    }
+    Ok(None)
+}
+
+async fn decodes(file: &DataFrame, columns: &[&str]) -> Result<bool> {
+    let mut rows = file.clone().select_columns(columns)?.execute_stream().await?;
     loop {
         match rows.try_next().await {
             Ok(Some(_)) => {}

@@ -14,7 +14,7 @@ use super::{TableOptions, csv};
 use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, FailureKind, Result};
-use crate::lake::stores::Location;
+use crate::lake::{stores::Location, unreadable};
 use crate::training::run::Fingerprint;
 use crate::training::sets::{Split, split};
 
@@ -85,7 +85,7 @@ pub struct Only<'a> {
 pub async fn read_by(config: &Config, options: &TableOptions, only: Option<Only<'_>>) -> Result<Table> {
     // One partition: with more, rows come in another order each time, and the weights follow the order.
     let ctx = engine::session(&config.with(&[("engine.partitions".into(), "1".into())])?)?;
-    let mut frame = open(&ctx, config, options).await?;
+    let Opened { mut frame, parquet } = open(&ctx, config, options).await?;
     refuse_unknown(frame.schema().as_arrow(), options, only)?;
     if let Some(only) = only {
         let mut wanted: Vec<&str> = vec![only.column];
@@ -110,7 +110,11 @@ pub async fn read_by(config: &Config, options: &TableOptions, only: Option<Only<
     let spared = only.filter(|only| only.spare).map(|only| only.column);
     let (mut spare_batches, mut spare_keys) = (Vec::new(), Vec::new());
     let mut stream = frame.execute_stream().await?;
-    while let Some(batch) = stream.try_next().await.map_err(damaged)? {
+    while let Some(batch) = stream.try_next().await.transpose() {
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => return Err(named(&ctx, &parquet, &schema, damaged(error)).await),
+        };
         let known = whole(&batch, &needed)?;
         left_out += known.iter().filter(|known| !**known).count();
         let of_batch = row_keys(&batch, &features)?;
@@ -179,8 +183,32 @@ pub fn feature_names(schema: &Schema, options: &TableOptions) -> Result<Vec<Stri
     }
 }
 
+/// The rows of all tables.
+struct Opened {
+    frame: DataFrame,
+    /// The files, where they are Parquet's.
+    parquet: Vec<String>,
+}
+
+/// The failure with the file and the column that do not decode: Parquet's reader names neither.
+async fn named(ctx: &SessionContext, parquet: &[String], schema: &Schema, failure: Failure) -> Failure {
+    if !unreadable::undecoded(&failure) {
+        return failure;
+    }
+    let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    for url in parquet {
+        let Ok(file) = ctx.read_parquet(url, ParquetReadOptions::default()).await else { continue };
+        if let Ok(Some(column)) = unreadable::undecoded_column(&file, &columns).await {
+            return failure
+                .at(format!("{url}: column {column}"))
+                .hint("mend or leave out the file, or make a column of bytes of it");
+        }
+    }
+    failure
+}
+
 /// Opens files and folders of one kind.
-async fn open(ctx: &SessionContext, config: &Config, options: &TableOptions) -> Result<DataFrame> {
+async fn open(ctx: &SessionContext, config: &Config, options: &TableOptions) -> Result<Opened> {
     let (mut urls, mut kinds, mut files) = (Vec::new(), Vec::new(), Vec::new());
     for uri in &options.table {
         let place = Location::open(uri, &config.s3)?;
@@ -211,11 +239,12 @@ async fn open(ctx: &SessionContext, config: &Config, options: &TableOptions) -> 
             let delimiter = config.table.delimiter.as_bytes().first().copied().unwrap_or(b',');
             let schema = csv::schema(ctx, &files, delimiter).await.map_err(damaged)?;
             let format = CsvReadOptions::new().delimiter(delimiter).schema(&schema).newlines_in_values(true);
-            ctx.read_csv(urls, format).await
+            ctx.read_csv(urls.clone(), format).await
         }
-        false => ctx.read_parquet(urls, ParquetReadOptions::default()).await,
+        false => ctx.read_parquet(urls.clone(), ParquetReadOptions::default()).await,
     };
-    opened.map_err(damaged)
+    let parquet = if csv { Vec::new() } else { urls };
+    Ok(Opened { frame: opened.map_err(damaged)?, parquet })
 }
 
 /// What a reader says of a file is about the file.
