@@ -305,16 +305,25 @@ async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name
     }
 }
 
-/// Titles are read by a small encoder, pictures' vectors come as given; the same model then scores a lake without either.
+/// Titles are read by a small encoder, vectors of pictures and of the frames of videos come as given; the same model then scores
+/// the lake without each of the three.
 #[test]
 fn every_fusion_goes_from_training_to_scores_that_follow_what_items_show() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = SHOP.folder.path().join("lake");
-    let blind = folder.path().join("blind");
-    lakes::copy(&lake, &blind);
-    let hide = "SELECT * EXCLUDE (title, image_vector), CAST(NULL AS VARCHAR) AS title, \
-                arrow_cast(NULL, 'List(Float32)') AS image_vector FROM rows";
-    lakes::rewrite(&blind.join("items/part-00000.parquet"), hide);
+    let lake = folder.path().join("lake");
+    lakes::copy(&SHOP.folder.path().join("lake"), &lake);
+    let frames = "SELECT *, make_array(make_array(0.5, CAST(substr(item_id, 2) AS DOUBLE)), make_array(-1.0, 0.25)) \
+                  AS video_frames FROM rows";
+    lakes::rewrite(&lake.join("items/part-00000.parquet"), frames);
+    let blind = [("title", "Utf8"), ("image_vector", "List(Float32)"), ("video_frames", "List(List(Float64))")].map(
+        |(column, kind)| {
+            let without = folder.path().join(column);
+            lakes::copy(&lake, &without);
+            let hide = format!("SELECT * EXCLUDE ({column}), arrow_cast(NULL, '{kind}') AS {column} FROM rows");
+            lakes::rewrite(&without.join("items/part-00000.parquet"), &hide);
+            (column, without)
+        },
+    );
     let encoder = format!("model.text_encoder={}/tests/fixtures/text/minilm", env!("CARGO_MANIFEST_DIR"));
     for fusion in FusionName::ALL {
         let output = folder.path().join(name_of(&fusion)).display().to_string();
@@ -326,7 +335,7 @@ fn every_fusion_goes_from_training_to_scores_that_follow_what_items_show() {
         let champion = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
         let card = std::fs::read(format!("{output}/models/{}/bundle.json", champion.trim())).unwrap();
         let card: BundleCard = serde_json::from_slice(&card).unwrap();
-        assert_eq!((card.intent.fusion, card.intent.content_dims.map(|dims| dims > 0)), (fusion, [true, true, false]));
+        assert_eq!((card.intent.fusion, card.intent.content_dims.map(|dims| dims > 0)), (fusion, [true; 3]));
 
         let scores = |lake: &str| -> Vec<(String, f64)> {
             let query = "SELECT user_id, score_intents(features)['p_purchase'] FROM model_input ORDER BY user_id";
@@ -342,11 +351,14 @@ fn every_fusion_goes_from_training_to_scores_that_follow_what_items_show() {
                 |line: &str| line.split_once(',').map(|(user, p)| (user.to_string(), p.parse().unwrap())).unwrap();
             rows.lines().skip(1).map(row).collect()
         };
-        let (seeing, blind) = (scores(&lake), scores(blind.to_str().unwrap()));
-        assert!(seeing.len() > 100 && seeing.iter().map(|(user, _)| user).eq(blind.iter().map(|(user, _)| user)));
-        assert!(seeing.iter().chain(&blind).all(|(_, p)| (0.0..=1.0).contains(p)), "{fusion:?}");
-        let apart = seeing.iter().zip(&blind).filter(|((_, a), (_, b))| (a - b).abs() > 1e-6).count();
-        assert!(apart * 2 > seeing.len(), "{fusion:?}: {apart} of {} scores moved", seeing.len());
+        let seeing = scores(&lake);
+        for (column, without) in &blind {
+            let blind = scores(without.to_str().unwrap());
+            assert!(seeing.len() > 100 && seeing.iter().map(|(user, _)| user).eq(blind.iter().map(|(user, _)| user)));
+            assert!(seeing.iter().chain(&blind).all(|(_, p)| (0.0..=1.0).contains(p)), "{fusion:?}");
+            let apart = seeing.iter().zip(&blind).filter(|((_, a), (_, b))| (a - b).abs() > 1e-6).count();
+            assert!(apart * 2 > seeing.len(), "{fusion:?} without {column}: {apart} of {} scores moved", seeing.len());
+        }
     }
 }
 
@@ -426,6 +438,40 @@ fn the_same_past_and_seed_give_the_same_weights_to_the_bit_and_a_failed_training
 }
 
 #[test]
+fn a_lake_of_too_few_items_that_sell_is_refused_before_anything_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake").display().to_string();
+    let output = folder.path().join("out").display().to_string();
+    let shop = ["--users", "120", "--items", "1", "--days", "60"];
+    assert_eq!(run(&[&["simulate", "--to", &lake], shop.as_slice()].concat()).0, 0);
+    let (code, errors) = run(&["train", "--lake", &lake, "--output", &output, "--date", DATE]);
+    assert_eq!(code, 3, "{errors}");
+    assert!(errors.contains("expected at least 8 histories of items that sell, got 2"), "{errors}");
+    assert!(errors.contains("hint: raise demand.as_of_dates") && !errors.contains("intents: epoch"), "{errors}");
+    assert!(!Path::new(&output).join("models").exists(), "a model was written");
+}
+
+#[test]
+fn a_lake_in_which_nobody_reviews_trains_the_rest_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lake, output) = (folder.path().join("lake"), folder.path().join("out").display().to_string());
+    lakes::copy(&SHOP.folder.path().join("lake"), &lake);
+    for day in std::fs::read_dir(lake.join("events")).unwrap().map(|day| day.unwrap().path()) {
+        for file in std::fs::read_dir(day).unwrap().map(|file| file.unwrap().path()) {
+            lakes::rewrite(&file, "SELECT * FROM rows WHERE event_type <> 'review'");
+        }
+    }
+    let (code, errors) = run(&["train", "--lake", lake.to_str().unwrap(), "--output", &output, "--date", DATE]);
+    assert_eq!(code, 0, "{errors}");
+    assert!(errors.contains("training: of y_review every label is the same, so it has no figure"), "{errors}");
+    let champion = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
+    let card = std::fs::read_to_string(format!("{output}/models/{}/bundle.json", champion.trim())).unwrap();
+    let card: BundleCard = serde_json::from_str(&card).unwrap();
+    let has = |figure: &str| card.figures.contains_key(figure);
+    assert!(!has("auc_test_review") && has("auc_test_view"), "{:?}", card.figures);
+}
+
+#[test]
 fn null_and_constant_features_and_labels_of_one_class_train() {
     let card = fitted_on(|sets| {
         let features = sets.contract.0.len();
@@ -474,7 +520,7 @@ fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
     });
     let few = few.unwrap_err();
     assert_eq!(few.kind.exit_code(), 3);
-    assert!(few.message.contains("expected at least 8 item histories"), "{few}");
+    assert!(few.message.contains("expected at least 8 histories of items that sell, got 3"), "{few}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

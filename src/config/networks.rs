@@ -24,6 +24,14 @@ pub enum BackboneName {
 
 impl BackboneName {
     pub const ALL: [BackboneName; 5] = [Self::Transformer, Self::Causal, Self::Lstm, Self::Gru, Self::Rnn];
+
+    /// Whether an event's state knows of the events after it.
+    pub fn looks_ahead(self) -> bool {
+        match self {
+            Self::Transformer => true,
+            Self::Causal | Self::Lstm | Self::Gru | Self::Rnn => false,
+        }
+    }
 }
 
 /// How what an item shows joins what it is.
@@ -283,11 +291,12 @@ impl ModelConfig {
 impl TrainConfig {
     /// A backbone that sees what comes next has nothing to guess; users without labels must be there to teach.
     pub(super) fn check_unlabelled(&self, backbone: BackboneName) -> Result<()> {
-        if self.pretraining == Pretraining::NextEvent && backbone == BackboneName::Transformer {
-            return Err(Failure::usage(
-                "train.pretraining: expected none, masked or contrastive, because model.backbone is transformer, which sees \
-                 the next event, got next_event",
-            )
+        if self.pretraining == Pretraining::NextEvent && backbone.looks_ahead() {
+            return Err(Failure::usage(format!(
+                "train.pretraining: expected none, masked or contrastive, because model.backbone is {}, which sees the next \
+                 event, got next_event",
+                name_of(&backbone)
+            ))
             .hint("set model.backbone=causal for next events"));
         }
         if self.unlabelled != Unlabelled::None && self.labels_share == 1.0 {
@@ -345,7 +354,7 @@ mod tests {
     #[test]
     fn a_backbone_that_sees_the_next_event_is_not_asked_to_guess_it() {
         let failure = resolved(&[("train.pretraining", "next_event")]).unwrap_err();
-        assert!(failure.message.contains("train.pretraining"), "{failure}");
+        assert!(failure.message.contains("because model.backbone is transformer, which sees"), "{failure}");
         resolved(&[("train.pretraining", "next_event"), ("model.backbone", "causal")]).unwrap();
     }
 

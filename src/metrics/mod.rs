@@ -61,7 +61,20 @@ pub fn bootstrap_interval(
     rounds: usize,
     seed: u64,
 ) -> Option<(f64, f64)> {
-    let n = scores.len().min(labels.len());
+    interval_over(scores.len().min(labels.len()), rounds, seed, |drawn| {
+        let scores: Vec<f64> = drawn.iter().map(|&i| scores[i]).collect();
+        let labels: Vec<bool> = drawn.iter().map(|&i| labels[i]).collect();
+        figure(&scores, &labels)
+    })
+}
+
+/// The same of a figure of any `n` things, by the places of those that were drawn.
+pub fn interval_over(
+    n: usize,
+    rounds: usize,
+    seed: u64,
+    figure: impl Fn(&[usize]) -> Option<f64>,
+) -> Option<(f64, f64)> {
     if n == 0 {
         return None;
     }
@@ -69,9 +82,7 @@ pub fn bootstrap_interval(
     let mut values: Vec<f64> = (0..rounds)
         .filter_map(|_| {
             let drawn: Vec<usize> = (0..n).map(|_| rng.random_range(0..n)).collect();
-            let scores: Vec<f64> = drawn.iter().map(|&i| scores[i]).collect();
-            let labels: Vec<bool> = drawn.iter().map(|&i| labels[i]).collect();
-            figure(&scores, &labels)
+            figure(&drawn)
         })
         .collect();
     if values.len() * 2 <= rounds {

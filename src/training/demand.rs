@@ -6,20 +6,21 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor, nn};
 
 use super::calibration::{self, Outcomes};
 use super::columns::Rows;
-use super::fit::{self, Batches, Lesson, Loss, Plan, Validation};
+use super::fit::{self, Batches, Epoch, Lesson, Loss, Plan, Validation};
 use super::item_columns::{ItemBlocks, ItemColumns};
 use super::item_sets::{ItemSets, ItemSurvey, is_forecast, learnable};
 use super::journal::Journal;
 use super::loader::{self, Measure, Recipe};
 use super::sets::Split;
-use crate::config::TrainConfig;
-use crate::failure::Result;
+use crate::config::{DemandConfig, TrainConfig};
+use crate::failure::{Failure, Result};
 use crate::metrics::coverage::{Coverage, Share};
-use crate::metrics::pinball;
+use crate::metrics::{self, pinball};
 use crate::model::bundle::parameters;
 use crate::model::demand::inputs::OutlookInputs;
 use crate::model::demand::{DemandNetwork, DemandShape, Forecast, ITEMS_MAX, LEVELS, Outlook, Speed};
@@ -31,6 +32,10 @@ const Q10: usize = 2;
 const Q90: usize = 6;
 /// Against the intents: more epochs, larger steps, as there are far fewer items than users.
 const MORE: u32 = 3;
+/// Draws of an interval.
+const BOOTSTRAP_ROUNDS: usize = 400;
+/// With fewer histories of items there is nothing to learn from.
+const HISTORIES_MIN: usize = 8;
 /// What the mean's and the counts' likelihoods weigh against the pinball loss.
 const LIKELIHOOD_WEIGHT: f64 = 0.1;
 
@@ -44,7 +49,6 @@ pub fn train(
     journal: &mut Journal,
     bar: &ProgressBar,
 ) -> Result<BTreeMap<String, f64>> {
-    super::sets::enough("item histories", survey.learnable, 8)?;
     let device = store.device();
     // A large catalogue has no need to be seen whole in every epoch.
     let rows_max = (config.rows_max / 20).max(BATCH_ITEMS as u32) as usize;
@@ -79,7 +83,7 @@ pub fn train(
     add_new(&mut outcomes, network, &of_new_before, device, &mut rng)?;
     network.shape.calibration = outcomes.calibration();
     let validated = validated(network, &unseen, device)?;
-    let mut figures = figures(network, &items.held_out, device)?;
+    let mut figures = figures(network, &items.held_out, device, config.seed)?;
     if !items.earlier.is_empty() {
         outcomes.add(network, &calibrated(&items.held_out, rows_max, &mut rng)?, device, &mut rng)?;
         network.shape.prior = calibration::prior(&of_new, Speed::New)?;
@@ -94,6 +98,19 @@ pub fn train(
     // How often a window of `train.memory_bytes_max` is read anew, were an epoch to see all of them.
     figures.insert("windows_train_demand".into(), items.learnt.windows(None).len() as f64);
     Ok(figures)
+}
+
+/// Refuses sets of too few items to learn from; before anything is trained, as the intents take far longer.
+pub fn enough(survey: &ItemSurvey, config: &DemandConfig) -> Result<()> {
+    match survey.learnable >= HISTORIES_MIN {
+        true => Ok(()),
+        false => Err(Failure::input(format!(
+            "training: expected at least {HISTORIES_MIN} histories of items that sell, got {}; one counts at each of {} past \
+             dates where it has sold in the {} days before and was seen {} days before at the latest",
+            survey.learnable, config.as_of_dates, config.history_days, config.history_days_min
+        ))
+        .hint("raise demand.as_of_dates, lower demand.history_days_min, or train on a lake with more items, days or purchases")),
+    }
 }
 
 /// At most `rows_max` items to calibrate on that are not new.
@@ -188,9 +205,9 @@ impl Lesson for DemandLesson<'_> {
         batch.items
     }
 
-    fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<ItemBatch>> {
-        let measure = Measure { rows_max: BATCH_ITEMS, samples_max: self.samples, skip };
-        loader::batches(self.items, ItemRecipe(self.network.shape.clone()), measure, rng)
+    fn batches(&self, epoch: Epoch) -> Result<Batches<ItemBatch>> {
+        let measure = Measure { rows_max: BATCH_ITEMS, samples_max: self.samples };
+        loader::batches(self.items, ItemRecipe(self.network.shape.clone()), measure, epoch)
     }
 
     fn loss(&mut self, batch: &ItemBatch, _: &mut ChaCha8Rng) -> Result<Loss> {
@@ -299,13 +316,18 @@ fn outlook_losses(outlook: &Outlook, actual: &Actual) -> Result<[Weighed; 2]> {
 }
 
 /// What would be published, over days in stock: mean pinball of all levels beside seasonal naive (the same weekday of the
-/// last week in stock), and coverage; of all items, and by how they sell. Of lead times, coverage.
-fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device) -> Result<BTreeMap<String, f64>> {
+/// last week in stock) and nothing at all, and coverage; of all items (with an interval over items drawn with replacement), and
+/// by how they sell. Of lead times, coverage.
+fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device, seed: u64) -> Result<BTreeMap<String, f64>> {
     let mut all = Figures::default();
     let mut kinds: BTreeMap<Speed, Figures> = BTreeMap::new();
+    let (mut forecasts, mut took) = (0, Duration::ZERO);
     for window in test.each() {
         for items in window?.chunks(ITEMS_MAX) {
-            for (row, forecast) in network.forecast_rows(&items.rows(), device)?.iter().enumerate() {
+            let clock = Instant::now();
+            let of_items = network.forecast_rows(&items.rows(), device)?;
+            (forecasts, took) = (forecasts + of_items.len(), took + clock.elapsed());
+            for (row, forecast) in of_items.iter().enumerate() {
                 let as_of_day = items.as_of_day(row);
                 let days: Vec<Day> = items
                     .days_in_stock(row)
@@ -330,6 +352,12 @@ fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device) -> Result
     let covered = all.daily.q90.within().map_or(0.0, |s| s.value);
     let mut named = BTreeMap::from([("coverage_test_q90".to_string(), covered)]);
     all.write_loss("", &mut named);
+    if let Some((low, high)) = all.pinball_interval(seed) {
+        named.extend([("pinball_test_low".to_string(), low), ("pinball_test_high".to_string(), high)]);
+    }
+    if forecasts > 0 {
+        named.insert("items_forecast_per_second".into(), forecasts as f64 / took.as_secs_f64().max(1e-9));
+    }
     for (speed, figures) in kinds {
         let of = format!("_{}", speed.name());
         figures.write_loss(&of, &mut named);
@@ -368,7 +396,11 @@ struct Day {
 struct Figures {
     ours: f64,
     naive: f64,
+    /// Of the forecast that nothing sells.
+    zero: f64,
     cells: f64,
+    /// `ours` and `cells` of each item.
+    of_items: Vec<(f64, f64)>,
     /// Sums of the means, of what they were before their factors, and of what was sold.
     forecast: f64,
     uncorrected: f64,
@@ -380,22 +412,36 @@ struct Figures {
 impl Figures {
     /// `factor`: what the means of this item were multiplied by.
     fn add(&mut self, days: &[Day], factor: f64) {
+        let before = (self.ours, self.cells);
         for day in days {
             for (&level, &quantile) in LEVELS.iter().zip(&day.forecast[1..]) {
                 self.ours += pinball(level, quantile, day.units);
                 self.naive += pinball(level, day.naive, day.units);
+                self.zero += pinball(level, 0.0, day.units);
                 self.cells += 1.0;
             }
             self.forecast += day.forecast[0];
             self.uncorrected += day.forecast[0] / factor;
             self.sold += day.units;
         }
+        self.of_items.push((self.ours - before.0, self.cells - before.1));
         self.daily.add(days.iter().map(|day| (day.at, day.units, &day.forecast)));
+    }
+
+    fn pinball_interval(&self, seed: u64) -> Option<(f64, f64)> {
+        let mean = |items: &mut dyn Iterator<Item = &(f64, f64)>| {
+            let (sum, cells) = items.fold((0.0, 0.0), |(sum, cells), item| (sum + item.0, cells + item.1));
+            (cells > 0.0).then(|| sum / cells)
+        };
+        metrics::interval_over(self.of_items.len(), BOOTSTRAP_ROUNDS, seed, |drawn| {
+            mean(&mut drawn.iter().map(|&item| &self.of_items[item]))
+        })
     }
 
     fn write_loss(&self, of: &str, to: &mut BTreeMap<String, f64>) {
         to.insert(format!("pinball_test{of}"), self.ours / self.cells.max(1.0));
         to.insert(format!("pinball_test_seasonal_naive{of}"), self.naive / self.cells.max(1.0));
+        to.insert(format!("pinball_test_zero{of}"), self.zero / self.cells.max(1.0));
         if self.sold > 0.0 {
             to.insert(format!("forecast_to_sold_test{of}"), self.forecast / self.sold);
             to.insert(format!("uncorrected_to_sold_test{of}"), self.uncorrected / self.sold);

@@ -12,7 +12,7 @@ use crate::failure::Result;
 use crate::metrics::{auc, average_precision, bootstrap_interval, log_loss};
 use crate::model::contents::Contents;
 use crate::model::heads::INTENTS;
-use crate::model::intent::{IntentNetwork, Raw, Scaling};
+use crate::model::intent::{CHURN, IntentNetwork, Raw, Scaling};
 
 /// Users of one forward pass without gradients.
 const EVALUATED_ROWS: usize = 128;
@@ -95,7 +95,7 @@ impl Judged {
         losses.iter().sum::<f64>() / losses.len() as f64
     }
 
-    /// AUC and average precision of each intent that has both classes (of purchase with 95 % intervals), and the share of
+    /// AUC and average precision of each intent and of churn that have both classes (of purchase and churn with 95 % intervals), and the share of
     /// label vectors decoded whole.
     pub fn figures(&self, network: &IntentNetwork, seed: u64) -> Result<BTreeMap<String, f64>> {
         let mut figures = BTreeMap::new();
@@ -104,7 +104,7 @@ impl Judged {
             for (figure, of) in [("auc", auc as fn(&[f64], &[bool]) -> Option<f64>), ("ap", average_precision)] {
                 let Some(value) = of(&scores, &truth) else { continue };
                 figures.insert(format!("{figure}_test_{name}"), value);
-                if k == PURCHASE
+                if (k == PURCHASE || k == CHURN as usize)
                     && let Some((low, high)) = bootstrap_interval(&scores, &truth, of, BOOTSTRAP_ROUNDS, seed)
                 {
                     figures.insert(format!("{figure}_test_{name}_low"), low);

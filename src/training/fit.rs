@@ -21,9 +21,52 @@ use crate::failure::{Failure, Result};
 /// The batches of an epoch as they are needed.
 pub type Batches<B> = Box<dyn Iterator<Item = Result<B>>>;
 
-/// What is left of an epoch whose batches are all known, after the first `skip`.
-pub fn left<B: 'static>(batches: Vec<B>, skip: u64) -> Batches<B> {
-    Box::new(batches.into_iter().skip(skip as usize).map(Ok))
+/// What an epoch's batches follow from.
+#[derive(Debug, Clone)]
+pub struct Epoch {
+    /// What alone decides the order of the batches.
+    pub order: ChaCha8Rng,
+    /// Batches at the beginning that are done already.
+    pub skip: u64,
+    /// What the steps draw.
+    pub draws: StepDraws,
+}
+
+#[cfg(test)]
+impl Epoch {
+    /// The first one of a training by this seed.
+    pub fn first(seed: u64) -> Self {
+        Plan { epochs_max: 1, patience_epochs: 1, learning_rate: 1.0, weight_decay: 0.0, seed }
+            .epoch(&Position::default())
+    }
+}
+
+/// The random numbers of an epoch's steps, known before the steps are taken: what a batch draws can be drawn where it is
+/// made.
+#[derive(Debug, Clone)]
+pub struct StepDraws {
+    seed: u64,
+    /// Steps before the epoch.
+    steps_before: u64,
+}
+
+impl StepDraws {
+    /// What [`Lesson::loss`] is given in the step of the epoch's batch of this number, counted from 1.
+    pub fn of(&self, batch: u64) -> ChaCha8Rng {
+        self.with_seed(batch).1
+    }
+
+    /// That, and the seed of libtorch's own (dropout).
+    fn with_seed(&self, batch: u64) -> (i64, ChaCha8Rng) {
+        let mut rng = draws(self.seed, 2 * (self.steps_before + batch));
+        (rng.random(), rng)
+    }
+}
+
+fn draws(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    rng
 }
 
 /// What the loop has to know of the thing that is learnt.
@@ -38,8 +81,8 @@ pub trait Lesson {
 
     fn samples_of(&self, batch: &Self::Batch) -> usize;
 
-    /// The batches of one epoch without the first `skip`, in an order that `rng` alone decides.
-    fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<Self::Batch>>;
+    /// The batches of one epoch, without those that are done.
+    fn batches(&self, epoch: Epoch) -> Result<Batches<Self::Batch>>;
 
     fn loss(&mut self, batch: &Self::Batch, rng: &mut ChaCha8Rng) -> Result<Loss>;
 
@@ -138,23 +181,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The random numbers of the order of an epoch.
-    fn order_draws(&self, epoch: u32) -> ChaCha8Rng {
-        self.draws(2 * u64::from(epoch) + 1)
+    /// What is left of the epoch that a training is in.
+    fn epoch(&self, at: &Position) -> Epoch {
+        let draws = StepDraws { seed: self.seed, steps_before: at.steps - at.batches };
+        Epoch { order: draws_of_order(self.seed, at.epochs), skip: at.batches, draws }
     }
+}
 
-    /// The random numbers of a step; libtorch's own (dropout) start from them too.
-    fn step_draws(&self, step: u64) -> ChaCha8Rng {
-        let mut rng = self.draws(2 * step);
-        tch::manual_seed(rng.random());
-        rng
-    }
-
-    fn draws(&self, stream: u64) -> ChaCha8Rng {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(stream);
-        rng
-    }
+fn draws_of_order(seed: u64, epoch: u32) -> ChaCha8Rng {
+    draws(seed, 2 * u64::from(epoch) + 1)
 }
 
 /// What became of a lesson.
@@ -235,11 +270,13 @@ impl<'a> Learner<'a> {
     fn epoch<L: Lesson>(&mut self, lesson: &mut L, journal: &mut Journal, bar: &ProgressBar) -> Result<()> {
         let began = Instant::now();
         let mut pace = Pace::by(|| began.elapsed());
-        let mut batches = lesson.batches(self.plan.order_draws(self.at.epochs), self.at.batches)?;
+        let epoch = self.plan.epoch(&self.at);
+        let draws = epoch.draws.clone();
+        let mut batches = lesson.batches(epoch)?;
         bar.set_position(self.at.samples + u64::from(self.at.epochs) * lesson.samples() as u64);
         while let Some(batch) = pace.wait(|| batches.next()) {
             let batch = batch?;
-            self.step(lesson, &batch)?;
+            self.step(lesson, &batch, &draws)?;
             let samples = lesson.samples_of(&batch) as u64;
             self.at.samples += samples;
             pace.samples += samples;
@@ -269,7 +306,7 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
-    fn step<L: Lesson>(&mut self, lesson: &mut L, batch: &L::Batch) -> Result<()> {
+    fn step<L: Lesson>(&mut self, lesson: &mut L, batch: &L::Batch, draws: &StepDraws) -> Result<()> {
         let at = &mut self.at;
         let share = (at.samples + lesson.samples_of(batch) as u64) as f64 / lesson.samples().max(1) as f64;
         let share = (f64::from(at.epochs) + share) / f64::from(self.plan.epochs_max);
@@ -277,7 +314,9 @@ impl<'a> Learner<'a> {
         at.steps += 1;
         at.batches += 1;
         let (step, epoch, number) = (at.steps, at.epochs + 1, at.batches);
-        let Loss { learnt: loss, measured } = lesson.loss(batch, &mut self.plan.step_draws(step))?;
+        let (seed, mut rng) = draws.with_seed(number);
+        tch::manual_seed(seed);
+        let Loss { learnt: loss, measured } = lesson.loss(batch, &mut rng)?;
         let stopped = |what: String| {
             let (name, holds) = (lesson.name(), lesson.describe(batch));
             let place = format!("step {step} (epoch {epoch}, batch {number})");
@@ -493,10 +532,10 @@ mod tests {
             3
         }
 
-        fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<usize>> {
+        fn batches(&self, mut epoch: Epoch) -> Result<Batches<usize>> {
             let mut order: Vec<usize> = (0..5).collect();
-            order.shuffle(&mut rng);
-            Ok(Box::new(order.into_iter().skip(skip as usize).map(Ok)))
+            order.shuffle(&mut epoch.order);
+            Ok(Box::new(order.into_iter().skip(epoch.skip as usize).map(Ok)))
         }
 
         fn loss(&mut self, batch: &usize, rng: &mut ChaCha8Rng) -> Result<Loss> {

@@ -13,10 +13,10 @@ use super::augment::Augmenter;
 use super::base_rates::start_at_base_rates;
 use super::columns::Rows;
 use super::evaluation::{self, Judge, Judged};
-use super::fit::{self, Batches, Fitted, Lesson, Loss, Plan, Stepping, Validation};
+use super::fit::{self, Batches, Epoch, Fitted, Lesson, Loss, Plan, Stepping, Validation};
 use super::journal::Journal;
 use super::loader::{self, Measure, Recipe, TOKENS_MAX};
-use super::objective::{BINARY, Objective, check_labels};
+use super::objective::{BINARY, Objective};
 use super::pretrain::PretrainingLesson;
 use super::ranking::Catalogue;
 use super::sets::{Split, is_labelled};
@@ -56,12 +56,11 @@ pub fn train(
     bar: &ProgressBar,
 ) -> Result<BTreeMap<String, f64>> {
     let device = store.device();
-    super::sets::enough("users in the training split", users.survey.labelled, 20)?;
-    check_labels(users.survey, config.intents.horizon_days)?;
     let pretrained = pretrain(network, store, users, config, journal, bar)?;
-    // Where a head says no to everybody, the overlap has no gradient.
-    if config.model.loss != LossName::Iou {
-        start_at_base_rates(store, users.survey)?;
+    match config.model.loss {
+        LossName::Bce | LossName::Focal | LossName::Crf => start_at_base_rates(store, users.survey)?,
+        // Where a head says no to everybody, the overlap has no gradient.
+        LossName::Iou => {}
     }
     let sizes = (network.shape.item_buckets, config.train.full_softmax_items_max);
     let mut lesson = IntentLesson {
@@ -125,7 +124,7 @@ fn pretrain(
         return Ok(None);
     }
     let of = (train.batch_rows as usize, store.device(), train.seed);
-    let held_out = (users.held_out, users.contents.as_ref());
+    let held_out = (users.held_out, users.contents);
     let mut lesson = PretrainingLesson::new(network, train.pretraining, (users.train, histories), held_out, of);
     let plan = Plan {
         epochs_max: train.pretraining_epochs,
@@ -262,7 +261,7 @@ impl Lesson for IntentLesson<'_> {
         Stepping { rates: self.rates.clone(), ..Stepping::default() }
     }
 
-    fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<UserBatch>> {
+    fn batches(&self, epoch: Epoch) -> Result<Batches<UserBatch>> {
         let train = &self.config.train;
         let recipe = UserRecipe {
             scaling: self.users.survey.scaling.clone(),
@@ -273,8 +272,8 @@ impl Lesson for IntentLesson<'_> {
             teaching: train.unlabelled,
             unlabelled: Vec::new(),
         };
-        let measure = Measure { rows_max: train.batch_rows as usize, samples_max: usize::MAX, skip };
-        loader::batches(self.users.train, recipe, measure, rng)
+        let measure = Measure { rows_max: train.batch_rows as usize, samples_max: usize::MAX };
+        loader::batches(self.users.train, recipe, measure, epoch)
     }
 
     fn loss(&mut self, batch: &UserBatch, rng: &mut ChaCha8Rng) -> Result<Loss> {

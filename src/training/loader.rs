@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::blocks::Blocks;
 use super::columns::Rows;
-use super::fit::Batches;
+use super::fit::{Batches, Epoch};
 use crate::failure::{Failure, Result};
 
 /// Padded tokens of a training batch; bounds memory whatever the lengths.
@@ -35,6 +35,11 @@ pub trait Recipe: Send + 'static {
 
     /// Makes the batch of some of these rows.
     fn batch(&self, window: &Self::Rows, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<Self::Batch>;
+
+    /// What the batch of this number draws, counted from 1, where that is what its step draws.
+    fn draws_of_step(&self, _number: u64) -> Option<ChaCha8Rng> {
+        None
+    }
 }
 
 /// How much of an epoch.
@@ -44,26 +49,44 @@ pub struct Measure {
     pub rows_max: usize,
     /// Of the epoch; which ones is drawn anew for each.
     pub samples_max: usize,
-    /// Batches left out at the beginning.
-    pub skip: u64,
 }
 
-/// The batches of one epoch.
+/// The batches of one epoch over blocks.
 pub fn batches<R: Recipe>(
     blocks: &Arc<Blocks<R::Rows>>,
     recipe: R,
     measure: Measure,
-    mut rng: ChaCha8Rng,
+    epoch: Epoch,
 ) -> Result<Batches<R::Batch>> {
+    let Epoch { order: mut rng, skip, .. } = epoch;
     let windows = blocks.windows(Some(&mut rng));
     // No window waits in the channel itself: the reader holds the next one, the cutter the present one.
     let (window_to, window_from) = sync_channel(0);
     let (batch_to, batch_from) = sync_channel(READY_MAX);
     let blocks = Arc::clone(blocks);
     spawn("windows", move || read(&blocks, &windows, &window_to))?;
-    let cutter = Cutter { recipe, measure, seed: rng.random(), rng };
+    let cutter = Cutter { recipe, measure, skip, seed: rng.random(), rng };
     spawn("batches", move || cutter.cut(&window_from, &batch_to))?;
     Ok(Box::new(Prepared { from: batch_from, ended: false }))
+}
+
+/// The batches of one epoch over groups of rows that are known beforehand. `make` is given what the batch's step draws.
+pub fn of_groups<B: Send + 'static>(
+    groups: Vec<Vec<usize>>,
+    epoch: Epoch,
+    make: impl Fn(&[usize], &mut ChaCha8Rng) -> Result<B> + Send + 'static,
+) -> Result<Batches<B>> {
+    let (to, from) = sync_channel(READY_MAX);
+    spawn("batches", move || {
+        tch::set_num_threads(1);
+        for (rows, number) in groups.iter().zip(1..).skip(epoch.skip as usize) {
+            if to.send(Message::of(make(rows, &mut epoch.draws.of(number)))).is_err() {
+                return;
+            }
+        }
+        to.send(Message::End).unwrap_or_default();
+    })?;
+    Ok(Box::new(Prepared { from, ended: false }))
 }
 
 enum Message<T> {
@@ -73,14 +96,19 @@ enum Message<T> {
     End,
 }
 
+impl<T> Message<T> {
+    fn of(made: Result<T>) -> Self {
+        match made {
+            Ok(made) => Self::Next(made),
+            Err(failure) => Self::Failed(failure),
+        }
+    }
+}
+
 fn read<R: Rows>(blocks: &Blocks<R>, windows: &[Vec<usize>], to: &SyncSender<Message<R>>) {
     for window in windows {
-        let message = match blocks.read(window) {
-            Ok(read) => Message::Next(read),
-            Err(failure) => Message::Failed(failure),
-        };
         // Nobody listens any more: the training has stopped, or the epoch has all of its samples.
-        if to.send(message).is_err() {
+        if to.send(Message::of(blocks.read(window))).is_err() {
             return;
         }
     }
@@ -90,6 +118,8 @@ fn read<R: Rows>(blocks: &Blocks<R>, windows: &[Vec<usize>], to: &SyncSender<Mes
 struct Cutter<R> {
     recipe: R,
     measure: Measure,
+    /// Batches left out at the beginning.
+    skip: u64,
     /// Of what batches draw.
     seed: u64,
     rng: ChaCha8Rng,
@@ -115,21 +145,22 @@ impl<R: Recipe> Cutter<R> {
             let tokens = |row: usize| self.recipe.tokens(&window, row);
             for rows in cut(rows, tokens, self.measure.rows_max, &mut self.rng) {
                 number += 1;
-                if number <= self.measure.skip {
+                if number <= self.skip {
                     continue;
                 }
-                let mut draws = ChaCha8Rng::seed_from_u64(self.seed);
-                draws.set_stream(number);
-                let message = match self.recipe.batch(&window, &rows, &mut draws) {
-                    Ok(batch) => Message::Next(batch),
-                    Err(failure) => Message::Failed(failure),
-                };
-                if to.send(message).is_err() {
+                let mut draws = self.recipe.draws_of_step(number).unwrap_or_else(|| self.draws(number));
+                if to.send(Message::of(self.recipe.batch(&window, &rows, &mut draws))).is_err() {
                     return;
                 }
             }
         }
         to.send(Message::End).unwrap_or_default();
+    }
+
+    fn draws(&self, number: u64) -> ChaCha8Rng {
+        let mut draws = ChaCha8Rng::seed_from_u64(self.seed);
+        draws.set_stream(number);
+        draws
     }
 }
 
@@ -251,7 +282,7 @@ mod tests {
     /// An epoch, and what is said of its batches.
     fn telling() -> (Batches<Vec<usize>>, Receiver<Vec<usize>>) {
         let (said_to, said) = channel();
-        (batches(&blocks(), Telling(said_to), ALL, ChaCha8Rng::seed_from_u64(1)).unwrap(), said)
+        (batches(&blocks(), Telling(said_to), ALL, Epoch::first(1)).unwrap(), said)
     }
 
     /// Only what never comes takes so long.
@@ -266,24 +297,22 @@ mod tests {
         Arc::new(writer.finish().unwrap())
     }
 
-    const ALL: Measure = Measure { rows_max: 16, samples_max: usize::MAX, skip: 0 };
+    const ALL: Measure = Measure { rows_max: 16, samples_max: usize::MAX };
 
     fn epoch(
         users: &Arc<Blocks<UserColumns>>,
         recipe: Ids,
-        seed: u64,
+        (seed, skip): (u64, u64),
         measure: Measure,
     ) -> Vec<Result<(Vec<String>, u64)>> {
-        batches(users, recipe, measure, ChaCha8Rng::seed_from_u64(seed)).unwrap().collect()
+        batches(users, recipe, measure, Epoch { skip, ..Epoch::first(seed) }).unwrap().collect()
     }
 
     #[test]
     fn an_epoch_is_every_sample_once_in_an_order_of_its_own_and_the_rest_of_it_is_the_same() {
         let users = blocks();
-        let plain = |seed, skip| {
-            let measure = Measure { skip, ..ALL };
-            epoch(&users, PLAIN, seed, measure).into_iter().map(Result::unwrap).collect::<Vec<_>>()
-        };
+        let plain =
+            |seed, skip| epoch(&users, PLAIN, (seed, skip), ALL).into_iter().map(Result::unwrap).collect::<Vec<_>>();
         let all = plain(1, 0);
         let mut ids: Vec<&str> = all.iter().flat_map(|(ids, _)| ids).map(String::as_str).collect();
         ids.sort_unstable();
@@ -301,7 +330,7 @@ mod tests {
         let users = blocks();
         let some = |seed: u64| {
             let measure = Measure { samples_max: 40, ..ALL };
-            let batches = epoch(&users, PLAIN, seed, measure).into_iter().map(Result::unwrap);
+            let batches = epoch(&users, PLAIN, (seed, 0), measure).into_iter().map(Result::unwrap);
             batches.flat_map(|(ids, _)| ids).collect::<std::collections::BTreeSet<String>>()
         };
         assert_eq!((some(1).len(), some(1) == some(1), some(1) == some(2)), (40, true, false));
@@ -310,9 +339,9 @@ mod tests {
     #[test]
     fn a_failure_is_handed_on_and_a_thread_that_dies_is_no_short_epoch() {
         let users = blocks();
-        let failed = epoch(&users, Ids { fails_at: Some("u2"), ..PLAIN }, 1, ALL);
+        let failed = epoch(&users, Ids { fails_at: Some("u2"), ..PLAIN }, (1, 0), ALL);
         assert_eq!(failed.last().unwrap().as_ref().unwrap_err().message, "a scratch file is gone");
-        let died = epoch(&users, Ids { dies_at: Some("u2"), ..PLAIN }, 1, ALL);
+        let died = epoch(&users, Ids { dies_at: Some("u2"), ..PLAIN }, (1, 0), ALL);
         assert!(died.last().unwrap().as_ref().unwrap_err().message.contains("has died"));
     }
 
@@ -336,6 +365,46 @@ mod tests {
         batches.next().unwrap().unwrap();
         made.recv_timeout(LONG).unwrap();
         assert!(rests(), "one that is taken makes room for one");
+        drop(batches);
+        assert_eq!(made.iter().count(), 0, "the thread ends once nobody takes any");
+    }
+
+    /// Groups of two rows, and what is made of each.
+    fn groups(epoch: Epoch) -> Vec<Result<(Vec<usize>, u64)>> {
+        let groups = (0..9).map(|group| vec![2 * group, 2 * group + 1]).collect();
+        let make = |rows: &[usize], rng: &mut ChaCha8Rng| match rows[0] {
+            14 => Err(Failure::passing("a scratch file is gone")),
+            _ => Ok((rows.to_vec(), rng.random())),
+        };
+        of_groups(groups, epoch, make).unwrap().collect()
+    }
+
+    #[test]
+    fn batches_of_known_groups_draw_what_their_steps_do_and_the_rest_of_an_epoch_is_the_same() {
+        let epoch = Epoch::first(1);
+        let all = groups(epoch.clone());
+        for (number, batch) in (1..).zip(&all[..7]) {
+            let (rows, drawn) = batch.as_ref().unwrap();
+            assert_eq!((rows[0], *drawn), (2 * (number as usize - 1), epoch.draws.of(number).random::<u64>()));
+        }
+        assert_eq!((all.len(), all[7].as_ref().unwrap_err().message.as_str()), (8, "a scratch file is gone"));
+        let rest = groups(Epoch { skip: 3, ..epoch });
+        assert_eq!(rest[0].as_ref().unwrap(), all[3].as_ref().unwrap());
+        assert_eq!(rest.len(), 5);
+    }
+
+    #[test]
+    fn batches_of_known_groups_are_made_ahead_too_and_no_more_than_may_lie_ready() {
+        let (said_to, made) = channel();
+        let make = move |rows: &[usize], _: &mut ChaCha8Rng| {
+            said_to.send(rows[0]).unwrap_or_default();
+            Ok(())
+        };
+        let batches = of_groups((0..100).map(|row| vec![row]).collect(), Epoch::first(1), make).unwrap();
+        for row in 0..=READY_MAX {
+            assert_eq!(made.recv_timeout(LONG).unwrap(), row, "nobody has asked for it");
+        }
+        assert_eq!(made.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Timeout));
         drop(batches);
         assert_eq!(made.iter().count(), 0, "the thread ends once nobody takes any");
     }

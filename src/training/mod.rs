@@ -226,6 +226,10 @@ pub fn fit(config: &Config, sets: &TrainingSets, journal: &mut Journal) -> Resul
     let (intent_shape, demand_shape) = shapes(config, sets, &item_survey);
     let mut networks = Networks::new(&intent_shape, &demand_shape, devices::choose(&config.score)?);
     let survey = Survey::of(&sets.users, sets.contract.0.len(), sets.index.len(), train.labels_share)?;
+    // All that can be refused is, before anything is trained.
+    sets::enough("users in the training split", survey.labelled, 20)?;
+    objective::check_labels(&survey, config.intents.horizon_days)?;
+    demand::enough(&item_survey, &config.demand)?;
     popularity::start_at_popularity(&networks.intent_store, &sets.index, intent_shape.item_buckets, &survey.met)?;
 
     let bar = progress::bar("intents", 1);

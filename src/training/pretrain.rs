@@ -17,14 +17,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::augment::Augmenter;
 use super::columns::Rows;
-use super::fit::{Batches, Lesson, Loss, Validation};
+use super::fit::{Batches, Epoch, Lesson, Loss, StepDraws, Validation};
 use super::loader::{self, Measure, Recipe};
 use super::sets::Split;
 use super::survey::EVENTS_MIN;
 use super::user_columns::{UserBlocks, UserColumns};
 use crate::config::networks::Pretraining;
 use crate::failure::Result;
-use crate::model::contents::{ContentRows, Contents, rows_tensor};
+use crate::model::contents::{ContentRows, Contents, Gathered, rows_tensor};
 use crate::model::events::EventBatch;
 use crate::model::inputs::EventInput;
 use crate::model::intent::IntentNetwork;
@@ -38,13 +38,12 @@ const TEMPERATURE: f64 = 0.2;
 
 pub struct PretrainingLesson<'a> {
     network: &'a IntentNetwork,
-    kind: Pretraining,
+    asking: Asking,
     /// Learnt from, labels or not, are those of the training split with [`EVENTS_MIN`] events or more.
     users: &'a Arc<UserBlocks>,
     samples: usize,
     /// The validation split's decide when it is enough.
     held_out: &'a UserBlocks,
-    contents: &'a Contents,
     batch_rows: usize,
     device: Device,
     seed: u64,
@@ -56,26 +55,100 @@ impl<'a> PretrainingLesson<'a> {
         network: &'a IntentNetwork,
         kind: Pretraining,
         (users, samples): (&'a Arc<UserBlocks>, usize),
-        (held_out, contents): (&'a UserBlocks, &'a Contents),
+        (held_out, contents): (&'a UserBlocks, &Arc<Contents>),
         (batch_rows, device, seed): (usize, Device, u64),
     ) -> Self {
-        Self { network, kind, users, samples, held_out, contents, batch_rows, device, seed }
+        let asking = Asking { kind, events_max: network.shape.events_max, contents: Arc::clone(contents) };
+        Self { network, asking, users, samples, held_out, batch_rows, device, seed }
     }
 
-    fn loss_of(&self, histories: &Histories, rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
-        let histories: Vec<&[EventInput]> = histories.events.iter().map(Vec::as_slice).collect();
-        match self.kind {
-            Pretraining::Masked | Pretraining::None => self.masked(&histories, rng, train),
-            Pretraining::NextEvent => self.next_event(&histories, rng, train),
-            Pretraining::Contrastive => self.contrastive(&histories, rng, train),
+    fn loss_of(&self, asked: &Asked, train: bool) -> Result<Tensor> {
+        let encoded = |events: &EventBatch| self.network.encode_batch(&events.to(self.device)?, train);
+        match &asked.what {
+            What::Events(events, told) => {
+                let states = self.network.event_states(&events.to(self.device)?, train)?;
+                self.told(&states.f_contiguous()?.f_view([-1, self.network.shape.width])?, told)
+            }
+            What::Copies(one, other) => Ok(nt_xent(&encoded(one)?, &encoded(other)?)),
         }
     }
 
-    fn batch(&self, histories: &[&[EventInput]]) -> Result<EventBatch> {
-        self.network.batch(histories, self.contents, self.device)
+    /// Cross-entropy of what events were by the flattened states: the type, and the item among the batch's items. Both count
+    /// the same, whatever the number of events with an item.
+    fn told(&self, states: &Tensor, told: &Told) -> Result<Tensor> {
+        let on = |ids: &Tensor| ids.f_to_device(self.device);
+        let of = |places: &Tensor| -> Result<Tensor> { Ok(states.f_index_select(0, &on(places)?)?) };
+        let of_types = self.network.event_types(&of(&told.places)?).cross_entropy_for_logits(&on(&told.types)?);
+        let Some(told) = &told.items else { return Ok(of_types) };
+        let shown = told.shown.iter().map(|of| of.to(self.device)).collect::<Result<Vec<_>>>()?;
+        let (vectors, bias) = self.network.items(&on(&told.items)?, &on(&told.categories)?, &shown)?;
+        let scores = self.network.taste(&of(&told.places)?).f_matmul(&vectors.transpose(0, 1))? + bias;
+        Ok(of_types + scores.cross_entropy_for_logits(&on(&told.truth)?))
+    }
+}
+
+/// What is asked of histories; makes batches of questions, on the CPU.
+#[derive(Clone)]
+struct Asking {
+    kind: Pretraining,
+    events_max: i64,
+    contents: Arc<Contents>,
+}
+
+/// Histories of some users with what is asked of them.
+pub struct Asked {
+    users: usize,
+    first_user: String,
+    what: What,
+}
+
+enum What {
+    /// Histories, some of their events perhaps hidden, and what events are to be told.
+    Events(EventBatch, Told),
+    /// Two changed copies of each history.
+    Copies(EventBatch, EventBatch),
+}
+
+/// Events that are to be told.
+struct Told {
+    /// int64 [events]: whose states tell them, counted over the padded batch.
+    places: Tensor,
+    /// int64 [events].
+    types: Tensor,
+    /// None where all have the same item, or none.
+    items: Option<ToldItems>,
+}
+
+/// Events whose items are to be told, among these.
+struct ToldItems {
+    /// int64 [events]: as in [`Told`].
+    places: Tensor,
+    /// int64 [events]: which of `items` each has.
+    truth: Tensor,
+    /// int64 [items].
+    items: Tensor,
+    categories: Tensor,
+    shown: Vec<Gathered>,
+}
+
+impl Asking {
+    fn ask(&self, users: &UserColumns, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<Asked> {
+        let taken = users.take(rows)?;
+        let histories = taken.histories();
+        let histories: Vec<&[EventInput]> = histories.iter().map(Vec::as_slice).collect();
+        let what = match self.kind {
+            Pretraining::Masked | Pretraining::None => self.masked(&histories, rng)?,
+            Pretraining::NextEvent => self.next_event(&histories, rng)?,
+            Pretraining::Contrastive => What::Copies(self.copy(&histories, rng)?, self.copy(&histories, rng)?),
+        };
+        Ok(Asked { users: rows.len(), first_user: taken.id(0).to_string(), what })
     }
 
-    fn masked(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
+    fn batch(&self, histories: &[&[EventInput]]) -> Result<EventBatch> {
+        EventBatch::of(histories, self.events_max, &self.contents, Device::Cpu)
+    }
+
+    fn masked(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng) -> Result<What> {
         let longest = histories.iter().map(|h| h.len()).max().unwrap_or(1);
         let (mut changed, mut places, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
         for (row, history) in histories.iter().enumerate() {
@@ -91,31 +164,31 @@ impl<'a> PretrainingLesson<'a> {
             changed.push(events);
         }
         let slices: Vec<&[EventInput]> = changed.iter().map(Vec::as_slice).collect();
-        let states = self.network.event_states(&self.batch(&slices)?, train)?;
-        self.told(&states, places, hidden, rng)
+        Ok(What::Events(self.batch(&slices)?, self.told(&places, &hidden, rng)?))
     }
 
-    fn next_event(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
+    fn next_event(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng) -> Result<What> {
         let longest = histories.iter().map(|h| h.len()).max().unwrap_or(1);
-        let states = self.network.event_states(&self.batch(histories)?, train)?;
         let (mut places, mut next) = (Vec::new(), Vec::new());
         for (row, history) in histories.iter().enumerate() {
             places.extend((0..history.len() - 1).map(|at| (row * longest + at) as i64));
             next.extend(&history[1..]);
         }
-        self.told(&states, places, next, rng)
+        Ok(What::Events(self.batch(histories)?, self.told(&places, &next, rng)?))
     }
 
-    /// Cross-entropy of what `events` were, by the states at `places` of the flattened `states`: the type, and the item
-    /// among the batch's items. Both count the same, whatever the number of events with an item.
-    fn told(&self, states: &Tensor, places: Vec<i64>, events: Vec<EventInput>, rng: &mut ChaCha8Rng) -> Result<Tensor> {
-        let width = self.network.shape.width;
-        let flat = states.f_contiguous()?.f_view([-1, width])?;
-        let on = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(self.device)?) };
-        let of = |places: &[i64]| -> Result<Tensor> { Ok(flat.f_index_select(0, &on(places)?)?) };
-        let types: Vec<i64> = events.iter().map(|e| e.event_type).collect();
-        let of_types = self.network.event_types(&of(&places)?).cross_entropy_for_logits(&on(&types)?);
+    fn copy(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng) -> Result<EventBatch> {
+        let changed: Vec<Vec<EventInput>> = histories.iter().map(|h| Augmenter::ALL.apply(h, rng)).collect();
+        self.batch(&changed.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
 
+    fn told(&self, places: &[i64], events: &[EventInput], rng: &mut ChaCha8Rng) -> Result<Told> {
+        let types: Vec<i64> = events.iter().map(|e| e.event_type).collect();
+        let items = self.told_items(places, events, rng)?;
+        Ok(Told { places: Tensor::f_from_slice(places)?, types: Tensor::f_from_slice(&types)?, items })
+    }
+
+    fn told_items(&self, places: &[i64], events: &[EventInput], rng: &mut ChaCha8Rng) -> Result<Option<ToldItems>> {
         let mut with_item: Vec<usize> = (0..events.len()).filter(|&i| events[i].item != 0).collect();
         with_item.shuffle(rng);
         with_item.truncate(TOLD_MAX);
@@ -127,28 +200,21 @@ impl<'a> PretrainingLesson<'a> {
                 candidates.len() as i64 - 1
             })
         };
-        let told: Vec<i64> = with_item.iter().map(&mut candidate).collect();
+        let truth: Vec<i64> = with_item.iter().map(&mut candidate).collect();
         if candidates.len() < 2 {
-            return Ok(of_types);
+            return Ok(None);
         }
         let things = candidates.iter().map(|&(item, category, _)| (item, category));
         let (items, categories): (Vec<i64>, Vec<i64>) = things.unzip();
         let shown: Vec<ContentRows> = candidates.iter().map(|thing| thing.2).collect();
-        let shown = self.contents.gather(&rows_tensor(&shown)?)?;
-        let shown = shown.iter().map(|of| of.to(self.device)).collect::<Result<Vec<_>>>()?;
-        let at: Vec<i64> = with_item.iter().map(|&i| places[i]).collect();
-        let (vectors, bias) = self.network.items(&on(&items)?, &on(&categories)?, &shown)?;
-        let scores = self.network.taste(&of(&at)?).f_matmul(&vectors.transpose(0, 1))? + bias;
-        Ok(of_types + scores.cross_entropy_for_logits(&on(&told)?))
-    }
-
-    fn contrastive(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng, train: bool) -> Result<Tensor> {
-        let mut view = || -> Result<Tensor> {
-            let changed: Vec<Vec<EventInput>> = histories.iter().map(|h| Augmenter::ALL.apply(h, rng)).collect();
-            let slices: Vec<&[EventInput]> = changed.iter().map(Vec::as_slice).collect();
-            self.network.encode_batch(&self.batch(&slices)?, train)
-        };
-        Ok(nt_xent(&view()?, &view()?))
+        let places: Vec<i64> = with_item.iter().map(|&i| places[i]).collect();
+        Ok(Some(ToldItems {
+            places: Tensor::f_from_slice(&places)?,
+            truth: Tensor::f_from_slice(&truth)?,
+            items: Tensor::f_from_slice(&items)?,
+            categories: Tensor::f_from_slice(&categories)?,
+            shown: self.contents.gather(&rows_tensor(&shown)?)?,
+        }))
     }
 }
 
@@ -167,29 +233,19 @@ fn nt_xent(one: &Tensor, other: &Tensor) -> Tensor {
     near.masked_fill(&itself, f64::NEG_INFINITY).cross_entropy_for_logits(&partner)
 }
 
-/// Events of some users.
-pub struct Histories {
-    first_user: String,
-    events: Vec<Vec<EventInput>>,
-}
-
-impl Histories {
-    fn of(users: &UserColumns, rows: &[usize]) -> Result<Self> {
-        let taken = users.take(rows)?;
-        Ok(Self { first_user: taken.id(0).to_string(), events: taken.histories() })
-    }
-}
-
 /// Rows whose histories have something to tell.
 fn telling(users: &UserColumns, wanted: Split) -> Vec<usize> {
     users.rows_of(wanted).into_iter().filter(|&row| users.length(row) >= EVENTS_MIN).collect()
 }
 
-struct HistoryRecipe;
+struct HistoryRecipe {
+    asking: Asking,
+    draws: StepDraws,
+}
 
 impl Recipe for HistoryRecipe {
     type Rows = UserColumns;
-    type Batch = Histories;
+    type Batch = Asked;
 
     fn open(&mut self, window: &UserColumns) -> Vec<usize> {
         telling(window, Split::Train)
@@ -199,13 +255,17 @@ impl Recipe for HistoryRecipe {
         window.length(row)
     }
 
-    fn batch(&self, window: &UserColumns, rows: &[usize], _: &mut ChaCha8Rng) -> Result<Histories> {
-        Histories::of(window, rows)
+    fn batch(&self, window: &UserColumns, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<Asked> {
+        self.asking.ask(window, rows, rng)
+    }
+
+    fn draws_of_step(&self, number: u64) -> Option<ChaCha8Rng> {
+        Some(self.draws.of(number))
     }
 }
 
 impl Lesson for PretrainingLesson<'_> {
-    type Batch = Histories;
+    type Batch = Asked;
 
     fn name(&self) -> &'static str {
         "pretraining"
@@ -215,21 +275,22 @@ impl Lesson for PretrainingLesson<'_> {
         self.samples
     }
 
-    fn samples_of(&self, batch: &Histories) -> usize {
-        batch.events.len()
+    fn samples_of(&self, batch: &Asked) -> usize {
+        batch.users
     }
 
-    fn batches(&self, rng: ChaCha8Rng, skip: u64) -> Result<Batches<Histories>> {
-        let measure = Measure { rows_max: self.batch_rows, samples_max: usize::MAX, skip };
-        loader::batches(self.users, HistoryRecipe, measure, rng)
+    fn batches(&self, epoch: Epoch) -> Result<Batches<Asked>> {
+        let measure = Measure { rows_max: self.batch_rows, samples_max: usize::MAX };
+        let recipe = HistoryRecipe { asking: self.asking.clone(), draws: epoch.draws.clone() };
+        loader::batches(self.users, recipe, measure, epoch)
     }
 
-    fn loss(&mut self, batch: &Histories, rng: &mut ChaCha8Rng) -> Result<Loss> {
-        Ok(self.loss_of(batch, rng, true)?.into())
+    fn loss(&mut self, batch: &Asked, _: &mut ChaCha8Rng) -> Result<Loss> {
+        Ok(self.loss_of(batch, true)?.into())
     }
 
-    fn describe(&self, batch: &Histories) -> String {
-        format!("{} histories, the first of user {}", batch.events.len(), batch.first_user)
+    fn describe(&self, batch: &Asked) -> String {
+        format!("{} histories, the first of user {}", batch.users, batch.first_user)
     }
 
     /// The same events are hidden and the same copies made every time, so that epochs can be compared.
@@ -240,7 +301,8 @@ impl Lesson for PretrainingLesson<'_> {
         for window in self.held_out.each() {
             let window = window?;
             for rows in telling(&window, Split::Valid).chunks(self.batch_rows) {
-                let loss = self.loss_of(&Histories::of(&window, rows)?, &mut rng, false)?.double_value(&[]);
+                let asked = self.asking.ask(&window, rows, &mut rng)?;
+                let loss = self.loss_of(&asked, false)?.double_value(&[]);
                 sum += loss * rows.len() as f64;
                 users += rows.len();
             }
@@ -287,13 +349,13 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let (network, users) = (network(backbone, &store), blocks(&walkers(60)));
         let of = (32, Device::Cpu, 1);
-        let contents = Contents::default();
+        let contents = Arc::new(Contents::default());
         let mut lesson = PretrainingLesson::new(&network, kind, (&users, 48), (&users, &contents), of);
         let mut optimizer = nn::AdamW::default().build(&store, 0.01).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(9);
         let before = lesson.validate().unwrap().unwrap().loss;
         for epoch in 0..60 {
-            let mut batches = lesson.batches(ChaCha8Rng::seed_from_u64(epoch), 0).unwrap();
+            let mut batches = lesson.batches(Epoch::first(epoch)).unwrap();
             let loss = lesson.loss(&batches.next().unwrap().unwrap(), &mut rng).unwrap().learnt;
             optimizer.backward_step(&loss);
         }
@@ -333,10 +395,16 @@ mod tests {
         let mut set = walkers(60);
         set.inputs.events.iter_mut().skip(1).step_by(2).for_each(|events| events.truncate(1));
         let users = blocks(&set);
-        let measure = Measure { rows_max: 8, samples_max: usize::MAX, skip: 0 };
-        let batches = loader::batches(&users, HistoryRecipe, measure, ChaCha8Rng::seed_from_u64(1)).unwrap();
-        let told: Vec<Histories> = batches.map(Result::unwrap).collect();
-        assert!(told.iter().flat_map(|of| &of.events).all(|events| events.len() == 12));
-        assert!((15..=30).contains(&told.iter().map(|of| of.events.len()).sum::<usize>()));
+        let store = nn::VarStore::new(Device::Cpu);
+        let (network, contents) = (network(BackboneName::Causal, &store), Arc::new(Contents::default()));
+        let of = (8, Device::Cpu, 1);
+        let lesson = PretrainingLesson::new(&network, Pretraining::NextEvent, (&users, 30), (&users, &contents), of);
+        let mut told = 0;
+        for asked in lesson.batches(Epoch::first(1)).unwrap().map(Result::unwrap) {
+            let What::Events(events, _) = &asked.what else { panic!("copies, not events") };
+            assert!(Vec::<i64>::try_from(&events.lengths).unwrap().iter().all(|length| *length == 12));
+            told += asked.users;
+        }
+        assert!((15..=30).contains(&told), "{told}");
     }
 }

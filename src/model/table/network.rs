@@ -7,6 +7,7 @@ use tch::nn::{self, Module, ModuleT};
 use tch::{Device, Tensor};
 
 use super::columns::{Columns, TableInputs};
+use super::vectors::VectorRows;
 use crate::failure::Result;
 use crate::model::events::SMALL;
 
@@ -105,6 +106,38 @@ impl Label {
     }
 }
 
+/// Some rows of a table as tensors, on the CPU.
+#[derive(Debug)]
+pub struct TableBatch {
+    /// float32 [rows, reals].
+    reals: Tensor,
+    /// Of each category column: int64 [rows].
+    categories: Vec<Tensor>,
+    /// Of each column of vectors: float32 [rows, width] with zeros where one is missing, and float32 [rows, 1] with ones there.
+    vectors: Vec<[Tensor; 2]>,
+}
+
+impl TableBatch {
+    pub fn of(inputs: &TableInputs, rows: &[usize], shape: &TableShape) -> Result<Self> {
+        let (n, reals, places) = (rows.len() as i64, shape.reals as usize, shape.places.len());
+        let flat: Vec<f32> = rows.iter().flat_map(|&r| &inputs.reals[r * reals..(r + 1) * reals]).copied().collect();
+        let reals = Tensor::f_from_slice(&flat)?.f_view([n, reals as i64])?;
+        let category = |column: usize| -> Result<Tensor> {
+            let ids: Vec<i64> = rows.iter().map(|&r| inputs.categories[r * places + column]).collect();
+            Ok(Tensor::f_from_slice(&ids)?)
+        };
+        let vector = |(&width, vectors): (&i64, &VectorRows)| -> Result<[Tensor; 2]> {
+            let of = |r: usize| &vectors.values[r * width as usize..(r + 1) * width as usize];
+            let flat: Vec<f32> = rows.iter().flat_map(|&r| of(r)).copied().collect();
+            let lacking: Vec<f32> = rows.iter().map(|&r| 1.0 - vectors.known[r]).collect();
+            Ok([Tensor::f_from_slice(&flat)?.f_view([n, width])?, Tensor::f_from_slice(&lacking)?.f_view([n, 1])?])
+        };
+        let categories = (0..places).map(category).collect::<Result<_>>()?;
+        let vectors = shape.vectors.iter().zip(&inputs.vectors).map(vector).collect::<Result<_>>()?;
+        Ok(Self { reals, categories, vectors })
+    }
+}
+
 #[derive(Debug)]
 pub struct TableNetwork {
     pub shape: TableShape,
@@ -140,22 +173,19 @@ impl TableNetwork {
 
     /// Raw outputs of some rows, float32 [rows, outputs].
     pub fn raw(&self, inputs: &TableInputs, rows: &[usize], train: bool) -> Result<Tensor> {
-        let (n, reals, places) = (rows.len() as i64, self.shape.reals as usize, self.shape.places.len());
-        let flat: Vec<f32> = rows.iter().flat_map(|&r| &inputs.reals[r * reals..(r + 1) * reals]).copied().collect();
-        let mut parts = vec![Tensor::f_from_slice(&flat)?.f_view([n, reals as i64])?.f_to_device(self.device)?];
-        for (column, embedding) in self.embeddings.iter().enumerate() {
-            let ids: Vec<i64> = rows.iter().map(|&r| inputs.categories[r * places + column]).collect();
-            parts.push(embedding.forward(&Tensor::f_from_slice(&ids)?.f_to_device(self.device)?));
+        self.raw_of(&TableBatch::of(inputs, rows, &self.shape)?, train)
+    }
+
+    /// Raw outputs of a batch, float32 [rows, outputs].
+    pub fn raw_of(&self, batch: &TableBatch, train: bool) -> Result<Tensor> {
+        let on = |tensor: &Tensor| tensor.f_to_device(self.device);
+        let mut parts = vec![on(&batch.reals)?];
+        for (ids, embedding) in batch.categories.iter().zip(&self.embeddings) {
+            parts.push(embedding.forward(&on(ids)?));
         }
-        for (missing, vectors) in self.missing.iter().zip(&inputs.vectors) {
-            let width = missing.size1()?;
-            let of = |r: usize| &vectors.values[r * width as usize..(r + 1) * width as usize];
-            let flat: Vec<f32> = rows.iter().flat_map(|&r| of(r)).copied().collect();
-            let lacking: Vec<f32> = rows.iter().map(|&r| 1.0 - vectors.known[r]).collect();
-            let lacking = Tensor::f_from_slice(&lacking)?.f_view([n, 1])?.f_to_device(self.device)?;
-            // Of a missing vector `flat` has zeros.
-            let read = Tensor::f_from_slice(&flat)?.f_view([n, width])?.f_to_device(self.device)?;
-            parts.extend([read + missing * &lacking, lacking]);
+        for ([read, lacking], missing) in batch.vectors.iter().zip(&self.missing) {
+            let lacking = on(lacking)?;
+            parts.extend([on(read)? + missing * &lacking, lacking]);
         }
         Ok(self.layers.forward_t(&Tensor::f_cat(&parts, 1)?, train))
     }
@@ -164,7 +194,6 @@ impl TableNetwork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::table::vectors::VectorRows;
 
     #[test]
     fn a_missing_vector_is_one_of_its_own_and_rows_keep_to_themselves() {

@@ -61,17 +61,23 @@ impl TextClassifier {
     /// Vectors of texts, float32 [texts, width]. A text without a token has zeros.
     pub fn vectors(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
         let (ids, real) = padded(rows, self.network.shape.pad_id, self.device)?;
-        let states = self.network.states(&ids, &real, train)?;
         let empty: Vec<bool> = rows.iter().map(|row| row.is_empty()).collect();
         if !empty.contains(&true) {
-            return self.pooling.pooled(&states, &real);
+            return self.vectors_of(&ids, &real, train);
         }
+        let states = self.network.states(&ids, &real, train)?;
         // A mean over no token is no number: the first place counts as read, and its vector is then taken away.
         let empty = Tensor::f_from_slice(&empty)?.f_unsqueeze(1)?.f_to_device(self.device)?;
         let first = Tensor::f_arange(real.size()[1], (Kind::Int64, self.device))?.f_eq(0)?.f_unsqueeze(0)?;
         let real = real.f_logical_or(&empty.f_logical_and(&first)?)?;
         let states = states.f_nan_to_num(0.0, None, None)?;
         Ok(self.pooling.pooled(&states, &real)?.f_masked_fill(&empty, 0.0)?)
+    }
+
+    /// Vectors of padded texts that have a token each, float32 [texts, width]: of their ids, and of what is text.
+    pub fn vectors_of(&self, ids: &Tensor, real: &Tensor, train: bool) -> Result<Tensor> {
+        let (ids, real) = (ids.f_to_device(self.device)?, real.f_to_device(self.device)?);
+        self.pooling.pooled(&self.network.states(&ids, &real, train)?, &real)
     }
 
     /// Raw scores, float32 [texts, labels].

@@ -11,10 +11,11 @@ mod strategy;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::nn;
 
 use self::pictures::{Pictures, Source};
-use self::reader::ImageReader;
+use self::reader::{Crops, ImageReader};
 use super::journal::Journal;
 use super::labelled::goal::Goal;
 use super::labelled::labels::{self, Targets};
@@ -51,7 +52,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
     let array = rows.rows.column_by_name(image_column);
     let array = array.ok_or_else(|| Failure::bug(format!("column {image_column} was not read")))?;
     let source = Source::of(config, array, &table.table, options.image_folder.as_deref())?;
-    let pictures = Pictures::read(config, &rows, &source, &start.card.preprocess).await?;
+    let pictures = Arc::new(Pictures::read(config, &rows, &source, &start.card.preprocess).await?);
     rows.split_by_keys(&pictures.keys);
     let (encoder, encoder_hash) = match &start.folder {
         Some((uri, folder)) => (uri.clone(), folder.hash.clone()),
@@ -73,7 +74,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         encoder_hash,
         strategy: name_of(&config.image.strategy),
         kind: taught.targets.kind,
-        labels: taught.targets.labels,
+        labels: taught.targets.labels.clone(),
         weights_hash: String::new(),
         figures: taught.figures,
         settings,
@@ -153,20 +154,20 @@ fn fresh(config: &ImageConfig) -> ImageCard {
 /// What came of a training.
 struct Taught {
     store: nn::VarStore,
-    targets: Targets,
+    targets: Arc<Targets>,
     figures: BTreeMap<String, f64>,
 }
 
 fn teach(
     config: &Config,
     table: &Table,
-    (pictures, start): (&Pictures, &Start),
+    (pictures, start): (&Arc<Pictures>, &Start),
     names: &[String],
     journal: &mut Journal,
 ) -> Result<Taught> {
     let [train, valid, test] = labelled::parts_of(table, |row| pictures.has(row));
     labelled::enough([&train, &valid, &test], &lacks(table, pictures))?;
-    let targets = labels::read(config, table, names, &train)?;
+    let targets = Arc::new(labels::read(config, table, names, &train)?);
     let known = |rows: Vec<usize>| rows.into_iter().filter(|&row| targets.known[row]).collect::<Vec<usize>>();
     let rows = [train, known(valid), known(test)];
 
@@ -181,9 +182,11 @@ fn teach(
     let reader = ImageReader {
         network: &network,
         head: &head,
-        pictures,
-        preprocess: &start.card.preprocess,
-        augmentation: config.image.augmentation,
+        crops: Crops {
+            pictures: Arc::clone(pictures),
+            preprocess: start.card.preprocess.clone(),
+            augmentation: config.image.augmentation,
+        },
         batch_statistics: start.batch_statistics,
         batch_rows: config.image.batch_rows as usize,
         device,

@@ -3,6 +3,7 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
 use tch::{Device, Tensor};
 
 use super::pictures::Pictures;
@@ -10,7 +11,7 @@ use crate::config::networks::ImageAugmentation;
 use crate::failure::Result;
 use crate::model::labels::LabelHead;
 use crate::model::vision::{ImageNetwork, Preprocess};
-use crate::training::labelled::Reader;
+use crate::training::labelled::{Making, Reader};
 
 /// Batches by which running statistics become those of the pictures: what they began with is a twentieth then.
 const SETTLING_BATCHES: usize = 30;
@@ -19,19 +20,27 @@ const SETTLING_BATCHES: usize = 30;
 pub struct ImageReader<'a> {
     pub network: &'a ImageNetwork,
     pub head: &'a LabelHead,
-    pub pictures: &'a Pictures,
-    pub preprocess: &'a Preprocess,
-    pub augmentation: ImageAugmentation,
+    pub crops: Crops,
     /// Whether batch normalisation in training goes by the batch, and not by the statistics that are kept.
     pub batch_statistics: bool,
     pub batch_rows: usize,
     pub device: Device,
 }
 
-impl ImageReader<'_> {
-    /// Crops of a batch with their augmentation, uint8 [rows, 3, crop, crop].
-    fn crops(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<Tensor> {
-        let Preprocess { resize, crop, .. } = *self.preprocess;
+/// Cuts crops out of the pictures.
+#[derive(Clone)]
+pub struct Crops {
+    pub pictures: Arc<Pictures>,
+    pub preprocess: Preprocess,
+    pub augmentation: ImageAugmentation,
+}
+
+impl Making for Crops {
+    /// With their augmentation, uint8 [rows, 3, crop, crop].
+    type Inputs = Tensor;
+
+    fn make(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<Tensor> {
+        let Preprocess { resize, crop, .. } = self.preprocess;
         let squares = self.pictures.squares(rows)?;
         let moves = matches!(self.augmentation, ImageAugmentation::Crop | ImageAugmentation::Both);
         let flips = matches!(self.augmentation, ImageAugmentation::Flip | ImageAugmentation::Both);
@@ -44,16 +53,20 @@ impl ImageReader<'_> {
         }
         Ok(Tensor::f_stack(&crops, 0)?)
     }
+}
 
+impl Crops {
     /// The centres of a batch, uint8 [rows, 3, crop, crop]: what SQL sees.
     fn centres(&self, rows: &[usize]) -> Result<Tensor> {
         let (margin, crop) = (self.preprocess.margin(), self.preprocess.crop);
         Ok(self.pictures.squares(rows)?.f_narrow(2, margin, crop)?.f_narrow(3, margin, crop)?)
     }
+}
 
+impl ImageReader<'_> {
     fn vectors(&self, levels: &Tensor, batch_statistics: bool) -> Result<Tensor> {
         let levels = levels.f_to_device(self.device)?;
-        self.network.features(&self.preprocess.normalise(&levels)?, batch_statistics)
+        self.network.features(&self.crops.preprocess.normalise(&levels)?, batch_statistics)
     }
 
     /// Moves the running statistics of random weights to those of the pictures: a head that learns by those that a network
@@ -62,13 +75,19 @@ impl ImageReader<'_> {
         let _guard = tch::no_grad_guard();
         let batches = self.grouped(rows, rng);
         for batch in batches.iter().cycle().take(SETTLING_BATCHES) {
-            let _ = self.learnt(batch, rng)?;
+            let _ = self.learnt(&self.crops.make(batch, rng)?)?;
         }
         Ok(())
     }
 }
 
 impl Reader for ImageReader<'_> {
+    type Making = Crops;
+
+    fn making(&self) -> Crops {
+        self.crops.clone()
+    }
+
     fn name(&self) -> &'static str {
         "image"
     }
@@ -87,15 +106,15 @@ impl Reader for ImageReader<'_> {
         evenly(&rows, self.batch_rows)
     }
 
-    fn learnt(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<Tensor> {
-        self.vectors(&self.crops(rows, rng)?, self.batch_statistics)
+    fn learnt(&self, crops: &Tensor) -> Result<Tensor> {
+        self.vectors(crops, self.batch_statistics)
     }
 
     fn in_batches(&self, rows: &[usize], part: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let mut parts = Vec::new();
         for batch in rows.chunks(self.batch_rows) {
-            parts.push(part(&self.vectors(&self.centres(batch)?, false)?)?.f_to_device(Device::Cpu)?);
+            parts.push(part(&self.vectors(&self.crops.centres(batch)?, false)?)?.f_to_device(Device::Cpu)?);
         }
         Ok(Tensor::f_cat(&parts, 0)?)
     }

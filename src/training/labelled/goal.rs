@@ -1,6 +1,7 @@
 //! What a classifier of texts or pictures is trained by: the losses of each kind of label, with class weights and smoothing. The head
 //! alone (`probe`) and everything together (`lesson`) learn by the same.
 
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::labels::Targets;
@@ -13,32 +14,33 @@ use crate::model::losses;
 /// No class weighs more than this, however rare.
 const CLASS_WEIGHT_MAX: f64 = 50.0;
 
-pub struct Goal<'a> {
-    pub targets: &'a Targets,
+pub struct Goal {
+    pub targets: Arc<Targets>,
     gamma: f64,
     /// Of positives, or of classes: float32 [labels].
     weights: Option<Tensor>,
 }
 
-impl<'a> Goal<'a> {
+impl Goal {
     /// Class weights are those of the training rows.
-    pub fn new(targets: &'a Targets, train: &[usize], config: &Config, device: Device) -> Result<Self> {
+    pub fn new(targets: &Arc<Targets>, train: &[usize], config: &Config, device: Device) -> Result<Self> {
         let weights = match config.model.class_weights {
             ClassWeights::None => None,
             ClassWeights::Balanced => Some(Tensor::f_from_slice(&balanced(targets, train))?.f_to_device(device)?),
         };
-        Ok(Self { targets, gamma: config.model.focal_gamma, weights })
+        Ok(Self { targets: Arc::clone(targets), gamma: config.model.focal_gamma, weights })
     }
 
-    /// The mean loss of raw scores, float32 [rows, labels], against the labels of these rows. A chain has its own.
+    /// The mean loss of raw scores, float32 [rows, labels], against the zeros and ones of these rows, of the same shape and
+    /// on any device. A chain has its own.
     pub fn loss(
         &self,
         (head, raw): (&LabelHead, &Tensor),
-        rows: &[usize],
+        ones: &Tensor,
         smoothing: f64,
         by: LossName,
     ) -> Result<Tensor> {
-        let ones = self.targets.of(rows)?.f_to_device(raw.device())?;
+        let ones = ones.f_to_device(raw.device())?;
         let weights = self.weights.as_ref();
         let even = match self.targets.kind {
             Labels::Single => 1.0 / self.targets.labels.len() as f64,

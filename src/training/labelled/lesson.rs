@@ -1,17 +1,19 @@
-//! How a classifier is taught beyond its head, by the loop that all trainings share.
+//! How a classifier is taught beyond its head, by the loop that all trainings share, on batches made ahead.
 
 use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
 use tch::Tensor;
 
-use super::Reader;
 use super::goal::Goal;
+use super::{Making, Reader};
 use crate::config::Config;
 use crate::failure::Result;
-use crate::training::fit::{self, Batches, Lesson, Loss, Stepping, Validation};
+use crate::training::fit::{Batches, Epoch, Lesson, Loss, Stepping, Validation};
+use crate::training::loader;
 
 pub struct LabelledLesson<'a, R: Reader> {
     pub reader: &'a R,
-    pub goal: &'a Goal<'a>,
+    pub goal: &'a Goal,
     pub train: &'a [usize],
     pub valid: &'a [usize],
     pub config: &'a Config,
@@ -19,9 +21,18 @@ pub struct LabelledLesson<'a, R: Reader> {
 }
 
 impl<R: Reader> LabelledLesson<'_, R> {
-    fn objective(&self, raw: &Tensor, rows: &[usize], smoothing: f64) -> Result<Tensor> {
-        self.goal.loss((self.reader.head(), raw), rows, smoothing, self.config.model.loss)
+    fn objective(&self, raw: &Tensor, ones: &Tensor, smoothing: f64) -> Result<Tensor> {
+        self.goal.loss((self.reader.head(), raw), ones, smoothing, self.config.model.loss)
     }
+}
+
+/// Rows with their inputs and labels, on the CPU.
+pub struct LabelledBatch<I> {
+    rows: usize,
+    first_row: usize,
+    inputs: I,
+    /// float32 [rows, labels].
+    ones: Tensor,
 }
 
 /// Raw scores without gradients, float32 [rows, labels] on the reader's device, where the chain's weights lie.
@@ -31,7 +42,7 @@ pub fn evaluated(reader: &impl Reader, rows: &[usize]) -> Result<Tensor> {
 }
 
 impl<R: Reader> Lesson for LabelledLesson<'_, R> {
-    type Batch = Vec<usize>;
+    type Batch = LabelledBatch<<R::Making as Making>::Inputs>;
 
     fn name(&self) -> &'static str {
         self.reader.name()
@@ -41,27 +52,32 @@ impl<R: Reader> Lesson for LabelledLesson<'_, R> {
         self.train.len()
     }
 
-    fn samples_of(&self, batch: &Vec<usize>) -> usize {
-        batch.len()
+    fn samples_of(&self, batch: &Self::Batch) -> usize {
+        batch.rows
     }
 
-    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
-        Ok(fit::left(self.reader.grouped(self.train, &mut rng), skip))
+    fn batches(&self, mut epoch: Epoch) -> Result<Batches<Self::Batch>> {
+        let groups = self.reader.grouped(self.train, &mut epoch.order);
+        let (making, targets) = (self.reader.making(), Arc::clone(&self.goal.targets));
+        loader::of_groups(groups, epoch, move |rows, rng| {
+            let first_row = rows.first().map_or(0, |row| row + 1);
+            Ok(LabelledBatch { rows: rows.len(), first_row, inputs: making.make(rows, rng)?, ones: targets.of(rows)? })
+        })
     }
 
-    fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Loss> {
-        let raw = self.reader.head().raw(&self.reader.learnt(batch, rng)?)?;
-        Ok(self.objective(&raw, batch, self.config.train.label_smoothing)?.into())
+    fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<Loss> {
+        let raw = self.reader.head().raw(&self.reader.learnt(&batch.inputs)?)?;
+        Ok(self.objective(&raw, &batch.ones, self.config.train.label_smoothing)?.into())
     }
 
-    fn describe(&self, batch: &Vec<usize>) -> String {
-        format!("{} rows, the first is row {}", batch.len(), batch.first().map_or(0, |row| row + 1))
+    fn describe(&self, batch: &Self::Batch) -> String {
+        format!("{} rows, the first is row {}", batch.rows, batch.first_row)
     }
 
     fn validate(&mut self) -> Result<Option<Validation>> {
         let _guard = tch::no_grad_guard();
         let raw = evaluated(self.reader, self.valid)?;
-        let loss = self.objective(&raw, self.valid, 0.0)?;
+        let loss = self.objective(&raw, &self.goal.targets.of(self.valid)?, 0.0)?;
         Ok(Some(Validation { loss: loss.double_value(&[]), figures: Vec::new() }))
     }
 

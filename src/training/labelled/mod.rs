@@ -62,8 +62,20 @@ pub fn refuse_others(task: &str, table: &TableOptions, others: &[(&str, bool)]) 
     }
 }
 
+/// What of a batch needs no network, and can be made ahead on another thread.
+pub trait Making: Send + 'static {
+    /// On the CPU.
+    type Inputs: Send + 'static;
+
+    fn make(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<Self::Inputs>;
+}
+
 /// What makes vectors of a task's rows, and the head upon them.
 pub trait Reader {
+    type Making: Making;
+
+    fn making(&self) -> Self::Making;
+
     /// Of the task, for messages: `text`.
     fn name(&self) -> &'static str;
 
@@ -76,7 +88,7 @@ pub trait Reader {
     fn grouped(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Vec<Vec<usize>>;
 
     /// Vectors of a batch as training sees them, with gradients: float32 [rows, width].
-    fn learnt(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<Tensor>;
+    fn learnt(&self, inputs: &<Self::Making as Making>::Inputs) -> Result<Tensor>;
 
     /// What `part` makes of the vectors of any number of rows, without gradients, batch by batch: on the CPU and in the rows'
     /// order.
@@ -103,7 +115,7 @@ pub fn teach(
     config: &Config,
     reader: &impl Reader,
     store: &mut nn::VarStore,
-    goal: &Goal<'_>,
+    goal: &Goal,
     teaching: Teaching<'_>,
     journal: &mut Journal,
 ) -> Result<BTreeMap<String, f64>> {
@@ -130,7 +142,7 @@ pub fn teach(
     // The head's part is among them.
     figures.insert("train_seconds".into(), clock.elapsed().as_secs_f64());
     let raw = lesson::evaluated(reader, test)?;
-    figures.extend(figures::figures((reader.head(), &raw), (goal.targets, test), teaching.column, seed)?);
+    figures.extend(figures::figures((reader.head(), &raw), (&goal.targets, test), teaching.column, seed)?);
     for (name, rows) in ["rows_train", "rows_valid", "rows_test"].iter().zip(teaching.parts) {
         figures.insert((*name).into(), rows.len() as f64);
     }

@@ -28,7 +28,7 @@ pub fn teach(
     config: &Config,
     reader: &impl Reader,
     (store, steps_max): (&nn::VarStore, u32),
-    goal: &Goal<'_>,
+    goal: &Goal,
     [train, valid]: [&[usize]; 2],
 ) -> Result<BTreeMap<String, f64>> {
     let clock = std::time::Instant::now();
@@ -44,8 +44,8 @@ pub fn teach(
     let mut probe = Probe {
         head: FlatHead::new(reader, goal)?,
         goal,
-        train: (shift.shifted(&inputs)?, &train),
-        valid: (shift.shifted(&unseen)?, &valid),
+        train: (shift.shifted(&inputs)?, goal.targets.of(&train)?.f_to_device(reader.device())?),
+        valid: (shift.shifted(&unseen)?, goal.targets.of(&valid)?.f_to_device(reader.device())?),
         smoothing: config.train.label_smoothing,
         steps_max,
         steps: 0,
@@ -117,7 +117,7 @@ struct FlatHead {
 }
 
 impl FlatHead {
-    fn new(reader: &impl Reader, goal: &Goal<'_>) -> Result<Self> {
+    fn new(reader: &impl Reader, goal: &Goal) -> Result<Self> {
         let store = nn::VarStore::new(reader.device());
         let head = LabelHead::new(&store.root(), goal.targets.kind, reader.head().sizes());
         let named: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
@@ -170,10 +170,10 @@ struct Learnt {
 
 struct Probe<'a> {
     head: FlatHead,
-    goal: &'a Goal<'a>,
-    /// Shifted vectors and their rows.
-    train: (Tensor, &'a [usize]),
-    valid: (Tensor, &'a [usize]),
+    goal: &'a Goal,
+    /// Shifted vectors, and zeros and ones of their rows: float32 [rows, labels].
+    train: (Tensor, Tensor),
+    valid: (Tensor, Tensor),
     smoothing: f64,
     steps_max: u32,
     steps: u32,
@@ -217,16 +217,16 @@ impl Probe<'_> {
     fn value(&self, at: &Tensor, lenience: f64, by: LossName) -> Result<(f64, Tensor)> {
         self.head.put(at)?;
         self.head.named.values().for_each(|weight| weight.shallow_clone().zero_grad());
-        let (vectors, rows) = &self.train;
+        let (vectors, ones) = &self.train;
         let raw = self.head.head.raw(vectors)?;
-        let loss = self.goal.loss((&self.head.head, &raw), rows, self.smoothing, by)?;
+        let loss = self.goal.loss((&self.head.head, &raw), ones, self.smoothing, by)?;
         loss.f_backward()?;
         let _guard = tch::no_grad_guard();
         let labels = match self.goal.targets.kind {
             Labels::Multi => self.goal.targets.labels.len(),
             Labels::Single | Labels::Chain => 1,
         };
-        let share = 1.0 / (lenience * (rows.len() * labels).max(1) as f64);
+        let share = 1.0 / (lenience * (vectors.size()[0] as usize * labels).max(1) as f64);
         let penalised = at.f_mul(&self.head.penalised)?;
         let penalty = 0.5 * share * penalised.f_dot(&penalised)?.f_double_value(&[])?;
         let gradient = self.head.gradient()?.f_add(&penalised.f_mul_scalar(share)?)?;
@@ -236,9 +236,9 @@ impl Probe<'_> {
     fn validated(&self, at: &Tensor, by: LossName) -> Result<f64> {
         let _guard = tch::no_grad_guard();
         self.head.put(at)?;
-        let (vectors, rows) = &self.valid;
+        let (vectors, ones) = &self.valid;
         let raw = self.head.head.raw(vectors)?;
-        Ok(self.goal.loss((&self.head.head, &raw), rows, 0.0, by)?.double_value(&[]))
+        Ok(self.goal.loss((&self.head.head, &raw), ones, 0.0, by)?.double_value(&[]))
     }
 }
 

@@ -4,6 +4,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 use super::classes;
@@ -16,8 +17,9 @@ use crate::metrics::{accuracy, auc, average_precision, bootstrap_interval, f1, m
 use crate::model::losses;
 use crate::model::table::bundle::to_vec;
 use crate::model::table::columns::TableInputs;
-use crate::model::table::network::{LabelKind, TableNetwork};
-use crate::training::fit::{self, Batches, Lesson, Loss, Validation};
+use crate::model::table::network::{LabelKind, TableBatch, TableNetwork};
+use crate::training::fit::{Batches, Epoch, Lesson, Loss, Validation};
+use crate::training::loader;
 
 /// Rows of one forward pass without gradients.
 const EVALUATED_ROWS: usize = 4096;
@@ -32,8 +34,8 @@ const TWEEDIE_POWER: f64 = 1.5;
 
 pub struct TableLesson<'a> {
     network: &'a TableNetwork,
-    inputs: &'a TableInputs,
-    targets: &'a [Target],
+    inputs: &'a Arc<TableInputs>,
+    targets: &'a Arc<Vec<Target>>,
     train: Vec<usize>,
     valid: &'a [usize],
     test: &'a [usize],
@@ -47,8 +49,8 @@ pub struct TableLesson<'a> {
 impl<'a> TableLesson<'a> {
     pub fn new(
         network: &'a TableNetwork,
-        inputs: &'a TableInputs,
-        targets: &'a [Target],
+        inputs: &'a Arc<TableInputs>,
+        targets: &'a Arc<Vec<Target>>,
         [train, valid, test]: &'a [Vec<usize>; 3],
         config: &'a Config,
     ) -> Result<Self> {
@@ -80,18 +82,17 @@ impl<'a> TableLesson<'a> {
         })
     }
 
-    /// The sum over the labels of their mean losses.
-    fn objective(&self, raw: &Tensor, rows: &[usize], smoothing: f64) -> Result<Tensor> {
+    /// The sum over the labels of their mean losses; `truths` are those of [`truths_of`].
+    fn objective(&self, raw: &Tensor, truths: &[Tensor], smoothing: f64) -> Result<Tensor> {
         let mut sum = Tensor::from(0f32).f_to_device(self.network.device)?;
         for (k, target) in self.targets.iter().enumerate() {
             if let LabelKind::Class { first, count } = target.label.kind {
                 if k == first {
-                    sum += self.classes(raw, first..first + count, rows, smoothing)?;
+                    sum += self.classes(raw, first..first + count, truths, smoothing)?;
                 }
                 continue;
             }
-            let actual: Vec<f32> = rows.iter().map(|&row| target.label.kind.target(target.values[row])).collect();
-            let actual = Tensor::f_from_slice(&actual)?.f_to_device(self.network.device)?;
+            let actual = truths[k].f_to_device(self.network.device)?;
             let raw = raw.f_select(1, k as i64)?;
             sum += match target.label.kind {
                 LabelKind::Binary => {
@@ -106,10 +107,9 @@ impl<'a> TableLesson<'a> {
     }
 
     /// Of all classes of one label, which stand side by side.
-    fn classes(&self, raw: &Tensor, at: Range<usize>, rows: &[usize], smoothing: f64) -> Result<Tensor> {
-        let (first, count, targets) = (at.start as i64, at.len() as i64, &self.targets[at.clone()]);
-        let ones: Vec<f32> = rows.iter().flat_map(|&row| targets.iter().map(move |t| t.values[row] as f32)).collect();
-        let ones = Tensor::f_from_slice(&ones)?.f_view([rows.len() as i64, count])?.f_to_device(self.network.device)?;
+    fn classes(&self, raw: &Tensor, at: Range<usize>, truths: &[Tensor], smoothing: f64) -> Result<Tensor> {
+        let (first, count) = (at.start as i64, at.len() as i64);
+        let ones = Tensor::f_stack(&truths[at.clone()], 1)?.f_to_device(self.network.device)?;
         let weights: Vec<&Tensor> = self.positive_weights[at].iter().flatten().collect();
         let weights = if weights.is_empty() { None } else { Some(Tensor::f_cat(&weights, 0)?) };
         Ok(classes::loss(&raw.f_narrow(1, first, count)?, &ones, weights.as_ref(), smoothing, self.model))
@@ -177,6 +177,23 @@ impl<'a> TableLesson<'a> {
     }
 }
 
+/// What rows have of each label, as training takes it: float32 [rows] each.
+fn truths_of(targets: &[Target], rows: &[usize]) -> Result<Vec<Tensor>> {
+    let of = |target: &Target| -> Result<Tensor> {
+        let values: Vec<f32> = rows.iter().map(|&row| target.label.kind.target(target.values[row])).collect();
+        Ok(Tensor::f_from_slice(&values)?)
+    };
+    targets.iter().map(of).collect()
+}
+
+/// Rows with their inputs and labels, on the CPU.
+pub struct LearntRows {
+    rows: usize,
+    first_row: usize,
+    inputs: TableBatch,
+    truths: Vec<Tensor>,
+}
+
 /// AUC and average precision with 95 % intervals, accuracy and F1 at one half, the share of positives.
 pub fn binary_figures(predicted: &[f64], truth: &[bool], seed: u64, put: &mut dyn FnMut(&str, f64)) {
     for (figure, of) in [("auc", auc as fn(&[f64], &[bool]) -> Option<f64>), ("ap", average_precision)] {
@@ -193,7 +210,7 @@ pub fn binary_figures(predicted: &[f64], truth: &[bool], seed: u64, put: &mut dy
 }
 
 impl Lesson for TableLesson<'_> {
-    type Batch = Vec<usize>;
+    type Batch = LearntRows;
 
     fn name(&self) -> &'static str {
         if self.network.shape.hidden.is_empty() { "regression" } else { "table" }
@@ -203,29 +220,33 @@ impl Lesson for TableLesson<'_> {
         self.train.len()
     }
 
-    fn samples_of(&self, batch: &Vec<usize>) -> usize {
-        batch.len()
+    fn samples_of(&self, batch: &LearntRows) -> usize {
+        batch.rows
     }
 
-    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
+    fn batches(&self, mut epoch: Epoch) -> Result<Batches<LearntRows>> {
         let mut rows = self.train.to_vec();
-        rows.shuffle(&mut rng);
+        rows.shuffle(&mut epoch.order);
         let cut: Vec<Vec<usize>> = rows.chunks(self.batch_rows).map(<[usize]>::to_vec).collect();
-        Ok(fit::left(cut, skip))
+        let (inputs, targets, shape) = (Arc::clone(self.inputs), Arc::clone(self.targets), self.network.shape.clone());
+        loader::of_groups(cut, epoch, move |rows, _| {
+            let (first_row, truths) = (rows.first().map_or(0, |row| row + 1), truths_of(&targets, rows)?);
+            Ok(LearntRows { rows: rows.len(), first_row, inputs: TableBatch::of(&inputs, rows, &shape)?, truths })
+        })
     }
 
-    fn loss(&mut self, batch: &Vec<usize>, _: &mut ChaCha8Rng) -> Result<Loss> {
-        let raw = self.network.raw(self.inputs, batch, true)?;
-        Ok(self.objective(&raw, batch, self.label_smoothing)?.into())
+    fn loss(&mut self, batch: &LearntRows, _: &mut ChaCha8Rng) -> Result<Loss> {
+        let raw = self.network.raw_of(&batch.inputs, true)?;
+        Ok(self.objective(&raw, &batch.truths, self.label_smoothing)?.into())
     }
 
-    fn describe(&self, batch: &Vec<usize>) -> String {
-        format!("{} rows, the first is row {}", batch.len(), batch.first().map_or(0, |row| row + 1))
+    fn describe(&self, batch: &LearntRows) -> String {
+        format!("{} rows, the first is row {}", batch.rows, batch.first_row)
     }
 
     fn validate(&mut self) -> Result<Option<Validation>> {
         let _guard = tch::no_grad_guard();
-        let loss = self.objective(&self.raw(self.valid)?, self.valid, 0.0)?;
+        let loss = self.objective(&self.raw(self.valid)?, &truths_of(self.targets, self.valid)?, 0.0)?;
         Ok(Some(Validation { loss: loss.double_value(&[]), figures: Vec::new() }))
     }
 }

@@ -4,6 +4,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use tch::nn::{self, Module};
 use tch::{Device, Tensor};
 
@@ -13,8 +14,9 @@ use crate::failure::{Failure, Result};
 use crate::model::text::encoder::{batches, padded};
 use crate::model::text::network::TextNetwork;
 use crate::model::text::tokens::TextTokenizer;
-use crate::training::fit::{self, Batches, Lesson, Loss, Plan, Stepping, Validation};
+use crate::training::fit::{self, Batches, Epoch, Lesson, Loss, Plan, Stepping, Validation};
 use crate::training::journal::Journal;
+use crate::training::loader;
 
 const CHOSEN_SHARE: f64 = 0.15;
 const HIDDEN_SHARE: f64 = 0.8;
@@ -37,10 +39,11 @@ pub fn teach(
     };
     let guess = Guess::new(&(store.root() / PART), network.shape.width, network.shape.vocabulary);
     let words = Words { mask_id, special: texts.tokenizer.special_ids(), vocabulary: network.shape.vocabulary };
+    let hiding = Hiding { words, ids: Arc::clone(&texts.ids), pad_id: network.shape.pad_id };
     let device = store.device();
     let stepping = stepping(store);
     let rows = texts.train.len();
-    let mut lesson = MaskedLesson { network, guess, words, texts, stepping, config, device };
+    let mut lesson = MaskedLesson { network, guess, hiding, texts, stepping, config, device };
     let before = lesson.valid_loss()?;
     let plan = Plan {
         epochs_max: config.text.masked_epochs,
@@ -62,9 +65,8 @@ pub fn teach(
 }
 
 /// Token ids of all rows, and which of them teach and which validate.
-#[derive(Clone, Copy)]
 pub struct Texts<'a> {
-    pub ids: &'a [Vec<i64>],
+    pub ids: Arc<Vec<Vec<i64>>>,
     pub train: &'a [usize],
     pub valid: &'a [usize],
     pub tokenizer: &'a TextTokenizer,
@@ -93,6 +95,7 @@ impl Guess {
     }
 }
 
+#[derive(Clone)]
 struct Words {
     mask_id: i64,
     special: HashSet<i64>,
@@ -136,10 +139,42 @@ impl Words {
     }
 }
 
+/// Makes batches of texts with hidden words.
+#[derive(Clone)]
+struct Hiding {
+    words: Words,
+    ids: Arc<Vec<Vec<i64>>>,
+    pad_id: i64,
+}
+
+/// Texts with hidden words, on the CPU.
+struct MaskedBatch {
+    rows: usize,
+    first_row: usize,
+    /// As [`padded`] has them.
+    ids: Tensor,
+    real: Tensor,
+    /// int64 [words]: where words were hidden, counted over the padded batch, and which.
+    places: Tensor,
+    truth: Tensor,
+}
+
+impl Hiding {
+    fn make(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<MaskedBatch> {
+        let texts: Vec<&[i64]> = rows.iter().map(|&row| self.ids[row].as_slice()).collect();
+        let hidden = self.words.hide(&texts, rng);
+        let changed: Vec<&[i64]> = hidden.rows.iter().map(Vec::as_slice).collect();
+        let (ids, real) = padded(&changed, self.pad_id, Device::Cpu)?;
+        let (places, truth) = (Tensor::f_from_slice(&hidden.places)?, Tensor::f_from_slice(&hidden.truth)?);
+        let first_row = rows.first().map_or(0, |row| row + 1);
+        Ok(MaskedBatch { rows: rows.len(), first_row, ids, real, places, truth })
+    }
+}
+
 struct MaskedLesson<'a> {
     network: &'a TextNetwork,
     guess: Guess,
-    words: Words,
+    hiding: Hiding,
     texts: Texts<'a>,
     stepping: Stepping,
     config: &'a Config,
@@ -147,16 +182,12 @@ struct MaskedLesson<'a> {
 }
 
 impl MaskedLesson<'_> {
-    fn of(&self, rows: &[usize], rng: &mut ChaCha8Rng, train: bool) -> Result<(Tensor, usize)> {
-        let rows: Vec<&[i64]> = rows.iter().map(|&row| self.texts.ids[row].as_slice()).collect();
-        let hidden = self.words.hide(&rows, rng);
-        let rows: Vec<&[i64]> = hidden.rows.iter().map(Vec::as_slice).collect();
-        let (ids, real) = padded(&rows, self.network.shape.pad_id, self.device)?;
-        let states = self.network.states(&ids, &real, train)?.f_reshape([-1, self.network.shape.width])?;
-        let places = Tensor::f_from_slice(&hidden.places)?.f_to_device(self.device)?;
-        let truth = Tensor::f_from_slice(&hidden.truth)?.f_to_device(self.device)?;
-        let scores = self.guess.scores(&states.f_index_select(0, &places)?, self.network.words())?;
-        Ok((scores.cross_entropy_for_logits(&truth), hidden.places.len()))
+    fn loss_of(&self, batch: &MaskedBatch, train: bool) -> Result<Tensor> {
+        let on = |tensor: &Tensor| tensor.f_to_device(self.device);
+        let states = self.network.states(&on(&batch.ids)?, &on(&batch.real)?, train)?;
+        let states = states.f_reshape([-1, self.network.shape.width])?;
+        let scores = self.guess.scores(&states.f_index_select(0, &on(&batch.places)?)?, self.network.words())?;
+        Ok(scores.cross_entropy_for_logits(&on(&batch.truth)?))
     }
 
     /// The mean over the hidden words of the validation rows, always the same ones.
@@ -167,8 +198,9 @@ impl MaskedLesson<'_> {
         let (mut sum, mut words) = (0.0, 0);
         for batch in batches(&lengths, self.config.text.batch_tokens_max as usize) {
             let rows: Vec<usize> = batch.into_iter().map(|place| self.texts.valid[place]).collect();
-            let (loss, count) = self.of(&rows, &mut rng, false)?;
-            sum += loss.double_value(&[]) * count as f64;
+            let batch = self.hiding.make(&rows, &mut rng)?;
+            let count = batch.places.numel();
+            sum += self.loss_of(&batch, false)?.double_value(&[]) * count as f64;
             words += count;
         }
         Ok(sum / words.max(1) as f64)
@@ -176,7 +208,7 @@ impl MaskedLesson<'_> {
 }
 
 impl Lesson for MaskedLesson<'_> {
-    type Batch = Vec<usize>;
+    type Batch = MaskedBatch;
 
     fn name(&self) -> &'static str {
         "masked_words"
@@ -186,21 +218,23 @@ impl Lesson for MaskedLesson<'_> {
         self.texts.train.len()
     }
 
-    fn samples_of(&self, batch: &Vec<usize>) -> usize {
-        batch.len()
+    fn samples_of(&self, batch: &MaskedBatch) -> usize {
+        batch.rows
     }
 
-    fn batches(&self, mut rng: ChaCha8Rng, skip: u64) -> Result<Batches<Vec<usize>>> {
+    fn batches(&self, mut epoch: Epoch) -> Result<Batches<MaskedBatch>> {
         let tokens_max = self.config.text.batch_tokens_max as usize;
-        Ok(fit::left(grouped(self.texts.train, self.texts.ids, tokens_max, &mut rng), skip))
+        let groups = grouped(self.texts.train, &self.texts.ids, tokens_max, &mut epoch.order);
+        let hiding = self.hiding.clone();
+        loader::of_groups(groups, epoch, move |rows, rng| hiding.make(rows, rng))
     }
 
-    fn loss(&mut self, batch: &Vec<usize>, rng: &mut ChaCha8Rng) -> Result<Loss> {
-        Ok(self.of(batch, rng, true)?.0.into())
+    fn loss(&mut self, batch: &MaskedBatch, _: &mut ChaCha8Rng) -> Result<Loss> {
+        Ok(self.loss_of(batch, true)?.into())
     }
 
-    fn describe(&self, batch: &Vec<usize>) -> String {
-        format!("{} texts, the first is of row {}", batch.len(), batch.first().map_or(0, |row| row + 1))
+    fn describe(&self, batch: &MaskedBatch) -> String {
+        format!("{} texts, the first is of row {}", batch.rows, batch.first_row)
     }
 
     fn validate(&mut self) -> Result<Option<Validation>> {

@@ -9,6 +9,7 @@ mod reader;
 mod strategy;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::{Tensor, nn};
 
 use self::masked::Texts;
@@ -94,7 +95,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
 /// What came of a training.
 struct Taught {
     store: nn::VarStore,
-    targets: Targets,
+    targets: Arc<Targets>,
     beside: Beside,
     figures: BTreeMap<String, f64>,
 }
@@ -118,12 +119,12 @@ fn teach(
     let labelled = texts.len();
     let unlabelled = table.unlabelled.as_ref().map(|array| column::texts("--text-column", array)).transpose()?;
     texts.extend(unlabelled.iter().flatten().map(|text| text.as_deref().unwrap_or_default()));
-    let ids = folder.tokenizer.ids(&texts)?;
+    let ids = Arc::new(folder.tokenizer.ids(&texts)?);
     // Nothing can be learnt of a text without a token.
     let has_token = |row: usize| !ids[row].is_empty();
     let [train, valid, test] = labelled::parts_of(table, has_token);
     labelled::enough([&train, &valid, &test], &format!("{} rows lack a label or a text", table.left_out))?;
-    let targets = labels::read(config, table, labels, &train)?;
+    let targets = Arc::new(labels::read(config, table, labels, &train)?);
     let known = |rows: Vec<usize>| rows.into_iter().filter(|&row| targets.known[row]).collect::<Vec<usize>>();
     let rows = [train, known(valid), known(test)];
 
@@ -138,7 +139,7 @@ fn teach(
     if config.text.masked_epochs > 0 {
         let unlabelled = (labelled..ids.len()).filter(|&row| has_token(row));
         let train: Vec<usize> = rows[0].iter().copied().chain(unlabelled).collect();
-        let texts = Texts { ids: &ids, train: &train, valid: &rows[1], tokenizer: &folder.tokenizer };
+        let texts = Texts { ids: Arc::clone(&ids), train: &train, valid: &rows[1], tokenizer: &folder.tokenizer };
         figures.extend(masked::teach(config, &network, &mut store, texts, stepping, journal)?);
         // What is drawn from here on must not depend on whether words were guessed in this process or in one before it.
         tch::manual_seed(config.train.seed as i64);
@@ -160,12 +161,12 @@ fn teach(
         column: &labels.join("_"),
     };
     let tokens_max = config.text.batch_tokens_max as usize;
-    let reader = TextReader { classifier: &classifier, ids: &ids, tokens_max };
+    let reader = TextReader { classifier: &classifier, ids: Arc::clone(&ids), tokens_max };
     figures.extend(labelled::teach(config, &reader, &mut store, &goal, teaching, journal)?);
     if config.text.strategy == TextStrategy::Lora {
         let before = probabilities(&reader, &rows[1])?;
         classifier.network.merge_low_rank()?;
-        let reader = TextReader { classifier: &classifier, ids: &ids, tokens_max };
+        let reader = TextReader { classifier: &classifier, ids, tokens_max };
         figures.insert("merged_difference".into(), merged_difference(&before, &probabilities(&reader, &rows[1])?)?);
     }
     figures.insert("rows_left_out".into(), table.left_out as f64);

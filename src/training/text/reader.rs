@@ -2,13 +2,14 @@
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
 use tch::{Device, Tensor};
 
 use crate::failure::Result;
 use crate::model::labels::LabelHead;
 use crate::model::text::classifier::TextClassifier;
 use crate::model::text::encoder;
-use crate::training::labelled::Reader;
+use crate::training::labelled::{Making, Reader};
 
 /// Rows that are shuffled together before they are sorted by length: batches stay mixed, and padding small.
 const POOL_ROWS: usize = 1024;
@@ -16,7 +17,7 @@ const POOL_ROWS: usize = 1024;
 /// A classifier and the token ids of all rows.
 pub struct TextReader<'a> {
     pub classifier: &'a TextClassifier,
-    pub ids: &'a [Vec<i64>],
+    pub ids: Arc<Vec<Vec<i64>>>,
     /// Padded tokens of a batch.
     pub tokens_max: usize,
 }
@@ -27,7 +28,29 @@ impl TextReader<'_> {
     }
 }
 
+/// Pads token ids.
+pub struct Padding {
+    ids: Arc<Vec<Vec<i64>>>,
+    pad_id: i64,
+}
+
+impl Making for Padding {
+    /// Ids and what of them is text, as [`encoder::padded`] has them.
+    type Inputs = (Tensor, Tensor);
+
+    fn make(&self, rows: &[usize], _: &mut ChaCha8Rng) -> Result<(Tensor, Tensor)> {
+        let rows: Vec<&[i64]> = rows.iter().map(|&row| self.ids[row].as_slice()).collect();
+        encoder::padded(&rows, self.pad_id, Device::Cpu)
+    }
+}
+
 impl Reader for TextReader<'_> {
+    type Making = Padding;
+
+    fn making(&self) -> Padding {
+        Padding { ids: Arc::clone(&self.ids), pad_id: self.classifier.network.shape.pad_id }
+    }
+
     fn name(&self) -> &'static str {
         "text"
     }
@@ -41,11 +64,11 @@ impl Reader for TextReader<'_> {
     }
 
     fn grouped(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
-        grouped(rows, self.ids, self.tokens_max, rng)
+        grouped(rows, &self.ids, self.tokens_max, rng)
     }
 
-    fn learnt(&self, rows: &[usize], _: &mut ChaCha8Rng) -> Result<Tensor> {
-        self.classifier.vectors(&self.ids_of(rows), true)
+    fn learnt(&self, (ids, real): &(Tensor, Tensor)) -> Result<Tensor> {
+        self.classifier.vectors_of(ids, real, true)
     }
 
     fn in_batches(&self, rows: &[usize], part: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
