@@ -163,6 +163,36 @@ fn a_file_whose_text_does_not_decode_is_named_with_its_column() {
 }
 
 #[test]
+fn a_bundle_that_is_newer_or_damaged_ends_the_night_and_publishes_nothing() {
+    let (_own, lake, output) = shop();
+    let version = std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().to_string();
+    let [card, weights] = ["bundle.json", "weights.safetensors"].map(|f| format!("{output}/models/{version}/{f}"));
+    let whole = [&card, &weights].map(|file| std::fs::read(file).unwrap());
+    let mut sick = whole[1].clone();
+    let last = sick.len() - 4;
+    sick[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let newer = String::from_utf8(whole[0].clone()).unwrap().replacen("\"format\": ", "\"format\": 9", 1);
+    for (file, bytes, says) in [
+        (&card, newer.as_bytes(), "which a newer intentcast wrote"),
+        (&card, &whole[0][..whole[0].len() / 2], "bundle.json"),
+        (&weights, &sick[..], "weights.safetensors"),
+        (&weights, &whole[1][..whole[1].len() / 2], "weights.safetensors"),
+    ] {
+        let before = std::fs::read(file).unwrap();
+        std::fs::write(file, bytes).unwrap();
+        let errors = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"], 6);
+        assert!(errors.contains(&version) && errors.contains(says) && errors.contains("hint: "), "{says}: {errors}");
+        assert_eq!(query(&output, "SELECT count(*) AS n FROM runs"), "n\n0\n", "{says}");
+        std::fs::write(file, before).unwrap();
+    }
+    // A version whose write was interrupted has no card, and is none.
+    std::fs::create_dir(format!("{output}/models/20260220-00000000")).unwrap();
+    std::fs::copy(&weights, format!("{output}/models/20260220-00000000/weights.safetensors")).unwrap();
+    assert!(!done(&["models", "--output", &output]).contains("20260220-00000000"));
+    done(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"]);
+}
+
+#[test]
 fn more_bad_rows_than_allowed_exit_4_and_publish_nothing() {
     let (_own, lake, output) = shop();
     let none_allowed = ["--set", "lake.quarantine_share_max=0", "nightly", "--lake", &lake, "--output", &output];

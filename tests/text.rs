@@ -197,7 +197,7 @@ fn every_strategy_goes_from_texts_to_sql() {
         ("only the head", &["text.strategy=frozen"], true, false, 0.9),
         ("lora", &["text.strategy=lora", "text.rank=4"], false, false, 0.9),
         ("adapters", &["text.strategy=adapters", "text.bottleneck=8"], true, true, 0.9),
-        ("prefix", &["text.strategy=prefix", "text.prefix_length=4", "text.epochs_max=12"], true, true, 0.7),
+        ("prefix", &["text.strategy=prefix", "text.prefix_length=4", "text.epochs_max=12"], true, true, 0.9),
     ];
     for (what, settings, same, beside, auc) in cases {
         // From a random head, so that what is reached is what the strategy learnt; of what stands beside the encoder's weights
