@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How much memory does a training take when its users, or its items, are many times what may lie in memory? Simulates lakes
-with more and more of them, trains one epoch on each, and prints the largest resident set of each process: while the engine read
-users and items, and at the ends of the epochs in which the networks learnt from them.
+with more and more of them, trains one epoch on each, and prints what its sets take on disk, and the largest resident set of each
+process: while the engine read users and items, and at the ends of the epochs in which the networks learnt from them.
 
     cargo build --release --locked && python3 benches/training_memory.py --folder /path/with/space
 
@@ -11,6 +11,7 @@ are kept, so an interrupted run goes on.
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -36,18 +37,32 @@ def resident(process):
     return int(found[1]) / 1024 if found else 0
 
 
+def scratch(process):
+    """MiB of its open files without a name: there lie the sets that it learns from, as they would in memory."""
+    found = 0
+    try:
+        for file in pathlib.Path(f"/proc/{process}/fd").iterdir():
+            if os.readlink(file).endswith("(deleted)"):
+                found += file.stat().st_size
+    except OSError:
+        # It is gone, or has just closed one.
+        pass
+    return found / (1 << 20)
+
+
 def train(binary, *arguments):
-    """Returns (seconds, peak MiB, peak MiB at the ends of epochs, standard output)."""
+    """Returns (MiB of the sets, peak MiB, peak MiB at the ends of epochs, seconds, standard output)."""
     print("$ intentcast", *arguments, file=sys.stderr)
     started = time.monotonic()
     process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    said, epochs = [], []
+    said, epochs, sets = [], [], []
 
     def follow():
         for line in process.stderr:
             sys.stderr.write(line)
             if EPOCH in line:
                 epochs.append(resident(process.pid))
+                sets.append(scratch(process.pid))
 
     threads = [threading.Thread(target=follow), threading.Thread(target=lambda: said.append(process.stdout.read()))]
     for thread in threads:
@@ -60,39 +75,42 @@ def train(binary, *arguments):
         thread.join()
     if process.returncode:
         sys.exit(f"intentcast train ended with {process.returncode}")
-    return time.monotonic() - started, peak, max(epochs, default=0), said[0]
+    return max(sets, default=0), peak, max(epochs, default=0), time.monotonic() - started, said[0]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", required=True, type=pathlib.Path)
     parser.add_argument("--binary", default="target/release/intentcast")
-    parser.add_argument("--shops", nargs="+", default=["3000x60", "12000x60", "48000x60", "3000x1000", "3000x4000", "3000x16000"],
-                        help="users x items")
+    parser.add_argument("--shops", nargs="+", help="users x items; x dates, where they are not eight",
+                        default=["3000x60", "12000x60", "48000x60", "48000x60x32", "3000x1000", "3000x4000", "3000x16000"])
     parser.add_argument("--memory-bytes-max", type=int, default=64 << 20, help="train.memory_bytes_max")
     parser.add_argument("--engine-bytes-max", type=int, default=512 << 20, help="engine.memory_bytes_max")
     options = parser.parse_args()
     limits = [f"train.memory_bytes_max={options.memory_bytes_max}", f"engine.memory_bytes_max={options.engine_bytes_max}"]
     settings = [part for pair in SMALL + limits for part in ("--set", pair)]
-    head = ["users", "items", "users learnt from", "windows", "items learnt from", "windows",
+    head = ["users", "items", "dates", "users learnt from", "windows", "items learnt from", "windows", "MiB of both sets",
             "peak MiB", "after an epoch", "seconds"]
     print(f"| {' | '.join(head)} |", "|---" * len(head) + "|", sep="\n")
     for shop in options.shops:
-        users, items = map(int, shop.split("x"))
-        folder = options.folder / shop
-        figure = folder / "figure.json"
+        users, items, *dates = map(int, shop.split("x"))
+        folder = options.folder / f"{users}x{items}"
+        figure = folder / f"figure{''.join(f'.{of}' for of in dates)}.json"
+        # Three days apart instead of a week, as the lake has no room for so many weeks.
+        close = [f"train.as_of_dates={of}" for of in dates] + ["train.as_of_step_days=3", "intents.horizon_days=3"] * len(dates)
         if not (folder / "lake.done").exists():
             size = ["--users", str(users), "--items", str(items), "--days", "142", "--seed", "7"]
             run(options.binary, "simulate", "--to", str(folder / "lake"), *size)
             (folder / "lake.done").touch()
         if not figure.exists():
             places = ["--lake", str(folder / "lake"), "--output", str(folder / "out"), "--date", "2026-05-20"]
-            seconds, peak, learning, said = train(options.binary, *settings, "train", *places)
+            further = [part for pair in close for part in ("--set", pair)]
+            *measured, said = train(options.binary, *settings, *further, "train", *places)
             version = re.search(r"^model (\S+)", said, re.M)[1]
             card = json.loads((folder / "out/models" / version / "bundle.json").read_text())["figures"]
             names = ["users_train", "windows_train", "items_train", "windows_train_demand"]
-            figure.write_text(json.dumps([*(card[name] for name in names), peak, learning, seconds]))
-        cells = [users, items, *json.loads(figure.read_text())]
+            figure.write_text(json.dumps([*(card[name] for name in names), *measured]))
+        cells = [users, items, *(dates or [8]), *json.loads(figure.read_text())]
         print(f"| {' | '.join(f'{cell:,.0f}' for cell in cells)} |", flush=True)
 
 

@@ -16,6 +16,8 @@ real=
 case ${1-} in ''|--set) ;; *) real=$1; shift ;; esac
 users=${USERS:-3000} items=${ITEMS:-60} days=${DAYS:-230}
 horizon=28
+quantiles="f['step'] AS step, f['q05'] AS q05, f['q10'] AS q10, f['q25'] AS q25, f['q50'] AS q50, f['q75'] AS q75,
+    f['q90'] AS q90, f['q95'] AS q95"
 mkdir -p "$folder"
 here=$(dirname "$0")
 . "$here/comparing.sh"
@@ -46,9 +48,9 @@ forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS [--set ...]
         }
         query=$how_items_sell
         ask "kinds.$date.csv" "$@"
-        query="SELECT item_id, f['step'] AS step, f['q10'] AS q10, f['q90'] AS q90
+        query="SELECT item_id, $quantiles
             FROM (SELECT item_id, unnest(forecast_demand(history, '$version')) AS f FROM item_history)"
-        ask "forecasts.$date.csv" "$@"
+        ask "quantiles.$date.csv" "$@"
     done
     query="SELECT item_id, history['lead_time_days'] AS days FROM item_history"
     ask lead_times.csv "$@"
@@ -59,10 +61,10 @@ forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS [--set ...]
         small="$small --set train.as_of_dates=2"
         [ -s "$to/version.$date" ] ||
             run "$@" $small train $places --date "$date" | sed -n 's/^model \([^ ]*\) .*/\1/p' >"$to/version.$date"
-        query="SELECT item_id, f['step'] AS step, f['q10'] AS q10, f['q90'] AS q90 FROM (
+        query="SELECT item_id, $quantiles FROM (
                 SELECT item_id, unnest(forecast_demand(history, '$(cat "$to/version.$date")')) AS f FROM item_history
                 WHERE history['days_since_first_seen'] < $(new_days "$to"))"
-        ask "new.$date.csv" "$@"
+        ask "new_items.$date.csv" "$@"
     done
     date=$(later "$first" $((28 + horizon)))
     # Compared as text: DataFusion 55.2 panics where a bound on days meets the view's arithmetic of dates.
@@ -92,7 +94,7 @@ fi
 
 PYTHONPATH=$here python3 -B - "$folder" "$here/../docs/models/demand.md" $lakes <<'EOF_PYTHON'
 import collections, csv, datetime, json, pathlib, sys
-from coverage import FIGURES, row_of, speed
+from coverage import FIGURES, FURTHER, further_hits, further_of, row_of, speed
 from documents import fill, table
 
 folder, doc = map(pathlib.Path, sys.argv[1:3])
@@ -122,24 +124,33 @@ def found(lake, first):
                 cell = by[step == 0, kind, name][item, when]
                 cell[0] += 1
                 cell[1] += hit(sum(units), float(row["q10"]), float(row["q90"]))
+            for name, hits in further_hits(sum(units), row).items():
+                for ties, hit in enumerate(hits):
+                    cell = by[step == 0, kind, name, ties][item, when]
+                    cell[0] += 1
+                    cell[1] += hit
 
     for week in range(5):
         start = datetime.date.fromisoformat(first) + datetime.timedelta(days=7 * week)
         kinds = {r["item_id"]: speed(r, minimum) for r in rows(to / f"kinds.{start}.csv")}
-        add(to / f"forecasts.{start}.csv", start, kinds.__getitem__)
-    trainings = sorted(to.glob("new.*.csv"))
+        add(to / f"quantiles.{start}.csv", start, kinds.__getitem__)
+    trainings = sorted(to.glob("new_items.*.csv"))
     several = f"new, {len(trainings)} trainings"
     for path in trainings:
         add(path, datetime.date.fromisoformat(path.name.split(".")[1]), lambda item: several)
-    lines = []
+    lines, further = [], []
     for of_lead in (False, True):
         for kind in ("fast", "slow", "lumpy", "dormant", "new", several):
             cells = [by.get((of_lead, kind, name)) for name, *_ in FIGURES]
             if cells[0]:
-                lines.append(["lead times" if of_lead else "days", kind, *row_of(cells)])
+                names = ["lead times" if of_lead else "days", kind]
+                lines.append([*names, *row_of(cells)])
+                in_short = {name: [by[of_lead, kind, name, ties] for ties in (0, 1)] for name in FURTHER}
+                further.append([*names, *further_of(in_short)])
     head = ["forecasts of", "items that sell", "items", "forecasts", "weeks", *(name for name, *_ in FIGURES), "within"]
     last = datetime.date.fromisoformat(first) + datetime.timedelta(days=28)
-    return f"**{lake}**, model of {first}, forecasts of five dates a week apart, the last of {last}.\n\n" + table(head, lines)
+    return f"**{lake}**, model of {first}, forecasts of five dates a week apart, the last of {last}.\n\n" + table(head, lines) + (
+        "\n\nThe other levels, shares without ties and with them:\n\n") + table([*head[:2], *FURTHER], further)
 
 text = "\n\n".join(found(*lake.split(":")) for lake in sys.argv[3:])
 print(text)

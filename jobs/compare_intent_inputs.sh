@@ -108,6 +108,8 @@ from ranking import fewer, mean, spread
 folder, doc = map(pathlib.Path, sys.argv[1:3])
 LEVELS = {"q05": 0.05, "q10": 0.10, "q25": 0.25, "q50": 0.50, "q75": 0.75, "q90": 0.90, "q95": 0.95}
 DRAWS = 1000
+# As sql/score/intent_weight.sql has it: nights over so many days, and how many of them a weight is learnt from at least.
+HORIZON_DAYS, NIGHTS_MIN = 7, 4
 
 def rows(path):
     return csv.DictReader(path.open())
@@ -200,10 +202,10 @@ def reconciliation(lake, start):
                 published[row["category"]] += float(row["mean"])
         apart = max((of for of in network if network[of]), key=lambda of: abs(intents[of] - network[of]))
         weight = (published[apart] - network[apart]) / (intents[apart] - network[apart])
-        # The first nights have no outcomes of earlier ones to learn a weight from.
-        if weight < 1e-6:
+        # The first nights have too few outcomes of earlier ones to learn a weight from; later it may be learnt to be nothing.
+        if sum(after(other, HORIZON_DAYS) <= night for other in nights) < NIGHTS_MIN:
             continue
-        weights.append(weight)
+        weights.append(abs(round(weight, 9)))
         sums = {way: {level: collections.Counter() for level in levels} for way in ways}
         units = {part: {level: collections.Counter() for level in levels} for part in ("week", "after")}
         for row in forecasts:

@@ -52,14 +52,42 @@ FIGURES = [("at or below q90", 0.9, lambda u, low, high: u <= high), ("below q90
            ("q10 to q90, both included", 0.8, lambda u, low, high: low <= u <= high),
            ("both left out", 0.8, lambda u, low, high: low < u < high)]
 
+# What is told in short: its level, and the columns of its lowest and highest amount.
+FURTHER = {"at or below q50": (0.5, None, "q50"), "q25 to q75": (0.5, "q25", "q75"), "q05 to q95": (0.9, "q05", "q95")}
+
+
+def within(level, with_ties, without):
+    """Whether the level lies between the share without ties and the one with them, within sampling error."""
+    return without[1] <= level <= with_ties[2]
+
+
+def further_hits(units, row):
+    """By the names of FURTHER: whether `units` lie within the columns of a row, with ties and without."""
+    of = lambda column, missing: float(row[column]) if column else missing
+    ends = {name: (of(low, -math.inf), of(high, math.inf)) for name, (_, low, high) in FURTHER.items()}
+    return {name: (low <= units <= high, low < units < high) for name, (low, high) in ends.items()}
+
+
+def further_of(cells):
+    """By the names of FURTHER: cells with ties and without → the shares without and with them, and what is said of them."""
+    said = []
+    for name, (level, *_) in FURTHER.items():
+        with_ties, without = map(share, cells[name])
+        verdict = "yes" if within(level, with_ties, without) else "no"
+        said.append(f"{without[0]:.3f} to {with_ties[0]:.3f}: {verdict if items_of(cells[name][0]) >= ITEMS_MIN else 'too few'}")
+    return said
+
+
+def items_of(cells):
+    return len({item for item, _ in cells})
+
 
 def row_of(cells):
     """Cells of a figure each ({(item, week): [days, hits]}) → items, forecasts and weeks, the four shares, and what is said of
     them."""
     shares = [share(of) for of in cells]
-    # The level lies between the share without ties and the one with them, within sampling error.
-    holds = all(shares[at + 1][1] <= FIGURES[at][1] <= shares[at][2] for at in (0, 2))
-    items, weeks = len({i for i, _ in cells[0]}), len({w for _, w in cells[0]})
+    holds = all(within(FIGURES[at][1], shares[at], shares[at + 1]) for at in (0, 2))
+    items, weeks = items_of(cells[0]), len({w for _, w in cells[0]})
     said = "too few" if items < ITEMS_MIN else "yes" if holds else "no"
     return [str(items), str(sum(n for n, _ in cells[0].values())), str(weeks),
             *("{:.3f} ({:.3f} to {:.3f})".format(*of) for of in shares), said]
