@@ -1,9 +1,9 @@
 #!/bin/sh
 # Do the intervals of demand forecasts cover what comes as often as they say? On a simulated lake and on a real one: trains
 # once, forecasts on five dates a week apart as nights would, and writes by how items sell how often what came lay within,
-# with intervals that know that all items share a week, into docs/models/demand.md. New items, of which a few weeks have few
-# and of one season, are forecast by seven trainings four weeks apart besides. What is there already is kept, so an
-# interrupted run goes on.
+# with intervals that know that all items share a week, into docs/models/demand.md. Besides, trainings four weeks apart forecast the
+# weeks after each: seven of new items, of which a few weeks have few and of one season, and as many of all others as the lake has
+# history for, as a shop trains anew. What is there already is kept, so an interrupted run goes on.
 # usage: check_coverage.sh PATH_OF_INTENTCAST FOLDER [RETAIL_FOLDER] [--set section.key=value ...]
 # USERS, ITEMS and DAYS (3000, 60, 230) size the simulated lake, which is kept if FOLDER/simulated.done is there.
 # RETAIL_FOLDER: the CSV files of the first year of UCI Online Retail II (also .gz or .zst); without it the simulated lake
@@ -22,11 +22,11 @@ mkdir -p "$folder"
 here=$(dirname "$0")
 . "$here/comparing.sh"
 
-forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS [--set ...]
-    name=$1 first=$2 arrival=$3 weeks_of_new=$4
-    shift 4
+forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS WEEKS_OF_TRAININGS [--set ...]
+    name=$1 first=$2 arrival=$3 weeks_of_new=$4 weeks_of_trainings=$5
+    shift 5
     to="$folder/$name.coverage"
-    [ -f "$to/actual.csv" ] && return
+    [ -f "$to/done" ] && return
     mkdir -p "$to"
     # No night runs, so no intents of earlier ones; a small network of intents, as nobody reads its scores.
     run() {
@@ -66,11 +66,22 @@ forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS [--set ...]
                 WHERE history['days_since_first_seen'] < $(new_days "$to"))"
         ask "new_items.$date.csv" "$@"
     done
+    for weeks in $weeks_of_trainings; do
+        date=$(later "$first" $((7 * weeks)))
+        [ -s "$to/trained.$date" ] ||
+            run "$@" train $places --date "$date" | sed -n 's/^model \([^ ]*\) .*/\1/p' >"$to/trained.$date"
+        query=$how_items_sell
+        ask "kinds.$date.csv" "$@"
+        query="SELECT item_id, $quantiles FROM (
+                SELECT item_id, unnest(forecast_demand(history, '$(cat "$to/trained.$date")')) AS f FROM item_history)"
+        ask "trained_then.$date.csv" "$@"
+    done
     date=$(later "$first" $((28 + horizon)))
     # Compared as text: DataFusion 55.2 panics where a bound on days meets the view's arithmetic of dates.
     query="SELECT item_id, CAST(day AS VARCHAR) AS day, units, in_stock FROM item_days
         WHERE CAST(day AS VARCHAR) >= '$(later "$first" -196)'"
     ask actual.csv "$@" --set demand.history_days=260
+    touch "$to/done"
 }
 
 new_days() { # FOLDER: days for which an item is new
@@ -83,12 +94,12 @@ new_days() { # FOLDER: days for which an item is new
     touch "$folder/simulated.done"
 }
 first=$(later 2026-01-01 $((days - horizon - 28)))
-forecasts simulated "$first" column "" "$@"
+forecasts simulated "$first" column "" "" "$@"
 lakes="simulated:$first"
 if [ -n "$real" ]; then
     imported "$folder/online-retail-ii" online-retail-ii "$real"/*.csv*
     # December 2009 to December 2010: the eight weeks before Christmas are forecast.
-    forecasts online-retail-ii 2010-10-13 none "$(seq -20 4 4)" "$@"
+    forecasts online-retail-ii 2010-10-13 none "$(seq -20 4 4)" "$(seq -16 4 4)" "$@"
     lakes="$lakes online-retail-ii:2010-10-13"
 fi
 
@@ -138,9 +149,16 @@ def found(lake, first):
     several = f"new, {len(trainings)} trainings"
     for path in trainings:
         add(path, datetime.date.fromisoformat(path.name.split(".")[1]), lambda item: several)
+    kinds_of_all = ["fast", "slow", "lumpy", "dormant"]
+    trainings = sorted(to.glob("trained_then.*.csv"))
+    then = {kind: f"{kind}, {len(trainings)} trainings" for kind in kinds_of_all}
+    for path in trainings:
+        start = datetime.date.fromisoformat(path.name.split(".")[1])
+        kinds = {r["item_id"]: then.get(speed(r, minimum), "new then") for r in rows(to / f"kinds.{start}.csv")}
+        add(path, start, kinds.__getitem__)
     lines, further = [], []
     for of_lead in (False, True):
-        for kind in ("fast", "slow", "lumpy", "dormant", "new", several):
+        for kind in (*(name for kind in kinds_of_all for name in (kind, then[kind])), "new", several):
             cells = [by.get((of_lead, kind, name)) for name, *_ in FIGURES]
             if cells[0]:
                 names = ["lead times" if of_lead else "days", kind]

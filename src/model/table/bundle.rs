@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Tensor, nn};
 
 use super::columns::{Columns, TableInputs};
-use super::network::{Label, TableNetwork, TableShape};
+use super::network::{Label, TableBatch, TableNetwork, TableShape, places};
 use crate::failure::{Failure, Result};
 use crate::model::bundle::Registry;
 use crate::model::cards::{Card, damaged};
@@ -56,10 +56,11 @@ impl TableModel {
     pub fn predict(&self, inputs: &TableInputs, label: usize) -> Result<Vec<f64>> {
         let _guard = tch::no_grad_guard();
         let kind = self.card.labels[label].kind;
+        let whole = TableBatch::of(inputs, &self.network.shape)?;
         let rows: Vec<usize> = (0..inputs.rows).collect();
         let mut predictions = Vec::with_capacity(inputs.rows);
         for chunk in rows.chunks(BATCH_ROWS) {
-            let raw = self.network.raw(inputs, chunk, false)?;
+            let raw = self.network.raw(&whole.take(&places(chunk)?)?, false)?;
             predictions.extend(to_vec(&kind.prediction(&raw, label)?)?);
         }
         Ok(predictions)

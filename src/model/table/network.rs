@@ -118,24 +118,44 @@ pub struct TableBatch {
 }
 
 impl TableBatch {
-    pub fn of(inputs: &TableInputs, rows: &[usize], shape: &TableShape) -> Result<Self> {
-        let (n, reals, places) = (rows.len() as i64, shape.reals as usize, shape.places.len());
-        let flat: Vec<f32> = rows.iter().flat_map(|&r| &inputs.reals[r * reals..(r + 1) * reals]).copied().collect();
-        let reals = Tensor::f_from_slice(&flat)?.f_view([n, reals as i64])?;
-        let category = |column: usize| -> Result<Tensor> {
-            let ids: Vec<i64> = rows.iter().map(|&r| inputs.categories[r * places + column]).collect();
-            Ok(Tensor::f_from_slice(&ids)?)
-        };
+    /// All rows.
+    pub fn of(inputs: &TableInputs, shape: &TableShape) -> Result<Self> {
+        let (n, places) = (inputs.rows as i64, shape.places.len() as i64);
+        let reals = Tensor::f_from_slice(&inputs.reals)?.f_view([n, shape.reals])?;
+        let categories = Tensor::f_from_slice(&inputs.categories)?.f_view([n, places])?;
         let vector = |(&width, vectors): (&i64, &VectorRows)| -> Result<[Tensor; 2]> {
-            let of = |r: usize| &vectors.values[r * width as usize..(r + 1) * width as usize];
-            let flat: Vec<f32> = rows.iter().flat_map(|&r| of(r)).copied().collect();
-            let lacking: Vec<f32> = rows.iter().map(|&r| 1.0 - vectors.known[r]).collect();
-            Ok([Tensor::f_from_slice(&flat)?.f_view([n, width])?, Tensor::f_from_slice(&lacking)?.f_view([n, 1])?])
+            let lacking: Tensor = 1.0 - Tensor::f_from_slice(&vectors.known)?.f_view([n, 1])?;
+            Ok([Tensor::f_from_slice(&vectors.values)?.f_view([n, width])?, lacking])
         };
-        let categories = (0..places).map(category).collect::<Result<_>>()?;
+        let categories = (0..places).map(|column| Ok(categories.f_select(1, column)?)).collect::<Result<_>>()?;
         let vectors = shape.vectors.iter().zip(&inputs.vectors).map(vector).collect::<Result<_>>()?;
         Ok(Self { reals, categories, vectors })
     }
+
+    /// Some rows, int64 [rows] on the CPU.
+    pub fn take(&self, rows: &Tensor) -> Result<Self> {
+        let of = |tensor: &Tensor| -> Result<Tensor> { Ok(tensor.f_index_select(0, rows)?) };
+        let vector = |[read, lacking]: &[Tensor; 2]| -> Result<[Tensor; 2]> { Ok([of(read)?, of(lacking)?]) };
+        Ok(Self {
+            reals: of(&self.reals)?,
+            categories: self.categories.iter().map(of).collect::<Result<_>>()?,
+            vectors: self.vectors.iter().map(vector).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The same rows again; nothing is copied.
+    pub fn share(&self) -> Self {
+        Self {
+            reals: self.reals.shallow_clone(),
+            categories: self.categories.iter().map(Tensor::shallow_clone).collect(),
+            vectors: self.vectors.iter().map(|vector| vector.each_ref().map(Tensor::shallow_clone)).collect(),
+        }
+    }
+}
+
+/// Places of rows as tensors take them: int64 [rows].
+pub fn places(rows: &[usize]) -> Result<Tensor> {
+    Ok(Tensor::f_from_slice(&rows.iter().map(|&row| row as i64).collect::<Vec<_>>())?)
 }
 
 #[derive(Debug)]
@@ -171,13 +191,8 @@ impl TableNetwork {
         Self { shape: shape.clone(), device: path.device(), embeddings, missing, layers }
     }
 
-    /// Raw outputs of some rows, float32 [rows, outputs].
-    pub fn raw(&self, inputs: &TableInputs, rows: &[usize], train: bool) -> Result<Tensor> {
-        self.raw_of(&TableBatch::of(inputs, rows, &self.shape)?, train)
-    }
-
-    /// Raw outputs of a batch, float32 [rows, outputs].
-    pub fn raw_of(&self, batch: &TableBatch, train: bool) -> Result<Tensor> {
+    /// Raw outputs, float32 [rows, outputs].
+    pub fn raw(&self, batch: &TableBatch, train: bool) -> Result<Tensor> {
         let on = |tensor: &Tensor| tensor.f_to_device(self.device);
         let mut parts = vec![on(&batch.reals)?];
         for (ids, embedding) in batch.categories.iter().zip(&self.embeddings) {
@@ -205,7 +220,11 @@ mod tests {
         let first = VectorRows { values: vec![1.0, -1.0, 0.0, 0.0, 0.0, 0.0], known: vec![1.0, 0.0, 1.0] };
         let second = VectorRows { values: vec![0.5, 0.5, 0.5], known: vec![1.0; 3] };
         let inputs = TableInputs { rows: 3, vectors: vec![first, second], ..Default::default() };
-        let of = |rows: &[usize]| Vec::<f32>::try_from(network.raw(&inputs, rows, false).unwrap().view([-1])).unwrap();
+        let whole = TableBatch::of(&inputs, &shape).unwrap();
+        let of = |rows: &[usize]| {
+            let batch = whole.take(&places(rows).unwrap()).unwrap();
+            Vec::<f32>::try_from(network.raw(&batch, false).unwrap().view([-1])).unwrap()
+        };
         let all = of(&[0, 1, 2]);
         assert!((all[1] - all[2]).abs() > 1e-6, "a missing vector reads as zeros: {all:?}");
         for (row, together) in all.iter().enumerate() {

@@ -4,7 +4,6 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 use super::classes;
@@ -17,7 +16,7 @@ use crate::metrics::{accuracy, auc, average_precision, bootstrap_interval, f1, m
 use crate::model::losses;
 use crate::model::table::bundle::to_vec;
 use crate::model::table::columns::TableInputs;
-use crate::model::table::network::{LabelKind, TableBatch, TableNetwork};
+use crate::model::table::network::{LabelKind, TableBatch, TableNetwork, places};
 use crate::training::fit::{Batches, Epoch, Lesson, Loss, Validation};
 use crate::training::loader;
 
@@ -34,8 +33,10 @@ const TWEEDIE_POWER: f64 = 1.5;
 
 pub struct TableLesson<'a> {
     network: &'a TableNetwork,
-    inputs: &'a Arc<TableInputs>,
-    targets: &'a Arc<Vec<Target>>,
+    /// All rows.
+    inputs: TableBatch,
+    truths: Truths,
+    targets: &'a [Target],
     train: Vec<usize>,
     valid: &'a [usize],
     test: &'a [usize],
@@ -49,8 +50,8 @@ pub struct TableLesson<'a> {
 impl<'a> TableLesson<'a> {
     pub fn new(
         network: &'a TableNetwork,
-        inputs: &'a Arc<TableInputs>,
-        targets: &'a Arc<Vec<Target>>,
+        inputs: &TableInputs,
+        targets: &'a [Target],
         [train, valid, test]: &'a [Vec<usize>; 3],
         config: &'a Config,
     ) -> Result<Self> {
@@ -70,7 +71,8 @@ impl<'a> TableLesson<'a> {
         };
         Ok(Self {
             network,
-            inputs,
+            inputs: TableBatch::of(inputs, &network.shape)?,
+            truths: Truths::of(targets)?,
             targets,
             train: train.clone(),
             valid,
@@ -82,8 +84,8 @@ impl<'a> TableLesson<'a> {
         })
     }
 
-    /// The sum over the labels of their mean losses; `truths` are those of [`truths_of`].
-    fn objective(&self, raw: &Tensor, truths: &[Tensor], smoothing: f64) -> Result<Tensor> {
+    /// The sum over the labels of their mean losses.
+    fn objective(&self, raw: &Tensor, Truths(truths): &Truths, smoothing: f64) -> Result<Tensor> {
         let mut sum = Tensor::from(0f32).f_to_device(self.network.device)?;
         for (k, target) in self.targets.iter().enumerate() {
             if let LabelKind::Class { first, count } = target.label.kind {
@@ -139,7 +141,7 @@ impl<'a> TableLesson<'a> {
     /// Raw outputs without gradients, float32 [rows, labels].
     fn raw(&self, rows: &[usize]) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        let part = |chunk: &[usize]| self.network.raw(self.inputs, chunk, false);
+        let part = |chunk: &[usize]| self.network.raw(&self.inputs.take(&places(chunk)?)?, false);
         Ok(Tensor::f_cat(&rows.chunks(EVALUATED_ROWS).map(part).collect::<Result<Vec<_>>>()?, 0)?)
     }
 
@@ -177,13 +179,23 @@ impl<'a> TableLesson<'a> {
     }
 }
 
-/// What rows have of each label, as training takes it: float32 [rows] each.
-fn truths_of(targets: &[Target], rows: &[usize]) -> Result<Vec<Tensor>> {
-    let of = |target: &Target| -> Result<Tensor> {
-        let values: Vec<f32> = rows.iter().map(|&row| target.label.kind.target(target.values[row])).collect();
-        Ok(Tensor::f_from_slice(&values)?)
-    };
-    targets.iter().map(of).collect()
+/// What rows have of each label, as training takes it: float32 [rows] each, on the CPU.
+struct Truths(Vec<Tensor>);
+
+impl Truths {
+    /// Of all rows.
+    fn of(targets: &[Target]) -> Result<Self> {
+        let of = |target: &Target| -> Result<Tensor> {
+            let values: Vec<f32> = target.values.iter().map(|&value| target.label.kind.target(value)).collect();
+            Ok(Tensor::f_from_slice(&values)?)
+        };
+        Ok(Self(targets.iter().map(of).collect::<Result<_>>()?))
+    }
+
+    fn take(&self, rows: &Tensor) -> Result<Self> {
+        let of = |truth: &Tensor| -> Result<Tensor> { Ok(truth.f_index_select(0, rows)?) };
+        Ok(Self(self.0.iter().map(of).collect::<Result<_>>()?))
+    }
 }
 
 /// Rows with their inputs and labels, on the CPU.
@@ -191,7 +203,7 @@ pub struct LearntRows {
     rows: usize,
     first_row: usize,
     inputs: TableBatch,
-    truths: Vec<Tensor>,
+    truths: Truths,
 }
 
 /// AUC and average precision with 95 % intervals, accuracy and F1 at one half, the share of positives.
@@ -228,15 +240,15 @@ impl Lesson for TableLesson<'_> {
         let mut rows = self.train.to_vec();
         rows.shuffle(&mut epoch.order);
         let cut: Vec<Vec<usize>> = rows.chunks(self.batch_rows).map(<[usize]>::to_vec).collect();
-        let (inputs, targets, shape) = (Arc::clone(self.inputs), Arc::clone(self.targets), self.network.shape.clone());
+        let (inputs, truths) = (self.inputs.share(), Truths(self.truths.0.iter().map(Tensor::shallow_clone).collect()));
         loader::of_groups(cut, epoch, move |rows, _| {
-            let (first_row, truths) = (rows.first().map_or(0, |row| row + 1), truths_of(&targets, rows)?);
-            Ok(LearntRows { rows: rows.len(), first_row, inputs: TableBatch::of(&inputs, rows, &shape)?, truths })
+            let (first_row, at) = (rows.first().map_or(0, |row| row + 1), places(rows)?);
+            Ok(LearntRows { rows: rows.len(), first_row, inputs: inputs.take(&at)?, truths: truths.take(&at)? })
         })
     }
 
     fn loss(&mut self, batch: &LearntRows, _: &mut ChaCha8Rng) -> Result<Loss> {
-        let raw = self.network.raw_of(&batch.inputs, true)?;
+        let raw = self.network.raw(&batch.inputs, true)?;
         Ok(self.objective(&raw, &batch.truths, self.label_smoothing)?.into())
     }
 
@@ -246,7 +258,7 @@ impl Lesson for TableLesson<'_> {
 
     fn validate(&mut self) -> Result<Option<Validation>> {
         let _guard = tch::no_grad_guard();
-        let loss = self.objective(&self.raw(self.valid)?, &truths_of(self.targets, self.valid)?, 0.0)?;
+        let loss = self.objective(&self.raw(self.valid)?, &self.truths.take(&places(self.valid)?)?, 0.0)?;
         Ok(Some(Validation { loss: loss.double_value(&[]), figures: Vec::new() }))
     }
 }

@@ -10,7 +10,6 @@ pub(in crate::training) mod lesson;
 pub(in crate::training) mod source;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tch::nn;
 
 use self::lesson::TableLesson;
@@ -84,8 +83,7 @@ fn fit(
     let most = config.table.categories_max as usize;
     let columns = Columns::fit(&table.rows, &names, &options.category, &parts[0], most)?;
     let inputs = columns.read(table.rows.num_rows(), |name| table.rows.column_by_name(name).cloned())?;
-    let inputs = Arc::new(inputs);
-    let targets = Arc::new(labels::read(config, table, options, &parts[0])?);
+    let targets = labels::read(config, table, options, &parts[0])?;
     let device = devices::choose(&config.score)?;
 
     let mut learn = |hidden: &[i64], steps: f64| -> Result<(TableShape, nn::VarStore, BTreeMap<String, f64>)> {
@@ -125,7 +123,7 @@ fn fit(
         table: options.table.clone(),
         split: table.split_by.clone(),
         columns,
-        labels: targets.iter().map(|t| t.label.clone()).collect(),
+        labels: targets.into_iter().map(|t| t.label).collect(),
         shape,
         weights_hash: String::new(),
         figures,
