@@ -213,6 +213,7 @@ fn a_lake_is_named_by_a_path_or_by_a_file_url() {
     let found = counted(&format!("file://{lake}"));
     assert!(found.starts_with("event_type,events\ncart,"), "{found}");
     assert_eq!(found, counted(&lake));
+    assert_eq!(found, counted(&format!("{lake}/events/../../lake")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -192,7 +192,10 @@ fn to_url(uri: &str) -> Result<Url> {
         true => Url::parse(uri).map_err(|e| Failure::usage(format!("{uri}: {e}")))?,
         false => {
             let path = std::path::absolute(uri).map_err(|e| Failure::usage(format!("{uri}: {e}")))?;
-            Url::from_directory_path(&path).map_err(|()| Failure::usage(format!("{uri}: not a usable path")))?
+            let url = Url::from_directory_path(&path);
+            let url = url.map_err(|()| Failure::usage(format!("{uri}: not a usable path")))?;
+            // The parser takes `..` out, as `cd` does.
+            Url::parse(url.as_str()).map_err(|e| Failure::usage(format!("{uri}: {e}")))?
         }
     };
     if !url.path().ends_with('/') {
@@ -256,6 +259,15 @@ mod tests {
         let names: Vec<_> = place.list().await.unwrap().iter().map(|m| m.location.to_string()).collect();
         assert_eq!(names, ["a/dt=2026-01-01/x", "a/dt=2026-01-01/y"]);
         assert_eq!(place.url.as_str(), "memory://nest/a/dt=2026-01-01/");
+    }
+
+    #[test]
+    fn a_path_may_lead_upwards() {
+        let at = |uri: &str| Location::open(uri, &S3Config::default()).unwrap();
+        let here = std::env::current_dir().unwrap();
+        let above = here.parent().unwrap().join("lake");
+        assert_eq!(at("../lake").prefix, at(above.to_str().unwrap()).prefix);
+        assert_eq!((at("/a/../b/./c/").prefix, at("/a/b/../../..").prefix), (at("/b/c").prefix, at("/").prefix));
     }
 
     #[test]

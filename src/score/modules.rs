@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use tch::{CModule, Device, Tensor};
-use url::Url;
 
 use super::devices;
 use crate::config::Config;
@@ -130,14 +129,9 @@ fn named<S: AsRef<str>>(folders: &[S]) -> String {
     }
 }
 
-/// A URL's parser takes `..` out; a plain path goes the same way.
+/// Whatever leads upwards in a name is taken out.
 fn open(uri: &str, config: &Config) -> Result<Location> {
-    if uri.is_empty() || uri.contains("://") {
-        return Location::open(uri, &config.s3);
-    }
-    let path = std::path::absolute(uri).map_err(|e| Failure::usage(format!("{uri}: {e}")))?;
-    let url = Url::from_file_path(&path).map_err(|()| Failure::usage(format!("{uri}: not a usable path")))?;
-    Location::open(url.as_str(), &config.s3)
+    Location::open(uri, &config.s3)
 }
 
 /// Whether a local file lies in its folder when links are followed; other stores have no links.
