@@ -11,6 +11,7 @@ use super::inputs::{CATEGORY_BUCKETS, bucket};
 use super::intent::{IntentNetwork, IntentShape, Scaling};
 use super::table::bundle::TABLE_CARD;
 use super::text::bundle::TEXT_CARD;
+use super::text::encoder::length_max;
 use super::text::folder::TextFolder;
 use super::vision::{IMAGE_CARD, ImageFolder};
 use super::weights;
@@ -69,13 +70,6 @@ pub struct TextCard {
     pub hash: String,
     /// Tokens of a text that are read; 0 where the folder says it.
     pub tokens_max: u32,
-}
-
-impl TextCard {
-    /// The same, none where the folder says it.
-    fn length_max(&self) -> Option<usize> {
-        (self.tokens_max > 0).then_some(self.tokens_max as usize)
-    }
 }
 
 /// The network that reads pictures.
@@ -304,7 +298,7 @@ impl Registry {
         }
         // It was read before the training began, and may be another one by now.
         if let Some(text) = &card.text {
-            let read = TextFolder::read(&folder.folder(TEXT_FOLDER), text.length_max()).await?;
+            let read = TextFolder::read(&folder.folder(TEXT_FOLDER), length_max(text.tokens_max)).await?;
             refuse_other_encoder(&card.version, TEXT_FOLDER, &text.hash, &read.hash)?;
         }
         if let Some(image) = &card.image {

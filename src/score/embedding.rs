@@ -10,7 +10,7 @@ use crate::config::{Config, networks::Precision};
 use crate::failure::Result;
 use crate::lake::stores::Location;
 use crate::model::text::column;
-use crate::model::text::encoder::{EncoderSettings, TextEncoder};
+use crate::model::text::encoder::{EncoderSettings, TextEncoder, length_max};
 
 /// The first digits of a hash, enough to tell encoders of one shop apart.
 pub fn short(hash: &str, precision: Precision) -> String {
@@ -32,7 +32,7 @@ impl SharedEncoder {
     /// Reads a Hugging Face folder. `tokens_max`: tokens of a text that are read; 0 leaves it to the folder.
     pub async fn open(folder: &Location, tokens_max: u32, config: &Config, device: Device) -> Result<Arc<Self>> {
         let settings = EncoderSettings {
-            max_length: (tokens_max > 0).then_some(tokens_max as usize),
+            max_length: length_max(tokens_max),
             batch_tokens_max: devices::batch_tokens(&config.score, device),
             device,
         };

@@ -91,9 +91,9 @@ fn permitted(uri: &str, config: &Config) -> Result<Location> {
 pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
     let encoders = [&config.model.text_encoder, &config.model.image_encoder];
     // However it is spelt.
-    let place = open(uri, config)?;
+    let place = Location::open(uri, &config.s3)?;
     for encoder in encoders.into_iter().filter(|encoder| !encoder.is_empty()) {
-        let encoder = open(encoder, config)?;
+        let encoder = Location::open(encoder, &config.s3)?;
         if place.prefix == encoder.prefix && place.store_url()? == encoder.store_url()? {
             return Ok(place);
         }
@@ -111,9 +111,9 @@ pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
 
 /// A place that lies in one of `functions.folders` or, where `itself` counts, is one.
 fn among_folders(uri: &str, config: &Config, itself: bool) -> Result<Option<Location>> {
-    let place = open(uri, config)?;
+    let place = Location::open(uri, &config.s3)?;
     for folder in &config.functions.folders {
-        let folder = open(folder, config)?;
+        let folder = Location::open(folder, &config.s3)?;
         let within = place.prefix.prefix_match(&folder.prefix).is_some_and(|mut rest| itself || rest.next().is_some());
         if within && place.store_url()? == folder.store_url()? && stays(&place, &folder) {
             return Ok(Some(place));
@@ -127,11 +127,6 @@ fn named<S: AsRef<str>>(folders: &[S]) -> String {
         [] => "none".into(),
         folders => folders.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "),
     }
-}
-
-/// Whatever leads upwards in a name is taken out.
-fn open(uri: &str, config: &Config) -> Result<Location> {
-    Location::open(uri, &config.s3)
 }
 
 /// Whether a local file lies in its folder when links are followed; other stores have no links.

@@ -429,12 +429,10 @@ impl Figures {
     }
 
     fn pinball_interval(&self, seed: u64) -> Option<(f64, f64)> {
-        let mean = |items: &mut dyn Iterator<Item = &(f64, f64)>| {
-            let (sum, cells) = items.fold((0.0, 0.0), |(sum, cells), item| (sum + item.0, cells + item.1));
-            (cells > 0.0).then(|| sum / cells)
-        };
         metrics::interval_over(self.of_items.len(), BOOTSTRAP_ROUNDS, seed, |drawn| {
-            mean(&mut drawn.iter().map(|&item| &self.of_items[item]))
+            let items = drawn.iter().map(|&item| self.of_items[item]);
+            let (sum, cells) = items.fold((0.0, 0.0), |(sum, cells), of| (sum + of.0, cells + of.1));
+            (cells > 0.0).then(|| sum / cells)
         })
     }
 

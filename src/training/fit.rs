@@ -184,12 +184,9 @@ impl Plan {
     /// What is left of the epoch that a training is in.
     fn epoch(&self, at: &Position) -> Epoch {
         let draws = StepDraws { seed: self.seed, steps_before: at.steps - at.batches };
-        Epoch { order: draws_of_order(self.seed, at.epochs), skip: at.batches, draws }
+        let order = self::draws(self.seed, 2 * u64::from(at.epochs) + 1);
+        Epoch { order, skip: at.batches, draws }
     }
-}
-
-fn draws_of_order(seed: u64, epoch: u32) -> ChaCha8Rng {
-    draws(seed, 2 * u64::from(epoch) + 1)
 }
 
 /// What became of a lesson.

@@ -70,17 +70,34 @@ pub fn batches<R: Recipe>(
     Ok(Box::new(Prepared { from: batch_from, ended: false }))
 }
 
+/// What was made of a group of rows.
+pub struct OfRows<B> {
+    pub rows: usize,
+    /// Counted from 1.
+    pub first_row: usize,
+    pub made: B,
+}
+
+impl<B> OfRows<B> {
+    /// For the message that its loss is no number.
+    pub fn describe(&self) -> String {
+        format!("{} rows, the first is row {}", self.rows, self.first_row)
+    }
+}
+
 /// The batches of one epoch over groups of rows that are known beforehand. `make` is given what the batch's step draws.
 pub fn of_groups<B: Send + 'static>(
     groups: Vec<Vec<usize>>,
     epoch: Epoch,
     make: impl Fn(&[usize], &mut ChaCha8Rng) -> Result<B> + Send + 'static,
-) -> Result<Batches<B>> {
+) -> Result<Batches<OfRows<B>>> {
     let (to, from) = sync_channel(READY_MAX);
     spawn("batches", move || {
         tch::set_num_threads(1);
         for (rows, number) in groups.iter().zip(1..).skip(epoch.skip as usize) {
-            if to.send(Message::of(make(rows, &mut epoch.draws.of(number)))).is_err() {
+            let first_row = rows.first().map_or(0, |row| row + 1);
+            let made = make(rows, &mut epoch.draws.of(number));
+            if to.send(Message::of(made.map(|made| OfRows { rows: rows.len(), first_row, made }))).is_err() {
                 return;
             }
         }
@@ -376,7 +393,7 @@ mod tests {
             14 => Err(Failure::passing("a scratch file is gone")),
             _ => Ok((rows.to_vec(), rng.random())),
         };
-        of_groups(groups, epoch, make).unwrap().collect()
+        of_groups(groups, epoch, make).unwrap().map(|batch| batch.map(|of| of.made)).collect()
     }
 
     #[test]

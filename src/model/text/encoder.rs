@@ -150,6 +150,11 @@ impl TextEncoder {
     }
 }
 
+/// Tokens of a text that are read, as settings and cards have it: 0 leaves it to the folder.
+pub fn length_max(tokens_max: u32) -> Option<usize> {
+    (tokens_max > 0).then_some(tokens_max as usize)
+}
+
 /// Token ids, int64 [texts, tokens of the longest], padded behind, and what of them is text, bool of the same shape.
 pub fn padded(rows: &[&[i64]], pad_id: i64, device: Device) -> Result<(Tensor, Tensor)> {
     let tokens = rows.iter().map(|row| row.len()).max().unwrap_or(0).max(1);

@@ -9,7 +9,7 @@ use super::{Making, Reader};
 use crate::config::Config;
 use crate::failure::Result;
 use crate::training::fit::{Batches, Epoch, Lesson, Loss, Stepping, Validation};
-use crate::training::loader;
+use crate::training::loader::{self, OfRows};
 
 pub struct LabelledLesson<'a, R: Reader> {
     pub reader: &'a R,
@@ -26,10 +26,8 @@ impl<R: Reader> LabelledLesson<'_, R> {
     }
 }
 
-/// Rows with their inputs and labels, on the CPU.
+/// Inputs and labels of some rows, on the CPU.
 pub struct LabelledBatch<I> {
-    rows: usize,
-    first_row: usize,
     inputs: I,
     /// float32 [rows, labels].
     ones: Tensor,
@@ -42,7 +40,7 @@ pub fn evaluated(reader: &impl Reader, rows: &[usize]) -> Result<Tensor> {
 }
 
 impl<R: Reader> Lesson for LabelledLesson<'_, R> {
-    type Batch = LabelledBatch<<R::Making as Making>::Inputs>;
+    type Batch = OfRows<LabelledBatch<<R::Making as Making>::Inputs>>;
 
     fn name(&self) -> &'static str {
         self.reader.name()
@@ -60,18 +58,18 @@ impl<R: Reader> Lesson for LabelledLesson<'_, R> {
         let groups = self.reader.grouped(self.train, &mut epoch.order);
         let (making, targets) = (self.reader.making(), Arc::clone(&self.goal.targets));
         loader::of_groups(groups, epoch, move |rows, rng| {
-            let first_row = rows.first().map_or(0, |row| row + 1);
-            Ok(LabelledBatch { rows: rows.len(), first_row, inputs: making.make(rows, rng)?, ones: targets.of(rows)? })
+            Ok(LabelledBatch { inputs: making.make(rows, rng)?, ones: targets.of(rows)? })
         })
     }
 
     fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<Loss> {
-        let raw = self.reader.head().raw(&self.reader.learnt(&batch.inputs)?)?;
-        Ok(self.objective(&raw, &batch.ones, self.config.train.label_smoothing)?.into())
+        let LabelledBatch { inputs, ones } = &batch.made;
+        let raw = self.reader.head().raw(&self.reader.learnt(inputs)?)?;
+        Ok(self.objective(&raw, ones, self.config.train.label_smoothing)?.into())
     }
 
     fn describe(&self, batch: &Self::Batch) -> String {
-        format!("{} rows, the first is row {}", batch.rows, batch.first_row)
+        batch.describe()
     }
 
     fn validate(&mut self) -> Result<Option<Validation>> {

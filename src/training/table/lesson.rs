@@ -18,7 +18,7 @@ use crate::model::table::bundle::to_vec;
 use crate::model::table::columns::TableInputs;
 use crate::model::table::network::{LabelKind, TableBatch, TableNetwork, places};
 use crate::training::fit::{Batches, Epoch, Lesson, Loss, Validation};
-use crate::training::loader;
+use crate::training::loader::{self, OfRows};
 
 /// Rows of one forward pass without gradients.
 const EVALUATED_ROWS: usize = 4096;
@@ -198,10 +198,8 @@ impl Truths {
     }
 }
 
-/// Rows with their inputs and labels, on the CPU.
+/// Inputs and labels of some rows, on the CPU.
 pub struct LearntRows {
-    rows: usize,
-    first_row: usize,
     inputs: TableBatch,
     truths: Truths,
 }
@@ -222,7 +220,7 @@ pub fn binary_figures(predicted: &[f64], truth: &[bool], seed: u64, put: &mut dy
 }
 
 impl Lesson for TableLesson<'_> {
-    type Batch = LearntRows;
+    type Batch = OfRows<LearntRows>;
 
     fn name(&self) -> &'static str {
         if self.network.shape.hidden.is_empty() { "regression" } else { "table" }
@@ -232,28 +230,28 @@ impl Lesson for TableLesson<'_> {
         self.train.len()
     }
 
-    fn samples_of(&self, batch: &LearntRows) -> usize {
+    fn samples_of(&self, batch: &Self::Batch) -> usize {
         batch.rows
     }
 
-    fn batches(&self, mut epoch: Epoch) -> Result<Batches<LearntRows>> {
+    fn batches(&self, mut epoch: Epoch) -> Result<Batches<Self::Batch>> {
         let mut rows = self.train.to_vec();
         rows.shuffle(&mut epoch.order);
         let cut: Vec<Vec<usize>> = rows.chunks(self.batch_rows).map(<[usize]>::to_vec).collect();
         let (inputs, truths) = (self.inputs.share(), Truths(self.truths.0.iter().map(Tensor::shallow_clone).collect()));
         loader::of_groups(cut, epoch, move |rows, _| {
-            let (first_row, at) = (rows.first().map_or(0, |row| row + 1), places(rows)?);
-            Ok(LearntRows { rows: rows.len(), first_row, inputs: inputs.take(&at)?, truths: truths.take(&at)? })
+            let at = places(rows)?;
+            Ok(LearntRows { inputs: inputs.take(&at)?, truths: truths.take(&at)? })
         })
     }
 
-    fn loss(&mut self, batch: &LearntRows, _: &mut ChaCha8Rng) -> Result<Loss> {
-        let raw = self.network.raw(&batch.inputs, true)?;
-        Ok(self.objective(&raw, &batch.truths, self.label_smoothing)?.into())
+    fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<Loss> {
+        let LearntRows { inputs, truths } = &batch.made;
+        Ok(self.objective(&self.network.raw(inputs, true)?, truths, self.label_smoothing)?.into())
     }
 
-    fn describe(&self, batch: &LearntRows) -> String {
-        format!("{} rows, the first is row {}", batch.rows, batch.first_row)
+    fn describe(&self, batch: &Self::Batch) -> String {
+        batch.describe()
     }
 
     fn validate(&mut self) -> Result<Option<Validation>> {

@@ -16,7 +16,7 @@ use crate::model::text::network::TextNetwork;
 use crate::model::text::tokens::TextTokenizer;
 use crate::training::fit::{self, Batches, Epoch, Lesson, Loss, Plan, Stepping, Validation};
 use crate::training::journal::Journal;
-use crate::training::loader;
+use crate::training::loader::{self, OfRows};
 
 const CHOSEN_SHARE: f64 = 0.15;
 const HIDDEN_SHARE: f64 = 0.8;
@@ -149,8 +149,6 @@ struct Hiding {
 
 /// Texts with hidden words, on the CPU.
 struct MaskedBatch {
-    rows: usize,
-    first_row: usize,
     /// As [`padded`] has them.
     ids: Tensor,
     real: Tensor,
@@ -166,8 +164,7 @@ impl Hiding {
         let changed: Vec<&[i64]> = hidden.rows.iter().map(Vec::as_slice).collect();
         let (ids, real) = padded(&changed, self.pad_id, Device::Cpu)?;
         let (places, truth) = (Tensor::f_from_slice(&hidden.places)?, Tensor::f_from_slice(&hidden.truth)?);
-        let first_row = rows.first().map_or(0, |row| row + 1);
-        Ok(MaskedBatch { rows: rows.len(), first_row, ids, real, places, truth })
+        Ok(MaskedBatch { ids, real, places, truth })
     }
 }
 
@@ -208,7 +205,7 @@ impl MaskedLesson<'_> {
 }
 
 impl Lesson for MaskedLesson<'_> {
-    type Batch = MaskedBatch;
+    type Batch = OfRows<MaskedBatch>;
 
     fn name(&self) -> &'static str {
         "masked_words"
@@ -218,22 +215,22 @@ impl Lesson for MaskedLesson<'_> {
         self.texts.train.len()
     }
 
-    fn samples_of(&self, batch: &MaskedBatch) -> usize {
+    fn samples_of(&self, batch: &Self::Batch) -> usize {
         batch.rows
     }
 
-    fn batches(&self, mut epoch: Epoch) -> Result<Batches<MaskedBatch>> {
+    fn batches(&self, mut epoch: Epoch) -> Result<Batches<Self::Batch>> {
         let tokens_max = self.config.text.batch_tokens_max as usize;
         let groups = grouped(self.texts.train, &self.texts.ids, tokens_max, &mut epoch.order);
         let hiding = self.hiding.clone();
         loader::of_groups(groups, epoch, move |rows, rng| hiding.make(rows, rng))
     }
 
-    fn loss(&mut self, batch: &MaskedBatch, _: &mut ChaCha8Rng) -> Result<Loss> {
-        Ok(self.loss_of(batch, true)?.into())
+    fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<Loss> {
+        Ok(self.loss_of(&batch.made, true)?.into())
     }
 
-    fn describe(&self, batch: &MaskedBatch) -> String {
+    fn describe(&self, batch: &Self::Batch) -> String {
         format!("{} texts, the first is of row {}", batch.rows, batch.first_row)
     }
 
