@@ -1,7 +1,9 @@
-# Sourced by the comparisons in this folder. They define `run VERB [OPTION ...]`: intentcast on one of their lakes, as they set it.
-# What is there already is kept. Bodies with variables are subshells: these are nobody else's.
+# Shared shell functions, sourced by the scripts in this folder. A script that sources this file sets `job` to the path of
+# intentcast and defines `run VERB [OPTION ...]`, which runs intentcast on one of the script's lakes.
+# Functions skip results that already exist. Functions with local variables run in a subshell, written `name() ( ... )`,
+# so that they cannot overwrite a variable of the caller.
 
-# What tells how an item sells, as src/model/demand/history.rs says; coverage.py reads it.
+# Classifies how an item sells, as src/model/demand/history.rs does. coverage.py reads the result.
 # shellcheck disable=SC2034
 how_items_sell="SELECT item_id, max(days_since_first_seen) + 1 AS seen,
     sum(CASE WHEN in_stock THEN 1 ELSE 0 END) AS days,
@@ -14,29 +16,29 @@ later() { # DAY DAYS
     date -u -d "$1 + $2 days" +%F
 }
 
-# The shop that most comparisons ask about, of USERS (4000), ITEMS (48) and DAYS (142).
+# Simulates the shop that most comparisons use: USERS (4000), ITEMS (48) and DAYS (142).
 simulated() { # LAKE
     [ -f "$1.done" ] && return
     rm -rf "${1:?}"
-    "$job" simulate --to "$1" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "${DAYS:-142}" --seed 17
+    "$job" simulate --to "$1" --users "${USERS:-4000}" --items "${ITEMS:-48}" --days "${DAYS:-142}" --seed 17 >&2
     touch "$1.done"
 }
 
 imported() ( # LAKE SET FILE ...
-    lake_at=$1
+    lake_folder=$1
     shift
-    [ -f "$lake_at.done" ] && exit
-    rm -rf "${lake_at:?}"
-    "$job" import "$@" --to "$lake_at"
-    touch "$lake_at.done"
+    [ -f "$lake_folder.done" ] && exit
+    rm -rf "${lake_folder:?}"
+    "$job" import "$@" --to "$lake_folder" >&2
+    touch "$lake_folder.done"
 )
 
-# Trains, and prints the version; without one it fails, so that no champion is taken for it.
+# Trains a model and prints its version. Fails if no version was printed, so that the champion is never used by mistake.
 trained() { # [OPTION ...]
     run train "$@" | sed -n 's/^model \([^ ]*\) .*/\1/p' | grep .
 }
 
-# What there is to say of each user, on some dates from DAY on, into TO.0.csv, TO.1.csv and so on.
+# Queries one row per user on several dates from DAY on and writes TO.0.csv, TO.1.csv and so on.
 asked_later() ( # TO COLUMNS_AND_SOURCE DAY STEP_DAYS DATES [OPTION ...]
     answers=$1 columns=$2 first=$3 step_days=$4 dates=$5
     shift 5
@@ -46,14 +48,14 @@ asked_later() ( # TO COLUMNS_AND_SOURCE DAY STEP_DAYS DATES [OPTION ...]
     done
 )
 
-# The probability that each user buys.
+# Writes each user's purchase probability on several dates.
 scored_later() ( # TO VERSION DAY STEP_DAYS DATES [OPTION ...]
-    answers=$1 scorer=$2
+    answers=$1 version_asked=$2
     shift 2
-    asked_later "$answers" "score_intents(features, '$scorer')['p_purchase'] AS p FROM model_input" "$@"
+    asked_later "$answers" "score_intents(features, '$version_asked')['p_purchase'] AS p FROM model_input" "$@"
 )
 
-# Who bought on which days before DAY.
+# Writes who bought on which days before DAY.
 bought_before() { # TO DAY
     [ -f "$1" ] && return
     run sql --date "$2" --format csv \

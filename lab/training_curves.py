@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Draws the training and validation losses of runs as SVG, from their metrics.jsonl; needs nothing but Python.
+"""Draws the training and validation losses of runs as SVG, from their metrics.jsonl. Uses only the standard library.
 
-Usage: training_curves.py [--lesson NAME] [TITLE=]OUTPUT/training/RUN/metrics.jsonl ... > curves.svg
+Usage: training_curves.py [--network NAME] [TITLE=]OUTPUT/training/RUN/metrics.jsonl ... > curves.svg
 
-A row for each run, a panel for each network; --lesson (intents, demand, pretraining) draws one network alone.
+Each run is a row, each network a panel. --network (intents, demand, pretraining) draws one network alone.
 """
 
 import argparse
@@ -15,11 +15,11 @@ WIDTH, HEIGHT, MARGIN = 420, 260, 48
 COLOURS = {"loss_train": "#1f77b4", "loss_valid": "#d62728"}
 
 
-def panel(title, lesson, lines, left):
-    """Axes, both curves and their names; `left` in pixels."""
-    epochs = [line for line in lines if f"{lesson}/loss_train" in line]
+def panel(title, network, lines, left):
+    """Returns the axes, both curves and their names. `left` is in pixels."""
+    epochs = [line for line in lines if f"{network}/loss_train" in line]
     curves = {
-        name: [(line["epoch"], line[f"{lesson}/{name}"]) for line in epochs if f"{lesson}/{name}" in line]
+        name: [(line["epoch"], line[f"{network}/{name}"]) for line in epochs if f"{network}/{name}" in line]
         for name in COLOURS
     }
     points = [point for curve in curves.values() for point in curve]
@@ -45,7 +45,7 @@ def panel(title, lesson, lines, left):
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--lesson")
+parser.add_argument("--network")
 parser.add_argument("runs", nargs="+", metavar="[TITLE=]METRICS")
 options = parser.parse_args()
 rows = []
@@ -53,12 +53,12 @@ for run in options.runs:
     title, path = run.split("=", 1) if "=" in run else ("", run)
     with open(path, encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    lessons = sorted({key.split("/")[0] for line in lines for key in line if key.endswith("/loss_train")}, reverse=True)
-    lessons = [lesson for lesson in lessons if options.lesson in (None, lesson)]
-    if not lessons:
-        sys.exit(f"{path}: no epoch of {options.lesson or 'any network'} in it yet")
-    rows.append([panel(f"{title}: {lesson}" if title else lesson, lesson, lines, column * WIDTH)
-                 for column, lesson in enumerate(lessons)])
+    networks = sorted({key.split("/")[0] for line in lines for key in line if key.endswith("/loss_train")}, reverse=True)
+    networks = [network for network in networks if options.network in (None, network)]
+    if not networks:
+        sys.exit(f"{path}: found no epoch of {options.network or 'any network'}")
+    rows.append([panel(f"{title}: {network}" if title else network, network, lines, column * WIDTH)
+                 for column, network in enumerate(networks)])
 print(f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * max(map(len, rows))}" height="{HEIGHT * len(rows)}" '
       'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>')
 for row, panels in enumerate(rows):

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Learns the category of a product from its title, from its picture and from both by `train --task table`, and from its picture
-# by `train --task image`, beside scikit-learn's logistic regression on the same vectors and on TF-IDF of titles, and writes the
-# table of docs/models/fusion.md between its markers. What is in FOLDER already is kept: an interrupted run goes on.
+# Can the category of a product be learned from its title, its picture or both? Uses `train --task table` on vectors of titles
+# and pictures and `train --task image` on pictures. The baselines are scikit-learn's logistic regressions on the same vectors
+# and on TF-IDF of titles. Prints a Markdown table and notes.
+# Skips results that exist in FOLDER, so an interrupted run resumes.
 # usage: compare_categories.sh PATH_OF_INTENTCAST FOLDER FASHION_FOLDER TEXT_ENCODER [IMAGE_ENCODER ...]
-# FASHION_FOLDER has styles.csv (or styles.csv.zst) and images/ID.jpg; TEXT_ENCODER is a Hugging Face folder. Without an
-# IMAGE_ENCODER a small network is used whose weights are random. An encoder that was taught on these very products has seen
-# the rows that it is tested on: its figures mean nothing. REPEATS (3) is how often the products are cut into ten folds.
-# PYTHON (FOLDER/venv/bin/python) has numpy, scikit-learn and safetensors.
+# FASHION_FOLDER has styles.csv (or styles.csv.zst) and images/ID.jpg. TEXT_ENCODER is a Hugging Face folder. Without an
+# IMAGE_ENCODER, the script uses a small network with random weights. An encoder that was trained on these products has seen
+# the test rows, so its figures mean nothing. REPEATS (3) is how often the products are cut into ten folds.
+# PYTHON (FOLDER/venv/bin/python) needs numpy, scikit-learn and safetensors.
 set -eu
 usage='usage: compare_categories.sh PATH_OF_INTENTCAST FOLDER FASHION_FOLDER TEXT_ENCODER [IMAGE_ENCODER ...]'
 job=${1:?$usage}

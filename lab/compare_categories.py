@@ -1,9 +1,9 @@
-"""Called by compare_categories.sh. Vectors, trainings and predictions are intentcast's, by its SQL, `train --task table` and
-`train --task image`; this cuts folds, calls it, and counts.
+"""Cuts the folds of compare_categories.sh, which calls it, runs intentcast and prints the table. Intentcast makes the vectors,
+trains and predicts, by its SQL, `train --task table` and `train --task image`.
 
-Products are ordered by sha256 of the repeat and their id, and cut into ten folds. Each fold is the test of one training: its
-products stand last in a column that --time-column names, those of the fold before come before them (they say when to
-stop), and all others first. So every product is predicted once a repeat, by a model that has not seen it."""
+Products are ordered by the sha256 of the repeat and their id, and cut into ten folds. Each fold is the test set of one training.
+The column that --time-column names puts its products last, the products of the fold before (the validation set, for early
+stopping) before them, and all others first. So every product is predicted once per repeat, by a model that has not seen it."""
 
 import base64
 import csv
@@ -22,12 +22,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from documents import fill
+import markdown
 
 job, folder, images, text_encoder, *image_encoders = sys.argv[1:]
 folder, images = pathlib.Path(folder).resolve(), pathlib.Path(images)
 FOLDS, REPEATS = 10, int(os.environ.get("REPEATS", 3))
-# Of a rarer class, a fold's training would have next to nothing.
+# A training on nine of ten folds would have next to no rows of a rarer class.
 CLASS_ROWS_MIN = 10
 TARGETS = ("masterCategory", "subCategory")
 DRAWS = 1000
@@ -45,8 +45,8 @@ def sql(query, *settings):
     return run("sql", "--output", str(folder / "out"), "--format", "json", *sets, "-c", query)
 
 
-def kept(name, make):
-    """A file that `make` writes once."""
+def cached(name, make):
+    """Returns a file, which `make` writes unless it exists."""
     path = folder / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def write_rows(path, header, rows):
 
 
 def random_encoder():
-    """The small network of docs/models/vision.md, with the weights that a training would begin with."""
+    """Writes the small network of docs/models/vision.md with the initial weights of a training, and returns its folder."""
     to = folder / "random_cnn"
     if not (to / "config.json").exists():
         to.mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ def random_encoder():
     return to
 
 
-# Products with a picture, and the vectors of both.
+# Reads the products that have a picture, and makes vectors of titles and pictures.
 with open(folder / "styles.csv", newline="", encoding="utf-8") as file:
     reader = csv.DictReader(file)
     styles = {row["id"]: row for row in reader}
@@ -105,21 +105,21 @@ if not ids:
     sys.exit(f"{images}: expected pictures ID.jpg of products of styles.csv, found none")
 titles = {of: styles[of]["productDisplayName"] for of in ids}
 picture = lambda of: base64.b64encode((images / f"{of}.jpg").read_bytes()).decode()
-products = kept("products.csv", lambda to: write_rows(to, ["id", "title", "picture"], ([of, titles[of], picture(of)] for of in ids)))
+products = cached("products.csv", lambda to: write_rows(to, ["id", "title", "picture"], ([of, titles[of], picture(of)] for of in ids)))
 encoders = {}
 for place in [pathlib.Path(encoder).resolve() for encoder in image_encoders] or [random_encoder()]:
-    # Another folder of the same name is another encoder.
+    # The hash distinguishes encoders whose folders have the same name.
     encoders[f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"] = place
 text_encoder = pathlib.Path(text_encoder).resolve()
-first = kept("text_encoder", lambda to: to.write_text(str(text_encoder))).read_text()
+first = cached("text_encoder", lambda to: to.write_text(str(text_encoder))).read_text()
 if first != str(text_encoder):
     sys.exit(f"{folder}: expected the text encoder of its first run, {first}, got {text_encoder}: name another FOLDER")
 
 
 def vectors(name, call, setting):
-    # The file that COPY writes tells its kind by its end.
+    # COPY chooses the format by the end of the file name.
     made = f"COPY (SELECT id, {call} AS v FROM products) TO '{{}}' STORED AS PARQUET"
-    return kept(f"vectors/{name}.parquet", lambda to: sql(table("products", products) + made.format(to), setting))
+    return cached(f"vectors/{name}.parquet", lambda to: sql(table("products", products) + made.format(to), setting))
 
 
 parquet = {"title": vectors("title", f"embed_text(title, '{quoted(text_encoder)}')", f"model.text_encoder={text_encoder}")}
@@ -141,7 +141,7 @@ arrays = {name: as_arrays(path) for name, path in parquet.items()}
 
 
 class Task:
-    """One target: its products, classes and folds."""
+    """One target column: its products, classes and folds."""
 
     def __init__(self, target):
         counts = {}
@@ -154,8 +154,8 @@ class Task:
         self.truth = np.array([self.classes.index(styles[of][target]) for of in self.ids])
 
     def places(self, repeat):
-        """Of each product and fold: where it stands. The test rows of a training are its last tenth, rounded up: the last of
-        them may be the first of the next fold, whose own training predicts it."""
+        """Returns the place of each product in each fold's order, and each product's fold. The test rows of a training are the
+        last tenth, rounded up, so the last of them may be the first row of the next fold. That fold's own training predicts it."""
         n = len(self.ids)
         order = np.argsort([hashlib.sha256(f"{repeat} {of}".encode()).hexdigest() for of in self.ids])
         rank = np.empty(n, int)
@@ -169,21 +169,21 @@ class Task:
         return len(self.ids) * tenths // 10
 
     def table(self, repeat):
-        """Labels, places and all vectors, for every training of a repeat."""
+        """Writes labels, places and all vectors for the trainings of a repeat, and returns the file."""
         places, _ = self.places(repeat)
         header = ["id", "category", *(f"place_{fold}" for fold in range(FOLDS))]
         name = f"tables/{self.target}-{repeat}"
-        rows = kept(f"{name}.csv", lambda to: write_rows(to, header, ([of, styles[of][self.target], *p] for of, p in zip(self.ids, places))))
+        rows = cached(f"{name}.csv", lambda to: write_rows(to, header, ([of, styles[of][self.target], *p] for of, p in zip(self.ids, places))))
         known = hashlib.sha256(" ".join(parquet).encode()).hexdigest()[:6]
         names = {name: f"v{i}" for i, name in enumerate(parquet)}
         given = "".join(table(names[name], path) for name, path in parquet.items())
         joins = " ".join(f"JOIN {v} ON {v}.id = r.id" for v in names.values())
         columns = ", ".join(f"{v}.v AS \"{name}\"" for name, v in names.items())
         made = table("r", rows) + given + f"COPY (SELECT r.*, {columns} FROM r {joins} ORDER BY r.id) TO '{{}}' STORED AS PARQUET"
-        return kept(f"{name}-{known}.parquet", lambda to: sql(made.format(to)))
+        return cached(f"{name}-{known}.parquet", lambda to: sql(made.format(to)))
 
     def network(self, repeat, fold, inputs):
-        """Probabilities of each class, of the products that stand last: by `train --task table` and `predict_table`."""
+        """Returns class probabilities of the products that come last, by `train --task table` and `predict_table`."""
         path, place = self.table(repeat), f"place_{fold}"
         others = ["id", *(f"place_{f}" for f in range(FOLDS) if f != fold), *(name for name in parquet if name not in inputs)]
         words = ["--task", "table", *(word for other in others for word in ("--exclude", other)), "--set", "train.batch_rows=32"]
@@ -193,10 +193,10 @@ class Task:
         return self.last_tenth(path, place, columns)
 
     def image_network(self, repeat, fold):
-        """The same of pictures alone, by `train --task image` from random weights and `classify_image`."""
+        """Returns class probabilities by pictures alone, by `train --task image` from random weights and `classify_image`."""
         made = table("t", self.table(repeat)) + table("products", products)
         made += "COPY (SELECT t.*, decode(picture, 'base64') AS picture FROM t JOIN products ON products.id = t.id ORDER BY t.id) TO '{}' STORED AS PARQUET"
-        path, place = kept(f"tables/{self.target}-{repeat}-pictures.parquet", lambda to: sql(made.format(to))), f"place_{fold}"
+        path, place = cached(f"tables/{self.target}-{repeat}-pictures.parquet", lambda to: sql(made.format(to))), f"place_{fold}"
         version = self.trained(path, place, ["--task", "image", "--image-column", "picture"])
         columns = ", ".join(f"classify_image(picture, '{version}', '{quoted(of)}') AS p{k}" for k, of in enumerate(self.classes))
         return self.last_tenth(path, place, columns)
@@ -212,21 +212,21 @@ class Task:
         return {str(row["id"]): [row[f"p{k}"] for k in range(len(self.classes))] for row in rows}
 
     def pooled_network(self, called, probabilities):
-        """The class that each product was predicted to be, [repeats, products], by `probabilities(repeat, fold)`."""
+        """Returns the predicted class of each product, [repeats, products], by `probabilities(repeat, fold)`."""
         chosen = np.empty((REPEATS, len(self.ids)), int)
         for repeat in range(REPEATS):
             _, fold_of = self.places(repeat)
             for fold in range(FOLDS):
                 name = f"figures/{self.target}.{called}.{repeat}.{fold}.json"
                 print(name, file=sys.stderr) if not (folder / name).exists() else None
-                path = kept(name, lambda to: to.write_text(json.dumps(probabilities(repeat, fold))))
+                path = cached(name, lambda to: to.write_text(json.dumps(probabilities(repeat, fold))))
                 got = json.loads(path.read_text())
                 for row in np.flatnonzero(fold_of == fold):
                     chosen[repeat, row] = np.argmax(got[self.ids[row]])
         return chosen
 
     def pooled(self, model, features):
-        """As above by scikit-learn; what says when to stop is learnt from, too, as nothing needs to be stopped."""
+        """Returns the same by scikit-learn. The validation fold is added to the training rows, because nothing stops early."""
         chosen = np.empty((REPEATS, len(self.ids)), int)
         for repeat in range(REPEATS):
             places, fold_of = self.places(repeat)
@@ -238,13 +238,13 @@ class Task:
 
 
 def f1_macro(truth, chosen, classes):
-    """The mean of the classes' F1; 0 for a class that is neither there nor chosen, as of scikit-learn with all labels."""
+    """Returns the mean F1 of the classes, with 0 for a class that is neither present nor predicted, as in scikit-learn."""
     count = lambda of: np.bincount(of, minlength=classes)
     return np.mean(2 * count(truth[truth == chosen]) / np.maximum(count(truth) + count(chosen), 1))
 
 
 def figures(truth, chosen, classes):
-    """Accuracy and macro F1, as means over the repeats."""
+    """Returns accuracy and macro F1 as means over the repeats."""
     return (chosen == truth).mean(), np.mean([f1_macro(truth, of_repeat, classes) for of_repeat in chosen])
 
 
@@ -254,8 +254,7 @@ def interval(values):
 
 regression = lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
 of_words = lambda: make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), LogisticRegression(max_iter=5000))
-lines = ["| category | from | by | accuracy (95 %) | macro F1 (95 %) |", "|---|---|---|---|---|"]
-notes = []
+lines, notes = [], []
 for task in map(Task, TARGETS):
     truth, classes = task.truth, len(task.classes)
     draws = np.random.default_rng(42).integers(0, len(truth), (DRAWS, len(truth)))
@@ -272,13 +271,14 @@ for task in map(Task, TARGETS):
         ways.append((what, "logistic regression", regressions[what]))
         networks[what] = task.pooled_network("+".join(names), lambda repeat, fold: task.network(repeat, fold, names))
         ways.append((what, "`train --task table`", networks[what]))
-    taught = task.pooled_network("taught", task.image_network)
-    ways.append(("picture", "`train --task image`", taught))
+    trained_on_pictures = task.pooled_network("pictures", task.image_network)
+    ways.append(("picture", "`train --task image`", trained_on_pictures))
     for what, by, chosen in ways:
         right, f1 = figures(truth, chosen, classes)
         of_draws = np.array([figures(truth[d], chosen[:, d], classes) for d in draws])
-        shown = f"{right:.3f} ({interval(of_draws[:, 0])}) | {f1:.3f} ({interval(of_draws[:, 1])})"
-        lines.append(f"| {task.target} | {what} | {by} | {shown} |")
+        shown = [f"{right:.3f} ({interval(of_draws[:, 0])})", f"{f1:.3f} ({interval(of_draws[:, 1])})"]
+        lines.append([task.target, what, by, *shown])
+
     def ahead(one, other):
         difference = (one == truth).mean(0) - (other == truth).mean(0)
         return f"{difference.mean():+.3f} ({interval(difference[draws].mean(1))}) of accuracy"
@@ -288,11 +288,9 @@ for task in map(Task, TARGETS):
             notes.append(f"{task.target}, {what} minus title, by `train --task table`: {ahead(network, networks['title'])}.")
         notes.append(f"{task.target}, {what}, logistic regression minus `train --task table`: {ahead(regressions[what], network)}.")
         if not what.startswith("both"):
-            notes.append(f"{task.target}, picture by `train --task image` minus {what} by `train --task table`: {ahead(taught, network)}.")
+            notes.append(f"{task.target}, picture by `train --task image` minus {what} by `train --task table`: {ahead(trained_on_pictures, network)}.")
     left_out = ", ".join(f"{c} {n}" for c, n in task.left_out.items())
-    notes.append(f"{task.target}: {len(truth)} products of {classes} classes ({', '.join(task.classes)}); left out as rarer than {CLASS_ROWS_MIN}: {left_out or 'none'}.")
+    notes.append(f"{task.target}: {len(truth)} products of {classes} classes ({', '.join(task.classes)}); left out because rarer than {CLASS_ROWS_MIN}: {left_out or 'none'}.")
 notes.insert(0, f"{REPEATS} × {FOLDS} folds; intervals of {DRAWS} draws of the products.")
-text = "\n".join([*lines, "", *(f"- {note}" for note in notes)])
-print(text)
-doc = pathlib.Path(__file__).parent.parent / "docs/models/fusion.md"
-fill(doc, "compare_categories", text)
+print(markdown.table(["category", "from", "by", "accuracy (95 %)", "macro F1 (95 %)"], lines))
+print("\n" + "\n".join(f"- {note}" for note in notes))

