@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Times the whole job at size: simulate, train, a first night, a second night; release build, seconds and peak memory.
+"""Measures seconds and peak memory of the whole job at scale: simulate, train, a first night, a second night.
 
     cargo build --release --locked && python3 benches/night_at_scale.py --folder /path/with/space
 
-The defaults make one million users and 50 million events, and train on a small sample: what is timed is the night. Peak memory is the largest resident set of each process,
-as the kernel counted it. Steps whose result is there already are skipped, so an interrupted run goes on.
+The defaults make one million users and 50 million events, and train on a small sample, because the night is what is measured.
+Peak memory is the largest resident set of each process, as the kernel counts it. Steps whose result exists are skipped, so an
+interrupted run resumes.
 """
 
 import argparse
@@ -22,7 +23,7 @@ SMALL_TRAINING = ["train.rows_max=16000", "train.epochs_max=2", "train.as_of_dat
 
 
 def run(binary, *arguments):
-    """Runs one verb; returns (seconds, peak MiB, standard output)."""
+    """Runs one verb and returns (seconds, peak MiB, standard output)."""
     print("$ intentcast", *arguments, file=sys.stderr)
     started = time.monotonic()
     process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, text=True)
@@ -45,38 +46,38 @@ def main():
     lake, output = str(options.folder / "lake"), str(options.folder / "out")
     settings = [part for pair in options.set for part in ("--set", pair)]
     places = ["--lake", lake, "--output", output]
-    # The second night is the day after the lake's last: the first must not read its files.
+    # The second night is the day after the lake's last day. The first night must not read the files of that day.
     first = date(2026, 1, 1) + timedelta(days=options.days - 1)
     nights = [str(first), str(first + timedelta(days=1))]
 
     print("| step | seconds | rows | rows per second | peak MiB |\n|---|---|---|---|---|")
-    row = lambda name, seconds, rows, peak: print(
-        f"| {name} | {seconds:.1f} | {rows if rows else ''} | "
-        f"{round(rows / seconds) if rows and seconds else ''} | {round(peak) if peak else ''} |",
-        flush=True,
-    )
+
+    def row(name, seconds, rows, peak):
+        rate = round(rows / seconds) if rows and seconds else ""
+        print(f"| {name} | {seconds:.1f} | {rows or ''} | {rate} | {round(peak) if peak else ''} |", flush=True)
+
     if not (options.folder / "lake.done").exists():
         size = ["--users", str(options.users), "--items", str(options.items), "--days", str(options.days)]
-        seconds, peak, said = run(options.binary, "simulate", "--to", lake, *size, "--seed", "7")
-        row("simulate", seconds, int(said.split()[0]), peak)
+        seconds, peak, printed = run(options.binary, "simulate", "--to", lake, *size, "--seed", "7")
+        row("simulate", seconds, int(printed.split()[0]), peak)
         (options.folder / "lake.done").touch()
     if not (options.folder / "out/models/champion").exists():
         small = [part for pair in SMALL_TRAINING for part in ("--set", pair)]
-        seconds, peak, said = run(options.binary, *small, *settings, "train", *places, "--date", nights[0])
+        seconds, peak, printed = run(options.binary, *small, *settings, "train", *places, "--date", nights[0])
         row("train", seconds, None, peak)
-        print(said, file=sys.stderr)
-        # Training rolled the lake up; the first night is to do all of its work itself.
+        print(printed, file=sys.stderr)
+        # Training has built the rollups. Deletes them, so that the first night does all of its work itself.
         shutil.rmtree(options.folder / "out/state")
     for name, night in zip(["first night", "second night"], nights):
-        seconds, peak, said = run(options.binary, *settings, "nightly", *places, "--date", night, "--format", "json")
-        report = json.loads(said)
-        for stage, of in sorted(report["stages"].items(), key=lambda item: -item[1]["seconds"]):
-            row(f"{name}: {stage}", of["seconds"], 0 if stage in STAGES_WITHOUT_ROWS else of["rows"], None)
+        seconds, peak, printed = run(options.binary, *settings, "nightly", *places, "--date", night, "--format", "json")
+        report = json.loads(printed)
+        for stage, figures in sorted(report["stages"].items(), key=lambda item: -item[1]["seconds"]):
+            row(f"{name}: {stage}", figures["seconds"], 0 if stage in STAGES_WITHOUT_ROWS else figures["rows"], None)
         row(f"**{name}**", seconds, report["table_rows"].get("intent"), peak)
         read = report["read"]
         print(
             f"{night}: {read['files_read']} event files and {read['bytes_read']} bytes read, {read['files_skipped']} "
-            f"files skipped; {report['users_encoded']} users encoded, {report['users_kept']} kept",
+            f"files skipped; {report['users_encoded']} users encoded, {report['users_kept']} from the cache",
             file=sys.stderr,
         )
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: text and image encoders give on it what they give on the CPU, how fast, and in how much memory.
+# Checks, on a machine with a GPU, that text and image encoders give the same vectors as on the CPU, and measures time and memory.
 # Usage: benches/gpu/encoders.sh PATH_OF_INTENTCAST TEXT_ENCODER IMAGE_ENCODER [REVIEWS.csv]
 # The encoders are folders (docs/models/language.md, docs/models/vision.md); benches/gpu/random_resnet.py makes one of random
-# weights. With a table of the columns review and recommended, a classifier is fine-tuned on both devices, too. TEXTS (20000)
-# and PICTURES (2000) say how many. Exits 1 where a float32 number is further off than 1e-4. What bfloat16 gives is compared
-# with the first device's float32 and said, and what it does to the AUC of purchases of a simulated shop of USERS (3000) whose
-# taste shows in titles: trained once, scored a week later. DEVICES ("cpu cuda") may be two times the same, to try the script.
+# weights. With REVIEWS.csv, a table of the columns review and recommended, it also fine-tunes a classifier on both devices. TEXTS
+# (20000) and PICTURES (2000) are the numbers of inputs. Exits 1 if a float32 number differs by more than 1e-4. It prints how far
+# bfloat16 differs from the first device's float32, and the AUC of purchases with each, for a simulated shop of USERS (3000) whose
+# taste shows in titles: trained once, scored a week later. DEVICES ("cpu cuda") may name the same device twice, to test the script.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 job=${1:?PATH_OF_INTENTCAST} text=${2:?TEXT_ENCODER} image=${3:?IMAGE_ENCODER} reviews=${4:-}
@@ -17,18 +17,18 @@ tolerance=1e-4
 # shellcheck source=benches/gpu/peak.sh
 . benches/gpu/peak.sh
 
-# What a device makes of a query of rows of numbers in a precision, its seconds and the GPU's memory.
-encode() {
+# Runs a query on a device in a precision, and prints the seconds and the GPU's memory.
+encode() { # NAME DEVICE QUERY WHAT PRECISION
   local start
   start=$(date +%s.%N)
   peak "$job" sql --set "functions.folders=$(dirname "$text"),$(dirname "$image")" --set "score.device=$2" \
     --set "score.precision=$5" --output "$work/out" --format csv -c "$3" > "$work/$1.csv" 2> "$work/$1.log" ||
     { cat "$work/$1.log"; exit 1; }
-  echo "$1 on $2, $5: $4 in $(awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }') s with start," \
+  echo "$1 on $2, $5: $4 in $(awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }') s including the start," \
     "$(sort -n "$work/memory" | tail -1 | grep . || echo no) MiB on the GPU"
 }
 
-# Numbers of two runs side by side.
+# Compares the vectors of run 1 with those of another run.
 compare() { # KIND RUN TOLERANCE
   paste -d, "$work/$1-1.csv" "$work/$1-$2.csv" | awk -F, -v of="$1, run 1 and $2" -v tolerance="$3" '
     function size(x) { return x < 0 ? -x : x }
@@ -73,7 +73,7 @@ compare image 2 $tolerance || status=1
 compare text 3 "" || status=1
 compare image 3 "" || status=1
 
-# The night's own question: who buys within seven days of a date after the training?
+# The question of a night: who buys within the seven days after the training?
 shop="$work/shop" date=2026-03-25 end=2026-04-01
 small="--set model.text_encoder=$text --set model.width=32 --set model.layers=1 --set train.as_of_dates=3 --set demand.width=4
   --set demand.horizon_days=7 --set demand.history_days=28"
@@ -95,8 +95,8 @@ for on in "$first f32" "$second f32" "$second bf16"; do
     { score[++n] = $2; hit[n] = $1 in bought; positives += hit[n] }
     END {
       for (i = 1; i <= n; i++) if (hit[i]) for (j = 1; j <= n; j++) if (!hit[j]) won += (score[i] > score[j]) + (score[i] == score[j]) / 2
-      if (!positives || positives == n) { print "no buyer, or nobody else"; exit 1 }
-      printf "AUC of purchases on %s: %.5f of %d users, %d of whom bought\n", on, won / positives / (n - positives), n, positives
+      if (!positives || positives == n) { print "expected buyers and other users, got only one kind"; exit 1 }
+      printf "AUC of purchases on %s: %.5f, %d users, %d of them buyers\n", on, won / positives / (n - positives), n, positives
     }' "$work/bought.csv" "$work/scores.csv" || status=1
 done
 exit $status

@@ -1,5 +1,5 @@
-# Sourced by the scripts beside it, which set `work`, a folder of their own.
-# Runs a command and notes how much memory processes have on the GPU, in MiB; nothing without nvidia-smi.
+# Sourced by the scripts in this folder, which set `work` to a temporary folder.
+# Runs a command and writes the GPU memory of all processes to $work/memory, in MiB. Writes nothing if there is no nvidia-smi.
 peak() {
   : > "$work/memory"
   if command -v nvidia-smi > "$work/path"; then

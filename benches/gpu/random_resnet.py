@@ -1,5 +1,5 @@
 """Writes a folder with a ResNet-18 of random weights under torchvision's names: python3 random_resnet.py FOLDER
-For measuring speed and parity where no trained weights are at hand. Needs nothing but Python."""
+It serves to measure speed and parity without trained weights. Uses only the standard library."""
 
 import array
 import json
@@ -54,7 +54,7 @@ with open(folder / "model.safetensors", "wb") as file:
         elif len(shape) == 1:
             numbers = [1.0] * count
         else:
-            # He et al. 2015, for the fan out, as torchvision starts.
+            # The initialisation of torchvision: He et al. 2015, by fan-out.
             deviation = math.sqrt(2 / (shape[0] * shape[2] * shape[3]))
             numbers = (rng.gauss(0, deviation) for _ in range(count))
         array.array("f", numbers).tofile(file)

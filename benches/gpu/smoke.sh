@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: the same binary finds it, and a night scored on it equals the night scored on the CPU.
-# Usage: benches/gpu/smoke.sh [PATH_OF_INTENTCAST] (the release build where left out). Ends with a line of differences a table;
-# exits 1 where a figure is further off than 1e-4 relative to the larger of 1 and the CPU's figure.
-# TRAIN_DEVICE (cpu) says where the model is trained, SETTINGS ("--set model.backbone=lstm") which, USERS (2000) how many there are.
-# DEVICES ("cpu cuda") may be two times the same, to try the script.
+# Checks, on a machine with a GPU, that the binary finds the GPU and that a night scored on it equals the night scored on the CPU.
+# Usage: benches/gpu/smoke.sh [PATH_OF_INTENTCAST] (default: the release build). Prints the largest difference for each table, and
+# exits 1 if a figure differs by more than 1e-4 relative to the larger of 1 and the CPU's figure.
+# TRAIN_DEVICE (cpu) is the device of the training, SETTINGS ("--set model.backbone=lstm") its settings, USERS (2000) the number of
+# users. DEVICES ("cpu cuda") may name the same device twice, to test the script.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 job=${1:-${CARGO_TARGET_DIR:-target}/release/intentcast}
@@ -35,7 +35,7 @@ done
 
 status=0
 for table in intent demand; do
-  # Keys must be equal, numbers near.
+  # Keys must be equal, numbers close.
   paste -d, "$work/1.$table.csv" "$work/2.$table.csv" | awk -F, -v table=$table -v tolerance=$tolerance '
     function size(x) { return x < 0 ? -x : x }
     NR == 1 { width = NF / 2; next }
@@ -45,7 +45,7 @@ for table in intent demand; do
         if (a + 0 == a && b + 0 == b) {
           off = size(a - b) / (size(a) > 1 ? size(a) : 1)
           if (off > worst) worst = off
-        } else if (a != b) { print table ": row " NR " has " a " and then " b; wrong = 1; exit 1 }
+        } else if (a != b) { print table ": row " NR " has " a " on the first device and " b " on the second"; wrong = 1; exit 1 }
       }
     }
     END {

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: texts, pictures and training samples a second on its CPU and on its GPU, as rows of a Markdown table.
-# Usage: benches/gpu/throughput.sh PATH_OF_INTENTCAST TEXT_ENCODER IMAGE_ENCODER (folders, as for encoders.sh; a release build).
-# A rate is that of the second and third of three equal parts: one run over N and one over 3 N, so that starting cancels out.
-# TEXTS ("4000 100000") and PICTURES ("500 10000") are N on the first and on the second of DEVICES ("cpu cuda", which may be two
-# times the same, to try the script), BUDGETS ("2048 16384 65536") values of score.batch_tokens_max on the second.
+# Measures, on a machine with a GPU, texts, pictures and training samples a second on the CPU and on the GPU. Prints Markdown tables.
+# Usage: benches/gpu/throughput.sh PATH_OF_INTENTCAST TEXT_ENCODER IMAGE_ENCODER (a release build; folders as for encoders.sh).
+# Each rate comes from two runs, over N and over 3 N values, so that the time to start cancels out.
+# TEXTS ("4000 100000") and PICTURES ("500 10000") are N on the first and on the second of DEVICES ("cpu cuda", which may name the
+# same device twice, to test the script). BUDGETS ("2048 16384 65536") are values of score.batch_tokens_max on the second.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 job=${1:?PATH_OF_INTENTCAST} text=${2:?TEXT_ENCODER} image=${3:?IMAGE_ENCODER}
@@ -13,11 +13,11 @@ read -r pictures_first pictures_second <<< "${PICTURES:-500 10000}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"; kill "$(jobs -p)" 2> /dev/null || true' EXIT
 picture=$(od -An -v -tx1 tests/fixtures/vision/pictures/photo.jpg | tr -d ' \n')
-# Titles of 2 to 21 words and pictures, no two alike: what follows a picture's end is read over, but makes it another one.
+# Titles of 2 to 21 words and pictures, all different. Bytes after the end of a picture are ignored but make it a different value.
 vector_text="embed_text(value || repeat(' warm coat', CAST(value % 11 AS BIGINT)), '$text')"
 vector_image="embed_image(decode('$picture' || lpad(to_hex(value), 12, '0'), 'hex'), '$image')"
 
-# Seconds of a query over so many values.
+# Prints the seconds of a query over COUNT values.
 seconds() { # VECTOR COUNT SETTING...
   local vector=$1 count=$2 start
   shift 2
@@ -39,7 +39,7 @@ row() { # WHAT VECTOR COUNT DEVICE PRECISION BUDGET
   awk -v what="$1" -v device="$4" -v precision="$5" -v budget="$6" \
     -v one="$(cat "$work/one")" -v three="$(cat "$work/three")" \
     -v n="$3" -v memory="$(sort -n "$work/memory" | tail -1)" 'BEGIN {
-      rate = three > one ? sprintf("%.0f", 2 * n / (three - one)) : "too short to tell"
+      rate = three > one ? sprintf("%.0f", 2 * n / (three - one)) : "too short to measure"
       if (memory == "") memory = "-"
       printf "| %s | %s | %s | %s | %s | %.1f | %s |\n", what, device, precision, budget, rate, three, memory }'
 }
@@ -55,7 +55,7 @@ done
 row pictures "$vector_image" "$pictures_first" "$first" f32 2048
 for precision in f32 bf16; do row pictures "$vector_image" "$pictures_second" "$second" $precision 2048; done
 
-# Training: what its own log says of the second epoch, of each network.
+# Training: the log line of the second epoch of each network.
 shop="$work/shop"
 printf '\n| what | device | samples a second | waiting for batches |\n|---|---|---|---|\n'
 "$job" simulate --to "$shop" --users "${USERS:-4000}" --items 300 --days 120 --seed 3 > "$work/log"

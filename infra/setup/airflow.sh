@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Puts Apache Airflow into the checkout's .airflow, for the test that loads jobs/airflow/ as a scheduler would.
-# Does nothing when it is there already; verified by hash. Airflow's home (its settings and its small database) lies in
+# Installs Apache Airflow into .airflow of the checkout, for the test that loads jobs/airflow/ as a scheduler would.
+# Does nothing if it is installed already. Packages are verified by hash. Airflow's home (its settings and its small database) is
 # .airflow/home, so nothing is written outside the checkout.
-# Safe to interrupt and run again: the folder counts only once its stamp is written.
+# Safe to interrupt and run again: the folder is used only after its stamp is written.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 requirements=infra/setup/airflow-requirements.txt
@@ -16,16 +16,16 @@ hint: put such a python3 first in PATH" >&2; exit 2
 fi
 echo "airflow: installing 3.3.2 into .airflow (270 MB, once)"
 rm -rf .airflow
-# Without pip inside, so that Debian's python3 needs no python3-venv package; the outer pip installs into it.
+# The environment has no pip, so that Debian's python3 needs no python3-venv package. The outer pip installs into it.
 python3 -m venv --without-pip .airflow
 python3 -m pip --python .airflow/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes \
   --only-binary=:all: -r "$requirements"
 export AIRFLOW_HOME=$PWD/.airflow/home AIRFLOW__CORE__LOAD_EXAMPLES=False
-# Even a check of local files asks the database for pools and bundles.
+# Airflow queries its database for pools and bundles even when it only checks local files.
 if ! .airflow/bin/python -m airflow db migrate > .airflow/migrate.log 2>&1; then
   tail -n 20 .airflow/migrate.log >&2
-  echo "airflow: the database could not be made
-hint: the whole log is .airflow/migrate.log" >&2; exit 2
+  echo "airflow: could not create the database
+hint: see .airflow/migrate.log for the whole log" >&2; exit 2
 fi
 echo "$stamp" > .airflow/stamp
 echo "airflow: ready in .airflow"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Puts libtorch 2.11.0 into the checkout (.libtorch/), from the Python wheels that hold it.
-# Does nothing when it is there already, or when the user brings an own one (LIBTORCH, LIBTORCH_USE_PYTORCH=1).
-# Only the CPU library is linked: libtorch_cuda.so stays outside the link folder on purpose, so that one binary serves
-# both kinds of machine (src/score/devices.rs opens it by its real path). On a machine with a GPU, or with --cuda (images
-# that are built elsewhere), the CUDA wheels that it needs are installed beside it.
+# Installs libtorch 2.11.0 into the checkout (.libtorch/) from the Python wheels that contain it.
+# Does nothing if it is installed already, or if you use your own libtorch (LIBTORCH, LIBTORCH_USE_PYTORCH=1).
+# Only the CPU library is linked. libtorch_cuda.so stays outside the link folder on purpose, so that one binary serves machines with
+# and without a GPU (src/score/devices.rs opens it by its real path). On a machine with a GPU, or with --cuda (for images that are
+# built elsewhere), the CUDA wheels that it needs are installed, too.
 # Safe to interrupt and run again: downloads resume through pip's cache, and the folder appears by one rename.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -11,7 +11,7 @@ root=$PWD
 target=$root/.libtorch
 
 if [ -n "${LIBTORCH:-}" ] && [ "$LIBTORCH" != "$target/libtorch" ]; then
-  echo "libtorch: using yours, LIBTORCH=$LIBTORCH"; exit 0
+  echo "libtorch: using your own, LIBTORCH=$LIBTORCH"; exit 0
 fi
 if [ "${LIBTORCH_USE_PYTORCH:-}" = 1 ]; then
   echo "libtorch: using the torch package of your Python (LIBTORCH_USE_PYTORCH=1)"; exit 0
@@ -29,13 +29,13 @@ with_cuda=("${requirements[@]}" infra/setup/libtorch-cuda-linux-x86_64.txt)
 stamp_of() { cksum "$@" infra/setup/libtorch.sh | cksum | cut -d' ' -f1; }
 size="a 530 MB wheel"
 there=$(cat "$target/stamp" 2>/dev/null || true)
-# What serves a GPU serves a machine without one too.
+# An installation for a GPU also serves a machine without one.
 if [ "$there" = "$(stamp_of "${with_cuda[@]}")" ] || { [ $cuda = no ] && [ "$there" = "$(stamp_of "${requirements[@]}")" ]; }; then
   echo "libtorch: ready in .libtorch"; exit 0
 fi
 if [ $cuda = yes ]; then
   requirements=("${with_cuda[@]}")
-  size="with what a GPU needs, about 2.5 GB"
+  size="with the CUDA wheels, about 2.5 GB"
 fi
 
 echo "libtorch: installing 2.11.0 into .libtorch ($size, once)"
@@ -53,7 +53,7 @@ for lib in libc10.so libtorch_cpu.so libtorch.so; do
 done
 for pattern in 'libgomp*.so.1' 'libcudart.so.13' 'libcupti.so.13'; do
   found=$(cd "$work" && find python -name "$pattern" -print -quit)
-  [ -n "$found" ] || { echo "libtorch: the wheels hold no $pattern" >&2; exit 2; }
+  [ -n "$found" ] || { echo "libtorch: found no $pattern in the wheels" >&2; exit 2; }
   ln -s "../../$found" "$work/libtorch/lib/$(basename "$found")"
 done
 stamp_of "${requirements[@]}" > "$work/stamp"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts other people's readers (the deltalake, duckdb and tensorboard packages of Python) into the checkout's .venv,
-# for the tests that read our tables and event files back. Does nothing when they are there already; verified by hash.
-# Safe to interrupt and run again: the folder counts only once its stamp is written.
+# Installs independent readers (the Python packages deltalake, duckdb and tensorboard) into .venv of the checkout, for the tests that
+# read our tables and event files back. Does nothing if they are installed already. Packages are verified by hash.
+# Safe to interrupt and run again: the folder is used only after its stamp is written.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 requirements=infra/setup/python-requirements.txt
@@ -15,7 +15,7 @@ hint: put a newer python3 first in PATH" >&2; exit 2
 fi
 echo "python: installing the readers into .venv (300 MB, once)"
 rm -rf .venv
-# Without pip inside, so that Debian's python3 needs no python3-venv package; the outer pip installs into it.
+# The environment has no pip, so that Debian's python3 needs no python3-venv package. The outer pip installs into it.
 python3 -m venv --without-pip .venv
 python3 -m pip --python .venv/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes \
   --only-binary=:all: -r "$requirements"
