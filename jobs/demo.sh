@@ -1,6 +1,6 @@
 #!/bin/sh
-# The whole job on an embedded default: a simulated shop, a small model, two nights, local files, CPU. Run by `make demo`.
-# Each step is skipped where its result is there already, so an interrupted demo goes on where it stopped.
+# Runs the whole product on a simulated shop: a small model and two nights, with local files on the CPU. Called by `make demo`.
+# A step is skipped if its result exists, so an interrupted demo resumes.
 set -eu
 job=${1:?usage: demo.sh PATH_OF_INTENTCAST}
 lake=demo/lake
@@ -20,11 +20,11 @@ run nightly --lake "$lake" --output "$output" --date 2026-05-26
 
 show() { echo; echo "-- $1"; "$job" sql --output "$output" -c "$2"; }
 show "who is about to buy" "SELECT user_id, round(p_purchase, 3) AS p_purchase, round(p_churn, 3) AS p_churn, round(expected_spend, 2) AS expected_spend, segment, events_seen FROM intent ORDER BY p_purchase DESC LIMIT 8"
-show "what the segments look like" "SELECT segment, users, round(p_purchase_mean, 3) AS p_purchase, round(p_churn_mean, 3) AS p_churn FROM segment ORDER BY users DESC"
+show "segments" "SELECT segment, users, round(p_purchase_mean, 3) AS p_purchase, round(p_churn_mean, 3) AS p_churn FROM segment ORDER BY users DESC"
 show "what to order today" "SELECT item_id, on_hand, on_order, lead_time_days, round(reorder_point, 1) AS reorder_point, order_quantity, stock_out_risk, reason FROM replenishment WHERE order_quantity > 0 ORDER BY stock_out_risk DESC LIMIT 8"
 show "demand of the coming week" "SELECT item_id, target_date, round(mean, 2) AS mean, round(q50, 2) AS q50, round(q90, 2) AS q90 FROM demand WHERE item_id = (SELECT item_id FROM demand GROUP BY item_id ORDER BY sum(mean) DESC LIMIT 1) ORDER BY target_date LIMIT 7"
-show "recommended to one user" "SELECT * FROM recommendation WHERE user_id = (SELECT user_id FROM intent ORDER BY p_purchase DESC LIMIT 1) ORDER BY rank LIMIT 5"
-show "what was quarantined, and why" "SELECT reason, count(*) AS rows FROM quarantine GROUP BY reason ORDER BY reason"
+show "recommendations for one user" "SELECT * FROM recommendation WHERE user_id = (SELECT user_id FROM intent ORDER BY p_purchase DESC LIMIT 1) ORDER BY rank LIMIT 5"
+show "quarantined rows by reason" "SELECT reason, count(*) AS rows FROM quarantine GROUP BY reason ORDER BY reason"
 cat <<END
 
 Tables:  $output/tables/<name> (Delta; any Delta reader opens them)

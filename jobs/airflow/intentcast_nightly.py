@@ -1,7 +1,7 @@
-"""The night of intentcast: one task a day, retried only where a retry can help.
+"""Runs a night of intentcast: one task a day.
 
-Exit code 75 is a passing fault and is retried; every other failure wakes somebody. Exit 5 (another run holds the night)
-skips the task: whoever holds it will publish.
+The retries are for exit code 75, a transient failure. Exit code 5 means that another run holds the night and will publish it, so the
+task is skipped.
 """
 
 from datetime import datetime, timedelta
@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
-# Airflow's own skip code; 5 means that another run is at it.
+# 99 is the exit code that makes Airflow skip the task.
 NIGHT = """
 intentcast --config {{ var.value.get('intentcast_config', '/etc/intentcast/nightly.toml') }} --log-format json \
     nightly --date {{ data_interval_end | ds }} --deadline 7200

@@ -1,6 +1,6 @@
-"""Weekly retraining of intentcast's models, and the clean-up of what has passed its retention.
+"""Trains intentcast's models every week, and removes data past its retention.
 
-`train` writes a new bundle; it becomes champion only where there is none yet, so a bad week changes no night.
+`train` writes a new bundle. It becomes the champion only if there is none yet, so a bad week changes no night.
 """
 
 from datetime import datetime, timedelta
