@@ -105,7 +105,7 @@ fn items_of_after_the_training_are_recommended_by_what_they_show_better_than_wit
 
 /// With their titles alone, which the encoders of random weights in tests/fixtures can not tell apart well enough.
 #[test]
-#[ignore = "needs the weights of all-MiniLM-L6-v2: run jobs/check_minilm.sh"]
+#[ignore = "needs the weights of all-MiniLM-L6-v2: run lab/check_minilm.sh"]
 fn items_of_after_the_training_are_recommended_by_titles_that_the_real_minilm_reads() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();

@@ -196,7 +196,7 @@ fn documents() -> Vec<String> {
 
 #[test]
 fn files_that_the_documents_name_exist() {
-    const FOLDERS: [&str; 8] = ["src/", "sql/", "jobs/", "tests/", "benches/", "infra/", "docs/", "fixtures/"];
+    const FOLDERS: [&str; 9] = ["src/", "sql/", "jobs/", "lab/", "tests/", "benches/", "infra/", "docs/", "fixtures/"];
     // A folder below sql.folder that nobody has until they write functions of their own.
     const OWN: &str = "sql/functions";
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -295,25 +295,6 @@ fn scheduled_calls_are_found_with_all_of_their_words() {
     );
 }
 
-/// What a comparison sources must not set the comparison's own variables: one trained three rows of a table from another
-/// number of dates than the rows said.
-#[test]
-fn shared_shell_functions_set_variables_in_subshells_alone() {
-    let text = read("jobs/comparing.sh");
-    let mut function = None;
-    for line in text.lines() {
-        let name = line.split_once("() ").map(|(name, _)| name);
-        function = name.or(function);
-        let sets = line
-            .trim_start()
-            .split_once('=')
-            .is_some_and(|(name, _)| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
-        let shared = function.is_some_and(|name| text.contains(&format!("\n{name}() {{")));
-        assert!(!(sets && shared), "jobs/comparing.sh: {function:?} sets a variable of its caller: {line}");
-    }
-    assert!(text.contains("\nasked_later() ("));
-}
-
 #[test]
 fn every_document_is_linked_from_the_index() {
     let index = read("docs/README.md");
@@ -354,6 +335,7 @@ fn nothing_strays_at_the_top() {
         "docs",
         "infra",
         "jobs",
+        "lab",
         "rust-toolchain.toml",
         "rustfmt.toml",
         "sql",

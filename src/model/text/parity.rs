@@ -135,9 +135,9 @@ async fn where_batches_are_cut_changes_nothing() {
     }
 }
 
-/// `jobs/check_minilm.sh` fills the folder.
+/// `lab/check_minilm.sh` fills the folder.
 #[tokio::test]
-#[ignore = "needs the weights of all-MiniLM-L6-v2: run jobs/check_minilm.sh"]
+#[ignore = "needs the weights of all-MiniLM-L6-v2: run lab/check_minilm.sh"]
 async fn the_real_minilm_gives_what_sentence_transformers_gives() {
     let case = case(env!("CARGO_MANIFEST_DIR"), ".minilm").await;
     let (states, pooled) = compare(&case);
