@@ -1,8 +1,8 @@
-//! Time and memory of `last_events` against `array_agg(... ORDER BY ...)`:
+//! Measures time and memory of `last_events` against `array_agg(... ORDER BY ...)`:
 //! `cargo bench --bench last_events -- [USERS] [EVENTS_A_USER]...`.
 //!
-//! Each variant runs in a process of its own, so that its peak resident memory (VmHWM of Linux) is its alone; `scan` reads
-//! the same columns and keeps nothing, which is what the other two stand on. All must agree on what they kept.
+//! Each variant runs in its own process, so that the peak resident memory (VmHWM of Linux) belongs to it alone. `scan` reads the
+//! same columns without aggregating and is the baseline of the other two. Those two must return the same events.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a benchmark that fails should say so loudly
 
@@ -12,9 +12,9 @@ use intentcast::features::last_events::last_events;
 use std::process::Command;
 use std::time::Instant;
 
-/// Events kept a user, the default of features.last_events.
-const KEPT: usize = 128;
-/// Marks a child: the variant and the folder follow.
+/// Events per user, the default of features.last_events.
+const EVENTS_PER_USER: usize = 128;
+/// First argument of a child process. The variant and the folder follow.
 const CHILD: &str = "--variant";
 
 const OURS: &str = "SELECT u, last_events(128, ts, k, event_type, item, category, price, dwell, NULL, NULL, NULL) AS r FROM e GROUP BY u";
@@ -34,10 +34,10 @@ async fn main() {
     let users = numbers.first().copied().unwrap_or(20_000);
     let lengths = if numbers.len() > 1 { numbers[1..].to_vec() } else { vec![50, 200, 800] };
     if cfg!(debug_assertions) {
-        println!("a debug build: take the memory, not the seconds");
+        println!("this is a debug build: the memory is valid, the seconds are not");
     }
-    println!("{users} users, the newest {KEPT} kept\n");
-    println!("| events a user | variant | seconds | peak MB | seconds beside scan | MB beside scan |");
+    println!("{users} users, newest {EVENTS_PER_USER} events\n");
+    println!("| events a user | variant | seconds | peak MB | seconds more than scan | MB more than scan |");
     println!("|--:|---|--:|--:|--:|--:|");
     for events in lengths {
         let folder = std::env::temp_dir().join(format!("last-events-{}", std::process::id()));
@@ -53,22 +53,26 @@ async fn main() {
                 false => Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())),
             }
         };
-        let mut kept = None;
-        let mut floor = (0.0, 0.0);
+        let mut first_digest = None;
+        let mut baseline = (0.0, 0.0);
         for variant in ["scan", "last_events", "array_agg"] {
             match run(variant) {
-                Err(why) => println!("| {events} | {variant} | did not finish: {why} | | | |"),
+                Err(why) => println!("| {events} | {variant} | failed: {why} | | | |"),
                 Ok(line) => {
                     let (seconds, megabytes): (f64, f64) = (line[0].parse().unwrap(), line[1].parse().unwrap());
                     if variant == "scan" {
-                        floor = (seconds, megabytes);
+                        baseline = (seconds, megabytes);
                     } else {
-                        assert_eq!(kept.get_or_insert(line[2].clone()), &line[2], "{variant} kept something else");
+                        assert_eq!(
+                            first_digest.get_or_insert(line[2].clone()),
+                            &line[2],
+                            "{variant}: expected the same events"
+                        );
                     }
                     println!(
                         "| {events} | {variant} | {seconds:.2} | {megabytes:.0} | {:.2} | {:.0} |",
-                        seconds - floor.0,
-                        megabytes - floor.1
+                        seconds - baseline.0,
+                        megabytes - baseline.1
                     );
                 }
             }
@@ -83,7 +87,7 @@ fn session() -> SessionContext {
     ctx
 }
 
-/// Events in the order in which they happened, users mixed, as a lake has them.
+/// Writes events in order of time with users mixed, as in a lake.
 async fn write(users: u64, events: u64, folder: &str) {
     let rows = session()
         .sql(&format!(
@@ -100,7 +104,7 @@ async fn write(users: u64, events: u64, folder: &str) {
     rows.write_parquet(folder, DataFrameWriteOptions::new(), None).await.unwrap();
 }
 
-/// Prints seconds, peak megabytes, and what was kept: users, events, sums of the oldest and of the newest times.
+/// Prints seconds, peak megabytes and a digest of the result: users, events, sums of the oldest and of the newest times.
 async fn child(variant: &str, folder: &str) {
     let ctx = session();
     ctx.register_parquet("e", folder, ParquetReadOptions::default()).await.unwrap();

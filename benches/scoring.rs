@@ -1,8 +1,8 @@
-//! Users and tokens scored a second, by number of owner threads: `cargo bench --bench scoring -- [USERS] [ROUNDS] [cuda]`; with
-//! `cuda` by padded tokens in one forward pass of a GPU's only owner, beside all cores.
+//! Measures users and tokens scored a second, by number of owner threads: `cargo bench --bench scoring -- [USERS] [ROUNDS] [cuda]`.
+//! With `cuda`, compares all cores with a GPU's only owner, by padded tokens in one forward pass.
 //!
-//! Rounds alternate between the variants within one process, and the best round of each counts: a machine's speed drifts,
-//! so only the ratio of one run means anything. Weights are random; nothing is kept between rounds.
+//! Rounds alternate between the variants within one process, and the best round of each is reported. A machine's speed drifts, so
+//! only ratios within one run are meaningful. Weights are random, and no cache survives a round.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a benchmark that fails should say so loudly
 
@@ -22,7 +22,7 @@ use intentcast::score::service::ScoringService;
 use std::time::Instant;
 use tch::Device;
 
-/// Rows of one request, as `ScoreExec` gathers them.
+/// Rows of one request, as in `ScoreExec`.
 const REQUEST_ROWS: usize = 4096;
 
 #[tokio::main]
@@ -39,11 +39,11 @@ async fn main() {
         }
     };
     if variants.iter().any(|v| v.device == "cuda") {
-        // Before the first tensor.
+        // The GPU must be found before the first tensor is made.
         devices::look();
     }
     if cfg!(debug_assertions) {
-        println!("a debug build: libtorch runs as fast as ever, what is around it does not");
+        println!("this is a debug build: libtorch runs at full speed, the code around it does not");
     }
     let features = features(users).await;
     let tokens = features.column_by_name("recent").unwrap().as_list::<i32>().values().len();
@@ -86,12 +86,12 @@ impl Variant {
     }
 }
 
-/// Seconds to score everybody, asked as a night asks: as many partitions as cores, two requests of each in flight.
+/// Returns the seconds to score all users with the requests of a night: one partition per core, two requests of each in flight.
 async fn seconds(registry: &Registry, features: &StructArray, variant: &Variant, cores: usize) -> f64 {
     let Variant { owner_threads, batch_tokens_max, .. } = *variant;
     let settings = ScoreConfig { device: variant.device.into(), owner_threads, batch_tokens_max, ..Default::default() };
     let device = devices::choose(&settings).unwrap();
-    // A service of its own, so that no kept state answers.
+    // A new service, so that no cached state is used.
     let service = ScoringService::start(registry.load("", device).await.unwrap(), &settings).unwrap();
     let parts = (0..features.len()).step_by(REQUEST_ROWS).map(|from| {
         let part = features.slice(from, REQUEST_ROWS.min(features.len() - from));
@@ -166,7 +166,7 @@ async fn model(width: i64, layers: i64) -> Registry {
     registry
 }
 
-/// Feature structs of users with 1 to 128 events, about 18 in the middle, long tail.
+/// Returns feature structs of users with 1 to 128 events: a median of about 18 and a long tail.
 async fn features(users: usize) -> StructArray {
     let ctx = intentcast::engine::session(&Config::default()).unwrap();
     functions::register(&ctx, &Config::default(), "2026-03-01".parse().unwrap()).unwrap();
