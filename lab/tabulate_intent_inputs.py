@@ -211,7 +211,7 @@ def published_coverage(lake, start):
     factors = f"the middle four fifths of the factors {moved[len(moved) // 10]:.2f} to {moved[len(moved) * 9 // 10]:.2f}"
     return f"**{lake}**, days of the week after each night, {factors}.\n\n" + table(head, lines)
 
-lakes = [lake.split(":") for lake in sys.argv[3:]]
+lakes = [lake.split(":") for lake in sys.argv[2:]]
 for title, tables in (("Intents of earlier nights as an input", ablation), ("Reconciliation", reconciliation),
                       ("Coverage as published", published_coverage)):
     print(f"## {title}\n\n" + "\n\n".join(tables(*lake) for lake in lakes) + "\n")
