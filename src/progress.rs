@@ -1,8 +1,8 @@
-//! Progress bars: on a terminal, nothing elsewhere (the log has a line for each step).
+//! Progress bars on a terminal; elsewhere the log has a line for each step.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar of `len` steps; drawn on stderr where that is a terminal. It clears itself when it is dropped unfinished.
+/// Makes a bar of `len` steps, drawn on standard error where that is a terminal. It clears itself when dropped unfinished.
 pub fn bar(what: &str, len: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed} {msg}");

@@ -2,12 +2,14 @@
 
 use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
+use intentcast::score::models::Models;
 use intentcast::sql_files::SqlFiles;
-use intentcast::verbs;
+use intentcast::workspace::{Access, Workspace};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use crate::accounts::told;
 use crate::nightly::{QUICK, done, night, query, refused, shop};
@@ -47,7 +49,7 @@ fn a_dry_run_says_what_the_night_then_does_and_writes_nothing() {
     assert_eq!(next["predicted_from"], "2026-02-21");
     assert!(next["seconds_predicted"].as_f64().unwrap() > 0.0 && next["bytes_written_predicted"].as_u64().unwrap() > 0);
     let text = done(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22", "--dry-run"]);
-    assert!(text.contains("predicted by the night of 2026-02-21") && text.contains("user_features"), "{text}");
+    assert!(text.contains("predicted from the night of 2026-02-21") && text.contains("user_features"), "{text}");
 
     std::fs::write(format!("{lake}/events/dt=2026-02-21/bad.parquet"), "no parquet").unwrap();
     let refused = command(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22", "--dry-run"]);
@@ -91,6 +93,85 @@ fn logs_are_json_lines_on_request_and_formats_are_what_they_say() {
     assert!(sql("table", one).starts_with("+------+"));
     assert!(done(&["models", "--output", &output]).contains("yes"));
     assert!(done(&["gc", "--output", &output, "--dry-run"]).starts_with("would remove 0 nights"));
+}
+
+#[test]
+fn json_and_csv_print_data_only() {
+    let (_own, lake, output) = shop();
+    let night = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "--format", "csv"];
+    let planned = done(&[&night[..], &["--dry-run"]].concat());
+    assert!(planned.starts_with("run_date,stage,seconds_predicted,"), "{planned}");
+    assert!(planned.lines().skip(1).all(|line| line.starts_with("2026-02-21,")), "{planned}");
+    let published = done(&night);
+    assert_eq!(published.lines().next(), Some("table,rows,path"));
+    assert!(published.lines().any(|line| line.starts_with("intent,")), "{published}");
+    assert!(published.lines().all(|line| line.split(',').count() == 3), "{published}");
+    assert_eq!(done(&night), "table,rows,path\n", "nothing changed");
+}
+
+#[test]
+fn sql_builds_missing_rollups_without_writing_to_the_output() {
+    let (_own, lake, output) = shop();
+    std::fs::remove_dir_all(format!("{output}/state/rollups")).unwrap();
+    let before = contents(&output);
+    let spill = tempfile::tempdir().unwrap();
+    let spill_setting = format!("engine.spill_folder={}", spill.path().display());
+    let sum = "SELECT sum(events_lifetime) AS events FROM user_features";
+    let sql = ["--set", &spill_setting, "sql", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
+    let asked = [&sql[..], &["--format", "csv", "-c", sum]].concat();
+    let ran = command(&asked);
+    let (rows, logs) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
+    assert!(ran.status.success(), "{logs}");
+    assert_eq!(logs.matches("are not in the stored rollups; building them for this session only").count(), 1, "{logs}");
+    assert_eq!(contents(&output), before);
+    assert_eq!(std::fs::read_dir(spill.path()).unwrap().count(), 0, "the session's rollups vanish with it");
+    assert!(!logs.contains('\u{1b}'), "no colour codes where standard error is no terminal: {logs:?}");
+
+    assert_eq!(done(&[&asked[..], &["--refresh"]].concat()), rows);
+    let stored = contents(&output);
+    assert!(stored.len() > before.len());
+    let again = command(&asked);
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), rows);
+    assert!(!String::from_utf8(again.stderr).unwrap().contains("building them"));
+    assert_eq!(contents(&output), stored);
+
+    // Rollups of one new day are read together with the stored ones.
+    let later = ["sql", "--lake", &lake, "--output", &output, "--date", "2026-02-26", "--format", "csv", "-c", sum];
+    let apart = done(&later);
+    assert_eq!(done(&[&later[..], &["--refresh"]].concat()), apart);
+}
+
+#[test]
+fn sql_explains_unknown_and_empty_tables() {
+    let (_own, lake, output) = shop();
+    let asked = |arguments: &[&str], query: &str| command(&[&["sql"], arguments, &["-c", query]].concat());
+    let both = ["--lake", &lake, "--output", &output];
+    let errors = |ran: &Output| String::from_utf8(ran.stderr.clone()).unwrap();
+    let misspelt = asked(&both, "SELECT * FROM event");
+    assert_eq!(misspelt.status.code(), Some(2));
+    assert!(errors(&misspelt).contains("table `event` not found; did you mean `events`?"), "{}", errors(&misspelt));
+    let no_lake = asked(&["--output", &output], "SELECT * FROM user_features");
+    assert_eq!(no_lake.status.code(), Some(2));
+    assert!(errors(&no_lake).contains("hint: pass --lake URI and --output URI"), "{}", errors(&no_lake));
+    let empty = asked(&both, "SELECT * FROM intent");
+    assert!(empty.status.success());
+    assert!(errors(&empty).contains("`intent` is empty: no night is published yet"), "{}", errors(&empty));
+    assert!(errors(&empty).contains("features are as of "), "{}", errors(&empty));
+    assert!(String::from_utf8_lossy(&empty.stdout).contains("p_purchase"), "an empty table shows its columns");
+}
+
+#[test]
+fn every_flag_has_help() {
+    use clap::CommandFactory;
+    fn check(command: &clap::Command) {
+        for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
+            assert!(argument.get_help().is_some(), "{} --{}", command.get_name(), argument.get_id());
+        }
+        command.get_subcommands().for_each(check);
+    }
+    let mut command = intentcast::commands::Cli::command();
+    command.build();
+    check(&command);
 }
 
 #[test]
@@ -232,7 +313,9 @@ async fn any_sql_file_runs_when_pasted() {
         .map(|(key, value)| (key.into(), value.into()))
         .collect();
     let config = Config::resolve(None, [], &settings).unwrap();
-    let ctx: SessionContext = verbs::sql_session(&config, None).await.unwrap();
+    let models = Arc::new(Models::new(&config).unwrap());
+    let workspace = Workspace::open(&config, models, Access::ReadOnly).await.unwrap();
+    let ctx: SessionContext = workspace.query_session(None).await.unwrap();
     let files = SqlFiles::load(&config).unwrap();
     let folders = ["rollups", "state", "features", "labels", "score", "tables", "checks", "views"];
     for (folder, (name, text)) in folders.iter().flat_map(|folder| files.folder(folder).map(move |file| (folder, file)))

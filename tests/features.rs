@@ -4,12 +4,14 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
-use intentcast::features::{self, rollups::Rollups};
+use intentcast::failure::Result;
+use intentcast::features::{Scope, rollups::Rollups};
 use intentcast::ids::RunDate;
-use intentcast::lake::{Lake, stores::Location};
-use intentcast::sql_files::SqlFiles;
-use intentcast::{engine, failure::Result};
+use intentcast::lake::stores::Location;
+use intentcast::score::models::Models;
+use intentcast::workspace::{Access, Workspace};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::support::lakes::{events, write};
 
@@ -19,12 +21,10 @@ pub fn config(lake: &Path, output: &Path) -> Config {
 }
 
 pub async fn night(config: &Config, date: &str) -> Result<(SessionContext, Rollups)> {
-    let sql = SqlFiles::load(config)?;
     let date: RunDate = date.parse()?;
-    let ctx = engine::session(config)?;
-    let lake = Lake::open(config, &sql).await?;
-    let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
-    features::register(&ctx, config, &sql, &lake, &rollups, features::Scope::night(date)).await?;
+    let workspace = Workspace::open(config, Arc::new(Models::new(config)?), Access::ReadWrite).await?;
+    let rollups = workspace.rollups(date).await?;
+    let ctx = workspace.session_as_of(&rollups, Scope::night(date)).await?;
     Ok((ctx, rollups))
 }
 

@@ -3,11 +3,12 @@
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
+use intentcast::commands::format::Format;
+use intentcast::commands::sql::Shell;
 use intentcast::config::Config;
 use intentcast::engine;
 use intentcast::failure::{Failure, Result};
 use intentcast::score::{modules, torch_functions};
-use intentcast::shell::{self, Format};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -273,7 +274,8 @@ async fn functions_are_replaced_and_dropped_and_built_in_ones_are_not() {
     modules.run(&statement("CREATE OR REPLACE", "plus", "two.pt")).await.unwrap();
     assert!(modules.rows("SELECT PLUS(1)").await.contains("3.0"));
 
-    let shell = |sql: &'static str| shell::query(&modules.ctx, sql, Format::Csv);
+    let session = Shell { ctx: modules.ctx.clone(), format: Format::Csv, views: Default::default(), has_nights: true };
+    let shell = |sql: &'static str| session.run(sql);
     for (sql, part) in [("DROP FUNCTION abs", "built in"), ("DROP FUNCTION nothing", "no such function")] {
         let failure = shell(sql).await.unwrap_err();
         assert_eq!(failure.kind.exit_code(), 2, "{failure}");

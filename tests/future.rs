@@ -1,12 +1,13 @@
 //! Nothing of the future: events and logins at or after `as_of()`, and events that arrived after it, move no feature.
 
 use datafusion::prelude::SessionContext;
-use intentcast::features::{self, Scope, parts::Part, rollups::Rollups};
-use intentcast::lake::Lake;
-use intentcast::sql_files::SqlFiles;
-use intentcast::{config::Config, engine};
+use intentcast::config::Config;
+use intentcast::features::{Scope, parts::Part};
+use intentcast::score::models::Models;
+use intentcast::workspace::{Access, Workspace};
 use proptest::prelude::*;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::features::{config, night, table};
 use crate::support::lakes::{events, write};
@@ -103,14 +104,12 @@ proptest! {
 
 /// What a training session of `run_date` sees whose labels end at `labels_end`.
 pub async fn past(config: &Config, run_date: &str, labels_end: &str) -> SessionContext {
-    let sql = SqlFiles::load(config).unwrap();
     let (run_date, labels_end) = (run_date.parse().unwrap(), labels_end.parse().unwrap());
-    let ctx = engine::session(config).unwrap();
-    let lake = Lake::open(config, &sql).await.unwrap();
-    let rollups = Rollups::refresh(&ctx, config, &sql, &lake, labels_end).await.unwrap();
+    let models = Arc::new(Models::new(config).unwrap());
+    let workspace = Workspace::open(config, models, Access::ReadWrite).await.unwrap();
+    let rollups = workspace.rollups(labels_end).await.unwrap();
     let scope = Scope { run_date, labels_end, users: Part::ALL, items: Part::ALL };
-    features::register(&ctx, config, &sql, &lake, &rollups, scope).await.unwrap();
-    ctx
+    workspace.session_as_of(&rollups, scope).await.unwrap()
 }
 
 #[tokio::test]

@@ -11,24 +11,22 @@ use intentcast::config::networks::{
     Pretraining, Unlabelled, name_of,
 };
 use intentcast::config::{Config, S3Config, ScoreConfig};
-use intentcast::engine;
 use intentcast::failure::Failure;
-use intentcast::features::{self, Scope, contract, rollups::Rollups};
+use intentcast::features::{Scope, contract};
 use intentcast::ids::RunDate;
-use intentcast::lake::{Lake, stores::Location};
+use intentcast::lake::stores::Location;
 use intentcast::model::bundle::{BundleCard, FORMAT, Registry};
 use intentcast::model::contents::Contents;
 use intentcast::score::models::Models;
-use intentcast::score::operator;
 use intentcast::score::service::{ScoringService, as_struct};
 use intentcast::simulation::{self, SimulateOptions, signal::Signal};
-use intentcast::sql_files::SqlFiles;
 use intentcast::training::columns::Rows;
 use intentcast::training::item_columns::ItemBlocks;
 use intentcast::training::journal::Journal;
 use intentcast::training::sets::{Split, UserSet, split};
 use intentcast::training::user_columns::{UserBlocks, UserColumns};
 use intentcast::training::{self, TrainingSets};
+use intentcast::workspace::{Access, Workspace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
@@ -197,13 +195,11 @@ fn every_name_is_in_a_combination() {
 
 /// The night's features of every user and item, and the functions of the models below `config.output`.
 async fn session(config: &Config, models: &Arc<Models>) -> SessionContext {
-    let files = SqlFiles::load(config).unwrap();
-    let lake = Lake::open(config, &files).await.unwrap();
-    let plain = engine::session(config).unwrap();
-    let rollups = Rollups::refresh(&plain, config, &files, &lake, date()).await.unwrap();
-    features::register(&plain, config, &files, &lake, &rollups, Scope::night(date())).await.unwrap();
+    let workspace = Workspace::open(config, Arc::clone(models), Access::ReadWrite).await.unwrap();
+    let rollups = workspace.rollups(date()).await.unwrap();
+    let plain = workspace.session_as_of(&rollups, Scope::night(date())).await.unwrap();
     contract::register_model_input(&plain).await.unwrap();
-    let ctx = operator::install(&engine::session(config).unwrap(), Arc::clone(models));
+    let ctx = workspace.session();
     // Materialised once: nine models score the same rows.
     for table in ["model_input", "item_history"] {
         let rows = plain.table(table).await.unwrap();

@@ -4,7 +4,7 @@ use datafusion::prelude::SessionContext;
 use intentcast::config::GcConfig;
 use intentcast::failure::FailureKind;
 use intentcast::lake::stores::Location;
-use intentcast::publish::night::{self, FaultPoint};
+use intentcast::publish::night::{self, FaultPoint, NightCommit};
 use intentcast::publish::runs::{self, RunRecord};
 use intentcast::publish::{gc, lock, readers};
 
@@ -60,7 +60,8 @@ async fn the_documented_query_finds_the_visible_nights() {
     publish(&output, "2026-03-02", 0.3).await.unwrap();
     runs::rollback(&output, date("2026-03-02"), &QUICK).await.unwrap();
     let ctx = SessionContext::new();
-    readers::register_visible(&ctx, &output).await.unwrap();
+    let nights = runs::visible_nights(&output).await.unwrap();
+    readers::register_visible(&ctx, &output, &nights).await.unwrap();
     let query = include_str!("../sql/views/visible_nights.sql");
     let batches = ctx.sql(query).await.unwrap().collect().await.unwrap();
     let text = arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
@@ -134,7 +135,9 @@ async fn an_owner_that_was_paused_cannot_publish() {
     tokio::time::sleep(std::time::Duration::from_millis(2300)).await;
     publish(&output, "2026-03-01", 0.2).await.unwrap();
     let record = RunRecord::new(&paused, "paused");
-    let late = night::commit_night(&output, &paused, &staged, record, &FaultPoint::default()).await.unwrap_err();
+    let fault = FaultPoint::default();
+    let commit = NightCommit { output: &output, held: &paused, staged: &staged, visible: None, fault: &fault };
+    let late = night::commit_night(commit, record).await.unwrap_err();
     assert_eq!(late.kind, FailureKind::Fenced, "{late}");
     assert_eq!(nights::intents(&output).await, [("2026-03-01".to_string(), 4, 0.2)]);
 }

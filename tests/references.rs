@@ -2,7 +2,7 @@
 //! `make docs` writes them.
 
 use clap::{Command, CommandFactory};
-use intentcast::cli::Cli;
+use intentcast::commands::Cli;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -57,7 +57,7 @@ fn the_table_reference_names_every_column_and_what_it_means() {
 fn the_command_line_reference_is_the_help_of_every_verb() {
     let mut command = Cli::command();
     command.build();
-    let mut made = String::from("# Command line\n\nMade from src/cli.rs by `make docs`; a test compares them.\n");
+    let mut made = String::from("# Command line\n\nMade from src/commands/ by `make docs`; a test compares them.\n");
     describe(&mut made, &command);
     made.push_str(
         "\n## Exit codes\n\nThe table is in the [README](../../README.md); src/failure.rs is where they are made.\n",

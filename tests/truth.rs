@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use intentcast::lake::stores::Location;
 use intentcast::metrics::{auc, pinball};
-use intentcast::publish::readers;
+use intentcast::publish::{readers, runs};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::LazyLock;
@@ -101,7 +101,9 @@ async fn numbers(sql: &str) -> Vec<Vec<f64>> {
         let place = format!("{}/{folder}/", shop.lake);
         ctx.register_parquet(name, place, ParquetReadOptions::default()).await.unwrap();
     }
-    readers::register_visible(&ctx, &Location::open(&shop.output, &Default::default()).unwrap()).await.unwrap();
+    let output = Location::open(&shop.output, &Default::default()).unwrap();
+    let nights = runs::visible_nights(&output).await.unwrap();
+    readers::register_visible(&ctx, &output, &nights).await.unwrap();
     for (view, of) in
         [("met", "events"), ("intents", "intent_history"), ("liked", "recommendation_history"), ("truth", "propensity")]
     {

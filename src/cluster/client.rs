@@ -1,4 +1,4 @@
-//! The driver's side: sessions whose plans run on the configured cluster.
+//! The driver's side of a cluster: makes sessions whose plans run there.
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use crate::engine::places::{Place, Remote};
 use crate::failure::{Failure, Result};
 use crate::score::models::Models;
 
-/// `ctx` as it is where `engine.cluster` is `local`; else a session like it whose plans run on that cluster.
+/// Returns `ctx` unchanged where `engine.cluster` is `local`, else a session like it whose plans run on that cluster.
 pub fn connect(ctx: SessionContext, config: &Config, models: &Arc<Models>) -> Result<SessionContext> {
     let address = match config.engine.cluster.as_str() {
         "local" => return Ok(ctx),
@@ -28,7 +28,7 @@ pub fn connect(ctx: SessionContext, config: &Config, models: &Arc<Models>) -> Re
     let cluster = Cluster { scheduler_url: format!("http://{address}"), codec: PlanCodec::new(Arc::clone(models)) };
     let settings = ctx.copied_config().upgrade_for_ballista().with_ballista_adaptive_query_planner(false);
     let mut settings = settings.with_extension(Arc::new(Place(Arc::new(cluster))));
-    // A join's shared build side marks the rows that matched, in one process only: no join is planned that way.
+    // A shared build side marks its matched rows within one process only, so no join is planned with one.
     settings.options_mut().optimizer.hash_join_single_partition_threshold = 0;
     settings.options_mut().optimizer.hash_join_single_partition_threshold_rows = 0;
     let state = SessionStateBuilder::new_from_existing(ctx.state()).with_config(settings).build();

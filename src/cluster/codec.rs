@@ -1,4 +1,4 @@
-//! Our operators and functions as bytes; everything else goes to Ballista's codec.
+//! Encodes our operators and functions as bytes; everything else goes to Ballista's codec.
 //!
 //! Driver, scheduler and executors must run the same version of this file. A plan carries which model to score with,
 //! by version and weights' hash, never weights: the process that runs it loads them from its own `models/` folder.
@@ -28,7 +28,7 @@ use crate::score::operator::{ScoreExec, Scoring};
 use crate::score::torch_functions::{self, Declaration, TorchFunction};
 use crate::tables::write_files::{WriteFilesExec, WriteTarget};
 
-/// No protobuf message begins with a zero, so these bytes are never Ballista's.
+/// Marks our bytes: no protobuf message begins with a zero, so they cannot be Ballista's.
 const MARK: &[u8] = b"\0intentcast.1\0";
 
 #[derive(Serialize, Deserialize)]
@@ -43,12 +43,12 @@ enum Function {
     /// The IANA name of the zone.
     Local(String),
     RowJson,
-    /// Of users or of items, by its name.
+    /// `user_bucket` or `item_bucket`, by its name.
     Bucket,
     ContentKey,
     LastEvents,
     OrderedList,
-    /// A user's function: which module, never its weights.
+    /// A user's function, by its module's location and hash, never its weights.
     Torch(Declaration),
 }
 
@@ -57,17 +57,17 @@ fn write<T: Serialize>(message: &T, bytes: &mut Vec<u8>) -> Result<()> {
     Ok(serde_json::to_writer(bytes, message).map_err(Failure::bug)?)
 }
 
-/// `None` where the bytes are not ours.
+/// Decodes our bytes; returns `None` for bytes that are not ours.
 fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<Option<T>> {
     let Some(ours) = bytes.strip_prefix(MARK) else { return Ok(None) };
     let message = serde_json::from_slice(ours).map_err(|e| {
-        Failure::usage(format!("a plan of another version of intentcast arrived: {e}"))
+        Failure::usage(format!("received a plan from another version of intentcast: {e}"))
             .hint("run the same binary as driver, scheduler and executor")
     })?;
     Ok(Some(message))
 }
 
-/// See the module's opening.
+/// Encodes and decodes plans for driver, scheduler and executors.
 #[derive(Debug)]
 pub struct PlanCodec {
     pub models: Arc<Models>,
@@ -204,7 +204,7 @@ mod tests {
     };
     use tch::{CModule, Device, Kind, Tensor, nn};
 
-    /// What `plus(1)` is, where a decoded function is called.
+    /// Returns `plus(1)` as computed by a decoded function.
     async fn called(codec: &PlanCodec, bytes: &[u8]) -> crate::failure::Result<String> {
         let ctx = SessionContext::new();
         ctx.register_udf(codec.try_decode_udf("plus", bytes)?.as_ref().clone());
@@ -212,7 +212,7 @@ mod tests {
         Ok(arrow::util::pretty::pretty_format_batches(&rows)?.to_string())
     }
 
-    /// An image model of random weights in the registry of an output in memory.
+    /// Writes an image model of random weights to the registry of an in-memory output; returns its version.
     async fn image_model(config: &Config) -> String {
         let store = nn::VarStore::new(Device::Cpu);
         let card = ImageCard::new(Architecture::Cnn, Preprocess { resize: 18, crop: 16, ..Default::default() });
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_picture_has_the_same_labels_on_the_other_side() {
+    async fn a_decoded_plan_classifies_pictures_alike() {
         let mut config = Config::default();
         config.output.uri = "memory://codec-image/out".into();
         config.score.device = "cpu".into();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_users_function_crosses_by_its_declaration_and_loads_where_it_may() {
+    async fn a_users_function_travels_as_its_declaration() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plus.pt");
         let example = [Tensor::ones([2], (Kind::Float, Device::Cpu))];

@@ -1,4 +1,4 @@
-//! The two kinds of process of a cluster: one scheduler, and executors with the model and the stores.
+//! Starts the two kinds of process of a cluster: one scheduler, and executors with the model and the stores.
 
 use ballista_core::config::TaskSchedulingPolicy;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
@@ -18,36 +18,36 @@ use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::score::models::Models;
 
-/// Bytes of one message: a stage's plan names its files.
+/// Largest message in bytes: a stage's plan names its files.
 const MESSAGE_BYTES_MAX: u32 = 64 << 20;
 
-/// Where an executor listens and works.
+/// Addresses, task slots and folder of an executor.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ExecutorPlace {
-    /// The scheduler's HOST:PORT.
-    #[arg(long, default_value = "127.0.0.1:50050")]
+    /// Connect to the scheduler at this address.
+    #[arg(long, default_value = "127.0.0.1:50050", value_name = "HOST:PORT")]
     pub scheduler: String,
-    /// Address to listen on.
-    #[arg(long, default_value = "127.0.0.1")]
+    /// Listen on this address.
+    #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
     pub bind: String,
-    /// The name or address by which the others reach this executor; --bind where left out.
-    #[arg(long)]
+    /// Tell other processes to reach this executor by this name or address [default: --bind].
+    #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
-    /// Port that serves shuffled rows.
+    /// Serve shuffled rows on this port.
     #[arg(long, default_value_t = 50051)]
     pub port: u16,
-    /// Port that takes tasks.
+    /// Accept tasks on this port.
     #[arg(long, default_value_t = 50052)]
     pub task_port: u16,
-    /// Tasks at once; one a core where left out.
+    /// Run this many tasks at once [default: one per core].
     #[arg(long)]
     pub tasks: Option<usize>,
-    /// Folder of shuffled rows; a temporary one where left out.
-    #[arg(long)]
+    /// Store shuffled rows in this folder [default: a temporary one].
+    #[arg(long, value_name = "FOLDER")]
     pub work_folder: Option<PathBuf>,
 }
 
-/// Serves until it is stopped.
+/// Runs the scheduler until it is stopped.
 pub async fn scheduler(config: &Config, bind: SocketAddr) -> Result<()> {
     let mut settings = SchedulerConfig::default()
         .with_hostname(bind.ip().to_string())
@@ -69,7 +69,7 @@ pub async fn scheduler(config: &Config, bind: SocketAddr) -> Result<()> {
     start_server(cluster, bind, Arc::new(settings)).await.map_err(failed)
 }
 
-/// Serves until it is stopped.
+/// Runs an executor until it is stopped.
 pub async fn executor(config: &Config, place: &ExecutorPlace) -> Result<()> {
     let (host, port) = place
         .scheduler
@@ -100,7 +100,7 @@ pub async fn executor(config: &Config, place: &ExecutorPlace) -> Result<()> {
     start_executor_process(Arc::new(settings)).await.map_err(failed)
 }
 
-/// The engine's runtime, with the stores of lake and output known to it.
+/// Makes the engine's runtime with the stores of lake and output registered.
 fn runtime(config: &Config) -> Result<Arc<RuntimeEnv>> {
     let runtime = engine::session(config)?.runtime_env();
     for uri in [&config.lake.uri, &config.output.uri] {

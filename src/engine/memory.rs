@@ -1,25 +1,25 @@
-//! The engine's memory pool: who asks gets, but no sort may take everything.
+//! The engine's memory pool: greedy, but with a cap for each sort.
 //!
-//! A night's plan holds two dozen aggregates, joins and sorts. Equal shares (a fair pool) starve the largest while the pool
-//! lies idle; no shares at all let one partition's sort take the whole pool, and its sibling, which holds nothing that it
-//! could spill, fails (docs/decisions/0002-one-greedy-memory-pool.md).
+//! A night's plan holds two dozen aggregates, joins and sorts. Equal shares (a fair pool) starve the largest while most of
+//! the pool is free; without any shares, one partition's sort takes the whole pool, and its sibling, which holds nothing to
+//! spill yet, fails (docs/decisions/0002-one-greedy-memory-pool.md).
 
 use datafusion::common::{Result, resources_datafusion_err};
 use datafusion::execution::memory_pool::{
     GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
 
-/// How the engine's sorts are called, before the partition's number.
+/// Prefix of the names of the engine's sorts; the partition's number follows.
 const SORT: &str = "ExternalSorter";
 
-/// How its exchanges between partitions are called. One that is refused memory writes its rows to spill files, and with two
-/// of those open it waits for ever for a row that lies in the other one (DataFusion 55.2, apache/datafusion#24883). So
-/// exchanges always get what they ask, and the pool does not count it: they hold few batches at a time, but ask for the
-/// whole buffers that these are slices of, many times as much, and everybody else would starve.
+/// Prefix of the names of the engine's exchanges between partitions. An exchange that is refused memory spills its rows, and
+/// with two spill files open it waits forever for a row that is in the other one (DataFusion 55.2, apache/datafusion#24883).
+/// So exchanges get all that they request, and the pool does not count it: they hold few batches at a time, but request the
+/// whole buffers that the batches are slices of, many times as much, which would starve the other operators.
 const EXCHANGE: &str = "RepartitionExec";
 
-/// A greedy pool in which one partition's sort holds at most `sort_bytes_max`. Aggregates are not held to a share: those of
-/// lists are charged for whole shared buffers, many times what they hold, and spilling does not help them.
+/// A greedy pool in which one partition's sort holds at most `sort_bytes_max`. Aggregates have no cap: those of lists are
+/// charged for whole shared buffers, many times what they hold, and spilling does not help them.
 #[derive(Debug)]
 pub struct CappedPool {
     all: GreedyMemoryPool,
@@ -27,7 +27,7 @@ pub struct CappedPool {
 }
 
 impl CappedPool {
-    /// Half of the pool for one sort, shared by its `partitions`.
+    /// Makes a pool that grants one sort at most half of it, shared by the sort's `partitions`.
     pub fn new(bytes_max: usize, partitions: usize) -> Self {
         Self { all: GreedyMemoryPool::new(bytes_max), sort_bytes_max: bytes_max / (2 * partitions.max(1)) }
     }
@@ -53,23 +53,23 @@ impl MemoryPool for CappedPool {
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        if !exchanges(reservation) {
+        if !is_exchange(reservation) {
             self.all.grow(reservation, additional);
         }
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        if !exchanges(reservation) {
+        if !is_exchange(reservation) {
             self.all.shrink(reservation, shrink);
         }
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        if exchanges(reservation) {
+        if is_exchange(reservation) {
             return Ok(());
         }
         let held = reservation.size();
-        // The first request is granted whatever its size: nothing is there yet that could be spilled for it.
+        // The first request is granted whatever its size: the sort has nothing yet that it could spill.
         let sorts = reservation.consumer().name().starts_with(SORT);
         if sorts && held > 0 && held + additional > self.sort_bytes_max {
             return Err(resources_datafusion_err!(
@@ -90,7 +90,7 @@ impl MemoryPool for CappedPool {
     }
 }
 
-fn exchanges(reservation: &MemoryReservation) -> bool {
+fn is_exchange(reservation: &MemoryReservation) -> bool {
     reservation.consumer().name().starts_with(EXCHANGE)
 }
 
@@ -102,7 +102,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_sort_leaves_room_for_its_sibling_and_a_join_may_take_what_is_there() {
+    fn a_sort_leaves_room_for_its_sibling_but_a_join_has_no_cap() {
         let pool: Arc<dyn MemoryPool> = Arc::new(CappedPool::new(1000, 2));
         let sort = |n: usize| MemoryConsumer::new(format!("{SORT}[{n}]")).with_can_spill(true).register(&pool);
         let (one, two) = (sort(0), sort(1));
@@ -114,9 +114,9 @@ mod tests {
         assert!(join.try_grow(1).is_err(), "the pool itself is the limit of all");
     }
 
-    /// The query of apache/datafusion#24883, which stood still for ever in nearly every attempt.
+    /// The query of apache/datafusion#24883, which hung in nearly every attempt.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn aggregates_that_spill_come_to_an_end() {
+    async fn spilling_aggregates_finish() {
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(CappedPool::new(2 << 20, 2)));
         let settings = SessionConfig::new().with_target_partitions(2).with_batch_size(64);
         let ctx = SessionContext::new_with_config_rt(settings, runtime.build_arc().unwrap());

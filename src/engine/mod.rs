@@ -1,6 +1,7 @@
-//! The one builder of sessions: functions, stores, memory limits, local or Ballista; and what this machine can do.
+//! Makes a query engine session with the configured memory limit, spill folder and parallelism.
+//!
+//! The workspace adds functions, stores, the cluster and scoring to it; other rooms ask the workspace for sessions.
 
-pub mod doctor;
 pub mod memory;
 pub mod places;
 
@@ -16,7 +17,7 @@ use crate::failure::Result;
 use crate::score::torch_functions::TorchFunctions;
 use memory::CappedPool;
 
-/// A session within the configured memory, spilling to the configured folder.
+/// Makes a session within the configured memory that spills to the configured folder.
 pub fn session(config: &Config) -> Result<SessionContext> {
     let pool = CappedPool::new(config.engine.memory_bytes_max as usize, config.partitions());
     let largest = NonZeroUsize::new(5).unwrap_or(NonZeroUsize::MIN);

@@ -1,4 +1,4 @@
-//! Where a physical plan runs: in this process, or wherever the session's [`Place`] takes it.
+//! Runs a physical plan in this process, or wherever the session's [`Place`] sends it.
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -9,17 +9,17 @@ use std::sync::Arc;
 
 use crate::failure::Result;
 
-/// Other machines that can run a plan and return its rows.
+/// Runs a plan on other machines and returns its rows.
 #[async_trait]
 pub trait Remote: Debug + Send + Sync {
     async fn run(&self, ctx: &SessionContext, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>>;
 }
 
-/// Travels in the session's configuration, so that sessions made from it run at the same place.
+/// Carries the remote in the session's configuration, so that sessions made from it run in the same place.
 #[derive(Debug)]
 pub struct Place(pub Arc<dyn Remote>);
 
-/// Runs `plan` to its end. For plans of few result rows: all of them are returned at once.
+/// Runs `plan` and returns all of its rows at once; meant for plans with few result rows.
 pub async fn run(ctx: &SessionContext, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
     match ctx.copied_config().get_extension::<Place>() {
         Some(place) => place.0.run(ctx, plan).await,

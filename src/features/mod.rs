@@ -1,4 +1,8 @@
 //! Turns lake views into rollup units, merged state and feature views, all by the files under sql/.
+//!
+//! In: a [`LakeSource`] (listed lake, SQL files, settings). Out: [`rollups::Rollups`] on storage, and sessions in which every
+//! state, feature and label view is registered as of a date. The workspace is the only caller of [`register`] and of
+//! [`rollups::RollupPlan`]; everyone else asks it for a session.
 
 pub mod content_key;
 pub mod contract;
@@ -26,39 +30,40 @@ use crate::tables::schemas;
 use parts::Part;
 use rollups::Rollups;
 
-/// What earlier nights published of demand, with the run date as `_dt`; whoever reads published nights registers it
-/// before [`register`], which makes it empty otherwise.
+/// Table of the demand that earlier nights published, with their run date as `_dt`. A caller that reads published nights
+/// registers it before [`register`], which otherwise registers it without rows.
 pub const EARLIER_DEMAND: &str = "earlier_demand";
 
-/// What a session sees of the lake.
+/// A listed lake with the SQL files and settings that turn it into features.
+#[derive(Debug, Clone, Copy)]
+pub struct LakeSource<'a> {
+    pub config: &'a Config,
+    pub sql: &'a SqlFiles,
+    pub lake: &'a Lake,
+}
+
+/// The dates, users and items that a session covers.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope {
     pub run_date: RunDate,
     /// Labels read nothing on or after this date.
     pub labels_end: RunDate,
-    /// The users that state and feature views hold.
+    /// Users covered by the state and feature views.
     pub users: Part,
-    /// The items whose days and histories they hold.
+    /// Items whose days and histories the views cover.
     pub items: Part,
 }
 
 impl Scope {
-    /// Every user, as the night of `run_date` sees them; no labels.
+    /// Covers every user and item as the night of `run_date` sees them, without labels.
     pub fn night(run_date: RunDate) -> Self {
         Self { run_date, labels_end: run_date, users: Part::ALL, items: Part::ALL }
     }
 }
 
-/// Registers lake, state, feature and label views and the functions of a night in `ctx`.
-pub async fn register(
-    ctx: &SessionContext,
-    config: &Config,
-    sql: &SqlFiles,
-    lake: &Lake,
-    rollups: &Rollups,
-    scope: Scope,
-) -> Result<()> {
-    functions::register(ctx, config, scope.run_date)?;
+/// Registers the functions of a night and the lake, state, feature and label views in `ctx`.
+pub async fn register(ctx: &SessionContext, source: LakeSource<'_>, rollups: &Rollups, scope: Scope) -> Result<()> {
+    functions::register(ctx, source.config, scope.run_date)?;
     let end = ScalarValue::Date32(Some(functions::days_of(scope.labels_end)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
     let buckets = [
@@ -70,29 +75,29 @@ pub async fn register(
     for (name, bucket) in buckets {
         ctx.register_udf(functions::Constant::new(name, ScalarValue::Int32(Some(bucket))).into());
     }
-    user_functions::create(ctx, sql).await?;
-    lake.register(ctx, scope.run_date).await?;
+    user_functions::create(ctx, source.sql).await?;
+    source.lake.register(ctx, scope.run_date).await?;
     rollups.register(ctx)?;
     if !ctx.table_exist(EARLIER_DEMAND)? {
         let mut fields = schemas::file_schema("demand")?.fields().to_vec();
         fields.push(Arc::new(Field::new("_dt", DataType::Date32, true)));
         ctx.register_table(EARLIER_DEMAND, Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))?;
     }
-    views::register(ctx, sql, &["state", "features", "labels"]).await
+    views::register(ctx, source.sql, &["state", "features", "labels"]).await
 }
 
-/// About how many items a session knows of, by a sketch of a percent or two, and their first day.
+/// Counts the items of a session (HyperLogLog, within a percent or two) and finds their first day.
 pub const ITEMS_SEEN_SQL: &str = "SELECT approx_distinct(item_id), min(event_day) FROM unit_item_day \
      WHERE event_day < run_date() AND arrival_day < run_date()";
 
-/// The parts of a night's items.
+/// Splits a night's items into parts that fit in the engine's memory.
 pub async fn item_parts(ctx: &SessionContext, config: &Config) -> Result<Vec<Part>> {
     let rows = ctx.sql(ITEMS_SEEN_SQL).await?.collect().await?;
     let items = rows.first().map_or(0, |row| row.column(0).as_primitive::<UInt64Type>().value(0));
     Ok(Part::of_items(config, items))
 }
 
-/// An empty session with the engine's settings and memory: own tables, shared limits, and its way to make functions.
+/// Opens an empty session that shares `ctx`'s settings, memory pool and function factory, but none of its tables.
 pub fn sibling(ctx: &SessionContext) -> SessionContext {
     let config: SessionConfig = ctx.copied_config().with_create_default_catalog_and_schema(true);
     let empty = SessionContext::new_with_config_rt(config, ctx.runtime_env());

@@ -1,10 +1,10 @@
-//! Rollup units: what a set of event files contributes, computed once and kept.
+//! Rollup units: the contribution of a set of event files to users' and items' days, computed once and stored.
 //!
-//! A unit is a set of event files of one month (at most [`UNIT_BYTES_MAX`]), taken in by one run. Its outputs lie under
+//! A unit is a set of event files of one month (at most [`UNIT_BYTES_MAX`]), read by one run. Its outputs are stored under
 //! `state/rollups/<fingerprint of SQL and settings>/units/<id>/`; a manifest, written last and only if absent, makes a
-//! run's units count. A later run keeps every unit whose files are all unchanged and rolls up only what no unit covers:
-//! a late file becomes a unit of its own, a changed or removed file costs its unit. Rows carry event day and arrival
-//! day and merge exactly, so how files fell into units does not show in any feature.
+//! run's units count. A later run reuses every unit whose files are all unchanged and rolls up only files that no unit
+//! covers: a late file becomes a unit of its own, and a changed or removed file invalidates its unit. Rows carry event day
+//! and arrival day and merge exactly, so the assignment of files to units changes no feature.
 
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{Datelike, Duration, NaiveDate};
@@ -14,21 +14,23 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{functions, sibling, views};
+use super::{LakeSource, functions, sibling, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
-use crate::lake::{Lake, files_table::ListedFile, fingerprint, parquet_files, register_files, stores::Location};
+use crate::lake::{
+    Lake, files_table, files_table::ListedFile, fingerprint, parquet_files, register_files, stores::Location,
+};
 use crate::sql_files::SqlFiles;
 use crate::tables::materialise;
 
-/// Source bytes above which a month is cut into several units: bounds what one rollup sorts.
+/// Source bytes above which a month is split into several units; bounds the memory of one rollup's sort.
 const UNIT_BYTES_MAX: u64 = 32 << 20;
 
 /// The outputs of a unit, by the SQL file that makes each.
 const OUTPUTS: [&str; 4] = ["unit_event", "unit_quarantine", "unit_user_day", "unit_item_day"];
 
-/// One kept unit: its source files with fingerprints, its outputs with their sizes, and its counts.
+/// One stored unit: its source files with fingerprints, its outputs with their sizes, and its counts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Unit {
     pub id: String,
@@ -40,6 +42,9 @@ pub struct Unit {
     pub outputs: BTreeMap<String, Vec<OutputFile>>,
     pub rows: u64,
     pub quarantined: BTreeMap<String, u64>,
+    /// True for a unit that was built for one read-only session and is not stored below the output.
+    #[serde(skip)]
+    of_this_session: bool,
 }
 
 /// One file of a unit, named relative to the unit's folder.
@@ -49,7 +54,7 @@ pub struct OutputFile {
     pub bytes: u64,
 }
 
-/// What a night read and what it did not have to.
+/// Counts of what a night read and skipped.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ReadReport {
     pub files_read: u64,
@@ -63,95 +68,150 @@ pub struct ReadReport {
     pub quarantined: BTreeMap<String, u64>,
 }
 
-/// The units that a night stands on.
+/// The units that a night reads.
 #[derive(Debug)]
 pub struct Rollups {
     pub units: Vec<Unit>,
     pub report: ReadReport,
+    /// Where stored units are.
     location: Location,
+    /// Where the units of this session alone are (see [`RollupPlan::build_into`]).
+    session_location: Option<Location>,
     schemas: BTreeMap<&'static str, SchemaRef>,
 }
 
-impl Rollups {
-    /// Brings the kept units up to date with the lake's event files before `run_date`.
-    pub async fn refresh(
-        ctx: &SessionContext,
-        config: &Config,
-        sql: &SqlFiles,
-        lake: &Lake,
-        run_date: RunDate,
-    ) -> Result<Self> {
-        let (mut rollups, uncovered) = Self::open(ctx, config, sql, lake, run_date).await?;
-        if uncovered.is_empty() {
-            return Ok(rollups);
+/// Which stored units a night of a date can use, and which event files need a new unit. Making it reads listings and
+/// manifests only and writes nothing.
+#[derive(Debug)]
+pub struct RollupPlan {
+    stored: Rollups,
+    /// The files of each unit to build.
+    to_build: Vec<Vec<ListedFile>>,
+}
+
+impl RollupPlan {
+    /// Compares the lake's event files before `run_date` with the stored units.
+    pub async fn open(ctx: &SessionContext, source: LakeSource<'_>, run_date: RunDate) -> Result<Self> {
+        let LakeSource { config, sql, lake } = source;
+        let output = Location::open(&config.output.uri, &config.s3)?;
+        let location = output.folder(&format!("state/rollups/{}", state_fingerprint(config, sql)));
+        let mut stored = Rollups {
+            units: Vec::new(),
+            report: ReadReport::default(),
+            schemas: output_schemas(ctx, source, run_date).await?,
+            location,
+            session_location: None,
+        };
+        let uncovered = stored.load_units(&lake.event_files(run_date)).await?;
+        let bytes = |files: &[ListedFile]| files.iter().map(|f| f.meta.size).sum::<u64>();
+        stored.report.files_skipped = (lake.files("events").len() - uncovered.len()) as u64;
+        stored.report.bytes_skipped = bytes(lake.files("events")) - bytes(&uncovered);
+        Ok(Self { stored, to_build: group(uncovered) })
+    }
+
+    /// Reports what building would read; rows and bad rows are not known yet.
+    pub fn report(&self) -> ReadReport {
+        ReadReport {
+            files_read: self.files().count() as u64,
+            bytes_read: self.files().map(|f| f.meta.size).sum(),
+            units_built: self.to_build.len() as u64,
+            ..self.stored.report.clone()
         }
-        lake.check("events", &uncovered).await?;
+    }
+
+    /// Returns the stored units alone: enough to plan queries with, not to answer them.
+    pub fn stored(&self) -> &Rollups {
+        &self.stored
+    }
+
+    /// Returns true where every event file is covered by a stored unit.
+    pub fn is_complete(&self) -> bool {
+        self.to_build.is_empty()
+    }
+
+    /// Hashes every source file behind the night, those of units to build included.
+    pub fn input_fingerprint(&self) -> String {
+        let to_build = self.files().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta)));
+        let stored = self.stored.units.iter().flat_map(|u| u.sources.clone());
+        fingerprint_sources(&stored.chain(to_build).collect())
+    }
+
+    /// Reads the footers of the files to build from and refuses the first that is damaged or does not fit.
+    pub async fn check_files(&self, lake: &Lake) -> Result<()> {
+        let files: Vec<ListedFile> = self.files().cloned().collect();
+        lake.check("events", &files).await
+    }
+
+    /// Builds the missing units below the output and makes them count for later runs.
+    pub async fn build(self, ctx: &SessionContext, source: LakeSource<'_>, run_date: RunDate) -> Result<Rollups> {
+        let location = self.stored.location.clone();
+        let (rollups, built) = self.build_units(ctx, source, run_date).await?;
+        if !built.is_empty() {
+            let manifest = serde_json::to_vec(&built).map_err(Failure::bug)?;
+            let name = format!("manifests/{}.json", &blake3::hash(&manifest).to_hex()[..16]);
+            location.create(&name, manifest).await?;
+        }
+        Ok(rollups)
+    }
+
+    /// Builds the missing units in `folder` for one session; nothing below the output changes.
+    pub async fn build_into(
+        mut self,
+        folder: Location,
+        ctx: &SessionContext,
+        source: LakeSource<'_>,
+        run_date: RunDate,
+    ) -> Result<Rollups> {
+        self.stored.session_location = Some(folder);
+        Ok(self.build_units(ctx, source, run_date).await?.0)
+    }
+
+    async fn build_units(
+        self,
+        ctx: &SessionContext,
+        source: LakeSource<'_>,
+        run_date: RunDate,
+    ) -> Result<(Rollups, Vec<Unit>)> {
+        self.check_files(source.lake).await?;
+        let mut rollups = self.stored;
         let mut built = Vec::new();
-        for group in group(uncovered) {
-            let unit = rollups.build(ctx, config, sql, lake, run_date, group).await?;
+        for files in self.to_build {
+            let unit = rollups.build(ctx, source, run_date, files).await?;
             rollups.units.push(unit.clone());
             built.push(unit);
         }
-        let bad: u64 = rollups.report.quarantined.values().sum();
-        let share = bad as f64 / rollups.report.rows_read.max(1) as f64;
-        if share > config.lake.quarantine_share_max {
-            return Err(Failure::check(format!(
-                "{:.2} % of {} newly read rows are bad ({}), more than lake.quarantine_share_max = {:.2} %; nothing was kept",
-                share * 100.0,
-                rollups.report.rows_read,
-                rollups.report.quarantined.iter().map(|(r, n)| format!("{r}: {n}")).collect::<Vec<_>>().join(", "),
-                config.lake.quarantine_share_max * 100.0
-            ))
-            .hint("mend the files or raise the share, then run the same command again"));
+        rollups.report.refuse_bad_share(source.config.lake.quarantine_share_max)?;
+        Ok((rollups, built))
+    }
+
+    fn files(&self) -> impl Iterator<Item = &ListedFile> {
+        self.to_build.iter().flatten()
+    }
+}
+
+impl ReadReport {
+    /// Fails (exit 4) where more than `share_max` of the newly read rows are bad.
+    fn refuse_bad_share(&self, share_max: f64) -> Result<()> {
+        let bad: u64 = self.quarantined.values().sum();
+        let share = bad as f64 / self.rows_read.max(1) as f64;
+        if share <= share_max {
+            return Ok(());
         }
-        let manifest = serde_json::to_vec(&built).map_err(Failure::bug)?;
-        let name = format!("manifests/{}.json", &blake3::hash(&manifest).to_hex()[..16]);
-        rollups.location.create(&name, manifest).await?;
-        Ok(rollups)
+        let reasons: Vec<String> = self.quarantined.iter().map(|(reason, rows)| format!("{reason}: {rows}")).collect();
+        Err(Failure::check(format!(
+            "{:.2} % of {} newly read rows are bad ({}), more than lake.quarantine_share_max = {:.2} %; nothing was stored",
+            share * 100.0,
+            self.rows_read,
+            reasons.join(", "),
+            share_max * 100.0
+        ))
+        .hint("fix the files or raise the share, then run the same command again"))
     }
+}
 
-    /// What [`Self::refresh`] would read: the kept units, and a report of what would be built. Opens the new files'
-    /// footers only, to refuse the ones that the night would refuse.
-    pub async fn plan(
-        ctx: &SessionContext,
-        config: &Config,
-        sql: &SqlFiles,
-        lake: &Lake,
-        run_date: RunDate,
-    ) -> Result<Self> {
-        let (mut rollups, uncovered) = Self::open(ctx, config, sql, lake, run_date).await?;
-        lake.check("events", &uncovered).await?;
-        rollups.report.files_read = uncovered.len() as u64;
-        rollups.report.bytes_read = uncovered.iter().map(|f| f.meta.size).sum();
-        rollups.report.units_built = group(uncovered).len() as u64;
-        Ok(rollups)
-    }
-
-    /// The kept units, and the files that none of them covers.
-    async fn open(
-        ctx: &SessionContext,
-        config: &Config,
-        sql: &SqlFiles,
-        lake: &Lake,
-        run_date: RunDate,
-    ) -> Result<(Self, Vec<ListedFile>)> {
-        let output = Location::open(&config.output.uri, &config.s3)?;
-        let location = output.folder(&format!("state/rollups/{}", state_fingerprint(config, sql)));
-        let mut rollups = Self {
-            units: Vec::new(),
-            report: ReadReport::default(),
-            schemas: output_schemas(ctx, config, sql, lake, run_date).await?,
-            location,
-        };
-        let uncovered = rollups.keep_units(&lake.event_files(run_date)).await?;
-        let bytes = |files: &[ListedFile]| files.iter().map(|f| f.meta.size).sum::<u64>();
-        rollups.report.files_skipped = (lake.files("events").len() - uncovered.len()) as u64;
-        rollups.report.bytes_skipped = bytes(lake.files("events")) - bytes(&uncovered);
-        Ok((rollups, uncovered))
-    }
-
-    /// Takes over the kept units whose files are all there unchanged; returns the files that none covers.
-    async fn keep_units(&mut self, files: &[ListedFile]) -> Result<Vec<ListedFile>> {
+impl Rollups {
+    /// Loads the stored units whose files are all there unchanged; returns the files that none covers.
+    async fn load_units(&mut self, files: &[ListedFile]) -> Result<Vec<ListedFile>> {
         let now: HashMap<String, String> =
             files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
         let mut covered: HashSet<String> = HashSet::new();
@@ -176,12 +236,11 @@ impl Rollups {
     async fn build(
         &mut self,
         base: &SessionContext,
-        config: &Config,
-        sql: &SqlFiles,
-        lake: &Lake,
+        source: LakeSource<'_>,
         run_date: RunDate,
         files: Vec<ListedFile>,
     ) -> Result<Unit> {
+        let LakeSource { config, sql, lake } = source;
         let sources: BTreeMap<String, String> =
             files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
         let id = blake3::hash(format!("{sources:?}").as_bytes()).to_hex()[..16].to_string();
@@ -196,11 +255,19 @@ impl Rollups {
         let checked = ctx.sql(sql.get("rollups/checked_events")?).await.map_err(|e| at("checked_events", e))?;
         ctx.register_table("checked_events", checked.into_view())?;
 
-        let mut unit =
-            Unit { id, first_dt, last_dt, sources, outputs: BTreeMap::new(), rows: 0, quarantined: BTreeMap::new() };
+        let mut unit = Unit {
+            id,
+            first_dt,
+            last_dt,
+            sources,
+            outputs: BTreeMap::new(),
+            rows: 0,
+            quarantined: BTreeMap::new(),
+            of_this_session: self.session_location.is_some(),
+        };
         for output in OUTPUTS {
             let rows = ctx.sql(sql.get(&format!("rollups/{output}"))?).await.map_err(|e| at(output, e))?;
-            let folder = self.location.folder(&format!("units/{}", unit.id));
+            let folder = self.folder(&unit)?.folder(&format!("units/{}", unit.id));
             let written = materialise::write(&ctx, output, rows, &folder).await;
             let written = match written {
                 Err(failure) => {
@@ -214,14 +281,7 @@ impl Rollups {
             unit.outputs.insert(output.into(), written.collect());
             if output != "unit_user_day" && output != "unit_item_day" {
                 unit.rows += count;
-                let table = std::slice::from_ref(&unit);
-                register_files(
-                    &ctx,
-                    output,
-                    &self.location,
-                    Arc::clone(&self.schemas[output]),
-                    self.listed(table, output),
-                )?;
+                self.register_output(&ctx, output, output, std::slice::from_ref(&unit))?;
             }
         }
         for (reason, rows) in count_reasons(&ctx).await? {
@@ -233,7 +293,7 @@ impl Rollups {
         Ok(unit)
     }
 
-    /// `known_event_ids`: ids of kept events on days that the new files may touch.
+    /// Registers `known_event_ids`: ids of stored events on days that the new files may touch.
     async fn register_known_ids(
         &self,
         ctx: &SessionContext,
@@ -248,13 +308,7 @@ impl Rollups {
             _ => true,
         };
         let units: Vec<Unit> = self.units.iter().filter(near).cloned().collect();
-        register_files(
-            ctx,
-            "kept_event",
-            &self.location,
-            Arc::clone(&self.schemas["unit_event"]),
-            self.listed(&units, "unit_event"),
-        )?;
+        self.register_output(ctx, "kept_event", "unit_event", &units)?;
         let days = match (first_dt, last_dt) {
             (Some(from), Some(to)) if by_day => {
                 format!("AND event_day BETWEEN DATE '{}' AND DATE '{}'", from - margin, to + margin)
@@ -266,36 +320,61 @@ impl Rollups {
         Ok(())
     }
 
-    fn listed(&self, units: &[Unit], output: &str) -> Vec<ListedFile> {
-        let files = units.iter().flat_map(|u| u.outputs.get(output).into_iter().flatten().map(move |f| (u, f)));
-        let listed = files.map(|(unit, file)| {
-            let path = self.location.path(&format!("units/{}/{}", unit.id, file.name));
-            parquet_files::listed(&self.location, path, file.bytes, unit.last_dt)
-        });
-        listed.collect()
+    /// Returns the folder that holds a unit's outputs.
+    fn folder(&self, unit: &Unit) -> Result<&Location> {
+        match unit.of_this_session {
+            true => self.session_location.as_ref().ok_or_else(|| Failure::bug("a session's unit without its folder")),
+            false => Ok(&self.location),
+        }
+    }
+
+    /// Registers one output of `units` as table `name`.
+    fn register_output(&self, ctx: &SessionContext, name: &str, output: &str, units: &[Unit]) -> Result<()> {
+        let schema = &self.schemas[output];
+        let (of_session, stored): (Vec<&Unit>, Vec<&Unit>) = units.iter().partition(|unit| unit.of_this_session);
+        let Some(session_location) = self.session_location.as_ref().filter(|_| !of_session.is_empty()) else {
+            let files = list_output(&self.location, &stored, output);
+            return register_files(ctx, name, &self.location, Arc::clone(schema), files);
+        };
+        let new_rows = list_output(session_location, &of_session, output);
+        let new_rows = ctx.read_table(files_table(ctx, session_location, Arc::clone(schema), new_rows)?)?;
+        let stored = list_output(&self.location, &stored, output);
+        let stored = ctx.read_table(files_table(ctx, &self.location, Arc::clone(schema), stored)?)?;
+        ctx.register_table(name, stored.union(new_rows)?.into_view())?;
+        Ok(())
     }
 
     /// Registers `unit_event`, `unit_user_day`, `unit_item_day` and `unit_quarantine` over all units.
     pub fn register(&self, ctx: &SessionContext) -> Result<()> {
-        for output in OUTPUTS {
-            let schema = Arc::clone(&self.schemas[output]);
-            register_files(ctx, output, &self.location, schema, self.listed(&self.units, output))?;
-        }
-        Ok(())
+        OUTPUTS.iter().try_for_each(|output| self.register_output(ctx, output, output, &self.units))
     }
 
-    /// A hash of every source file behind the night.
+    /// Hashes every source file behind the night.
     pub fn input_fingerprint(&self) -> String {
-        let sources: BTreeMap<_, _> = self.units.iter().flat_map(|u| &u.sources).collect();
-        blake3::hash(format!("{sources:?}").as_bytes()).to_hex()[..16].to_string()
+        fingerprint_sources(&self.units.iter().flat_map(|u| u.sources.clone()).collect())
     }
+}
+
+fn fingerprint_sources(sources: &BTreeMap<String, String>) -> String {
+    blake3::hash(format!("{sources:?}").as_bytes()).to_hex()[..16].to_string()
+}
+
+fn list_output(location: &Location, units: &[&Unit], output: &str) -> Vec<ListedFile> {
+    let mut listed = Vec::new();
+    for unit in units {
+        for file in unit.outputs.get(output).into_iter().flatten() {
+            let path = location.path(&format!("units/{}/{}", unit.id, file.name));
+            listed.push(parquet_files::listed(location, path, file.bytes, unit.last_dt));
+        }
+    }
+    listed
 }
 
 fn at(output: &str, error: datafusion::error::DataFusionError) -> Failure {
     Failure::from(error).at(format!("sql/rollups/{output}.sql"))
 }
 
-/// What the rollups depend on besides the files: their SQL, the lake's SQL and the settings that change rows.
+/// Hashes everything but the files that rollups depend on: their SQL, the lake's SQL and the settings that change rows.
 fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
     let lake = format!("lakes/{}", config.lake.name);
     let text = format!(
@@ -310,7 +389,7 @@ fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
 }
 
-/// Files by month in date order, cut at [`UNIT_BYTES_MAX`].
+/// Groups files by month in date order, split at [`UNIT_BYTES_MAX`].
 fn group(mut files: Vec<ListedFile>) -> Vec<Vec<ListedFile>> {
     files.sort_by(|a, b| (a.dt, &a.meta.location).cmp(&(b.dt, &b.meta.location)));
     let month = |f: &ListedFile| f.dt.map(|d| (d.year(), d.month()));
@@ -332,14 +411,13 @@ fn group(mut files: Vec<ListedFile>) -> Vec<Vec<ListedFile>> {
     groups
 }
 
-/// The schemas of the outputs, from planning their SQL over no files.
+/// Plans the outputs' SQL over no files and returns their schemas.
 async fn output_schemas(
     base: &SessionContext,
-    config: &Config,
-    sql: &SqlFiles,
-    lake: &Lake,
+    source: LakeSource<'_>,
     run_date: RunDate,
 ) -> Result<BTreeMap<&'static str, SchemaRef>> {
+    let LakeSource { config, sql, lake } = source;
     let ctx = sibling(base);
     functions::register(&ctx, config, run_date)?;
     lake.register_view(&ctx, "events", Vec::new()).await?;
@@ -352,7 +430,7 @@ async fn output_schemas(
     Ok(schemas)
 }
 
-/// `known_event_ids` without rows: as for the very first unit of a lake.
+/// Registers `known_event_ids` without rows, as for the first unit of a lake.
 pub async fn register_no_known_ids(ctx: &SessionContext) -> Result<()> {
     let none = "SELECT CAST(NULL AS VARCHAR) AS event_id, CAST(NULL AS DATE) AS event_day WHERE false";
     ctx.register_table("known_event_ids", ctx.sql(none).await?.into_view())?;

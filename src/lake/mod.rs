@@ -127,10 +127,20 @@ pub fn register_files(
     schema: arrow::datatypes::SchemaRef,
     files: Vec<ListedFile>,
 ) -> Result<()> {
+    ctx.register_table(name, files_table(ctx, location, schema, files)?)?;
+    Ok(())
+}
+
+/// Makes a table over listed files, and registers the store that holds them.
+pub fn files_table(
+    ctx: &SessionContext,
+    location: &Location,
+    schema: arrow::datatypes::SchemaRef,
+    files: Vec<ListedFile>,
+) -> Result<Arc<FilesTable>> {
     let store_url = location.store_url()?;
     ctx.register_object_store(&store_url, Arc::clone(&location.store));
-    ctx.register_table(name, Arc::new(FilesTable::new(&store_url, schema, files)?))?;
-    Ok(())
+    Ok(Arc::new(FilesTable::new(&store_url, schema, files)?))
 }
 
 /// Hidden files (`_SUCCESS`, `.crc`) and everything that is not called Parquet are no data.

@@ -20,7 +20,7 @@ use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::publish::night::StagedTables;
 use crate::publish::readers;
-use crate::publish::runs::{self, VisibleNight};
+use crate::publish::runs::VisibleNight;
 use crate::sql_files::SqlFiles;
 use crate::tables::schemas::{self, NIGHT_TABLES};
 use crate::tables::write_files::{StagedFile, table_location};
@@ -50,6 +50,8 @@ pub struct Subject<'a> {
     pub staged: &'a StagedTables,
     /// One row per user to be scored; a column `user_id`.
     pub feature_users: DataFrame,
+    /// The latest visible night before this one.
+    pub previous: Option<&'a VisibleNight>,
 }
 
 /// Fails with [`Failure::check`] naming every finding; nothing was published then.
@@ -119,7 +121,7 @@ async fn session_for(ctx: &SessionContext, subject: &Subject<'_>, settings: &Che
         let files = subject.staged.get(table).map(Vec::as_slice).unwrap_or_default();
         register_staged(&checker, subject.output, table, files).await?;
     }
-    register_bounds(&checker, subject.output, subject.run_date, subject.feature_users.clone(), settings).await?;
+    register_bounds(&checker, subject.output, subject.previous, subject.feature_users.clone(), settings).await?;
     Ok(checker)
 }
 
@@ -127,13 +129,13 @@ async fn session_for(ctx: &SessionContext, subject: &Subject<'_>, settings: &Che
 pub async fn register_bounds(
     ctx: &SessionContext,
     output: &Location,
-    run_date: RunDate,
+    previous: Option<&VisibleNight>,
     feature_users: DataFrame,
     settings: &ChecksConfig,
 ) -> Result<()> {
     ctx.register_table("feature_users", feature_users.into_view())?;
-    let before = nights_before(output, run_date).await?;
-    readers::register_nights(ctx, output, "intent", "previous_intent", before.as_slice()).await?;
+    let previous: Vec<VisibleNight> = previous.cloned().into_iter().collect();
+    readers::register_nights(ctx, output, "intent", "previous_intent", &previous).await?;
     let settings = ctx
         .sql(&format!(
             "SELECT CAST({:?} AS DOUBLE) AS change_share_max, CAST({:?} AS DOUBLE) AS scored_share_min",
@@ -142,10 +144,6 @@ pub async fn register_bounds(
         .await?;
     ctx.register_table("check_settings", settings.into_view())?;
     Ok(())
-}
-
-async fn nights_before(output: &Location, run_date: RunDate) -> Result<Option<VisibleNight>> {
-    Ok(runs::visible_nights(output).await?.into_iter().rfind(|night| night.run_date() < run_date))
 }
 
 /// Registers staged files as a table; no files is a table without rows.

@@ -35,21 +35,25 @@ impl FaultPoint {
     }
 }
 
+/// What a night commits, and under which lock.
+#[derive(Debug, Clone, Copy)]
+pub struct NightCommit<'a> {
+    pub output: &'a Location,
+    pub held: &'a Held,
+    pub staged: &'a StagedTables,
+    /// The night that readers of this date saw when the lock was acquired; only the lock's holder can change that.
+    pub visible: Option<&'a VisibleNight>,
+    pub fault: &'a FaultPoint,
+}
+
 /// Commits all tables and the row. `record.manifest_hash` says when two runs of a night are the same
 /// ([`runs::manifest_hash`]); its `table_versions` are filled in here.
-pub async fn commit_night(
-    output: &Location,
-    held: &Held,
-    staged: &StagedTables,
-    mut record: RunRecord,
-    fault: &FaultPoint,
-) -> Result<VisibleNight> {
+pub async fn commit_night(commit: NightCommit<'_>, mut record: RunRecord) -> Result<VisibleNight> {
+    let NightCommit { output, held, staged, visible, fault } = commit;
     fault.reached("staged");
-    if let Some(night) = runs::visible_on(output, held.run_date).await?
-        && night.run.manifest_hash == record.manifest_hash
-    {
-        tracing::info!(run_date = %held.run_date, "this very night is published already");
-        return Ok(night);
+    if let Some(night) = visible.filter(|night| night.run.manifest_hash == record.manifest_hash) {
+        tracing::info!(run_date = %held.run_date, "night already published with the same inputs");
+        return Ok(night.clone());
     }
     for table in NIGHT_TABLES {
         held.check().await?;

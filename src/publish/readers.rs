@@ -17,16 +17,14 @@ use crate::tables::schemas::{self, NIGHT_TABLES, PARTITION};
 use crate::tables::write_files::table_location;
 use crate::tables::{delta, delta_log};
 
-/// Registers every published table, and `runs`; a table that has no night yet is empty. Returns the latest night.
-pub async fn register_visible(ctx: &SessionContext, output: &Location) -> Result<Option<VisibleNight>> {
-    let nights = runs::visible_nights(output).await?;
+/// Registers every published table over the visible `nights`, and `runs`; a table that has no night yet is empty.
+pub async fn register_visible(ctx: &SessionContext, output: &Location, nights: &[VisibleNight]) -> Result<()> {
     for table in NIGHT_TABLES {
         let latest = nights.last().map(std::slice::from_ref).unwrap_or_default();
         register_nights(ctx, output, table, table, latest).await?;
-        register_nights(ctx, output, table, &format!("{table}_history"), &nights).await?;
+        register_nights(ctx, output, table, &format!("{table}_history"), nights).await?;
     }
-    runs::register(ctx, output).await?;
-    Ok(nights.into_iter().last())
+    runs::register(ctx, output).await
 }
 
 /// Registers the given nights of `table` under `name`, replacing what was there.

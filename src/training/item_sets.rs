@@ -30,7 +30,8 @@ pub struct ItemSets {
 impl ItemSets {
     /// Nothing on or after `end` is read.
     pub async fn gather(past: &Past<'_>, end: RunDate) -> Result<Self> {
-        let (config, demand) = (past.config, &past.config.demand);
+        let config = &past.workspace.config;
+        let demand = &config.demand;
         let newest = end.plus_days(-i64::from(demand.horizon_days));
         let seen = past.items_seen(newest).await?;
         // Without an item no date reaches back far enough.

@@ -42,21 +42,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
-use crate::features::rollups::Rollups;
 use crate::ids::RunDate;
-use crate::lake::{Lake, stores::Location};
+use crate::lake::stores::Location;
 use crate::model::bundle::{BundleCard, FORMAT, IMAGE_FOLDER, IndexedItem, Networks, Registry, TEXT_FOLDER};
 use crate::model::contents::Contents;
 use crate::model::demand::{Calibration, DemandShape, RatePrior};
 use crate::model::intent::IntentShape;
 use crate::progress;
-use crate::publish::runs;
 use crate::score::devices;
 use crate::score::models::Models;
-use crate::sql_files::SqlFiles;
+use crate::workspace::{Access, Workspace};
 use blocks::BlockWriter;
 use intent::Users;
 use item_sets::{ItemSets, ItemSurvey};
@@ -147,15 +144,10 @@ pub async fn run(config: &Config, date: RunDate, sweep: Option<&Sweep>) -> Resul
 
 /// Reads the training sets through the night's own SQL.
 pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
-    let sql = SqlFiles::load(config)?;
-    let lake = Lake::open(config, &sql).await?;
-    let ctx = engine::session(config)?;
-    let rollups = Rollups::refresh(&ctx, config, &sql, &lake, date).await?;
-    let output = Location::open(&config.output.uri, &config.s3)?;
-    let nights = runs::visible_nights(&output).await?;
-    let (output, nights) = (&output, nights.as_slice());
-    let models = &Arc::new(Models::new(config)?);
-    let past = Past { config, sql: &sql, lake: &lake, rollups: &rollups, labels_end: date, models, output, nights };
+    let models = Arc::new(Models::new(config)?);
+    let workspace = Workspace::open(config, models, Access::ReadWrite).await?;
+    let rollups = workspace.rollups(date).await?;
+    let past = Past { workspace: &workspace, rollups: &rollups, labels_end: date };
 
     let newest = user_dates::newest(date, config);
     let seen = past.users_seen(newest).await?;
@@ -177,7 +169,7 @@ pub async fn gather(config: &Config, date: RunDate) -> Result<TrainingSets> {
         index,
         contents: Arc::new(contents),
         encoders,
-        sql_fingerprint: sql.fingerprint(&["rollups", "state", "features", "labels"]),
+        sql_fingerprint: workspace.sql.fingerprint(&["rollups", "state", "features", "labels"]),
         input_fingerprint: rollups.input_fingerprint(),
     })
 }
@@ -189,7 +181,7 @@ async fn gather_users(
     contract: &FeatureContract,
     (index, contents): (&[IndexedItem], &Contents),
 ) -> Result<(UserBlocks, UserBlocks)> {
-    let config = past.config;
+    let config = &past.workspace.config;
     let places: ItemPlaces = index.iter().zip(0..).map(|(item, place)| (item.item_id.clone(), place)).collect();
     let rows_max = config.train.rows_max as usize;
     let (users_max, seen) = (rows_max / dates.len(), seen.max(1) as usize);

@@ -6,34 +6,28 @@ use arrow::datatypes::{DataType, Date32Type, Float64Type, UInt64Type};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use super::blocks::BlockWriter;
 use super::columns::Rows;
 use super::item_columns::ItemColumns;
 use super::user_columns::UserColumns;
 use super::user_dates::UserDate;
-use crate::config::Config;
-use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::{self, Scope, contract::FeatureContract, parts::Part, rollups::Rollups};
 use crate::ids::RunDate;
-use crate::lake::{Lake, stores::Location};
+use crate::lake::stores::Location;
 use crate::model::bundle::{ImageEncoderCard, IndexedItem, TextCard};
 use crate::model::contents::{Contents, IMAGE, TEXT};
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
 use crate::model::intent::CHURN;
-use crate::publish::{earlier::EarlierNights, runs::VisibleNight};
 use crate::score::catalogue;
 use crate::score::content_store::{self, ContentStore};
 use crate::score::devices;
 use crate::score::embedding::SharedEncoder;
-use crate::score::models::Models;
-use crate::score::operator;
 use crate::score::pictures::SharedImageEncoder;
 use crate::score::service::as_struct;
-use crate::sql_files::SqlFiles;
+use crate::workspace::Workspace;
 
 /// Labels of one user, in the order of the network's outputs.
 pub const LABELS: [&str; 9] =
@@ -155,27 +149,16 @@ pub struct Seen {
 
 /// What a session at a past date needs.
 pub struct Past<'a> {
-    pub config: &'a Config,
-    pub sql: &'a SqlFiles,
-    pub lake: &'a Lake,
+    pub workspace: &'a Workspace,
     pub rollups: &'a Rollups,
     /// Nothing on or after this date is read.
     pub labels_end: RunDate,
-    /// What features call by name.
-    pub models: &'a Arc<Models>,
-    /// Where nights are published, and the visible ones.
-    pub output: &'a Location,
-    pub nights: &'a [VisibleNight],
 }
 
 impl Past<'_> {
     async fn session(&self, as_of: RunDate, users: Part, items: Part) -> Result<SessionContext> {
-        // A feature may call a text or table model, as in the night.
-        let ctx = operator::install(&engine::session(self.config)?, Arc::clone(self.models));
-        EarlierNights::before(as_of, self.nights, self.config).register(&ctx, self.output).await?;
         let scope = Scope { run_date: as_of, labels_end: self.labels_end, users, items };
-        features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
-        Ok(ctx)
+        self.workspace.session_as_of(self.rollups, scope).await
     }
 
     async fn whole_session(&self, as_of: RunDate) -> Result<SessionContext> {
@@ -218,12 +201,13 @@ impl Past<'_> {
     ) -> Result<[usize; 2]> {
         let mut users = [0; 2];
         // Sampled where the events are read: features of a million users would be built to keep fifty thousand.
-        for part in Part::of_share(self.config, self.rollups, share) {
+        for part in Part::of_share(&self.workspace.config, self.rollups, share) {
             let ctx = self.session(date.as_of, part, Part::ALL).await?;
             let contract = features::contract::register_model_input(&ctx).await?;
             let mut rows = ctx.sql(USERS_SQL).await?.execute_stream().await?;
             while let Some(batch) = rows.next().await {
-                let mut set = UserSet::read(&batch?, &contract, self.config.model.item_buckets.into(), known)?;
+                let mut set =
+                    UserSet::read(&batch?, &contract, self.workspace.config.model.item_buckets.into(), known)?;
                 let splits: Vec<Split> = set.inputs.user_ids.iter().map(|id| split(id)).collect();
                 set.hide_labels(date, &splits);
                 let columns = UserColumns::of(&set, contract.0.len(), date.as_of)?;
@@ -242,7 +226,7 @@ impl Past<'_> {
     /// What the catalogue's pictures and videos say (it has no history: the present one's), and the texts of the dates, as
     /// the configured encoders read them.
     pub async fn contents(&self, end: RunDate, dates: &[RunDate]) -> Result<(Contents, Encoders)> {
-        let model = &self.config.model;
+        let model = &self.workspace.config.model;
         let mut contents = match model.content_inputs {
             true => content_store::of_catalogue(&self.whole_session(end).await?).await?,
             false => Contents::default(),
@@ -261,12 +245,12 @@ impl Past<'_> {
 
     /// What puts the catalogue's pictures among other contents.
     async fn pictures(&self, end: RunDate) -> Result<(impl FnOnce(Contents) -> Contents, ImageEncoderCard)> {
-        let source = self.config.model.image_encoder.clone();
-        let folder = Location::open(&source, &self.config.s3)?;
-        let score = &self.config.score;
+        let source = self.workspace.config.model.image_encoder.clone();
+        let folder = Location::open(&source, &self.workspace.config.s3)?;
+        let score = &self.workspace.config.score;
         let encoder = SharedImageEncoder::open(&folder, devices::choose(score)?, score).await?;
         let hash = encoder.hash.clone();
-        let store = ContentStore::of(self.output, [0, encoder.width as i64, 0], ["", &hash, ""])
+        let store = ContentStore::of(self.workspace.output()?, [0, encoder.width as i64, 0], ["", &hash, ""])
             .ok_or_else(|| Failure::bug("no pictures to read"))?;
         let ctx = self.whole_session(end).await?;
         let (keys, _) = store.add_pictures(&ctx, &encoder, store.contents().await?.as_ref()).await?;
@@ -276,11 +260,11 @@ impl Past<'_> {
 
     /// What puts the texts of the dates among other contents.
     async fn texts(&self, end: RunDate, dates: &[RunDate]) -> Result<(impl FnOnce(Contents) -> Contents, TextCard)> {
-        let model = &self.config.model;
-        let folder = Location::open(&model.text_encoder, &self.config.s3)?;
-        let device = devices::choose(&self.config.score)?;
-        let encoder = SharedEncoder::open(&folder, model.text_tokens_max, self.config, device).await?;
-        let store = ContentStore::of(self.output, [encoder.width as i64, 0, 0], [&encoder.hash, "", ""])
+        let model = &self.workspace.config.model;
+        let folder = Location::open(&model.text_encoder, &self.workspace.config.s3)?;
+        let device = devices::choose(&self.workspace.config.score)?;
+        let encoder = SharedEncoder::open(&folder, model.text_tokens_max, &self.workspace.config, device).await?;
+        let store = ContentStore::of(self.workspace.output()?, [encoder.width as i64, 0, 0], [&encoder.hash, "", ""])
             .ok_or_else(|| Failure::bug("no texts to read"))?;
         let mut keys = BTreeSet::new();
         for &as_of in dates.iter().chain([&end]) {
@@ -302,14 +286,14 @@ impl Past<'_> {
         mut take: impl FnMut(&ItemColumns) -> Result<()>,
     ) -> Result<usize> {
         let mut items = 0;
-        for part in Part::of_items(self.config, seen) {
+        for part in Part::of_items(&self.workspace.config, seen) {
             let ctx = self.session(as_of, Part::ALL, part).await?;
             let mut rows = ctx.sql(ITEMS_SQL).await?.execute_stream().await?;
             while let Some(batch) = rows.next().await {
                 let batch = batch?;
                 for start in (0..batch.num_rows()).step_by(ITEM_ROWS) {
                     let set = ItemSet::read(&batch.slice(start, ITEM_ROWS.min(batch.num_rows() - start)))?;
-                    take(&ItemColumns::of(&set, &self.config.demand)?)?;
+                    take(&ItemColumns::of(&set, &self.workspace.config.demand)?)?;
                     items += set.items.len();
                 }
             }

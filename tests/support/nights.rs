@@ -7,8 +7,8 @@ use intentcast::ids::{Generation, RunDate};
 use intentcast::lake::stores::Location;
 use intentcast::publish::checks::{self, Subject};
 use intentcast::publish::lock::{self, Held};
-use intentcast::publish::night::{self, FaultPoint, StagedTables};
-use intentcast::publish::runs::{RunRecord, VisibleNight};
+use intentcast::publish::night::{self, FaultPoint, NightCommit, StagedTables};
+use intentcast::publish::runs::{self, RunRecord, VisibleNight};
 use intentcast::sql_files::SqlFiles;
 use intentcast::tables::write_files;
 
@@ -52,7 +52,9 @@ pub async fn stage(ctx: &SessionContext, output: &Location, held: &Held, tables:
 pub async fn check(ctx: &SessionContext, output: &Location, run_date: RunDate, staged: &StagedTables) -> Result<()> {
     let sql = SqlFiles::load(&Config::default()).unwrap();
     let feature_users = ctx.sql("SELECT * FROM (VALUES ('u1'), ('u2'), ('u3'), ('u4')) AS u(user_id)").await.unwrap();
-    let subject = Subject { output, run_date, staged, feature_users };
+    let nights = runs::visible_nights(output).await.unwrap();
+    let previous = nights.iter().rfind(|night| night.run_date() < run_date);
+    let subject = Subject { output, run_date, staged, feature_users, previous };
     checks::check_night(ctx, &sql, subject, &ChecksConfig::default()).await
 }
 
@@ -68,7 +70,9 @@ pub async fn publish_until(output: &Location, night: &str, p: f64, fault: &Fault
     let published = async {
         check(&ctx, output, held.run_date, &staged).await?;
         let record = RunRecord::new(&held, format!("{night} {p}"));
-        night::commit_night(output, &held, &staged, record, fault).await
+        let visible = runs::visible_on(output, held.run_date).await?;
+        let commit = NightCommit { output, held: &held, staged: &staged, visible: visible.as_ref(), fault };
+        night::commit_night(commit, record).await
     };
     let published = published.await;
     held.release().await?;
@@ -78,7 +82,8 @@ pub async fn publish_until(output: &Location, night: &str, p: f64, fault: &Fault
 /// (run_date, rows, mean p_purchase) of every visible night of `intent`.
 pub async fn intents(output: &Location) -> Vec<(String, i64, f64)> {
     let ctx = SessionContext::new();
-    intentcast::publish::readers::register_visible(&ctx, output).await.unwrap();
+    let nights = runs::visible_nights(output).await.unwrap();
+    intentcast::publish::readers::register_visible(&ctx, output, &nights).await.unwrap();
     let sql = "SELECT CAST(run_date AS VARCHAR) AS d, count(*) AS n, avg(p_purchase) AS p \
                FROM intent_history GROUP BY run_date ORDER BY 1";
     let mut found = Vec::new();

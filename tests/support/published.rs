@@ -6,7 +6,7 @@
 use datafusion::prelude::SessionContext;
 use intentcast::config::S3Config;
 use intentcast::lake::stores::Location;
-use intentcast::publish::readers;
+use intentcast::publish::{readers, runs};
 use intentcast::tables::schemas::{self, NIGHT_TABLES};
 use std::collections::BTreeMap;
 
@@ -34,7 +34,8 @@ fn rows_of(table: &str) -> String {
 pub fn published(output: &Location) -> Published {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let ctx = SessionContext::new();
-        readers::register_visible(&ctx, output).await.unwrap();
+        let nights = runs::visible_nights(output).await.unwrap();
+        readers::register_visible(&ctx, output, &nights).await.unwrap();
         let mut tables = Published::new();
         for table in NIGHT_TABLES {
             let rows = ctx.sql(&rows_of(table)).await.unwrap().collect().await.unwrap();
@@ -60,7 +61,8 @@ pub fn rows_visible(folder: &str, table: &str) -> usize {
     let output = Location::open(folder, &S3Config::default()).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let ctx = SessionContext::new();
-        readers::register_visible(&ctx, &output).await.unwrap();
+        let nights = runs::visible_nights(&output).await.unwrap();
+        readers::register_visible(&ctx, &output, &nights).await.unwrap();
         ctx.table(table).await.unwrap().count().await.unwrap()
     })
 }

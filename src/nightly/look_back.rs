@@ -1,4 +1,4 @@
-//! Looks back at earlier visible nights whose outcomes are known by now, for `runs`.
+//! Compares earlier visible nights with outcomes that are known by now, for `runs`.
 //!
 //! Outcomes come from the labels' SQL, as training reads it at that night's date with labels that end tonight; forecasts
 //! from the tables that the night published.
@@ -9,19 +9,15 @@ use arrow::datatypes::{DataType, Float64Type};
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
-use crate::config::Config;
 use crate::failure::Result;
 use crate::features::{self, Scope, parts::Part, rollups::Rollups};
 use crate::ids::RunDate;
-use crate::lake::{Lake, stores::Location};
 use crate::metrics::{binary::BinaryFigures, pinball};
 use crate::model::heads::INTENTS;
 use crate::publish::readers;
-use crate::publish::runs::{self, VisibleNight};
-use crate::score::{models::Models, operator};
-use crate::sql_files::SqlFiles;
+use crate::publish::runs::VisibleNight;
+use crate::workspace::Workspace;
 
 /// A demand forecast is looked at once this many of its days have passed (or its horizon, where that is shorter).
 const DEMAND_DAYS_MIN: u32 = 7;
@@ -30,26 +26,22 @@ const AMOUNTS: [&str; 2] = ["units", "spend"];
 const QUANTILES: [(&str, f64); 7] =
     [("q05", 0.05), ("q10", 0.10), ("q25", 0.25), ("q50", 0.50), ("q75", 0.75), ("q90", 0.90), ("q95", 0.95)];
 
-/// What a night needs to look back.
+/// Compares earlier nights with what happened since, from tonight's session.
 pub struct LookBack<'a> {
+    pub workspace: &'a Workspace,
     pub ctx: &'a SessionContext,
-    pub config: &'a Config,
-    pub sql: &'a SqlFiles,
-    pub lake: &'a Lake,
     pub rollups: &'a Rollups,
-    /// What features call by name.
-    pub models: &'a Arc<Models>,
-    pub output: &'a Location,
     pub tonight: RunDate,
 }
 
 impl LookBack<'_> {
-    /// `{"intents": …, "churn": …, "demand": …}`, each where there is a night to look at; null where there is none.
+    /// Returns `{"intents": …, "churn": …, "demand": …}`, each where a night is old enough; null where none is.
     pub async fn figures(&self) -> Result<Value> {
-        let nights = runs::visible_nights(self.output).await?;
+        let nights = self.workspace.nights();
+        let config = &self.workspace.config;
         let ago = |days: u32| self.tonight.plus_days(-i64::from(days));
         let on = |date: RunDate| nights.iter().find(|night| night.run_date() == date);
-        let (horizon, churn) = (self.config.intents.horizon_days, self.config.intents.churn_days);
+        let (horizon, churn) = (config.intents.horizon_days, config.intents.churn_days);
         let mut found = Map::new();
         if let Some(night) = on(ago(horizon)) {
             found.insert("intents".into(), self.intents(night).await?);
@@ -58,7 +50,7 @@ impl LookBack<'_> {
         if let Some(night) = on(ago(churn.max(horizon))) {
             found.insert("churn".into(), self.churn(night).await?);
         }
-        let ripe = ago(self.config.demand.horizon_days.min(DEMAND_DAYS_MIN));
+        let ripe = ago(config.demand.horizon_days.min(DEMAND_DAYS_MIN));
         if let Some(night) = nights.iter().rfind(|night| night.run_date() <= ripe) {
             found.insert("demand".into(), self.demand(night).await?);
         }
@@ -120,7 +112,7 @@ impl LookBack<'_> {
              WHERE o.in_stock > 0 AND d.target_date < labels_end()"
         );
         let (mut item_days, mut loss, mut covered) = (0u64, 0.0, 0u64);
-        for items in features::item_parts(self.ctx, self.config).await? {
+        for items in features::item_parts(self.ctx, &self.workspace.config).await? {
             self.read(night, ("demand", items), &sql, |row| {
                 item_days += 1;
                 for ((name, level), &quantile) in QUANTILES.iter().zip(&row[1..]) {
@@ -132,7 +124,8 @@ impl LookBack<'_> {
         }
         let mut found = named(night, "item_days", item_days);
         let cells = item_days.max(1) as f64;
-        let passed = (self.tonight.0 - night.run_date().0).num_days().min(self.config.demand.horizon_days.into());
+        let passed =
+            (self.tonight.0 - night.run_date().0).num_days().min(self.workspace.config.demand.horizon_days.into());
         found.insert("days".into(), passed.into());
         found.insert("pinball".into(), (loss / cells).into());
         found.insert("covered_q90".into(), (covered as f64 / cells).into());
@@ -148,10 +141,10 @@ impl LookBack<'_> {
         sql: &str,
         mut each: impl FnMut(&[f64]),
     ) -> Result<()> {
-        let ctx = operator::install(&features::sibling(self.ctx), Arc::clone(self.models));
         let scope = Scope { run_date: night.run_date(), labels_end: self.tonight, users: Part::ALL, items };
-        features::register(&ctx, self.config, self.sql, self.lake, self.rollups, scope).await?;
-        readers::register_nights(&ctx, self.output, table, "published", std::slice::from_ref(night)).await?;
+        let ctx = self.workspace.session_sharing(self.ctx, &[], self.rollups, scope).await?;
+        let output = self.workspace.output()?;
+        readers::register_nights(&ctx, output, table, "published", std::slice::from_ref(night)).await?;
         let mut batches = ctx.sql(sql).await?.execute_stream().await?;
         while let Some(batch) = batches.try_next().await? {
             for_each_row(&batch, &mut each)?;

@@ -1,11 +1,30 @@
-//! `intentcast doctor`: what this machine and configuration can do, and why not where it cannot.
+//! `intentcast doctor`: reports what this machine and configuration can do, and why not where it cannot.
 
+use async_trait::async_trait;
+use clap::Args;
+
+use super::Command;
 use crate::config::Config;
 use crate::failure::Result;
 use crate::score::devices::{self, Cuda};
 
-/// Prints one line a fact. Fails (exit 2) where `score.device` is cuda and there is none.
-pub fn print(config: &Config) -> Result<()> {
+/// Report what this machine and configuration can do: libtorch, GPU, cores, memory limits.
+#[derive(Debug, Args)]
+pub struct Doctor;
+
+#[async_trait(?Send)]
+impl Command for Doctor {
+    fn makes_tensors(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, config: &Config) -> Result<()> {
+        print_report(config)
+    }
+}
+
+/// Prints one line per fact. Fails (exit 2) where `score.device` is cuda and there is none.
+fn print_report(config: &Config) -> Result<()> {
     let cuda = devices::look();
     println!("intentcast  {}", env!("CARGO_PKG_VERSION"));
     println!("cores       {}", std::thread::available_parallelism().map_or(1, |n| n.get()));
@@ -32,7 +51,7 @@ fn library(cuda: &Cuda) -> String {
         (Some(path), Ok(_)) => format!("{}, open, runtime {}", path.display(), tch::utils::version_cudart()),
         (Some(path), Err(_)) if path.exists() => format!("{}, not used", path.display()),
         (Some(path), Err(_)) => format!("{}, no such file", path.display()),
-        (None, _) => "no libtorch to look beside".into(),
+        (None, _) => "libtorch was not found, so there is no folder to search".into(),
     }
 }
 

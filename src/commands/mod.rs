@@ -1,0 +1,169 @@
+//! The command line: one file per verb, each with its flags and what it prints.
+//!
+//! In: the process's arguments. [`Cli::run`] resolves the configuration once, reads the lake's `lake.toml` for verbs that read
+//! a lake, and runs the verb on the process's one runtime. A verb prints its result to standard output; logs, notes and
+//! errors go to standard error. Nothing imports this room.
+
+mod cluster;
+mod doctor;
+pub mod format;
+mod gc;
+mod import;
+mod models;
+mod nightly;
+mod rollback;
+mod simulate;
+pub mod sql;
+mod train;
+
+use async_trait::async_trait;
+use clap::{Args, Parser, Subcommand};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use crate::config::{Config, environment};
+use crate::failure::{Failure, Result};
+use crate::lake::{lake_file, unreadable};
+use crate::score::devices;
+
+/// The nightly intent and demand job: Parquet lake in, purchase intents, demand quantiles and reorder lines out.
+#[derive(Debug, Parser)]
+#[command(name = "intentcast", version)]
+pub struct Cli {
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags that every verb takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Settings {
+    /// Read settings from this TOML file (jobs/nightly.toml lists every setting with its default).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Override one setting; wins over INTENTCAST_SECTION__KEY, which wins over the file.
+    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = parse_setting)]
+    pub set: Vec<(String, String)>,
+    /// Log to standard error as text, or as one JSON object per line.
+    #[arg(long, global = true, default_value = "text", value_parser = ["text", "json"])]
+    pub log_format: String,
+}
+
+/// Locations of lake and output.
+#[derive(Debug, Args)]
+pub struct Places {
+    /// Read the Parquet lake at this root: s3://…, file://… or a plain path [default: lake.uri].
+    #[arg(long, value_name = "URI")]
+    pub lake: Option<String>,
+    /// Write tables/, state/ and models/ below this root [default: output.uri].
+    #[arg(long, value_name = "URI")]
+    pub output: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Simulate(simulate::Simulate),
+    Import(import::Import),
+    Nightly(nightly::Nightly),
+    Rollback(rollback::Rollback),
+    Train(Box<train::Train>),
+    Models(models::Models),
+    Sql(sql::Sql),
+    Gc(gc::Gc),
+    Cluster(cluster::Cluster),
+    Doctor(doctor::Doctor),
+}
+
+/// What the command line asks of a verb.
+#[async_trait(?Send)]
+trait Command {
+    /// Returns the locations that the verb's flags name.
+    fn places(&self) -> Option<&Places> {
+        None
+    }
+
+    /// Returns true for a verb that reads a lake: `lake.toml` then adds to its settings, and a file that fails to decode is
+    /// named. The other verbs must work where the lake is out of reach.
+    fn reads_lake(&self) -> bool {
+        false
+    }
+
+    /// Returns true for a verb that makes tensors: the GPU's library has to be open before the first one.
+    fn makes_tensors(&self) -> bool {
+        false
+    }
+
+    async fn run(&self, config: &Config) -> Result<()>;
+}
+
+impl Verb {
+    fn command(&self) -> &dyn Command {
+        match self {
+            Verb::Simulate(verb) => verb,
+            Verb::Import(verb) => verb,
+            Verb::Nightly(verb) => verb,
+            Verb::Rollback(verb) => verb,
+            Verb::Train(verb) => verb.as_ref(),
+            Verb::Models(verb) => verb,
+            Verb::Sql(verb) => verb,
+            Verb::Gc(verb) => verb,
+            Verb::Cluster(verb) => verb,
+            Verb::Doctor(verb) => verb,
+        }
+    }
+}
+
+impl Cli {
+    /// Resolves the configuration, then runs the verb.
+    pub fn run(self) -> Result<()> {
+        start_logging(&self.settings.log_format);
+        let command = self.verb.command();
+        let config = self.resolve_config(command.places())?;
+        let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::bug(format!("no runtime: {e}")))?;
+        runtime.block_on(run_command(command, config))
+    }
+
+    fn resolve_config(&self, places: Option<&Places>) -> Result<Config> {
+        let mut overrides = self.settings.set.clone();
+        // clap keeps a global option's values from one side of the verb only, and drops the others silently.
+        let given = std::env::args().filter(|a| a == "--set" || a.starts_with("--set=")).count();
+        if given > overrides.len() {
+            return Err(Failure::usage(format!("--set: {given} given, {} understood", overrides.len()))
+                .hint("write all of them before the verb, or all after it"));
+        }
+        if let Some(places) = places {
+            overrides.extend(places.lake.clone().map(|uri| ("lake.uri".into(), uri)));
+            overrides.extend(places.output.clone().map(|uri| ("output.uri".into(), uri)));
+        }
+        Config::resolve(self.settings.config.as_deref(), environment(), &overrides)
+    }
+}
+
+async fn run_command(command: &dyn Command, config: Config) -> Result<()> {
+    // What the user set wins over what the lake says of itself.
+    let config = if command.reads_lake() { lake_file::settle(config).await? } else { config };
+    if command.makes_tensors() && config.score.device != "cpu" {
+        devices::look();
+    }
+    match command.run(&config).await {
+        Err(failure) if command.reads_lake() => Err(unreadable::named(&config, failure).await),
+        done => done,
+    }
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("expected SECTION.KEY=VALUE, got {text:?}"))?;
+    Ok((key.trim().into(), value.into()))
+}
+
+/// Sends logs to standard error, without colour codes where that is no terminal.
+fn start_logging(format: &str) {
+    let filter = tracing_subscriber::EnvFilter::new("warn,intentcast=info");
+    let colour = std::io::stderr().is_terminal();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    let started = if format == "json" { logs.json().try_init() } else { logs.without_time().try_init() };
+    // A second start within one process (tests) keeps the first subscriber.
+    started.unwrap_or_default();
+}

@@ -1,0 +1,200 @@
+//! `intentcast nightly`: runs a night, or every night of a range; `--dry-run` prints their plans.
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, UInt64Array};
+use async_trait::async_trait;
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::format::{self, Format};
+use super::{Command, Places};
+use crate::config::Config;
+use crate::failure::{Failure, Result};
+use crate::ids::RunDate;
+use crate::nightly::plan::{self, NightPlan};
+use crate::nightly::{self, NightOptions, NightReport};
+use crate::publish::night::FaultPoint;
+use crate::score::models::Models;
+use crate::workspace::{Access, Workspace};
+
+/// Run the night: features, scores, demand, replenishment, checks, one atomic publication.
+#[derive(Debug, Args)]
+pub struct Nightly {
+    #[command(flatten)]
+    places: Places,
+    /// Score as of this date, 00:00 in lake.time_zone; it is also the first forecast date.
+    #[arg(long, required_unless_present = "backfill", value_name = "YYYY-MM-DD")]
+    date: Option<RunDate>,
+    /// Run every night from A to B, both included, oldest first; stop at the first that fails.
+    #[arg(long, value_name = "A..B", conflicts_with = "date", value_parser = parse_dates)]
+    backfill: Option<Dates>,
+    /// Give up after this many seconds (exit 75); the next attempt reuses finished stages.
+    #[arg(long, value_name = "SECONDS")]
+    deadline: Option<u64>,
+    /// Print what would be read, reused and built, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result in this format; json and csv print data only.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    #[arg(long, hide = true)]
+    die_at: Option<String>,
+}
+
+/// The run dates of a backfill, both included.
+#[derive(Debug, Clone, Copy)]
+struct Dates {
+    first: RunDate,
+    last: RunDate,
+}
+
+#[async_trait(?Send)]
+impl Command for Nightly {
+    fn places(&self) -> Option<&Places> {
+        Some(&self.places)
+    }
+
+    fn reads_lake(&self) -> bool {
+        true
+    }
+
+    fn makes_tensors(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, config: &Config) -> Result<()> {
+        let date = self.date.map(|date| Dates { first: date, last: date });
+        let dates = self.backfill.or(date).ok_or_else(|| Failure::usage("nightly: pass --date or --backfill"))?;
+        let models = Arc::new(Models::new(config)?);
+        let mut run_date = dates.first;
+        while run_date <= dates.last {
+            let done = match self.dry_run {
+                true => self.print_plan(config, &models, run_date).await,
+                false => self.run_night(config, &models, run_date).await,
+            };
+            done.map_err(|failure| failure.at(format!("night of {run_date}")))?;
+            run_date = run_date.plus_days(1);
+        }
+        Ok(())
+    }
+}
+
+impl Nightly {
+    async fn run_night(&self, config: &Config, models: &Arc<Models>, run_date: RunDate) -> Result<()> {
+        let deadline = self.deadline.map(Duration::from_secs);
+        let options = NightOptions { run_date, deadline, fault: FaultPoint(self.die_at.clone()) };
+        let report = nightly::run(config, models, &options).await?;
+        match self.format {
+            Format::Json => print_json(&report),
+            Format::Csv => print_tables(&report, Format::Csv),
+            Format::Table => print_summary(config, &report),
+        }
+    }
+
+    async fn print_plan(&self, config: &Config, models: &Arc<Models>, run_date: RunDate) -> Result<()> {
+        let workspace = Workspace::open(config, Arc::clone(models), Access::ReadOnly).await?;
+        let (survey, ctx) = plan::survey(&workspace, run_date).await?;
+        let night = NightPlan::new(&survey)?;
+        match self.format {
+            Format::Json => {
+                let plans = match &survey.model {
+                    Some(card) if !night.nothing_to_do => {
+                        workspace.models.leave_contents(&ctx, card).await;
+                        plan::physical_plans(&ctx, &workspace.sql).await?
+                    }
+                    _ => BTreeMap::new(),
+                };
+                print_json(&DryRun { night, plans })
+            }
+            Format::Csv => print_stages(&night),
+            Format::Table => {
+                print!("{night}");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What `--dry-run --format json` prints.
+#[derive(Serialize)]
+struct DryRun {
+    #[serde(flatten)]
+    night: NightPlan,
+    /// Physical plans of the checkpointed queries, by stage.
+    plans: BTreeMap<String, String>,
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(value).map_err(Failure::bug)?);
+    Ok(())
+}
+
+fn print_summary(config: &Config, report: &NightReport) -> Result<()> {
+    if !report.published {
+        println!("night of {}: already published, nothing changed", report.run_date);
+        return Ok(());
+    }
+    println!(
+        "night of {} published as generation {} by model {}",
+        report.run_date, report.generation, report.model_version
+    );
+    println!(
+        "read {} files ({} bytes, {} rows), skipped {} files ({} bytes); encoded {} users, reused {}",
+        report.read.files_read,
+        report.read.bytes_read,
+        report.read.rows_read,
+        report.read.files_skipped,
+        report.read.bytes_skipped,
+        report.users_encoded,
+        report.users_kept
+    );
+    print_tables(report, Format::Table)?;
+    let (lake, output) = (&config.lake.uri, &config.output.uri);
+    let query = "SELECT * FROM replenishment ORDER BY stock_out_risk DESC LIMIT 10";
+    println!("next: intentcast sql --lake {lake} --output {output} -c '{query}'");
+    Ok(())
+}
+
+fn print_tables(report: &NightReport, format: Format) -> Result<()> {
+    let tables = report.table_rows.keys();
+    let names: StringArray = tables.clone().map(|t| Some(t.as_str())).collect();
+    let rows: Int64Array = report.table_rows.values().copied().collect();
+    let paths: StringArray = tables.map(|t| report.table_paths.get(t).map(String::as_str)).collect();
+    format::print_columns(
+        &[("table", Arc::new(names) as ArrayRef), ("rows", Arc::new(rows)), ("path", Arc::new(paths))],
+        format,
+    )
+}
+
+fn print_stages(night: &NightPlan) -> Result<()> {
+    let stages = &night.stages;
+    let dates: StringArray = stages.iter().map(|_| Some(night.run_date.to_string())).collect();
+    let names: StringArray = stages.iter().map(|s| Some(s.name)).collect();
+    let seconds: Float64Array = stages.iter().map(|s| s.seconds_predicted).collect();
+    let rows: UInt64Array = stages.iter().map(|s| s.rows_predicted).collect();
+    let bytes: UInt64Array = stages.iter().map(|s| s.bytes_predicted).collect();
+    let what: StringArray = stages.iter().map(|s| Some(s.what.as_str())).collect();
+    format::print_columns(
+        &[
+            ("run_date", Arc::new(dates) as ArrayRef),
+            ("stage", Arc::new(names)),
+            ("seconds_predicted", Arc::new(seconds)),
+            ("rows_predicted", Arc::new(rows)),
+            ("bytes_predicted", Arc::new(bytes)),
+            ("what", Arc::new(what)),
+        ],
+        Format::Csv,
+    )
+}
+
+fn parse_dates(text: &str) -> Result<Dates, String> {
+    let (first, last) = text.split_once("..").ok_or_else(|| format!("expected A..B, got {text:?}"))?;
+    let parse = |date: &str| date.parse::<RunDate>().map_err(|failure| failure.to_string());
+    let dates = Dates { first: parse(first)?, last: parse(last)? };
+    match dates.first > dates.last {
+        true => Err(format!("{first} is after {last}")),
+        false => Ok(dates),
+    }
+}

@@ -1,0 +1,150 @@
+//! `intentcast train`: trains a night's networks, or a model of labelled tables, texts or pictures.
+
+use arrow::array::{ArrayRef, StringArray};
+use async_trait::async_trait;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::format::{self, Format};
+use super::{Command, Places};
+use crate::config::Config;
+use crate::failure::{Failure, Result};
+use crate::ids::RunDate;
+use crate::training;
+use crate::training::labelled::InputOptions;
+use crate::training::sweep::{Sweep, Trial};
+use crate::training::table::TableOptions;
+
+/// Train on what happened before a date and write a bundle.
+///
+/// The bundle becomes champion only if there is none yet. With --task table, learns labels from the columns of any flat table
+/// instead, and writes a table model, which predict_table(...) calls in SQL and no night can use. With --task text, fine-tunes
+/// a pretrained encoder on the labels of a text column, for classify_text(...). With --task image, the same for pictures, by
+/// an encoder or from random weights, for classify_image(...).
+#[derive(Debug, Args)]
+pub struct Train {
+    #[command(flatten)]
+    places: Places,
+    /// Learn from a shop's lake, a table, texts, or pictures.
+    #[arg(long, value_enum, default_value = "night")]
+    task: Task,
+    /// Read nothing at or after this date; labels end before it, too. Required with --task night, unused otherwise.
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    date: Option<RunDate>,
+    /// Search the settings in this file on the validation set first, and train with the best (docs/models/training.md).
+    #[arg(long, value_name = "FILE", conflicts_with = "table")]
+    sweep: Option<PathBuf>,
+    #[command(flatten)]
+    table: TableOptions,
+    #[command(flatten)]
+    inputs: InputOptions,
+}
+
+/// What `train` learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Task {
+    /// Both networks of a night, from a lake.
+    Night,
+    /// Labels of a flat table.
+    Table,
+    /// Labels of a text column, by a pretrained encoder.
+    Text,
+    /// Labels of pictures, by an encoder's weights or random ones.
+    Image,
+}
+
+#[async_trait(?Send)]
+impl Command for Train {
+    fn places(&self) -> Option<&Places> {
+        Some(&self.places)
+    }
+
+    fn reads_lake(&self) -> bool {
+        self.task == Task::Night
+    }
+
+    fn makes_tensors(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, config: &Config) -> Result<()> {
+        match self.task {
+            Task::Night => self.train_night(config).await,
+            Task::Table => self.train_table(config).await,
+            Task::Text => self.train_text(config).await,
+            Task::Image => self.train_image(config).await,
+        }
+    }
+}
+
+impl Train {
+    async fn train_night(&self, config: &Config) -> Result<()> {
+        let date = self.date.ok_or_else(|| Failure::usage("train: pass --date, or --task table, text or image"))?;
+        let sweep = self.sweep.as_deref().map(Sweep::read).transpose()?;
+        let (card, trials) = training::run(config, date, sweep.as_ref()).await?;
+        if !trials.is_empty() {
+            print_trials(&trials)?;
+        }
+        println!(
+            "model {} (as of {}; labels end before {})",
+            card.version,
+            card.as_of_dates.join(", "),
+            card.labels_end
+        );
+        print_figures(&card.figures)
+    }
+
+    async fn train_table(&self, config: &Config) -> Result<()> {
+        let card = training::table::run(config, &self.table).await?;
+        println!("table model {} ({})", card.version, card.split);
+        print_figures(&card.figures)?;
+        let columns: Vec<String> = card.columns.0.iter().map(|c| format!("'{0}', \"{0}\"", c.name)).collect();
+        let label = &card.labels[0].name;
+        println!("in SQL: predict_table(named_struct({}), '{}', '{label}')", columns.join(", "), card.version);
+        Ok(())
+    }
+
+    async fn train_text(&self, config: &Config) -> Result<()> {
+        let card = training::text::run(config, &self.table, &self.inputs).await?;
+        println!("text model {} ({}; {})", card.version, card.strategy, card.split);
+        print_figures(&card.figures)?;
+        let (column, version, labels) = (&card.text_column, &card.version, card.labels.join(", "));
+        println!("in SQL: classify_text(\"{column}\", '{version}', '{}'); labels: {labels}", card.labels[0]);
+        Ok(())
+    }
+
+    async fn train_image(&self, config: &Config) -> Result<()> {
+        let card = training::image::run(config, &self.table, &self.inputs).await?;
+        println!("image model {} ({}; {})", card.version, card.strategy, card.split);
+        print_figures(&card.figures)?;
+        let (version, labels) = (&card.version, card.labels.join(", "));
+        println!("in SQL, for bytes: classify_image(image, '{version}', '{}'); labels: {labels}", card.labels[0]);
+        Ok(())
+    }
+}
+
+/// Prints trials, best first within each rung.
+fn print_trials(trials: &[Trial]) -> Result<()> {
+    let column = |text: &dyn Fn(&Trial) -> String| -> ArrayRef {
+        Arc::new(trials.iter().map(|trial| Some(text(trial))).collect::<StringArray>())
+    };
+    let settings = |t: &Trial| t.settings.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
+    let value = |t: &Trial| t.value.map_or_else(|| t.failure.clone().unwrap_or("none".into()), |v| format!("{v:.5}"));
+    let columns = [
+        ("rung", column(&|t| t.rung.to_string())),
+        ("trial", column(&|t| t.number.to_string())),
+        ("epochs", column(&|t| t.epochs_max.to_string())),
+        ("value", column(&value)),
+        ("seconds", column(&|t| format!("{:.1}", t.seconds))),
+        ("settings", column(&settings)),
+    ];
+    format::print_columns(&columns, Format::Table)
+}
+
+fn print_figures(figures: &BTreeMap<String, f64>) -> Result<()> {
+    let names: StringArray = figures.keys().map(|k| Some(k.as_str())).collect();
+    let values: StringArray = figures.values().map(|v| Some(format!("{v:.4}"))).collect();
+    format::print_columns(&[("figure", Arc::new(names) as ArrayRef), ("value", Arc::new(values))], Format::Table)
+}

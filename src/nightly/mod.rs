@@ -1,0 +1,407 @@
+//! The night: lock → rollups → features → scores → tables → checks → commits → one `runs` row.
+//!
+//! In: a [`Workspace`] and a run date. Out: published tables and a [`NightReport`]. [`plan`] decides what the night does,
+//! [`run`] executes that plan under the night's lock, [`look_back`] compares earlier nights with what happened since.
+//!
+//! Idempotent: a finished night is left alone when nothing changed. Resumable: features and scores are checkpointed under
+//! the hash of everything that they follow from, so a second attempt starts where the first one stopped.
+
+pub mod look_back;
+pub mod plan;
+
+use datafusion::prelude::SessionContext;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Arrival, Config};
+use crate::failure::{Failure, Result};
+use crate::features::rollups::{ReadReport, Rollups};
+use crate::features::{self, Scope, contract, parts::Part, views};
+use crate::ids::RunDate;
+use crate::lake::{self, parquet_files, stores::Location};
+use crate::model::bundle::BundleCard;
+use crate::progress;
+use crate::publish::checks::{self, Subject, register_staged};
+use crate::publish::drift;
+use crate::publish::lock::{self, Held};
+use crate::publish::night::{FaultPoint, NightCommit, StagedTables, commit_night};
+use crate::publish::runs::{RunRecord, VisibleNight};
+use crate::score::{kept, models::Models, service::ScoringService};
+use crate::tables::schemas::NIGHT_TABLES;
+use crate::tables::{materialise, write_files};
+use crate::workspace::{Access, Workspace};
+use look_back::LookBack;
+use plan::{NightPlan, Stage, StageFigures, Survey};
+
+/// Options of one night.
+#[derive(Debug, Clone)]
+pub struct NightOptions {
+    pub run_date: RunDate,
+    /// Gives up (exit 75) after this long; checkpoints serve the next attempt.
+    pub deadline: Option<Duration>,
+    pub fault: FaultPoint,
+}
+
+/// State tables that a night of many user parts checkpoints once for all of them.
+const GUEST_STATE: [&str; 2] = ["guest_day", "guest_event"];
+
+/// What a night did, for the summary and the `runs` row.
+#[derive(Debug, Clone, Serialize)]
+pub struct NightReport {
+    pub run_date: RunDate,
+    pub generation: u64,
+    pub model_version: String,
+    pub read: ReadReport,
+    pub stages: BTreeMap<String, StageFigures>,
+    pub table_rows: BTreeMap<String, i64>,
+    pub table_paths: BTreeMap<String, String>,
+    pub users_encoded: u64,
+    pub users_kept: u64,
+    /// False where the same night was published before.
+    pub published: bool,
+}
+
+/// Runs one night under its lock. Nights of one process share `models`: each version is loaded once for all of them.
+pub async fn run(config: &Config, models: &Arc<Models>, options: &NightOptions) -> Result<NightReport> {
+    let output = Location::open(&config.output.uri, &config.s3)?;
+    let held = lock::acquire(&output, options.run_date, &config.lock).await?;
+    let work = run_locked(config, models, options, &held);
+    let done = match options.deadline {
+        None => work.await,
+        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(missed_deadline(options, limit))),
+    };
+    // A failed night releases its lock too, so that the next attempt need not wait for it to expire.
+    let released = held.release().await;
+    let report = done?;
+    released?;
+    Ok(report)
+}
+
+fn missed_deadline(options: &NightOptions, limit: Duration) -> Failure {
+    let message = format!("the night of {} missed its deadline of {} s", options.run_date, limit.as_secs());
+    Failure::passing(message).hint("run it again: finished stages are reused")
+}
+
+async fn run_locked(config: &Config, models: &Arc<Models>, options: &NightOptions, held: &Held) -> Result<NightReport> {
+    let run_date = options.run_date;
+    // Without a model nothing else is worth doing.
+    let service = models.service("").await?;
+    let workspace = Workspace::open(config, Arc::clone(models), Access::ReadWrite).await?;
+    let (survey, planning) = plan::survey(&workspace, run_date).await?;
+    let plan = NightPlan::new(&survey)?;
+    if plan.nothing_to_do {
+        tracing::info!("{run_date}: nothing changed since it was published; leaving it as it is");
+        return new_report(&workspace, held, &plan, &service);
+    }
+    let bar = progress::bar(&format!("night of {run_date}"), plan.stages.len() as u64);
+    let mut stages = StageLog { figures: BTreeMap::new(), bar: bar.clone() };
+    let report = new_report(&workspace, held, &plan, &service)?;
+    let Survey { rollups, manifest_hash, visible, .. } = survey;
+
+    let clock = stages.begin(Stage::Rollups.name());
+    let is_complete = rollups.is_complete();
+    let rollups = workspace.build_rollups(rollups, run_date).await?;
+    stages.end(Stage::Rollups.name(), clock, rollups.report.rows_read, rollups.report.bytes_read);
+    let ctx = match is_complete {
+        true => planning,
+        false => workspace.session_as_of(&rollups, Scope::night(run_date)).await?,
+    };
+    let manifest_hash = manifest_hash.ok_or_else(|| Failure::bug("a night without a manifest"))?;
+    let night = Night {
+        checkpoints: plan::checkpoint_folder(workspace.output()?, run_date, &manifest_hash),
+        report: NightReport { read: rollups.report.clone(), ..report },
+        workspace: &workspace,
+        options,
+        held,
+        card: &service.card,
+        service: &service,
+        rollups: &rollups,
+        ctx,
+        stages,
+        staged: StagedTables::new(),
+        drift: Value::Null,
+        accuracy: Value::Null,
+    };
+    let done = night.execute(&plan, manifest_hash, visible.as_ref()).await;
+    bar.finish_and_clear();
+    done
+}
+
+fn new_report(workspace: &Workspace, held: &Held, plan: &NightPlan, service: &ScoringService) -> Result<NightReport> {
+    let mut table_paths = BTreeMap::new();
+    for table in NIGHT_TABLES {
+        let place = write_files::table_location(workspace.output()?, table);
+        table_paths.insert(table.into(), place.display(&place.prefix));
+    }
+    Ok(NightReport {
+        run_date: plan.run_date,
+        generation: held.generation.0,
+        model_version: service.card.version.clone(),
+        read: plan.read.clone(),
+        stages: BTreeMap::new(),
+        table_rows: BTreeMap::new(),
+        table_paths,
+        users_encoded: 0,
+        users_kept: 0,
+        published: false,
+    })
+}
+
+/// Measures stages and moves the progress bar.
+struct StageLog {
+    figures: BTreeMap<String, StageFigures>,
+    bar: ProgressBar,
+}
+
+impl StageLog {
+    /// Shows what is being done and starts its clock.
+    fn begin(&self, name: &str) -> Instant {
+        self.bar.set_message(name.to_string());
+        Instant::now()
+    }
+
+    /// Adds to a stage's figures: the parts of a stage sum up.
+    fn end(&mut self, name: &str, since: Instant, rows: u64, bytes: u64) {
+        let seconds = since.elapsed().as_secs_f64();
+        tracing::info!("{name}: {rows} rows, {bytes} bytes, {seconds:.1} s");
+        self.bar.inc(1);
+        let figures = self.figures.entry(name.into()).or_default();
+        figures.seconds += seconds;
+        figures.rows += rows;
+        figures.bytes += bytes;
+    }
+}
+
+/// A night whose rollups are built.
+struct Night<'a> {
+    workspace: &'a Workspace,
+    options: &'a NightOptions,
+    held: &'a Held,
+    card: &'a BundleCard,
+    service: &'a ScoringService,
+    rollups: &'a Rollups,
+    /// The session of the whole night; parts have sessions of their own.
+    ctx: SessionContext,
+    /// Where the rows of checkpointed queries are.
+    checkpoints: Location,
+    stages: StageLog,
+    report: NightReport,
+    staged: StagedTables,
+    drift: Value,
+    accuracy: Value,
+}
+
+impl Night<'_> {
+    /// Executes the stages after the rollups, in the plan's order.
+    async fn execute(
+        mut self,
+        plan: &NightPlan,
+        manifest_hash: String,
+        visible: Option<&VisibleNight>,
+    ) -> Result<NightReport> {
+        for planned in &plan.stages {
+            let clock = self.stages.begin(planned.name);
+            match planned.stage {
+                Stage::Rollups => {}
+                Stage::UserFeatures => self.build_user_features().await?,
+                Stage::Contents => {
+                    // Scoring would see to it, too; here it has a line and a clock of its own.
+                    let run_date = Some(self.options.run_date);
+                    let added = self.workspace.models.refresh_contents(&self.ctx, self.card, run_date).await?;
+                    self.stages.end(planned.name, clock, added as u64, 0);
+                }
+                Stage::IntentScores => self.score_intents().await?,
+                Stage::DemandForecasts => self.forecast_demand().await?,
+                Stage::Table(table) => self.stage_table(table).await?,
+                Stage::Checks => {
+                    self.check().await?;
+                    self.stages.end(planned.name, clock, 0, 0);
+                }
+                Stage::LookBack => {
+                    self.look_back().await?;
+                    self.stages.end(planned.name, clock, 0, 0);
+                }
+                Stage::Publish => {
+                    let record = self.run_record(manifest_hash.clone())?;
+                    let (output, fault) = (self.workspace.output()?, &self.options.fault);
+                    let commit = NightCommit { output, held: self.held, staged: &self.staged, visible, fault };
+                    let night = commit_night(commit, record).await?;
+                    self.stages.end(planned.name, clock, 0, 0);
+                    tracing::info!("{}: published as generation {}", night.run_date(), night.run.generation);
+                }
+            }
+        }
+        for (table, files) in &self.staged {
+            self.report.table_rows.insert(table.clone(), files.iter().map(|f| f.rows).sum());
+        }
+        Ok(NightReport { stages: self.stages.figures, published: true, ..self.report })
+    }
+
+    /// Builds the features of all users, one part of them after another, so that memory does not grow with the users. Each
+    /// part is a checkpoint: a second attempt continues with the part in which the first one stopped.
+    async fn build_user_features(&mut self) -> Result<()> {
+        let night = Scope::night(self.options.run_date);
+        let parts = Part::of_night(&self.workspace.config, self.rollups);
+        let scopes: Vec<Scope> = parts.into_iter().map(|users| Scope { users, ..night }).collect();
+        if scopes.len() > 1 {
+            self.stages.bar.inc_length(GUEST_STATE.len() as u64);
+            for table in GUEST_STATE {
+                let query = Checkpointed { name: table, path: &format!("state/{table}") };
+                self.run_checkpointed(&self.ctx.clone(), query, &self.checkpoints.clone()).await?;
+            }
+        }
+        self.run_in_parts(Stage::UserFeatures, &scopes, &GUEST_STATE).await
+    }
+
+    /// Scores intents with the encoder states that earlier nights cached, and counts how many users needed the encoder.
+    async fn score_intents(&mut self) -> Result<()> {
+        contract::register_model_input(&self.ctx).await?;
+        views::register_one(&self.ctx, &self.workspace.sql, "score/anomaly").await?;
+        let (output, run_date) = (self.workspace.output()?, self.options.run_date);
+        self.service.keep(kept::load(output, &self.card.weights_hash, run_date).await?);
+        // The service has counted the process's earlier nights too.
+        let encoded_before = self.service.counters.get(|c| &c.users_encoded);
+        let kept_before = self.service.counters.get(|c| &c.users_kept);
+        self.run_in_parts(Stage::IntentScores, &[Scope::night(run_date)], &[]).await?;
+        self.report.users_encoded = self.service.counters.get(|c| &c.users_encoded) - encoded_before;
+        self.report.users_kept = self.service.counters.get(|c| &c.users_kept) - kept_before;
+        kept::save(output, &self.card.weights_hash, run_date, self.service.take_used_states()).await
+    }
+
+    /// Forecasts the demand of all items, part by part.
+    async fn forecast_demand(&mut self) -> Result<()> {
+        let night = Scope::night(self.options.run_date);
+        let parts = features::item_parts(&self.ctx, &self.workspace.config).await?;
+        let scopes: Vec<Scope> = parts.into_iter().map(|items| Scope { items, ..night }).collect();
+        self.run_in_parts(Stage::DemandForecasts, &scopes, &[features::EARLIER_DEMAND]).await
+    }
+
+    /// Runs a stage's query for each scope in a session of its own that shares `tables` with the night's; a single scope
+    /// runs in the night's own session.
+    async fn run_in_parts(&mut self, stage: Stage, scopes: &[Scope], tables: &[&str]) -> Result<()> {
+        let path = stage.checkpointed_query().ok_or_else(|| Failure::bug("a stage without a query"))?;
+        let query = Checkpointed { name: stage.name(), path };
+        let (ctx, checkpoints) = (self.ctx.clone(), self.checkpoints.clone());
+        if scopes.len() == 1 {
+            return self.run_checkpointed(&ctx, query, &checkpoints).await;
+        }
+        self.stages.bar.inc_length(scopes.len() as u64 - 1);
+        let all = checkpoints.folder(&format!("{}-parts-{}", query.name, scopes.len()));
+        for (number, &scope) in scopes.iter().enumerate() {
+            let part = self.workspace.session_sharing(&ctx, tables, self.rollups, scope).await?;
+            self.run_checkpointed(&part, query, &all.folder(&number.to_string())).await?;
+        }
+        let planned = ctx.sql(self.workspace.sql.get(path)?).await?;
+        let schema = parquet_files::plain(planned.schema().as_arrow());
+        if !materialise::reuse(&ctx, query.name, Arc::clone(&schema), &all).await? {
+            // No part had a row.
+            lake::register_files(&ctx, query.name, &all, schema, Vec::new())?;
+        }
+        checkpoints.write(&format!("{}/done", query.name), Vec::new()).await?;
+        Ok(())
+    }
+
+    /// Runs a query once for this manifest; a later attempt of the same night reads the rows that it left.
+    async fn run_checkpointed(
+        &mut self,
+        ctx: &SessionContext,
+        query: Checkpointed<'_>,
+        checkpoints: &Location,
+    ) -> Result<()> {
+        let Checkpointed { name, path } = query;
+        let clock = self.stages.begin(name);
+        let in_file = |failure: Failure| failure.at(format!("sql/{path}.sql"));
+        let planned = ctx.sql(self.workspace.sql.get(path)?).await.map_err(|e| in_file(Failure::from(e)))?;
+        let folder = checkpoints.folder(name);
+        if folder.read_if_there("done").await?.is_some() {
+            let schema = parquet_files::plain(planned.schema().as_arrow());
+            if materialise::reuse(ctx, name, schema, &folder).await? {
+                tracing::info!("{name}: reused from an earlier attempt");
+                self.stages.bar.inc(1);
+                return Ok(());
+            }
+        }
+        // Files of an attempt that died would be read twice.
+        folder.delete(folder.list().await?.into_iter().map(|m| m.location).collect()).await?;
+        let done = materialise::materialise(ctx, name, planned, &folder).await.map_err(in_file)?;
+        folder.write("done", Vec::new()).await?;
+        self.stages.end(name, clock, done.rows, done.bytes);
+        Ok(())
+    }
+
+    /// Writes the files of one published table; later tables read it as it was staged.
+    async fn stage_table(&mut self, table: &'static str) -> Result<()> {
+        if self.staged.is_empty() {
+            for view in ["score/segments", "score/intent_weight"] {
+                views::register_one(&self.ctx, &self.workspace.sql, view).await?;
+            }
+        }
+        let clock = self.stages.begin(table);
+        let (ctx, output) = (&self.ctx, self.workspace.output()?);
+        let place = format!("sql/tables/{table}.sql");
+        let query = ctx.sql(self.workspace.sql.get(&format!("tables/{table}"))?).await;
+        let query = query.map_err(|e| Failure::from(e).at(&place))?;
+        let tag = (self.options.run_date, self.held.generation);
+        let files = write_files::stage(ctx, query, output, table, tag).await.map_err(|f| f.at(&place))?;
+        register_staged(ctx, output, table, &files).await?;
+        let (rows, bytes) = files.iter().fold((0, 0), |(rows, bytes), f| (rows + f.rows, bytes + f.bytes));
+        self.stages.end(table, clock, rows as u64, bytes as u64);
+        self.staged.insert(table.into(), files);
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<()> {
+        let feature_users = self.ctx.sql("SELECT user_id FROM user_features").await?;
+        let run_date = self.options.run_date;
+        let (output, previous) = (self.workspace.output()?, self.workspace.night_before(run_date));
+        let subject = Subject { output, run_date, staged: &self.staged, feature_users, previous };
+        checks::check_night(&self.ctx, &self.workspace.sql, subject, &self.workspace.config.checks).await
+    }
+
+    async fn look_back(&mut self) -> Result<()> {
+        self.drift = drift::of_night(&self.ctx, self.card).await?;
+        let tonight = self.options.run_date;
+        let back = LookBack { workspace: self.workspace, ctx: &self.ctx, rollups: self.rollups, tonight };
+        self.accuracy = back.figures().await?;
+        Ok(())
+    }
+
+    fn run_record(&self, manifest_hash: String) -> Result<RunRecord> {
+        let mut record = RunRecord::new(self.held, manifest_hash);
+        let folders = ["lakes", "rollups", "state", "features", "score", "tables"];
+        record.model_version = Some(self.card.version.clone());
+        record.sql_fingerprint = Some(self.workspace.sql.fingerprint(&folders));
+        record.input_fingerprint = Some(self.rollups.input_fingerprint());
+        let units = &self.rollups.units;
+        let mut reasons: BTreeMap<String, i64> = BTreeMap::new();
+        for (reason, rows) in units.iter().flat_map(|u| &u.quarantined) {
+            *reasons.entry(reason.clone()).or_default() += *rows as i64;
+        }
+        record.rows_read = Some(units.iter().map(|u| u.rows).sum::<u64>() as i64);
+        record.rows_quarantined = Some(reasons.values().sum());
+        record.quarantined_by_reason = reasons;
+        record.arrival_mode = Some(
+            match self.workspace.config.lake.arrival {
+                Arrival::Column => "arrival column",
+                Arrival::IngestDate => "ingest date",
+                Arrival::None => "event time only",
+            }
+            .into(),
+        );
+        record.stages = serde_json::to_value(&self.stages.figures).map_err(Failure::bug)?;
+        record.drift = self.drift.clone();
+        record.accuracy = self.accuracy.clone();
+        Ok(record)
+    }
+}
+
+/// A query whose rows are checkpointed: the name of its table and folder, and its path below sql/.
+#[derive(Clone, Copy)]
+struct Checkpointed<'a> {
+    name: &'a str,
+    path: &'a str,
+}

@@ -1,0 +1,412 @@
+//! Decides what a night does before it does anything: [`NightPlan`] names the stages in order, with what they read, what an
+//! earlier attempt left, and what they would cost by the last night's figures.
+//!
+//! [`survey`] looks at lake, state, model and published nights and writes nothing; [`NightPlan::new`] decides from those
+//! facts alone. `nightly --dry-run` prints the plan, the night executes it.
+
+use datafusion::physical_plan::displayable;
+use datafusion::prelude::SessionContext;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::config::Config;
+use crate::failure::{Failure, FailureKind, Result};
+use crate::features::contract::FeatureContract;
+use crate::features::rollups::{ReadReport, RollupPlan};
+use crate::features::{Scope, contract, views};
+use crate::ids::RunDate;
+use crate::lake;
+use crate::lake::stores::Location;
+use crate::model::bundle::BundleCard;
+use crate::publish::runs::{self, RunRecord, VisibleNight};
+use crate::score::torch_functions;
+use crate::sql_files::SqlFiles;
+use crate::tables::schemas::NIGHT_TABLES;
+use crate::workspace::Workspace;
+
+/// One step of a night.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Builds the rollups of new event files.
+    Rollups,
+    /// Builds every user's features.
+    UserFeatures,
+    /// Encodes texts and pictures that the catalogue shows for the first time.
+    Contents,
+    /// Scores every user's intents.
+    IntentScores,
+    /// Forecasts every item's demand.
+    DemandForecasts,
+    /// Writes the staged files of one published table.
+    Table(&'static str),
+    /// Checks the staged tables.
+    Checks,
+    /// Measures drift, and compares earlier nights with what happened since.
+    LookBack,
+    /// Commits all tables and makes the night visible.
+    Publish,
+}
+
+impl Stage {
+    /// Returns every stage in the order in which a night runs them.
+    pub fn all() -> Vec<Stage> {
+        let before =
+            [Stage::Rollups, Stage::UserFeatures, Stage::Contents, Stage::IntentScores, Stage::DemandForecasts];
+        let after = [Stage::Checks, Stage::LookBack, Stage::Publish];
+        before.into_iter().chain(NIGHT_TABLES.into_iter().map(Stage::Table)).chain(after).collect()
+    }
+
+    /// Returns the name that progress, logs, `runs.stages` and `--format json` use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Rollups => "rollups",
+            Stage::UserFeatures => "user_features",
+            Stage::Contents => "contents",
+            Stage::IntentScores => "intent_scores",
+            Stage::DemandForecasts => "demand_forecasts",
+            Stage::Table(table) => table,
+            Stage::Checks => "checks",
+            Stage::LookBack => "look_back",
+            Stage::Publish => "publish",
+        }
+    }
+
+    /// Returns the query whose rows this stage checkpoints, so that a second attempt reads them: its path below sql/.
+    pub fn checkpointed_query(self) -> Option<&'static str> {
+        match self {
+            Stage::UserFeatures => Some("features/user_features"),
+            Stage::IntentScores => Some("score/intent_scores"),
+            Stage::DemandForecasts => Some("score/demand_forecasts"),
+            _ => None,
+        }
+    }
+
+    fn description(self) -> String {
+        match self {
+            Stage::Rollups => "build the rollups of new event files".into(),
+            Stage::Contents => "encode new texts and pictures of the catalogue".into(),
+            Stage::Table(table) => format!("sql/tables/{table}.sql"),
+            Stage::Checks => "sql/checks/".into(),
+            Stage::LookBack => "measure drift and the accuracy of earlier nights".into(),
+            Stage::Publish => "commit the tables, then `runs`".into(),
+            Stage::UserFeatures | Stage::IntentScores | Stage::DemandForecasts => {
+                format!("sql/{}.sql", self.checkpointed_query().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Seconds, rows and bytes of one stage.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct StageFigures {
+    pub seconds: f64,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// Facts about lake, state, model and published nights that a plan follows from.
+#[derive(Debug)]
+pub struct Survey {
+    pub run_date: RunDate,
+    /// None where no model was trained yet.
+    pub model: Option<BundleCard>,
+    pub rollups: RollupPlan,
+    /// The visible night of this date.
+    pub visible: Option<VisibleNight>,
+    /// The latest visible night up to this date, else the latest of all: its figures predict this one's.
+    pub last: Option<RunRecord>,
+    /// Hash of everything that the night's rows follow from; none without a model.
+    pub manifest_hash: Option<String>,
+    /// Names of checkpoints that an attempt with this manifest left complete.
+    pub checkpoints: Vec<&'static str>,
+}
+
+/// Looks at everything a plan needs and refuses what the night would refuse: a damaged file (exit 3), features that the model
+/// does not know (exit 6). The session is as of `run_date`, over the stored rollups.
+pub async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(Survey, SessionContext)> {
+    let model = match workspace.models.card("").await {
+        Ok(card) => Some(card),
+        Err(failure) if failure.kind == FailureKind::Model && workspace.config.model.version.is_empty() => None,
+        Err(failure) => return Err(failure),
+    };
+    let rollups = workspace.plan_rollups(run_date).await?;
+    rollups.check_files(workspace.lake()?).await?;
+    let ctx = workspace.session_as_of(rollups.stored(), Scope::night(run_date)).await?;
+    if let Some(card) = &model {
+        let features = FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
+        card.features.refuse_other(&features, &card.version)?;
+    }
+    let manifest_hash = match &model {
+        Some(card) => Some(manifest_hash(workspace, &rollups, &torch_functions::fingerprint(&ctx), card, run_date)?),
+        None => None,
+    };
+    let checkpoints = match &manifest_hash {
+        Some(manifest) => find_checkpoints(workspace.output()?, run_date, manifest).await?,
+        None => Vec::new(),
+    };
+    let nights = workspace.nights();
+    let last = nights.iter().rfind(|night| night.run_date() <= run_date).or(nights.last());
+    let survey = Survey {
+        run_date,
+        model,
+        rollups,
+        visible: workspace.night(run_date).cloned(),
+        last: last.map(|night| night.run.clone()),
+        manifest_hash,
+        checkpoints,
+    };
+    Ok((survey, ctx))
+}
+
+/// Hashes everything that a night's rows follow from: two nights of one hash (date, files, earlier nights, SQL, settings,
+/// model, users' functions) have the same rows.
+fn manifest_hash(
+    workspace: &Workspace,
+    rollups: &RollupPlan,
+    functions: &str,
+    model: &BundleCard,
+    run_date: RunDate,
+) -> Result<String> {
+    // Users, stock, promotions and erasures are read whole every night; event files count through the rollups.
+    let lake = workspace.lake()?;
+    let masters = lake::VIEWS[1..].iter().flat_map(|view| lake.files(view));
+    let masters: Vec<String> = masters.map(|file| lake::fingerprint(&file.meta)).collect();
+    let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
+    Ok(runs::manifest_hash([
+        run_date.to_string().as_str(),
+        &workspace.sql.fingerprint(&folders),
+        &rollups.input_fingerprint(),
+        &workspace.earlier_nights(run_date).fingerprint(),
+        &masters.concat(),
+        &model.version,
+        &model.weights_hash,
+        &settings_of_rows(&workspace.config)?,
+        functions,
+    ]))
+}
+
+/// The settings that change rows of a night.
+fn settings_of_rows(config: &Config) -> Result<String> {
+    serde_json::to_string(&(
+        &config.lake,
+        &config.features,
+        &config.intents,
+        &config.demand,
+        &config.recommendation,
+        &config.replenishment,
+        &config.segment,
+    ))
+    .map_err(Failure::bug)
+}
+
+/// Returns the folder of a night's checkpoints.
+pub fn checkpoint_folder(output: &Location, run_date: RunDate, manifest_hash: &str) -> Location {
+    output.folder(&format!("state/features/{run_date}/{manifest_hash}"))
+}
+
+async fn find_checkpoints(output: &Location, run_date: RunDate, manifest_hash: &str) -> Result<Vec<&'static str>> {
+    let mut found = Vec::new();
+    for stage in Stage::all().into_iter().filter(|stage| stage.checkpointed_query().is_some()) {
+        let folder = checkpoint_folder(output, run_date, manifest_hash).folder(stage.name());
+        if folder.read_if_there("done").await?.is_some() {
+            found.push(stage.name());
+        }
+    }
+    Ok(found)
+}
+
+/// What a night will do.
+#[derive(Debug, Clone, Serialize)]
+pub struct NightPlan {
+    pub run_date: RunDate,
+    /// None where there is no model yet: the night would be refused.
+    pub model_version: Option<String>,
+    pub read: ReadReport,
+    /// The generation of that date which readers see now.
+    pub visible_generation: Option<u64>,
+    /// The visible night came from the same inputs, SQL, model and settings: the night leaves it as it is.
+    pub nothing_to_do: bool,
+    /// The night whose figures the prediction is based on; none where no night was published yet.
+    pub predicted_from: Option<RunDate>,
+    pub stages: Vec<StagePlan>,
+    pub seconds_predicted: Option<f64>,
+    pub bytes_written_predicted: Option<u64>,
+}
+
+/// One stage to come.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StagePlan {
+    #[serde(skip)]
+    pub stage: Stage,
+    pub name: &'static str,
+    pub what: String,
+    pub seconds_predicted: Option<f64>,
+    pub rows_predicted: Option<u64>,
+    pub bytes_predicted: Option<u64>,
+}
+
+impl NightPlan {
+    /// Decides from the facts alone.
+    pub fn new(survey: &Survey) -> Result<Self> {
+        let visible = survey.visible.as_ref();
+        let unchanged = visible.is_some_and(|night| Some(&night.run.manifest_hash) == survey.manifest_hash.as_ref());
+        let nothing_to_do = survey.rollups.is_complete() && unchanged;
+        let figures = survey.last.as_ref().map(figures_by_stage).transpose()?.unwrap_or_default();
+        let read = survey.rollups.report();
+        let stages = match nothing_to_do {
+            true => Vec::new(),
+            false => plan_stages(&read, &figures, &survey.checkpoints),
+        };
+        let has_prediction = survey.last.is_some();
+        Ok(Self {
+            run_date: survey.run_date,
+            model_version: survey.model.as_ref().map(|card| card.version.clone()),
+            visible_generation: visible.map(|night| night.run.generation.0),
+            nothing_to_do,
+            predicted_from: survey.last.as_ref().map(|run| run.run_date),
+            seconds_predicted: has_prediction.then(|| stages.iter().filter_map(|s| s.seconds_predicted).sum()),
+            bytes_written_predicted: has_prediction.then(|| bytes_written(&stages)),
+            read,
+            stages,
+        })
+    }
+}
+
+fn figures_by_stage(run: &RunRecord) -> Result<BTreeMap<String, StageFigures>> {
+    if run.stages.is_null() {
+        return Ok(BTreeMap::new());
+    }
+    serde_json::from_value(run.stages.clone())
+        .map_err(|e| Failure::bug(format!("runs.stages of {}: {e}", run.run_date)))
+}
+
+/// Predicts each stage: reading scales with the bytes to read, the rest costs what it cost last.
+fn plan_stages(
+    read: &ReadReport,
+    figures: &BTreeMap<String, StageFigures>,
+    checkpoints: &[&'static str],
+) -> Vec<StagePlan> {
+    Stage::all()
+        .into_iter()
+        .map(|stage| {
+            let last = figures.get(stage.name());
+            let planned = StagePlan {
+                stage,
+                name: stage.name(),
+                what: stage.description(),
+                seconds_predicted: last.map(|f| f.seconds),
+                rows_predicted: last.map(|f| f.rows),
+                bytes_predicted: last.map(|f| f.bytes),
+            };
+            match stage {
+                Stage::Rollups => plan_rollup_stage(planned, read, last),
+                _ if checkpoints.contains(&stage.name()) => StagePlan {
+                    what: "reuse an earlier attempt's rows".into(),
+                    seconds_predicted: Some(0.0),
+                    ..planned
+                },
+                _ => planned,
+            }
+        })
+        .collect()
+}
+
+fn plan_rollup_stage(planned: StagePlan, read: &ReadReport, last: Option<&StageFigures>) -> StagePlan {
+    let by_bytes = |f: &StageFigures| (f.bytes > 0).then(|| f.seconds * read.bytes_read as f64 / f.bytes as f64);
+    StagePlan {
+        what: format!(
+            "read {} new files into {} units; reuse {} units; skip {} files",
+            read.files_read, read.units_built, read.units_kept, read.files_skipped
+        ),
+        seconds_predicted: if read.bytes_read == 0 { Some(0.0) } else { last.and_then(by_bytes) },
+        rows_predicted: None,
+        bytes_predicted: Some(read.bytes_read),
+        ..planned
+    }
+}
+
+/// Sums the bytes that stages write; those of the rollups stage are bytes that it reads.
+fn bytes_written(stages: &[StagePlan]) -> u64 {
+    stages.iter().filter(|s| s.stage != Stage::Rollups).filter_map(|s| s.bytes_predicted).sum()
+}
+
+/// Returns the physical plans of the checkpointed queries, by stage name. Plans only: no row is read.
+pub async fn physical_plans(ctx: &SessionContext, sql: &SqlFiles) -> Result<BTreeMap<String, String>> {
+    contract::register_model_input(ctx).await?;
+    views::register_one(ctx, sql, "score/anomaly").await?;
+    let mut plans = BTreeMap::new();
+    for stage in Stage::all() {
+        let Some(path) = stage.checkpointed_query() else { continue };
+        let in_file = |e: datafusion::error::DataFusionError| Failure::from(e).at(format!("sql/{path}.sql"));
+        let plan = ctx.sql(sql.get(path)?).await.map_err(in_file)?.create_physical_plan().await.map_err(in_file)?;
+        plans.insert(stage.name().into(), displayable(plan.as_ref()).indent(false).to_string());
+    }
+    Ok(plans)
+}
+
+impl fmt::Display for NightPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let read = &self.read;
+        writeln!(
+            f,
+            "night of {}: reads {} new event files ({} bytes) into {} units; reuses {} units; skips {} files ({} bytes)",
+            self.run_date,
+            read.files_read,
+            read.bytes_read,
+            read.units_built,
+            read.units_kept,
+            read.files_skipped,
+            read.bytes_skipped
+        )?;
+        match &self.model_version {
+            Some(version) => writeln!(f, "model {version}")?,
+            None => writeln!(f, "no model yet: the night would be refused (exit 6); run `intentcast train` first")?,
+        }
+        match (self.visible_generation, self.nothing_to_do) {
+            (Some(generation), true) => writeln!(f, "visible now: generation {generation}; nothing changed, it stays")?,
+            (Some(generation), false) => writeln!(f, "visible now: generation {generation}, to be replaced")?,
+            (None, _) => writeln!(f, "not published yet")?,
+        }
+        for stage in &self.stages {
+            let seconds = stage.seconds_predicted.map_or("?".into(), |s| format!("{s:.1}"));
+            writeln!(f, "  {:<17} {seconds:>8} s  {}", stage.name, stage.what)?;
+        }
+        match (self.predicted_from, self.seconds_predicted, self.bytes_written_predicted) {
+            (Some(night), Some(seconds), Some(bytes)) if !self.nothing_to_do => {
+                writeln!(f, "predicted from the night of {night}: {seconds:.0} s, {bytes} bytes written")
+            }
+            (None, ..) => writeln!(f, "no night was published yet, so there are no figures to predict from"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stage_names_are_distinct() {
+        let names: std::collections::BTreeSet<&str> = Stage::all().into_iter().map(Stage::name).collect();
+        assert_eq!(names.len(), Stage::all().len());
+    }
+
+    #[test]
+    fn a_checkpoint_costs_nothing_and_reading_scales_with_bytes() {
+        let read = ReadReport { bytes_read: 50, ..ReadReport::default() };
+        let cost = |seconds, bytes| StageFigures { seconds, rows: 1, bytes };
+        let figures = BTreeMap::from([
+            ("rollups".to_string(), cost(10.0, 100)),
+            ("user_features".to_string(), cost(4.0, 7)),
+            ("intent_scores".to_string(), cost(3.0, 5)),
+        ]);
+        let stages = plan_stages(&read, &figures, &["user_features"]);
+        let seconds = |stage: Stage| stages.iter().find(|s| s.stage == stage).and_then(|s| s.seconds_predicted);
+        assert_eq!(seconds(Stage::Rollups), Some(5.0));
+        assert_eq!(seconds(Stage::UserFeatures), Some(0.0));
+        assert_eq!(seconds(Stage::IntentScores), Some(3.0));
+        assert_eq!(seconds(Stage::Checks), None);
+        assert_eq!(bytes_written(&stages), 12);
+    }
+}

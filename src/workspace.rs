@@ -1,0 +1,229 @@
+//! One value that holds what every verb works with, and the one builder of engine sessions.
+//!
+//! In: the resolved configuration and the process's models. Out: [`Workspace`], which lists the lake, loads the SQL files and
+//! reads `runs` once, and opens every session: of the night and its parts, of dry runs, training, looking back and ad hoc
+//! SQL. Functions, stores, memory limits, the cluster and scoring are installed here and nowhere else.
+
+use datafusion::prelude::SessionContext;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::cluster;
+use crate::config::Config;
+use crate::engine;
+use crate::failure::{Failure, Result};
+use crate::features::rollups::{RollupPlan, Rollups};
+use crate::features::{self, LakeSource, Scope, contract, rollups, user_functions, views};
+use crate::ids::RunDate;
+use crate::lake::{Lake, stores::Location};
+use crate::publish::earlier::EarlierNights;
+use crate::publish::runs::{self, VisibleNight};
+use crate::publish::{checks, readers};
+use crate::score::{models::Models, operator};
+use crate::sql_files::SqlFiles;
+
+/// Says whether a workspace may write below the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Missing rollups are built below the output.
+    ReadWrite,
+    /// Nothing below the output changes: missing rollups are built in the spill folder and vanish with the workspace.
+    ReadOnly,
+}
+
+/// Configuration, lake, SQL files, output, models and visible nights of one verb or of one night of a backfill.
+#[derive(Debug)]
+pub struct Workspace {
+    pub config: Config,
+    pub sql: SqlFiles,
+    pub models: Arc<Models>,
+    access: Access,
+    lake: Option<Lake>,
+    output: Option<Location>,
+    /// The nights that were visible when the workspace was opened, by date.
+    nights: Vec<VisibleNight>,
+    /// Carries settings, memory pool and cluster of all sessions, and no tables.
+    engine: EngineSession,
+    /// Holds the rollups of read-only sessions.
+    scratch: OnceCell<TempDir>,
+}
+
+/// [`SessionContext`] without its unreadable `Debug` output.
+struct EngineSession(SessionContext);
+
+impl std::fmt::Debug for EngineSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EngineSession")
+    }
+}
+
+impl Workspace {
+    /// Opens what the configuration names. Without `lake.uri` or `output.uri` there is no lake or output; whoever needs one
+    /// calls [`Self::lake`] or [`Self::output`], which then fail with the setting's name.
+    pub async fn open(config: &Config, models: Arc<Models>, access: Access) -> Result<Self> {
+        let sql = SqlFiles::load(config)?;
+        let lake = match config.lake.uri.as_str() {
+            "" => None,
+            _ => Some(Lake::open(config, &sql).await?),
+        };
+        let output = match config.output.uri.as_str() {
+            "" => None,
+            uri => Some(Location::open(uri, &config.s3)?),
+        };
+        let nights = match &output {
+            Some(output) => runs::visible_nights(output).await?,
+            None => Vec::new(),
+        };
+        let engine = EngineSession(cluster::connect(engine::session(config)?, config, &models)?);
+        Ok(Self { config: config.clone(), sql, models, access, lake, output, nights, engine, scratch: OnceCell::new() })
+    }
+
+    /// Returns the lake; fails (exit 2) where none is configured.
+    pub fn lake(&self) -> Result<&Lake> {
+        self.lake.as_ref().ok_or_else(|| not_configured("lake"))
+    }
+
+    /// Returns the output; fails (exit 2) where none is configured.
+    pub fn output(&self) -> Result<&Location> {
+        self.output.as_ref().ok_or_else(|| not_configured("output"))
+    }
+
+    /// Returns the visible nights, by date.
+    pub fn nights(&self) -> &[VisibleNight] {
+        &self.nights
+    }
+
+    /// Returns the visible night of one date.
+    pub fn night(&self, run_date: RunDate) -> Option<&VisibleNight> {
+        self.nights.iter().find(|night| night.run_date() == run_date)
+    }
+
+    /// Returns the earlier nights whose published demand a night of `run_date` reads.
+    pub fn earlier_nights(&self, run_date: RunDate) -> EarlierNights {
+        EarlierNights::before(run_date, &self.nights, &self.config)
+    }
+
+    /// Opens an empty session with the engine's settings, shared memory, the cluster and scoring.
+    pub fn session(&self) -> SessionContext {
+        operator::install(&features::sibling(&self.engine.0), Arc::clone(&self.models))
+    }
+
+    /// Plans which rollups a night of `run_date` reuses and builds. Writes nothing.
+    pub async fn plan_rollups(&self, run_date: RunDate) -> Result<RollupPlan> {
+        RollupPlan::open(&self.session(), self.source()?, run_date).await
+    }
+
+    /// Builds the rollups that a plan lacks: below the output, or, read-only, for this workspace alone.
+    pub async fn build_rollups(&self, plan: RollupPlan, run_date: RunDate) -> Result<Rollups> {
+        if self.access == Access::ReadWrite || plan.is_complete() {
+            return plan.build(&self.session(), self.source()?, run_date).await;
+        }
+        let report = plan.report();
+        tracing::info!(
+            "rollups: {} event files ({} bytes) are not in the stored rollups; building them for this session only",
+            report.files_read,
+            report.bytes_read
+        );
+        // Executors of a cluster do not see this machine's spill folder.
+        let local = engine::session(&self.config)?;
+        plan.build_into(self.scratch_folder().await?, &local, self.source()?, run_date).await
+    }
+
+    /// Plans and builds the rollups as of `run_date`.
+    pub async fn rollups(&self, run_date: RunDate) -> Result<Rollups> {
+        self.build_rollups(self.plan_rollups(run_date).await?, run_date).await
+    }
+
+    /// Opens a session with functions and the lake, state, feature and label views of `scope`.
+    pub async fn session_as_of(&self, rollups: &Rollups, scope: Scope) -> Result<SessionContext> {
+        let ctx = self.session();
+        self.earlier_nights(scope.run_date).register(&ctx, self.output()?).await?;
+        features::register(&ctx, self.source()?, rollups, scope).await?;
+        Ok(ctx)
+    }
+
+    /// Opens a session like [`Self::session_as_of`] that shares some tables of another session of the same date.
+    pub async fn session_sharing(
+        &self,
+        other: &SessionContext,
+        tables: &[&str],
+        rollups: &Rollups,
+        scope: Scope,
+    ) -> Result<SessionContext> {
+        let ctx = self.session();
+        for &table in tables {
+            ctx.register_table(table, other.table_provider(table).await?)?;
+        }
+        features::register(&ctx, self.source()?, rollups, scope).await?;
+        Ok(ctx)
+    }
+
+    /// Opens a session in which any file under sql/ runs when pasted: lake, state, features and scores where a lake is
+    /// configured, published tables where an output is. `date` is the value of `as_of()`: by default the latest published
+    /// night, else the day after the newest event.
+    pub async fn query_session(&self, date: Option<RunDate>) -> Result<SessionContext> {
+        let ctx = self.session();
+        if let Some(output) = &self.output {
+            readers::register_visible(&ctx, output, &self.nights).await?;
+        }
+        user_functions::create(&ctx, &self.sql).await?;
+        let Some(lake) = &self.lake else { return Ok(ctx) };
+        let date = self.query_date(lake, date);
+        let Some(output) = &self.output else {
+            features::functions::register(&ctx, &self.config, date)?;
+            lake.register(&ctx, date).await?;
+            return Ok(ctx);
+        };
+        let rollups = self.rollups(date).await?;
+        self.earlier_nights(date).register(&ctx, output).await?;
+        features::register(&ctx, self.source()?, &rollups, Scope::night(date)).await?;
+        contract::register_model_input(&ctx).await?;
+        rollups::register_no_known_ids(&ctx).await?;
+        views::register(&ctx, &self.sql, &["rollups", "score"]).await?;
+        let users = ctx.sql("SELECT user_id FROM user_features").await?;
+        checks::register_bounds(&ctx, output, self.night_before(date), users, &self.config.checks).await?;
+        Ok(ctx)
+    }
+
+    /// Returns the latest visible night before a date.
+    pub fn night_before(&self, run_date: RunDate) -> Option<&VisibleNight> {
+        self.nights.iter().rfind(|night| night.run_date() < run_date)
+    }
+
+    fn query_date(&self, lake: &Lake, date: Option<RunDate>) -> RunDate {
+        if let Some(date) = date {
+            return date;
+        }
+        let newest_event_day = lake.files("events").iter().filter_map(|f| f.dt).max();
+        let (date, reason) = match (self.nights.last(), newest_event_day) {
+            (Some(night), _) => (night.run_date(), "the latest published night"),
+            (None, Some(day)) => (RunDate(day).plus_days(1), "the day after the newest event files"),
+            (None, None) => (RunDate(chrono::Utc::now().date_naive()), "today"),
+        };
+        tracing::info!("features are as of {date}, {reason}; --date chooses another day");
+        date
+    }
+
+    fn source(&self) -> Result<LakeSource<'_>> {
+        Ok(LakeSource { config: &self.config, sql: &self.sql, lake: self.lake()? })
+    }
+
+    async fn scratch_folder(&self) -> Result<Location> {
+        let make = || async {
+            let parent = match self.config.engine.spill_folder.as_str() {
+                "" => std::env::temp_dir(),
+                folder => folder.into(),
+            };
+            let made = tempfile::Builder::new().prefix("intentcast-rollups-").tempdir_in(&parent);
+            made.map_err(|e| Failure::passing(format!("{}: no folder for this session: {e}", parent.display())))
+        };
+        let folder = self.scratch.get_or_try_init(make).await?;
+        Location::open(&folder.path().display().to_string(), &self.config.s3)
+    }
+}
+
+fn not_configured(what: &str) -> Failure {
+    Failure::usage(format!("{what}.uri: expected a folder or s3://…, got nothing"))
+        .hint(format!("pass --{what} URI, or set {what}.uri in the file of --config"))
+}
