@@ -5,7 +5,7 @@ use arrow::datatypes::Int64Type;
 use datafusion::prelude::SessionContext;
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
-use intentcast::model::vision::{Architecture, CnnShape, ImageCard, ImageEncoder, ImageNetwork, Preprocess};
+use intentcast::model::vision::{Architecture, CnnShape, ImageEncoder, ImageEncoderCard, ImageNetwork, Preprocess};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -278,7 +278,7 @@ fn show(lake: &str, change: &str) {
 
 /// A small network of random weights in a folder, as training makes one.
 fn image_encoder(folder: &Path) -> String {
-    let mut card = ImageCard::new(Architecture::Cnn, Preprocess { resize: 40, crop: 32, ..Default::default() });
+    let mut card = ImageEncoderCard::new(Architecture::Cnn, Preprocess { resize: 40, crop: 32, ..Default::default() });
     card.cnn = Some(CnnShape { channels: vec![8, 16], width: 12 });
     let store = nn::VarStore::new(Device::Cpu);
     ImageNetwork::new(&store.root(), &card);

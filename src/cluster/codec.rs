@@ -193,7 +193,9 @@ mod tests {
     use crate::lake::stores::Location;
     use crate::model::bundle::Registry;
     use crate::model::labels::{LabelHead, Labels};
-    use crate::model::vision::{Architecture, ImageCard, ImageModelCard, ImageNetwork, ImageParts, Preprocess};
+    use crate::model::vision::{
+        Architecture, ImageEncoderCard, ImageModelCard, ImageModelWeights, ImageNetwork, Preprocess,
+    };
     use crate::score::operator;
     use arrow::array::{Array, AsArray};
     use arrow::datatypes::Float64Type;
@@ -215,14 +217,14 @@ mod tests {
     /// Writes an image model of random weights to the registry of an in-memory output; returns its version.
     async fn image_model(config: &Config) -> String {
         let store = nn::VarStore::new(Device::Cpu);
-        let card = ImageCard::new(Architecture::Cnn, Preprocess { resize: 18, crop: 16, ..Default::default() });
+        let card = ImageEncoderCard::new(Architecture::Cnn, Preprocess { resize: 18, crop: 16, ..Default::default() });
         ImageNetwork::new(&(store.root() / "image"), &card);
         LabelHead::new(&(store.root() / "head"), Labels::Single, (card.width(), 2));
         let below = |part: &str| -> Vec<(String, Tensor)> {
             let named = store.variables().into_iter();
             named.filter_map(|(name, weight)| Some((name.strip_prefix(part)?.to_string(), weight))).collect()
         };
-        let parts = ImageParts { card: &card, encoder: below("image."), head: below("head.") };
+        let parts = ImageModelWeights { encoder_card: &card, encoder: below("image."), head: below("head.") };
         let model: ImageModelCard = serde_json::from_value(serde_json::json!({
             "format": 1, "version": "", "trained_at": "2026-03-01", "table": [], "image_column": "", "split": "",
             "encoder": "", "encoder_hash": "", "strategy": "all", "kind": "single", "labels": ["mug", "lamp"],

@@ -298,11 +298,11 @@ impl Registry {
         }
         // It was read before the training began, and may be another one by now.
         if let Some(text) = &card.text {
-            let read = TextFolder::read(&folder.folder(TEXT_FOLDER), length_max(text.tokens_max)).await?;
+            let read = TextFolder::load(&folder.folder(TEXT_FOLDER), length_max(text.tokens_max)).await?;
             refuse_other_encoder(&card.version, TEXT_FOLDER, &text.hash, &read.hash)?;
         }
         if let Some(image) = &card.image {
-            let read = ImageFolder::read(&folder.folder(IMAGE_FOLDER)).await?;
+            let read = ImageFolder::load(&folder.folder(IMAGE_FOLDER)).await?;
             refuse_other_encoder(&card.version, IMAGE_FOLDER, &image.hash, &read.hash)?;
         }
         folder.write("calibration.json", "{\"method\": \"identity\"}\n").await?;

@@ -9,8 +9,8 @@ use super::distinct::{self, Kept};
 use crate::config::{Config, networks::Precision};
 use crate::failure::Result;
 use crate::lake::stores::Location;
-use crate::model::text::column;
 use crate::model::text::encoder::{EncoderSettings, TextEncoder, length_max};
+use crate::model::text::text_column;
 
 /// The first digits of a hash, enough to tell encoders of one shop apart.
 pub fn short(hash: &str, precision: Precision) -> String {
@@ -49,7 +49,7 @@ impl SharedEncoder {
 
     /// list<float32> [texts]; null for null. Equal texts are encoded once, and not again while their vectors are kept.
     pub fn column(&self, texts: &ArrayRef) -> Result<ArrayRef> {
-        let texts = column::texts("embed_text", texts)?;
+        let texts = text_column::read_texts("embed_text", texts)?;
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
         let found = self.kept.answers(&texts, |texts| Ok(self.encode(texts)?.into_iter().map(Some).collect()))?;
         Ok(distinct::vectors(&found))

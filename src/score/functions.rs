@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::service::{IntentScores, ItemForecast};
 use crate::model::intent::OUTPUTS;
-use crate::model::text::column;
+use crate::model::text::text_column;
 
 /// Which of the functions that a model answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -194,7 +194,7 @@ impl ScalarUDFImpl for Declared {
                 Ok(self.scorer.data_type())
             }
             (Scorer::Table, [DataType::Struct(_)]) if is_named(rest) => Ok(self.scorer.data_type()),
-            (Scorer::Embed, [text]) if column::is_text(text) && version => Ok(self.scorer.data_type()),
+            (Scorer::Embed, [text]) if text_column::is_text_type(text) && version => Ok(self.scorer.data_type()),
             (Scorer::Embed, _) => {
                 plan_err!("embed_text: expected a text and optionally a model version or a folder, got {arguments:?}")
             }
@@ -205,7 +205,7 @@ impl ScalarUDFImpl for Declared {
                      got {arguments:?}"
                 )
             }
-            (Scorer::Text, [text]) if column::is_text(text) && is_named(rest) => Ok(labelled.data_type()),
+            (Scorer::Text, [text]) if text_column::is_text_type(text) && is_named(rest) => Ok(labelled.data_type()),
             (Scorer::Text, _) => {
                 plan_err!("classify_text: expected a text, a model version and optionally a label, got {arguments:?}")
             }

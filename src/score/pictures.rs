@@ -11,7 +11,7 @@ use super::embedding::short;
 use crate::config::ScoreConfig;
 use crate::failure::Result;
 use crate::lake::stores::Location;
-use crate::model::vision::{ImageEncoder, PictureLimits, Refused, Vectors};
+use crate::model::vision::{ImageEncoder, PictureError, PictureLimits, PictureVectors};
 
 /// Its forward passes take turns: a tensor may not be reached from two threads at once.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl SharedImageEncoder {
 
     /// One vector a picture, or why it has none, of some rows of a column of bytes; null is an empty picture. Takes long:
     /// not for a thread that serves streams.
-    pub fn encode_rows(&self, pictures: &ArrayRef, rows: &[usize]) -> Result<Vectors> {
+    pub fn encode_rows(&self, pictures: &ArrayRef, rows: &[usize]) -> Result<PictureVectors> {
         // With 64-bit offsets: a batch of pictures may hold more than 2 GB.
         let pictures = cast(pictures, &DataType::LargeBinary)?;
         let pictures = pictures.as_binary::<i64>();
@@ -44,7 +44,7 @@ impl SharedImageEncoder {
         self.encode(&rows.iter().map(of).collect::<Vec<_>>())
     }
 
-    fn encode(&self, pictures: &[&[u8]]) -> Result<Vectors> {
+    fn encode(&self, pictures: &[&[u8]]) -> Result<PictureVectors> {
         self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(pictures)
     }
 
@@ -67,12 +67,12 @@ impl SharedImageEncoder {
 #[derive(Debug, Default)]
 pub struct Refusals {
     count: usize,
-    first: Option<Refused>,
+    first: Option<PictureError>,
 }
 
 impl Refusals {
     /// What a picture gave; none where it is refused.
-    pub fn heard<T>(&mut self, picture: Result<T, Refused>) -> Option<T> {
+    pub fn heard<T>(&mut self, picture: Result<T, PictureError>) -> Option<T> {
         match picture {
             Ok(found) => Some(found),
             Err(reason) => {

@@ -29,7 +29,7 @@ impl TableScorer {
         let labels = cast(labels, &DataType::Utf8)?;
         let label = labels.as_string::<i32>().iter().next().flatten().unwrap_or_default();
         let at = self.label(label)?;
-        let inputs = self.card.columns.read(features.len(), |name| features.column_by_name(name).cloned());
+        let inputs = self.card.columns.transform(features.len(), |name| features.column_by_name(name).cloned());
         let inputs = inputs.map_err(|f| f.at(format!("predict_table by {}", self.card.version)))?;
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::new(Float64Array::from(model.predict(&inputs, at)?)))

@@ -10,7 +10,7 @@ use crate::config::ScoreConfig;
 use crate::failure::Result;
 use crate::model::memory::in_halves;
 use crate::model::text::bundle::{TextCard, TextModel};
-use crate::model::text::column;
+use crate::model::text::text_column;
 
 /// A loaded text model that partitions share. Forward passes take turns: a tensor may not be reached from two threads at
 /// once, and one pass uses all cores.
@@ -44,7 +44,7 @@ impl TextScorer {
 
     /// Equal texts, as queries and short reviews often are, cost one pass while their answers are kept.
     fn rows(&self, texts: &ArrayRef) -> Result<Probabilities> {
-        let texts = column::texts("classify_text", texts)?;
+        let texts = text_column::read_texts("classify_text", texts)?;
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
         self.kept.answers(&texts, |distinct| {
             let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,43 +1,44 @@
-//! Table models in the registry: `models/table-DATE-HASH/` with `table.json` and weights.
+//! Writes and loads table models in the registry: `models/table-DATE-HASH/` with `table.json` and
+//! `weights.safetensors`.
 //!
-//! A night's model is a folder with a `bundle.json`; these have none, so nothing that looks for a night's model, by name
-//! or as champion, can take one of them.
+//! There is no `bundle.json`, so a night can never take such a model, neither by name nor as champion.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::{Device, Tensor, nn};
 
-use super::columns::{Columns, TableInputs};
-use super::network::{Label, TableBatch, TableNetwork, TableShape, places};
+use super::columns::{TableColumns, TableInputs};
+use super::network::{TableBatch, TableLabel, TableNetwork, TableShape, row_indices};
 use crate::failure::{Failure, Result};
 use crate::model::bundle::Registry;
 use crate::model::cards::{Card, damaged};
 use crate::model::weights;
 
-/// The format that is written and read.
+/// The format version of `table.json`.
 pub const TABLE_FORMAT: u32 = 1;
-/// The file that makes a folder of the registry a table model.
+/// The card, whose presence marks a folder of the registry as a table model.
 pub const TABLE_CARD: &str = "table.json";
-/// Rows of one forward pass.
+const WEIGHTS: &str = "weights.safetensors";
+/// Rows per forward pass.
 const BATCH_ROWS: usize = 8192;
 
-/// `table.json`: everything about a table model but its weights.
+/// The contents of `table.json`: everything about a table model except its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableCard {
     pub format: u32,
     pub version: String,
     pub trained_at: String,
-    /// The files or folders that were read.
+    /// The files or folders of the training table.
     pub table: Vec<String>,
-    /// How rows were split into training, validation and test.
+    /// How rows were split into training, validation and test, for people.
     pub split: String,
-    pub columns: Columns,
-    pub labels: Vec<Label>,
+    pub columns: TableColumns,
+    pub labels: Vec<TableLabel>,
     pub shape: TableShape,
     pub weights_hash: String,
-    /// Figures on the test rows, by name.
+    /// Figures on the test rows.
     pub figures: BTreeMap<String, f64>,
-    /// The `[model]`, `[train]` and `[table]` sections of the training, for people; nothing reads them.
+    /// The `[model]`, `[train]` and `[table]` settings of the training, for people; nothing reads them.
     #[serde(default)]
     pub settings: serde_json::Value,
 }
@@ -47,27 +48,27 @@ pub struct TableCard {
 pub struct TableModel {
     pub card: TableCard,
     network: TableNetwork,
-    /// Holds the weights of `network`.
+    /// Owns the weights of `network`.
     _store: nn::VarStore,
 }
 
 impl TableModel {
-    /// Predictions of one label (its place in the card) for all rows.
+    /// Predicts one label, given by its index in the card, for all rows.
     pub fn predict(&self, inputs: &TableInputs, label: usize) -> Result<Vec<f64>> {
         let _guard = tch::no_grad_guard();
         let kind = self.card.labels[label].kind;
-        let whole = TableBatch::of(inputs, &self.network.shape)?;
+        let all_rows = TableBatch::from_inputs(inputs, &self.network.shape)?;
         let rows: Vec<usize> = (0..inputs.rows).collect();
         let mut predictions = Vec::with_capacity(inputs.rows);
         for chunk in rows.chunks(BATCH_ROWS) {
-            let raw = self.network.raw(&whole.take(&places(chunk)?)?, false)?;
+            let raw = self.network.raw_outputs(&all_rows.select(&row_indices(chunk)?)?, false)?;
             predictions.extend(to_vec(&kind.prediction(&raw, label)?)?);
         }
         Ok(predictions)
     }
 }
 
-/// A tensor's numbers, in order.
+/// Returns a tensor's numbers, in order.
 pub fn to_vec(tensor: &Tensor) -> Result<Vec<f64>> {
     let flat = tensor.f_to_device(Device::Cpu)?.f_to_kind(tch::Kind::Double)?.f_contiguous()?.f_view([-1])?;
     Ok(Vec::<f64>::try_from(&flat)?)
@@ -88,19 +89,19 @@ impl Card for TableCard {
 }
 
 impl Registry {
-    /// Writes a table model; the card goes last, so that a version with a card is whole. It never becomes champion.
+    /// Writes a table model. The card is written last, so that a version with a card is complete.
     pub async fn write_table(&self, mut card: TableCard, store: &nn::VarStore) -> Result<TableCard> {
         let weights = weights::to_bytes(&[store])?;
         let hash = blake3::hash(&weights).to_hex();
         let day: String = card.trained_at.chars().filter(char::is_ascii_digit).take(8).collect();
         card.seal(format!("table-{day}-{}", &hash[..8]), hash[..16].to_string());
         let folder = self.0.folder(&card.version);
-        folder.write("weights.safetensors", weights).await?;
+        folder.write(WEIGHTS, weights).await?;
         folder.write(TABLE_CARD, serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
         Ok(card)
     }
 
-    /// The card of a table model.
+    /// Reads the card of a table model.
     pub async fn table_card(&self, version: &str) -> Result<TableCard> {
         self.card_of(version).await
     }
@@ -109,15 +110,15 @@ impl Registry {
     pub async fn load_table(&self, version: &str, device: Device) -> Result<TableModel> {
         let card = self.table_card(version).await?;
         let folder = self.0.folder(version);
-        let weights = folder.read("weights.safetensors").await.map_err(damaged)?;
+        let weights = folder.read(WEIGHTS).await.map_err(damaged)?;
         if blake3::hash(&weights).to_hex()[..16] != card.weights_hash {
-            let text = format!("{}weights.safetensors: not the bytes that were trained", folder.url);
+            let text = format!("{}{WEIGHTS}: not the bytes that were trained", folder.url);
             return Err(damaged(Failure::model(text)));
         }
         let mut store = nn::VarStore::new(device);
         let network = TableNetwork::new(&store.root(), &card.shape);
         weights::from_bytes(&mut [&mut store], &weights)
-            .map_err(|f| damaged(f.at(format!("{}weights.safetensors", folder.url))))?;
+            .map_err(|f| damaged(f.at(format!("{}{WEIGHTS}", folder.url))))?;
         store.freeze();
         Ok(TableModel { card, network, _store: store })
     }

@@ -1,9 +1,11 @@
-//! Models of one flat table: columns in, labels out; no users, no events, no night.
+//! Models of one flat table, without users, events or nights.
 //!
-//! `columns` and `vectors` turn rows into numbers as training learnt to, `network` reads them, `bundle` keeps both in the
-//! registry, where no night looks for them. `training::table` and `score::table` call.
+//! In: the rows of a table. Out: predictions of its labels. `columns` and `vector_columns` turn rows into numbers with
+//! the scales and categories that training learnt, `network` computes the outputs, `bundle` writes and loads models in
+//! the registry. `training::table` and `score::table` call it.
 
 pub mod bundle;
 pub mod columns;
 pub mod network;
-pub mod vectors;
+mod scaling;
+pub mod vector_columns;

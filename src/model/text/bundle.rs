@@ -1,68 +1,68 @@
-//! Text classifiers in the registry: `models/text-DATE-HASH/` with `text.json`, `text/` (a Hugging Face folder, which
-//! `TextEncoder::open` reads as any other), `head.safetensors`, and `beside.safetensors` where adapters or prefixes were
-//! learnt.
+//! Writes and loads text classifiers in the registry: `models/text-DATE-HASH/` with `text.json`, `text/` (a Hugging
+//! Face folder, which `TextEncoder::open` loads like any other), `head.safetensors`, and `beside.safetensors` with
+//! adapters or prefixes.
 //!
-//! As with table models, there is no `bundle.json`, so nothing that looks for a night's model can take one of them.
+//! There is no `bundle.json`, so a night can never take such a model.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::{Device, Tensor, nn};
 
-use super::classifier::{Beside, TextClassifier};
+use super::classifier::{AddedModules, TextClassifier};
 use super::folder::TextFolder;
-use super::tokens::TextTokenizer;
+use super::tokenizer::TextTokenizer;
 use crate::failure::Result;
 use crate::model::bundle::Registry;
 use crate::model::cards::{Card, bytes_of, check_files, damaged, read_part};
 use crate::model::labels::{LabelHead, Labels};
 
-/// The format that is written and read.
+/// The format version of `text.json`.
 pub const TEXT_FORMAT: u32 = 1;
-/// The file that makes a folder of the registry a text classifier.
+/// The card, whose presence marks a folder of the registry as a text classifier.
 pub const TEXT_CARD: &str = "text.json";
 const HEAD: &str = "head.safetensors";
-const BESIDE: &str = "beside.safetensors";
-/// The folder with the encoder.
+const ADDED: &str = "beside.safetensors";
+/// The subfolder of the encoder.
 const ENCODER: &str = "text";
 
-/// `text.json`: everything about a text classifier but its weights.
+/// The contents of `text.json`: everything about a text classifier except its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextCard {
     pub format: u32,
     pub version: String,
     pub trained_at: String,
-    /// The files or folders that were read.
+    /// The files or folders of the training table.
     pub table: Vec<String>,
     pub text_column: String,
-    /// How rows were split into training, validation and test.
+    /// How rows were split into training, validation and test, for people.
     pub split: String,
-    /// The folder whose encoder was taught, and its hash.
+    /// The folder of the pretrained encoder.
     pub encoder: String,
     pub encoder_hash: String,
     pub strategy: String,
     pub kind: Labels,
     pub labels: Vec<String>,
-    pub beside: Beside,
-    /// Tokens of a text that are read.
+    #[serde(rename = "beside")]
+    pub added_modules: AddedModules,
+    /// Longer texts are truncated to this number of tokens.
     pub max_length: usize,
     pub weights_hash: String,
-    /// Figures on the test rows, by name.
+    /// Figures on the test rows.
     pub figures: BTreeMap<String, f64>,
-    /// The `[model]`, `[train]` and `[text]` sections of the training, for people; nothing reads them.
+    /// The `[model]`, `[train]` and `[text]` settings of the training, for people; nothing reads them.
     #[serde(default)]
     pub settings: serde_json::Value,
 }
 
-/// What a training hands over beside the card.
+/// The trained weights of a text classifier, by name.
 #[derive(Debug)]
-pub struct TextParts<'a> {
-    /// The folder that the encoder came from: its files are kept, its weights replaced.
+pub struct TextModelWeights<'a> {
+    /// The folder of the pretrained encoder, whose other files are copied.
     pub folder: &'a TextFolder,
-    /// By their names in the folder.
     pub encoder: Vec<(String, Tensor)>,
     pub head: Vec<(String, Tensor)>,
-    pub beside: Vec<(String, Tensor)>,
+    pub added: Vec<(String, Tensor)>,
 }
 
 /// A loaded text classifier.
@@ -71,12 +71,12 @@ pub struct TextModel {
     pub card: TextCard,
     classifier: TextClassifier,
     tokenizer: TextTokenizer,
-    /// Hold the weights of `classifier`.
+    /// Own the weights of `classifier`.
     _stores: Vec<nn::VarStore>,
 }
 
 impl TextModel {
-    /// The probability of each label of each text, in batches of at most so many padded tokens.
+    /// Returns the probability of each label of each text, computed in batches of at most `tokens_max` padded tokens.
     pub fn probabilities(&self, texts: &[&str], tokens_max: usize) -> Result<Vec<Vec<f64>>> {
         self.classifier.probabilities(&self.tokenizer, texts, tokens_max)
     }
@@ -98,19 +98,18 @@ impl Card for TextCard {
 
 impl Registry {
     /// Writes a text classifier.
-    pub async fn write_text(&self, card: TextCard, parts: TextParts<'_>) -> Result<TextCard> {
-        let mut files = parts.folder.files.clone();
-        files.iter_mut().for_each(|(name, _)| *name = format!("{ENCODER}/{name}"));
-        let bytes_of = |named| bytes_of(TextCard::KIND, named);
-        files.push((format!("{ENCODER}/{}", parts.folder.weights_name), bytes_of(&parts.encoder)?));
-        files.push((HEAD.into(), bytes_of(&parts.head)?));
-        if card.beside != Beside::Nothing {
-            files.push((BESIDE.into(), bytes_of(&parts.beside)?));
+    pub async fn write_text(&self, card: TextCard, weights: TextModelWeights<'_>) -> Result<TextCard> {
+        let mut files = in_encoder_folder(&weights.folder.files);
+        let to_bytes = |named| bytes_of(TextCard::KIND, named);
+        files.push((format!("{ENCODER}/{}", weights.folder.weights_name), to_bytes(&weights.encoder)?));
+        files.push((HEAD.into(), to_bytes(&weights.head)?));
+        if card.added_modules != AddedModules::None {
+            files.push((ADDED.into(), to_bytes(&weights.added)?));
         }
         self.write_files(card, files).await
     }
 
-    /// The card of a text classifier.
+    /// Reads the card of a text classifier.
     pub async fn text_card(&self, version: &str) -> Result<TextCard> {
         self.card_of(version).await
     }
@@ -119,33 +118,40 @@ impl Registry {
     pub async fn load_text(&self, version: &str, device: Device) -> Result<TextModel> {
         let card = self.text_card(version).await?;
         let folder = self.0.folder(version);
-        let read = TextFolder::read(&folder.folder(ENCODER), Some(card.max_length)).await.map_err(damaged)?;
+        let encoder = TextFolder::load(&folder.folder(ENCODER), Some(card.max_length)).await.map_err(damaged)?;
         let read_file = async |name: &str| folder.read(name).await.map_err(damaged);
-        let weights = format!("{ENCODER}/{}", read.weights_name);
-        let (weights_bytes, head_bytes) = (read_file(&weights).await?, read_file(HEAD).await?);
-        let beside_bytes = match card.beside {
-            Beside::Nothing => None,
-            _ => Some(read_file(BESIDE).await?),
+        let weights_name = format!("{ENCODER}/{}", encoder.weights_name);
+        let weights_bytes = read_file(&weights_name).await?;
+        let head_bytes = read_file(HEAD).await?;
+        let added_bytes = match card.added_modules {
+            AddedModules::None => None,
+            _ => Some(read_file(ADDED).await?),
         };
-        let own = read.files.iter().map(|(name, bytes)| (format!("{ENCODER}/{name}"), bytes.clone()));
-        let mut files: Vec<(String, Bytes)> = own.collect();
-        files.extend([(weights, weights_bytes), (HEAD.to_string(), head_bytes.clone())]);
-        files.extend(beside_bytes.iter().map(|bytes| (BESIDE.to_string(), bytes.clone())));
+        let mut files = in_encoder_folder(&encoder.files);
+        files.extend([(weights_name, weights_bytes), (HEAD.to_string(), head_bytes.clone())]);
+        files.extend(added_bytes.iter().map(|bytes| (ADDED.to_string(), bytes.clone())));
         check_files(folder.url.as_str(), files, &card.weights_hash)?;
-        let mut encoder = nn::VarStore::new(device);
-        let mut network = read.network(&encoder.root()).map_err(damaged)?;
-        encoder.freeze();
-        let mut stores = vec![encoder];
+
+        let mut encoder_store = nn::VarStore::new(device);
+        let mut network = encoder.network(&encoder_store.root()).map_err(damaged)?;
+        encoder_store.freeze();
+        let mut stores = vec![encoder_store];
         let at = |name: &str| format!("{}{name}", folder.url);
-        let sizes = (TextClassifier::width(&read), card.labels.len());
-        let head = |path: &nn::Path<'_>| Ok(LabelHead::new(path, card.kind, sizes));
-        let (head, store) = read_part((&head_bytes, at(HEAD)), device, head)?;
-        stores.push(store);
-        if let Some(bytes) = &beside_bytes {
-            let add = |path: &nn::Path<'_>| card.beside.add(&mut network, path);
-            stores.push(read_part((bytes, at(BESIDE)), device, add)?.1);
+        let sizes = (TextClassifier::width(&encoder), card.labels.len());
+        let build_head = |path: &nn::Path<'_>| Ok(LabelHead::new(path, card.kind, sizes));
+        let (head, head_store) = read_part((&head_bytes, at(HEAD)), device, build_head)?;
+        stores.push(head_store);
+        if let Some(bytes) = &added_bytes {
+            let add_modules = |path: &nn::Path<'_>| card.added_modules.add_to(&mut network, path);
+            let (_, added_store) = read_part((bytes, at(ADDED)), device, add_modules)?;
+            stores.push(added_store);
         }
-        let classifier = TextClassifier::new(network, &read.pooling, head, device);
-        Ok(TextModel { card, classifier, tokenizer: read.tokenizer, _stores: stores })
+        let classifier = TextClassifier::new(network, &encoder.pooling, head, device);
+        Ok(TextModel { card, classifier, tokenizer: encoder.tokenizer, _stores: stores })
     }
+}
+
+/// Returns an encoder's files by their paths below the model's folder.
+fn in_encoder_folder(files: &[(String, Bytes)]) -> Vec<(String, Bytes)> {
+    files.iter().map(|(name, bytes)| (format!("{ENCODER}/{name}"), bytes.clone())).collect()
 }

@@ -1,31 +1,37 @@
-//! Labels of a text: a pretrained network, its pooled states, and the head (model/labels.rs). What it was taught beside the
-//! network's weights ([`Beside`]) is part of it. `training::text` teaches it, `score::text` calls it.
+//! Predicts the labels of a text with a pretrained network, pooling and a head (model/labels.rs), and with the modules
+//! that fine-tuning added to the network ([`AddedModules`]). `training::text` trains it, `score::text` calls it.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn};
 
-use super::encoder::{batches, padded};
+use super::batching::{PaddedTokens, pad, sort_into_batches};
 use super::folder::TextFolder;
 use super::network::TextNetwork;
 use super::pooling::Pooling;
-use super::tokens::TextTokenizer;
+use super::tokenizer::TextTokenizer;
 use crate::failure::Result;
 use crate::model::labels::LabelHead;
 
-/// What stands beside the network's weights for ever. Low-rank differences do not: they are merged after training.
+/// The modules that fine-tuning added to the network. Low-rank differences are not among them: they are merged into the
+/// weights after training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Beside {
-    Nothing,
-    Adapters { bottleneck: i64 },
-    Prefixes { length: i64 },
+pub enum AddedModules {
+    #[serde(rename = "nothing")]
+    None,
+    Adapters {
+        bottleneck: i64,
+    },
+    Prefixes {
+        length: i64,
+    },
 }
 
-impl Beside {
-    /// Adds it to a network, with fresh variables below `path`.
-    pub fn add(self, network: &mut TextNetwork, path: &nn::Path<'_>) -> Result<()> {
+impl AddedModules {
+    /// Adds them to a network, with fresh variables below `path`.
+    pub fn add_to(self, network: &mut TextNetwork, path: &nn::Path<'_>) -> Result<()> {
         match self {
-            Self::Nothing => Ok(()),
+            Self::None => Ok(()),
             Self::Adapters { bottleneck } => {
                 network.add_adapters(path, bottleneck);
                 Ok(())
@@ -44,82 +50,89 @@ pub struct TextClassifier {
 }
 
 impl TextClassifier {
-    /// `head` has to take [`TextClassifier::width`] numbers.
+    /// The input width of `head` must be [`TextClassifier::width`].
     pub fn new(network: TextNetwork, pooling: &Pooling, head: LabelHead, device: Device) -> Self {
-        Self { network, head, pooling: plain(pooling), device }
+        Self { network, head, pooling: without_normalisation(pooling), device }
     }
 
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// Numbers of a text's vector in a folder's network.
+    /// The length of a text's vector in a folder's network.
     pub fn width(folder: &TextFolder) -> i64 {
         folder.pooling.width(folder.shape.width)
     }
 
-    /// Vectors of texts, float32 [texts, width]. A text without a token has zeros.
-    pub fn vectors(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
-        let (ids, real) = padded(rows, self.network.shape.pad_id, self.device)?;
-        let empty: Vec<bool> = rows.iter().map(|row| row.is_empty()).collect();
-        if !empty.contains(&true) {
-            return self.vectors_of(&ids, &real, train);
+    /// Returns the vectors of texts: float32 [texts, width]. A text without tokens gives zeros.
+    pub fn embed(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
+        let batch = pad(rows, self.network.shape.pad_id, self.device)?;
+        let is_empty: Vec<bool> = rows.iter().map(|row| row.is_empty()).collect();
+        if !is_empty.contains(&true) {
+            return self.embed_padded(&batch, train);
         }
-        let states = self.network.states(&ids, &real, train)?;
-        // A mean over no token is no number: the first place counts as read, and its vector is then taken away.
-        let empty = Tensor::f_from_slice(&empty)?.f_unsqueeze(1)?.f_to_device(self.device)?;
-        let first = Tensor::f_arange(real.size()[1], (Kind::Int64, self.device))?.f_eq(0)?.f_unsqueeze(0)?;
-        let real = real.f_logical_or(&empty.f_logical_and(&first)?)?;
-        let states = states.f_nan_to_num(0.0, None, None)?;
-        Ok(self.pooling.pooled(&states, &real)?.f_masked_fill(&empty, 0.0)?)
+        let states = self.network.states(&batch, train)?;
+        // A mean over no tokens is NaN: an empty text is pooled over its first position, and its vector is then zeroed.
+        let is_token = batch.is_token;
+        let empty = Tensor::f_from_slice(&is_empty)?.f_unsqueeze(1)?.f_to_device(self.device)?;
+        let first = Tensor::f_arange(is_token.size()[1], (Kind::Int64, self.device))?.f_eq(0)?.f_unsqueeze(0)?;
+        let pooled_over = is_token.f_logical_or(&empty.f_logical_and(&first)?)?;
+        let finite_states = states.f_nan_to_num(0.0, None, None)?;
+        Ok(self.pooling.pool(&finite_states, &pooled_over)?.f_masked_fill(&empty, 0.0)?)
     }
 
-    /// Vectors of padded texts that have a token each, float32 [texts, width]: of their ids, and of what is text.
-    pub fn vectors_of(&self, ids: &Tensor, real: &Tensor, train: bool) -> Result<Tensor> {
-        let (ids, real) = (ids.f_to_device(self.device)?, real.f_to_device(self.device)?);
-        self.pooling.pooled(&self.network.states(&ids, &real, train)?, &real)
+    /// Returns the vectors of padded texts, each with at least one token: float32 [texts, width].
+    pub fn embed_padded(&self, batch: &PaddedTokens, train: bool) -> Result<Tensor> {
+        let on_device = batch.to_device(self.device)?;
+        self.pooling.pool(&self.network.states(&on_device, train)?, &on_device.is_token)
     }
 
-    /// Raw scores, float32 [texts, labels].
-    pub fn raw(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
-        self.head.raw(&self.vectors(rows, train)?)
+    /// Returns float32 [texts, labels].
+    pub fn logits(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
+        self.head.raw(&self.embed(rows, train)?)
     }
 
-    /// What `part` makes of batches of at most `tokens_max` padded tokens, without gradients, on the CPU and in the
-    /// texts' order.
-    pub fn in_batches(
+    /// Applies `compute` to batches of at most `tokens_max` padded tokens, without gradients. Returns one row per text,
+    /// on the CPU and in the texts' order.
+    pub fn map_batches(
         &self,
         rows: &[&[i64]],
         tokens_max: usize,
-        part: impl Fn(&[&[i64]]) -> Result<Tensor>,
+        compute: impl Fn(&[&[i64]]) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        // Texts without a token cost a place all the same.
+        // Texts without tokens take up one position.
         let lengths: Vec<usize> = rows.iter().map(|row| row.len().max(1)).collect();
-        let (mut order, mut parts) = (Vec::with_capacity(rows.len()), Vec::new());
-        for batch in batches(&lengths, tokens_max) {
-            parts.push(part(&batch.iter().map(|&place| rows[place]).collect::<Vec<_>>())?.f_to_device(Device::Cpu)?);
+        let mut order = Vec::with_capacity(rows.len());
+        let mut computed = Vec::new();
+        for batch in sort_into_batches(&lengths, tokens_max) {
+            let texts: Vec<&[i64]> = batch.iter().map(|&text| rows[text]).collect();
+            computed.push(compute(&texts)?.f_to_device(Device::Cpu)?);
             order.extend(batch);
         }
-        let mut places = vec![0i64; rows.len()];
-        order.iter().zip(0i64..).for_each(|(&place, at)| places[place] = at);
-        Ok(Tensor::f_cat(&parts, 0)?.f_index_select(0, &Tensor::f_from_slice(&places)?)?)
+        let mut positions = vec![0i64; rows.len()];
+        for (&text, position) in order.iter().zip(0i64..) {
+            positions[text] = position;
+        }
+        Ok(Tensor::f_cat(&computed, 0)?.f_index_select(0, &Tensor::f_from_slice(&positions)?)?)
     }
 
-    /// The probability of each label of each text, row by row.
+    /// Returns the probability of each label of each text.
     pub fn probabilities(&self, tokenizer: &TextTokenizer, texts: &[&str], tokens_max: usize) -> Result<Vec<Vec<f64>>> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
         let ids = tokenizer.ids(texts)?;
         let rows: Vec<&[i64]> = ids.iter().map(Vec::as_slice).collect();
-        let raw = self.in_batches(&rows, tokens_max, |rows| Ok(self.head.probabilities(&self.raw(rows, false)?)))?;
+        let raw =
+            self.map_batches(&rows, tokens_max, |rows| Ok(self.head.probabilities(&self.logits(rows, false)?)))?;
         Ok(Vec::<Vec<f64>>::try_from(raw.f_to_kind(Kind::Double)?)?)
     }
 }
 
-/// A head learns from vectors as they are: of length one, they would need far larger weights than a head starts with.
-fn plain(pooling: &Pooling) -> Pooling {
+/// A head trains on vectors that are not normalised: with vectors of length one, it would need far larger weights than
+/// it starts with.
+fn without_normalisation(pooling: &Pooling) -> Pooling {
     Pooling { normalise: false, ..pooling.clone() }
 }
 
@@ -132,7 +145,7 @@ mod tests {
 
     async fn classifier(name: &str, labels: Labels) -> (TextClassifier, TextTokenizer, nn::VarStore) {
         let at = format!("{}/tests/fixtures/text/{name}", env!("CARGO_MANIFEST_DIR"));
-        let folder = TextFolder::read(&Location::open(&at, &S3Config::default()).unwrap(), None).await.unwrap();
+        let folder = TextFolder::load(&Location::open(&at, &S3Config::default()).unwrap(), None).await.unwrap();
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let network = folder.network(&(store.root() / "text")).unwrap();
@@ -141,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_gives_what_its_members_give_and_every_text_has_probabilities() {
+    async fn a_batch_equals_its_members_and_every_text_has_probabilities() {
         let long = "word ".repeat(4000);
         let texts = ["a red mug", "", "the lamp broke after two days", " \n", long.as_str(), "\0\u{fffd}"];
         for name in ["bert", "roberta", "distilbert", "gpt2", "minilm"] {

@@ -1,25 +1,34 @@
-//! Pretrained text encoders. What comes in: a Hugging Face folder (`config.json`, `tokenizer.json`, safetensors weights,
-//! and sentence-transformers' files where there are any), local or on S3, and texts. What goes out: hidden states, and one
-//! vector a text. `training` and `score` call it, through [`encoder::TextEncoder`]; nothing here knows of users or items.
+//! Pretrained text encoders and the classifiers built on them.
+//!
+//! In: texts and a Hugging Face folder (`config.json`, `tokenizer.json`, safetensors weights, optionally the files of
+//! sentence-transformers), local or on S3. Out: one vector per text, hidden states, or label probabilities.
+//!
+//! `score` calls [`encoder::TextEncoder`] and [`bundle::TextModel`]; `training::text` builds on [`folder::TextFolder`],
+//! [`classifier::TextClassifier`] and [`tuning`]. Nothing here knows users, items or lakes.
 
-pub mod attention;
-pub mod blocks;
+mod activation;
+mod adapter;
+mod attention;
+pub mod batching;
+mod block;
 pub mod bundle;
 pub mod classifier;
-pub mod column;
-pub mod config;
 pub mod encoder;
 pub mod folder;
-pub mod layers;
-pub mod loader;
-pub mod names;
+mod layers;
+pub mod low_rank;
 pub mod network;
-pub mod pooling;
-pub mod sentence;
-pub mod tokens;
-pub mod tuning;
+mod pooling;
+mod prefix;
+mod sentence_transformers;
+pub mod shape;
+pub mod tensor_names;
+pub mod text_column;
+pub mod tokenizer;
+mod tuning;
+mod weight_loader;
 
 #[cfg(test)]
-mod parity;
+mod parity_tests;
 #[cfg(test)]
-mod refusals;
+mod refusal_tests;

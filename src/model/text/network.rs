@@ -1,15 +1,16 @@
-//! A whole text network: embeddings, blocks, norms. The four families are one network here, told apart by their names, by
-//! where norms stand and by what a token may look at.
+//! A whole text network: embeddings, blocks, layer norms. The four families share this implementation; they differ in
+//! tensor names, in the position of the norms and in the attention mask.
 
 use std::collections::HashMap;
 use tch::{Kind, Tensor, nn};
 
-use super::attention::Sight;
-use super::blocks::Block;
-use super::config::TextShape;
-use super::layers::{Norm, looked_up};
-use super::loader::Loader;
-use super::names::Names;
+use super::attention::AttentionMask;
+use super::batching::PaddedTokens;
+use super::block::Block;
+use super::layers::{Norm, look_up};
+use super::shape::TextShape;
+use super::tensor_names::TensorNames;
+use super::weight_loader::WeightLoader;
 use crate::failure::Result;
 
 #[derive(Debug)]
@@ -17,66 +18,65 @@ pub struct TextNetwork {
     pub shape: TextShape,
     words: Tensor,
     positions: Tensor,
-    types: Option<Tensor>,
+    segments: Option<Tensor>,
     norm_first: Option<Norm>,
     pub blocks: Vec<Block>,
     norm_last: Option<Norm>,
 }
 
 impl TextNetwork {
-    /// Builds the network out of tensors as a folder names them. They become trainable variables below `path`, under the
-    /// same names without the family's prefix. Refuses tensors that are missing, misshapen, not finite or left over.
-    pub fn open(path: &nn::Path<'_>, shape: &TextShape, tensors: HashMap<String, Tensor>) -> Result<Self> {
-        let names = Names::of(shape.family);
-        let mut loader = Loader::new(path, names, tensors)?;
+    /// Builds the network from tensors named as in a folder. They become trainable variables below `path`, under the
+    /// same names without the family's prefix. Refuses missing, misshapen, non-finite and unused tensors.
+    pub fn load(path: &nn::Path<'_>, shape: &TextShape, tensors: HashMap<String, Tensor>) -> Result<Self> {
+        let names = TensorNames::for_family(shape.family);
+        let mut loader = WeightLoader::new(path, names, tensors)?;
         let width = shape.width;
         let words = loader.variable(names.words, &[shape.vocabulary, width])?;
         let positions = loader.variable(names.positions, &[shape.position_rows, width])?;
-        let types = names.types.map(|name| loader.variable(name, &[shape.types, width])).transpose()?;
-        let mut norm = |name| Norm::open(&mut loader, name, width, shape.epsilon);
+        let segments = names.segments.map(|name| loader.variable(name, &[shape.segments, width])).transpose()?;
+        let mut norm = |name| Norm::load(&mut loader, name, width, shape.epsilon);
         let norm_first = names.norm_first.map(&mut norm).transpose()?;
         let norm_last = names.norm_last.map(&mut norm).transpose()?;
         let mut blocks = Vec::new();
         for i in 0..shape.layers {
-            blocks.push(Block::open(&mut loader, &format!("{}.{i}", names.blocks), shape)?);
+            blocks.push(Block::load(&mut loader, &format!("{}.{i}", names.blocks), shape)?);
         }
         loader.finish()?;
-        Ok(Self { shape: shape.clone(), words, positions, types, norm_first, blocks, norm_last })
+        Ok(Self { shape: shape.clone(), words, positions, segments, norm_first, blocks, norm_last })
     }
 
-    /// The word embedding, [vocabulary, width].
+    /// The word embedding: [vocabulary, width].
     pub fn words(&self) -> &Tensor {
         &self.words
     }
 
-    /// Token ids int64 [texts, tokens] and what of them is text, bool [texts, tokens], padding behind
-    /// → hidden states of the last layer, float32 [texts, tokens, width]. Those of padding mean nothing.
-    pub fn states(&self, ids: &Tensor, real: &Tensor, train: bool) -> Result<Tensor> {
-        let sight = Sight::new(real, self.shape.family.causal())?;
-        let mut x = self.embedded(ids)?.f_dropout(self.shape.dropout, train)?;
+    /// Returns the hidden states of the last layer: float32 [texts, tokens, width]. Those of padding are meaningless.
+    pub fn states(&self, batch: &PaddedTokens, train: bool) -> Result<Tensor> {
+        let mask = AttentionMask::new(&batch.is_token, self.shape.family.is_causal())?;
+        let mut x = self.embed(&batch.ids)?.f_dropout(self.shape.dropout, train)?;
         for block in &self.blocks {
-            x = block.states(&x, &sight, train)?;
+            x = block.forward(&x, &mask, train)?;
         }
         match &self.norm_last {
-            Some(norm) => norm.normed(&x),
+            Some(norm) => norm.forward(&x),
             None => Ok(x),
         }
     }
 
-    fn embedded(&self, ids: &Tensor) -> Result<Tensor> {
-        let mut x = looked_up(&self.words, ids)?.f_add(&looked_up(&self.positions, &self.places(ids)?)?)?;
-        if let Some(types) = &self.types {
-            x = x.f_add(&types.f_select(0, 0)?)?;
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        let mut x = look_up(&self.words, ids)?.f_add(&look_up(&self.positions, &self.position_ids(ids)?)?)?;
+        if let Some(segments) = &self.segments {
+            x = x.f_add(&segments.f_select(0, 0)?)?;
         }
         match &self.norm_first {
-            Some(norm) => norm.normed(&x),
+            Some(norm) => norm.forward(&x),
             None => Ok(x),
         }
     }
 
-    /// The row of the position embedding for each token. RoBERTa counts the tokens that are no padding, whoever wrote them:
-    /// a text with `<pad>` typed into it has a gap there in `transformers` too.
-    fn places(&self, ids: &Tensor) -> Result<Tensor> {
+    /// Returns the row of the position embedding for each token. RoBERTa counts the tokens that are not the padding
+    /// token: a text that contains `<pad>` literally has a gap there, as in `transformers`.
+    fn position_ids(&self, ids: &Tensor) -> Result<Tensor> {
         let first = self.shape.first_position();
         if first == 0 {
             return Ok(Tensor::f_arange(ids.size()[1], (Kind::Int64, ids.device()))?.f_expand_as(ids)?);

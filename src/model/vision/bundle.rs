@@ -1,61 +1,60 @@
-//! Image classifiers in the registry: `models/image-DATE-HASH/` with `image.json`, `image/` (an encoder's folder, which
-//! `ImageEncoder::open` reads as any other) and `head.safetensors`.
+//! Writes and loads image classifiers in the registry: `models/image-DATE-HASH/` with `image.json`, `image/` (an
+//! encoder's folder, which `ImageEncoder::open` loads like any other) and `head.safetensors`.
 //!
-//! As with table and text models, there is no `bundle.json`, so nothing that looks for a night's model can take one of them.
+//! There is no `bundle.json`, so a night can never take such a model.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
-use super::card::ImageCard;
-use super::decode::{PictureLimits, Refused};
+use super::decode::PictureLimits;
 use super::encoder::ImageEncoder;
+use super::encoder_card::ImageEncoderCard;
 use super::folder::{CARD, ImageFolder, WEIGHTS};
+use super::picture_error::PictureError;
 use crate::failure::{Failure, Result};
 use crate::model::bundle::Registry;
 use crate::model::cards::{Card, bytes_of, check_files, damaged, read_part};
 use crate::model::labels::{LabelHead, Labels};
 
-/// The format that is written and read.
+/// The format version of `image.json`.
 pub const IMAGE_FORMAT: u32 = 1;
-/// The file that makes a folder of the registry an image classifier.
+/// The card, whose presence marks a folder of the registry as an image classifier.
 pub const IMAGE_CARD: &str = "image.json";
 const HEAD: &str = "head.safetensors";
-/// The folder with the encoder.
+/// The subfolder of the encoder.
 const ENCODER: &str = "image";
 
-/// `image.json`: everything about an image classifier but its weights and what its encoder's own card says.
+/// The contents of `image.json`: everything about an image classifier except its weights and its encoder's card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageModelCard {
     pub format: u32,
     pub version: String,
     pub trained_at: String,
-    /// The files or folders that were read.
+    /// The files or folders of the training table.
     pub table: Vec<String>,
     pub image_column: String,
-    /// How rows were split into training, validation and test.
+    /// How rows were split into training, validation and test, for people.
     pub split: String,
-    /// The folder whose encoder was taught, and its hash; both empty where it began with random weights.
+    /// The folder of the pretrained encoder. Empty, like its hash, if training started from random weights.
     pub encoder: String,
     pub encoder_hash: String,
     pub strategy: String,
     pub kind: Labels,
     pub labels: Vec<String>,
     pub weights_hash: String,
-    /// Figures on the test rows, by name.
+    /// Figures on the test rows.
     pub figures: BTreeMap<String, f64>,
-    /// The `[model]`, `[train]` and `[image]` sections of the training, for people; nothing reads them.
+    /// The `[model]`, `[train]` and `[image]` settings of the training, for people; nothing reads them.
     #[serde(default)]
     pub settings: serde_json::Value,
 }
 
-/// What a training hands over beside the card.
+/// The trained weights of an image classifier, by name, and its encoder's card.
 #[derive(Debug)]
-pub struct ImageParts<'a> {
-    /// Of the encoder.
-    pub card: &'a ImageCard,
-    /// By their names in the encoder's folder.
+pub struct ImageModelWeights<'a> {
+    pub encoder_card: &'a ImageEncoderCard,
     pub encoder: Vec<(String, Tensor)>,
     pub head: Vec<(String, Tensor)>,
 }
@@ -66,33 +65,35 @@ pub struct ImageModel {
     pub card: ImageModelCard,
     encoder: ImageEncoder,
     head: LabelHead,
-    /// Holds the weights of `head`.
+    /// Owns the weights of `head`.
     _store: nn::VarStore,
 }
 
 impl ImageModel {
-    /// The probability of each label of each picture, or why a picture has none.
-    pub fn probabilities(&self, pictures: &[&[u8]]) -> Result<Vec<Result<Vec<f64>, Refused>>> {
+    /// Returns the probability of each label of each picture, or the error of a picture that cannot be decoded.
+    pub fn probabilities(&self, pictures: &[&[u8]]) -> Result<Vec<Result<Vec<f64>, PictureError>>> {
         let vectors = self.encoder.encode(pictures)?;
-        let found: Vec<&Vec<f32>> = vectors.iter().filter_map(|vector| vector.as_ref().ok()).collect();
-        if found.is_empty() {
+        let decoded: Vec<&Vec<f32>> = vectors.iter().filter_map(|vector| vector.as_ref().ok()).collect();
+        if decoded.is_empty() {
             return Ok(vectors.into_iter().map(|vector| vector.map(|_| Vec::new())).collect());
         }
         let _guard = tch::no_grad_guard();
-        let size = [found.len() as i64, self.encoder.width() as i64];
-        let flat: Vec<f32> = found.into_iter().flatten().copied().collect();
+        let size = [decoded.len() as i64, self.encoder.width() as i64];
+        let flat: Vec<f32> = decoded.into_iter().flatten().copied().collect();
         let inputs = Tensor::f_from_slice(&flat)?.f_view(size)?.f_to_device(self.encoder.device)?;
         let probabilities = self.head.probabilities(&self.head.raw(&inputs)?);
         let rows = Vec::<Vec<f64>>::try_from(probabilities.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)?;
-        let mut rows = rows.into_iter();
-        let mut each = Vec::with_capacity(vectors.len());
+        let mut remaining = rows.into_iter();
+        let mut by_picture = Vec::with_capacity(vectors.len());
         for vector in vectors {
-            each.push(match vector {
-                Err(refused) => Err(refused),
-                Ok(_) => Ok(rows.next().ok_or_else(|| Failure::bug("fewer rows of probabilities than vectors"))?),
+            by_picture.push(match vector {
+                Err(error) => Err(error),
+                Ok(_) => {
+                    Ok(remaining.next().ok_or_else(|| Failure::bug("fewer rows of probabilities than vectors"))?)
+                }
             });
         }
-        Ok(each)
+        Ok(by_picture)
     }
 }
 
@@ -112,17 +113,17 @@ impl Card for ImageModelCard {
 
 impl Registry {
     /// Writes an image classifier.
-    pub async fn write_image(&self, card: ImageModelCard, parts: ImageParts<'_>) -> Result<ImageModelCard> {
-        let bytes_of = |named| bytes_of(ImageModelCard::KIND, named);
+    pub async fn write_image(&self, card: ImageModelCard, weights: ImageModelWeights<'_>) -> Result<ImageModelCard> {
+        let to_bytes = |named| bytes_of(ImageModelCard::KIND, named);
         let files = vec![
-            (format!("{ENCODER}/{CARD}"), parts.card.to_bytes()?.into()),
-            (format!("{ENCODER}/{WEIGHTS}"), bytes_of(&parts.encoder)?),
-            (HEAD.into(), bytes_of(&parts.head)?),
+            (format!("{ENCODER}/{CARD}"), weights.encoder_card.to_bytes()?.into()),
+            (format!("{ENCODER}/{WEIGHTS}"), to_bytes(&weights.encoder)?),
+            (HEAD.into(), to_bytes(&weights.head)?),
         ];
         self.write_files(card, files).await
     }
 
-    /// The card of an image classifier.
+    /// Reads the card of an image classifier.
     pub async fn image_card(&self, version: &str) -> Result<ImageModelCard> {
         self.card_of(version).await
     }
@@ -131,15 +132,18 @@ impl Registry {
     pub async fn load_image(&self, version: &str, device: Device) -> Result<ImageModel> {
         let card = self.image_card(version).await?;
         let folder = self.0.folder(version);
-        let read = ImageFolder::read(&folder.folder(ENCODER)).await.map_err(damaged)?;
+        let encoder_folder = ImageFolder::load(&folder.folder(ENCODER)).await.map_err(damaged)?;
         let head_bytes = folder.read(HEAD).await.map_err(damaged)?;
-        let own = read.files.iter().map(|(name, bytes)| (format!("{ENCODER}/{name}"), bytes.clone()));
-        let files: Vec<(String, Bytes)> = own.chain([(HEAD.to_string(), head_bytes.clone())]).collect();
+        let encoder_files = encoder_folder.files.iter();
+        let mut files: Vec<(String, Bytes)> =
+            encoder_files.map(|(name, bytes)| (format!("{ENCODER}/{name}"), bytes.clone())).collect();
+        files.push((HEAD.to_string(), head_bytes.clone()));
         check_files(folder.url.as_str(), files, &card.weights_hash)?;
-        let encoder = ImageEncoder::of(&read, device, PictureLimits::default()).map_err(damaged)?;
-        let sizes = (read.card.width(), card.labels.len());
-        let head = |path: &nn::Path<'_>| Ok(LabelHead::new(path, card.kind, sizes));
-        let (head, store) = read_part((&head_bytes, format!("{}{HEAD}", folder.url)), device, head)?;
+
+        let encoder = ImageEncoder::from_folder(&encoder_folder, device, PictureLimits::default()).map_err(damaged)?;
+        let sizes = (encoder_folder.card.width(), card.labels.len());
+        let build_head = |path: &nn::Path<'_>| Ok(LabelHead::new(path, card.kind, sizes));
+        let (head, store) = read_part((&head_bytes, format!("{}{HEAD}", folder.url)), device, build_head)?;
         Ok(ImageModel { card, encoder, head, _store: store })
     }
 }

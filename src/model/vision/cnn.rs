@@ -1,5 +1,5 @@
-//! A small convolutional network for shops that train from nothing: blocks of convolution, batch normalisation, ReLU
-//! and halving, then the mean over the picture and one linear layer.
+//! A small convolutional network for training from random weights: blocks of convolution, batch normalisation, ReLU and
+//! 2 × 2 max pooling, then the mean over the picture and one linear layer.
 
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn};
@@ -7,17 +7,17 @@ use tch::{Tensor, nn};
 use super::layers::{Convolution, ConvolutionNorm};
 use crate::failure::{Failure, Result};
 
-/// More blocks or wider ones are a ResNet's work.
+/// Larger networks than this should be a ResNet.
 const BLOCKS_MAX: usize = 6;
 const WIDTH_MAX: i64 = 4096;
 
-/// Sizes of the network; part of the card.
+/// The sizes of the network, part of the card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CnnShape {
-    /// Channels of each block; every block halves the picture's side.
+    /// The channels of each block. Every block halves the picture's side.
     pub channels: Vec<i64>,
-    /// Numbers of a feature vector.
+    /// The length of a vector.
     pub width: i64,
 }
 
@@ -28,7 +28,7 @@ impl Default for CnnShape {
 }
 
 impl CnnShape {
-    /// Refuses sizes that leave nothing of a picture of `side` pixels.
+    /// Refuses sizes that reduce a picture of `side` pixels to nothing.
     pub fn check(&self, side: i64) -> Result<()> {
         let blocks = self.channels.len();
         if blocks == 0 || blocks > BLOCKS_MAX {
@@ -39,7 +39,7 @@ impl CnnShape {
         }
         match side >> blocks {
             0 => Err(Failure::model(format!("expected a crop of at least {} pixels, got {side}", 1 << blocks))
-                .hint("every block halves the picture: use fewer cnn.channels or a larger crop")),
+                .hint("every block halves the picture's side: use fewer cnn.channels or a larger crop")),
             _ => Ok(()),
         }
     }
@@ -53,9 +53,10 @@ pub struct Cnn {
 }
 
 impl Cnn {
-    /// Fresh weights below `path`: `blocks.N.{conv, norm}` and `outputs`.
+    /// Creates random weights below `path`: `blocks.N.{conv, norm}` and `outputs`.
     pub fn new(path: &nn::Path, shape: &CnnShape) -> Self {
-        let (mut blocks, mut inputs) = (Vec::new(), 3);
+        let mut blocks = Vec::new();
+        let mut inputs = 3;
         for (i, &outputs) in shape.channels.iter().enumerate() {
             let below = path / "blocks" / i;
             let sizes = Convolution { inputs, outputs, kernel: 3, stride: 1 };
@@ -66,9 +67,9 @@ impl Cnn {
         Self { shape: shape.clone(), blocks, outputs }
     }
 
-    /// float32 [n, 3, h, w] to [n, width].
-    pub fn features(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let mut x = x.shallow_clone();
+    /// Maps float32 [n, 3, h, w] to [n, width].
+    pub fn features(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
+        let mut x = pixels.shallow_clone();
         for block in &self.blocks {
             x = block.forward(&x, train)?.f_relu_()?.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?;
         }
@@ -83,7 +84,7 @@ mod tests {
     use tch::{Device, Kind, nn::OptimizerConfig};
 
     #[test]
-    fn shapes_follow_the_settings() {
+    fn output_shapes_follow_the_settings() {
         for (channels, width, side) in [(vec![8], 3, 7), (vec![4, 8, 16, 32], 10, 64)] {
             let shape = CnnShape { channels, width };
             shape.check(side).unwrap();
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn it_learns_to_tell_stripes_apart() {
+    fn it_learns_to_distinguish_stripes() {
         tch::manual_seed(7);
         let store = nn::VarStore::new(Device::Cpu);
         let network = Cnn::new(&store.root(), &CnnShape { channels: vec![8, 16], width: 2 });

@@ -1,39 +1,40 @@
-//! An image encoder in a folder: `config.json` and `model.safetensors`. Encoded pictures in, vectors out, in batches of
-//! bounded size; a picture that cannot be read gives its own reason and costs nobody else anything.
+//! Turns encoded pictures into vectors with an image encoder from a folder, in batches of bounded size. A picture that
+//! cannot be decoded gives an error of its own and does not affect the others.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use tch::{Device, Kind, Tensor, nn};
 
-use super::card::ImageCard;
-use super::decode::{PictureLimits, Refused, decode};
-use super::decoders::side_by_side;
+use super::decode::{PictureLimits, decode};
+use super::decoding_threads::map_in_parallel;
+use super::encoder_card::ImageEncoderCard;
 use super::folder::{CARD, ImageFolder, WEIGHTS};
 use super::network::ImageNetwork;
+use super::picture_error::PictureError;
 use crate::config::networks::Precision;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::memory::in_halves;
 use crate::model::weights;
 
-/// Pictures of one forward pass.
+/// Pictures per forward pass.
 const BATCH_PICTURES: usize = 32;
 
-/// One entry a picture, in order.
-pub type Vectors = Vec<Result<Vec<f32>, Refused>>;
+/// One entry per picture, in order.
+pub type PictureVectors = Vec<Result<Vec<f32>, PictureError>>;
 
-/// A loaded encoder. One thread owns it.
+/// A loaded image encoder, owned by one thread.
 pub struct ImageEncoder {
-    pub card: ImageCard,
+    pub card: ImageEncoderCard,
     pub device: Device,
     limits: PictureLimits,
     network: ImageNetwork,
-    /// What the network computes with.
+    /// The type that the network computes in.
     kind: Kind,
-    /// Holds the weights of `network`.
+    /// Owns the weights of `network`.
     store: nn::VarStore,
     hash: String,
-    /// How often pictures did not fit into memory together.
+    /// Counts batches that were halved because they did not fit in memory.
     halved: AtomicU64,
 }
 
@@ -44,20 +45,20 @@ impl fmt::Debug for ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// Reads the folder, as [`ImageFolder`] says.
+    /// Loads a folder; see [`ImageFolder`].
     pub async fn open(folder: &Location, device: Device, limits: PictureLimits) -> Result<Self> {
-        Self::of(&ImageFolder::read(folder).await?, device, limits)
+        Self::from_folder(&ImageFolder::load(folder).await?, device, limits)
     }
 
-    /// The encoder of a folder that was read.
-    pub fn of(folder: &ImageFolder, device: Device, limits: PictureLimits) -> Result<Self> {
+    /// Builds the encoder of a loaded folder.
+    pub fn from_folder(folder: &ImageFolder, device: Device, limits: PictureLimits) -> Result<Self> {
         let (mut store, network) = folder.network(device)?;
         store.freeze();
         let (card, hash) = (folder.card.clone(), folder.hash.clone());
         Ok(Self { card, device, limits, network, kind: Kind::Float, store, hash, halved: AtomicU64::new(0) })
     }
 
-    /// The same encoder, computing in another precision.
+    /// Converts the encoder to another precision.
     pub fn in_precision(mut self, precision: Precision) -> Self {
         if precision == Precision::Bf16 {
             self.store.bfloat16();
@@ -67,25 +68,25 @@ impl ImageEncoder {
         self
     }
 
-    /// Writes a folder that [`ImageEncoder::open`] reads; the card goes last, so that a folder with a card is whole.
-    pub async fn write(folder: &Location, card: &ImageCard, store: &nn::VarStore) -> Result<()> {
+    /// Writes a folder for [`ImageEncoder::open`]. The card is written last, so that a folder with a card is complete.
+    pub async fn write(folder: &Location, card: &ImageEncoderCard, store: &nn::VarStore) -> Result<()> {
         folder.write(WEIGHTS, weights::to_bytes(&[store])?).await?;
         folder.write(CARD, card.to_bytes()?).await
     }
 
-    /// Hex digits that change with whatever may change a vector: the card, the weights, how pictures are decoded. A cache
-    /// of vectors is keyed by them, beside the picture's own hash.
+    /// A hash of everything that a vector depends on besides its picture: the card, the weights, how pictures are
+    /// decoded. Caches of vectors use it in their keys.
     pub fn hash(&self) -> &str {
         &self.hash
     }
 
-    /// Numbers of a vector.
+    /// The length of a vector.
     pub fn width(&self) -> usize {
         self.card.width() as usize
     }
 
-    /// The vectors of some pictures, or why one has none. Fails as a whole only where libtorch does.
-    pub fn encode(&self, pictures: &[&[u8]]) -> Result<Vectors> {
+    /// Returns a vector or an error per picture. Fails as a whole only if libtorch does.
+    pub fn encode(&self, pictures: &[&[u8]]) -> Result<PictureVectors> {
         let mut vectors = Vec::with_capacity(pictures.len());
         for batch in pictures.chunks(BATCH_PICTURES) {
             vectors.extend(in_halves(batch, "pictures", &self.halved, &|batch: &[&[u8]]| self.encode_batch(batch))?);
@@ -93,54 +94,55 @@ impl ImageEncoder {
         Ok(vectors)
     }
 
-    fn encode_batch(&self, pictures: &[&[u8]]) -> Result<Vectors> {
-        // What a picture holds is gone before its thread looks at the next.
+    fn encode_batch(&self, pictures: &[&[u8]]) -> Result<PictureVectors> {
+        // A thread frees the pixels of a picture before it decodes the next.
         let (preprocess, limits) = (&self.card.preprocess, &self.limits);
-        let decoded = side_by_side(pictures, |bytes| match decode(bytes, limits) {
-            Ok(picture) => preprocess.centre(&picture).map(Ok),
-            Err(refused) => Ok(Err(refused)),
+        let decoded = map_in_parallel(pictures, |bytes| match decode(bytes, limits) {
+            Ok(picture) => preprocess.centre_crop(&picture).map(Ok),
+            Err(error) => Ok(Err(error)),
         })?;
-        let (mut centres, mut refusals) = (Vec::new(), Vec::new());
+        let mut crops = Vec::new();
+        let mut errors = Vec::new();
         for picture in decoded {
             match picture? {
-                Ok(centre) => {
-                    centres.push(centre);
-                    refusals.push(None);
+                Ok(crop) => {
+                    crops.push(crop);
+                    errors.push(None);
                 }
-                Err(refused) => refusals.push(Some(refused)),
+                Err(error) => errors.push(Some(error)),
             }
         }
-        let mut rows = self.forward(&centres)?.into_iter();
+        let mut rows = self.encode_crops(&crops)?.into_iter();
         let mut vectors = Vec::with_capacity(pictures.len());
-        for refused in refusals {
-            vectors.push(match refused {
-                Some(refused) => Err(refused),
-                None => finite(rows.next().ok_or_else(|| Failure::bug("fewer vectors than pictures"))?),
+        for error in errors {
+            vectors.push(match error {
+                Some(error) => Err(error),
+                None => check_finite(rows.next().ok_or_else(|| Failure::bug("fewer vectors than pictures"))?),
             });
         }
         Ok(vectors)
     }
 
-    /// One vector a picture, from uint8 [3, crop, crop] each.
-    fn forward(&self, centres: &[Tensor]) -> Result<Vec<Vec<f32>>> {
-        if centres.is_empty() {
+    /// Returns one vector per crop, each uint8 [3, crop, crop].
+    fn encode_crops(&self, crops: &[Tensor]) -> Result<Vec<Vec<f32>>> {
+        if crops.is_empty() {
             return Ok(Vec::new());
         }
         let _guard = tch::no_grad_guard();
-        let levels = Tensor::f_stack(centres, 0)?.f_to_device(self.device)?;
+        let levels = Tensor::f_stack(crops, 0)?.f_to_device(self.device)?;
         let pixels = self.card.preprocess.normalise(&levels)?.f_to_kind(self.kind)?;
         let features = self.network.features(&pixels, false)?;
         let flat = features.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?;
-        let flat = Vec::<f32>::try_from(&flat)?;
-        Ok(flat.chunks(self.width()).map(<[f32]>::to_vec).collect())
+        let numbers = Vec::<f32>::try_from(&flat)?;
+        Ok(numbers.chunks(self.width()).map(<[f32]>::to_vec).collect())
     }
 }
 
-/// Finite weights can still overflow.
-fn finite(vector: Vec<f32>) -> Result<Vec<f32>, Refused> {
+/// Refuses a vector with NaN or infinity: finite weights can still overflow.
+fn check_finite(vector: Vec<f32>) -> Result<Vec<f32>, PictureError> {
     match vector.iter().all(|v| v.is_finite()) {
         true => Ok(vector),
-        false => Err(Refused::NotFinite),
+        false => Err(PictureError::NotFinite),
     }
 }
 
@@ -148,15 +150,15 @@ fn finite(vector: Vec<f32>) -> Result<Vec<f32>, Refused> {
 mod tests {
     use super::*;
     use crate::config::S3Config;
-    use crate::model::vision::card::Architecture;
     use crate::model::vision::cnn::CnnShape;
-    use crate::model::vision::formula::{fill, picture};
+    use crate::model::vision::encoder_card::Architecture;
+    use crate::model::vision::fixtures::{fill, picture};
     use crate::model::vision::preprocess::Preprocess;
 
-    /// A folder in memory with a network of the formula's weights.
+    /// Writes a folder in memory whose network has the fixture's weights.
     async fn folder(name: &str, architecture: Architecture) -> Location {
         let preprocess = Preprocess { resize: 40, crop: 32, ..Default::default() };
-        let mut card = ImageCard::new(architecture, preprocess);
+        let mut card = ImageEncoderCard::new(architecture, preprocess);
         if architecture == Architecture::Cnn {
             card.cnn = Some(CnnShape { channels: vec![8, 16], width: 12 });
         }
@@ -180,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_equals_its_members_one_by_one() {
         let names = ["photo.jpg", "rgba.png", "tall.png", "lossy.webp", "grey16.png", "dot.png"];
-        // More than one forward pass.
+        // These need more than one forward pass.
         let pictures: Vec<Vec<u8>> = names.iter().cycle().take(BATCH_PICTURES + 3).map(|n| picture(n)).collect();
         let pictures: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
         for (name, architecture) in [("resnet", Architecture::ResNet18), ("cnn", Architecture::Cnn)] {
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn vectors_in_half_the_bits_lie_close_and_go_by_another_hash() {
+    async fn bfloat16_vectors_are_close_and_have_another_hash() {
         let pictures = ["photo.jpg", "rgba.png", "tall.png"].map(picture);
         let pictures: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
         for (name, architecture) in [("resnet-bf16", Architecture::ResNet18), ("cnn-bf16", Architecture::Cnn)] {
@@ -218,13 +220,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bad_pictures_cost_their_neighbours_nothing() {
+    async fn bad_pictures_do_not_affect_the_others() {
         let encoder = opened(&folder("bad", Architecture::Cnn).await).await.unwrap();
         let (good, cut) = (picture("rgb.png"), &picture("halved.jpg")[..600]);
         let vectors = encoder.encode(&[b"", &good, cut, b"no picture", &good]).unwrap();
-        assert_eq!(vectors[0], Err(Refused::Empty));
-        assert_eq!(vectors[2], Err(Refused::Truncated));
-        assert!(matches!(vectors[3], Err(Refused::Format(_))));
+        assert_eq!(vectors[0], Err(PictureError::Empty));
+        assert_eq!(vectors[2], Err(PictureError::Truncated));
+        assert!(matches!(vectors[3], Err(PictureError::Format(_))));
         let alone = encoder.encode(&[&good]).unwrap();
         for vector in [&vectors[1], &vectors[4]] {
             assert!(difference(vector.as_ref().unwrap(), alone[0].as_ref().unwrap()) < 1e-5);
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_hash_follows_card_and_weights_but_not_spaces() {
+    async fn the_hash_covers_card_and_weights_but_not_white_space() {
         let folder = folder("hash", Architecture::Cnn).await;
         let first = opened(&folder).await.unwrap();
         let card = String::from_utf8(first.card.to_bytes().unwrap()).unwrap();
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn folders_that_are_not_whole_are_refused_with_the_file_named() {
+    async fn incomplete_folders_are_refused_by_the_files_name() {
         let empty = Location::open("memory://vision-empty/encoder", &S3Config::default()).unwrap();
         let failure = opened(&empty).await.unwrap_err();
         assert_eq!(failure.kind.exit_code(), 6);
@@ -274,6 +276,6 @@ mod tests {
         let _ = tch::no_grad(|| store.variables()["outputs.weight"].shallow_clone().fill_(f64::from(f32::MAX)));
         ImageEncoder::write(&folder, &card, &store).await.unwrap();
         let vectors = opened(&folder).await.unwrap().encode(&[&picture("rgb.png")]).unwrap();
-        assert_eq!(vectors, [Err(Refused::NotFinite)]);
+        assert_eq!(vectors, [Err(PictureError::NotFinite)]);
     }
 }

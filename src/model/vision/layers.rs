@@ -1,10 +1,10 @@
-//! The one layer that both networks are made of: a convolution without bias, then batch normalisation.
+//! The layer that both networks consist of: a convolution without bias, then batch normalisation.
 
 use tch::{Tensor, nn};
 
 use crate::failure::Result;
 
-/// Sizes of a convolution; padding keeps the size but for the stride.
+/// The sizes of a convolution. Its padding preserves the picture's size, apart from the stride.
 #[derive(Debug, Clone, Copy)]
 pub struct Convolution {
     pub inputs: i64,
@@ -21,29 +21,32 @@ pub struct ConvolutionNorm {
     padding: i64,
 }
 
-/// Where the variance of what a layer gives is kept for the way back (He et al. 2015), as torchvision starts a ResNet.
-const START: nn::Init = nn::Init::Kaiming {
+/// Preserves the variance of gradients (He et al. 2015), as in torchvision's ResNet.
+const INITIAL_WEIGHTS: nn::Init = nn::Init::Kaiming {
     dist: nn::init::NormalOrUniform::Normal,
     fan: nn::init::FanInOut::FanOut,
     non_linearity: nn::init::NonLinearity::ReLU,
 };
 
 impl ConvolutionNorm {
-    /// Fresh weights under `convolution.weight` and `norm.{weight, bias, running_mean, running_var}`.
+    /// Creates random weights as `convolution.weight` and `norm.{weight, bias, running_mean, running_var}`.
     pub fn new(convolution: nn::Path, norm: nn::Path, sizes: Convolution) -> Self {
         let Convolution { inputs, outputs, kernel, stride } = sizes;
-        let weight = convolution.var("weight", &[outputs, inputs, kernel, kernel], START);
+        let weight = convolution.var("weight", &[outputs, inputs, kernel, kernel], INITIAL_WEIGHTS);
         let config = nn::BatchNormConfig { ws_init: nn::Init::Const(1.0), ..Default::default() };
         Self { weight, norm: nn::batch_norm2d(norm, outputs, config), stride, padding: (kernel - 1) / 2 }
     }
 
-    /// float32 [n, inputs, h, w] to [n, outputs, h / stride, w / stride]. In training, statistics of the batch
-    /// normalise and the running ones move by a tenth; otherwise the running ones normalise.
+    /// Maps float32 [n, inputs, h, w] to [n, outputs, h / stride, w / stride]. In training, it normalises by the
+    /// batch's statistics and moves the running ones towards them by a tenth; otherwise it normalises by the running
+    /// ones.
     pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        let x = x.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, [1, 1], 1)?;
-        let n = &self.norm;
-        let (mean, variance) = (Some(&n.running_mean), Some(&n.running_var));
-        Ok(x.f_batch_norm(n.ws.as_ref(), n.bs.as_ref(), mean, variance, train, 0.1, 1e-5, true)?)
+        let stride = [self.stride; 2];
+        let padding = [self.padding; 2];
+        let convolved = x.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, [1, 1], 1)?;
+        let norm = &self.norm;
+        let mean = Some(&norm.running_mean);
+        let variance = Some(&norm.running_var);
+        Ok(convolved.f_batch_norm(norm.ws.as_ref(), norm.bs.as_ref(), mean, variance, train, 0.1, 1e-5, true)?)
     }
 }

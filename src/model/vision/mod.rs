@@ -1,31 +1,36 @@
-//! Networks that look at pictures. In: encoded pictures (JPEG, PNG, WebP) or the vectors of a video's frames. Out: one
-//! float32 vector a picture or video, or a reason for each picture that has none. Training and whoever fills
-//! `items.image_vector` call; nothing here reads a lake. `bundle` keeps what labels pictures in the registry.
+//! Image encoders, the classifiers built on them, and pooling of video frames.
+//!
+//! In: encoded pictures (JPEG, PNG, WebP), or the vectors of a video's frames. Out: one float32 vector per picture or
+//! video, label probabilities, or an error for each picture that cannot be decoded.
+//!
+//! `score`, `training::image` and `model::fusion` call it. Nothing here reads a lake.
 
 mod bundle;
-mod card;
 mod cnn;
 mod container;
 mod decode;
-mod decoders;
+mod decoding_threads;
 mod encoder;
-mod folder;
+mod encoder_card;
 #[cfg(test)]
-mod formula;
-mod frames;
+mod fixtures;
+mod folder;
+mod frame_pooling;
 mod layers;
 mod network;
+mod picture_error;
 mod preprocess;
 mod resnet;
 
-pub use bundle::{IMAGE_CARD, IMAGE_FORMAT, ImageModel, ImageModelCard, ImageParts};
-pub use card::{Architecture, ImageCard};
+pub use bundle::{IMAGE_CARD, IMAGE_FORMAT, ImageModel, ImageModelCard, ImageModelWeights};
 pub use cnn::{Cnn, CnnShape};
-pub use decode::{PictureLimits, Refused, decode};
-pub use decoders::side_by_side;
-pub use encoder::{ImageEncoder, Vectors};
+pub use decode::{PictureLimits, decode};
+pub use decoding_threads::map_in_parallel;
+pub use encoder::{ImageEncoder, PictureVectors};
+pub use encoder_card::{Architecture, ImageEncoderCard};
 pub use folder::ImageFolder;
-pub use frames::{FramePooling, Frames};
-pub use network::{ImageNetwork, load};
+pub use frame_pooling::{FramePooling, Frames};
+pub use network::{ImageNetwork, load_weights};
+pub use picture_error::PictureError;
 pub use preprocess::Preprocess;
-pub use resnet::{Depth, ResNet};
+pub use resnet::{ResNet, ResNetDepth};

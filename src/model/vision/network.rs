@@ -1,9 +1,9 @@
-//! Whichever network a card names, and its weights from a file: exactly those of the network, by torchvision's names.
+//! Builds the network that a card names and loads its weights from a file with torchvision's names.
 
 use tch::{Tensor, nn};
 
-use super::card::ImageCard;
 use super::cnn::Cnn;
+use super::encoder_card::ImageEncoderCard;
 use super::resnet::ResNet;
 use crate::failure::Result;
 use crate::model::weights;
@@ -15,15 +15,15 @@ pub enum ImageNetwork {
 }
 
 impl ImageNetwork {
-    /// Fresh weights below `path`, without a classifier.
-    pub fn new(path: &nn::Path, card: &ImageCard) -> Self {
+    /// Creates a network with random weights below `path`, without a classifier.
+    pub fn new(path: &nn::Path, card: &ImageEncoderCard) -> Self {
         match card.architecture.depth() {
             Some(depth) => Self::ResNet(ResNet::new(path, depth, None)),
             None => Self::Cnn(Cnn::new(path, &card.cnn_shape())),
         }
     }
 
-    /// float32 [n, 3, crop, crop], normalised, to float32 [n, width].
+    /// Maps normalised pixels, float32 [n, 3, crop, crop], to vectors, float32 [n, width].
     pub fn features(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         match self {
             Self::ResNet(network) => network.features(x, train),
@@ -32,20 +32,20 @@ impl ImageNetwork {
     }
 }
 
-/// Puts the weights of a safetensors file into a store. Left aside: `num_batches_tracked`, which nothing reads, and the
-/// classifier `fc` where the network has none. Everything else must be there, by name and shape, and finite.
-pub fn load(store: &mut nn::VarStore, bytes: &[u8]) -> Result<()> {
+/// Loads a safetensors file into a store. It ignores `num_batches_tracked`, which nothing reads, and the classifier
+/// `fc` if the network has none. All other tensors must match the store by name and shape, and be finite.
+pub fn load_weights(store: &mut nn::VarStore, bytes: &[u8]) -> Result<()> {
     let mut tensors = weights::tensors_from_bytes(bytes)?;
-    let classifies = store.variables().contains_key("fc.weight");
-    tensors.retain(|name, _| !name.ends_with(".num_batches_tracked") && (classifies || !name.starts_with("fc.")));
+    let has_classifier = store.variables().contains_key("fc.weight");
+    tensors.retain(|name, _| !name.ends_with(".num_batches_tracked") && (has_classifier || !name.starts_with("fc.")));
     weights::from_tensors(&mut [store], tensors)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::vision::card::Architecture;
-    use crate::model::vision::formula::fill;
+    use crate::model::vision::encoder_card::Architecture;
+    use crate::model::vision::fixtures::fill;
     use crate::model::vision::preprocess::Preprocess;
     use tch::Device;
 
@@ -54,16 +54,16 @@ mod tests {
     fn fresh(classes: Option<i64>) -> nn::VarStore {
         let store = nn::VarStore::new(Device::Cpu);
         match classes {
-            Some(_) => drop(ResNet::new(&store.root(), crate::model::vision::Depth::Eighteen, classes)),
+            Some(_) => drop(ResNet::new(&store.root(), crate::model::vision::ResNetDepth::Eighteen, classes)),
             None => {
-                let card = ImageCard::new(Architecture::ResNet18, Preprocess::default());
+                let card = ImageEncoderCard::new(Architecture::ResNet18, Preprocess::default());
                 drop(ImageNetwork::new(&store.root(), &card));
             }
         }
         store
     }
 
-    /// A file as torchvision writes it, after a change.
+    /// Makes a file as torchvision writes it, then applies a change.
     fn file(change: impl Fn(&mut Named)) -> Vec<u8> {
         let store = fresh(Some(10));
         fill(&store);
@@ -78,15 +78,15 @@ mod tests {
             let entry = named.iter_mut().find(|(n, _)| n == name).unwrap();
             entry.1 = tch::no_grad(|| by(&entry.1));
         });
-        load(&mut fresh(None), &bytes).unwrap_err().message
+        load_weights(&mut fresh(None), &bytes).unwrap_err().message
     }
 
     #[test]
-    fn a_whole_file_loads_with_or_without_the_classifier() {
+    fn a_file_loads_with_or_without_the_classifier() {
         let bytes = file(|_| {});
         for classes in [None, Some(10)] {
             let mut store = fresh(classes);
-            load(&mut store, &bytes).unwrap();
+            load_weights(&mut store, &bytes).unwrap();
             let filled = fresh(classes);
             fill(&filled);
             for (name, tensor) in store.variables() {
@@ -99,10 +99,10 @@ mod tests {
     fn weights_that_do_not_fit_are_refused_by_name() {
         let name = "layer3.1.conv2.weight";
         let missing = file(|named| named.retain(|(n, _)| n != name));
-        let text = load(&mut fresh(None), &missing).unwrap_err().message;
+        let text = load_weights(&mut fresh(None), &missing).unwrap_err().message;
         assert_eq!(text, format!("{name} is missing: expected the shape [256, 256, 3, 3]"));
         let extra = file(|named| named.push(("layer5.0.conv1.weight".into(), Tensor::from(1f32))));
-        let text = load(&mut fresh(None), &extra).unwrap_err().message;
+        let text = load_weights(&mut fresh(None), &extra).unwrap_err().message;
         assert_eq!(text, "layer5.0.conv1.weight belongs to no network of the card: expected none, got the shape []");
         let text = replaced(name, |t| t.narrow(0, 0, 9));
         assert_eq!(text, format!("{name}: expected the shape [256, 256, 3, 3], got [9, 256, 3, 3]"));
@@ -111,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn a_classifier_of_other_classes_is_refused_only_where_one_is_wanted() {
-        let text = load(&mut fresh(Some(11)), &file(|_| {})).unwrap_err().message;
+    fn another_number_of_classes_is_refused_if_used() {
+        let text = load_weights(&mut fresh(Some(11)), &file(|_| {})).unwrap_err().message;
         assert!(text.contains("expected the shape [11"), "{text}");
     }
 }

@@ -1,5 +1,5 @@
-//! Pixels into what the networks were trained on: torchvision's preset of its ImageNet weights. The shorter side is
-//! resized (bilinear, antialiased), the centre cropped, and levels brought to mean 0 and deviation 1 by channel.
+//! Preprocesses pixels like torchvision's preset of its ImageNet weights: resizes the shorter side (bilinear,
+//! antialiased), crops the centre, and normalises each channel to mean 0 and deviation 1.
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -7,16 +7,16 @@ use tch::{Kind, Tensor};
 
 use crate::failure::{Failure, Result};
 
-/// Sizes above this are a mistake: a batch of them would not fit anywhere.
+/// Larger sizes are a mistake: a batch would not fit in memory.
 const SIDE_MAX: i64 = 1024;
 
 /// Sizes in pixels, statistics in levels of 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Preprocess {
-    /// What the shorter side becomes.
+    /// The shorter side after resizing.
     pub resize: i64,
-    /// The side of the square that the network sees.
+    /// The side of the square that the network takes.
     pub crop: i64,
     pub mean: [f32; 3],
     pub std: [f32; 3],
@@ -29,14 +29,13 @@ impl Default for Preprocess {
 }
 
 impl Preprocess {
-    /// Refuses what cannot be meant.
+    /// Refuses impossible settings.
     pub fn check(&self) -> Result<()> {
         let (resize, crop) = (self.resize, self.crop);
         if !(1 <= crop && crop <= resize && resize <= SIDE_MAX) {
             return Err(Failure::model(format!("expected 1 <= crop <= resize <= {SIDE_MAX}, got {crop} and {resize}")));
         }
-        let sane = |v: &f32| v.is_finite();
-        match self.mean.iter().all(sane) && self.std.iter().all(|v| sane(v) && *v > 0.0) {
+        match self.mean.iter().all(|v| v.is_finite()) && self.std.iter().all(|v| v.is_finite() && *v > 0.0) {
             true => Ok(()),
             false => Err(Failure::model(format!(
                 "expected finite means and positive deviations, got {:?} and {:?}",
@@ -45,34 +44,34 @@ impl Preprocess {
         }
     }
 
-    /// The centre of a picture, uint8 [3, crop, crop].
-    pub fn centre(&self, picture: &RgbImage) -> Result<Tensor> {
-        let square = self.square(picture)?;
+    /// Returns the centre of a resized picture: uint8 [3, crop, crop].
+    pub fn centre_crop(&self, picture: &RgbImage) -> Result<Tensor> {
+        let square = self.resized_square(picture)?;
         let margin = self.margin();
         Ok(square.f_narrow(1, margin, self.crop)?.f_narrow(2, margin, self.crop)?.f_contiguous()?)
     }
 
-    /// Where the centre begins in a square, from above and from the left.
+    /// The distance of the centre crop from the edges of a resized square.
     pub fn margin(&self) -> i64 {
         margin(self.resize - self.crop)
     }
 
-    /// The centre with what lies around it, uint8 [3, resize, resize]: training moves its crop within that.
-    pub fn square(&self, picture: &RgbImage) -> Result<Tensor> {
+    /// Returns the centre with its surroundings: uint8 [3, resize, resize]. Training moves its crop within that.
+    pub fn resized_square(&self, picture: &RgbImage) -> Result<Tensor> {
         let (height, width) = (i64::from(picture.height()), i64::from(picture.width()));
-        let pixels = Tensor::f_from_data_size(picture.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
-        let pixels = pixels.f_permute([0, 3, 1, 2])?;
-        let (tall, wide) = self.resized(height, width);
-        // On whole levels, as Pillow does it: the result is rounded to levels again.
+        let rows_first = Tensor::f_from_data_size(picture.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
+        let pixels = rows_first.f_permute([0, 3, 1, 2])?;
+        let (tall, wide) = self.resized_size(height, width);
+        // On integer levels, as in Pillow: the result is rounded to levels.
         let resized = pixels.f_internal_upsample_bilinear2d_aa([tall, wide], false, None, None)?;
-        // Cut around the centre, and not in the middle: rounded halves of two margins may lie a pixel beside one.
+        // Cut relative to the centre crop: two rounded margins may differ by a pixel from one.
         let start = |side: i64| margin(side - self.crop) - self.margin();
         let square = resized.f_narrow(2, start(tall), self.resize)?.f_narrow(3, start(wide), self.resize)?;
         Ok(square.f_squeeze_dim(0)?)
     }
 
-    /// Height and width after resizing: the longer side is cut down to whole pixels.
-    fn resized(&self, height: i64, width: i64) -> (i64, i64) {
+    /// Returns height and width after resizing; the longer side is rounded down to whole pixels.
+    fn resized_size(&self, height: i64, width: i64) -> (i64, i64) {
         let longer = |long: i64, short: i64| self.resize * long / short;
         match height <= width {
             true => (self.resize, longer(width, height)),
@@ -80,7 +79,7 @@ impl Preprocess {
         }
     }
 
-    /// uint8 [n, 3, h, w] as float32 of the same shape, on the device of the input.
+    /// Maps uint8 [n, 3, h, w] to float32 of the same shape, on the input's device.
     pub fn normalise(&self, levels: &Tensor) -> Result<Tensor> {
         let by_channel = |v: &[f32; 3]| Tensor::f_from_slice(v)?.f_view([1, 3, 1, 1])?.f_to_device(levels.device());
         let shares = levels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
@@ -88,7 +87,7 @@ impl Preprocess {
     }
 }
 
-/// Half of what is cut away; halves of pixels go to the even side, as in Python's `round`.
+/// Returns half of the surplus, rounding halves to even as Python's `round` does.
 fn margin(surplus: i64) -> i64 {
     let half = surplus / 2;
     half + (surplus % 2) * (half % 2)
@@ -98,19 +97,19 @@ fn margin(surplus: i64) -> i64 {
 mod tests {
     use super::*;
     use crate::model::vision::decode::{PictureLimits, decode};
-    use crate::model::vision::formula::{expected, largest_difference, picture};
+    use crate::model::vision::fixtures::{expected, largest_difference, picture};
 
     fn decoded(name: &str) -> RgbImage {
         decode(&picture(name), &PictureLimits::default()).unwrap()
     }
 
     #[test]
-    fn pictures_are_seen_as_pillow_and_torchvision_see_them() {
+    fn crops_agree_with_pillow_and_torchvision() {
         let small = Preprocess { resize: 25, crop: 20, ..Default::default() };
         let mut seen = 0;
         for (key, expected) in expected("pictures.safetensors") {
             let Some(name) = key.strip_suffix(".small") else { continue };
-            let got = small.centre(&decoded(name)).unwrap();
+            let got = small.centre_crop(&decoded(name)).unwrap();
             let largest = largest_difference(&got, &expected);
             println!("{name}: resized pixels differ by {largest} levels");
             assert!(largest <= if name.ends_with(".jpg") { 2.0 } else { 1.0 }, "{name}: {largest} levels");
@@ -120,15 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_the_preset_of_torchvision() {
+    fn the_defaults_agree_with_the_preset_of_torchvision() {
         let preprocess = Preprocess::default();
-        let centre = preprocess.centre(&decoded("photo.jpg")).unwrap();
+        let centre = preprocess.centre_crop(&decoded("photo.jpg")).unwrap();
         assert_eq!((centre.size(), centre.kind()), (vec![3, 224, 224], Kind::Uint8));
         let x = preprocess.normalise(&centre.unsqueeze(0)).unwrap().squeeze_dim(0);
         let sample = x.slice(1, 3, None, 7).slice(2, 5, None, 7);
         let difference = largest_difference(&sample, &expected("pictures.safetensors")["photo.jpg.imagenet"]);
         println!("photo.jpg: normalised values differ by {difference:.4}");
-        // Three levels, in deviations.
+        // Three levels, in units of the deviation.
         assert!(difference < 3.1 / 255.0 / 0.224, "{difference}");
     }
 
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn every_square_lies_within_its_picture_around_the_centre() {
+    fn every_square_is_within_its_picture_around_the_centre() {
         for (resize, crop) in [(25, 20), (24, 20), (24, 19), (20, 20), (25, 24)] {
             let preprocess = Preprocess { resize, crop, ..Default::default() };
             for longer in resize..resize + 40 {
@@ -149,7 +148,7 @@ mod tests {
             }
         }
         let preprocess = Preprocess { resize: 25, crop: 20, ..Default::default() };
-        let square = preprocess.square(&decoded("photo.jpg")).unwrap();
+        let square = preprocess.resized_square(&decoded("photo.jpg")).unwrap();
         assert_eq!(square.size(), [3, 25, 25]);
     }
 

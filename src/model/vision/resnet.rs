@@ -1,5 +1,5 @@
-//! ResNet 18, 34 and 50 (He et al. 2016) under torchvision's names, so that its weights load. ResNet 50 has the stride
-//! in the middle convolution of a block, as torchvision does (version 1.5).
+//! ResNet 18, 34 and 50 (He et al. 2016) with torchvision's tensor names, so that its weights load. ResNet 50 has the
+//! stride in the middle convolution of a block, as in torchvision (version 1.5).
 
 use tch::{Tensor, nn};
 
@@ -7,13 +7,13 @@ use super::layers::{Convolution, ConvolutionNorm};
 use crate::failure::{Failure, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
+pub enum ResNetDepth {
     Eighteen,
     ThirtyFour,
     Fifty,
 }
 
-impl Depth {
+impl ResNetDepth {
     fn blocks(self) -> [usize; 4] {
         match self {
             Self::Eighteen => [2, 2, 2, 2],
@@ -21,7 +21,7 @@ impl Depth {
         }
     }
 
-    /// How much wider a block's output is than its inner layers.
+    /// The width of a block's output divided by that of its inner layers.
     fn expansion(self) -> i64 {
         match self {
             Self::Eighteen | Self::ThirtyFour => 1,
@@ -29,22 +29,22 @@ impl Depth {
         }
     }
 
-    /// Numbers of a feature vector.
+    /// The length of a vector.
     pub fn width(self) -> i64 {
         512 * self.expansion()
     }
 }
 
-/// Convolutions, each but the last followed by ReLU, beside a shortcut; ReLU of the sum.
+/// Convolutions with ReLU between them, plus a shortcut, then ReLU.
 #[derive(Debug)]
 struct Block {
     layers: Vec<ConvolutionNorm>,
-    /// `None` where the input has the output's shape already.
+    /// `None` if input and output have the same shape.
     shortcut: Option<ConvolutionNorm>,
 }
 
 impl Block {
-    fn new(path: nn::Path, depth: Depth, inputs: i64, inner: i64, stride: i64) -> Self {
+    fn new(path: nn::Path, depth: ResNetDepth, inputs: i64, inner: i64, stride: i64) -> Self {
         let outputs = inner * depth.expansion();
         // Inputs, outputs, kernel and stride of each layer.
         let sizes = match depth.expansion() {
@@ -56,9 +56,9 @@ impl Block {
             ConvolutionNorm::new(convolution, norm, Convolution { inputs, outputs, kernel, stride })
         };
         let layers = sizes.into_iter().enumerate().map(layer).collect();
-        let beside = &path / "downsample";
+        let downsample = &path / "downsample";
         let shortcut = (stride != 1 || inputs != outputs).then(|| {
-            ConvolutionNorm::new(&beside / 0, &beside / 1, Convolution { inputs, outputs, kernel: 1, stride })
+            ConvolutionNorm::new(&downsample / 0, &downsample / 1, Convolution { inputs, outputs, kernel: 1, stride })
         });
         Self { layers, shortcut }
     }
@@ -68,25 +68,25 @@ impl Block {
         for layer in &self.layers[1..] {
             y = layer.forward(&y.f_relu_()?, train)?;
         }
-        let beside = match &self.shortcut {
+        let residual = match &self.shortcut {
             Some(shortcut) => shortcut.forward(x, train)?,
             None => x.shallow_clone(),
         };
-        Ok(y.f_add_(&beside)?.f_relu_()?)
+        Ok(y.f_add_(&residual)?.f_relu_()?)
     }
 }
 
 #[derive(Debug)]
 pub struct ResNet {
-    pub depth: Depth,
+    pub depth: ResNetDepth,
     stem: ConvolutionNorm,
     blocks: Vec<Block>,
     classifier: Option<nn::Linear>,
 }
 
 impl ResNet {
-    /// Fresh weights below `path`; `fc` only where logits of so many classes are wanted.
-    pub fn new(path: &nn::Path, depth: Depth, classes: Option<i64>) -> Self {
+    /// Creates random weights below `path`, with a classifier `fc` only if `classes` are given.
+    pub fn new(path: &nn::Path, depth: ResNetDepth, classes: Option<i64>) -> Self {
         let stem = Convolution { inputs: 3, outputs: 64, kernel: 7, stride: 2 };
         let (mut blocks, mut inputs) = (Vec::new(), stem.outputs);
         for (stage, &count) in depth.blocks().iter().enumerate() {
@@ -101,34 +101,34 @@ impl ResNet {
         Self { depth, stem: ConvolutionNorm::new(path / "conv1", path / "bn1", stem), blocks, classifier }
     }
 
-    /// The mean over the picture of what the last block sees: float32 [n, 3, h, w] to [n, 512 or 2048].
-    pub fn features(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = self.stem.forward(x, train)?.f_relu_()?;
-        let mut x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
+    /// Returns the last block's mean over the picture: float32 [n, 3, h, w] to [n, 512 or 2048].
+    pub fn features(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
+        let stem = self.stem.forward(pixels, train)?.f_relu_()?;
+        let mut x = stem.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         for block in &self.blocks {
             x = block.forward(&x, train)?;
         }
         Ok(x.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?)
     }
 
-    /// float32 [n, classes].
-    pub fn logits(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    /// Returns float32 [n, classes].
+    pub fn logits(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
         let classifier =
             self.classifier.as_ref().ok_or_else(|| Failure::bug("this ResNet was built without classes"))?;
-        Ok(self.features(x, train)?.f_linear(&classifier.ws, classifier.bs.as_ref())?)
+        Ok(self.features(pixels, train)?.f_linear(&classifier.ws, classifier.bs.as_ref())?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::vision::formula::{expected, fill, input, largest_difference};
+    use crate::model::vision::fixtures::{expected, fill, input, largest_difference};
     use tch::Device;
 
-    const ALL: [(&str, Depth); 3] =
-        [("resnet18", Depth::Eighteen), ("resnet34", Depth::ThirtyFour), ("resnet50", Depth::Fifty)];
+    const ALL: [(&str, ResNetDepth); 3] =
+        [("resnet18", ResNetDepth::Eighteen), ("resnet34", ResNetDepth::ThirtyFour), ("resnet50", ResNetDepth::Fifty)];
 
-    fn network(depth: Depth) -> (nn::VarStore, ResNet) {
+    fn network(depth: ResNetDepth) -> (nn::VarStore, ResNet) {
         let store = nn::VarStore::new(Device::Cpu);
         let network = ResNet::new(&store.root(), depth, Some(10));
         fill(&store);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn all_depths_give_what_torchvision_gives() {
+    fn all_depths_agree_with_torchvision() {
         let (expected, x) = (expected("networks.safetensors"), input([2, 3, 96, 80]));
         for (name, depth) in ALL {
             let (store, network) = network(depth);
@@ -153,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn training_moves_the_running_statistics_as_torchvision_does() {
+    fn training_agrees_with_torchvision() {
         let expected = expected("networks.safetensors");
-        let (store, network) = network(Depth::Eighteen);
+        let (store, network) = network(ResNetDepth::Eighteen);
         let features = network.features(&input([2, 3, 96, 80]), true).unwrap();
         features.square().mean(tch::Kind::Float).backward();
         let variables = store.variables();
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn without_classes_there_is_no_classifier() {
         let store = nn::VarStore::new(Device::Cpu);
-        let network = ResNet::new(&store.root(), Depth::Eighteen, None);
+        let network = ResNet::new(&store.root(), ResNetDepth::Eighteen, None);
         assert!(!store.variables().keys().any(|name| name.starts_with("fc")));
         assert_eq!(network.logits(&input([1, 3, 32, 32]), false).unwrap_err().kind.exit_code(), 70);
     }

@@ -30,7 +30,8 @@ use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
 use crate::model::labels::LabelHead;
 use crate::model::vision::{
-    Architecture, IMAGE_FORMAT, ImageCard, ImageFolder, ImageModelCard, ImageNetwork, ImageParts, Preprocess,
+    Architecture, IMAGE_FORMAT, ImageEncoderCard, ImageFolder, ImageModelCard, ImageModelWeights, ImageNetwork,
+    Preprocess,
 };
 use crate::score::devices;
 
@@ -79,8 +80,8 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         figures: taught.figures,
         settings,
     };
-    let parts = ImageParts {
-        card: &start.card,
+    let parts = ImageModelWeights {
+        encoder_card: &start.card,
         encoder: parts::taken(&taught.store, strategy::ENCODER)?,
         head: parts::taken(&taught.store, parts::HEAD)?,
     };
@@ -91,7 +92,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
 
 /// What training begins with: a folder of `--encoder`, or a card for random weights.
 struct Start {
-    card: ImageCard,
+    card: ImageEncoderCard,
     folder: Option<(String, ImageFolder)>,
     batch_statistics: bool,
 }
@@ -103,7 +104,7 @@ impl Start {
             refuse_of_folders(&config.image)?;
             return Ok(Self { card: fresh(&config.image), folder: None, batch_statistics: true });
         };
-        let folder = ImageFolder::read(&Location::open(uri, &config.s3)?).await.map_err(|f| f.at("--encoder"))?;
+        let folder = ImageFolder::load(&Location::open(uri, &config.s3)?).await.map_err(|f| f.at("--encoder"))?;
         let batch_statistics = statistics == NormStatistics::Batch;
         Ok(Self { card: folder.card.clone(), folder: Some((uri.to_string(), folder)), batch_statistics })
     }
@@ -140,7 +141,7 @@ fn refuse_of_folders(config: &ImageConfig) -> Result<()> {
 }
 
 /// What lies around the crop, so that it can be moved, is an eighth of its side, as in torchvision's presets.
-fn fresh(config: &ImageConfig) -> ImageCard {
+fn fresh(config: &ImageConfig) -> ImageEncoderCard {
     let architecture = match config.network {
         ImageNetworkName::Cnn => Architecture::Cnn,
         ImageNetworkName::Resnet18 => Architecture::ResNet18,
@@ -148,7 +149,7 @@ fn fresh(config: &ImageConfig) -> ImageCard {
         ImageNetworkName::Resnet50 => Architecture::ResNet50,
     };
     let crop = i64::from(config.side_pixels);
-    ImageCard::new(architecture, Preprocess { resize: crop + crop / 8, crop, ..Default::default() })
+    ImageEncoderCard::new(architecture, Preprocess { resize: crop + crop / 8, crop, ..Default::default() })
 }
 
 /// What came of a training.

@@ -17,8 +17,8 @@ use tch::{Kind, Tensor};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
-use crate::model::text::column;
-use crate::model::vision::{PictureLimits, Preprocess, Refused, decode, side_by_side};
+use crate::model::text::text_column;
+use crate::model::vision::{PictureError, PictureLimits, Preprocess, decode, map_in_parallel};
 use crate::training::table::source::Table;
 
 /// Rows whose encoded bytes are held at once.
@@ -59,8 +59,9 @@ impl Source {
                 None => Ok(Self::Bytes(ArrayRef::clone(array))),
                 Some(_) => Err(Failure::usage("--image-folder: the column holds pictures, not paths; leave it out")),
             },
-            of if column::is_text(of) && *of != DataType::Null => {
-                let paths = column::texts("--image-column", array)?.into_iter().map(Option::unwrap_or_default);
+            of if text_column::is_text_type(of) && *of != DataType::Null => {
+                let paths =
+                    text_column::read_texts("--image-column", array)?.into_iter().map(Option::unwrap_or_default);
                 let uri = match named {
                     Some(uri) => uri.to_string(),
                     None => folder_of(tables)?,
@@ -153,7 +154,9 @@ impl Pictures {
                 hashes.iter().zip(&fetched).filter_map(|(hash, found)| Some((hash.as_ref()?, found.as_ref().ok()?)));
             let new: BTreeMap<&String, &Bytes> = there.filter(|(hash, _)| !known.contains_key(*hash)).collect();
             let new: Vec<(&String, &Bytes)> = new.into_iter().collect();
-            for ((hash, _), square) in new.iter().zip(side_by_side(&new, |(_, bytes)| square(bytes, preprocess))?) {
+            for ((hash, _), square) in
+                new.iter().zip(map_in_parallel(&new, |(_, bytes)| resized_square(bytes, preprocess))?)
+            {
                 let place = match square? {
                     Ok(levels) => Ok(found.squares.push(&levels)?),
                     Err(refused) => Err(refused.to_string()),
@@ -206,10 +209,10 @@ impl Pictures {
 }
 
 /// A picture's levels, or why it has none.
-fn square(bytes: &[u8], preprocess: &Preprocess) -> Result<Result<Vec<u8>, Refused>> {
+fn resized_square(bytes: &[u8], preprocess: &Preprocess) -> Result<Result<Vec<u8>, PictureError>> {
     match decode(bytes, &PictureLimits::default()) {
         Err(refused) => Ok(Err(refused)),
-        Ok(picture) => Ok(Ok(Vec::try_from(&preprocess.square(&picture)?.f_contiguous()?.f_view([-1])?)?)),
+        Ok(picture) => Ok(Ok(Vec::try_from(&preprocess.resized_square(&picture)?.f_contiguous()?.f_view([-1])?)?)),
     }
 }
 

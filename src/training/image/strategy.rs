@@ -6,7 +6,7 @@ use tch::nn;
 use crate::config::ImageConfig;
 use crate::config::networks::ImageStrategy;
 use crate::failure::{Failure, Result};
-use crate::model::vision::ImageCard;
+use crate::model::vision::ImageEncoderCard;
 use crate::training::fit::{Schedule, Stepping};
 use crate::training::labelled::parts::{HEAD, part};
 
@@ -18,7 +18,7 @@ const RATE_TAUGHT: f64 = 1e-4;
 const RATE_RANDOM: f64 = 1e-3;
 
 /// Lets only those weights be trained that the strategy trains.
-pub fn prepare(config: &ImageConfig, card: &ImageCard, store: &nn::VarStore) -> Result<()> {
+pub fn prepare(config: &ImageConfig, card: &ImageEncoderCard, store: &nn::VarStore) -> Result<()> {
     let (stages, frozen) = (stages(card), i64::from(config.frozen_stages));
     if frozen > stages {
         return Err(Failure::usage(format!(
@@ -46,7 +46,7 @@ pub fn learning_rate(config: &ImageConfig, random: bool) -> f64 {
 }
 
 /// Steps of a lesson on this store: the encoder's weights at the plan's rate, lower ones at less, the head's at its own.
-pub fn stepping(config: &ImageConfig, card: &ImageCard, learning_rate: f64, store: &nn::VarStore) -> Stepping {
+pub fn stepping(config: &ImageConfig, card: &ImageEncoderCard, learning_rate: f64, store: &nn::VarStore) -> Stepping {
     let rate = |name: &str| match part(name) {
         (HEAD, _) => config.head_learning_rate / learning_rate,
         (_, own) => config.stage_decay.powi((stages(card) - height(card, own)) as i32),
@@ -61,7 +61,7 @@ pub fn stepping(config: &ImageConfig, card: &ImageCard, learning_rate: f64, stor
 }
 
 /// Parts of the network, each of which makes the picture smaller and its channels more.
-fn stages(card: &ImageCard) -> i64 {
+fn stages(card: &ImageEncoderCard) -> i64 {
     match card.architecture.depth() {
         Some(_) => RESNET_STAGES,
         None => card.cnn_shape().channels.len() as i64,
@@ -70,7 +70,7 @@ fn stages(card: &ImageCard) -> i64 {
 
 /// How high a weight stands: 0 for a ResNet's stem, then the number of its stage from 1; the small network's linear map
 /// stands with its last block.
-fn height(card: &ImageCard, name: &str) -> i64 {
+fn height(card: &ImageEncoderCard, name: &str) -> i64 {
     let number = |rest: &str| rest.split('.').next()?.parse::<i64>().ok();
     match card.architecture.depth() {
         Some(_) => name.strip_prefix("layer").and_then(number).unwrap_or(0),
@@ -84,8 +84,8 @@ mod tests {
     use crate::model::vision::{Architecture, ImageNetwork, Preprocess};
     use tch::Device;
 
-    fn prepared(architecture: Architecture, config: &ImageConfig) -> (ImageCard, nn::VarStore) {
-        let card = ImageCard::new(architecture, Preprocess::default());
+    fn prepared(architecture: Architecture, config: &ImageConfig) -> (ImageEncoderCard, nn::VarStore) {
+        let card = ImageEncoderCard::new(architecture, Preprocess::default());
         let store = nn::VarStore::new(Device::Cpu);
         ImageNetwork::new(&(store.root() / ENCODER), &card);
         prepare(config, &card, &store).unwrap();
@@ -110,7 +110,7 @@ mod tests {
             let frozen = ImageConfig { strategy: ImageStrategy::Frozen, ..Default::default() };
             assert!(trained(&prepared(architecture, &frozen).1).is_empty());
         }
-        let card = ImageCard::new(Architecture::Cnn, Preprocess::default());
+        let card = ImageEncoderCard::new(Architecture::Cnn, Preprocess::default());
         let refused =
             prepare(&ImageConfig { frozen_stages: 4, ..Default::default() }, &card, &nn::VarStore::new(Device::Cpu));
         assert!(refused.unwrap_err().message.contains("expected 0 to 3, the encoder's, got 4"));

@@ -14,7 +14,7 @@ use crate::config::networks::LossName;
 use crate::failure::{Failure, Result};
 use crate::metrics::bootstrap_interval;
 use crate::model::losses;
-use crate::model::table::network::{Label, LabelKind};
+use crate::model::table::network::{TableLabel, TableLabelKind};
 
 /// More classes than this are no classes: ids, or texts.
 const CLASSES_MAX: usize = 1000;
@@ -45,7 +45,7 @@ pub fn read(name: &str, column: &ArrayRef, train: &[usize], first: usize) -> Res
         tracing::warn!("label {name}: {unknown} rows of classes that no training row has are left out of its figures");
     }
     let target = |class: &str| Target {
-        label: Label { name: format!("{name}={class}"), kind: LabelKind::Class { first, count } },
+        label: TableLabel { name: format!("{name}={class}"), kind: TableLabelKind::Class { first, count } },
         values: texts.iter().map(|text| f64::from(u8::from(*text == class))).collect(),
     };
     Ok(classes.into_iter().map(target).collect())
@@ -132,7 +132,7 @@ mod tests {
         let targets = read("y", &codes, &[0, 1, 3], 5).unwrap();
         let names: Vec<&str> = targets.iter().map(|t| t.label.name.as_str()).collect();
         assert_eq!((names, targets[1].values.as_slice()), (vec!["y=1", "y=3"], [1.0, 0.0, 0.0, 1.0].as_slice()));
-        assert!(targets.iter().all(|t| t.label.kind == LabelKind::Class { first: 5, count: 2 }));
+        assert!(targets.iter().all(|t| t.label.kind == TableLabelKind::Class { first: 5, count: 2 }));
         assert!(read("y", &codes, &[0, 3], 0).unwrap_err().message.contains("have the same value, 3"));
         let many: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1001));
         let refused = read("y", &many, &(0..1001).collect::<Vec<_>>(), 0).unwrap_err();

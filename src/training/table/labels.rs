@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::config::networks::{AmountLossName, name_of};
 use crate::failure::{Failure, Result};
 use crate::model::table::columns;
-use crate::model::table::network::{Label, LabelKind};
+use crate::model::table::network::{TableLabel, TableLabelKind};
 
 /// How text says yes and no.
 const WORDS: [(&str, f64); 8] =
@@ -20,7 +20,7 @@ const WORDS: [(&str, f64); 8] =
 /// A label with its value on every row.
 #[derive(Debug)]
 pub struct Target {
-    pub label: Label,
+    pub label: TableLabel,
     pub values: Vec<f64>,
 }
 
@@ -46,7 +46,7 @@ pub fn read(config: &Config, table: &Table, options: &TableOptions, train: &[usi
             return Err(nothing_to_learn(name, learnt.len(), &learnt[0].to_string()));
         }
         let kind = kind(config, name, &values, &learnt)?;
-        targets.push(Target { label: Label { name: name.clone(), kind }, values });
+        targets.push(Target { label: TableLabel { name: name.clone(), kind }, values });
     }
     Ok(targets)
 }
@@ -59,16 +59,16 @@ pub fn nothing_to_learn(name: &str, rows: usize, value: &str) -> Failure {
 }
 
 /// Whatever has only 0 and 1 is binary; numbers are learnt by `model.amount_loss`.
-fn kind(config: &Config, name: &str, all: &[f64], learnt: &[f64]) -> Result<LabelKind> {
+fn kind(config: &Config, name: &str, all: &[f64], learnt: &[f64]) -> Result<TableLabelKind> {
     if all.iter().all(|v| *v == 0.0 || *v == 1.0) {
-        return Ok(LabelKind::Binary);
+        return Ok(TableLabelKind::Binary);
     }
     let n = learnt.len() as f64;
     let mean = learnt.iter().sum::<f64>() / n;
     match config.model.amount_loss {
         AmountLossName::Poisson | AmountLossName::Tweedie | AmountLossName::NegativeBinomial => {
             match all.iter().find(|v| **v < 0.0) {
-                None => Ok(LabelKind::Amount { unit: mean.max(1e-6) }),
+                None => Ok(TableLabelKind::Amount { unit: mean.max(1e-6) }),
                 Some(negative) => Err(Failure::usage(format!(
                     "label {name}: model.amount_loss={} takes amounts from 0, got {negative}",
                     name_of(&config.model.amount_loss)
@@ -78,7 +78,7 @@ fn kind(config: &Config, name: &str, all: &[f64], learnt: &[f64]) -> Result<Labe
         }
         AmountLossName::Mse | AmountLossName::Mae | AmountLossName::Rmse | AmountLossName::Huber => {
             let variance = learnt.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
-            Ok(LabelKind::Number { mean, deviation: variance.sqrt() })
+            Ok(TableLabelKind::Number { mean, deviation: variance.sqrt() })
         }
     }
 }
@@ -132,10 +132,10 @@ mod tests {
     fn numbers_are_learnt_by_the_amount_loss_that_takes_them() {
         let mut config = Config::default();
         let kind = |config: &Config, values: &[f64]| kind(config, "y", values, values);
-        assert_eq!(kind(&config, &[0.0, 1.0]).unwrap(), LabelKind::Binary);
-        assert_eq!(kind(&config, &[0.0, 4.0]).unwrap(), LabelKind::Amount { unit: 2.0 });
+        assert_eq!(kind(&config, &[0.0, 1.0]).unwrap(), TableLabelKind::Binary);
+        assert_eq!(kind(&config, &[0.0, 4.0]).unwrap(), TableLabelKind::Amount { unit: 2.0 });
         assert_eq!(kind(&config, &[-1.0, 4.0]).unwrap_err().kind.exit_code(), 2);
         config.model.amount_loss = AmountLossName::Huber;
-        assert_eq!(kind(&config, &[-1.0, 1.0]).unwrap(), LabelKind::Number { mean: 0.0, deviation: 1.0 });
+        assert_eq!(kind(&config, &[-1.0, 1.0]).unwrap(), TableLabelKind::Number { mean: 0.0, deviation: 1.0 });
     }
 }

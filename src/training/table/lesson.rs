@@ -16,7 +16,7 @@ use crate::metrics::{accuracy, auc, average_precision, bootstrap_interval, f1, m
 use crate::model::losses;
 use crate::model::table::bundle::to_vec;
 use crate::model::table::columns::TableInputs;
-use crate::model::table::network::{LabelKind, TableBatch, TableNetwork, places};
+use crate::model::table::network::{TableBatch, TableLabelKind, TableNetwork, row_indices};
 use crate::training::fit::{Batches, Epoch, Lesson, Loss, Validation};
 use crate::training::loader::{self, OfRows};
 
@@ -62,8 +62,10 @@ impl<'a> TableLesson<'a> {
         let weight = |target: &Target| {
             let (rows, positives) = (train.len() as f64, target.classes(train).iter().filter(|y| **y).count() as f64);
             let rarer = match (config.model.class_weights, target.label.kind) {
-                (ClassWeights::Balanced, LabelKind::Binary) => (rows - positives) / positives.max(1.0),
-                (ClassWeights::Balanced, LabelKind::Class { count, .. }) => rows / (count as f64 * positives.max(1.0)),
+                (ClassWeights::Balanced, TableLabelKind::Binary) => (rows - positives) / positives.max(1.0),
+                (ClassWeights::Balanced, TableLabelKind::Class { count, .. }) => {
+                    rows / (count as f64 * positives.max(1.0))
+                }
                 _ => return Ok(None),
             };
             let weight = rarer.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32;
@@ -71,7 +73,7 @@ impl<'a> TableLesson<'a> {
         };
         Ok(Self {
             network,
-            inputs: TableBatch::of(inputs, &network.shape)?,
+            inputs: TableBatch::from_inputs(inputs, &network.shape)?,
             truths: Truths::of(targets)?,
             targets,
             train: train.clone(),
@@ -88,7 +90,7 @@ impl<'a> TableLesson<'a> {
     fn objective(&self, raw: &Tensor, Truths(truths): &Truths, smoothing: f64) -> Result<Tensor> {
         let mut sum = Tensor::from(0f32).f_to_device(self.network.device)?;
         for (k, target) in self.targets.iter().enumerate() {
-            if let LabelKind::Class { first, count } = target.label.kind {
+            if let TableLabelKind::Class { first, count } = target.label.kind {
                 if k == first {
                     sum += self.classes(raw, first..first + count, truths, smoothing)?;
                 }
@@ -97,12 +99,12 @@ impl<'a> TableLesson<'a> {
             let actual = truths[k].f_to_device(self.network.device)?;
             let raw = raw.f_select(1, k as i64)?;
             sum += match target.label.kind {
-                LabelKind::Binary => {
+                TableLabelKind::Binary => {
                     let actual = actual * (1.0 - smoothing) + 0.5 * smoothing;
                     self.binary(&raw, &actual, self.positive_weights[k].as_ref())
                 }
-                LabelKind::Amount { .. } => self.number(&(raw.softplus() + 1e-6), &actual),
-                LabelKind::Number { .. } | LabelKind::Class { .. } => self.number(&raw, &actual),
+                TableLabelKind::Amount { .. } => self.number(&(raw.softplus() + 1e-6), &actual),
+                TableLabelKind::Number { .. } | TableLabelKind::Class { .. } => self.number(&raw, &actual),
             };
         }
         Ok(sum)
@@ -141,7 +143,7 @@ impl<'a> TableLesson<'a> {
     /// Raw outputs without gradients, float32 [rows, labels].
     fn raw(&self, rows: &[usize]) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        let part = |chunk: &[usize]| self.network.raw(&self.inputs.take(&places(chunk)?)?, false);
+        let part = |chunk: &[usize]| self.network.raw_outputs(&self.inputs.select(&row_indices(chunk)?)?, false);
         Ok(Tensor::f_cat(&rows.chunks(EVALUATED_ROWS).map(part).collect::<Result<Vec<_>>>()?, 0)?)
     }
 
@@ -156,14 +158,14 @@ impl<'a> TableLesson<'a> {
             let mut put = |figure: &str, value: f64| {
                 figures.insert(format!("{figure}_test_{}", label.column()), value);
             };
-            if let LabelKind::Class { first, count } = label.kind {
+            if let TableLabelKind::Class { first, count } = label.kind {
                 if k == first {
                     let of = |k: usize| to_vec(&label.kind.prediction(&raw, k)?);
                     let probabilities = (first..first + count).map(of).collect::<Result<Vec<_>>>()?;
                     let truths: Vec<_> = self.targets[first..][..count].iter().map(|t| t.classes(self.test)).collect();
                     classes::figures(&probabilities, &truths, seed, &mut put);
                 }
-            } else if label.kind == LabelKind::Binary {
+            } else if label.kind == TableLabelKind::Binary {
                 binary_figures(&predicted, &self.targets[k].classes(self.test), seed, &mut put);
             } else {
                 let actual: Vec<f64> = self.test.iter().map(|&row| values[row]).collect();
@@ -186,7 +188,8 @@ impl Truths {
     /// Of all rows.
     fn of(targets: &[Target]) -> Result<Self> {
         let of = |target: &Target| -> Result<Tensor> {
-            let values: Vec<f32> = target.values.iter().map(|&value| target.label.kind.target(value)).collect();
+            let values: Vec<f32> =
+                target.values.iter().map(|&value| target.label.kind.training_target(value)).collect();
             Ok(Tensor::f_from_slice(&values)?)
         };
         Ok(Self(targets.iter().map(of).collect::<Result<_>>()?))
@@ -238,16 +241,17 @@ impl Lesson for TableLesson<'_> {
         let mut rows = self.train.to_vec();
         rows.shuffle(&mut epoch.order);
         let cut: Vec<Vec<usize>> = rows.chunks(self.batch_rows).map(<[usize]>::to_vec).collect();
-        let (inputs, truths) = (self.inputs.share(), Truths(self.truths.0.iter().map(Tensor::shallow_clone).collect()));
+        let (inputs, truths) =
+            (self.inputs.shallow_clone(), Truths(self.truths.0.iter().map(Tensor::shallow_clone).collect()));
         loader::of_groups(cut, epoch, move |rows, _| {
-            let at = places(rows)?;
-            Ok(LearntRows { inputs: inputs.take(&at)?, truths: truths.take(&at)? })
+            let at = row_indices(rows)?;
+            Ok(LearntRows { inputs: inputs.select(&at)?, truths: truths.take(&at)? })
         })
     }
 
     fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<Loss> {
         let LearntRows { inputs, truths } = &batch.made;
-        Ok(self.objective(&self.network.raw(inputs, true)?, truths, self.label_smoothing)?.into())
+        Ok(self.objective(&self.network.raw_outputs(inputs, true)?, truths, self.label_smoothing)?.into())
     }
 
     fn describe(&self, batch: &Self::Batch) -> String {
@@ -256,7 +260,7 @@ impl Lesson for TableLesson<'_> {
 
     fn validate(&mut self) -> Result<Option<Validation>> {
         let _guard = tch::no_grad_guard();
-        let loss = self.objective(&self.raw(self.valid)?, &self.truths.take(&places(self.valid)?)?, 0.0)?;
+        let loss = self.objective(&self.raw(self.valid)?, &self.truths.take(&row_indices(self.valid)?)?, 0.0)?;
         Ok(Some(Validation { loss: loss.double_value(&[]), figures: Vec::new() }))
     }
 }

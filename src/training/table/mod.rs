@@ -23,7 +23,7 @@ use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::{Registry, parameters};
 use crate::model::table::bundle::{TABLE_FORMAT, TableCard};
-use crate::model::table::columns::Columns;
+use crate::model::table::columns::TableColumns;
 use crate::model::table::network::{HIDDEN, TableNetwork, TableShape};
 use crate::progress;
 use crate::score::devices;
@@ -81,15 +81,15 @@ fn fit(
     enough(config, &parts)?;
     let names = source::feature_names(&table.rows.schema(), options)?;
     let most = config.table.categories_max as usize;
-    let columns = Columns::fit(&table.rows, &names, &options.category, &parts[0], most)?;
-    let inputs = columns.read(table.rows.num_rows(), |name| table.rows.column_by_name(name).cloned())?;
+    let columns = TableColumns::fit(&table.rows, &names, &options.category, &parts[0], most)?;
+    let inputs = columns.transform(table.rows.num_rows(), |name| table.rows.column_by_name(name).cloned())?;
     let targets = labels::read(config, table, options, &parts[0])?;
     let device = devices::choose(&config.score)?;
 
     let mut learn = |hidden: &[i64], steps: f64| -> Result<(TableShape, nn::VarStore, BTreeMap<String, f64>)> {
         tch::manual_seed(config.train.seed as i64);
         let dropout = if hidden.is_empty() { 0.0 } else { config.model.dropout };
-        let shape = TableShape::of(&columns, hidden, dropout, targets.len());
+        let shape = TableShape::new(&columns, hidden, dropout, targets.len());
         let mut store = nn::VarStore::new(device);
         let network = TableNetwork::new(&store.root(), &shape);
         let mut lesson = TableLesson::new(&network, &inputs, &targets, &parts, config)?;

@@ -11,9 +11,9 @@ use tch::{Device, Tensor};
 use super::reader::grouped;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
-use crate::model::text::encoder::{batches, padded};
+use crate::model::text::batching::{PaddedTokens, pad, sort_into_batches};
 use crate::model::text::network::TextNetwork;
-use crate::model::text::tokens::TextTokenizer;
+use crate::model::text::tokenizer::TextTokenizer;
 use crate::training::fit::{self, Batches, Epoch, Lesson, Loss, Plan, Stepping, Validation};
 use crate::training::journal::Journal;
 use crate::training::loader::{self, OfRows};
@@ -149,9 +149,7 @@ struct Hiding {
 
 /// Texts with hidden words, on the CPU.
 struct MaskedBatch {
-    /// As [`padded`] has them.
-    ids: Tensor,
-    real: Tensor,
+    tokens: PaddedTokens,
     /// int64 [words]: where words were hidden, counted over the padded batch, and which.
     places: Tensor,
     truth: Tensor,
@@ -162,9 +160,11 @@ impl Hiding {
         let texts: Vec<&[i64]> = rows.iter().map(|&row| self.ids[row].as_slice()).collect();
         let hidden = self.words.hide(&texts, rng);
         let changed: Vec<&[i64]> = hidden.rows.iter().map(Vec::as_slice).collect();
-        let (ids, real) = padded(&changed, self.pad_id, Device::Cpu)?;
-        let (places, truth) = (Tensor::f_from_slice(&hidden.places)?, Tensor::f_from_slice(&hidden.truth)?);
-        Ok(MaskedBatch { ids, real, places, truth })
+        Ok(MaskedBatch {
+            tokens: pad(&changed, self.pad_id, Device::Cpu)?,
+            places: Tensor::f_from_slice(&hidden.places)?,
+            truth: Tensor::f_from_slice(&hidden.truth)?,
+        })
     }
 }
 
@@ -181,7 +181,7 @@ struct MaskedLesson<'a> {
 impl MaskedLesson<'_> {
     fn loss_of(&self, batch: &MaskedBatch, train: bool) -> Result<Tensor> {
         let on = |tensor: &Tensor| tensor.f_to_device(self.device);
-        let states = self.network.states(&on(&batch.ids)?, &on(&batch.real)?, train)?;
+        let states = self.network.states(&batch.tokens.to_device(self.device)?, train)?;
         let states = states.f_reshape([-1, self.network.shape.width])?;
         let scores = self.guess.scores(&states.f_index_select(0, &on(&batch.places)?)?, self.network.words())?;
         Ok(scores.cross_entropy_for_logits(&on(&batch.truth)?))
@@ -193,7 +193,7 @@ impl MaskedLesson<'_> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.train.seed);
         let lengths: Vec<usize> = self.texts.valid.iter().map(|&row| self.texts.ids[row].len()).collect();
         let (mut sum, mut words) = (0.0, 0);
-        for batch in batches(&lengths, self.config.text.batch_tokens_max as usize) {
+        for batch in sort_into_batches(&lengths, self.config.text.batch_tokens_max as usize) {
             let rows: Vec<usize> = batch.into_iter().map(|place| self.texts.valid[place]).collect();
             let batch = self.hiding.make(&rows, &mut rng)?;
             let count = batch.places.numel();

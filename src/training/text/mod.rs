@@ -27,10 +27,10 @@ use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
 use crate::model::labels::LabelHead;
-use crate::model::text::bundle::{TEXT_FORMAT, TextCard, TextParts};
-use crate::model::text::classifier::{Beside, TextClassifier};
-use crate::model::text::column;
+use crate::model::text::bundle::{TEXT_FORMAT, TextCard, TextModelWeights};
+use crate::model::text::classifier::{AddedModules, TextClassifier};
 use crate::model::text::folder::TextFolder;
+use crate::model::text::text_column;
 use crate::score::devices;
 
 /// Networks of less width gain nothing from more threads than one.
@@ -53,7 +53,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         )));
     }
     let place = Location::open(encoder, &config.s3)?;
-    let folder = TextFolder::read(&place, Some(config.text.max_length as usize)).await;
+    let folder = TextFolder::load(&place, Some(config.text.max_length as usize)).await;
     let folder = folder.map_err(|f| f.at("--encoder"))?;
     let spare = config.text.masked_epochs > 0;
     let only = Only { flag: "--text-column", column: text_column, what: "a text", spare };
@@ -75,17 +75,17 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         strategy: name_of(&config.text.strategy),
         kind: taught.targets.kind,
         labels: taught.targets.labels.clone(),
-        beside: taught.beside,
+        added_modules: taught.beside,
         max_length: folder.tokenizer.max_length(),
         weights_hash: String::new(),
         figures: taught.figures,
         settings,
     };
-    let parts = TextParts {
+    let parts = TextModelWeights {
         folder: &folder,
         encoder: parts::taken(&taught.store, strategy::ENCODER)?,
         head: parts::taken(&taught.store, parts::HEAD)?,
-        beside: parts::taken(&taught.store, strategy::BESIDE)?,
+        added: parts::taken(&taught.store, strategy::ADDED)?,
     };
     let card = registry.write_text(card, parts).await?;
     run.end(Some(&card.version), &card.figures).await?;
@@ -96,7 +96,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
 struct Taught {
     store: nn::VarStore,
     targets: Arc<Targets>,
-    beside: Beside,
+    beside: AddedModules,
     figures: BTreeMap<String, f64>,
 }
 
@@ -107,7 +107,7 @@ fn teach(
     (text_column, labels): (&str, &[String]),
     journal: &mut Journal,
 ) -> Result<Taught> {
-    let texts = column::texts(
+    let texts = text_column::read_texts(
         &format!("--text-column {text_column}"),
         table
             .rows
@@ -117,7 +117,8 @@ fn teach(
     let mut texts: Vec<&str> = texts.iter().map(|text| text.as_deref().unwrap_or_default()).collect();
     // Behind the rows of the table: texts that teach words, and no label.
     let labelled = texts.len();
-    let unlabelled = table.unlabelled.as_ref().map(|array| column::texts("--text-column", array)).transpose()?;
+    let unlabelled =
+        table.unlabelled.as_ref().map(|array| text_column::read_texts("--text-column", array)).transpose()?;
     texts.extend(unlabelled.iter().flatten().map(|text| text.as_deref().unwrap_or_default()));
     let ids = Arc::new(folder.tokenizer.ids(&texts)?);
     // Nothing can be learnt of a text without a token.

@@ -7,8 +7,8 @@ use tch::{Device, Tensor};
 
 use crate::failure::Result;
 use crate::model::labels::LabelHead;
+use crate::model::text::batching::{PaddedTokens, pad, sort_into_batches};
 use crate::model::text::classifier::TextClassifier;
-use crate::model::text::encoder;
 use crate::training::labelled::{Making, Reader};
 
 /// Rows that are shuffled together before they are sorted by length: batches stay mixed, and padding small.
@@ -35,12 +35,11 @@ pub struct Padding {
 }
 
 impl Making for Padding {
-    /// Ids and what of them is text, as [`encoder::padded`] has them.
-    type Inputs = (Tensor, Tensor);
+    type Inputs = PaddedTokens;
 
-    fn make(&self, rows: &[usize], _: &mut ChaCha8Rng) -> Result<(Tensor, Tensor)> {
+    fn make(&self, rows: &[usize], _: &mut ChaCha8Rng) -> Result<PaddedTokens> {
         let rows: Vec<&[i64]> = rows.iter().map(|&row| self.ids[row].as_slice()).collect();
-        encoder::padded(&rows, self.pad_id, Device::Cpu)
+        pad(&rows, self.pad_id, Device::Cpu)
     }
 }
 
@@ -67,13 +66,13 @@ impl Reader for TextReader<'_> {
         grouped(rows, &self.ids, self.tokens_max, rng)
     }
 
-    fn learnt(&self, (ids, real): &(Tensor, Tensor)) -> Result<Tensor> {
-        self.classifier.vectors_of(ids, real, true)
+    fn learnt(&self, tokens: &PaddedTokens) -> Result<Tensor> {
+        self.classifier.embed_padded(tokens, true)
     }
 
     fn in_batches(&self, rows: &[usize], part: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-        let of = |ids: &[&[i64]]| part(&self.classifier.vectors(ids, false)?);
-        self.classifier.in_batches(&self.ids_of(rows), self.tokens_max, of)
+        let of = |ids: &[&[i64]]| part(&self.classifier.embed(ids, false)?);
+        self.classifier.map_batches(&self.ids_of(rows), self.tokens_max, of)
     }
 }
 
@@ -84,7 +83,7 @@ pub fn grouped(rows: &[usize], ids: &[Vec<i64>], tokens_max: usize, rng: &mut Ch
     let mut groups = Vec::new();
     for pool in rows.chunks(POOL_ROWS) {
         let lengths: Vec<usize> = pool.iter().map(|&row| ids[row].len()).collect();
-        let batches = encoder::batches(&lengths, tokens_max).into_iter();
+        let batches = sort_into_batches(&lengths, tokens_max).into_iter();
         groups.extend(batches.map(|batch| batch.into_iter().map(|place| pool[place]).collect::<Vec<usize>>()));
     }
     groups.shuffle(rng);

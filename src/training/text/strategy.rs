@@ -8,39 +8,39 @@ use tch::nn;
 use crate::config::TextConfig;
 use crate::config::networks::TextStrategy;
 use crate::failure::{Failure, Result};
-use crate::model::text::classifier::Beside;
-use crate::model::text::config::TextShape;
-use crate::model::text::names::Names;
+use crate::model::text::classifier::AddedModules;
+use crate::model::text::low_rank::LowRankSettings;
 use crate::model::text::network::TextNetwork;
-use crate::model::text::tuning::LowRankSettings;
+use crate::model::text::shape::TextShape;
+use crate::model::text::tensor_names::TensorNames;
 use crate::training::fit::{Schedule, Stepping};
 use crate::training::labelled::parts::{HEAD, part};
 
 pub const ENCODER: &str = "text";
-pub const BESIDE: &str = "beside";
+pub const ADDED: &str = "beside";
 
 /// Adds to the network what the strategy learns beside it, and lets only those weights be trained that it trains.
 /// What stays beside the network for ever is returned.
-pub fn prepare(config: &TextConfig, network: &mut TextNetwork, store: &nn::VarStore) -> Result<Beside> {
+pub fn prepare(config: &TextConfig, network: &mut TextNetwork, store: &nn::VarStore) -> Result<AddedModules> {
     let layers = network.shape.layers;
     if i64::from(config.frozen_layers) > layers {
         let asked = config.frozen_layers;
         return Err(Failure::usage(format!("text.frozen_layers: expected 0 to {layers}, the encoder's, got {asked}")));
     }
-    let path = store.root() / BESIDE;
+    let path = store.root() / ADDED;
     let beside = match config.strategy {
-        TextStrategy::Adapters => Beside::Adapters { bottleneck: config.bottleneck.into() },
-        TextStrategy::Prefix => Beside::Prefixes { length: config.prefix_length.into() },
-        TextStrategy::All | TextStrategy::Frozen | TextStrategy::Lora => Beside::Nothing,
+        TextStrategy::Adapters => AddedModules::Adapters { bottleneck: config.bottleneck.into() },
+        TextStrategy::Prefix => AddedModules::Prefixes { length: config.prefix_length.into() },
+        TextStrategy::All | TextStrategy::Frozen | TextStrategy::Lora => AddedModules::None,
     };
-    beside.add(network, &path)?;
+    beside.add_to(network, &path)?;
     if config.strategy == TextStrategy::Lora {
         network.add_low_rank(&path, LowRankSettings { rank: config.rank.into(), alpha: config.alpha })?;
     }
     for (name, weight) in store.variables() {
         let trained = match part(&name) {
             (ENCODER, own) => config.strategy == TextStrategy::All && is_trained(config, &network.shape, own),
-            (BESIDE, _) => true,
+            (ADDED, _) => true,
             _ => false,
         };
         let _ = weight.set_requires_grad(trained);
@@ -68,7 +68,7 @@ pub fn stepping(config: &TextConfig, shape: &TextShape, store: &nn::VarStore) ->
     let rate = |name: &str| match part(name) {
         (ENCODER, own) => config.layer_decay.powi((shape.layers - height(shape, own)) as i32),
         (HEAD, _) => config.head_learning_rate / config.learning_rate,
-        (BESIDE, _) => beside_rate(config, config.strategy) / config.learning_rate,
+        (ADDED, _) => beside_rate(config, config.strategy) / config.learning_rate,
         // What guesses hidden words starts fresh, too.
         _ => beside_rate(config, TextStrategy::All) / config.learning_rate,
     };
@@ -84,7 +84,7 @@ pub fn stepping(config: &TextConfig, shape: &TextShape, store: &nn::VarStore) ->
 /// How high a weight of the encoder stands: 0 for embeddings, then the number of its block from 1; the last norm stands
 /// with the last block.
 fn height(shape: &TextShape, name: &str) -> i64 {
-    let names = Names::of(shape.family);
+    let names = TensorNames::for_family(shape.family);
     let number = |rest: &str| rest.strip_prefix('.')?.split('.').next()?.parse::<i64>().ok();
     let block = name.strip_prefix(names.blocks).and_then(number);
     match (block, names.norm_last) {
@@ -104,7 +104,7 @@ mod tests {
 
     async fn prepared(name: &str, config: &TextConfig) -> (nn::VarStore, TextNetwork) {
         let at = format!("{}/tests/fixtures/text/{name}", env!("CARGO_MANIFEST_DIR"));
-        let folder = TextFolder::read(&Location::open(&at, &S3Config::default()).unwrap(), None).await.unwrap();
+        let folder = TextFolder::load(&Location::open(&at, &S3Config::default()).unwrap(), None).await.unwrap();
         let store = nn::VarStore::new(Device::Cpu);
         let mut network = folder.network(&(store.root() / ENCODER)).unwrap();
         prepare(config, &mut network, &store).unwrap();

@@ -1,18 +1,18 @@
-//! What a folder or a text can have wrong with it: each defect is put into a copy of a good folder, and must be refused by
-//! name, or for a text have a stated result.
+//! Tests of damaged folders and unusual texts: each defect is put into a copy of a good folder and must be refused by
+//! name; each unusual text must have a stated result.
 
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
 use super::encoder::{EncoderSettings, TextEncoder};
-use super::loader::{INDEX, WHOLE};
+use super::weight_loader::{INDEX, SINGLE_FILE};
 use crate::config::S3Config;
 use crate::failure::Failure;
 use crate::lake::stores::Location;
 use crate::model::weights;
 
-/// A copy in memory that a test may damage.
+/// Copies a fixture into memory, where a test may damage it.
 async fn copy(fixture: &str) -> Location {
     let at = format!("{}/tests/fixtures/text/{fixture}", env!("CARGO_MANIFEST_DIR"));
     let from = Location::open(&at, &S3Config::default()).unwrap();
@@ -41,16 +41,16 @@ async fn change_json(folder: &Location, name: &str, change: impl FnOnce(&mut Val
 }
 
 async fn change_weights(folder: &Location, change: impl FnOnce(&mut HashMap<String, Tensor>)) {
-    let mut tensors = weights::tensors_from_bytes(&folder.read(WHOLE).await.unwrap()).unwrap();
+    let mut tensors = weights::tensors_from_bytes(&folder.read(SINGLE_FILE).await.unwrap()).unwrap();
     change(&mut tensors);
     let named: Vec<_> = tensors.into_iter().collect();
-    folder.write(WHOLE, weights::tensors_to_bytes(&named).unwrap()).await.unwrap();
+    folder.write(SINGLE_FILE, weights::tensors_to_bytes(&named).unwrap()).await.unwrap();
 }
 
 const DENSE: &str = "bert.encoder.layer.1.output.dense.weight";
 
 #[tokio::test]
-async fn a_tensor_that_is_missing_misshapen_left_over_or_not_finite_is_refused_by_name() {
+async fn missing_misshapen_unused_and_infinite_tensors_are_refused() {
     type Change = Box<dyn FnOnce(&mut HashMap<String, Tensor>)>;
     let put = |name: &'static str, tensor: Tensor| -> Change { Box::new(move |t| drop(t.insert(name.into(), tensor))) };
     let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, tch::Device::Cpu));
@@ -62,16 +62,19 @@ async fn a_tensor_that_is_missing_misshapen_left_over_or_not_finite_is_refused_b
         (put(DENSE, ones(&[40, 24])), "encoder.layer.1.output.dense.weight: expected the shape [24, 40], got [40, 24]"),
         (
             put("bert.encoder.layer.2.output.dense.bias", ones(&[24])),
-            "encoder.layer.2.output.dense.bias of the shape [24] belongs to no layer that config.json names",
+            "encoder.layer.2.output.dense.bias of the shape [24] belongs to no layer that config.json describes",
         ),
-        (put(DENSE, ones(&[24, 40]) / 0.0), "encoder.layer.1.output.dense.weight holds numbers that are not finite"),
+        (
+            put(DENSE, ones(&[24, 40]) / 0.0),
+            "encoder.layer.1.output.dense.weight: expected finite numbers, got NaN or infinity",
+        ),
         (
             put(DENSE, ones(&[24, 40]).to_kind(Kind::Int64)),
             "encoder.layer.1.output.dense.weight: expected float32, float16 or bfloat16, got Int64",
         ),
         (
             put("encoder.layer.1.output.dense.weight", ones(&[24, 40])),
-            "encoder.layer.1.output.dense.weight is there twice",
+            "encoder.layer.1.output.dense.weight exists twice",
         ),
     ];
     for (change, expected) in cases {
@@ -83,7 +86,7 @@ async fn a_tensor_that_is_missing_misshapen_left_over_or_not_finite_is_refused_b
 }
 
 #[tokio::test]
-async fn old_names_buffers_heads_and_bfloat16_are_read() {
+async fn old_names_buffers_heads_and_bfloat16_are_accepted() {
     let folder = copy("bert").await;
     let text = ["a red mug"];
     let before = open(&folder).await.encode(&text).unwrap().remove(0);
@@ -113,14 +116,14 @@ async fn a_tensor_in_two_shards_is_refused() {
     folder.write("more.safetensors", folder.read("model-00001-of-00003.safetensors").await.unwrap()).await.unwrap();
     change_json(&folder, INDEX, |index| index["weight_map"]["more"] = json!("more.safetensors")).await;
     let failure = refused(&folder).await;
-    assert!(failure.message.contains("more.safetensors: ") && failure.message.ends_with("is in another file too"));
+    assert!(failure.message.contains("more.safetensors: ") && failure.message.ends_with("is also in another file"));
 }
 
 #[tokio::test]
-async fn an_older_folder_keeps_its_network_one_below() {
+async fn an_older_folder_has_its_network_in_a_subfolder() {
     let folder = copy("minilm").await;
     let before = open(&folder).await.encode(&["a red mug"]).unwrap();
-    for name in ["config.json", "tokenizer.json", "sentence_bert_config.json", WHOLE] {
+    for name in ["config.json", "tokenizer.json", "sentence_bert_config.json", SINGLE_FILE] {
         folder.write(&format!("0_Transformer/{name}"), folder.read(name).await.unwrap()).await.unwrap();
         folder.delete(vec![folder.path(name)]).await.unwrap();
     }
@@ -133,7 +136,7 @@ async fn files_that_are_missing_or_damaged_are_refused_by_name() {
     for (fixture, name, expected) in [
         ("bert", "config.json", "config.json: not found"),
         ("bert", "tokenizer.json", "tokenizer.json: not found"),
-        ("bert", WHOLE, "expected model.safetensors or model.safetensors.index.json, found neither"),
+        ("bert", SINGLE_FILE, "expected model.safetensors or model.safetensors.index.json, found neither"),
         ("sharded", "model-00002-of-00003.safetensors", "model-00002-of-00003.safetensors: not found"),
         ("minilm", "1_Pooling/config.json", "1_Pooling/config.json: not found"),
     ] {
@@ -142,7 +145,7 @@ async fn files_that_are_missing_or_damaged_are_refused_by_name() {
         let failure = refused(&folder).await;
         assert!(failure.message.contains(expected), "{failure}");
     }
-    for name in ["config.json", "tokenizer.json", WHOLE, INDEX] {
+    for name in ["config.json", "tokenizer.json", SINGLE_FILE, INDEX] {
         let folder = copy(if name == INDEX { "sharded" } else { "bert" }).await;
         let bytes = folder.read(name).await.unwrap();
         for damaged in [bytes.slice(..bytes.len() / 2), bytes::Bytes::new(), bytes::Bytes::from_static(b"\0\xffnone")] {
@@ -154,13 +157,13 @@ async fn files_that_are_missing_or_damaged_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn weights_that_are_numbers_and_overflow_give_no_vectors() {
+async fn weights_that_overflow_are_refused_when_encoding() {
     let folder = copy("minilm").await;
     let steep = Tensor::from_slice(&[3e38f32; 24]);
     change_weights(&folder, |t| drop(t.insert("embeddings.LayerNorm.weight".into(), steep))).await;
     let failure = open(&folder).await.encode(&["a mug"]).unwrap_err();
     assert_eq!(failure.kind.exit_code(), 6);
-    assert!(failure.message.contains("the vector of a text holds numbers that are not finite"), "{failure}");
+    assert!(failure.message.contains("expected finite vectors, got NaN or infinity"), "{failure}");
 }
 
 #[tokio::test]
@@ -170,13 +173,13 @@ async fn a_tokenizer_that_does_not_fit_its_weights_is_refused() {
     let failure = refused(&folder).await;
     assert!(failure.message.contains("expected ids below 250 (vocab_size of config.json), got 250"), "{failure}");
     let folder = copy("bert").await;
-    // A special token that only the post-processor knows.
+    // This special token is only in the post-processor.
     change_json(&folder, "tokenizer.json", |t| t["post_processor"]["sep"] = json!(["[SEP]", 254])).await;
     let failure = refused(&folder).await;
     assert!(failure.message.contains("got 254"), "{failure}");
     let settings = EncoderSettings { max_length: Some(2), ..Default::default() };
     let failure = TextEncoder::open(&copy("bert").await, settings).await.unwrap_err();
-    assert!(failure.message.contains("a length of 2 tokens leaves none for text: 2 are special"), "{failure}");
+    assert!(failure.message.contains("length of 2 tokens leaves none for text: 2 are special"), "{failure}");
 }
 
 #[tokio::test]
@@ -190,10 +193,10 @@ async fn modules_of_another_width_or_kind_are_refused() {
 }
 
 #[tokio::test]
-async fn the_hash_changes_with_everything_that_a_vector_depends_on() {
+async fn the_hash_covers_everything_that_a_vector_depends_on() {
     let folder = copy("minilm").await;
     let before = open(&folder).await.hash().to_string();
-    assert_eq!(open(&copy("minilm").await).await.hash(), before, "the place and the time are no part of it");
+    assert_eq!(open(&copy("minilm").await).await.hash(), before, "the hash depends on neither place nor time");
     let shorter = EncoderSettings { max_length: Some(19), ..Default::default() };
     let mut hashes = vec![before, TextEncoder::open(&folder, shorter).await.unwrap().hash().to_string()];
     for (name, key, value) in [
@@ -228,7 +231,7 @@ async fn nulls_stay_null_and_empty_texts_have_a_vector() {
 }
 
 #[tokio::test]
-async fn a_gigantic_or_binary_text_costs_its_neighbours_nothing() {
+async fn huge_and_binary_texts_do_not_change_their_neighbours() {
     let controls: String = (0..32u8).map(char::from).chain(['\u{7f}', '\u{85}', '\u{fffe}', '\u{10ffff}']).collect();
     let binary = String::from_utf8_lossy(&(0..=255u8).cycle().take(20_000).collect::<Vec<_>>()).into_owned();
     let megabytes = 10_000_000;
@@ -249,7 +252,7 @@ async fn a_gigantic_or_binary_text_costs_its_neighbours_nothing() {
         let alone = encoder.encode(&texts[..1]).unwrap().remove(0);
         let started = std::time::Instant::now();
         let vectors = encoder.encode(&texts).unwrap();
-        println!("{fixture}: 60 MB of such texts in {:?}", started.elapsed());
+        println!("{fixture}: encoded 60 MB of such texts in {:?}", started.elapsed());
         assert!(vectors.iter().flatten().all(|v| v.is_finite()), "{fixture}");
         assert!(vectors[0].iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{fixture}");
     }

@@ -1,7 +1,7 @@
-//! Columns of vectors as inputs of a table model: lists of numbers of one length, such as `embed_text` gives.
+//! Transforms columns of vectors for a table model: lists of numbers of one length, such as the output of `embed_text`.
 //!
-//! Each place of a vector is standardised by itself, without a logarithm: places have no amounts. What stands for a vector
-//! that is null is learnt by the network; here it is only flagged.
+//! Each dimension is standardised without a logarithm, because dimensions are not amounts. Null vectors are flagged;
+//! the network learns a substitute for them.
 
 use arrow::array::{Array, ArrayRef, AsArray, LargeListArray};
 use arrow::compute::cast;
@@ -10,31 +10,32 @@ use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::columns::{DEVIATIONS_MAX, deviation_of};
+use super::scaling::{fit_scale, standardise};
 use crate::failure::{Failure, Result};
 
-/// What training learnt of a column of vectors.
+/// What training learnt about a column of vectors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VectorScale {
-    /// Numbers of each vector.
+    /// The length of each vector.
     pub width: usize,
-    /// Of each place.
+    /// By dimension.
     pub means: Vec<f32>,
+    /// By dimension.
     pub deviations: Vec<f32>,
 }
 
-/// The vectors of some rows as the network takes them.
+/// The standardised vectors of some rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct VectorRows {
-    /// Row-major [rows, width], standardised; zeros where the vector is null.
+    /// Row-major [rows, width]; zeros for null vectors.
     pub values: Vec<f32>,
-    /// 0 where the vector is null, else 1.
+    /// 0 for null vectors, else 1.
     pub known: Vec<f32>,
 }
 
-/// Whether a type is one of vectors: a list of numbers.
-pub fn is_vector(given: &DataType) -> bool {
-    match given {
+/// True for lists of numbers.
+pub fn is_vector(data_type: &DataType) -> bool {
+    match data_type {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             item.data_type().is_numeric()
         }
@@ -43,33 +44,31 @@ pub fn is_vector(given: &DataType) -> bool {
 }
 
 impl VectorScale {
-    /// Learns the scale from the training rows; refuses the column if any row has a vector of another length than most, or
-    /// one with numbers that are none.
+    /// Learns the scale from the training rows. Refuses the column if any row has a vector of another length than most
+    /// or with NaN, infinity or null in it.
     pub fn fit(name: &str, array: &ArrayRef, rows: &[usize]) -> Result<Self> {
-        let column = VectorColumn::open(name, array)?;
-        let width = column.usual_length();
+        let column = VectorColumn::new(name, array)?;
+        let width = column.most_common_length();
         if width == 0 {
             return Err(Failure::input(format!(
                 "column {name}: expected vectors of at least one number, got empty ones"
             ))
-            .hint(format!("pass --exclude {name}, or mend the file")));
+            .hint(format!("pass --exclude {name}, or fix the file")));
         }
-        column.refuse_unless(width)?;
+        column.check_vectors(width)?;
         let known: Vec<&[f32]> = rows.iter().filter_map(|&row| column.row(row)).collect();
-        let n = known.len().max(1) as f64;
-        let (mut means, mut deviations) = (Vec::with_capacity(width), Vec::with_capacity(width));
-        for place in 0..width {
-            let mean = known.iter().map(|vector| f64::from(vector[place])).sum::<f64>() / n;
-            let squares = known.iter().map(|vector| (f64::from(vector[place]) - mean).powi(2));
-            let deviation = (squares.sum::<f64>() / n).sqrt();
-            means.push(mean as f32);
-            deviations.push(deviation_of(mean, deviation));
+        let mut means = Vec::with_capacity(width);
+        let mut deviations = Vec::with_capacity(width);
+        for dimension in 0..width {
+            let (mean, deviation) = fit_scale(known.iter().map(|vector| f64::from(vector[dimension])));
+            means.push(mean);
+            deviations.push(deviation);
         }
         Ok(Self { width, means, deviations })
     }
 
-    /// Standardises the vectors of any rows; refuses what [`Self::fit`] would.
-    pub fn read(&self, name: &str, array: &ArrayRef) -> Result<VectorRows> {
+    /// Standardises the vectors of some rows. Refuses the same columns as [`Self::fit`].
+    pub fn transform(&self, name: &str, array: &ArrayRef) -> Result<VectorRows> {
         if [self.means.len(), self.deviations.len()] != [self.width; 2] {
             return Err(Failure::model(format!(
                 "column {name}: expected {} means and deviations in the model's card, got {} and {}",
@@ -79,8 +78,8 @@ impl VectorScale {
             ))
             .hint("train again"));
         }
-        let column = VectorColumn::open(name, array)?;
-        column.refuse_unless(self.width)?;
+        let column = VectorColumn::new(name, array)?;
+        column.check_vectors(self.width)?;
         let mut rows = VectorRows { values: Vec::with_capacity(array.len() * self.width), known: Vec::new() };
         for row in 0..array.len() {
             let vector = column.row(row);
@@ -89,8 +88,8 @@ impl VectorScale {
                 None => rows.values.extend(std::iter::repeat_n(0.0, self.width)),
                 Some(vector) => {
                     let scale = self.means.iter().zip(&self.deviations);
-                    let scaled = vector.iter().zip(scale).map(|(value, (mean, deviation))| (value - mean) / deviation);
-                    rows.values.extend(scaled.map(|value| value.clamp(-DEVIATIONS_MAX, DEVIATIONS_MAX)));
+                    let numbers = vector.iter().zip(scale);
+                    rows.values.extend(numbers.map(|(value, (mean, dev))| standardise(*value, *mean, *dev)));
                 }
             }
         }
@@ -98,15 +97,15 @@ impl VectorScale {
     }
 }
 
-/// A column's vectors as float32.
+/// The vectors of a column as float32.
 struct VectorColumn<'a> {
     name: &'a str,
     lists: LargeListArray,
 }
 
 impl<'a> VectorColumn<'a> {
-    fn open(name: &'a str, array: &ArrayRef) -> Result<Self> {
-        // A column that is nothing but `NULL` in a query has no type of its own.
+    fn new(name: &'a str, array: &ArrayRef) -> Result<Self> {
+        // A column of literal NULLs in a query has the type Null.
         if !is_vector(array.data_type()) && *array.data_type() != DataType::Null {
             return Err(Failure::input(format!(
                 "column {name}: expected vectors (lists of numbers), got {}",
@@ -117,28 +116,28 @@ impl<'a> VectorColumn<'a> {
         Ok(Self { name, lists: lists.as_list::<i64>().clone() })
     }
 
-    /// A row's numbers; `None` where it has no vector.
+    /// Returns a row's vector; `None` if it is null.
     fn row(&self, row: usize) -> Option<&[f32]> {
-        let place = self.place(row)?;
-        Some(&self.lists.values().as_primitive::<Float32Type>().values()[place])
+        let range = self.value_range(row)?;
+        Some(&self.lists.values().as_primitive::<Float32Type>().values()[range])
     }
 
-    fn place(&self, row: usize) -> Option<std::ops::Range<usize>> {
+    fn value_range(&self, row: usize) -> Option<std::ops::Range<usize>> {
         let ends = self.lists.value_offsets();
         self.lists.is_valid(row).then(|| ends[row] as usize..ends[row + 1] as usize)
     }
 
-    /// The length that most vectors have, so that it is the others that are refused; 0 where there is none.
-    fn usual_length(&self) -> usize {
+    /// Returns the most common length, so that vectors of other lengths are refused; 0 without vectors.
+    fn most_common_length(&self) -> usize {
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
         let lengths = (0..self.lists.len()).filter_map(|row| self.row(row)).map(<[f32]>::len);
         lengths.for_each(|length| *counts.entry(length).or_default() += 1);
         counts.into_iter().max_by_key(|(length, rows)| (*rows, Reverse(*length))).map_or(0, |(length, _)| length)
     }
 
-    fn refuse_unless(&self, width: usize) -> Result<()> {
+    fn check_vectors(&self, width: usize) -> Result<()> {
         let (rows, name) = (self.lists.len(), self.name);
-        let hint = "make such a vector null as a whole: what stands for a missing one is learnt";
+        let hint = "replace such vectors by null: the model learns a substitute for missing vectors";
         let lengths = (0..rows).map(|row| self.row(row).map(<[f32]>::len));
         let others: Vec<(usize, usize)> =
             lengths.enumerate().filter_map(|(row, length)| Some((row, length.filter(|l| *l != width)?))).collect();
@@ -152,8 +151,9 @@ impl<'a> VectorColumn<'a> {
             .hint(hint));
         }
         let numbers = self.lists.values().as_primitive::<Float32Type>();
-        let none = |place: usize| numbers.is_null(place) || !numbers.value(place).is_finite();
-        let damaged: Vec<usize> = (0..rows).filter(|&row| self.place(row).is_some_and(|mut p| p.any(none))).collect();
+        let is_invalid = |index: usize| numbers.is_null(index) || !numbers.value(index).is_finite();
+        let has_invalid = |row: &usize| self.value_range(*row).is_some_and(|mut range| range.any(is_invalid));
+        let damaged: Vec<usize> = (0..rows).filter(has_invalid).collect();
         match damaged.first() {
             None => Ok(()),
             Some(row) => Err(Failure::input(format!(
@@ -170,6 +170,7 @@ impl<'a> VectorColumn<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::table::scaling::DEVIATIONS_MAX;
     use arrow::array::{FixedSizeListArray, Float32Array, Float64Array, ListArray, NullArray};
     use arrow::datatypes::{Float64Type, Int64Type};
     use std::sync::Arc;
@@ -184,22 +185,22 @@ mod tests {
     const GOOD: Rows = &[Some(&[Some(1.0), Some(7.0)]), None, Some(&[Some(3.0), Some(7.0)])];
 
     #[test]
-    fn places_are_standardised_and_null_vectors_flagged() {
+    fn dimensions_are_standardised_and_null_vectors_flagged() {
         let scale = VectorScale::fit("v", &lists(GOOD), &[0, 1, 2]).unwrap();
         assert_eq!((scale.width, scale.means.as_slice()), (2, [2.0, 7.0].as_slice()));
-        // The second place never varies: it says nothing.
+        // The second dimension never varies.
         let expected = VectorRows { values: vec![-1.0, 0.0, 0.0, 0.0, 1.0, 0.0], known: vec![1.0, 0.0, 1.0] };
-        assert_eq!(scale.read("v", &lists(GOOD)).unwrap(), expected);
+        assert_eq!(scale.transform("v", &lists(GOOD)).unwrap(), expected);
         let far = lists(&[Some(&[Some(1e9), Some(8.0)])]);
-        assert_eq!(scale.read("v", &far).unwrap().values[0], DEVIATIONS_MAX);
+        assert_eq!(scale.transform("v", &far).unwrap().values[0], DEVIATIONS_MAX);
         let nothing: ArrayRef = Arc::new(NullArray::new(2));
-        assert_eq!(scale.read("v", &nothing).unwrap().known, [0.0, 0.0]);
+        assert_eq!(scale.transform("v", &nothing).unwrap().known, [0.0, 0.0]);
     }
 
     #[test]
-    fn lists_of_every_kind_and_slices_of_them_read_the_same() {
+    fn all_list_types_and_slices_are_equivalent() {
         let scale = VectorScale::fit("v", &lists(GOOD), &[0, 1, 2]).unwrap();
-        let expected = scale.read("v", &lists(GOOD)).unwrap();
+        let expected = scale.transform("v", &lists(GOOD)).unwrap();
         let item = Arc::new(arrow::datatypes::Field::new_list_field(DataType::Float32, true));
         let flat: ArrayRef = Arc::new(Float32Array::from(vec![1.0, 7.0, f32::NAN, 0.0, 3.0, 7.0]));
         let nulls = Some(vec![true, false, true].into());
@@ -208,15 +209,15 @@ mod tests {
         let whole = vec![Some(vec![Some(1), Some(7)]), None, Some(vec![Some(3), Some(7)])];
         let whole: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(whole));
         for same in [&fixed, &large, &whole] {
-            assert_eq!(scale.read("v", same).unwrap(), expected, "{}", same.data_type());
+            assert_eq!(scale.transform("v", same).unwrap(), expected, "{}", same.data_type());
             assert_eq!(VectorScale::fit("v", same, &[0, 1, 2]).unwrap(), scale, "{}", same.data_type());
-            let last = scale.read("v", &same.slice(2, 1)).unwrap();
+            let last = scale.transform("v", &same.slice(2, 1)).unwrap();
             assert_eq!(last, VectorRows { values: vec![1.0, 0.0], known: vec![1.0] }, "{}", same.data_type());
         }
     }
 
     #[test]
-    fn other_lengths_and_numbers_that_are_none_are_refused_with_counts() {
+    fn other_lengths_and_invalid_numbers_are_refused_with_counts() {
         let refused = |rows: Rows| VectorScale::fit("v", &lists(rows), &[0]).unwrap_err();
         let odd = refused(&[Some(&[Some(1.0)]), Some(&[Some(1.0), Some(2.0)]), None, Some(&[Some(1.0), Some(3.0)])]);
         assert_eq!(odd.kind.exit_code(), 3);
@@ -235,11 +236,13 @@ mod tests {
             );
         }
         let scale = VectorScale::fit("v", &lists(GOOD), &[0, 1, 2]).unwrap();
-        let longer = scale.read("v", &lists(&[Some(&[Some(1.0); 3])])).unwrap_err();
+        let longer = scale.transform("v", &lists(&[Some(&[Some(1.0); 3])])).unwrap_err();
         assert!(longer.message.contains("expected vectors of 2 numbers, got 1 of 1 rows"), "{longer}");
         let numbers: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
-        assert!(scale.read("v", &numbers).unwrap_err().message.contains("expected vectors (lists of numbers), got"));
+        assert!(
+            scale.transform("v", &numbers).unwrap_err().message.contains("expected vectors (lists of numbers), got")
+        );
         let cut = VectorScale { means: vec![0.0], ..scale };
-        assert_eq!(cut.read("v", &lists(GOOD)).unwrap_err().kind.exit_code(), 6);
+        assert_eq!(cut.transform("v", &lists(GOOD)).unwrap_err().kind.exit_code(), 6);
     }
 }

@@ -1,13 +1,12 @@
-//! `config.json` as one checked shape: which family a folder holds, its sizes, its activation. Whatever would compute
-//! something else than what is built here is refused by name, never read past.
+//! Parses a folder's `config.json` into a checked [`TextShape`]: family, sizes, activation. Refuses by name every
+//! option that this implementation would compute differently.
 
 use serde_json::{Map, Value};
 
-use super::layers::Activation;
+use super::activation::Activation;
 use crate::failure::{Failure, Result};
 
-/// The architectures that can be read, as `model_type` names them. MiniLM and most sentence encoders call themselves one
-/// of these.
+/// The supported architectures, by `model_type`. MiniLM and most sentence encoders use one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     Bert,
@@ -19,7 +18,7 @@ pub enum Family {
 impl Family {
     pub const ALL: [Family; 4] = [Family::Bert, Family::Roberta, Family::DistilBert, Family::Gpt2];
 
-    /// `model_type` in `config.json`.
+    /// The value of `model_type` in `config.json`.
     pub fn name(self) -> &'static str {
         match self {
             Family::Bert => "bert",
@@ -29,37 +28,38 @@ impl Family {
         }
     }
 
-    /// Whether a token sees only itself and what came before.
-    pub fn causal(self) -> bool {
+    /// True if a token attends only to itself and earlier tokens.
+    pub fn is_causal(self) -> bool {
         self == Family::Gpt2
     }
 }
 
-/// Everything about a network but its weights.
+/// Everything that defines a network except its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextShape {
     pub family: Family,
-    /// Rows of the word embedding; a tokenizer may know fewer words, never more.
+    /// Rows of the word embedding. A tokenizer may know fewer words, never more.
     pub vocabulary: i64,
     pub width: i64,
     pub layers: i64,
     pub heads: i64,
-    pub feed_width: i64,
-    /// Rows of the position embedding, RoBERTa's unused first ones among them.
+    pub feed_forward_width: i64,
+    /// Rows of the position embedding, including RoBERTa's unused first ones.
     pub position_rows: i64,
-    /// Rows of the segment embedding; 0 where the family has none. A text is all of segment 0.
-    pub types: i64,
+    /// Rows of the segment embedding; 0 if the family has none. Every text is in segment 0.
+    pub segments: i64,
     pub pad_id: i64,
-    /// What the layer norms add to a variance.
+    /// Added to the variance in layer norms.
     pub epsilon: f64,
     pub activation: Activation,
-    /// In training, of hidden states and of attention weights.
+    /// Dropout of hidden states in training.
     pub dropout: f64,
+    /// Dropout of attention weights in training.
     pub attention_dropout: f64,
 }
 
 impl TextShape {
-    /// Reads `config.json`.
+    /// Parses `config.json`.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let fields: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| Failure::model(e.to_string()))?;
         let fields = Fields(fields);
@@ -68,23 +68,24 @@ impl TextShape {
             Family::DistilBert => fields.distilbert()?,
             Family::Gpt2 => fields.gpt2()?,
         };
-        shape.checked()
+        shape.check()?;
+        Ok(shape)
     }
 
-    /// The position of a text's first token. RoBERTa counts from behind the index of its padding.
+    /// The position of a text's first token. RoBERTa counts from the id after its padding id.
     pub fn first_position(&self) -> i64 {
         if self.family == Family::Roberta { self.pad_id + 1 } else { 0 }
     }
 
-    /// The longest text that has a position for each token.
+    /// The number of tokens for which there are positions.
     pub fn positions(&self) -> i64 {
         self.position_rows - self.first_position()
     }
 
-    fn checked(self) -> Result<Self> {
+    fn check(&self) -> Result<()> {
         if self.width % self.heads != 0 {
             let (width, heads) = (self.width, self.heads);
-            return Err(Failure::model(format!("a width of {width} does not divide into {heads} attention heads")));
+            return Err(Failure::model(format!("a width of {width} is not divisible by {heads} attention heads")));
         }
         if !(0..self.vocabulary).contains(&self.pad_id) {
             let (id, words) = (self.pad_id, self.vocabulary);
@@ -92,15 +93,15 @@ impl TextShape {
         }
         if self.positions() < 1 {
             return Err(Failure::model(format!(
-                "{} positions leave none for text behind pad_token_id {}",
+                "{} positions leave none for text after pad_token_id {}",
                 self.position_rows, self.pad_id
             )));
         }
-        Ok(self)
+        Ok(())
     }
 }
 
-/// The object in `config.json`.
+/// The JSON object in `config.json`.
 struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -112,14 +113,14 @@ impl Fields {
         let family = Family::ALL.into_iter().find(|f| f.name() == name);
         family.ok_or_else(|| {
             Failure::model(format!("model_type: expected one of {}, got {name}", known()))
-                .hint("make the vectors outside and bring them as a column of the items")
+                .hint("compute the vectors elsewhere and add them to the items as a column")
         })
     }
 
     fn bert(&self, family: Family) -> Result<TextShape> {
-        self.only("position_embedding_type", &Value::from("absolute"))?;
-        self.only("is_decoder", &Value::from(false))?;
-        self.only("add_cross_attention", &Value::from(false))?;
+        self.require("position_embedding_type", &Value::from("absolute"))?;
+        self.require("is_decoder", &Value::from(false))?;
+        self.require("add_cross_attention", &Value::from(false))?;
         let pad_id = if family == Family::Roberta { 1 } else { 0 };
         Ok(TextShape {
             family,
@@ -127,9 +128,9 @@ impl Fields {
             width: self.size("hidden_size")?,
             layers: self.size("num_hidden_layers")?,
             heads: self.size("num_attention_heads")?,
-            feed_width: self.size("intermediate_size")?,
+            feed_forward_width: self.size("intermediate_size")?,
             position_rows: self.size("max_position_embeddings")?,
-            types: self.size_or("type_vocab_size", 2)?,
+            segments: self.size_or("type_vocab_size", 2)?,
             pad_id: self.id_or("pad_token_id", pad_id)?,
             epsilon: self.fraction_or("layer_norm_eps", 1e-12)?,
             activation: self.activation("hidden_act", "gelu")?,
@@ -145,9 +146,9 @@ impl Fields {
             width: self.size("dim")?,
             layers: self.size("n_layers")?,
             heads: self.size("n_heads")?,
-            feed_width: self.size("hidden_dim")?,
+            feed_forward_width: self.size("hidden_dim")?,
             position_rows: self.size("max_position_embeddings")?,
-            types: 0,
+            segments: 0,
             pad_id: self.id_or("pad_token_id", 0)?,
             epsilon: 1e-12,
             activation: self.activation("activation", "gelu")?,
@@ -157,9 +158,9 @@ impl Fields {
     }
 
     fn gpt2(&self) -> Result<TextShape> {
-        self.only("scale_attn_weights", &Value::from(true))?;
-        self.only("scale_attn_by_inverse_layer_idx", &Value::from(false))?;
-        self.only("add_cross_attention", &Value::from(false))?;
+        self.require("scale_attn_weights", &Value::from(true))?;
+        self.require("scale_attn_by_inverse_layer_idx", &Value::from(false))?;
+        self.require("add_cross_attention", &Value::from(false))?;
         let width = self.size("n_embd")?;
         Ok(TextShape {
             family: Family::Gpt2,
@@ -167,10 +168,10 @@ impl Fields {
             width,
             layers: self.size("n_layer")?,
             heads: self.size("n_head")?,
-            feed_width: self.size_or("n_inner", width.saturating_mul(4))?,
+            feed_forward_width: self.size_or("n_inner", width.saturating_mul(4))?,
             position_rows: self.size("n_positions")?,
-            types: 0,
-            // It has no padding of its own; what stands there is masked.
+            segments: 0,
+            // GPT-2 has no padding token; padded positions are masked.
             pad_id: self.id_or("pad_token_id", 0)?,
             epsilon: self.fraction_or("layer_norm_epsilon", 1e-5)?,
             activation: self.activation("activation_function", "gelu_new")?,
@@ -179,23 +180,23 @@ impl Fields {
         })
     }
 
-    /// A value that is there; JSON's null counts as absent, as in `transformers`.
-    fn there(&self, name: &str) -> Option<&Value> {
+    /// Returns a value; JSON's null is absent, as in `transformers`.
+    fn value(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    /// An option of which one setting is built.
-    fn only(&self, name: &str, built: &Value) -> Result<()> {
-        match self.there(name) {
-            Some(got) if got != built => {
-                Err(Failure::model(format!("{name}: expected {built}, the only one that is built here, got {got}")))
+    /// Refuses any other value of an option than the supported one, which is also its default.
+    fn require(&self, name: &str, supported: &Value) -> Result<()> {
+        match self.value(name) {
+            Some(got) if got != supported => {
+                Err(Failure::model(format!("{name}: expected {supported}, the only supported value, got {got}")))
             }
             _ => Ok(()),
         }
     }
 
     fn size(&self, name: &str) -> Result<i64> {
-        match self.there(name) {
+        match self.value(name) {
             None => Err(Failure::model(format!("{name} is missing"))),
             Some(value) => value
                 .as_i64()
@@ -205,20 +206,20 @@ impl Fields {
     }
 
     fn size_or(&self, name: &str, default: i64) -> Result<i64> {
-        if self.there(name).is_some() { self.size(name) } else { Ok(default) }
+        if self.value(name).is_some() { self.size(name) } else { Ok(default) }
     }
 
     fn id_or(&self, name: &str, default: i64) -> Result<i64> {
-        match self.there(name) {
+        match self.value(name) {
             None => Ok(default),
             Some(value) => {
-                value.as_i64().ok_or_else(|| Failure::model(format!("{name}: expected a token's id, got {value}")))
+                value.as_i64().ok_or_else(|| Failure::model(format!("{name}: expected a token id, got {value}")))
             }
         }
     }
 
     fn fraction_or(&self, name: &str, default: f64) -> Result<f64> {
-        match self.there(name) {
+        match self.value(name) {
             None => Ok(default),
             Some(value) => value
                 .as_f64()
@@ -228,8 +229,8 @@ impl Fields {
     }
 
     fn activation(&self, name: &str, default: &str) -> Result<Activation> {
-        let text = self.there(name).map_or(default.to_string(), |v| v.as_str().map_or(v.to_string(), String::from));
-        Activation::named(&text).ok_or_else(|| {
+        let text = self.value(name).map_or(default.to_string(), |v| v.as_str().map_or(v.to_string(), String::from));
+        Activation::from_name(&text).ok_or_else(|| {
             let known = Activation::NAMES.map(|(name, _)| name).join(", ");
             Failure::model(format!("{name}: expected one of {known}, got {text}"))
         })
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_architecture_or_activation_is_refused_with_the_known_ones() {
+    fn an_unknown_architecture_or_activation_is_refused() {
         let message = refused(json!({"model_type": "t5"}));
         assert_eq!(message, "model_type: expected one of bert, roberta, distilbert, gpt2, got t5");
         assert!(refused(json!({"model_type": null})).starts_with("model_type is missing"));
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_are_not_built_are_refused() {
+    fn unsupported_options_are_refused() {
         let message = refused(json!({"position_embedding_type": "relative_key"}));
         assert!(message.contains("position_embedding_type: expected \"absolute\""), "{message}");
         assert!(refused(json!({"is_decoder": true})).starts_with("is_decoder: expected false"));
@@ -276,18 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_make_no_network_are_refused() {
+    fn impossible_sizes_are_refused() {
         assert_eq!(refused(json!({"hidden_size": null})), "hidden_size is missing");
         assert!(refused(json!({"hidden_size": -8})).contains("hidden_size: expected a whole number"));
         assert!(refused(json!({"vocab_size": 1u64 << 40})).contains("vocab_size: expected a whole number"));
-        assert_eq!(refused(json!({"num_attention_heads": 3})), "a width of 8 does not divide into 3 attention heads");
+        assert_eq!(refused(json!({"num_attention_heads": 3})), "a width of 8 is not divisible by 3 attention heads");
         assert!(refused(json!({"pad_token_id": 30})).starts_with("pad_token_id: expected an id below 30"));
         assert!(refused(json!({"model_type": "roberta", "pad_token_id": 11})).contains("leave none for text"));
         assert!(TextShape::parse(b"[]").is_err() && TextShape::parse(b"").is_err());
     }
 
     #[test]
-    fn robertas_first_positions_are_not_for_text() {
+    fn the_first_positions_of_roberta_are_unused() {
         let mut config = bert();
         assert_eq!(TextShape::parse(config.to_string().as_bytes()).unwrap().positions(), 12);
         config["model_type"] = json!("roberta");

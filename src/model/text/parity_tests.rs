@@ -1,15 +1,16 @@
-//! What `transformers` and sentence-transformers gave on the folders of tests/fixtures/text (its make.py wrote both), against
-//! what we give: token ids to the letter, hidden states and vectors within 1e-4.
+//! Compares our encoder with `transformers` and sentence-transformers on the folders of tests/fixtures/text, whose
+//! make.py wrote both the folders and the expected values: token ids must be equal, hidden states and vectors within
+//! 1e-4.
 
 use serde::Deserialize;
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
-use super::config::TextShape;
 use super::encoder::{EncoderSettings, TextEncoder};
 use super::folder::TextFolder;
-use super::pooling::{Pool, Pooling};
-use super::tokens::{MAX_LENGTH, TextTokenizer};
+use super::pooling::{Pooling, PoolingMode};
+use super::shape::TextShape;
+use super::tokenizer::{MAX_LENGTH, TextTokenizer};
 use crate::config::{S3Config, networks::Precision};
 use crate::lake::stores::Location;
 use crate::model::weights;
@@ -21,7 +22,7 @@ struct Expected {
     max_length: usize,
     texts: Vec<String>,
     ids: Vec<Vec<i64>>,
-    /// The first texts with a token: those of the tensors.
+    /// The first texts with a token, which the tensors are for.
     batch: Vec<String>,
 }
 
@@ -31,9 +32,9 @@ struct Case {
     tensors: HashMap<String, Tensor>,
 }
 
-/// A folder and what was expected of it; `at` is the folder of folders.
-async fn case(at: &str, name: &str) -> Case {
-    let folder = Location::open(at, &S3Config::default()).unwrap().folder(name);
+/// Loads the folder `name` below `parent` and its expected values.
+async fn case(parent: &str, name: &str) -> Case {
+    let folder = Location::open(parent, &S3Config::default()).unwrap().folder(name);
     let encoder = TextEncoder::open(&folder, EncoderSettings::default()).await.unwrap();
     let expected = serde_json::from_slice(&folder.read("expected.json").await.unwrap()).unwrap();
     let tensors = weights::tensors_from_bytes(&folder.read("expected.safetensors").await.unwrap()).unwrap();
@@ -53,7 +54,7 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[])
 }
 
-/// Largest differences of hidden states and of vectors; refuses ids that differ at all.
+/// Returns the largest differences of hidden states and of vectors; fails if any ids differ.
 fn compare(case: &Case) -> (f64, f64) {
     let Case { encoder, expected, tensors } = case;
     assert_eq!(encoder.max_length(), expected.max_length);
@@ -63,18 +64,17 @@ fn compare(case: &Case) -> (f64, f64) {
         assert_eq!(got, expected, "{text:?}");
     }
     let batch = encoder.states(&strs(&expected.batch)).unwrap();
-    assert!(batch.real.to_kind(Kind::Int64).equal(&tensors["mask"]));
-    assert!(tensors["hidden"].std(true).double_value(&[]) > 0.01, "an expectation of nothing proves nothing");
-    // What stands at padding means nothing, here and there.
-    let real = batch.real.unsqueeze(-1);
-    let states = largest_difference(&(batch.states * &real), &(&tensors["hidden"] * &real));
+    assert!(batch.is_token.to_kind(Kind::Int64).equal(&tensors["mask"]));
+    assert!(tensors["hidden"].std(true).double_value(&[]) > 0.01, "constant expected states prove nothing");
+    // States of padding are meaningless in both.
+    let is_token = batch.is_token.unsqueeze(-1);
+    let states = largest_difference(&(batch.states * &is_token), &(&tensors["hidden"] * &is_token));
     let vectors = encoder.encode(&strs(&expected.batch)).unwrap();
-    let vectors = Tensor::from_slice2(&vectors);
-    (states, largest_difference(&vectors, &tensors["pooled"]))
+    (states, largest_difference(&Tensor::from_slice2(&vectors), &tensors["pooled"]))
 }
 
 #[tokio::test]
-async fn every_family_gives_what_transformers_gives() {
+async fn every_family_agrees_with_transformers() {
     for name in FOLDERS {
         let (states, pooled) = compare(&fixture(name).await);
         println!("{name}: hidden states within {states:e}, vectors within {pooled:e}");
@@ -83,25 +83,25 @@ async fn every_family_gives_what_transformers_gives() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_said_512_tokens_are_read_and_never_more_than_there_are_positions() {
-    let at = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/bert");
-    let place = Location::open(at, &S3Config::default()).unwrap();
-    let folder = TextFolder::read(&place, None).await.unwrap();
-    let bytes = place.read("tokenizer.json").await.unwrap();
+async fn the_default_length_is_512_tokens_or_all_positions() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/bert");
+    let location = Location::open(path, &S3Config::default()).unwrap();
+    let folder = TextFolder::load(&location, None).await.unwrap();
+    let bytes = location.read("tokenizer.json").await.unwrap();
     for (position_rows, expected) in [(40, 40), (600, 512)] {
         let shape = TextShape { position_rows, ..folder.shape.clone() };
-        assert_eq!(TextTokenizer::open(&bytes, MAX_LENGTH, &shape).unwrap().max_length(), expected);
+        assert_eq!(TextTokenizer::from_bytes(&bytes, MAX_LENGTH, &shape).unwrap().max_length(), expected);
     }
     assert_eq!(folder.tokenizer.max_length(), 40);
 }
 
 #[tokio::test]
-async fn every_way_of_pooling_gives_what_sentence_transformers_gives() {
+async fn every_pooling_mode_agrees_with_sentence_transformers() {
     let Case { encoder, expected, tensors } = fixture("minilm").await;
     let batch = encoder.states(&strs(&expected.batch)).unwrap();
-    for (name, pool) in Pool::NAMES {
-        let pooling = Pooling { pools: vec![pool], normalise: false };
-        let got = pooling.pooled(&batch.states, &batch.real).unwrap();
+    for (name, mode) in PoolingMode::NAMES {
+        let pooling = Pooling { modes: vec![mode], normalise: false };
+        let got = pooling.pool(&batch.states, &batch.is_token).unwrap();
         let difference = largest_difference(&got, &tensors[&format!("pooled.{name}")]);
         assert!(difference < 1e-4, "{name}: {difference}");
     }
@@ -112,18 +112,18 @@ async fn a_batch_equals_its_members_one_by_one() {
     for name in FOLDERS {
         let Case { encoder, expected, .. } = fixture(name).await;
         let together = encoder.encode(&strs(&expected.texts)).unwrap();
-        for (text, beside) in expected.texts.iter().zip(&together) {
+        for (text, batched) in expected.texts.iter().zip(&together) {
             let alone = encoder.encode(&[text]).unwrap().remove(0);
-            let difference = alone.iter().zip(beside).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let difference = alone.iter().zip(batched).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(difference < 1e-5, "{name}: {text:?}: {difference}");
         }
     }
 }
 
 #[tokio::test]
-async fn where_batches_are_cut_changes_nothing() {
-    let at = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/gpt2");
-    let folder = Location::open(at, &S3Config::default()).unwrap();
+async fn batch_sizes_do_not_change_vectors() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/gpt2");
+    let folder = Location::open(path, &S3Config::default()).unwrap();
     let expected = fixture("gpt2").await;
     let texts = strs(&expected.expected.texts);
     let whole = expected.encoder.encode(&texts).unwrap().concat();
@@ -138,7 +138,7 @@ async fn where_batches_are_cut_changes_nothing() {
 /// `lab/check_minilm.sh` fills the folder.
 #[tokio::test]
 #[ignore = "needs the weights of all-MiniLM-L6-v2: run lab/check_minilm.sh"]
-async fn the_real_minilm_gives_what_sentence_transformers_gives() {
+async fn the_real_minilm_agrees_with_sentence_transformers() {
     let case = case(env!("CARGO_MANIFEST_DIR"), ".minilm").await;
     let (states, pooled) = compare(&case);
     println!("all-MiniLM-L6-v2: {} texts with the same ids", case.expected.texts.len());
@@ -147,7 +147,7 @@ async fn the_real_minilm_gives_what_sentence_transformers_gives() {
 }
 
 #[tokio::test]
-async fn vectors_in_half_the_bits_lie_close_and_go_by_another_hash() {
+async fn bfloat16_vectors_are_close_and_have_another_hash() {
     for name in FOLDERS {
         let Case { encoder, expected, .. } = fixture(name).await;
         let texts = strs(&expected.batch);
@@ -159,7 +159,7 @@ async fn vectors_in_half_the_bits_lie_close_and_go_by_another_hash() {
             let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
             worst = worst.min(dot(a, &b) / (dot(a, a) * dot(&b, &b)).sqrt());
         }
-        println!("{name}: cosine {worst:.5} at least");
+        println!("{name}: smallest cosine {worst:.5}");
         assert!((0.99..0.999_999_9).contains(&worst), "{name}: {worst}");
     }
 }

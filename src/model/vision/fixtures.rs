@@ -1,5 +1,5 @@
-//! For tests: weights by a formula that tests/fixtures/vision/make.py writes out too, and the fixtures it made. The two
-//! must agree to the bit, since a random ResNet is too large to be kept.
+//! Test helpers: weights by a formula, and the fixtures of tests/fixtures/vision. Its make.py has the same formula, and
+//! both must agree to the bit: the weights of a ResNet are too large to store.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,17 +11,17 @@ pub fn fixture(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/vision")).join(name)
 }
 
-/// A picture's bytes.
+/// Reads a picture's bytes.
 pub fn picture(name: &str) -> Vec<u8> {
     std::fs::read(fixture("pictures").join(name)).unwrap()
 }
 
-/// The expected tensors of a fixture file.
+/// Reads the expected tensors of a fixture file.
 pub fn expected(name: &str) -> HashMap<String, Tensor> {
     weights::tensors_from_bytes(&std::fs::read(fixture(name)).unwrap()).unwrap()
 }
 
-/// Numbers of [0, 1): FNV-1a of the name seeds splitmix64; the upper 24 bits of each word count.
+/// Returns numbers in [0, 1): FNV-1a of the name seeds splitmix64, whose words give their upper 24 bits.
 pub fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
     let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv);
@@ -33,7 +33,7 @@ pub fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
     })
 }
 
-/// Weights on scales that neither vanish nor explode; variances are positive.
+/// Returns weights on scales that neither vanish nor explode; variances are positive.
 fn tensor(name: &str, shape: &[i64]) -> Tensor {
     let fan_in: i64 = shape[1..].iter().product();
     let bound = (6.0 / fan_in as f64).sqrt();
@@ -48,15 +48,15 @@ fn tensor(name: &str, shape: &[i64]) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// Puts the formula's numbers into all variables of a store.
+/// Fills all variables of a store with the formula's numbers.
 pub fn fill(store: &nn::VarStore) {
     for (name, mut variable) in store.variables() {
         tch::no_grad(|| variable.copy_(&tensor(&name, &variable.size())));
     }
 }
 
-/// float32 [n, 3, height, width]: noise, and slopes that differ by picture and channel. (A pooled vector hardly feels
-/// noise alone.)
+/// Returns float32 [n, 3, height, width]: noise plus slopes that differ by picture and channel, since noise alone
+/// hardly changes a pooled vector.
 pub fn input(shape: [i64; 4]) -> Tensor {
     let mut noise = uniform("input", shape.iter().product::<i64>() as usize);
     let mut values = Vec::new();
@@ -72,7 +72,7 @@ pub fn input(shape: [i64; 4]) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// The largest difference of two tensors' numbers.
+/// Returns the largest absolute difference of two tensors.
 pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     (a.to_kind(tch::Kind::Double) - b.to_kind(tch::Kind::Double)).abs().max().double_value(&[])

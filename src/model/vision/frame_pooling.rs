@@ -1,21 +1,21 @@
-//! A video as one vector: attention of one learnt query over the vectors of its frames.
+//! Pools the vectors of a video's frames into one vector: attention of one learnt query over the frames.
 //!
 //! With frames f_1 … f_n of a video, a query q and a value projection V f + b:
 //!
 //! ```text
 //! score_i  = q · f_i / √width
-//! weight_i = exp(score_i) / Σ_j exp(score_j)        over the frames that are there
+//! weight_i = exp(score_i) / Σ_j exp(score_j)        over the frames that are present
 //! vector   = Σ_i weight_i (V f_i + b)
 //! ```
 //!
-//! There is no key projection: one query times a matrix is one vector again, which can be learnt as it is. A video
-//! without frames gets zeros.
+//! There is no key projection: one query times a matrix is again one vector, which is learnt directly. A video without
+//! frames gives zeros.
 
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::failure::{Failure, Result};
 
-/// Frames of some videos, padded behind to the longest.
+/// The frames of some videos, padded at the end to the longest.
 #[derive(Debug)]
 pub struct Frames {
     /// float32 [videos, frames, width].
@@ -28,7 +28,8 @@ impl Frames {
     /// Pads videos, each a list of frame vectors of `width` numbers.
     pub fn pad(videos: &[Vec<Vec<f32>>], width: usize, device: Device) -> Result<Self> {
         let longest = videos.iter().map(Vec::len).max().unwrap_or(0).max(1);
-        let (mut x, mut present) = (vec![0f32; videos.len() * longest * width], vec![false; videos.len() * longest]);
+        let mut x = vec![0f32; videos.len() * longest * width];
+        let mut present = vec![false; videos.len() * longest];
         for (video, frames) in videos.iter().enumerate() {
             for (i, frame) in frames.iter().enumerate() {
                 if frame.len() != width {
@@ -40,10 +41,10 @@ impl Frames {
                 present[at] = true;
             }
         }
-        let (n, longest, width) = (videos.len() as i64, longest as i64, width as i64);
+        let size = [videos.len() as i64, longest as i64];
         Ok(Self {
-            x: Tensor::f_from_slice(&x)?.f_view([n, longest, width])?.f_to_device(device)?,
-            present: Tensor::f_from_slice(&present)?.f_view([n, longest])?.f_to_device(device)?,
+            x: Tensor::f_from_slice(&x)?.f_view([size[0], size[1], width as i64])?.f_to_device(device)?,
+            present: Tensor::f_from_slice(&present)?.f_view(size)?.f_to_device(device)?,
         })
     }
 }
@@ -57,31 +58,32 @@ pub struct FramePooling {
 }
 
 impl FramePooling {
-    /// Fresh weights below `path`: `query` and `value.{weight, bias}`.
+    /// Creates random weights below `path`: `query` and `value.{weight, bias}`.
     pub fn new(path: &nn::Path, width: i64, outputs: i64) -> Self {
         let query = path.var("query", &[width], nn::Init::Randn { mean: 0.0, stdev: 0.02 });
         let value = nn::linear(path / "value", width, outputs, Default::default());
         Self { query, value, scale: 1.0 / (width as f64).sqrt() }
     }
 
-    /// How much each frame counts: float32 [videos, frames], 0 for padding, summing to 1 for a video with frames.
+    /// Returns the attention weights: float32 [videos, frames], 0 for padding, with sum 1 for a video with frames.
     pub fn weights(&self, frames: &Frames) -> Result<Tensor> {
         let absent = frames.present.f_logical_not()?;
-        let scores = self.seen(frames)?.f_matmul(&self.query)?.f_mul_scalar(self.scale)?;
-        // Softmax over nothing would be NaN, and its gradient too: the lowest number makes it even, then the mask zero.
-        let scores = scores.f_masked_fill(&absent, f64::from(f32::MIN))?;
-        Ok(scores.f_softmax(-1, Kind::Float)?.f_masked_fill(&absent, 0.0)?)
+        let scores = self.masked_frames(frames)?.f_matmul(&self.query)?.f_mul_scalar(self.scale)?;
+        // Softmax over no frames would be NaN, and so would its gradient. With the lowest number, the weights are
+        // uniform instead, and the mask sets them to zero.
+        let masked_scores = scores.f_masked_fill(&absent, f64::from(f32::MIN))?;
+        Ok(masked_scores.f_softmax(-1, Kind::Float)?.f_masked_fill(&absent, 0.0)?)
     }
 
-    /// One vector a video, float32 [videos, outputs].
+    /// Returns one vector per video: float32 [videos, outputs].
     pub fn forward(&self, frames: &Frames) -> Result<Tensor> {
         let weights = self.weights(frames)?;
-        let values = self.seen(frames)?.f_linear(&self.value.ws, self.value.bs.as_ref())?;
+        let values = self.masked_frames(frames)?.f_linear(&self.value.ws, self.value.bs.as_ref())?;
         Ok(weights.f_unsqueeze(1)?.f_matmul(&values)?.f_squeeze_dim(1)?)
     }
 
-    /// The frames, zeros for padding: whatever stands there (zero times NaN is NaN) is not read.
-    fn seen(&self, frames: &Frames) -> Result<Tensor> {
+    /// Returns the frames with zeros for padding, which may hold NaN (and zero times NaN is NaN).
+    fn masked_frames(&self, frames: &Frames) -> Result<Tensor> {
         Ok(frames.x.f_masked_fill(&frames.present.f_logical_not()?.f_unsqueeze(-1)?, 0.0)?)
     }
 }
@@ -89,7 +91,7 @@ impl FramePooling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::vision::formula::{fill, largest_difference, uniform};
+    use crate::model::vision::fixtures::{fill, largest_difference, uniform};
     use tch::nn::OptimizerConfig;
 
     fn pooling(width: i64, outputs: i64) -> (nn::VarStore, FramePooling) {
@@ -99,18 +101,18 @@ mod tests {
         (store, pooling)
     }
 
-    /// Videos of so many frames each, of 6 numbers.
+    /// Makes videos of the given numbers of frames, of 6 numbers each.
     fn videos(lengths: &[usize]) -> Vec<Vec<Vec<f32>>> {
         let mut numbers = uniform("frames", 6 * lengths.iter().sum::<usize>()).map(|u| (4.0 * u - 2.0) as f32);
         lengths.iter().map(|&n| (0..n).map(|_| numbers.by_ref().take(6).collect()).collect()).collect()
     }
 
     #[test]
-    fn padding_never_matters() {
+    fn padding_does_not_change_vectors() {
         let (_store, pooling) = pooling(6, 4);
         let videos = videos(&[3, 1, 0, 5]);
         let mut together = Frames::pad(&videos, 6, Device::Cpu).unwrap();
-        // What stands in the padding is anything.
+        // Padding may hold anything.
         let absent = together.present.logical_not().unsqueeze(-1);
         together.x = together.x.masked_fill(&absent, f64::NAN);
         let vectors = pooling.forward(&together).unwrap();
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_formula_by_hand() {
+    fn the_vector_agrees_with_the_formula() {
         let (_store, pooling) = pooling(6, 1);
         let video = videos(&[3]);
         let query = Vec::<f32>::try_from(&pooling.query).unwrap();
@@ -145,9 +147,9 @@ mod tests {
     }
 
     #[test]
-    fn the_query_learns_which_frame_counts() {
+    fn the_query_learns_which_frame_matters() {
         let (store, pooling) = pooling(6, 1);
-        // The last number of each video's loudest frame is wanted; the mean over frames cannot give it.
+        // The target is the last number of each video's marked frame; the mean over frames cannot give it.
         let mut videos = videos(&[8; 40]);
         for (i, video) in videos.iter_mut().enumerate() {
             video.iter_mut().enumerate().for_each(|(j, frame)| frame[0] = if j == i % 8 { 4.0 } else { 0.0 });
