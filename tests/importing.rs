@@ -297,14 +297,14 @@ fn a_lake_says_what_it_is_and_the_user_wins() {
     );
 }
 
-/// The blocks of one language that docs/lakes.md shows, in order.
+/// The blocks of one language that docs/howto/lake.md shows, in order.
 fn documented(language: &str) -> Vec<String> {
-    let text = include_str!("../docs/lakes.md");
+    let text = include_str!("../docs/howto/lake.md");
     let open = format!("```{language}\n");
     text.split(open.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap().to_string()).collect()
 }
 
-/// The lake of docs/lakes.md, by the very files that it shows.
+/// The lake of docs/howto/lake.md, by the very files that it shows.
 async fn clicks(root: &Path) {
     let rows = "SELECT * FROM (VALUES \
         ('ann', 'A-1', 'show', TIMESTAMP '2026-03-01T23:30:00', 1250), \

@@ -22,6 +22,7 @@ mod nightly;
 mod plans;
 mod publishing;
 mod publishing_s3;
+mod quickstart;
 mod read_back;
 mod references;
 mod scoring;

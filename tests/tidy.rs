@@ -190,7 +190,7 @@ fn documents() -> Vec<String> {
     let below = |path: &PathBuf| path.strip_prefix(root).unwrap().display().to_string();
     let docs =
         files("docs", "md").iter().map(below).filter(|path| !path.starts_with("docs/decisions")).collect::<Vec<_>>();
-    ["README.md".to_string(), "CHANGELOG.md".to_string()].into_iter().chain(docs).collect()
+    ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(String::from).into_iter().chain(docs).collect()
 }
 
 #[test]
@@ -322,6 +322,7 @@ fn nothing_strays_at_the_top() {
         ".ci",
         ".gitignore",
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
         "Cargo.lock",
         "Cargo.toml",
         "LICENSE",

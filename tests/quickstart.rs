@@ -1,0 +1,169 @@
+//! Runs the commands that the documents show: the quickstart from its first block to its last, then the runbook in its shop.
+//!
+//! A comment in front of a block says what becomes of it: `<!-- run -->`, or `<!-- file: NAME -->` for a file to write.
+//! All other blocks of commands are listed in [`NOT_RUN`], each with the reason.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use crate::support::lakes;
+
+/// Blocks of commands that no test runs as they are: document, how the block begins (empty: all blocks of it), why.
+const NOT_RUN: [(&str, &str, &str); 17] = [
+    ("README.md", "make demo", "minutes of work; the quickstart runs the same verbs"),
+    ("README.md", "intentcast train", "needs a bucket; tests/nightly.rs runs the same on S3"),
+    ("CONTRIBUTING.md", "make setup", "would run this suite again"),
+    ("CONTRIBUTING.md", "cargo test", "would run this suite again"),
+    ("docs/quickstart.md", "git clone", "the binary under test is built already"),
+    ("docs/runbook.md", "intentcast train", "the quickstart trains"),
+    ("docs/howto/lake.md", "", "tests/importing.rs follows this page with the files that it shows"),
+    ("docs/howto/public-data.md", "", "needs a publisher's files; tests/importing.rs imports made-up ones"),
+    ("docs/howto/s3.md", "", "needs a bucket; tests/nightly.rs runs nights on S3"),
+    ("docs/howto/cron.md", "crontab", "would replace the crontab; tests/tidy.rs parses its entries"),
+    ("docs/howto/cron.md", "intentcast models", "the runbook's blocks promote a model"),
+    ("docs/howto/upgrade.md", "", "needs two versions"),
+    ("docs/howto/encoder.md", "", "downloads weights; tests/text.rs uses a small encoder"),
+    ("docs/howto/gpu.md", "", "needs a GPU"),
+    ("docs/models/language.md", "", "needs a pretrained encoder; tests/text.rs trains and calls small ones"),
+    ("docs/models/tables.md", "", "needs the reader's table; tests/tables.rs trains on made-up ones"),
+    ("docs/models/vision.md", "", "needs pictures and weights; tests/image.rs trains and calls small ones"),
+];
+
+/// How a line of a block of commands begins.
+const COMMANDS: [&str; 4] = ["intentcast ", "make ", "cargo ", "crontab "];
+
+/// A fenced block of a document.
+struct Block {
+    /// The comment in front of it, such as `run`; empty without one.
+    mark: String,
+    text: String,
+}
+
+/// The fenced blocks of a document, in order.
+fn blocks(document: &str) -> Vec<Block> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{document}: {e}"));
+    let (mut found, mut mark, mut open): (Vec<Block>, String, Option<Block>) = (Vec::new(), String::new(), None);
+    for line in text.lines() {
+        let trimmed = line.trim_start();
+        if let Some(block) = open.as_mut() {
+            if trimmed.starts_with("```") {
+                found.extend(open.take());
+            } else {
+                block.text += &format!("{line}\n");
+            }
+        } else if trimmed.starts_with("```") {
+            open = Some(Block { mark: std::mem::take(&mut mark), text: String::new() });
+        } else if let Some(comment) = trimmed.strip_prefix("<!-- ") {
+            mark = comment.trim_end_matches(" -->").into();
+        } else if !trimmed.is_empty() {
+            mark.clear();
+        }
+    }
+    assert!(open.is_none(), "{document}: a code block is not closed");
+    found
+}
+
+/// Runs shell commands in a folder, with the binary under test on the path. Returns standard output.
+fn run(folder: &Path, commands: &str) -> String {
+    let binary = Path::new(env!("CARGO_BIN_EXE_intentcast"));
+    let shell = format!("export PATH=\"{}:$PATH\"\nset -euo pipefail\n{commands}", binary.parent().unwrap().display());
+    let output = Command::new("bash").args(["-c", &shell]).current_dir(folder).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{commands}\nended with {:?}\n{errors}", output.status.code());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Follows the marked blocks of a document in a folder. `fill` replaces its placeholders. Returns what each block printed.
+fn follow(document: &str, folder: &Path, fill: impl Fn(&str) -> String) -> Vec<String> {
+    let mut printed = Vec::new();
+    for block in blocks(document) {
+        if block.mark == "run" {
+            printed.push(run(folder, &fill(&block.text)));
+        } else if let Some(name) = block.mark.strip_prefix("file: ") {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, &block.text).unwrap();
+        }
+    }
+    assert!(!printed.is_empty(), "{document}: no block is marked");
+    printed
+}
+
+/// The shop that the quickstart makes, and what each of its blocks printed.
+struct Shop {
+    folder: tempfile::TempDir,
+    printed: Vec<String>,
+}
+
+static SHOP: LazyLock<Shop> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = follow("docs/quickstart.md", folder.path(), str::to_string);
+    Shop { folder, printed }
+});
+
+#[test]
+fn the_quickstart_leads_to_two_published_nights() {
+    let all = SHOP.printed.concat();
+    assert!(all.contains("model 20260401-"), "{all}");
+    for night in ["night of 2026-04-01 published", "night of 2026-04-02 published"] {
+        assert!(all.contains(night), "expected {night} in\n{all}");
+    }
+    assert!(all.contains("read 1 files"), "the second night reads one file\n{all}");
+    let demand = fs::read_to_string(SHOP.folder.path().join("demand.csv")).unwrap();
+    assert!(demand.starts_with("item_id,target_date,mean,q50,q90\n") && demand.lines().count() > 40 * 14, "{demand}");
+}
+
+#[test]
+fn the_runbook_works_in_the_shop_of_the_quickstart() {
+    let folder = tempfile::tempdir().unwrap();
+    lakes::copy(&SHOP.folder.path().join("."), folder.path());
+    let version = fs::read_to_string(folder.path().join("out/models/champion")).unwrap();
+    let fill = |text: &str| {
+        let places = text.replace("--lake LAKE --output OUT", "--config shop.toml").replace("OUT", "out");
+        let dates =
+            places.replace("2026-03-01..2026-03-14", "2026-04-01..2026-04-02").replace("2026-03-14", "2026-04-02");
+        dates.replace("--date D", "--date 2026-04-02").replace("VERSION", version.trim())
+    };
+    let printed = follow("docs/runbook.md", folder.path(), fill);
+    assert!(
+        printed.concat().contains("visible now: 2026-04-02 generation 1"),
+        "the rollback shows the generation before\n{printed:?}"
+    );
+}
+
+/// The documents that show commands: the README, and what is below docs/ but for decisions and generated references.
+fn documents() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found: Vec<PathBuf> = vec!["README.md".into(), "CONTRIBUTING.md".into()];
+    for folder in ["docs", "docs/howto", "docs/models"] {
+        let entries = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let pages = entries.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+        found.extend(pages.map(|path| path.strip_prefix(root).unwrap().to_path_buf()));
+    }
+    found.sort();
+    found.iter().map(|path| path.display().to_string()).collect()
+}
+
+#[test]
+fn commands_are_run_or_listed_with_a_reason() {
+    let (mut unlisted, mut used) = (Vec::new(), Vec::new());
+    for document in documents() {
+        for block in blocks(&document) {
+            let command = |line: &str| COMMANDS.iter().any(|command| line.trim_start().starts_with(command));
+            if !block.text.lines().any(command) || !block.mark.is_empty() {
+                continue;
+            }
+            let begins = block.text.trim_start();
+            match NOT_RUN.iter().find(|(page, start, _)| *page == document && begins.starts_with(start)) {
+                Some(entry) => used.push(entry),
+                None => unlisted.push(format!("{document}: {}", begins.lines().next().unwrap_or_default())),
+            }
+        }
+    }
+    assert!(unlisted.is_empty(), "neither marked `run` nor listed in NOT_RUN: {unlisted:#?}");
+    let idle: Vec<_> = NOT_RUN.iter().filter(|entry| !used.contains(entry)).collect();
+    assert!(idle.is_empty(), "no block begins like this: {idle:?}");
+}
