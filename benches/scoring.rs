@@ -13,10 +13,11 @@ use intentcast::config::{Config, S3Config, ScoreConfig};
 use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
-use intentcast::model::bundle::{BundleCard, FORMAT, Networks, Registry};
+use intentcast::model::bundle::{BundleCard, BundleParts, FORMAT, Networks, Registry};
 use intentcast::model::contents::Contents;
 use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
-use intentcast::model::intent::{IntentShape, Scaling};
+use intentcast::model::scaling::Scaling;
+use intentcast::model::shape::IntentShape;
 use intentcast::score::devices;
 use intentcast::score::service::ScoringService;
 use std::time::Instant;
@@ -161,7 +162,10 @@ async fn model(width: i64, layers: i64) -> Registry {
     };
     let place = Location::open(&format!("memory://bench-{width}-{layers}"), &S3Config::default()).unwrap();
     let registry = Registry(place);
-    let card = registry.write(card, &networks, (&[], &Contents::default()), &[]).await.unwrap();
+    let card = registry
+        .write(card, BundleParts { networks: &networks, items: &[], contents: &Contents::default(), encoders: &[] })
+        .await
+        .unwrap();
     registry.promote(&card.version).await.unwrap();
     registry
 }

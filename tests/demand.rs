@@ -5,7 +5,7 @@ use datafusion::prelude::SessionContext;
 use indicatif::ProgressBar;
 use intentcast::config::networks::DemandNetworkName;
 use intentcast::config::{DemandConfig, TrainConfig};
-use intentcast::model::demand::{Calibration, DemandNetwork, DemandShape, ItemHistory, RatePrior, Speed};
+use intentcast::model::demand::{Calibration, DemandNetwork, DemandPattern, DemandShape, ItemHistory, RatePrior};
 use intentcast::publish::lock;
 use intentcast::training::columns::Rows;
 use intentcast::training::demand;
@@ -291,7 +291,7 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
     let mut drawn = |of: &str, count: usize| ItemColumns::of(&drawn(of, count, &mut rng), &sizes).unwrap();
     let held = |items: ItemColumns| Arc::new(ItemBlocks::held(items).unwrap());
     let new = drawn("d", 300);
-    let new = held(new.take(&new.that_sell(|speed| speed == Speed::New)).unwrap());
+    let new = held(new.take(&new.that_sell(|speed| speed == DemandPattern::New)).unwrap());
     let items = ItemSets {
         learnt: held(drawn("a", 400)),
         earlier: held(drawn("c", 300)),
@@ -333,7 +333,7 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
     // One item in ten that sells 0.3 a day again, and items of one unit now and then that had none so far.
     let RatePrior { units, days, .. } = network.shape.dormant_prior;
     assert!((0.015..0.06).contains(&(units / days)), "{units} in {days} days");
-    for speed in Speed::ALL.map(Speed::name) {
+    for speed in DemandPattern::ALL.map(DemandPattern::name) {
         assert!(figures[&format!("items_test_{speed}")] >= 150.0, "{speed}");
         let ratio = figures[&format!("forecast_to_sold_test_{speed}")];
         // Of three hundred dormant items thirty sell again, and few new ones sell most of what they do.

@@ -15,7 +15,7 @@ use intentcast::failure::Failure;
 use intentcast::features::{Scope, contract};
 use intentcast::ids::RunDate;
 use intentcast::lake::stores::Location;
-use intentcast::model::bundle::{BundleCard, FORMAT, Registry};
+use intentcast::model::bundle::{BundleCard, BundleParts, FORMAT, Registry};
 use intentcast::model::contents::Contents;
 use intentcast::score::models::Models;
 use intentcast::score::service::{ScoringService, as_struct};
@@ -234,7 +234,10 @@ async fn every_network_head_and_loss_goes_from_training_to_scores_and_forecasts(
         for figure in ["auc_test_view", "ap_test_view"] {
             assert!((0.0..=1.0).contains(&card.figures[figure]), "{name}: {figure}");
         }
-        let card = registry.write(card, &networks, (&[], &Contents::default()), &[]).await.unwrap();
+        let card = registry
+            .write(card, BundleParts { networks: &networks, items: &[], contents: &Contents::default(), encoders: &[] })
+            .await
+            .unwrap();
         assert!(!versions.contains(&(name, card.version.clone())));
         versions.push((name, card.version));
     }
@@ -523,7 +526,13 @@ fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
 async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() {
     let registry = registry("interrupted");
     let (card, networks) = fitted(|_| ()).unwrap();
-    let champion = registry.write(card.clone(), &networks, (&[], &Contents::default()), &[]).await.unwrap();
+    let champion = registry
+        .write(
+            card.clone(),
+            BundleParts { networks: &networks, items: &[], contents: &Contents::default(), encoders: &[] },
+        )
+        .await
+        .unwrap();
     registry.promote(&champion.version).await.unwrap();
     let (_, other) = fitted(|c| c.train.seed = 7).unwrap();
     for writes in 1..=5 {
@@ -531,7 +540,7 @@ async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() 
         let stopping = Registry(place);
         let none = Contents::default();
         let written = tokio::select! {
-            written = stopping.write(card.clone(), &other, (&[], &none), &[]) => Some(written.unwrap()),
+            written = stopping.write(card.clone(), BundleParts { networks: &other, items: &[], contents: &none, encoders: &[] }) => Some(written.unwrap()),
             () = store.stopped() => None,
         };
         assert!(written.is_none(), "the store did not stop after {writes} writes");
@@ -548,7 +557,10 @@ async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() 
 async fn bundles_of_another_format_and_sick_weights_are_refused() {
     let registry = registry("sick");
     let (card, networks) = fitted(|_| ()).unwrap();
-    let card = registry.write(card, &networks, (&[], &Contents::default()), &[]).await.unwrap();
+    let card = registry
+        .write(card, BundleParts { networks: &networks, items: &[], contents: &Contents::default(), encoders: &[] })
+        .await
+        .unwrap();
     let folder = registry.0.folder(&card.version);
     let refused = async |part: &str| {
         let failure = registry.load(&card.version, Device::Cpu).await.unwrap_err();
@@ -558,7 +570,7 @@ async fn bundles_of_another_format_and_sick_weights_are_refused() {
     let write_card = async |card: &BundleCard| {
         folder.write("bundle.json", serde_json::to_vec(card).unwrap()).await.unwrap();
     };
-    for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 1, "an older one")] {
+    for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 1, "an older intentcast")] {
         write_card(&BundleCard { format, ..card.clone() }).await;
         refused(&format!("expected format {FORMAT}, got {format}, which {part}")).await;
         // A list of models shows those that can be read.
@@ -579,7 +591,7 @@ async fn bundles_of_another_format_and_sick_weights_are_refused() {
     std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
     folder.write("weights.safetensors", bytes.clone()).await.unwrap();
     write_card(&card).await;
-    refused("not the bytes that were trained").await;
+    refused("checksum mismatch").await;
     let weights_hash = blake3::hash(&bytes).to_hex()[..16].to_string();
     write_card(&BundleCard { weights_hash, ..card.clone() }).await;
     refused(&format!("{name} holds numbers that are not finite")).await;
@@ -601,7 +613,13 @@ async fn an_item_and_a_category_never_seen_in_training_leave_the_rest_of_the_eve
     config.output.uri = folder.path().join("out").display().to_string();
     let registry = Registry(Location::open(&config.output.uri, &config.s3).unwrap().folder("models"));
     let (card, networks) = tokio::task::spawn_blocking(|| fitted(|_| ()).unwrap()).await.unwrap();
-    let card = registry.write(card, &networks, (&SHOP.sets.index, &SHOP.sets.contents), &[]).await.unwrap();
+    let card = registry
+        .write(
+            card,
+            BundleParts { networks: &networks, items: &SHOP.sets.index, contents: &SHOP.sets.contents, encoders: &[] },
+        )
+        .await
+        .unwrap();
     registry.promote(&card.version).await.unwrap();
     let ctx = session(&config, &Arc::new(Models::new(&config).unwrap())).await;
     let sql = "SELECT user_id, s['p_purchase'], s['p_view'], s['expected_spend'] \

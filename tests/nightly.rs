@@ -144,8 +144,8 @@ fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
         let mut inputs = BTreeMap::new();
         for batch in ctx.sql(&sql).await.unwrap().collect().await.unwrap() {
             let (features, none) = (StructArray::from(batch), FeatureContract(vec![]));
-            let users = UserInputs::read(&features, &none, card.intent.item_buckets, &contents).unwrap();
-            inputs.extend((0..users.len()).map(|row| (users.user_ids[row].clone(), users.key(row, &contents))));
+            let users = UserInputs::from_struct(&features, &none, card.intent.item_buckets, &contents).unwrap();
+            inputs.extend((0..users.len()).map(|row| (users.user_ids[row].clone(), users.encoder_key(row, &contents))));
         }
         inputs
     })

@@ -9,11 +9,13 @@ use intentcast::config::{Config, ScoreConfig};
 use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
-use intentcast::model::bundle::{Bundle, BundleCard, FORMAT, IndexedItem, Networks, Registry};
+use intentcast::model::bundle::{Bundle, BundleCard, BundleParts, FORMAT, IndexedItem, Networks, Registry};
 use intentcast::model::contents::Contents;
 use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
 use intentcast::model::inputs::UserInputs;
-use intentcast::model::intent::{IntentShape, OUTPUTS, Scaling};
+use intentcast::model::intent::OUTPUTS;
+use intentcast::model::scaling::Scaling;
+use intentcast::model::shape::IntentShape;
 use intentcast::score::models::Models;
 use intentcast::score::operator;
 use intentcast::score::service::{ScoringService, as_struct};
@@ -84,9 +86,16 @@ async fn write_model() -> Registry {
         settings: Default::default(),
     };
     let registry = Registry(Location::open(OUTPUT, &Default::default()).unwrap().folder("models"));
-    let items =
-        ["i1", "i2"].map(|i| IndexedItem { item_id: i.into(), category: None, contents: [None; 3], met_per_day: 0.0 });
-    let card = registry.write(card, &networks, (&items, &Contents::default()), &[]).await.unwrap();
+    let items = ["i1", "i2"].map(|i| IndexedItem {
+        item_id: i.into(),
+        category: None,
+        contents: [None; 3],
+        interactions_per_day: 0.0,
+    });
+    let card = registry
+        .write(card, BundleParts { networks: &networks, items: &items, contents: &Contents::default(), encoders: &[] })
+        .await
+        .unwrap();
     registry.promote(&card.version).await.unwrap();
     registry
 }
@@ -166,15 +175,15 @@ async fn a_batch_equals_its_members_and_padding_never_leaks() {
 async fn the_encoder_does_not_see_the_run_date() {
     let features = features(20, Bad::Nobody).await;
     let contract = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
-    let before = UserInputs::read(&features, &contract, 50, &Contents::default()).unwrap();
+    let before = UserInputs::from_struct(&features, &contract, 50, &Contents::default()).unwrap();
     let mut columns = features.columns().to_vec();
     let later = columns[1]
         .as_primitive::<arrow::datatypes::TimestampMicrosecondType>()
         .unary::<_, arrow::datatypes::TimestampMicrosecondType>(|t| t + 86_400_000_000);
     columns[1] = Arc::new(later.with_timezone("UTC"));
     let moved = StructArray::new(features.fields().clone(), columns, None);
-    let after = UserInputs::read(&moved, &contract, 50, &Contents::default()).unwrap();
-    let keys = |i: &UserInputs| (0..i.len()).map(|r| i.key(r, &Contents::default())).collect::<Vec<_>>();
+    let after = UserInputs::from_struct(&moved, &contract, 50, &Contents::default()).unwrap();
+    let keys = |i: &UserInputs| (0..i.len()).map(|r| i.encoder_key(r, &Contents::default())).collect::<Vec<_>>();
     assert_eq!(keys(&before), keys(&after));
     assert_ne!(before.idle_log_hours[0], after.idle_log_hours[0]);
 }

@@ -192,7 +192,7 @@ mod tests {
     use crate::engine;
     use crate::lake::stores::Location;
     use crate::model::bundle::Registry;
-    use crate::model::labels::{LabelHead, Labels};
+    use crate::model::labels::{HeadSizes, LabelHead, LabelStructure};
     use crate::model::vision::{
         Architecture, ImageEncoderCard, ImageModelCard, ImageModelWeights, ImageNetwork, Preprocess,
     };
@@ -219,7 +219,7 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let card = ImageEncoderCard::new(Architecture::Cnn, Preprocess { resize: 18, crop: 16, ..Default::default() });
         ImageNetwork::new(&(store.root() / "image"), &card);
-        LabelHead::new(&(store.root() / "head"), Labels::Single, (card.width(), 2));
+        LabelHead::new(&(store.root() / "head"), LabelStructure::Single, HeadSizes { width: card.width(), labels: 2 });
         let below = |part: &str| -> Vec<(String, Tensor)> {
             let named = store.variables().into_iter();
             named.filter_map(|(name, weight)| Some((name.strip_prefix(part)?.to_string(), weight))).collect()

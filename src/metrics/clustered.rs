@@ -1,103 +1,117 @@
-//! Ratios of sums over many items' days, and how far chance moves them: days of one item hang together, and all items in one
-//! week.
+//! Ratios of sums over the days of many items, with standard errors clustered by item and by week.
 //!
-//! A holiday or a campaign moves all items at once, so a thousand items in four weeks say less than their number. The
-//! variance is that of ratios whose errors are shared by item and by calendar week (Cameron, Gelbach and Miller 2011,
-//! "Robust inference with multiway clustering", eq. 2.11); how few weeks there are goes into the degrees of freedom
-//! (Satterthwaite 1946, "An approximate distribution of estimates of variance components").
+//! A holiday or a campaign moves all items at once, so a thousand items in four weeks are far fewer independent observations.
+//! The variance allows for errors that are shared by item and by calendar week (Cameron, Gelbach and Miller 2011, "Robust
+//! inference with multiway clustering", eq. 2.11); the number of weeks enters the degrees of freedom (Satterthwaite 1946, "An
+//! approximate distribution of estimates of variance components").
 
+use statrs::distribution::{ContinuousCDF, StudentsT};
 use std::collections::BTreeMap;
 
-/// Fewer weeks cannot show how far weeks differ: the error is then over items alone.
+/// With fewer weeks, the variance between weeks cannot be estimated, and the error covers items only.
 const WEEKS_MIN: usize = 4;
-/// The normal distribution's 97.5 % quantile.
-const Z: f64 = 1.959_964;
+/// Quantile of the bounds of a 95 % interval.
+const UPPER_TAIL: f64 = 0.975;
+/// The 97.5 % quantile of the normal distribution, which Student's t approaches.
+const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
+/// From here on the two quantiles agree to six digits.
+const FREEDOM_MAX: f64 = 1e6;
 
-/// `N` sums, each to be divided by the same other sum.
+/// Sums over items and days: `N` numerators with one common denominator.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Clustered<const N: usize> {
-    /// By item and week: what is divided by, and what is divided.
-    cells: BTreeMap<(usize, i64), (f64, [f64; N])>,
+pub struct ClusteredRatios<const N: usize> {
+    /// Sums by item and week.
+    cells: BTreeMap<(usize, i64), Cell<N>>,
 }
 
-/// A ratio, its standard error, and how many degrees of freedom that has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cell<const N: usize> {
+    denominator: f64,
+    numerators: [f64; N],
+}
+
+/// A ratio with its standard error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ratio {
     pub value: f64,
     pub error: f64,
+    /// Degrees of freedom of `error`.
     freedom: f64,
 }
 
-impl<const N: usize> Default for Clustered<N> {
+impl<const N: usize> Default for ClusteredRatios<N> {
     fn default() -> Self {
         Self { cells: BTreeMap::new() }
     }
 }
 
-impl<const N: usize> Clustered<N> {
-    /// `day`: any count of days that is the same for all items.
-    pub fn add(&mut self, item: usize, day: i64, of: f64, parts: [f64; N]) {
-        let cell = self.cells.entry((item, day.div_euclid(7))).or_insert((0.0, [0.0; N]));
-        cell.0 += of;
-        cell.1.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+impl<const N: usize> ClusteredRatios<N> {
+    /// Adds one day of one item. Days count from the same day for all items.
+    pub fn add(&mut self, item: usize, day: i64, denominator: f64, numerators: [f64; N]) {
+        let empty = Cell { denominator: 0.0, numerators: [0.0; N] };
+        let cell = self.cells.entry((item, day.div_euclid(7))).or_insert(empty);
+        cell.denominator += denominator;
+        for (sum, numerator) in cell.numerators.iter_mut().zip(numerators) {
+            *sum += numerator;
+        }
     }
 
-    /// What is divided by.
-    pub fn whole(&self) -> f64 {
-        self.cells.values().map(|(of, _)| of).sum()
+    /// Returns the sum of all denominators.
+    pub fn denominator(&self) -> f64 {
+        self.cells.values().map(|cell| cell.denominator).sum()
     }
 
-    /// The ratio of one of the sums; `None` where there is nothing to divide by.
-    pub fn ratio(&self, part: usize) -> Option<Ratio> {
-        let whole = self.whole();
-        if whole <= 0.0 {
+    /// Returns the ratio of one numerator, or `None` if the denominator is zero.
+    pub fn ratio(&self, numerator: usize) -> Option<Ratio> {
+        let denominator = self.denominator();
+        if denominator <= 0.0 {
             return None;
         }
-        let value = self.cells.values().map(|(_, parts)| parts[part]).sum::<f64>() / whole;
-        let (mut items, mut weeks) = (BTreeMap::<usize, f64>::new(), BTreeMap::<i64, f64>::new());
-        let mut of_cells = 0.0;
-        for (&(item, week), (of, parts)) in &self.cells {
-            let error = parts[part] - value * of;
+        let value = self.cells.values().map(|cell| cell.numerators[numerator]).sum::<f64>() / denominator;
+        let mut items = BTreeMap::<usize, f64>::new();
+        let mut weeks = BTreeMap::<i64, f64>::new();
+        let mut within_cells = 0.0;
+        for (&(item, week), cell) in &self.cells {
+            let error = cell.numerators[numerator] - value * cell.denominator;
             *items.entry(item).or_default() += error;
             *weeks.entry(week).or_default() += error;
-            of_cells += error * error;
+            within_cells += error * error;
         }
         let of_items = variance(items.values());
-        // What weeks add beyond the errors that belong to one item in one week, which both sums hold.
+        // Both sums contain the errors of one item in one week, so they are subtracted once.
         let of_weeks = match weeks.len() >= WEEKS_MIN {
-            true => (variance(weeks.values()) - of_cells).max(0.0),
+            true => (variance(weeks.values()) - within_cells).max(0.0),
             false => 0.0,
         };
         let sum = of_items + of_weeks;
-        let share_of = |part: f64, groups: usize| (part / sum).powi(2) / (groups as f64 - 1.0).max(1.0);
+        let share = |part: f64, groups: usize| (part / sum).powi(2) / (groups as f64 - 1.0).max(1.0);
         let freedom = match sum > 0.0 {
-            true => 1.0 / (share_of(of_items, items.len()) + share_of(of_weeks, weeks.len())),
+            true => 1.0 / (share(of_items, items.len()) + share(of_weeks, weeks.len())),
             false => f64::INFINITY,
         };
-        Some(Ratio { value, error: sum.sqrt() / whole, freedom })
+        Some(Ratio { value, error: sum.sqrt() / denominator, freedom })
     }
 }
 
 impl Ratio {
-    /// Half of the 95 % interval.
-    pub fn half(&self) -> f64 {
-        student(self.freedom) * self.error
+    /// Returns half the width of the 95 % interval.
+    pub fn half_width(&self) -> f64 {
+        student_quantile(self.freedom) * self.error
     }
 }
 
-/// Of a sum of independent errors of mean zero.
+/// Returns the variance of a sum of independent errors of mean zero.
 fn variance<'a>(errors: impl ExactSizeIterator<Item = &'a f64>) -> f64 {
     let groups = errors.len() as f64;
     errors.map(|e| e * e).sum::<f64>() * groups / (groups - 1.0).max(1.0)
 }
 
-/// The 97.5 % quantile of Student's distribution (Abramowitz and Stegun 26.7.5), to a percent from three degrees of
-/// freedom on.
-fn student(freedom: f64) -> f64 {
-    let (z, z3, z5, z7) = (Z, Z.powi(3), Z.powi(5), Z.powi(7));
-    z + (z3 + z) / (4.0 * freedom)
-        + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * freedom.powi(2))
-        + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * freedom.powi(3))
+/// Returns the 97.5 % quantile of Student's t distribution with at least one degree of freedom.
+fn student_quantile(freedom: f64) -> f64 {
+    match StudentsT::new(0.0, 1.0, freedom) {
+        Ok(distribution) if freedom < FREEDOM_MAX => distribution.inverse_cdf(UPPER_TAIL),
+        _ => NORMAL_QUANTILE,
+    }
 }
 
 #[cfg(test)]
@@ -108,28 +122,38 @@ mod tests {
     use rand_distr::{Distribution, Gamma, Poisson};
 
     #[test]
-    fn student_of_known_values() {
-        for (freedom, wanted) in [(3.0, 3.182), (5.0, 2.571), (15.0, 2.131), (1e9, 1.960)] {
-            assert!((student(freedom) / wanted - 1.0).abs() < 0.01, "{freedom}: {}", student(freedom));
+    fn student_quantiles_of_known_degrees_of_freedom() {
+        let expected = [
+            (1.0, 12.7062),
+            (2.0, 4.3027),
+            (3.0, 3.1824),
+            (5.0, 2.5706),
+            (15.0, 2.1314),
+            (1e9, 1.9600),
+            (f64::INFINITY, 1.9600),
+        ];
+        for (freedom, quantile) in expected {
+            let got = student_quantile(freedom);
+            assert!((got / quantile - 1.0).abs() < 1e-4, "{freedom}: {got}");
         }
     }
 
-    /// Sums of unlike size: the ratio is that of the sums, not the mean of the items' ratios.
+    /// Items differ in size: the ratio is that of the sums, not the mean of the items' ratios.
     #[test]
-    fn what_was_sold_over_what_was_forecast_is_known_as_well_as_the_interval_says() {
+    fn intervals_of_sales_over_forecasts_cover_the_true_ratio() {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
-        assert_eq!(Clustered::<1>::default().ratio(0), None);
+        assert_eq!(ClusteredRatios::<1>::default().ratio(0), None);
         let rates = Gamma::new(1.0, 2.0).unwrap();
         let mut covered = 0;
         for _ in 0..200 {
-            let mut sums = Clustered::default();
+            let mut sums = ClusteredRatios::default();
             for item in 0..80 {
                 let forecast = f64::max(rates.sample(&mut rng), 1e-3);
                 let sold = Poisson::new(forecast * 0.7).unwrap();
                 (0..28).for_each(|day| sums.add(item, day, forecast, [sold.sample(&mut rng)]));
             }
             let found = sums.ratio(0).unwrap();
-            covered += usize::from((found.value - 0.7).abs() <= found.half());
+            covered += usize::from((found.value - 0.7).abs() <= found.half_width());
         }
         assert!((180..=198).contains(&covered), "{covered} of 200");
     }

@@ -1,21 +1,20 @@
-//! How often outcomes lie within what was forecast, with intervals that know that the days of one item hang together, and
-//! all items in one week.
+//! Coverage of forecast quantiles, with intervals clustered by item and by week.
 //!
-//! Demand comes in whole units, so an outcome is often the quantile itself, and no quantile can be reached by exactly its
-//! level. One at level p is right when P(demand < q) <= p <= P(demand <= q) (Czado, Gneiting and Held 2009, "Predictive
-//! model assessment for count data"), a range of two quantiles likewise; without ties this is the usual coverage.
+//! Demand comes in whole units, so an outcome often equals the quantile, and no quantile has exactly its level below it. A
+//! quantile q at level p is correct if P(demand < q) <= p <= P(demand <= q) (Czado, Gneiting and Held 2009, "Predictive model
+//! assessment for count data"); the same holds for a range between two quantiles. Without ties this is the usual coverage.
 
-use super::clustered::Clustered;
+use super::clustered::ClusteredRatios;
 
-/// Places of the two counts: ties left out, and counted in.
+/// Indices of the two counts: without and with ties.
 const INSIDE: usize = 0;
 const WITHIN: usize = 1;
 
-/// Coverage of one quantile, or of a range between two, over many items.
+/// Coverage of one quantile, or of a range between two quantiles, over many items.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Coverage {
-    /// Days, and on how many of them the outcome lay inside and within.
-    days: Clustered<2>,
+    /// Days, and on how many of them the outcome was inside and within.
+    days: ClusteredRatios<2>,
     items: usize,
 }
 
@@ -28,39 +27,45 @@ pub struct Share {
 }
 
 impl Coverage {
-    /// One item's outcomes: the day of each (any count of days that is the same for all items), and whether the outcome
-    /// lay inside, and inside or on the bound.
+    /// Adds one item's outcomes: the day, counted from the same day for all items; whether the outcome is inside; and whether
+    /// it is inside or on a bound.
     pub fn add(&mut self, days: impl IntoIterator<Item = (i64, bool, bool)>) {
-        let mut some = false;
+        let mut any = false;
         for (day, inside, within) in days {
             self.days.add(self.items, day, 1.0, [inside, within].map(|hit| f64::from(u8::from(hit))));
-            some = true;
+            any = true;
         }
-        self.items += usize::from(some);
+        self.items += usize::from(any);
     }
 
+    /// Returns the number of items with at least one day.
     pub fn items(&self) -> usize {
         self.items
     }
 
+    /// Returns the number of days over all items.
     pub fn days(&self) -> f64 {
-        self.days.whole()
+        self.days.denominator()
     }
 
-    /// The share of days inside, ties left out; `None` without a day.
+    /// Returns the share of days with an outcome inside, ties excluded; `None` without days.
     pub fn inside(&self) -> Option<Share> {
         self.share(INSIDE)
     }
 
-    /// The share of days inside or on the bound.
+    /// Returns the share of days with an outcome inside or on a bound; `None` without days.
     pub fn within(&self) -> Option<Share> {
         self.share(WITHIN)
     }
 
-    fn share(&self, of: usize) -> Option<Share> {
-        let ratio = self.days.ratio(of)?;
-        let (value, half) = (ratio.value, ratio.half());
-        Some(Share { value, low: (value - half).max(0.0), high: (value + half).min(1.0) })
+    fn share(&self, count: usize) -> Option<Share> {
+        let ratio = self.days.ratio(count)?;
+        let half_width = ratio.half_width();
+        Some(Share {
+            value: ratio.value,
+            low: (ratio.value - half_width).max(0.0),
+            high: (ratio.value + half_width).min(1.0),
+        })
     }
 }
 
@@ -72,7 +77,7 @@ mod tests {
     use rand_distr::{Distribution, Normal, Poisson};
 
     #[test]
-    fn whole_units_are_right_when_the_level_lies_between_below_and_with() {
+    fn ties_are_counted_within_but_not_inside() {
         let mut coverage = Coverage::default();
         assert_eq!((coverage.within(), coverage.items()), (None, 0));
         for _ in 0..40 {
@@ -84,9 +89,9 @@ mod tests {
         assert_eq!((coverage.items(), coverage.days()), (40, 200.0));
     }
 
-    /// Items of which each has a rate of its own that its quantile does not know: days of one hang together.
+    /// Each item has its own sales rate, which its quantile ignores, so the days of one item are correlated.
     #[test]
-    fn intervals_over_items_cover_where_days_taken_alone_would_not() {
+    fn intervals_cover_when_days_of_an_item_are_correlated() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let (mut covered, mut narrow) = (0, 0);
         let truth = 0.5;
@@ -106,13 +111,14 @@ mod tests {
         assert!((88..=100).contains(&covered) && narrow < 60, "{covered} and {narrow} of 100");
     }
 
-    /// Four weeks, each of which moves all items: however many there are, the interval has to be wide.
+    /// Each of four weeks moves all items, so the interval must be wide however many items there are.
     #[test]
-    fn intervals_cover_where_a_week_moves_all_items() {
+    fn intervals_cover_when_weeks_move_all_items() {
         let mut rng = ChaCha8Rng::seed_from_u64(8);
         let shock = Normal::new(0.0f64, 0.5).unwrap();
-        // Outcome and shock are normal: of a sum of variance 1.25, half lies below zero.
-        let (mut covered, mut narrow, noise) = (0, 0, Normal::new(0.0, 1.0).unwrap());
+        // Shock and noise are normal with mean zero, so half of their sums are negative.
+        let noise = Normal::new(0.0, 1.0).unwrap();
+        let (mut covered, mut narrow) = (0, 0);
         for _ in 0..200 {
             let weeks: [f64; 4] = std::array::from_fn(|_| shock.sample(&mut rng));
             let mut coverage = Coverage::default();

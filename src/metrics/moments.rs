@@ -1,6 +1,6 @@
-//! Mean and deviation of a stream of numbers, in one pass (Welford 1962; Knuth, volume 2, section 4.2.2).
+//! Mean and standard deviation of a stream of numbers in one pass (Welford 1962; Knuth, volume 2, section 4.2.2).
 
-/// NaN is null and counts for nothing.
+/// Running moments. NaN is null and is ignored.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Moments {
     count: u64,
@@ -15,17 +15,17 @@ impl Moments {
             return;
         }
         self.count += 1;
-        let from_old = value - self.mean;
-        self.mean += from_old / self.count as f64;
-        self.squares += from_old * (value - self.mean);
+        let difference = value - self.mean;
+        self.mean += difference / self.count as f64;
+        self.squares += difference * (value - self.mean);
     }
 
-    /// 0 of nothing.
+    /// Returns the mean; 0 without values.
     pub fn mean(&self) -> f64 {
         self.mean
     }
 
-    /// Of the population; 0 of nothing.
+    /// Returns the standard deviation of the population; 0 without values.
     pub fn deviation(&self) -> f64 {
         (self.squares / self.count.max(1) as f64).sqrt()
     }
@@ -38,7 +38,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_are_those_of_two_passes(values in prop::collection::vec(-1e6f64..1e6, 0..50)) {
+        fn moments_equal_those_of_two_passes(values in prop::collection::vec(-1e6f64..1e6, 0..50)) {
             let mut moments = Moments::default();
             values.iter().for_each(|&v| moments.add(v));
             moments.add(f64::NAN);
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_has_no_deviation_at_all() {
+    fn a_constant_has_zero_deviation() {
         let mut moments = Moments::default();
         (0..1000).for_each(|_| moments.add(0.1 + 1e5));
         assert_eq!(moments.deviation(), 0.0);

@@ -1,32 +1,34 @@
-//! Models that no night can take, one kind a card: what is read of them, listed and refused is the same for all of them.
-//! `table`, `text` and `vision` say what stands in their cards, and bring the weights.
+//! Models of tables, texts and images, which `train --task` makes and nights do not use. Each kind has a card of its own;
+//! writing, reading, listing and refusing them works the same way for all kinds. `table`, `text` and `vision` declare the cards
+//! and supply the weights.
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Tensor, nn};
 
-use super::bundle::Registry;
+use super::registry::Registry;
 use super::weights;
 use crate::failure::{Failure, FailureKind, Result};
 
-/// A JSON file that makes a folder `models/KIND-DATE-HASH/` a model of a kind, and says everything but its weights.
+/// A JSON file that describes the model in a folder `models/KIND-DATE-HASH/`: everything but its weights.
 pub trait Card: Serialize + DeserializeOwned {
-    /// What `train --task` calls it.
+    /// The kind's name in `train --task`.
     const KIND: &'static str;
+    /// The file's name in the folder.
     const FILE: &'static str;
-    /// The format that is written and read.
+    /// The format version that is written and read.
     const FORMAT: u32;
 
     fn trained_at(&self) -> &str;
 
-    /// Takes down what only writing knows.
+    /// Sets the fields that are known only when the model is written.
     fn seal(&mut self, version: String, weights_hash: String);
 }
 
 impl Registry {
-    /// Writes a model's files, by their names below its folder; the card goes last, so that a version with a card is whole.
-    /// It never becomes champion.
+    /// Writes a model's files, by their names below its folder, and returns the sealed card. The card is written last, so that
+    /// a version with a card is complete. Such a model never becomes champion.
     pub async fn write_files<C: Card>(&self, mut card: C, mut files: Vec<(String, Bytes)>) -> Result<C> {
         files.sort();
         let hash = hash(&files);
@@ -41,7 +43,7 @@ impl Registry {
         Ok(card)
     }
 
-    /// The card of a version; the type says of which kind.
+    /// Returns the card of a version of the kind `C`.
     pub async fn card_of<C: Card>(&self, version: &str) -> Result<C> {
         let (kind, folder) = (C::KIND, self.0.folder(version));
         let hint = format!("`intentcast models` lists the versions; `intentcast train --task {kind}` makes one");
@@ -65,9 +67,10 @@ impl Registry {
         }
     }
 
-    /// The cards of a kind that can be read, oldest first; the log names the others.
+    /// Returns the readable cards of a kind, oldest first; logs the unreadable ones.
     pub async fn cards_of<C: Card>(&self) -> Result<Vec<C>> {
-        let (mut cards, prefix) = (Vec::<C>::new(), format!("{}-", C::KIND));
+        let mut cards = Vec::<C>::new();
+        let prefix = format!("{}-", C::KIND);
         for version in self.0.children().await?.0.iter().filter(|version| version.starts_with(&prefix)) {
             match self.card_of(version).await {
                 Ok(card) => cards.push(card),
@@ -79,12 +82,12 @@ impl Registry {
     }
 }
 
-/// Names and bytes of sorted files.
+/// Returns the hash of the names and bytes of sorted files.
 fn hash(files: &[(String, Bytes)]) -> String {
     hash_of(files.iter().flat_map(|(name, bytes)| [Bytes::from(name.clone()), bytes.clone()]))
 }
 
-/// Each part with its length in front, so that no two lists of parts read the same.
+/// Returns the hash of parts, each preceded by its length, so that different lists of parts give different hashes.
 pub fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
@@ -94,40 +97,43 @@ pub fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Refuses files that are not those that were written: `weights_hash` is the card's.
+/// Refuses files that changed since they were written; `weights_hash` is the card's.
 pub fn check_files(url: &str, mut files: Vec<(String, Bytes)>, weights_hash: &str) -> Result<()> {
     files.sort();
     match hash(&files)[..16] == *weights_hash {
         true => Ok(()),
-        false => Err(damaged(Failure::model(format!("{url}: not the bytes that were trained")))),
+        false => Err(damaged(Failure::model(format!("{url}: checksum mismatch: files changed since training")))),
     }
 }
 
-/// What training left of a part of the weights, as the bytes of a file; the settings are those of a `[section]`.
+/// Returns the trained weights of a part as the bytes of a safetensors file; refuses numbers that are not finite. `section`
+/// holds the settings that the hint names.
 pub fn bytes_of(section: &str, named: &[(String, Tensor)]) -> Result<Bytes> {
     for (name, tensor) in named {
         if !weights::all_finite(tensor)? {
-            return Err(Failure::model(format!("training left numbers in {name} that are not finite"))
+            return Err(Failure::model(format!("weights of {name} are not finite after training"))
                 .hint(format!("lower {section}.learning_rate and {section}.head_learning_rate")));
         }
     }
     Ok(weights::tensors_to_bytes(named)?.into())
 }
 
-/// A part of a network with the weights of its own file, and the store that holds them; `at` names the file.
+/// Builds a part of a network and loads its weights from the bytes of the file `path`. Returns the part and the frozen store of
+/// its weights.
 pub fn read_part<T>(
-    (bytes, at): (&[u8], String),
+    bytes: &[u8],
+    path: String,
     device: Device,
     build: impl FnOnce(&nn::Path<'_>) -> Result<T>,
 ) -> Result<(T, nn::VarStore)> {
     let mut store = nn::VarStore::new(device);
     let part = build(&store.root())?;
-    weights::from_bytes(&mut [&mut store], bytes).map_err(|f| damaged(f.at(at)))?;
+    weights::from_bytes(&mut [&mut store], bytes).map_err(|f| damaged(f.at(path)))?;
     store.freeze();
     Ok((part, store))
 }
 
-/// What is wrong with a model's files is wrong with the model.
+/// Turns a failure to read a model's files into a failure of the model.
 pub fn damaged(failure: Failure) -> Failure {
     Failure { kind: FailureKind::Model, ..failure }.hint("train again")
 }
@@ -141,27 +147,27 @@ mod tests {
     use crate::model::text::bundle::TextCard;
     use crate::model::vision::ImageModelCard;
 
-    /// That a card of the next format is refused, though nothing else of it can be read.
-    async fn newer_is_refused<C: Card>() {
+    /// Asserts that a card of the next format is refused, although nothing else of it can be read.
+    async fn assert_newer_is_refused<C: Card>() {
         let (kind, newer) = (C::KIND, C::FORMAT + 1);
         let models = Location::open(&format!("memory://newer-{kind}/models"), &S3Config::default()).unwrap();
         let card = serde_json::to_vec(&serde_json::json!({ "format": newer })).unwrap();
         models.folder("v").write(C::FILE, card).await.unwrap();
-        let Err(refused) = Registry(models).card_of::<C>("v").await else { panic!("{kind}: it was read") };
+        let Err(refused) = Registry(models).card_of::<C>("v").await else { panic!("{kind}: not refused") };
         let wanted = format!("models/v/{}: expected format {}, got {newer}", C::FILE, C::FORMAT);
         assert!(refused.kind == FailureKind::Model && refused.message.starts_with(&wanted), "{refused}");
         assert_eq!(refused.hint.as_deref(), Some("upgrade intentcast here, or name another version"));
     }
 
     #[tokio::test]
-    async fn a_card_of_a_newer_format_is_refused_by_its_number_and_says_what_to_do() {
-        newer_is_refused::<TableCard>().await;
-        newer_is_refused::<TextCard>().await;
-        newer_is_refused::<ImageModelCard>().await;
+    async fn a_card_of_a_newer_format_is_refused_with_a_hint() {
+        assert_newer_is_refused::<TableCard>().await;
+        assert_newer_is_refused::<TextCard>().await;
+        assert_newer_is_refused::<ImageModelCard>().await;
     }
 
     #[test]
-    fn a_hash_tells_apart_where_one_part_ends() {
+    fn a_hash_depends_on_where_a_part_ends() {
         let hash = |parts: [&'static str; 2]| hash_of(parts.into_iter().map(Bytes::from));
         assert_ne!(hash(["ab", "c"]), hash(["a", "bc"]));
     }

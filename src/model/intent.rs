@@ -1,20 +1,21 @@
-//! The behaviour network, cut in two: a date-independent encoder of a user's events, and heads over it.
+//! The intent network in two parts: an encoder of a user's events that does not depend on the run date, and heads on top.
 //!
-//! Encoder: embedded events → a backbone → its summary and the mean of what was looked at → one vector of `width`.
-//! Heads: that vector, standardised tabular features and idle time → six intents, churn, units, spend; and a taste.
+//! Encoder: embedded events → a backbone → a summary of its states and the mean of the item vectors → one vector of `width`.
+//! Heads: that vector, standardised tabular features and idle time → six intents, churn, units, spend; and a user vector
+//! that ranks items.
 
-use serde::{Deserialize, Serialize};
 use tch::nn::{self, Module, ModuleT};
 use tch::{Device, Kind, Tensor};
 
-use super::backbones::{self, Backbone, Padded, Summary};
-use super::contents::{Contents, Gathered, MODALITIES};
-use super::events::{Embedding, EventBatch, SMALL};
+use super::backbones::{self, Backbone, PaddedEvents, StateSummary};
+use super::contents::{ContentBatch, Contents};
+use super::embedding::small_embedding;
+use super::events::{EventBatch, EventEmbedding};
 use super::heads::{self, INTENTS, IntentHead};
 use super::inputs::{EventInput, UserInputs};
-use crate::config::networks::{BackboneName, FusionName, HeadName};
+use super::scaling::Scaling;
+use super::shape::IntentShape;
 use crate::failure::Result;
-use crate::metrics::moments::Moments;
 
 /// Outputs of the heads, in order; the last two are amounts, the others probabilities.
 pub const OUTPUTS: [&str; 9] = [
@@ -28,128 +29,52 @@ pub const OUTPUTS: [&str; 9] = [
     "expected_units",
     "expected_spend",
 ];
-/// Where churn stands among the outputs, and its label among the labels.
+/// Index of churn among the outputs, and of its label among the labels.
 pub const CHURN: i64 = INTENTS.len() as i64;
 const UNITS: i64 = CHURN + 1;
 
-/// Sizes of the network; part of the bundle.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct IntentShape {
-    pub backbone: BackboneName,
-    pub head: HeadName,
-    pub width: i64,
-    pub layers: i64,
-    /// Of attention; the recurrent backbones have none.
-    pub heads: i64,
-    pub item_buckets: u64,
-    pub events_max: i64,
-    pub dropout: f64,
-    pub features: usize,
-    /// Numbers of a text's, a picture's and a video's vector; 0 for those that the network does not read.
-    pub content_dims: [i64; MODALITIES.len()],
-    pub fusion: FusionName,
-}
-
-#[cfg(test)]
-impl IntentShape {
-    /// For tests to change what they are about: one tabular feature, no contents, no dropout.
-    pub fn tiny(backbone: BackboneName, head: HeadName) -> Self {
-        Self {
-            backbone,
-            head,
-            width: 8,
-            layers: 1,
-            heads: 2,
-            item_buckets: 1000,
-            events_max: 8,
-            dropout: 0.0,
-            features: 1,
-            content_dims: [0; MODALITIES.len()],
-            fusion: FusionName::default(),
-        }
-    }
-}
-
-/// How tabular features were scaled in training; NaN-free, one entry a feature.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Scaling {
-    pub mean: Vec<f32>,
-    pub deviation: Vec<f32>,
-    /// Mean spend of a buying user: the unit of the spend head.
-    pub spend: f64,
-    /// Mean units of a buying user: the unit of the units head. Wholesalers buy by the thousand.
-    pub units: f64,
-}
-
-impl Scaling {
-    /// Of the moments of each feature. A feature that never varied says nothing, later values neither: its deviation is the
-    /// largest number there is, so that it is scaled to zero.
-    pub fn of(features: &[Moments], units: f64, spend: f64) -> Self {
-        let deviation = |of: &Moments| {
-            let deviation = of.deviation();
-            let constant = deviation <= 1e-6 * of.mean().abs().max(1.0);
-            if constant { f32::MAX } else { deviation.max(1e-3) as f32 }
-        };
-        Self {
-            mean: features.iter().map(|of| of.mean() as f32).collect(),
-            deviation: features.iter().map(deviation).collect(),
-            spend: spend.max(1e-6),
-            units: units.max(1e-6),
-        }
-    }
-
-    /// What the heads take beside the encoder's state, on the CPU, float32 [users, 2 × features + 2]: standardised values,
-    /// null flags, idle time and its absence. `tabular`: row-major [users, features]; `idle_log_hours`: [users].
-    pub fn tensor(&self, tabular: &[f32], idle_log_hours: &[f32]) -> Result<Tensor> {
-        let (b, f) = (idle_log_hours.len() as i64, self.mean.len() as i64);
-        let (mean, deviation) = (Tensor::f_from_slice(&self.mean)?, Tensor::f_from_slice(&self.deviation)?);
-        let values = Tensor::f_from_slice(tabular)?.f_view([b, f])?;
-        let idle = Tensor::f_from_slice(idle_log_hours)?.f_view([b, 1])?;
-        let flags = |of: &Tensor| of.f_isnan()?.f_to_kind(Kind::Float);
-        let scaled = ((&values - mean) / deviation).f_clamp(-8.0, 8.0)?.f_nan_to_num(0.0, 8.0, -8.0)?;
-        Ok(Tensor::f_cat(&[scaled, flags(&values)?, (&idle / 4.0).f_nan_to_num(0.0, None, None)?, flags(&idle)?], 1)?)
-    }
-}
-
 /// Raw outputs of the heads, float32 [users, ..].
 #[derive(Debug)]
-pub struct Raw {
-    /// [users, 6], as the intents' head takes them.
+pub struct RawOutputs {
+    /// [users, 6], as the intents' head reads them.
     pub intents: Tensor,
     /// [users, 1]: the log-odds of churn.
     pub churn: Tensor,
-    /// [users, 2]: expected units and spend in the scaling's units, positive.
+    /// [users, 2]: expected units and spend in the units of [`Scaling`], positive.
     pub amounts: Tensor,
 }
 
-impl Raw {
-    /// All users of several batches, in order.
-    pub fn cat(parts: &[Raw]) -> Result<Raw> {
-        let join = |of: &dyn Fn(&Raw) -> &Tensor| Tensor::f_cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
-        Ok(Raw { intents: join(&|r| &r.intents)?, churn: join(&|r| &r.churn)?, amounts: join(&|r| &r.amounts)? })
+impl RawOutputs {
+    /// Joins the users of several batches, in order.
+    pub fn cat(parts: &[RawOutputs]) -> Result<RawOutputs> {
+        let join = |of: &dyn Fn(&RawOutputs) -> &Tensor| Tensor::f_cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
+        Ok(RawOutputs { intents: join(&|r| &r.intents)?, churn: join(&|r| &r.churn)?, amounts: join(&|r| &r.amounts)? })
     }
 }
 
+/// The network for one user at a time: encoder, heads and item vectors.
 #[derive(Debug)]
 pub struct IntentNetwork {
     pub shape: IntentShape,
-    events: Embedding,
+    events: EventEmbedding,
     backbone: Box<dyn Backbone>,
     pool: nn::Linear,
+    /// The encoder state of users without events, [width].
     empty: Tensor,
     trunk: nn::SequentialT,
     pub head: Box<dyn IntentHead>,
-    taste: nn::Linear,
+    user_map: nn::Linear,
     item_bias: nn::Embedding,
 }
 
 impl IntentNetwork {
+    /// Creates initial weights below `path`.
     pub fn new(path: &nn::Path, shape: &IntentShape) -> Self {
         let d = shape.width;
         let backbone = backbones::build(&(path / "backbone"), shape);
         let summary = match backbone.summary() {
-            Summary::Last => d,
-            Summary::LastAndMean => 2 * d,
+            StateSummary::Last => d,
+            StateSummary::LastAndMean => 2 * d,
         };
         let tabular = 2 * shape.features as i64;
         let dropout = shape.dropout;
@@ -160,82 +85,81 @@ impl IntentNetwork {
             .add(nn::linear(path / "head2", 128, 64, Default::default()))
             .add_fn(|x| x.gelu("none"))
             .add(nn::linear(path / "head3", 64, OUTPUTS.len() as i64, Default::default()));
-        let bias = nn::EmbeddingConfig { ws_init: SMALL, ..Default::default() };
-        let events = Embedding::new(path, shape);
+        let events = EventEmbedding::new(path, shape);
         Self {
             shape: shape.clone(),
             backbone,
-            pool: nn::linear(path / "pool", summary + d + events.means_width(), d, Default::default()),
+            pool: nn::linear(path / "pool", summary + d + events.content_means_width(), d, Default::default()),
             events,
             empty: path.zeros("empty", &[d]),
             trunk,
             head: heads::build(&(path / "intents"), shape.head),
-            taste: nn::linear(path / "taste", d, d, Default::default()),
-            item_bias: nn::embedding(path / "item_bias", shape.item_buckets as i64 + 1, 1, bias),
+            user_map: nn::linear(path / "taste", d, d, Default::default()),
+            item_bias: small_embedding(path / "item_bias", shape.item_buckets as i64 + 1, 1),
         }
     }
 
-    /// Sequences of events, oldest first, as the network takes them. `contents`: where the rows of their contents stand.
+    /// Builds a batch of event sequences, oldest first, on `device`. `contents` holds the vectors of the events' content rows.
     pub fn batch(&self, sequences: &[&[EventInput]], contents: &Contents, device: Device) -> Result<EventBatch> {
-        EventBatch::of(sequences, self.shape.events_max, contents, device)
+        EventBatch::from_sequences(sequences, self.shape.events_max, contents, device)
     }
 
-    /// Encodes a batch on this network's device: float32 [users, width]. Users without events get a learned vector.
-    pub fn encode_batch(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
-        let (things, padded) = self.events.forward(batch)?;
-        let states = self.backbone.read(&padded, train)?;
-        let mut summary = vec![last(&states, &padded)];
-        if self.backbone.summary() == Summary::LastAndMean {
-            summary.push(mean(&states, &padded));
+    /// Encodes a batch on this network's device: float32 [users, width]. Users without events get a learnt vector.
+    pub fn encode_users(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
+        let (items, padded) = self.events.forward(batch)?;
+        let states = self.backbone.states(&padded, train)?;
+        let mut summary = vec![last_state(&states, &padded)];
+        if self.backbone.summary() == StateSummary::LastAndMean {
+            summary.push(mean_state(&states, &padded));
         }
-        // The plain mean of what was looked at, beside the encoded one: tastes need no sequence to be seen.
-        summary.push(mean(&things, &padded));
-        summary.extend(self.events.means(batch, &things)?);
+        // The plain mean of the item vectors in addition to the encoded one: preferences show without any sequence.
+        summary.push(mean_state(&items, &padded));
+        summary.extend(self.events.content_means(batch, &items)?);
         let pooled = self.pool.forward(&Tensor::f_cat(&summary, -1)?);
-        let some = padded.lengths.gt(0).unsqueeze(-1);
-        Ok(pooled.f_where_self(&some, &self.empty.unsqueeze(0))?)
+        let has_events = padded.lengths.gt(0).unsqueeze(-1);
+        Ok(pooled.f_where_self(&has_events, &self.empty.unsqueeze(0))?)
     }
 
-    /// The state of each event, float32 [sequences, events, width]; padding's may be anything finite.
+    /// Returns the state of each event, float32 [sequences, events, width]; those of padding may be any finite numbers.
     pub fn event_states(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
         let (_, padded) = self.events.forward(batch)?;
-        self.backbone.read(&padded, train)
+        self.backbone.states(&padded, train)
     }
 
-    /// Log-odds that states [.., width] are of each event type, float32 [.., 9] (unknown, then the eight), by the types'
-    /// own embeddings.
-    pub fn event_types(&self, states: &Tensor) -> Tensor {
-        states.matmul(&self.events.types().transpose(0, 1))
+    /// Returns the logits of each event type for event states [.., width], float32 [.., 9] (unknown, then the eight types),
+    /// by the dot product with the types' embeddings.
+    pub fn event_type_logits(&self, states: &Tensor) -> Tensor {
+        states.matmul(&self.events.type_vectors().transpose(0, 1))
     }
 
-    /// Raw outputs for encoded users and their tabular features.
-    pub fn outputs(
+    /// Returns the raw outputs of encoded users; `rows` are their places in `inputs`.
+    pub fn outputs_for_rows(
         &self,
         states: &Tensor,
         inputs: &UserInputs,
         rows: &[usize],
         scaling: &Scaling,
         train: bool,
-    ) -> Result<Raw> {
+    ) -> Result<RawOutputs> {
         let features = self.shape.features;
         let tabular: Vec<f32> =
             rows.iter().flat_map(|&r| &inputs.tabular[r * features..(r + 1) * features]).copied().collect();
         let idle: Vec<f32> = rows.iter().map(|&r| inputs.idle_log_hours[r]).collect();
-        self.outputs_of(states, &scaling.tensor(&tabular, &idle)?.f_to_device(states.device())?, train)
+        self.outputs(states, &scaling.head_inputs(&tabular, &idle)?.f_to_device(states.device())?, train)
     }
 
-    /// Raw outputs for encoded users, by what [`Scaling::tensor`] made of their features.
-    pub fn outputs_of(&self, states: &Tensor, tabular: &Tensor, train: bool) -> Result<Raw> {
+    /// Returns the raw outputs of encoded users. `tabular` comes from [`Scaling::head_inputs`].
+    pub fn outputs(&self, states: &Tensor, tabular: &Tensor, train: bool) -> Result<RawOutputs> {
         let raw = self.trunk.forward_t(&Tensor::f_cat(&[states, tabular], -1)?, train);
-        Ok(Raw {
+        Ok(RawOutputs {
             intents: raw.narrow(1, 0, CHURN),
             churn: raw.narrow(1, CHURN, 1),
             amounts: raw.narrow(1, UNITS, 2).softplus(),
         })
     }
 
-    /// Outputs as published, float32 [users, 9]: probabilities, then amounts in units and money.
-    pub fn scores(&self, raw: &Raw, scaling: &Scaling) -> Result<Tensor> {
+    /// Returns the published outputs, float32 [users, 9]: probabilities, then amounts in units and money.
+    pub fn scores(&self, raw: &RawOutputs, scaling: &Scaling) -> Result<Tensor> {
         Ok(Tensor::f_cat(
             &[
                 self.head.probabilities(&raw.intents),
@@ -247,28 +171,29 @@ impl IntentNetwork {
         )?)
     }
 
-    /// Of items by the buckets of their ids and categories, int64 [items] each, and their contents: vectors, float32
-    /// [items, width], and popularity biases, float32 [items].
-    pub fn items(&self, buckets: &Tensor, categories: &Tensor, contents: &[Gathered]) -> Result<(Tensor, Tensor)> {
+    /// Returns item vectors, float32 [items, width], and popularity biases, float32 [items], from the buckets of item ids and
+    /// categories, int64 [items] each, and the items' contents.
+    pub fn items(&self, buckets: &Tensor, categories: &Tensor, contents: &[ContentBatch]) -> Result<(Tensor, Tensor)> {
         let bias = self.item_bias.forward(buckets).squeeze_dim(-1);
-        Ok((self.events.things(buckets, categories, contents)?, bias))
+        Ok((self.events.item_vectors(buckets, categories, contents)?, bias))
     }
 
-    /// Taste vectors, float32 [rows, width]: their dot product with an item's vector, plus its bias, ranks items.
-    pub fn taste(&self, states: &Tensor) -> Tensor {
-        self.taste.forward(states)
+    /// Returns user vectors, float32 [rows, width]. The dot product with an item vector, plus the item's bias, ranks items.
+    pub fn user_vectors(&self, states: &Tensor) -> Tensor {
+        self.user_map.forward(states)
     }
 }
 
-/// The state of each user's newest event, float32 [users, width].
-fn last(states: &Tensor, events: &Padded) -> Tensor {
-    let (b, d) = (states.size()[0], states.size()[2]);
-    let at = (&events.lengths - 1).clamp_min(0).view([b, 1, 1]).expand([b, 1, d], false);
+/// Returns the state of each user's newest event, float32 [users, width].
+fn last_state(states: &Tensor, events: &PaddedEvents) -> Tensor {
+    let users = states.size()[0];
+    let width = states.size()[2];
+    let at = (&events.lengths - 1).clamp_min(0).view([users, 1, 1]).expand([users, 1, width], false);
     states.gather(1, &at, false).squeeze_dim(1)
 }
 
-/// The mean over each user's events, float32 [users, width].
-fn mean(states: &Tensor, events: &Padded) -> Tensor {
+/// Returns the mean over each user's events, float32 [users, width].
+fn mean_state(states: &Tensor, events: &PaddedEvents) -> Tensor {
     let weight = events.present.to_kind(Kind::Float).unsqueeze(-1);
     (states * weight).sum_dim_intlist(1i64, false, Kind::Float) / events.lengths.clamp_min(1).unsqueeze(-1)
 }
@@ -276,6 +201,7 @@ fn mean(states: &Tensor, events: &Padded) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::networks::{BackboneName, FusionName, HeadName};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -292,7 +218,7 @@ mod tests {
         }
     }
 
-    /// Ten pictures of three numbers.
+    /// Ten image vectors of dimension three.
     fn contents() -> Contents {
         let mut contents = Contents::new([0, 3, 0]);
         let mut rng = ChaCha8Rng::seed_from_u64(5);
@@ -303,7 +229,7 @@ mod tests {
     }
 
     fn encode(network: &IntentNetwork, sequences: &[&[EventInput]]) -> Tensor {
-        network.encode_batch(&network.batch(sequences, &contents(), Device::Cpu).unwrap(), false).unwrap()
+        network.encode_users(&network.batch(sequences, &contents(), Device::Cpu).unwrap(), false).unwrap()
     }
 
     fn sequence(rng: &mut ChaCha8Rng, length: usize) -> Vec<EventInput> {
@@ -318,12 +244,12 @@ mod tests {
             .collect()
     }
 
-    fn far(a: &Tensor, b: &Tensor) -> f64 {
+    fn max_difference(a: &Tensor, b: &Tensor) -> f64 {
         (a - b).abs().max().double_value(&[])
     }
 
     #[test]
-    fn with_every_backbone_a_batch_equals_its_members() {
+    fn a_batch_equals_its_members_with_every_backbone() {
         for backbone in BackboneName::ALL {
             tch::manual_seed(4);
             let store = nn::VarStore::new(Device::Cpu);
@@ -337,39 +263,45 @@ mod tests {
             assert_eq!(all.isfinite().all().int64_value(&[]), 1, "{backbone:?}");
             for (row, one) in slices.iter().enumerate() {
                 let alone = encode(&network, &[one]);
-                let apart = far(&alone.squeeze_dim(0), &all.get(row as i64));
-                assert!(apart < 1e-5, "{backbone:?}, user {row}: {apart}");
+                let difference = max_difference(&alone.squeeze_dim(0), &all.get(row as i64));
+                assert!(difference < 1e-5, "{backbone:?}, user {row}: {difference}");
             }
-            // Order matters to a network that reads sequences; turned round, a history is another one.
-            let mut turned = sequences[4].clone();
-            turned.reverse();
-            let other = encode(&network, &[&turned]);
-            assert!(far(&other.squeeze_dim(0), &all.get(4)) > 1e-4, "{backbone:?}");
-            // So is one with other pictures, or with none.
-            for picture in [3, 0] {
-                let mut shown = sequences[4].clone();
-                shown.iter_mut().for_each(|e| e.contents[1] = picture);
-                assert!(far(&encode(&network, &[&shown]).squeeze_dim(0), &all.get(4)) > 1e-4, "{backbone:?}");
+            // The order of events matters: the reversed history has another state.
+            let mut reversed = sequences[4].clone();
+            reversed.reverse();
+            let other = encode(&network, &[&reversed]);
+            assert!(max_difference(&other.squeeze_dim(0), &all.get(4)) > 1e-4, "{backbone:?}");
+            // So do the images, and their absence.
+            for image in [3, 0] {
+                let mut changed = sequences[4].clone();
+                changed.iter_mut().for_each(|e| e.contents[1] = image);
+                assert!(
+                    max_difference(&encode(&network, &[&changed]).squeeze_dim(0), &all.get(4)) > 1e-4,
+                    "{backbone:?}"
+                );
             }
         }
     }
 
     #[test]
-    fn what_comes_later_moves_earlier_states_of_backbones_that_look_ahead_alone() {
+    fn later_events_change_earlier_states_only_if_looking_ahead() {
         for backbone in BackboneName::ALL {
             tch::manual_seed(4);
             let store = nn::VarStore::new(Device::Cpu);
             let network = backbones::build(&store.root(), &shape(backbone, HeadName::Sigmoid));
             let x = Tensor::randn([1, 6, 16], (Kind::Float, Device::Cpu));
-            let read = |x: &Tensor| {
+            let states = |x: &Tensor| {
                 let lengths = Tensor::from_slice(&[6i64]);
-                let events =
-                    Padded { x: x.shallow_clone(), lengths, present: Tensor::ones([1, 6], (Kind::Bool, Device::Cpu)) };
-                tch::no_grad(|| network.read(&events, false)).unwrap().narrow(1, 0, 5)
+                let events = PaddedEvents {
+                    x: x.shallow_clone(),
+                    lengths,
+                    present: Tensor::ones([1, 6], (Kind::Bool, Device::Cpu)),
+                };
+                tch::no_grad(|| network.states(&events, false)).unwrap().narrow(1, 0, 5)
             };
-            let before = read(&x);
+            let before = states(&x);
             let changed = Tensor::cat(&[x.narrow(1, 0, 5), -x.narrow(1, 5, 1)], 1);
-            let moved = far(&before, &read(&changed));
+            let moved = max_difference(&before, &states(&changed));
             match backbone.looks_ahead() {
                 true => assert!(moved > 1e-4, "{backbone:?}: {moved}"),
                 false => assert!(moved < 1e-6, "{backbone:?}: {moved}"),
@@ -378,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_are_probabilities_and_positive_amounts_with_every_head() {
+    fn every_head_gives_probabilities_and_positive_amounts() {
         for head in HeadName::ALL {
             let store = nn::VarStore::new(Device::Cpu);
             let network = IntentNetwork::new(&store.root(), &shape(BackboneName::Gru, head));
@@ -390,28 +322,11 @@ mod tests {
             };
             let scaling = Scaling { mean: vec![0.0], deviation: vec![1.0], spend: 10.0, units: 2.0 };
             let states = encode(&network, &[&inputs.events[0], &[]]);
-            let raw = network.outputs(&states, &inputs, &[0, 1], &scaling, false).unwrap();
+            let raw = network.outputs_for_rows(&states, &inputs, &[0, 1], &scaling, false).unwrap();
             let scores = network.scores(&raw, &scaling).unwrap();
             assert_eq!(scores.size(), [2, 9]);
             assert!(scores.min().double_value(&[]) > 0.0);
             assert!(scores.narrow(1, 0, 7).max().double_value(&[]) < 1.0);
         }
-    }
-
-    #[test]
-    fn a_constant_feature_and_a_null_one_say_nothing_later() {
-        let tabular = [7.0, f32::NAN, 1.0, 7.0, f32::NAN, 3.0].to_vec();
-        let mut moments = vec![Moments::default(); 3];
-        tabular.iter().enumerate().for_each(|(at, &value)| moments[at % 3].add(value.into()));
-        let scaling = Scaling::of(&moments, 1.0, 1.0);
-        assert!(scaling.mean.iter().chain(&scaling.deviation).all(|v| v.is_finite()));
-        let back: Scaling = serde_json::from_str(&serde_json::to_string(&scaling).unwrap()).unwrap();
-        assert_eq!(back, scaling);
-        let scaled = scaling.tensor(&[1000.0, 1000.0, 3.0], &[2.0]).unwrap().view([-1]);
-        let scaled = Vec::<f32>::try_from(&scaled).unwrap();
-        assert!(scaled[0].abs() < 1e-30 && scaled[1].abs() < 1e-30, "{scaled:?}");
-        assert_eq!(scaled[2..], [1.0, 0.0, 0.0, 0.0, 0.5, 0.0]);
-        let absent = scaling.tensor(&[f32::NAN; 3], &[f32::NAN]).unwrap().view([-1]);
-        assert_eq!(Vec::<f32>::try_from(&absent).unwrap(), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0]);
     }
 }

@@ -1,5 +1,5 @@
-//! The head of every classifier: one linear map from the vector of a text or picture to its labels, and how these hang
-//! together. `text` and `vision` bring the vectors, `training::labelled` teaches it, `score` calls it.
+//! The head of every text and image classifier: one linear map from a vector to label scores, and a label structure on top.
+//! `text` and `vision` supply the vectors, `training::labelled` trains the head, `score` calls it.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
@@ -8,71 +8,80 @@ use super::heads::{self, IntentHead};
 use crate::config::networks::HeadName;
 use crate::failure::Result;
 
-/// How the labels of a row hang together.
+/// How the labels of one row depend on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Labels {
-    /// A row has exactly one: probabilities add up to one.
+pub enum LabelStructure {
+    /// Exactly one label per row: probabilities sum to one.
     Single,
-    /// Each on its own.
+    /// Independent labels.
     Multi,
-    /// Zeros and ones in a chain, each with the one before it.
+    /// Ordered binary labels, each of which depends on the previous one.
     Chain,
 }
 
-/// From the vector of a text or picture to its labels.
+/// Sizes of a label head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadSizes {
+    /// Numbers of a vector.
+    pub width: i64,
+    pub labels: usize,
+}
+
+/// Maps the vector of a text or image to its labels.
 #[derive(Debug)]
 pub struct LabelHead {
-    pub labels: Labels,
+    pub labels: LabelStructure,
     map: nn::Linear,
     chain: Box<dyn IntentHead>,
 }
 
 impl LabelHead {
-    pub fn new(path: &nn::Path<'_>, labels: Labels, sizes: (i64, usize)) -> Self {
-        let (width, count) = sizes;
+    /// Creates initial weights below `path`.
+    pub fn new(path: &nn::Path<'_>, labels: LabelStructure, sizes: HeadSizes) -> Self {
         let name = match labels {
-            Labels::Single | Labels::Multi => HeadName::Sigmoid,
-            Labels::Chain => HeadName::Crf,
+            LabelStructure::Single | LabelStructure::Multi => HeadName::Sigmoid,
+            LabelStructure::Chain => HeadName::Crf,
         };
         Self {
             labels,
-            map: nn::linear(path / "map", width, count as i64, Default::default()),
-            chain: heads::build_for(&(path / "chain"), name, count),
+            map: nn::linear(path / "map", sizes.width, sizes.labels as i64, Default::default()),
+            chain: heads::build_for(&(path / "chain"), name, sizes.labels),
         }
     }
 
-    /// Numbers of a vector, and labels.
-    pub fn sizes(&self) -> (i64, usize) {
+    pub fn sizes(&self) -> HeadSizes {
         let size = self.map.ws.size();
-        (size[1], size[0] as usize)
+        HeadSizes { width: size[1], labels: size[0] as usize }
     }
 
-    /// Vectors, float32 [rows, width] → raw scores, float32 [rows, labels]. There is no dropout: most of a vector is what
-    /// all rows share, which the bias takes away again, and a part of it missing would drown what tells them apart.
-    pub fn raw(&self, vectors: &Tensor) -> Result<Tensor> {
+    /// Vectors, float32 [rows, width] → logits, float32 [rows, labels].
+    ///
+    /// There is no dropout: most of a vector is common to all rows, which the bias removes. Dropping parts of that common
+    /// component would hide the differences between rows.
+    pub fn logits(&self, vectors: &Tensor) -> Result<Tensor> {
         Ok(vectors.f_linear(&self.map.ws, self.map.bs.as_ref())?)
     }
 
-    /// Raw scores → the probability of each label, the same shape.
-    pub fn probabilities(&self, raw: &Tensor) -> Tensor {
+    /// Logits → the probability of each label, the same shape.
+    pub fn probabilities(&self, logits: &Tensor) -> Tensor {
         match self.labels {
-            Labels::Single => raw.softmax(-1, Kind::Float),
-            Labels::Multi | Labels::Chain => self.chain.probabilities(raw),
+            LabelStructure::Single => logits.softmax(-1, Kind::Float),
+            LabelStructure::Multi | LabelStructure::Chain => self.chain.probabilities(logits),
         }
     }
 
-    /// Raw scores → the most probable labels as zeros and ones, the same shape.
-    pub fn decode(&self, raw: &Tensor) -> Tensor {
+    /// Logits → the most probable labels as zeros and ones, the same shape.
+    pub fn decode(&self, logits: &Tensor) -> Tensor {
         match self.labels {
-            Labels::Single => raw.zeros_like().scatter_value(1, &raw.argmax(1, true), 1.0),
-            Labels::Multi | Labels::Chain => self.chain.decode(raw),
+            LabelStructure::Single => logits.zeros_like().scatter_value(1, &logits.argmax(1, true), 1.0),
+            LabelStructure::Multi | LabelStructure::Chain => self.chain.decode(logits),
         }
     }
 
-    /// Negative log-likelihood of label vectors, float [rows]; not of single labels.
-    pub fn surprise(&self, raw: &Tensor, labels: &Tensor) -> Tensor {
-        self.chain.surprise(raw, labels)
+    /// Returns the negative log-likelihood of label vectors, float [rows]. Not defined for [`LabelStructure::Single`].
+    pub fn negative_log_likelihood(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
+        self.chain.negative_log_likelihood(logits, labels)
     }
 }
 
@@ -82,11 +91,11 @@ mod tests {
     use tch::Device;
 
     #[test]
-    fn the_most_probable_single_label_is_one_and_the_others_none() {
+    fn decoding_sets_the_most_probable_single_label() {
         let store = nn::VarStore::new(Device::Cpu);
-        let head = LabelHead::new(&store.root(), Labels::Single, (4, 3));
-        let raw = Tensor::from_slice(&[0f32, 2.0, 1.0, 5.0, -1.0, 3.0]).view([2, 3]);
-        let decoded = Vec::<Vec<f32>>::try_from(head.decode(&raw)).unwrap();
+        let head = LabelHead::new(&store.root(), LabelStructure::Single, HeadSizes { width: 4, labels: 3 });
+        let logits = Tensor::from_slice(&[0f32, 2.0, 1.0, 5.0, -1.0, 3.0]).view([2, 3]);
+        let decoded = Vec::<Vec<f32>>::try_from(head.decode(&logits)).unwrap();
         assert_eq!(decoded, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]);
     }
 }

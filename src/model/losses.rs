@@ -1,15 +1,15 @@
-//! Losses as formulas on tensors: element by element unless said, so that callers weigh and average as they need.
+//! Losses as formulas on tensors. They return one value per element unless stated otherwise, so that callers weight and
+//! average them.
 //!
-//! Every value and gradient is checked against plain arithmetic in the tests below. To add a loss: a function here with
-//! its source, its reference among the tests, a name in `config::networks`, an arm where the names are matched
-//! (`training/objective.rs`).
+//! The tests below compare every value and gradient with plain arithmetic. To add a loss: a function here with its source,
+//! a reference in the tests, a name in `config::networks`, an arm where the names are matched (`training/objective.rs`).
 
 use tch::{Kind, Tensor};
 
-/// Binary cross-entropy of raw scores; `positive_weight` broadcasts to the scores and weighs label 1.
-pub fn cross_entropy(raw: &Tensor, labels: &Tensor, positive_weight: Option<&Tensor>) -> Tensor {
-    let positive = labels * raw.log_sigmoid();
-    let negative = (1.0 - labels) * (-raw).log_sigmoid();
+/// Returns the binary cross-entropy of logits; `positive_weight` broadcasts to the logits and weights label 1.
+pub fn cross_entropy(logits: &Tensor, labels: &Tensor, positive_weight: Option<&Tensor>) -> Tensor {
+    let positive = labels * logits.log_sigmoid();
+    let negative = (1.0 - labels) * (-logits).log_sigmoid();
     let likelihood: Tensor = match positive_weight {
         Some(weight) => positive * weight + negative,
         None => positive + negative,
@@ -17,69 +17,69 @@ pub fn cross_entropy(raw: &Tensor, labels: &Tensor, positive_weight: Option<&Ten
     -likelihood
 }
 
-/// Focal loss of raw scores (Lin et al. 2017, eq. 4): cross-entropy times (1 - p of the label)^gamma.
-pub fn focal(raw: &Tensor, labels: &Tensor, gamma: f64) -> Tensor {
-    let p = raw.sigmoid();
+/// Returns the focal loss of logits (Lin et al. 2017, eq. 4): cross-entropy times (1 - p of the label)^gamma.
+pub fn focal(logits: &Tensor, labels: &Tensor, gamma: f64) -> Tensor {
+    let p = logits.sigmoid();
     let missed: Tensor = 1.0 - &p;
-    let positive = labels * missed.pow_tensor_scalar(gamma) * raw.log_sigmoid();
-    let negative = (1.0 - labels) * p.pow_tensor_scalar(gamma) * (-raw).log_sigmoid();
-    let weighed: Tensor = positive + negative;
-    -weighed
+    let positive = labels * missed.pow_tensor_scalar(gamma) * logits.log_sigmoid();
+    let negative = (1.0 - labels) * p.pow_tensor_scalar(gamma) * (-logits).log_sigmoid();
+    let weighted: Tensor = positive + negative;
+    -weighted
 }
 
-/// One minus the soft intersection over union of each column (Rahman and Wang 2016), float [columns]. One pseudo-count
-/// on both sides keeps a column without positives defined; it then rewards low probabilities.
-pub fn soft_iou(raw: &Tensor, labels: &Tensor) -> Tensor {
-    soft_iou_of(&raw.sigmoid(), labels)
+/// Returns one minus the soft intersection over union of each column of logits (Rahman and Wang 2016), float [columns].
+/// One pseudo-count on both sides keeps a column without positives defined; the loss then rewards low probabilities.
+pub fn soft_iou(logits: &Tensor, labels: &Tensor) -> Tensor {
+    soft_iou_of_probabilities(&logits.sigmoid(), labels)
 }
 
-/// The same of probabilities.
-pub fn soft_iou_of(p: &Tensor, labels: &Tensor) -> Tensor {
+/// Returns [`soft_iou`] of probabilities instead of logits.
+pub fn soft_iou_of_probabilities(p: &Tensor, labels: &Tensor) -> Tensor {
     let sum = |t: Tensor| t.sum_dim_intlist(0i64, false, None::<Kind>);
-    let shared = sum(p * labels);
-    let either = sum(p + labels - p * labels);
-    1.0 - (shared + 1.0) / (either + 1.0)
+    let intersection = sum(p * labels);
+    let union = sum(p + labels - p * labels);
+    1.0 - (intersection + 1.0) / (union + 1.0)
 }
 
-pub fn squared(forecast: &Tensor, actual: &Tensor) -> Tensor {
+pub fn squared_error(forecast: &Tensor, actual: &Tensor) -> Tensor {
     (forecast - actual).square()
 }
 
-pub fn absolute(forecast: &Tensor, actual: &Tensor) -> Tensor {
+pub fn absolute_error(forecast: &Tensor, actual: &Tensor) -> Tensor {
     (forecast - actual).abs()
 }
 
-/// Root of the mean squared error over everything: one number. Its gradient has no value at zero error; a billionth
-/// keeps it finite there.
-pub fn root_mean_squared(forecast: &Tensor, actual: &Tensor) -> Tensor {
-    (squared(forecast, actual).mean(None::<Kind>) + 1e-9).sqrt()
+/// Returns the root of the mean squared error over all elements: one number. The gradient of the root is infinite at zero
+/// error, so 1e-9 is added to the mean.
+pub fn root_mean_squared_error(forecast: &Tensor, actual: &Tensor) -> Tensor {
+    (squared_error(forecast, actual).mean(None::<Kind>) + 1e-9).sqrt()
 }
 
-/// Squared within `delta`, linear beyond (Huber 1964).
+/// Returns the Huber loss (Huber 1964): quadratic up to an error of `delta`, linear beyond.
 pub fn huber(forecast: &Tensor, actual: &Tensor, delta: f64) -> Tensor {
-    let miss = absolute(forecast, actual);
-    let within = miss.clamp_max(delta);
-    &within * (&miss - &within * 0.5)
+    let error = absolute_error(forecast, actual);
+    let within = error.clamp_max(delta);
+    &within * (&error - &within * 0.5)
 }
 
-/// Pinball loss (Koenker and Bassett 1978) of quantiles [.., levels] against actual values [.., 1].
+/// Returns the pinball loss (Koenker and Bassett 1978) of quantiles [.., levels] for actual values [.., 1].
 pub fn pinball(quantiles: &Tensor, actual: &Tensor, levels: &Tensor) -> Tensor {
-    let miss = actual - quantiles;
-    (&miss * levels).maximum(&(&miss * (levels - 1.0)))
+    let error = actual - quantiles;
+    (&error * levels).maximum(&(&error * (levels - 1.0)))
 }
 
-/// Poisson negative log-likelihood without the term that depends on the actual count alone. `mean` > 0.
+/// Returns the Poisson negative log-likelihood without the term that depends on the actual count only. `mean` > 0.
 pub fn poisson(mean: &Tensor, actual: &Tensor) -> Tensor {
     mean - actual * mean.log()
 }
 
-/// Tweedie deviance loss for 1 < `power` < 2: compound Poisson-gamma, many zeros and a long tail (Jørgensen 1987).
+/// Returns the Tweedie deviance loss for 1 < `power` < 2: compound Poisson-gamma, many zeros and a long tail (Jørgensen 1987).
 /// `mean` > 0.
 pub fn tweedie(mean: &Tensor, actual: &Tensor, power: f64) -> Tensor {
     mean.pow_tensor_scalar(2.0 - power) / (2.0 - power) - actual * mean.pow_tensor_scalar(1.0 - power) / (1.0 - power)
 }
 
-/// Negative binomial negative log-likelihood with variance mean + mean² / `size` (DeepAR, Salinas et al. 2020).
+/// Returns the negative binomial negative log-likelihood with variance mean + mean² / `size` (DeepAR, Salinas et al. 2020).
 /// `mean`, `size` > 0.
 pub fn negative_binomial(mean: &Tensor, size: &Tensor, actual: &Tensor) -> Tensor {
     let total = (mean + size).log();
@@ -111,8 +111,9 @@ mod tests {
         1.0 / (1.0 + (-x).exp())
     }
 
-    /// `loss` summed, and its gradient, against `reference`, which is plain arithmetic, and its central differences.
-    fn agree(at: &[f64], loss: impl Fn(&Tensor) -> Tensor, reference: impl Fn(&[f64]) -> f64) {
+    /// Asserts that the sum of `loss` and its gradient equal `reference`, which is plain arithmetic, and its central
+    /// differences.
+    fn assert_agrees(at: &[f64], loss: impl Fn(&Tensor) -> Tensor, reference: impl Fn(&[f64]) -> f64) {
         let leaf = Tensor::from_slice(at).set_requires_grad(true);
         let value = loss(&leaf).sum(Kind::Double);
         value.backward();
@@ -139,9 +140,13 @@ mod tests {
         let (y, raw) = (labels(), draw(1, -4.0, 4.0));
         let of = |x: f64, y: f64, w: f64| -(w * y * sigmoid(x).ln() + (1.0 - y) * (1.0 - sigmoid(x)).ln());
         let target = Tensor::from_slice(&y);
-        agree(&raw, |x| cross_entropy(x, &target, None), |x| x.iter().zip(&y).map(|(&x, &y)| of(x, y, 1.0)).sum());
+        assert_agrees(
+            &raw,
+            |x| cross_entropy(x, &target, None),
+            |x| x.iter().zip(&y).map(|(&x, &y)| of(x, y, 1.0)).sum(),
+        );
         let weight = Tensor::from_slice(&[7.5f64]);
-        agree(
+        assert_agrees(
             &raw,
             |x| cross_entropy(x, &target, Some(&weight)),
             |x| x.iter().zip(&y).map(|(&x, &y)| of(x, y, 7.5)).sum(),
@@ -149,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn cross_entropy_of_a_sure_mistake_is_finite() {
+    fn cross_entropy_of_a_confident_mistake_is_finite() {
         let (raw, labels) = (Tensor::from_slice(&[200f32, -200.0]), Tensor::from_slice(&[0f32, 1.0]));
         assert_eq!(cross_entropy(&raw, &labels, None).sum(Kind::Float).double_value(&[]), 400.0);
     }
@@ -163,7 +168,7 @@ mod tests {
                 let p = sigmoid(x);
                 -(y * (1.0 - p).powf(gamma) * p.ln() + (1.0 - y) * p.powf(gamma) * (1.0 - p).ln())
             };
-            agree(&raw, |x| focal(x, &target, gamma), |x| x.iter().zip(&y).map(|(&x, &y)| of(x, y)).sum());
+            assert_agrees(&raw, |x| focal(x, &target, gamma), |x| x.iter().zip(&y).map(|(&x, &y)| of(x, y)).sum());
         }
     }
 
@@ -184,23 +189,23 @@ mod tests {
                 })
                 .sum()
         };
-        agree(&raw, |x| soft_iou(&x.view([-1, 3]), &target), reference);
+        assert_agrees(&raw, |x| soft_iou(&x.view([-1, 3]), &target), reference);
     }
 
     #[test]
     fn squared_absolute_and_root_mean_squared() {
         let (forecast, actual) = (draw(4, -5.0, 5.0), draw(5, -5.0, 5.0));
         let target = Tensor::from_slice(&actual);
-        let misses = |x: &[f64]| -> Vec<f64> { x.iter().zip(&actual).map(|(f, a)| f - a).collect() };
-        agree(&forecast, |x| squared(x, &target), |x| misses(x).iter().map(|m| m * m).sum());
-        agree(&forecast, |x| absolute(x, &target), |x| misses(x).iter().map(|m| m.abs()).sum());
-        agree(
+        let errors = |x: &[f64]| -> Vec<f64> { x.iter().zip(&actual).map(|(f, a)| f - a).collect() };
+        assert_agrees(&forecast, |x| squared_error(x, &target), |x| errors(x).iter().map(|m| m * m).sum());
+        assert_agrees(&forecast, |x| absolute_error(x, &target), |x| errors(x).iter().map(|m| m.abs()).sum());
+        assert_agrees(
             &forecast,
-            |x| root_mean_squared(x, &target),
-            |x| (misses(x).iter().map(|m| m * m).sum::<f64>() / N as f64 + 1e-9).sqrt(),
+            |x| root_mean_squared_error(x, &target),
+            |x| (errors(x).iter().map(|m| m * m).sum::<f64>() / N as f64 + 1e-9).sqrt(),
         );
         let exact = Tensor::from_slice(&actual).set_requires_grad(true);
-        root_mean_squared(&exact, &target).backward();
+        root_mean_squared_error(&exact, &target).backward();
         assert!(values(&exact.grad()).iter().all(|g| g.is_finite()));
     }
 
@@ -211,18 +216,18 @@ mod tests {
         for delta in [0.5, 1.0, 3.0] {
             let of = |m: f64| if m.abs() <= delta { 0.5 * m * m } else { delta * (m.abs() - 0.5 * delta) };
             let reference = |x: &[f64]| x.iter().zip(&actual).map(|(f, a)| of(f - a)).sum();
-            agree(&forecast, |x| huber(x, &target, delta), reference);
+            assert_agrees(&forecast, |x| huber(x, &target, delta), reference);
         }
     }
 
     #[test]
-    fn pinball_loss_is_the_one_of_the_figures() {
+    fn pinball_loss_equals_the_metric() {
         let (quantiles, levels) = (draw(8, 0.0, 9.0), [0.05, 0.5, 0.9]);
         let actual = [3.0, 0.0, 7.5, 2.0];
         let tensors = (Tensor::from_slice(&actual).view([4, 1]), Tensor::from_slice(&levels));
         let reference =
             |x: &[f64]| -> f64 { (0..N).map(|i| crate::metrics::pinball(levels[i % 3], x[i], actual[i / 3])).sum() };
-        agree(&quantiles, |x| pinball(&x.view([4, 3]), &tensors.0, &tensors.1), reference);
+        assert_agrees(&quantiles, |x| pinball(&x.view([4, 3]), &tensors.0, &tensors.1), reference);
     }
 
     #[test]
@@ -230,10 +235,10 @@ mod tests {
         let (mean, actual) = (draw(9, 0.1, 6.0), draw(10, 0.0, 6.0));
         let target = Tensor::from_slice(&actual);
         let sum = |x: &[f64], of: &dyn Fn(f64, f64) -> f64| x.iter().zip(&actual).map(|(&m, &a)| of(m, a)).sum::<f64>();
-        agree(&mean, |x| poisson(x, &target), |x| sum(x, &|m, a| m - a * m.ln()));
+        assert_agrees(&mean, |x| poisson(x, &target), |x| sum(x, &|m, a| m - a * m.ln()));
         for power in [1.2, 1.5, 1.8] {
             let of = |m: f64, a: f64| m.powf(2.0 - power) / (2.0 - power) - a * m.powf(1.0 - power) / (1.0 - power);
-            agree(&mean, |x| tweedie(x, &target, power), |x| sum(x, &of));
+            assert_agrees(&mean, |x| tweedie(x, &target, power), |x| sum(x, &of));
         }
     }
 
@@ -247,7 +252,7 @@ mod tests {
         };
         let (m, r, y) = (Tensor::from_slice(&mean), Tensor::from_slice(&size), Tensor::from_slice(&actual));
         let all = |mean: &[f64], size: &[f64]| (0..N).map(|i| of(mean[i], size[i], actual[i])).sum::<f64>();
-        agree(&mean, |x| negative_binomial(x, &r, &y), |x| all(x, &size));
-        agree(&size, |x| negative_binomial(&m, x, &y), |x| all(&mean, x));
+        assert_agrees(&mean, |x| negative_binomial(x, &r, &y), |x| all(x, &size));
+        assert_agrees(&size, |x| negative_binomial(&m, x, &y), |x| all(&mean, x));
     }
 }

@@ -1,80 +1,93 @@
-//! Stacked recurrent cells over a sequence: what the LSTM, GRU and RNN files of both kinds of network are made of.
+//! Stacked recurrent cells over a sequence, shared by the recurrent behaviour backbone and the recurrent demand network.
 //!
-//! Time runs forward only. So what stands at a position depends on that position and the ones before it, and padding
-//! behind a sequence cannot reach its states.
+//! Time runs forward only: the state at a position depends on that position and the ones before it, so padding at the end
+//! of a sequence cannot change its states.
 
 use tch::nn::{self, Init};
 use tch::{Kind, Tensor};
 
 use crate::failure::Result;
 
-/// Which recurrence; the file that owns a cell explains when to choose it.
+/// A recurrent cell. Time grows linearly with a sequence's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cell {
+pub enum RecurrentCell {
+    /// Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate by Gers et al. 2000). With four gates the
+    /// largest cell and the one that remembers longest.
     Lstm,
+    /// The gated recurrent unit (Cho et al. 2014): three quarters of an LSTM's weights and time, and rarely worse on
+    /// sequences of about a hundred steps.
     Gru,
+    /// The plain recurrent network (Elman 1990) with tanh: the smallest and fastest cell. Its gradient fades within tens of
+    /// steps, so choose it where only the last few steps matter, or as a baseline.
     Rnn,
 }
 
 /// Sizes of a stack.
 #[derive(Debug, Clone, Copy)]
-pub struct Sizes {
+pub struct StackSizes {
+    /// Numbers per step of the input.
     pub inputs: i64,
+    /// Numbers of a state.
     pub width: i64,
     pub layers: i64,
+    /// Dropout between layers.
     pub dropout: f64,
 }
 
 /// One layer's weights: input to gates, state to gates, and their biases.
-type Weights = [Tensor; 4];
+type LayerWeights = [Tensor; 4];
 
+/// Layers of one recurrent cell; each layer reads the states of the layer below.
 #[derive(Debug)]
-pub struct Recurrent {
-    cell: Cell,
-    sizes: Sizes,
-    layers: Vec<Weights>,
+pub struct RecurrentStack {
+    cell: RecurrentCell,
+    sizes: StackSizes,
+    layers: Vec<LayerWeights>,
 }
 
-impl Recurrent {
-    pub fn new(path: &nn::Path, cell: Cell, sizes: Sizes) -> Self {
-        let gates = match cell {
-            Cell::Lstm => 4,
-            Cell::Gru => 3,
-            Cell::Rnn => 1,
-        } * sizes.width;
+impl RecurrentStack {
+    /// Creates initial weights below `path`.
+    pub fn new(path: &nn::Path, cell: RecurrentCell, sizes: StackSizes) -> Self {
+        let gates_per_unit = match cell {
+            RecurrentCell::Lstm => 4,
+            RecurrentCell::Gru => 3,
+            RecurrentCell::Rnn => 1,
+        };
+        let gates = gates_per_unit * sizes.width;
         let layers = (0..sizes.layers).map(|i| {
-            let p = path / format!("layer{i}");
+            let layer = path / format!("layer{i}");
             let inputs = if i == 0 { sizes.inputs } else { sizes.width };
             [
-                p.var("weight_ih", &[gates, inputs], nn::init::DEFAULT_KAIMING_UNIFORM),
+                layer.var("weight_ih", &[gates, inputs], nn::init::DEFAULT_KAIMING_UNIFORM),
                 // Orthogonal, so that a plain RNN neither forgets nor explodes at once (Saxe et al. 2014).
-                p.var("weight_hh", &[gates, sizes.width], Init::Orthogonal { gain: 1.0 }),
-                bias(&p, cell, gates, sizes.width),
-                p.zeros("bias_hh", &[gates]),
+                layer.var("weight_hh", &[gates, sizes.width], Init::Orthogonal { gain: 1.0 }),
+                input_bias(&layer, cell, gates, sizes.width),
+                layer.zeros("bias_hh", &[gates]),
             ]
         });
         let stack = Self { cell, sizes, layers: layers.collect() };
         if path.device().is_cuda() {
-            stack.flatten();
+            stack.flatten_weights();
         }
         stack
     }
 
-    /// Moves each layer's weights into one piece of memory. cuDNN would do so at every call, and warn of it each time.
-    fn flatten(&self) {
+    /// Moves each layer's weights into one piece of memory. Otherwise cuDNN does so in every call and logs a warning.
+    fn flatten_weights(&self) {
         let _no_gradients = tch::no_grad_guard();
-        // As cudnnRNNMode_t counts them.
+        // The values of cudnnRNNMode_t.
         let mode = match self.cell {
-            Cell::Rnn => 1,
-            Cell::Lstm => 2,
-            Cell::Gru => 3,
+            RecurrentCell::Rnn => 1,
+            RecurrentCell::Lstm => 2,
+            RecurrentCell::Gru => 3,
         };
         for weights in &self.layers {
-            let (inputs, width) = (weights[0].size()[1], self.sizes.width);
-            // Without it the results are the same.
+            let inputs = weights[0].size()[1];
+            let width = self.sizes.width;
+            // A failure costs time only: the results are the same.
             let flat = Tensor::f_internal_cudnn_rnn_flatten_weight(weights, 4, inputs, mode, width, 0, 1, true, false);
-            if let Err(why) = flat {
-                tracing::debug!("weights of {:?} stay where they are: {why}", self.cell);
+            if let Err(error) = flat {
+                tracing::debug!("cannot flatten the weights of {:?}: {error}", self.cell);
             }
         }
     }
@@ -86,27 +99,27 @@ impl Recurrent {
             if i > 0 {
                 states = states.f_dropout(self.sizes.dropout, train)?;
             }
-            states = self.layer(&states, weights, train)?;
+            states = self.layer_states(&states, weights, train)?;
         }
         Ok(states)
     }
 
-    fn layer(&self, x: &Tensor, weights: &Weights, train: bool) -> Result<Tensor> {
+    fn layer_states(&self, x: &Tensor, weights: &LayerWeights, train: bool) -> Result<Tensor> {
         let start = Tensor::f_zeros([1, x.size()[0], self.sizes.width], (Kind::Float, x.device()))?;
         let weights: Vec<&Tensor> = weights.iter().collect();
-        // One layer a call, with biases, without dropout, forward in time, rows first.
+        // One layer per call, with biases, without dropout, forward in time, rows first.
         Ok(match self.cell {
-            Cell::Lstm => x.f_lstm(&[&start, &start], &weights, true, 1, 0.0, train, false, true)?.0,
-            Cell::Gru => x.f_gru(&start, &weights, true, 1, 0.0, train, false, true)?.0,
-            Cell::Rnn => x.f_rnn_tanh(&start, &weights, true, 1, 0.0, train, false, true)?.0,
+            RecurrentCell::Lstm => x.f_lstm(&[&start, &start], &weights, true, 1, 0.0, train, false, true)?.0,
+            RecurrentCell::Gru => x.f_gru(&start, &weights, true, 1, 0.0, train, false, true)?.0,
+            RecurrentCell::Rnn => x.f_rnn_tanh(&start, &weights, true, 1, 0.0, train, false, true)?.0,
         })
     }
 }
 
-/// Zeros, but ones at an LSTM's forget gate: it starts by remembering (Jozefowicz et al. 2015).
-fn bias(path: &nn::Path, cell: Cell, gates: i64, width: i64) -> Tensor {
+/// Returns zeros, except ones at an LSTM's forget gate, so that it starts by remembering (Jozefowicz et al. 2015).
+fn input_bias(path: &nn::Path, cell: RecurrentCell, gates: i64, width: i64) -> Tensor {
     let bias = path.zeros("bias_ih", &[gates]);
-    if cell == Cell::Lstm {
+    if cell == RecurrentCell::Lstm {
         // libtorch orders the gates: input, forget, cell, output.
         let _ = tch::no_grad(|| bias.narrow(0, width, width).fill_(1.0));
     }

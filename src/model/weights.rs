@@ -1,17 +1,18 @@
-//! Weights as bytes: one safetensors file for the variables of several stores, refused where a number is not finite.
+//! Weights as bytes: one safetensors file for the variables of several stores. Numbers that are not finite are refused.
 
 use std::collections::HashMap;
 use tch::{Device, Tensor, nn};
 
 use crate::failure::{Failure, Result};
 
-/// The weights of all stores; names are unique across them. Refuses weights that are not finite.
+/// Returns the weights of all stores as a safetensors file; names are unique across stores. Refuses weights that are not
+/// finite.
 pub fn to_bytes(stores: &[&nn::VarStore]) -> Result<Vec<u8>> {
     let mut named = Vec::new();
     for store in stores {
         for (name, tensor) in store.variables() {
             if !all_finite(&tensor)? {
-                return Err(Failure::model(format!("training left numbers in {name} that are not finite"))
+                return Err(Failure::model(format!("weights of {name} are not finite after training"))
                     .hint("lower train.learning_rate"));
             }
             named.push((name, tensor.f_to_device(Device::Cpu)?));
@@ -20,9 +21,9 @@ pub fn to_bytes(stores: &[&nn::VarStore]) -> Result<Vec<u8>> {
     tensors_to_bytes(&named)
 }
 
-/// Named tensors as the bytes of a safetensors file.
+/// Returns named tensors as the bytes of a safetensors file.
 pub fn tensors_to_bytes(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
-    // libtorch's bindings read and write safetensors by path only; the bytes pass through a temporary file.
+    // libtorch's bindings read and write safetensors by path only, so the bytes pass through a temporary file.
     let path = temporary();
     let written = Tensor::write_safetensors(named, &path).map_err(|e| unusable(&path, e));
     let bytes = written.and_then(|()| std::fs::read(&path).map_err(|e| unusable(&path, e)));
@@ -30,7 +31,7 @@ pub fn tensors_to_bytes(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
     bytes
 }
 
-/// The tensors of a safetensors file, by name.
+/// Returns the tensors of a safetensors file, by name.
 pub fn tensors_from_bytes(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
     let path = temporary();
     let written = std::fs::write(&path, bytes).map_err(|e| unusable(&path, e));
@@ -40,29 +41,34 @@ pub fn tensors_from_bytes(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
     Ok(read.into_iter().collect())
 }
 
-/// The folder of temporary files is full or cannot be written.
+/// A failure of the folder for temporary files, which is full or cannot be written.
 fn unusable(path: &std::path::Path, error: impl std::fmt::Display) -> Failure {
     Failure::passing(format!("{}: {error}", path.display()))
 }
 
-/// Gives one variable of a store the numbers that `of` makes of its present ones: as many, on any device.
-pub fn replace(store: &nn::VarStore, name: &str, of: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<()> {
+/// Returns how many numbers a store holds.
+pub fn parameter_count(store: &nn::VarStore) -> i64 {
+    store.variables().values().map(|variable| variable.numel() as i64).sum()
+}
+
+/// Replaces the numbers of one variable by those that `update` computes from the present ones: as many, on any device.
+pub fn replace(store: &nn::VarStore, name: &str, update: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<()> {
     let Some(mut variable) = store.variables().remove(name) else {
-        return Err(Failure::bug(format!("no weights are called {name}")));
+        return Err(Failure::bug(format!("no weights are named {name}")));
     };
     tch::no_grad(|| {
-        let numbers = of(&variable)?.f_view_as(&variable)?;
+        let numbers = update(&variable)?.f_view_as(&variable)?;
         variable.f_copy_(&numbers)?;
         Ok(())
     })
 }
 
-/// Puts weights into the variables of all stores. They must be exactly those: by name, by shape, and finite.
+/// Copies weights into the variables of all stores. Names and shapes must match exactly, and all numbers must be finite.
 pub fn from_bytes(stores: &mut [&mut nn::VarStore], bytes: &[u8]) -> Result<()> {
     from_tensors(stores, tensors_from_bytes(bytes)?)
 }
 
-/// As [`from_bytes`], for tensors that are read already.
+/// Does the same as [`from_bytes`] for tensors.
 pub fn from_tensors(stores: &mut [&mut nn::VarStore], mut weights: HashMap<String, Tensor>) -> Result<()> {
     for store in stores {
         for (name, mut variable) in store.variables() {
@@ -91,7 +97,7 @@ pub fn from_tensors(stores: &mut [&mut nn::VarStore], mut weights: HashMap<Strin
     }
 }
 
-/// Whether no number of a tensor is NaN or infinite.
+/// Returns whether no number of a tensor is NaN or infinite.
 pub fn all_finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 1)
 }
@@ -113,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_two_stores_come_back_to_the_bit() {
+    fn weights_of_two_stores_round_trip_to_the_bit() {
         let (a, b) = (store(&[("a", &[0.1, -2.5e-30])]), store(&[("b", &[f32::MAX])]));
         let bytes = to_bytes(&[&a, &b]).unwrap();
         let (mut c, mut d) = (store(&[("a", &[0.0, 0.0])]), store(&[("b", &[0.0])]));
@@ -122,9 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn weights_that_are_not_finite_are_neither_written_nor_read() {
-        let sick = store(&[("a", &[1.0, f32::NAN])]);
-        let failure = to_bytes(&[&sick]).unwrap_err();
+    fn weights_that_are_not_finite_are_refused() {
+        let invalid = store(&[("a", &[1.0, f32::NAN])]);
+        let failure = to_bytes(&[&invalid]).unwrap_err();
         assert_eq!((failure.kind.exit_code(), failure.message.contains(" a ")), (6, true), "{failure}");
         let path = temporary();
         Tensor::write_safetensors(&[("a", Tensor::from_slice(&[1f32, f32::INFINITY]))], &path).unwrap();
@@ -135,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn other_networks_weights_are_refused_by_name_and_shape() {
+    fn weights_of_another_network_are_refused_by_name_and_shape() {
         let bytes = to_bytes(&[&store(&[("a", &[1.0, 2.0])])]).unwrap();
         let refused = |of: &[(&str, &[f32])]| from_bytes(&mut [&mut store(of)], &bytes).unwrap_err().message;
         assert!(refused(&[("b", &[0.0])]).contains("b is missing: expected the shape [1]"));

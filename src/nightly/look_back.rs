@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::failure::Result;
 use crate::features::{self, Scope, parts::Part, rollups::Rollups};
 use crate::ids::RunDate;
-use crate::metrics::{binary::BinaryFigures, pinball};
+use crate::metrics::{binary::BinaryMetrics, pinball};
 use crate::model::heads::INTENTS;
 use crate::publish::readers;
 use crate::publish::runs::VisibleNight;
@@ -65,7 +65,7 @@ impl LookBack<'_> {
             "SELECT {} FROM intent_labels l RIGHT JOIN published i ON i.user_id = l.user_id",
             predicted.chain(observed).collect::<Vec<_>>().join(", ")
         );
-        let mut intents = INTENTS.map(|_| BinaryFigures::default());
+        let mut intents = INTENTS.map(|_| BinaryMetrics::default());
         let mut sums = AMOUNTS.map(|_| (0.0, 0.0));
         let width = INTENTS.len() + AMOUNTS.len();
         self.read(night, ("intent", Part::ALL), &sql, |row| {
@@ -94,7 +94,7 @@ impl LookBack<'_> {
     async fn churn(&self, night: &VisibleNight) -> Result<Value> {
         let sql = "SELECT i.p_churn, CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END \
                    FROM intent_labels l RIGHT JOIN published i ON i.user_id = l.user_id";
-        let mut figures = BinaryFigures::default();
+        let mut figures = BinaryMetrics::default();
         self.read(night, ("intent", Part::ALL), sql, |row| figures.add(row[0], row[1] > 0.5)).await?;
         let mut found = named(night, "users", figures.rows());
         found.insert("p_churn".into(), of_binary(&figures));
@@ -174,7 +174,7 @@ fn named(night: &VisibleNight, counted: &str, rows: u64) -> Map<String, Value> {
     found
 }
 
-fn of_binary(figures: &BinaryFigures) -> Value {
+fn of_binary(figures: &BinaryMetrics) -> Value {
     json!({
         "auc": figures.auc(),
         "log_loss": figures.log_loss(),

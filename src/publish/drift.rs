@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use serde_json::Value;
 
 use crate::failure::Result;
-use crate::metrics::drift::{BinCounts, Deciles, SHIFTED};
+use crate::metrics::drift::{BinCounts, Deciles, PSI_SHIFTED};
 use crate::model::bundle::BundleCard;
 use crate::model::inputs::signed_log;
 
@@ -38,21 +38,24 @@ pub async fn of_night(ctx: &SessionContext, card: &BundleCard) -> Result<Value> 
     if users == 0 {
         return Ok(Value::Null);
     }
-    let moved = trained.iter().zip(&counts).map(|((name, deciles), now)| (name.as_str(), deciles.stability(now)));
+    let moved = trained
+        .iter()
+        .zip(&counts)
+        .map(|((name, deciles), now)| (name.as_str(), deciles.population_stability_index(now)));
     let moved: Vec<(&str, f64)> = moved.collect();
     warn(&moved);
     Ok(moved.into_iter().map(|(name, index)| (name.to_string(), Value::from(index))).collect())
 }
 
 fn warn(moved: &[(&str, f64)]) {
-    let mut far: Vec<&(&str, f64)> = moved.iter().filter(|(_, index)| *index > SHIFTED).collect();
+    let mut far: Vec<&(&str, f64)> = moved.iter().filter(|(_, index)| *index > PSI_SHIFTED).collect();
     if far.is_empty() {
         return;
     }
     far.sort_by(|a, b| b.1.total_cmp(&a.1));
     let names: Vec<String> = far.iter().take(NAMED_MAX).map(|(name, index)| format!("{name} {index:.2}")).collect();
     tracing::warn!(
-        "{} of {} features have moved since training (stability index above {SHIFTED}), most of all {}",
+        "{} of {} features have moved since training (stability index above {PSI_SHIFTED}), most of all {}",
         far.len(),
         moved.len(),
         names.join(", ")

@@ -28,7 +28,12 @@ pub async fn of_session(ctx: &SessionContext) -> Result<Vec<IndexedItem>> {
             let contents = keys.map(|of| of.is_valid(row).then(|| of.value(row)));
             let category = categories.is_valid(row).then(|| categories.value(row).to_string());
             let met_per_day = if met.is_valid(row) { met.value(row) } else { 0.0 };
-            items.push(IndexedItem { item_id: ids.value(row).into(), category, contents, met_per_day });
+            items.push(IndexedItem {
+                item_id: ids.value(row).into(),
+                category,
+                contents,
+                interactions_per_day: met_per_day,
+            });
         }
     }
     Ok(items)
@@ -78,9 +83,14 @@ mod tests {
         let ctx = SessionContext::new();
         ctx.sql(sql).await.unwrap();
         let items = of_session(&ctx).await.unwrap();
-        let a = IndexedItem { item_id: "a".into(), category: None, contents: [None, Some(5), None], met_per_day: 0.0 };
+        let a = IndexedItem {
+            item_id: "a".into(),
+            category: None,
+            contents: [None, Some(5), None],
+            interactions_per_day: 0.0,
+        };
         assert_eq!(items[0], a);
-        assert_eq!((items.len(), items[1].contents, items[1].met_per_day), (2, [Some(3), None, Some(7)], 2.5));
+        assert_eq!((items.len(), items[1].contents, items[1].interactions_per_day), (2, [Some(3), None, Some(7)], 2.5));
         let hash = keep(&output, &items).await.unwrap();
         assert_eq!(keep(&output, &items).await.unwrap(), hash);
         assert_ne!(keep(&output, &items[..1]).await.unwrap(), hash);

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
-use crate::model::bundle::{BundleCard, IMAGE_FOLDER, Registry, TEXT_FOLDER, refuse_other_encoder};
+use crate::model::bundle::{BundleCard, IMAGE_FOLDER, Registry, TEXT_FOLDER, check_encoder_hash};
 use crate::model::contents::{IMAGE, TEXT};
 
 /// One bundle for ever: a version may be trained anew, its weights' hash then differs. Travels in plans.
@@ -262,7 +262,7 @@ impl Models {
             let device = devices::choose(&self.config.score)?;
             let encoder = SharedEncoder::open(&folder, tokens_max, &self.config, device).await?;
             if let Some(trained) = trained {
-                refuse_other_encoder(named, TEXT_FOLDER, &trained, &encoder.hash)?;
+                check_encoder_hash(named, TEXT_FOLDER, &trained, &encoder.hash)?;
             }
             tracing::info!("loaded the text encoder of {named}");
             Ok(encoder)
@@ -296,7 +296,7 @@ impl Models {
             let score = &self.config.score;
             let encoder = SharedImageEncoder::open(&folder, devices::choose(score)?, score).await?;
             if let Some(trained) = trained {
-                refuse_other_encoder(named, IMAGE_FOLDER, &trained, &encoder.hash)?;
+                check_encoder_hash(named, IMAGE_FOLDER, &trained, &encoder.hash)?;
             }
             tracing::info!("loaded the image encoder of {named}");
             Ok(encoder)

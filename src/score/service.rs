@@ -28,7 +28,7 @@ use crate::model::contents::Contents;
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::{EventInput, UserInputs};
 use crate::model::intent::OUTPUTS;
-use crate::model::memory::in_halves;
+use crate::model::out_of_memory::retry_in_halves;
 
 pub use crate::model::demand::ItemForecast;
 
@@ -137,7 +137,7 @@ impl ScoringService {
     /// Scores the users of `features` structs; the error names the first bad user.
     pub async fn score(&self, features: &StructArray) -> Result<IntentScores> {
         let contents = contents_of(&self.contents);
-        let inputs = UserInputs::read(features, &self.card.features, self.card.intent.item_buckets, &contents)?;
+        let inputs = UserInputs::from_struct(features, &self.card.features, self.card.intent.item_buckets, &contents)?;
         let (answer, answered) = oneshot::channel();
         self.send(Request::Users(inputs, answer)).await?;
         answered.await.map_err(|_| stopped())?
@@ -146,7 +146,7 @@ impl ScoringService {
     /// Forecasts the items of `history` structs.
     pub async fn forecast(&self, histories: &StructArray) -> Result<Vec<ItemForecast>> {
         let (answer, answered) = oneshot::channel();
-        self.send(Request::Items(ItemHistory::read(histories)?, answer)).await?;
+        self.send(Request::Items(ItemHistory::from_struct(histories)?, answer)).await?;
         answered.await.map_err(|_| stopped())?
     }
 
@@ -323,7 +323,7 @@ impl Owner {
         let width = self.bundle.card.intent.width as usize;
         // At least what the inputs were read with: their rows mean the same.
         let contents = contents_of(&self.contents);
-        let keys: Vec<u128> = rows.clone().map(|r| pool.key(r, &contents)).collect();
+        let keys: Vec<u128> = rows.clone().map(|r| pool.encoder_key(r, &contents)).collect();
         let mut states: Vec<Option<Arc<[f32]>>> = {
             let mut kept = lock(&self.kept);
             let mut find = |key| {
@@ -355,9 +355,9 @@ impl Owner {
             Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, width as i64])?.f_to_device(self.bundle.device)?;
         let of_pool: Vec<usize> = rows.clone().collect();
         let scaling = &self.bundle.card.scaling;
-        let raw = self.bundle.intent().outputs(&states, pool, &of_pool, scaling, false)?;
+        let raw = self.bundle.intent().outputs_for_rows(&states, pool, &of_pool, scaling, false)?;
         let scores = to_vec(&self.bundle.intent().scores(&raw, scaling)?)?;
-        let tastes = to_vec(&self.bundle.intent().taste(&states))?;
+        let tastes = to_vec(&self.bundle.intent().user_vectors(&states))?;
         if let Some(at) = scores.iter().position(|s| !s.is_finite()) {
             let user = &pool.user_ids[rows.start + at / OUTPUTS.len()];
             return Err(Failure::new(
@@ -383,17 +383,17 @@ impl Owner {
 
     /// States row by row, [rows, width].
     fn encode(&self, pool: &UserInputs, rows: &[usize], contents: &Contents) -> Result<Vec<f32>> {
-        in_halves(rows, "users", &self.counters.batches_halved, &|rows: &[usize]| {
+        retry_in_halves(rows, "users", &self.counters.batches_halved, &|rows: &[usize]| {
             self.counters.model_batches.fetch_add(1, Ordering::Relaxed);
             let events: Vec<&[EventInput]> = rows.iter().map(|&r| pool.events[r].as_slice()).collect();
             let network = self.bundle.intent();
             let batch = network.batch(&events, contents, self.bundle.device)?;
-            to_vec(&network.encode_batch(&batch, false)?)
+            to_vec(&network.encode_users(&batch, false)?)
         })
     }
 
     fn index(&self, items: &[IndexedItem]) -> Result<ItemIndex> {
-        let vectors = self.bundle.vectors_of(items, &contents_of(&self.contents))?;
+        let vectors = self.bundle.catalogue_vectors(items, &contents_of(&self.contents))?;
         ItemIndex::of(items, &vectors, self.bundle.card.intent.width)
     }
 

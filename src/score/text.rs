@@ -8,7 +8,7 @@ use super::distinct::Kept;
 use super::labels::{self, Probabilities};
 use crate::config::ScoreConfig;
 use crate::failure::Result;
-use crate::model::memory::in_halves;
+use crate::model::out_of_memory::retry_in_halves;
 use crate::model::text::bundle::{TextCard, TextModel};
 use crate::model::text::text_column;
 
@@ -49,7 +49,7 @@ impl TextScorer {
         self.kept.answers(&texts, |distinct| {
             let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
             let of = |texts: &[&str]| model.probabilities(texts, self.tokens_max);
-            let found = in_halves(distinct, "texts", &self.halved, &of);
+            let found = retry_in_halves(distinct, "texts", &self.halved, &of);
             let found = found.map_err(|f| f.at(format!("classify_text by {}", self.card.version)))?;
             Ok(found.into_iter().map(Some).collect())
         })

@@ -71,7 +71,7 @@ fn crop<'a>(events: &'a [EventInput], rng: &mut ChaCha8Rng) -> &'a [EventInput] 
 fn mask(events: &mut [EventInput], rng: &mut ChaCha8Rng) {
     for event in events {
         if rng.random_bool(MASKED_SHARE) {
-            *event = event.unknown();
+            *event = event.masked();
         }
     }
 }

@@ -9,10 +9,11 @@ use tch::Device;
 use super::columns::Rows;
 use super::item_columns::{ItemBlocks, ItemColumns};
 use crate::failure::Result;
-use crate::metrics::clustered::Clustered;
+use crate::metrics::clustered::ClusteredRatios;
 use crate::model::demand::calibration::Corrections;
 use crate::model::demand::{
-    Calibration, DemandNetwork, ITEMS_MAX, LEVELS, MeanFactors, RatePrior, Raw, Span, Speed, counts,
+    BATCH_ITEMS_MAX, Calibration, DemandNetwork, DemandPattern, ForecastSpan, MeanFactors, QUANTILE_LEVELS, RatePrior,
+    RawForecast, counts,
 };
 
 /// Fewer items say too little of their kind: what they ask for would be noise to the next ones.
@@ -43,7 +44,7 @@ impl Sold {
 /// variance of the rates is what their spread has beyond that of their days (Bühlmann and Straub 1970, "Glaubwürdigkeit für
 /// Schadensätze", weigh items by their days alike), and how far days of one item differ beyond Poisson sales. Says nothing
 /// where there are too few such items.
-pub fn prior(sets: &[&ItemBlocks], speed: Speed) -> Result<RatePrior> {
+pub fn prior(sets: &[&ItemBlocks], speed: DemandPattern) -> Result<RatePrior> {
     let mut sold: Vec<Sold> = Vec::new();
     for items in sets.iter().flat_map(|set| set.each()) {
         let items = items?;
@@ -74,7 +75,7 @@ struct Scores<T> {
     items: BTreeMap<String, usize>,
     scores: Vec<T>,
     /// What was sold, over the sum of the means.
-    sold: Clustered<1>,
+    sold: ClusteredRatios<1>,
 }
 
 impl<T> Scores<T> {
@@ -123,9 +124,9 @@ struct Outcome<'a> {
 #[derive(Debug, Default)]
 pub struct Outcomes {
     /// Of the network's quantiles: how far the outcome lay above each, in units of the scale.
-    of_network: BTreeMap<(Span, Speed), Scores<[f32; LEVELS.len()]>>,
+    of_network: BTreeMap<(ForecastSpan, DemandPattern), Scores<[f32; QUANTILE_LEVELS.len()]>>,
     /// Of counts: the level at which the outcome lay.
-    of_counts: BTreeMap<(Span, Speed), Scores<f64>>,
+    of_counts: BTreeMap<(ForecastSpan, DemandPattern), Scores<f64>>,
 }
 
 impl Outcomes {
@@ -137,33 +138,46 @@ impl Outcomes {
         device: Device,
         rng: &mut ChaCha8Rng,
     ) -> Result<()> {
-        for items in items.chunks(ITEMS_MAX) {
-            for (row, raw) in network.raw(&items.rows(), device)?.iter().enumerate() {
+        for items in items.chunks(BATCH_ITEMS_MAX) {
+            for (row, raw) in network.raw_forecasts(&items.rows(), device)?.iter().enumerate() {
                 let (item_id, facts, first) = (items.id(row), items.facts(row), items.as_of_day(row));
                 for (day, units) in items.days_in_stock(row) {
                     let outcome = Outcome { item_id, day: first + day as i64, units };
-                    self.add_one((Span::Day, facts.speed), &outcome, &raw.daily[day], facts.scale(), rng);
+                    self.add_one((ForecastSpan::Day, facts.pattern), &outcome, &raw.daily[day], facts.scale(), rng);
                 }
                 if let Some(units) = items.lead_time_units(row) {
                     let outcome = Outcome { item_id, day: first, units };
-                    self.add_one((Span::LeadTime, facts.speed), &outcome, &raw.lead_time, facts.lead_scale(), rng);
+                    self.add_one(
+                        (ForecastSpan::LeadTime, facts.pattern),
+                        &outcome,
+                        &raw.lead_time,
+                        facts.lead_scale(),
+                        rng,
+                    );
                 }
             }
         }
         Ok(())
     }
 
-    fn add_one(&mut self, kind: (Span, Speed), outcome: &Outcome<'_>, raw: &Raw, scale: f64, rng: &mut ChaCha8Rng) {
+    fn add_one(
+        &mut self,
+        kind: (ForecastSpan, DemandPattern),
+        outcome: &Outcome<'_>,
+        raw: &RawForecast,
+        scale: f64,
+        rng: &mut ChaCha8Rng,
+    ) {
         let units = outcome.units;
         match raw {
-            Raw::Quantiles(forecast) => {
+            RawForecast::Quantiles(forecast) => {
                 let above = std::array::from_fn(|k| ((units - forecast[1 + k]) / scale) as f32);
                 self.of_network.entry(kind).or_default().add(outcome, raw.mean(), above);
             }
-            Raw::Counts { mean, size } => {
+            RawForecast::Counts { mean, size } => {
                 // Within the jump that an outcome makes, chance decides where it lies (the randomised probability
                 // integral transform).
-                let (below, with) = counts::below_and_with(*mean, *size, units.max(0.0));
+                let (below, with) = counts::cumulative_bounds(*mean, *size, units.max(0.0));
                 let reached = below + rng.random::<f64>() * (with - below);
                 self.of_counts.entry(kind).or_default().add(outcome, raw.mean(), reached);
             }
@@ -171,46 +185,46 @@ impl Outcomes {
     }
 
     /// As if items of this speed had not been added.
-    pub fn forget(&mut self, speed: Speed) {
+    pub fn forget(&mut self, speed: DemandPattern) {
         self.of_network.retain(|(_, of), _| *of != speed);
         self.of_counts.retain(|(_, of), _| *of != speed);
     }
 
     /// The corrections with which each level and each sum of means would have been met.
     pub fn calibration(&self) -> Calibration {
-        let shifts = |span: Span| -> Corrections {
-            let shift = |scores: &[[f32; LEVELS.len()]], k: usize| {
-                conformal(scores.iter().map(|above| f64::from(above[k])).collect(), LEVELS[k])
+        let shifts = |span: ForecastSpan| -> Corrections {
+            let shift = |scores: &[[f32; QUANTILE_LEVELS.len()]], k: usize| {
+                conformal(scores.iter().map(|above| f64::from(above[k])).collect(), QUANTILE_LEVELS[k])
             };
             let shifts = |s: &Scores<_>| s.learnt(|s| std::array::from_fn(|k| shift(&s.scores, k)));
             of_span(&self.of_network, span, shifts)
         };
-        let levels = |span: Span| -> Corrections {
+        let levels = |span: ForecastSpan| -> Corrections {
             let level = |scores: &[f64], level: f64| conformal(scores.to_vec(), level).clamp(1e-4, 1.0 - 1e-4);
-            let levels = |s: &Scores<_>| s.learnt(|s| LEVELS.map(|l| level(&s.scores, l)));
+            let levels = |s: &Scores<_>| s.learnt(|s| QUANTILE_LEVELS.map(|l| level(&s.scores, l)));
             of_span(&self.of_counts, span, levels)
         };
-        let means = |span: Span| MeanFactors {
+        let means = |span: ForecastSpan| MeanFactors {
             of_network: of_span(&self.of_network, span, Scores::mean_factor),
             of_counts: of_span(&self.of_counts, span, Scores::mean_factor),
         };
         Calibration {
-            shifts: shifts(Span::Day),
-            levels: levels(Span::Day),
-            lead_shifts: shifts(Span::LeadTime),
-            lead_levels: levels(Span::LeadTime),
-            means: means(Span::Day),
-            lead_means: means(Span::LeadTime),
+            shifts: shifts(ForecastSpan::Day),
+            levels: levels(ForecastSpan::Day),
+            lead_shifts: shifts(ForecastSpan::LeadTime),
+            lead_levels: levels(ForecastSpan::LeadTime),
+            means: means(ForecastSpan::Day),
+            lead_means: means(ForecastSpan::LeadTime),
         }
     }
 }
 
 /// What is learnt of forecasts of one span, by how items sell.
 fn of_span<T, L>(
-    scores: &BTreeMap<(Span, Speed), Scores<T>>,
-    span: Span,
+    scores: &BTreeMap<(ForecastSpan, DemandPattern), Scores<T>>,
+    span: ForecastSpan,
     learnt: impl Fn(&Scores<T>) -> Option<L>,
-) -> BTreeMap<Speed, L> {
+) -> BTreeMap<DemandPattern, L> {
     let of = scores.iter().filter(|((of, _), _)| *of == span);
     of.filter_map(|((_, speed), scores)| Some((*speed, learnt(scores)?))).collect()
 }
@@ -248,7 +262,7 @@ mod tests {
         set
     }
 
-    fn prior(set: &ItemSet, speed: Speed) -> RatePrior {
+    fn prior(set: &ItemSet, speed: DemandPattern) -> RatePrior {
         super::prior(&[&ItemBlocks::held(columns(set)).unwrap()], speed).unwrap()
     }
 
@@ -258,11 +272,11 @@ mod tests {
         // Two units in five days: a mean of 0.4 a day.
         let rates: Vec<f64> = (0..4000).map(|_| Gamma::new(2.0, 0.2).unwrap().sample(&mut rng)).collect();
         let drawn = new_items(&rates, 28, &mut rng);
-        let found = prior(&drawn, Speed::New);
+        let found = prior(&drawn, DemandPattern::New);
         assert!((found.units - 2.0).abs() < 0.3 && (found.days - 5.0).abs() < 0.8 && found.spread < 0.1, "{found:?}");
-        assert_eq!(prior(&drawn, Speed::Fast), RatePrior::default(), "none of them is new");
+        assert_eq!(prior(&drawn, DemandPattern::Fast), RatePrior::default(), "none of them is new");
         // Equal rates: nothing to learn from an item's own days, so the prior counts for as much as it may.
-        let mut of = |rates: &[f64]| prior(&new_items(rates, 28, &mut rng), Speed::New);
+        let mut of = |rates: &[f64]| prior(&new_items(rates, 28, &mut rng), DemandPattern::New);
         assert!(of(&[0.4; 4000]).days > 100.0);
         assert_eq!(of(&[0.4; 9]), RatePrior::default());
     }
@@ -275,7 +289,7 @@ mod tests {
         let day = Gamma::new(0.5, 6.0).unwrap();
         let mut sold = || Poisson::new(f64::max(day.sample(&mut rng), 1e-9)).unwrap().sample(&mut rng);
         set.units.iter_mut().flatten().for_each(|units| *units = sold());
-        let found = prior(&set, Speed::New);
+        let found = prior(&set, DemandPattern::New);
         assert!((found.spread - 2.0).abs() < 0.3 && found.days > 100.0, "{found:?}");
     }
 
@@ -290,8 +304,8 @@ mod tests {
         set.items.extend(others.items);
         set.units.extend(others.units);
         set.in_stock.extend(others.in_stock);
-        let found = prior(&set, Speed::Dormant);
-        let Raw::Counts { mean, size } = found.after(0.0, 0.0, 1) else { panic!("{found:?}") };
+        let found = prior(&set, DemandPattern::Dormant);
+        let RawForecast::Counts { mean, size } = found.predictive(0.0, 0.0, 1) else { panic!("{found:?}") };
         assert!((mean - 0.025).abs() < 0.003 && size < 0.2, "{mean} {size} {found:?}");
     }
 
@@ -300,7 +314,7 @@ mod tests {
     fn levels_of_counts_reach_on_other_items_what_they_are_asked_for() {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         // Told as if every item sold alike.
-        let raw = Raw::Counts { mean: 1.5, size: 1e6 };
+        let raw = RawForecast::Counts { mean: 1.5, size: 1e6 };
         let mut draw = || -> Vec<f64> {
             let of_item = |rng: &mut ChaCha8Rng| {
                 let rate = Gamma::new(1.0, 1.5).unwrap().sample(rng);
@@ -313,13 +327,13 @@ mod tests {
         let (mut outcomes, mut rng) = (Outcomes::default(), ChaCha8Rng::seed_from_u64(1));
         for (place, units) in seen.into_iter().enumerate() {
             let outcome = Outcome { item_id: &format!("i{}", place / 28), day: 0, units };
-            outcomes.add_one((Span::LeadTime, Speed::Slow), &outcome, &raw, 1.5, &mut rng);
+            outcomes.add_one((ForecastSpan::LeadTime, DemandPattern::Slow), &outcome, &raw, 1.5, &mut rng);
         }
         let calibration = outcomes.calibration();
         assert!(calibration.levels.is_empty() && calibration.lead_shifts.is_empty());
-        let found = calibration.lead_levels[&Speed::Slow];
+        let found = calibration.lead_levels[&DemandPattern::Slow];
         assert!(found[6] > 0.98, "{found:?}");
-        for (k, level) in LEVELS.iter().enumerate() {
+        for (k, level) in QUANTILE_LEVELS.iter().enumerate() {
             let quantile = counts::quantiles(1.5, 1e6, &found)[k];
             let share =
                 |hit: &dyn Fn(f64) -> bool| others.iter().filter(|&&u| hit(u)).count() as f64 / others.len() as f64;
@@ -334,20 +348,20 @@ mod tests {
         let truth = |level: f64| 100.0 + 20.0 * level;
         let mut outcomes = |items: usize, quantile: &dyn Fn(f64) -> f64| {
             let mut forecast = [110.0; 8];
-            forecast[1..].copy_from_slice(&LEVELS.map(quantile));
-            let (raw, mut outcomes) = (Raw::Quantiles(forecast), Outcomes::default());
+            forecast[1..].copy_from_slice(&QUANTILE_LEVELS.map(quantile));
+            let (raw, mut outcomes) = (RawForecast::Quantiles(forecast), Outcomes::default());
             for place in 0..items * 28 {
                 let units = truth(rng.random::<f64>());
                 let outcome = Outcome { item_id: &format!("i{}", place / 28), day: (place % 28) as i64, units };
-                outcomes.add_one((Span::Day, Speed::Fast), &outcome, &raw, 4.0, &mut rng);
+                outcomes.add_one((ForecastSpan::Day, DemandPattern::Fast), &outcome, &raw, 4.0, &mut rng);
             }
             outcomes.calibration().shifts
         };
         assert!(outcomes(ITEMS_MIN - 1, &truth).is_empty());
-        let moved = outcomes(60, &truth)[&Speed::Fast];
+        let moved = outcomes(60, &truth)[&DemandPattern::Fast];
         assert!(moved.iter().all(|shift| shift.abs() < 0.25), "uniform demand, told as it is: {moved:?}");
         let narrow = outcomes(60, &|level| 105.0 + 10.0 * level);
-        for (k, (shift, level)) in narrow[&Speed::Fast].iter().zip(LEVELS).enumerate() {
+        for (k, (shift, level)) in narrow[&DemandPattern::Fast].iter().zip(QUANTILE_LEVELS).enumerate() {
             let moved = 105.0 + 10.0 * level + shift * 4.0;
             assert!((moved - truth(level)).abs() < 1.0, "{k}: {moved} for {}", truth(level));
         }
@@ -360,9 +374,15 @@ mod tests {
             let rate = 0.1 + 0.4 * (place / 28) as f64 / items as f64;
             let units = Poisson::new(rate * sold).unwrap().sample(rng) + if place == 0 { outlier } else { 0.0 };
             let outcome = Outcome { item_id: &format!("i{}", place / 28), day: (place % 28) as i64, units };
-            outcomes.add_one((Span::Day, Speed::Slow), &outcome, &Raw::Counts { mean: rate, size: 5.0 }, rate, rng);
+            outcomes.add_one(
+                (ForecastSpan::Day, DemandPattern::Slow),
+                &outcome,
+                &RawForecast::Counts { mean: rate, size: 5.0 },
+                rate,
+                rng,
+            );
         }
-        outcomes.calibration().means.of_counts.get(&Speed::Slow).copied()
+        outcomes.calibration().means.of_counts.get(&DemandPattern::Slow).copied()
     }
 
     #[test]

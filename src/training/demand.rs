@@ -21,10 +21,12 @@ use crate::config::{DemandConfig, TrainConfig};
 use crate::failure::{Failure, Result};
 use crate::metrics::coverage::{Coverage, Share};
 use crate::metrics::{self, pinball};
-use crate::model::bundle::parameters;
-use crate::model::demand::inputs::OutlookInputs;
-use crate::model::demand::{DemandNetwork, DemandShape, Forecast, ITEMS_MAX, LEVELS, Outlook, Speed};
+use crate::model::demand::inputs::DemandInputs;
+use crate::model::demand::{
+    BATCH_ITEMS_MAX, DemandNetwork, DemandOutputs, DemandPattern, DemandShape, Forecast, QUANTILE_LEVELS,
+};
 use crate::model::losses;
+use crate::model::weights::parameter_count;
 
 const BATCH_ITEMS: usize = 64;
 /// Places of two quantiles in a forecast, whose first number is the mean.
@@ -56,8 +58,8 @@ pub fn train(
     let unseen = items.learnt.sample(rows_max / 4, &mut rng, |items| items.rows_of(Split::Valid))?;
     let valid = unseen.take(&unseen.that_sell(is_forecast))?;
     let [of_new_before, of_new] = items.of_new();
-    network.shape.prior = calibration::prior(&of_new_before, Speed::New)?;
-    network.shape.dormant_prior = calibration::prior(&[&items.learnt, &items.earlier], Speed::Dormant)?;
+    network.shape.prior = calibration::prior(&of_new_before, DemandPattern::New)?;
+    network.shape.dormant_prior = calibration::prior(&[&items.learnt, &items.earlier], DemandPattern::Dormant)?;
     let mut lesson = DemandLesson {
         network: &*network,
         items: &items.learnt,
@@ -86,12 +88,12 @@ pub fn train(
     let mut figures = figures(network, &items.held_out, device, config.seed)?;
     if !items.earlier.is_empty() {
         outcomes.add(network, &calibrated(&items.held_out, rows_max, &mut rng)?, device, &mut rng)?;
-        network.shape.prior = calibration::prior(&of_new, Speed::New)?;
+        network.shape.prior = calibration::prior(&of_new, DemandPattern::New)?;
         add_new(&mut outcomes, network, &of_new, device, &mut rng)?;
         network.shape.calibration = outcomes.calibration();
     }
     figures.extend(validated);
-    figures.insert("parameters_demand".into(), parameters(store) as f64);
+    figures.insert("parameters_demand".into(), parameter_count(store) as f64);
     figures.insert("epochs_demand".into(), fitted.epochs.into());
     figures.insert("train_seconds_demand".into(), fitted.seconds);
     figures.insert("items_train".into(), survey.learnable as f64);
@@ -115,7 +117,7 @@ pub fn enough(survey: &ItemSurvey, config: &DemandConfig) -> Result<()> {
 
 /// At most `rows_max` items to calibrate on that are not new.
 fn calibrated(items: &ItemBlocks, rows_max: usize, rng: &mut ChaCha8Rng) -> Result<ItemColumns> {
-    items.sample(rows_max, rng, |items| items.that_sell(|speed| speed != Speed::New))
+    items.sample(rows_max, rng, |items| items.that_sell(|speed| speed != DemandPattern::New))
 }
 
 /// What came of new items, in the place of what was known of them.
@@ -126,10 +128,10 @@ fn add_new(
     device: Device,
     rng: &mut ChaCha8Rng,
 ) -> Result<()> {
-    outcomes.forget(Speed::New);
+    outcomes.forget(DemandPattern::New);
     for items in sets.iter().flat_map(|set| set.each()) {
         let items = items?;
-        outcomes.add(network, &items.take(&items.that_sell(|speed| speed == Speed::New))?, device, rng)?;
+        outcomes.add(network, &items.take(&items.that_sell(|speed| speed == DemandPattern::New))?, device, rng)?;
     }
     Ok(())
 }
@@ -138,7 +140,7 @@ fn add_new(
 struct ItemBatch {
     first_item: String,
     items: usize,
-    inputs: OutlookInputs,
+    inputs: DemandInputs,
     /// Of each day of the horizon, [items, horizon], and of each lead time, [items].
     days: Actual,
     lead: Actual,
@@ -221,7 +223,7 @@ impl Lesson for DemandLesson<'_> {
     fn validate(&mut self) -> Result<Option<Validation>> {
         let (shape, _guard) = (&self.network.shape, tch::no_grad_guard());
         let mut losses: Option<Losses> = None;
-        for items in self.valid.chunks(ITEMS_MAX) {
+        for items in self.valid.chunks(BATCH_ITEMS_MAX) {
             let leads = items.rows().lead_time_days.iter().map(|&days| i64::from(days).min(shape.horizon_days));
             let batch = ItemBatch::of(&items, &leads.collect::<Vec<_>>(), shape)?.to(self.device)?;
             let of_batch = losses_of(self.network, &batch, false)?;
@@ -294,17 +296,17 @@ impl Losses {
 }
 
 fn losses_of(network: &DemandNetwork, batch: &ItemBatch, train: bool) -> Result<Losses> {
-    let (daily, total) = network.outlook(&batch.inputs, train)?;
+    let (daily, total) = network.forward(&batch.inputs, train)?;
     let [days, counts] = outlook_losses(&daily, &batch.days)?;
     let [lead, lead_counts] = outlook_losses(&total, &batch.lead)?;
     Ok(Losses([days, counts, lead, lead_counts]))
 }
 
-/// Outlook [.., 8] and [.., 2], actual [..] → losses of the quantiles and of the counts.
-fn outlook_losses(outlook: &Outlook, actual: &Actual) -> Result<[Weighed; 2]> {
-    let levels: Vec<f32> = LEVELS.iter().map(|&l| l as f32).collect();
+/// DemandOutputs [.., 8] and [.., 2], actual [..] → losses of the quantiles and of the counts.
+fn outlook_losses(outlook: &DemandOutputs, actual: &Actual) -> Result<[Weighed; 2]> {
+    let levels: Vec<f32> = QUANTILE_LEVELS.iter().map(|&l| l as f32).collect();
     let levels = Tensor::f_from_slice(&levels)?.f_to_device(actual.units.device())?;
-    let quantiles = outlook.quantiles.narrow(-1, 1, LEVELS.len() as i64);
+    let quantiles = outlook.quantiles.narrow(-1, 1, QUANTILE_LEVELS.len() as i64);
     let pinball = losses::pinball(&quantiles, &actual.units.unsqueeze(-1), &levels).mean_dim(-1i64, false, Kind::Float);
     let poisson = losses::poisson(&(outlook.quantiles.select(-1, 0) + 1e-4), &actual.units);
     let counts = losses::negative_binomial(&outlook.counts.select(-1, 0), &outlook.counts.select(-1, 1), &actual.units);
@@ -320,10 +322,10 @@ fn outlook_losses(outlook: &Outlook, actual: &Actual) -> Result<[Weighed; 2]> {
 /// by how they sell. Of lead times, coverage.
 fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device, seed: u64) -> Result<BTreeMap<String, f64>> {
     let mut all = Figures::default();
-    let mut kinds: BTreeMap<Speed, Figures> = BTreeMap::new();
+    let mut kinds: BTreeMap<DemandPattern, Figures> = BTreeMap::new();
     let (mut forecasts, mut took) = (0, Duration::ZERO);
     for window in test.each() {
-        for items in window?.chunks(ITEMS_MAX) {
+        for items in window?.chunks(BATCH_ITEMS_MAX) {
             let clock = Instant::now();
             let of_items = network.forecast_rows(&items.rows(), device)?;
             (forecasts, took) = (forecasts + of_items.len(), took + clock.elapsed());
@@ -340,7 +342,7 @@ fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device, seed: u64
                     .collect();
                 let facts = items.facts(row);
                 let factor = network.mean_factor(&facts);
-                let of_kind = kinds.entry(facts.speed).or_default();
+                let of_kind = kinds.entry(facts.pattern).or_default();
                 for figures in [&mut all, of_kind] {
                     figures.add(&days, factor);
                     let units = items.lead_time_units(row);
@@ -372,12 +374,12 @@ fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device, seed: u64
 /// The mean pinball loss on items that are not trained on: what a sweep goes by.
 fn validated(network: &DemandNetwork, items: &ItemColumns, device: Device) -> Result<Option<(String, f64)>> {
     let (mut sum, mut cells) = (0.0, 0);
-    for items in items.chunks(ITEMS_MAX) {
+    for items in items.chunks(BATCH_ITEMS_MAX) {
         for (row, forecast) in network.forecast_rows(&items.rows(), device)?.iter().enumerate() {
             for (day, units) in items.days_in_stock(row) {
-                let quantiles = LEVELS.iter().zip(&forecast.daily[day][1..]);
+                let quantiles = QUANTILE_LEVELS.iter().zip(&forecast.daily[day][1..]);
                 sum += quantiles.map(|(&level, &quantile)| pinball(level, quantile, units)).sum::<f64>();
-                cells += LEVELS.len();
+                cells += QUANTILE_LEVELS.len();
             }
         }
     }
@@ -414,7 +416,7 @@ impl Figures {
     fn add(&mut self, days: &[Day], factor: f64) {
         let before = (self.ours, self.cells);
         for day in days {
-            for (&level, &quantile) in LEVELS.iter().zip(&day.forecast[1..]) {
+            for (&level, &quantile) in QUANTILE_LEVELS.iter().zip(&day.forecast[1..]) {
                 self.ours += pinball(level, quantile, day.units);
                 self.naive += pinball(level, day.naive, day.units);
                 self.zero += pinball(level, 0.0, day.units);
@@ -429,7 +431,7 @@ impl Figures {
     }
 
     fn pinball_interval(&self, seed: u64) -> Option<(f64, f64)> {
-        metrics::interval_over(self.of_items.len(), BOOTSTRAP_ROUNDS, seed, |drawn| {
+        metrics::bootstrap_interval_over_indices(self.of_items.len(), BOOTSTRAP_ROUNDS, seed, |drawn| {
             let items = drawn.iter().map(|&item| self.of_items[item]);
             let (sum, cells) = items.fold((0.0, 0.0), |(sum, cells), of| (sum + of.0, cells + of.1));
             (cells > 0.0).then(|| sum / cells)
@@ -485,7 +487,7 @@ mod tests {
     use super::super::sets::ItemSet;
     use super::*;
     use crate::config::networks::DemandNetworkName;
-    use crate::model::demand::Source;
+    use crate::model::demand::ForecastSource;
     use crate::model::demand::history::tests::item;
 
     const OUT_OF_STOCK: usize = 2;
@@ -522,7 +524,10 @@ mod tests {
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let network = DemandNetwork::new(&store.root(), &DemandShape::tiny(DemandNetworkName::Gru));
-        assert!(network.source(&set().items[1].facts(14)) == Source::Counts, "the likelihood of counts is seen too");
+        assert!(
+            network.source(&set().items[1].facts(14)) == ForecastSource::Counts,
+            "the likelihood of counts is seen too"
+        );
         let judged = |set: &ItemSet, leads: [i64; 2]| {
             let batch = ItemBatch::of(&columns(set), &leads, &network.shape).unwrap();
             let loss = losses_of(&network, &batch, false).unwrap().mean();

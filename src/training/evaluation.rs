@@ -12,7 +12,8 @@ use crate::failure::Result;
 use crate::metrics::{auc, average_precision, bootstrap_interval, log_loss};
 use crate::model::contents::Contents;
 use crate::model::heads::INTENTS;
-use crate::model::intent::{CHURN, IntentNetwork, Raw, Scaling};
+use crate::model::intent::{CHURN, IntentNetwork, RawOutputs};
+use crate::model::scaling::Scaling;
 
 /// Users of one forward pass without gradients.
 const EVALUATED_ROWS: usize = 128;
@@ -25,7 +26,7 @@ const BOOTSTRAP_ROUNDS: usize = 400;
 /// Users of a split with the network's outputs, in an order that does not matter.
 #[derive(Debug)]
 pub struct Judged {
-    pub raw: Raw,
+    pub raw: RawOutputs,
     /// float32 [users, 9], beside the outputs; NaN where a label is not for these users.
     pub labels: Tensor,
     /// The same as columns.
@@ -59,7 +60,7 @@ impl Judged {
         if raw.is_empty() {
             return Ok(None);
         }
-        let (raw, labels) = (Raw::cat(&raw)?, Tensor::f_cat(&labels, 0)?);
+        let (raw, labels) = (RawOutputs::cat(&raw)?, Tensor::f_cat(&labels, 0)?);
         let scores = tch::no_grad(|| columns(&judge.network.scores(&raw, judge.scaling)?))?;
         Ok(Some(Self { raw, labels_by_name: columns(&labels)?, labels, scores }))
     }
@@ -142,15 +143,15 @@ fn outputs(
     judge: Judge<'_>,
     users: &UserColumns,
     mut rows: Vec<usize>,
-    mut take: impl FnMut(&UserColumns, Raw) -> Result<()>,
+    mut take: impl FnMut(&UserColumns, RawOutputs) -> Result<()>,
 ) -> Result<()> {
     let _guard = tch::no_grad_guard();
     let Judge { network, scaling, contents, device } = judge;
     rows.sort_by_key(|&row| users.length(row));
     for rows in rows.chunks(EVALUATED_ROWS) {
         let part = users.take(rows)?;
-        let states = network.encode_batch(&part.events(network.shape.events_max, contents)?.to(device)?, false)?;
-        let raw = network.outputs_of(&states, &part.scaled(scaling)?.f_to_device(device)?, false)?;
+        let states = network.encode_users(&part.events(network.shape.events_max, contents)?.to(device)?, false)?;
+        let raw = network.outputs(&states, &part.scaled(scaling)?.f_to_device(device)?, false)?;
         take(&part, raw)?;
     }
     Ok(())

@@ -27,11 +27,13 @@ use super::user_columns::{UserBlocks, UserColumns};
 use crate::config::Config;
 use crate::config::networks::{LossName, Pretraining, Unlabelled};
 use crate::failure::Result;
-use crate::model::bundle::{IndexedItem, parameters};
+use crate::model::bundle::IndexedItem;
 use crate::model::contents::{Contents, MODALITIES};
 use crate::model::events::EventBatch;
 use crate::model::inputs::EventInput;
-use crate::model::intent::{IntentNetwork, Scaling};
+use crate::model::intent::IntentNetwork;
+use crate::model::scaling::Scaling;
+use crate::model::weights::parameter_count;
 
 /// What the ranking of next items weighs against the intents.
 const RANKING_WEIGHT: f64 = 0.3;
@@ -86,7 +88,7 @@ pub fn train(
     users.items.iter().for_each(|item| met[item.buckets(network.shape.item_buckets).0 as usize] = true);
     unmet::hide(store, &met)?;
     let mut figures = lesson.figures()?;
-    figures.insert("parameters_intent".into(), parameters(store) as f64);
+    figures.insert("parameters_intent".into(), parameter_count(store) as f64);
     figures.insert("epochs_intent".into(), fitted.epochs.into());
     figures.insert("train_seconds_intent".into(), fitted.seconds);
     if let Some(pretrained) = pretrained {
@@ -225,7 +227,7 @@ impl UserRecipe {
     fn changed(&self, users: &UserColumns, by: &Augmenter, rng: &mut ChaCha8Rng) -> Result<EventBatch> {
         let changed: Vec<Vec<EventInput>> = users.histories().iter().map(|events| by.apply(events, rng)).collect();
         let slices: Vec<&[EventInput]> = changed.iter().map(Vec::as_slice).collect();
-        EventBatch::of(&slices, self.events_max, &self.contents, Device::Cpu)
+        EventBatch::from_sequences(&slices, self.events_max, &self.contents, Device::Cpu)
     }
 }
 
@@ -277,8 +279,8 @@ impl Lesson for IntentLesson<'_> {
     }
 
     fn loss(&mut self, batch: &UserBatch, rng: &mut ChaCha8Rng) -> Result<Loss> {
-        let states = self.network.encode_batch(&batch.events.to(self.device)?, true)?;
-        let raw = self.network.outputs_of(&states, &batch.tabular.f_to_device(self.device)?, true)?;
+        let states = self.network.encode_users(&batch.events.to(self.device)?, true)?;
+        let raw = self.network.outputs(&states, &batch.tabular.f_to_device(self.device)?, true)?;
         let labels = batch.labels.f_to_device(self.device)?;
         let measured = self.objective.loss(self.network.head.as_ref(), &raw, &labels, self.scaling(), true);
         // A tensor of its own, so that adding to it leaves what is measured as it is.
@@ -326,8 +328,8 @@ impl IntentLesson<'_> {
     fn taught(&self, batch: &UnlabelledBatch) -> Result<Tensor> {
         let tabular = batch.tabular.f_to_device(self.device)?;
         let scores = |events: &EventBatch, train: bool| -> Result<Tensor> {
-            let states = self.network.encode_batch(&events.to(self.device)?, train)?;
-            let raw = self.network.outputs_of(&states, &tabular, train)?;
+            let states = self.network.encode_users(&events.to(self.device)?, train)?;
+            let raw = self.network.outputs(&states, &tabular, train)?;
             Ok(self.network.scores(&raw, self.scaling())?.narrow(1, 0, BINARY as i64))
         };
         let teacher = tch::no_grad(|| scores(&batch.events, false))?;
@@ -361,7 +363,7 @@ impl IntentLesson<'_> {
 mod tests {
     use super::*;
     use crate::config::networks::{BackboneName, FusionName, HeadName};
-    use crate::model::intent::IntentShape;
+    use crate::model::shape::IntentShape;
 
     #[test]
     fn what_reads_contents_learns_faster_the_more_numbers_they_have() {

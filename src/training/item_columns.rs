@@ -12,9 +12,9 @@ use super::columns::{Rows, element, flat, matrix, numbers};
 use super::sets::ItemSet;
 use crate::config::DemandConfig;
 use crate::failure::{Failure, Result};
-use crate::model::demand::history::{AHEAD_NUMBERS, DAY_NUMBERS, INTENT_INPUTS};
-use crate::model::demand::inputs::{ItemNumbers, ItemRows};
-use crate::model::demand::{ItemFacts, Speed};
+use crate::model::demand::input_sizes::{FUTURE_DAY_VALUES, INTENT_INPUTS, PAST_DAY_VALUES};
+use crate::model::demand::inputs::{DemandColumns, DemandRows};
+use crate::model::demand::{DemandPattern, ItemFacts};
 
 /// What a row takes besides its days: ids, sums, offsets.
 const ROW_BYTES: usize = 120;
@@ -35,11 +35,11 @@ enum At {
     PastDays,
     Category,
     Content,
-    Ahead,
-    RatioAfter,
+    Future,
+    LaterPriceRatio,
     Units,
     DaysInStock,
-    Speed,
+    Pattern,
     LeadTimeDays,
     OfWeekdays,
     FutureUnits,
@@ -58,7 +58,7 @@ impl Rows for ItemColumns {
     }
 
     fn bytes(&self) -> u64 {
-        let days = self.matrix(At::Past).len() + self.matrix(At::Ahead).len() + 2 * self.matrix(At::FutureUnits).len();
+        let days = self.matrix(At::Past).len() + self.matrix(At::Future).len() + 2 * self.matrix(At::FutureUnits).len();
         let content = self.list(At::Content);
         let offsets = content.value_offsets();
         let content = offsets.last().zip(offsets.first()).map_or(0, |(last, first)| (last - first) as usize);
@@ -73,15 +73,15 @@ impl ItemColumns {
         Arc::new(Schema::new(vec![
             field("item_id", DataType::Utf8),
             field("as_of_day", DataType::Int32),
-            field("past", numbers(history * DAY_NUMBERS)),
+            field("past", numbers(history * PAST_DAY_VALUES)),
             field("past_days", DataType::Int32),
             field("category", DataType::Int32),
             field("content", DataType::List(element(DataType::Float32))),
-            field("ahead", numbers(horizon * AHEAD_NUMBERS)),
-            field("ratio_after", DataType::Float32),
+            field("future", numbers(horizon * FUTURE_DAY_VALUES)),
+            field("later_price_ratio", DataType::Float32),
             field("units", DataType::Float64),
             field("days_in_stock", DataType::Float64),
-            field("speed", DataType::UInt8),
+            field("pattern", DataType::UInt8),
             field("lead_time_days", DataType::Int32),
             field("of_weekdays", numbers(7)),
             field("future_units", numbers(horizon)),
@@ -97,27 +97,28 @@ impl ItemColumns {
             return Err(Failure::input(format!("demand_labels: expected {horizon} days of each item, got {days}"))
                 .hint("labels/demand_labels.sql has a row for each of demand_horizon_days() days"));
         }
-        let of = ItemNumbers::of(&set.items, history, horizon, demand.history_days_min.into());
+        let of = DemandColumns::from_histories(&set.items, history, horizon, demand.history_days_min.into());
         let content = ListArray::try_new(
             element(DataType::Float32),
             OffsetBuffer::new(ScalarBuffer::from(of.content_offsets)),
             Arc::new(Float32Array::from(of.content)),
             None,
         )?;
-        let of_weekdays = set.items.iter().flat_map(|item| item.of_weekdays()).map(|units| units as f32).collect();
+        let of_weekdays =
+            set.items.iter().flat_map(|item| item.last_units_by_weekday()).map(|units| units as f32).collect();
         let in_stock = set.in_stock.iter().flatten().map(|&stocked| f32::from(u8::from(stocked))).collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(set.items.iter().map(|item| &item.item_id))),
             Arc::new(Int32Array::from(of.as_of_day)),
-            matrix(of.past, history * DAY_NUMBERS)?,
+            matrix(of.past, history * PAST_DAY_VALUES)?,
             Arc::new(Int32Array::from(of.past_days)),
             Arc::new(Int32Array::from(of.category)),
             Arc::new(content),
-            matrix(of.ahead, horizon * AHEAD_NUMBERS)?,
-            Arc::new(Float32Array::from(of.ratio_after)),
+            matrix(of.future, horizon * FUTURE_DAY_VALUES)?,
+            Arc::new(Float32Array::from(of.later_price_ratio)),
             Arc::new(Float64Array::from(of.units)),
             Arc::new(Float64Array::from(of.days_in_stock)),
-            Arc::new(UInt8Array::from(of.speed)),
+            Arc::new(UInt8Array::from(of.pattern)),
             Arc::new(Int32Array::from(of.lead_time_days)),
             matrix(of_weekdays, 7)?,
             matrix(set.units.iter().flatten().map(|&units| units as f32).collect(), horizon)?,
@@ -129,25 +130,25 @@ impl ItemColumns {
     /// What so many rows take in memory.
     pub fn bytes_of(items: usize, demand: &DemandConfig) -> u64 {
         let (history, horizon) = (demand.history_days as usize, demand.horizon_days as usize);
-        let numbers = history * DAY_NUMBERS + horizon * (AHEAD_NUMBERS + 2);
+        let numbers = history * PAST_DAY_VALUES + horizon * (FUTURE_DAY_VALUES + 2);
         (items * (ROW_BYTES + CONTENT_BYTES + numbers * 4)) as u64
     }
 
     /// What the network's inputs are made of.
-    pub fn rows(&self) -> ItemRows<'_> {
+    pub fn rows(&self) -> DemandRows<'_> {
         let content = self.list(At::Content);
-        ItemRows {
+        DemandRows {
             past: self.matrix(At::Past),
             past_days: self.values::<Int32Type>(At::PastDays),
             as_of_day: self.values::<Int32Type>(At::AsOfDay),
             category: self.values::<Int32Type>(At::Category),
             content: content.values().as_primitive::<Float32Type>().values(),
             content_offsets: content.value_offsets(),
-            ahead: self.matrix(At::Ahead),
-            ratio_after: self.values::<Float32Type>(At::RatioAfter),
+            future: self.matrix(At::Future),
+            later_price_ratio: self.values::<Float32Type>(At::LaterPriceRatio),
             units: self.values::<Float64Type>(At::Units),
             days_in_stock: self.values::<Float64Type>(At::DaysInStock),
-            speed: self.values::<UInt8Type>(At::Speed),
+            pattern: self.values::<UInt8Type>(At::Pattern),
             lead_time_days: self.values::<Int32Type>(At::LeadTimeDays),
         }
     }
@@ -161,9 +162,9 @@ impl ItemColumns {
     }
 
     /// Rows of the items that sell so.
-    pub fn that_sell(&self, wanted: impl Fn(Speed) -> bool) -> Vec<usize> {
+    pub fn that_sell(&self, wanted: impl Fn(DemandPattern) -> bool) -> Vec<usize> {
         let rows = self.rows();
-        (0..self.len()).filter(|&row| wanted(rows.facts(row).speed)).collect()
+        (0..self.len()).filter(|&row| wanted(rows.facts(row).pattern)).collect()
     }
 
     /// What was sold on the same weekday of the last week whose day was in stock, by the `step`-th day to come.
@@ -200,7 +201,7 @@ impl ItemColumns {
     /// Days of all histories, and of how many a night had published purchase intents.
     pub fn days_with_intents(&self) -> [f64; 2] {
         let days = self.rows().past_days.iter().map(|&days| f64::from(days)).sum();
-        let known = self.matrix(At::Past).iter().skip(DAY_NUMBERS - INTENT_INPUTS + 1).step_by(DAY_NUMBERS);
+        let known = self.matrix(At::Past).iter().skip(PAST_DAY_VALUES - INTENT_INPUTS + 1).step_by(PAST_DAY_VALUES);
         [days, known.map(|&known| f64::from(known)).sum()]
     }
 
@@ -266,28 +267,28 @@ pub mod tests {
         let columns = ItemColumns::of(&set, &demand).unwrap();
         let order = [7, 2, 5, 0, 3];
         let histories: Vec<_> = order.iter().map(|&row| set.items[row].clone()).collect();
-        let wanted = format!("{:?}", ItemNumbers::of(&histories[1..4], 28, 8, 14));
+        let wanted = format!("{:?}", DemandColumns::from_histories(&histories[1..4], 28, 8, 14));
         let sliced = columns.take(&order).unwrap().chunks(4).next().unwrap();
         let part = ItemColumns(sliced.0.slice(1, 3));
         let numbers = part.rows();
         let begun = numbers.content_offsets[0];
-        let of = ItemNumbers {
+        let of = DemandColumns {
             past: numbers.past.to_vec(),
             past_days: numbers.past_days.to_vec(),
             as_of_day: numbers.as_of_day.to_vec(),
             category: numbers.category.to_vec(),
             content: numbers.content[begun as usize..numbers.content_offsets[3] as usize].to_vec(),
             content_offsets: numbers.content_offsets.iter().map(|at| at - begun).collect(),
-            ahead: numbers.ahead.to_vec(),
-            ratio_after: numbers.ratio_after.to_vec(),
+            future: numbers.future.to_vec(),
+            later_price_ratio: numbers.later_price_ratio.to_vec(),
             units: numbers.units.to_vec(),
             days_in_stock: numbers.days_in_stock.to_vec(),
-            speed: numbers.speed.to_vec(),
+            pattern: numbers.pattern.to_vec(),
             lead_time_days: numbers.lead_time_days.to_vec(),
         };
         assert_eq!(format!("{of:?}"), wanted);
         assert_eq!(part.sorted().unwrap().id(0), "i0");
-        assert_eq!(columns.that_sell(|speed| speed == Speed::New), [3]);
+        assert_eq!(columns.that_sell(|speed| speed == DemandPattern::New), [3]);
         assert_eq!(columns.take(&[4, 5]).unwrap().days_with_intents(), [24.0 + 25.0, 9.0]);
         assert_eq!((columns.content_dims(4), columns.content_dims(5)), (1, 2));
     }

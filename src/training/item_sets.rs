@@ -12,7 +12,7 @@ use super::sets::{Past, Split, is_labelled};
 use crate::config::Config;
 use crate::failure::Result;
 use crate::ids::RunDate;
-use crate::model::demand::Speed;
+use crate::model::demand::DemandPattern;
 
 /// New items among all of a date, as far as the number of blocks is concerned.
 const NEW_SHARE: f64 = 0.1;
@@ -92,7 +92,7 @@ impl Writers {
             }
             // An item is on one side at every date.
             let share = f64::from(most) / self.items;
-            let is_for_it = |row: usize| !new_only || of_items.facts(row).speed == Speed::New;
+            let is_for_it = |row: usize| !new_only || of_items.facts(row).pattern == DemandPattern::New;
             let wanted = |&row: &usize| is_for_it(row) && is_labelled(items.id(row), share);
             let rows: Vec<usize> = (0..items.len()).filter(wanted).collect();
             if !rows.is_empty() {
@@ -116,8 +116,8 @@ impl Writers {
 }
 
 /// Whether the network forecasts such items; others have a prior of their own.
-pub fn is_forecast(speed: Speed) -> bool {
-    !matches!(speed, Speed::New | Speed::Dormant)
+pub fn is_forecast(speed: DemandPattern) -> bool {
+    !matches!(speed, DemandPattern::New | DemandPattern::Dormant)
 }
 
 /// Rows that the network learns from; the others that it forecasts are validated on.
@@ -125,7 +125,7 @@ pub fn learnable(items: &ItemColumns) -> Vec<usize> {
     let [learnt, other] = [Split::Train, Split::Test].map(|of| items.rows_of(of));
     let mut rows: Vec<usize> = learnt.into_iter().chain(other).collect();
     let of_items = items.rows();
-    rows.retain(|&row| is_forecast(of_items.facts(row).speed));
+    rows.retain(|&row| is_forecast(of_items.facts(row).pattern));
     rows
 }
 

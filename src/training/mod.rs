@@ -46,10 +46,12 @@ use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
-use crate::model::bundle::{BundleCard, FORMAT, IMAGE_FOLDER, IndexedItem, Networks, Registry, TEXT_FOLDER};
+use crate::model::bundle::{
+    BundleCard, BundleParts, FORMAT, IMAGE_FOLDER, IndexedItem, Networks, Registry, TEXT_FOLDER,
+};
 use crate::model::contents::Contents;
 use crate::model::demand::{Calibration, DemandShape, RatePrior};
-use crate::model::intent::IntentShape;
+use crate::model::shape::IntentShape;
 use crate::progress;
 use crate::score::devices;
 use crate::score::models::Models;
@@ -134,7 +136,8 @@ pub async fn run(config: &Config, date: RunDate, sweep: Option<&Sweep>) -> Resul
     let encoders = text.into_iter().chain(image);
     let encoders: Vec<(&str, Location)> =
         encoders.map(|(name, uri)| Ok((name, Location::open(uri, &config.s3)?))).collect::<Result<_>>()?;
-    let card = registry.write(card, &networks, (&sets.index, &sets.contents), &encoders).await?;
+    let parts = BundleParts { networks: &networks, items: &sets.index, contents: &sets.contents, encoders: &encoders };
+    let card = registry.write(card, parts).await?;
     if registry.champion().await?.is_none() {
         registry.promote(&card.version).await?;
     }

@@ -8,8 +8,9 @@ use crate::config::networks::{AmountLossName, ClassWeights, LossName};
 use crate::config::{ModelConfig, TrainConfig};
 use crate::failure::{Failure, Result};
 use crate::model::heads::{INTENTS, IntentHead};
-use crate::model::intent::{CHURN, Raw, Scaling};
+use crate::model::intent::{CHURN, RawOutputs};
 use crate::model::losses;
+use crate::model::scaling::Scaling;
 
 const AMOUNTS: i64 = CHURN + 1;
 /// Binary labels: the intents and churn.
@@ -63,7 +64,14 @@ impl Objective {
 
     /// One number: the intents' loss (weighed and summed over the intents, mean over users), churn's, and a share of the amounts'.
     /// `labels`: float32 [users, 9], NaN where churn is not known; smoothed in training alone.
-    pub fn loss(&self, head: &dyn IntentHead, raw: &Raw, labels: &Tensor, scaling: &Scaling, train: bool) -> Tensor {
+    pub fn loss(
+        &self,
+        head: &dyn IntentHead,
+        raw: &RawOutputs,
+        labels: &Tensor,
+        scaling: &Scaling,
+        train: bool,
+    ) -> Tensor {
         let smoothing = if train { self.label_smoothing } else { 0.0 };
         let smoothed = |t: Tensor| t * (1.0 - smoothing) + 0.5 * smoothing;
         let intents = self.intents(head, &raw.intents, &smoothed(labels.narrow(1, 0, CHURN)));
@@ -85,7 +93,7 @@ impl Objective {
             LossName::Bce => each(calibrated(raw, labels, weight.as_ref())),
             LossName::Focal => each(losses::focal(raw, labels, self.focal_gamma)),
             LossName::Iou => losses::soft_iou(raw, labels).sum(Kind::Float),
-            LossName::Crf => head.surprise(raw, labels).mean(Kind::Float),
+            LossName::Crf => head.negative_log_likelihood(raw, labels).mean(Kind::Float),
         }
     }
 
@@ -94,9 +102,9 @@ impl Objective {
         let each = |loss: Tensor| loss.mean_dim(0i64, false, Kind::Float).sum(Kind::Float);
         match self.amount_loss {
             AmountLossName::Poisson => each(losses::poisson(expected, actual)),
-            AmountLossName::Mse => each(losses::squared(expected, actual)),
-            AmountLossName::Mae => each(losses::absolute(expected, actual)),
-            AmountLossName::Rmse => losses::root_mean_squared(expected, actual) * 2.0,
+            AmountLossName::Mse => each(losses::squared_error(expected, actual)),
+            AmountLossName::Mae => each(losses::absolute_error(expected, actual)),
+            AmountLossName::Rmse => losses::root_mean_squared_error(expected, actual) * 2.0,
             AmountLossName::Huber => each(losses::huber(expected, actual, HUBER_DELTA)),
             AmountLossName::Tweedie => each(losses::tweedie(expected, actual, TWEEDIE_POWER)),
             AmountLossName::NegativeBinomial => {
@@ -135,10 +143,10 @@ fn balanced(users: &Survey) -> Vec<f32> {
 /// of items keep theirs.
 fn label_weights(purchase_share: f64, rates: &[f64], class_weights: Option<&[f32]>) -> Vec<f32> {
     // Both of scores that are the log-odds of the data.
-    let surprise = |share: f64, p: f64| if share == 0.0 { 0.0 } else { -share * p.ln() };
+    let cross_entropy = |share: f64, p: f64| if share == 0.0 { 0.0 } else { -share * p.ln() };
     let entropy = |rate: f64, weight: f64| {
         let raised = weight * rate / (weight * rate + 1.0 - rate);
-        surprise(weight * rate, raised) + surprise(1.0 - rate, 1.0 - raised)
+        cross_entropy(weight * rate, raised) + cross_entropy(1.0 - rate, 1.0 - raised)
     };
     let class_weight = |label: usize| class_weights.map_or(1.0, |all| f64::from(all[label]));
     let plain: f64 = rates.iter().map(|&rate| entropy(rate, 1.0)).sum();
@@ -199,8 +207,8 @@ mod tests {
         Objective::of(&model, &train, users, Device::Cpu).unwrap()
     }
 
-    fn raw() -> Raw {
-        Raw {
+    fn raw() -> RawOutputs {
+        RawOutputs {
             intents: Tensor::from_slice(&[0.3f32, -0.2, 1.0, 0.0, 2.0, -3.0]).view([1, 6]),
             churn: Tensor::from_slice(&[0.5f32]).view([1, 1]),
             amounts: Tensor::from_slice(&[0.7f32, 1.2]).view([1, 2]),
@@ -323,7 +331,7 @@ mod tests {
             (nn::VarStore::new(Device::Cpu), Scaling { units: 1.0, spend: 1.0, ..Scaling::default() });
         let head = heads::build(&store.root(), HeadName::Sigmoid);
         let objective = objective(|_, _| {}, &users(10, 5));
-        let raw = Raw {
+        let raw = RawOutputs {
             intents: Tensor::zeros([3, CHURN], (Kind::Float, Device::Cpu)),
             churn: Tensor::from_slice(&[0.5f32, -1.0, 2.0]).view([3, 1]).set_requires_grad(true),
             amounts: Tensor::ones([3, 2], (Kind::Float, Device::Cpu)),

@@ -29,7 +29,8 @@ pub fn start_at_popularity(store: &nn::VarStore, items: &[IndexedItem], item_buc
 mod tests {
     use super::*;
     use crate::config::networks::{BackboneName, HeadName};
-    use crate::model::intent::{IntentNetwork, IntentShape};
+    use crate::model::intent::IntentNetwork;
+    use crate::model::shape::IntentShape;
     use tch::Device;
 
     #[test]
@@ -41,7 +42,7 @@ mod tests {
             item_id: id.into(),
             category: None,
             contents: [None; 3],
-            met_per_day: 0.0,
+            interactions_per_day: 0.0,
         });
         start_at_popularity(&store, &items, 1000, &[0, 3, 1]).unwrap();
         let buckets: Vec<i64> = items.iter().map(|i| i.buckets(1000).0).collect();

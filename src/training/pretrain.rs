@@ -24,7 +24,7 @@ use super::survey::EVENTS_MIN;
 use super::user_columns::{UserBlocks, UserColumns};
 use crate::config::networks::Pretraining;
 use crate::failure::Result;
-use crate::model::contents::{ContentRows, Contents, Gathered, rows_tensor};
+use crate::model::contents::{ContentBatch, ContentRows, Contents, rows_tensor};
 use crate::model::events::EventBatch;
 use crate::model::inputs::EventInput;
 use crate::model::intent::IntentNetwork;
@@ -63,7 +63,7 @@ impl<'a> PretrainingLesson<'a> {
     }
 
     fn loss_of(&self, asked: &Asked, train: bool) -> Result<Tensor> {
-        let encoded = |events: &EventBatch| self.network.encode_batch(&events.to(self.device)?, train);
+        let encoded = |events: &EventBatch| self.network.encode_users(&events.to(self.device)?, train);
         match &asked.what {
             What::Events(events, told) => {
                 let states = self.network.event_states(&events.to(self.device)?, train)?;
@@ -78,11 +78,11 @@ impl<'a> PretrainingLesson<'a> {
     fn told(&self, states: &Tensor, told: &Told) -> Result<Tensor> {
         let on = |ids: &Tensor| ids.f_to_device(self.device);
         let of = |places: &Tensor| -> Result<Tensor> { Ok(states.f_index_select(0, &on(places)?)?) };
-        let of_types = self.network.event_types(&of(&told.places)?).cross_entropy_for_logits(&on(&told.types)?);
+        let of_types = self.network.event_type_logits(&of(&told.places)?).cross_entropy_for_logits(&on(&told.types)?);
         let Some(told) = &told.items else { return Ok(of_types) };
         let shown = told.shown.iter().map(|of| of.to(self.device)).collect::<Result<Vec<_>>>()?;
         let (vectors, bias) = self.network.items(&on(&told.items)?, &on(&told.categories)?, &shown)?;
-        let scores = self.network.taste(&of(&told.places)?).f_matmul(&vectors.transpose(0, 1))? + bias;
+        let scores = self.network.user_vectors(&of(&told.places)?).f_matmul(&vectors.transpose(0, 1))? + bias;
         Ok(of_types + scores.cross_entropy_for_logits(&on(&told.truth)?))
     }
 }
@@ -128,7 +128,7 @@ struct ToldItems {
     /// int64 [items].
     items: Tensor,
     categories: Tensor,
-    shown: Vec<Gathered>,
+    shown: Vec<ContentBatch>,
 }
 
 impl Asking {
@@ -145,7 +145,7 @@ impl Asking {
     }
 
     fn batch(&self, histories: &[&[EventInput]]) -> Result<EventBatch> {
-        EventBatch::of(histories, self.events_max, &self.contents, Device::Cpu)
+        EventBatch::from_sequences(histories, self.events_max, &self.contents, Device::Cpu)
     }
 
     fn masked(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng) -> Result<What> {
@@ -158,7 +158,7 @@ impl Asking {
                 if at == one || rng.random_bool(HIDDEN_SHARE) {
                     places.push((row * longest + at) as i64);
                     hidden.push(history[at]);
-                    *event = event.unknown();
+                    *event = event.masked();
                 }
             }
             changed.push(events);
@@ -317,7 +317,7 @@ mod tests {
     use super::super::user_columns::tests::{day, random};
     use super::*;
     use crate::config::networks::{BackboneName, HeadName};
-    use crate::model::intent::IntentShape;
+    use crate::model::shape::IntentShape;
     use tch::nn::{self, OptimizerConfig};
 
     fn network(backbone: BackboneName, store: &nn::VarStore) -> IntentNetwork {

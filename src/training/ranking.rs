@@ -11,7 +11,7 @@ use tch::{Device, Tensor};
 
 use crate::failure::Result;
 use crate::model::bundle::IndexedItem;
-use crate::model::contents::{ContentRows, Contents, Gathered, rows_tensor};
+use crate::model::contents::{ContentBatch, ContentRows, Contents, rows_tensor};
 use crate::model::intent::IntentNetwork;
 
 /// Items drawn in a step where the catalogue is too large.
@@ -28,7 +28,7 @@ pub struct Catalogue {
     /// int64 [items]: buckets of ids and of categories.
     buckets: (Tensor, Tensor),
     /// Of the whole catalogue, by items.
-    contents: Vec<Gathered>,
+    contents: Vec<ContentBatch>,
     /// Of each item up to and with itself, the probability to be drawn; `None` where all are ranked.
     cumulative: Option<Vec<f64>>,
 }
@@ -69,7 +69,7 @@ impl Catalogue {
             return Ok(None);
         }
         let device = states.device();
-        let users = network.taste(&states.f_index_select(0, &at.f_to_device(device)?)?);
+        let users = network.user_vectors(&states.f_index_select(0, &at.f_to_device(device)?)?);
         let met = met.f_to_device(device)?;
         let scores = |(vectors, bias): (Tensor, Tensor)| -> Result<Tensor> {
             Ok(users.f_matmul(&vectors.transpose(0, 1))? + bias)

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, Scope, contract::FeatureContract, parts::Part, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
-use crate::model::bundle::{ImageEncoderCard, IndexedItem, TextCard};
+use crate::model::bundle::{BundledImageEncoder, BundledTextEncoder, IndexedItem};
 use crate::model::contents::{Contents, IMAGE, TEXT};
 use crate::model::demand::ItemHistory;
 use crate::model::inputs::UserInputs;
@@ -52,7 +52,7 @@ pub struct UserSet {
 impl UserSet {
     /// Reads features, labels and the next items out of the rows of [`USERS_SQL`].
     fn read(rows: &RecordBatch, contract: &FeatureContract, item_buckets: u64, known: Known<'_>) -> Result<Self> {
-        let inputs = UserInputs::read(as_struct(rows.column(0))?, contract, item_buckets, known.contents)?;
+        let inputs = UserInputs::from_struct(as_struct(rows.column(0))?, contract, item_buckets, known.contents)?;
         let mut set = Self { inputs, ..Self::default() };
         let columns: Vec<_> =
             (1..=LABELS.len()).map(|c| cast(rows.column(c), &DataType::Float64)).collect::<Result<_, _>>()?;
@@ -115,7 +115,7 @@ pub struct ItemSet {
 impl ItemSet {
     /// Reads the rows of [`ITEMS_SQL`].
     fn read(rows: &RecordBatch) -> Result<Self> {
-        let mut set = Self { items: ItemHistory::read(as_struct(rows.column(0))?)?, ..Self::default() };
+        let mut set = Self { items: ItemHistory::from_struct(as_struct(rows.column(0))?)?, ..Self::default() };
         let (units, stock) = (rows.column(1).as_list::<i32>(), rows.column(2).as_list::<i32>());
         for row in 0..rows.num_rows() {
             let day = cast(&units.value(row), &DataType::Float64)?;
@@ -134,8 +134,8 @@ const ITEMS_SQL: &str = "SELECT h.history, l.future_units, l.future_in_stock \
 /// What reads contents that are no vectors.
 #[derive(Debug, Clone, Default)]
 pub struct Encoders {
-    pub text: Option<TextCard>,
-    pub image: Option<ImageEncoderCard>,
+    pub text: Option<BundledTextEncoder>,
+    pub image: Option<BundledImageEncoder>,
 }
 
 /// What the lake held before a date, of users or items.
@@ -244,7 +244,7 @@ impl Past<'_> {
     }
 
     /// What puts the catalogue's pictures among other contents.
-    async fn pictures(&self, end: RunDate) -> Result<(impl FnOnce(Contents) -> Contents, ImageEncoderCard)> {
+    async fn pictures(&self, end: RunDate) -> Result<(impl FnOnce(Contents) -> Contents, BundledImageEncoder)> {
         let source = self.workspace.config.model.image_encoder.clone();
         let folder = Location::open(&source, &self.workspace.config.s3)?;
         let score = &self.workspace.config.score;
@@ -255,11 +255,15 @@ impl Past<'_> {
         let ctx = self.whole_session(end).await?;
         let (keys, _) = store.add_pictures(&ctx, &encoder, store.contents().await?.as_ref()).await?;
         let all = store.contents().await?;
-        Ok((move |others: Contents| others.with(IMAGE, &all, keys), ImageEncoderCard { source, hash }))
+        Ok((move |others: Contents| others.with(IMAGE, &all, keys), BundledImageEncoder { source, hash }))
     }
 
     /// What puts the texts of the dates among other contents.
-    async fn texts(&self, end: RunDate, dates: &[RunDate]) -> Result<(impl FnOnce(Contents) -> Contents, TextCard)> {
+    async fn texts(
+        &self,
+        end: RunDate,
+        dates: &[RunDate],
+    ) -> Result<(impl FnOnce(Contents) -> Contents, BundledTextEncoder)> {
         let model = &self.workspace.config.model;
         let folder = Location::open(&model.text_encoder, &self.workspace.config.s3)?;
         let device = devices::choose(&self.workspace.config.score)?;
@@ -274,7 +278,7 @@ impl Past<'_> {
         // In the order of the keys, and no others, whatever else the store holds.
         let all = store.contents().await?;
         let (source, hash, tokens_max) = (model.text_encoder.clone(), encoder.hash.clone(), model.text_tokens_max);
-        Ok((move |others: Contents| others.with(TEXT, &all, keys), TextCard { source, hash, tokens_max }))
+        Ok((move |others: Contents| others.with(TEXT, &all, keys), BundledTextEncoder { source, hash, tokens_max }))
     }
 
     /// Hands over the items known before `as_of` with the horizon that followed, some at a time, in no order. `seen`: about how

@@ -10,7 +10,7 @@ use crate::failure::Result;
 use crate::features::contract::FeatureContract;
 use crate::metrics::drift::Deciles;
 use crate::metrics::moments::Moments;
-use crate::model::intent::Scaling;
+use crate::model::scaling::Scaling;
 
 /// Users whose features are kept for deciles and for the baseline; the blocks' first ones, which are there by chance.
 const SAMPLED_MAX: usize = 100_000;
@@ -57,7 +57,7 @@ impl Survey {
             }
         }
         let [units, spend] = buyers;
-        survey.scaling = Scaling::of(&moments, units.mean(), spend.mean());
+        survey.scaling = Scaling::from_moments(&moments, units.mean(), spend.mean());
         Ok(survey)
     }
 
@@ -97,7 +97,7 @@ impl Survey {
 
     /// How the values of each feature lie, by name.
     pub fn deciles(&self, contract: &FeatureContract) -> BTreeMap<String, Deciles> {
-        let of = |f: usize| Deciles::of(self.tabular.iter().skip(f).step_by(contract.0.len()).copied());
+        let of = |f: usize| Deciles::from_values(self.tabular.iter().skip(f).step_by(contract.0.len()).copied());
         contract.0.iter().enumerate().map(|(f, column)| (column.name.clone(), of(f))).collect()
     }
 }

@@ -14,9 +14,9 @@ use super::sets::{LABELS, UserSet};
 use crate::failure::Result;
 use crate::ids::RunDate;
 use crate::model::contents::{ContentRows, Contents, MODALITIES};
-use crate::model::events::{EventBatch, FlatEvents};
+use crate::model::events::{EventBatch, EventColumns};
 use crate::model::inputs::{EVENT_REALS, EventInput};
-use crate::model::intent::Scaling;
+use crate::model::scaling::Scaling;
 
 /// What a row takes besides its events, its features and its next items: ids, labels, offsets.
 const ROW_BYTES: usize = 96;
@@ -171,18 +171,18 @@ impl UserColumns {
             Tensor::f_from_slice(&widened(&events.category.values()[from..to]))?,
         ];
         let modalities = MODALITIES.len();
-        let flat = FlatEvents {
+        let flat = EventColumns {
             ids,
             contents: Tensor::f_from_slice(&bytes_as_ints(&events.contents[from * modalities..to * modalities]))?,
             reals: Tensor::f_from_slice(&events.reals[from * EVENT_REALS..to * EVENT_REALS])?,
         };
         let lengths: Vec<i64> = (0..self.len()).map(|row| self.length(row) as i64).collect();
-        EventBatch::of_flat(flat, &lengths, events_max, contents)
+        EventBatch::from_columns(flat, &lengths, events_max, contents)
     }
 
     /// Standardised features and idle time, float32 [users, 2 × features + 2].
     pub fn scaled(&self, scaling: &Scaling) -> Result<Tensor> {
-        scaling.tensor(self.tabular(), self.idle())
+        scaling.head_inputs(self.tabular(), self.idle())
     }
 
     /// float32 [users, 9].
@@ -351,7 +351,7 @@ pub mod tests {
             let set = random(users, events_max, 8);
             let sliced = UserColumns(UserColumns::of(&set, 1, day()).unwrap().0.slice(users / 3, users - users / 3));
             let slices: Vec<&[EventInput]> = set.inputs.events[users / 3..].iter().map(Vec::as_slice).collect();
-            let wanted = EventBatch::of(&slices, 8, &contents(), Device::Cpu).unwrap();
+            let wanted = EventBatch::from_sequences(&slices, 8, &contents(), Device::Cpu).unwrap();
             assert_eq!(
                 format!("{:?}", sliced.events(8, &contents()).unwrap().values()),
                 format!("{:?}", wanted.values())

@@ -82,6 +82,6 @@ impl Job {
         let bytes = std::fs::read(&head).unwrap();
         std::fs::write(&head, [&bytes[..bytes.len() - 4], &[0, 0, 192, 127]].concat()).unwrap();
         let asked = format!("SELECT {call}");
-        self.refused(&[], &["sql", "-c", &asked], 6, &["not the bytes that were trained", "train again"]);
+        self.refused(&[], &["sql", "-c", &asked], 6, &["checksum mismatch", "train again"]);
     }
 }

@@ -1,30 +1,30 @@
-//! The causal transformer: an event sees itself and the ones before it, as in GPT (Radford et al. 2018) and SASRec
-//! (Kang and McAuley 2018). The newest event's state has seen everything, so it alone sums the user up.
+//! The causal transformer: an event attends to itself and to earlier events, as in GPT (Radford et al. 2018) and SASRec
+//! (Kang and McAuley 2018). The newest event's state has seen every event, so it alone summarises the user.
 //!
-//! Padding stands behind, where no real event looks: the causal mask is the only one that is needed.
+//! Padding comes after the real events, so the causal mask already hides it from them.
 
 use tch::{Tensor, nn};
 
-use super::super::intent::IntentShape;
-use super::attention::{Blocks, Sight};
-use super::{Backbone, Padded, Summary};
+use super::attention::{AttentionBlocks, AttentionMask};
+use super::backbone::{Backbone, PaddedEvents, StateSummary};
 use crate::failure::Result;
+use crate::model::shape::IntentShape;
 
 #[derive(Debug)]
-pub struct Causal(Blocks);
+pub struct Causal(AttentionBlocks);
 
 impl Causal {
     pub fn new(path: &nn::Path, shape: &IntentShape) -> Self {
-        Self(Blocks::new(path, shape))
+        Self(AttentionBlocks::new(path, shape))
     }
 }
 
 impl Backbone for Causal {
-    fn read(&self, events: &Padded, train: bool) -> Result<Tensor> {
-        self.0.states(&events.x, Sight::Backwards, train)
+    fn states(&self, events: &PaddedEvents, train: bool) -> Result<Tensor> {
+        self.0.states(&events.x, AttentionMask::Causal, train)
     }
 
-    fn summary(&self) -> Summary {
-        Summary::Last
+    fn summary(&self) -> StateSummary {
+        StateSummary::Last
     }
 }

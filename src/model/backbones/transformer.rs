@@ -1,33 +1,33 @@
-//! The bidirectional transformer: every event sees every other one, as in BERT (Devlin et al. 2019).
+//! The bidirectional transformer: every event attends to every other event, as in BERT (Devlin et al. 2019).
 //!
-//! The strongest reader of short histories, since an early event is read in the light of a later one. Time and memory
-//! grow with the square of a history's length.
+//! The strongest backbone for short histories, since later events inform the states of earlier ones. Time and memory grow
+//! with the square of a history's length.
 
 use tch::{Tensor, nn};
 
-use super::super::intent::IntentShape;
-use super::attention::{Blocks, Sight};
-use super::{Backbone, Padded, Summary};
+use super::attention::{AttentionBlocks, AttentionMask};
+use super::backbone::{Backbone, PaddedEvents, StateSummary};
 use crate::failure::Result;
+use crate::model::shape::IntentShape;
 
 #[derive(Debug)]
-pub struct Transformer(Blocks);
+pub struct Transformer(AttentionBlocks);
 
 impl Transformer {
     pub fn new(path: &nn::Path, shape: &IntentShape) -> Self {
-        Self(Blocks::new(path, shape))
+        Self(AttentionBlocks::new(path, shape))
     }
 }
 
 impl Backbone for Transformer {
-    fn read(&self, events: &Padded, train: bool) -> Result<Tensor> {
-        // Users without events would give softmax over nothing: they look at their padding, and nobody reads that.
-        let nobody = events.lengths.eq(0).unsqueeze(1);
-        let visible = events.present.logical_or(&nobody).unsqueeze(1).unsqueeze(1);
-        self.0.states(&events.x, Sight::Where(&visible), train)
+    fn states(&self, events: &PaddedEvents, train: bool) -> Result<Tensor> {
+        // A softmax over no event is NaN, so users without events attend to their padding. Those states are never used.
+        let without_events = events.lengths.eq(0).unsqueeze(1);
+        let visible = events.present.logical_or(&without_events).unsqueeze(1).unsqueeze(1);
+        self.0.states(&events.x, AttentionMask::Visible(&visible), train)
     }
 
-    fn summary(&self) -> Summary {
-        Summary::LastAndMean
+    fn summary(&self) -> StateSummary {
+        StateSummary::LastAndMean
     }
 }

@@ -1,15 +1,15 @@
-//! The negative binomial as a distribution of counts: quantiles that are whole units, for items that sell seldom.
+//! Quantiles of the negative binomial, in whole units, for items that rarely sell.
 
-/// Quantiles of `levels` (ascending): for each the least count whose distribution function reaches the level, of the
-/// negative binomial with this mean and variance mean + mean² / size. Ascending as the levels are; zero for mean zero.
+/// Returns the quantiles of ascending `levels` of the negative binomial with this mean and variance mean + mean² / size. Each
+/// is the smallest count whose distribution function reaches the level, so they ascend too. All are zero if the mean is zero.
 pub fn quantiles<const N: usize>(mean: f64, size: f64, levels: &[f64; N]) -> [f64; N] {
     if mean <= 0.0 || !mean.is_finite() || size <= 0.0 {
         return [0.0; N];
     }
-    let mut walk = Walk::new(mean, size);
+    let mut walk = CountWalk::new(mean, size);
     let last = mean + 100.0 * (mean + mean * mean / size).sqrt() + 100.0;
     levels.map(|level| {
-        // The sum may stop a rounding error short of 1; the second bound ends it there.
+        // The sum can end a rounding error below 1; the second bound stops the loop then.
         while walk.cumulative < level && walk.count < last {
             walk.step();
         }
@@ -17,12 +17,12 @@ pub fn quantiles<const N: usize>(mean: f64, size: f64, levels: &[f64; N]) -> [f6
     })
 }
 
-/// P(demand < `count`) and P(demand <= `count`) under the same distribution.
-pub fn below_and_with(mean: f64, size: f64, count: f64) -> (f64, f64) {
+/// Returns P(demand < `count`) and P(demand <= `count`) of the same distribution.
+pub fn cumulative_bounds(mean: f64, size: f64, count: f64) -> (f64, f64) {
     if mean <= 0.0 || !mean.is_finite() || size <= 0.0 {
         return (f64::from(u8::from(count > 0.0)), 1.0);
     }
-    let mut walk = Walk::new(mean, size);
+    let mut walk = CountWalk::new(mean, size);
     if count < walk.count {
         return (0.0, 0.0);
     }
@@ -32,8 +32,8 @@ pub fn below_and_with(mean: f64, size: f64, count: f64) -> (f64, f64) {
     ((walk.cumulative - walk.density).max(0.0), walk.cumulative.min(1.0))
 }
 
-/// The distribution function, from one count to the next.
-struct Walk {
+/// The distribution function, evaluated from one count to the next.
+struct CountWalk {
     size: f64,
     failure: f64,
     count: f64,
@@ -41,11 +41,11 @@ struct Walk {
     cumulative: f64,
 }
 
-impl Walk {
+impl CountWalk {
     fn new(mean: f64, size: f64) -> Self {
         let failure = mean / (mean + size);
         let deviation = (mean + mean * mean / size).sqrt();
-        // Far to the left of the mean nothing lies that a sum in doubles could see.
+        // Ten deviations below the mean, the densities are too small to change a sum of doubles.
         let count = (mean - 10.0 * deviation).max(0.0).floor();
         let start = ln_gamma(count + size) - ln_gamma(size) - ln_gamma(count + 1.0);
         let density = (start + size * (size / (size + mean)).ln() + count * failure.ln()).exp();
@@ -59,16 +59,18 @@ impl Walk {
     }
 }
 
-/// ln Γ(x) for x > 0: Stirling's series after shifting the argument up (Abramowitz and Stegun 6.1.41), to about 1e-13.
+/// Returns ln Γ(x) for x > 0: Stirling's series after shifting the argument up (Abramowitz and Stegun 6.1.41), to about 1e-13.
+/// `statrs` has one too; this one keeps published quantiles equal to the bit.
 pub fn ln_gamma(x: f64) -> f64 {
-    let (mut x, mut shift) = (x, 0.0);
-    while x < 15.0 {
-        shift -= x.ln();
-        x += 1.0;
+    let mut y = x;
+    let mut shift = 0.0;
+    while y < 15.0 {
+        shift -= y.ln();
+        y += 1.0;
     }
-    let square = 1.0 / (x * x);
-    let series = (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square / 1680.0))) / x;
-    (x - 0.5) * x.ln() - x + 0.5 * std::f64::consts::TAU.ln() + series + shift
+    let square = 1.0 / (y * y);
+    let series = (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square / 1680.0))) / y;
+    (y - 0.5) * y.ln() - y + 0.5 * std::f64::consts::TAU.ln() + series + shift
 }
 
 #[cfg(test)]
@@ -106,7 +108,7 @@ mod tests {
         fn a_quantile_is_the_first_count_that_reaches_its_level(mean in 0.01f64..50.0, size in 0.1f64..20.0) {
             let levels = [0.05, 0.5, 0.95];
             for (level, quantile) in levels.iter().zip(quantiles(mean, size, &levels)) {
-                let (below, with) = below_and_with(mean, size, quantile);
+                let (below, with) = cumulative_bounds(mean, size, quantile);
                 prop_assert!(below <= level + 1e-9 && level - 1e-9 <= with, "{below} {level} {with}");
             }
         }

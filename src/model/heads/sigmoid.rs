@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::IntentHead;
+use super::intent_head::IntentHead;
 use crate::model::losses;
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ impl IntentHead for Sigmoid {
         raw.gt(0.0).to_kind(raw.kind())
     }
 
-    fn surprise(&self, raw: &Tensor, labels: &Tensor) -> Tensor {
+    fn negative_log_likelihood(&self, raw: &Tensor, labels: &Tensor) -> Tensor {
         losses::cross_entropy(raw, labels, None).sum_dim_intlist(-1i64, false, None::<Kind>)
     }
 }

@@ -10,8 +10,8 @@ use tch::{Device, Tensor, nn};
 use super::columns::{TableColumns, TableInputs};
 use super::network::{TableBatch, TableLabel, TableNetwork, TableShape, row_indices};
 use crate::failure::{Failure, Result};
-use crate::model::bundle::Registry;
 use crate::model::cards::{Card, damaged};
+use crate::model::registry::Registry;
 use crate::model::weights;
 
 /// The format version of `table.json`.
@@ -112,7 +112,7 @@ impl Registry {
         let folder = self.0.folder(version);
         let weights = folder.read(WEIGHTS).await.map_err(damaged)?;
         if blake3::hash(&weights).to_hex()[..16] != card.weights_hash {
-            let text = format!("{}{WEIGHTS}: not the bytes that were trained", folder.url);
+            let text = format!("{}{WEIGHTS}: checksum mismatch: the file changed since training", folder.url);
             return Err(damaged(Failure::model(text)));
         }
         let mut store = nn::VarStore::new(device);

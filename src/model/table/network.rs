@@ -9,7 +9,7 @@ use tch::{Device, Tensor};
 
 use super::columns::{TableColumns, TableInputs};
 use crate::failure::Result;
-use crate::model::events::SMALL;
+use crate::model::embedding::{SMALL, small_embedding};
 
 /// The hidden layers, as in the behaviour network.
 pub const HIDDEN: [i64; 2] = [128, 64];
@@ -193,9 +193,7 @@ pub struct TableNetwork {
 
 impl TableNetwork {
     pub fn new(path: &nn::Path, shape: &TableShape) -> Self {
-        let config = nn::EmbeddingConfig { ws_init: SMALL, ..Default::default() };
-        let embed =
-            |(i, &n): (usize, &i64)| nn::embedding(path / "categories" / i, n, shape.embedding_width(n), config);
+        let embed = |(i, &n): (usize, &i64)| small_embedding(path / "categories" / i, n, shape.embedding_width(n));
         let embedded = shape.category_counts.iter().map(|&n| shape.embedding_width(n)).sum::<i64>();
         // Each vector has a flag, like each number.
         let mut width = shape.reals + embedded + shape.vectors.iter().map(|n| n + 1).sum::<i64>();

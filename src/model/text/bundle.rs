@@ -13,9 +13,9 @@ use super::classifier::{AddedModules, TextClassifier};
 use super::folder::TextFolder;
 use super::tokenizer::TextTokenizer;
 use crate::failure::Result;
-use crate::model::bundle::Registry;
 use crate::model::cards::{Card, bytes_of, check_files, damaged, read_part};
-use crate::model::labels::{LabelHead, Labels};
+use crate::model::labels::{HeadSizes, LabelHead, LabelStructure};
+use crate::model::registry::Registry;
 
 /// The format version of `text.json`.
 pub const TEXT_FORMAT: u32 = 1;
@@ -41,7 +41,7 @@ pub struct TextCard {
     pub encoder: String,
     pub encoder_hash: String,
     pub strategy: String,
-    pub kind: Labels,
+    pub kind: LabelStructure,
     pub labels: Vec<String>,
     #[serde(rename = "beside")]
     pub added_modules: AddedModules,
@@ -137,13 +137,13 @@ impl Registry {
         encoder_store.freeze();
         let mut stores = vec![encoder_store];
         let at = |name: &str| format!("{}{name}", folder.url);
-        let sizes = (TextClassifier::width(&encoder), card.labels.len());
+        let sizes = HeadSizes { width: TextClassifier::width(&encoder), labels: card.labels.len() };
         let build_head = |path: &nn::Path<'_>| Ok(LabelHead::new(path, card.kind, sizes));
-        let (head, head_store) = read_part((&head_bytes, at(HEAD)), device, build_head)?;
+        let (head, head_store) = read_part(&head_bytes, at(HEAD), device, build_head)?;
         stores.push(head_store);
         if let Some(bytes) = &added_bytes {
             let add_modules = |path: &nn::Path<'_>| card.added_modules.add_to(&mut network, path);
-            let (_, added_store) = read_part((bytes, at(ADDED)), device, add_modules)?;
+            let (_, added_store) = read_part(bytes, at(ADDED), device, add_modules)?;
             stores.push(added_store);
         }
         let classifier = TextClassifier::new(network, &encoder.pooling, head, device);

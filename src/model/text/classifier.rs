@@ -89,7 +89,7 @@ impl TextClassifier {
 
     /// Returns float32 [texts, labels].
     pub fn logits(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
-        self.head.raw(&self.embed(rows, train)?)
+        self.head.logits(&self.embed(rows, train)?)
     }
 
     /// Applies `compute` to batches of at most `tokens_max` padded tokens, without gradients. Returns one row per text,
@@ -141,15 +141,19 @@ mod tests {
     use super::*;
     use crate::config::S3Config;
     use crate::lake::stores::Location;
-    use crate::model::labels::Labels;
+    use crate::model::labels::{HeadSizes, LabelStructure};
 
-    async fn classifier(name: &str, labels: Labels) -> (TextClassifier, TextTokenizer, nn::VarStore) {
+    async fn classifier(name: &str, labels: LabelStructure) -> (TextClassifier, TextTokenizer, nn::VarStore) {
         let at = format!("{}/tests/fixtures/text/{name}", env!("CARGO_MANIFEST_DIR"));
         let folder = TextFolder::load(&Location::open(&at, &S3Config::default()).unwrap(), None).await.unwrap();
         tch::manual_seed(3);
         let store = nn::VarStore::new(Device::Cpu);
         let network = folder.network(&(store.root() / "text")).unwrap();
-        let head = LabelHead::new(&(store.root() / "head"), labels, (TextClassifier::width(&folder), 3));
+        let head = LabelHead::new(
+            &(store.root() / "head"),
+            labels,
+            HeadSizes { width: TextClassifier::width(&folder), labels: 3 },
+        );
         (TextClassifier::new(network, &folder.pooling, head, Device::Cpu), folder.tokenizer, store)
     }
 
@@ -158,7 +162,7 @@ mod tests {
         let long = "word ".repeat(4000);
         let texts = ["a red mug", "", "the lamp broke after two days", " \n", long.as_str(), "\0\u{fffd}"];
         for name in ["bert", "roberta", "distilbert", "gpt2", "minilm"] {
-            for labels in [Labels::Single, Labels::Multi, Labels::Chain] {
+            for labels in [LabelStructure::Single, LabelStructure::Multi, LabelStructure::Chain] {
                 let (classifier, tokenizer, _store) = classifier(name, labels).await;
                 let together = classifier.probabilities(&tokenizer, &texts, 64).unwrap();
                 for (text, row) in texts.iter().zip(&together) {
@@ -166,7 +170,7 @@ mod tests {
                     assert!(row.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5), "{name} {labels:?} {text:.20}");
                     assert!(row.iter().all(|p| (0.0..=1.0).contains(p)), "{name} {labels:?} {row:?}");
                     let sum: f64 = row.iter().sum();
-                    assert!(labels != Labels::Single || (sum - 1.0).abs() < 1e-5, "{name}: {sum}");
+                    assert!(labels != LabelStructure::Single || (sum - 1.0).abs() < 1e-5, "{name}: {sum}");
                 }
             }
         }

@@ -13,7 +13,7 @@ use super::tokenizer::TextTokenizer;
 use crate::config::networks::Precision;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
-use crate::model::memory::in_halves;
+use crate::model::out_of_memory::retry_in_halves;
 use crate::model::weights::all_finite;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl TextEncoder {
 
     /// The number of weights.
     pub fn parameters(&self) -> i64 {
-        crate::model::bundle::parameters(&self.store)
+        crate::model::weights::parameter_count(&self.store)
     }
 
     /// Returns the token ids of each text, without padding.
@@ -109,7 +109,7 @@ impl TextEncoder {
         let mut vectors = vec![vec![0.0; self.width()]; texts.len()];
         for batch in sort_into_batches(&lengths, self.settings.batch_tokens_max) {
             let rows: Vec<&[i64]> = batch.iter().map(|text| ids[*text].as_slice()).collect();
-            let encoded = in_halves(&rows, "texts", &self.halved, &|rows: &[&[i64]]| self.encode_batch(rows))?;
+            let encoded = retry_in_halves(&rows, "texts", &self.halved, &|rows: &[&[i64]]| self.encode_batch(rows))?;
             for (text, vector) in batch.iter().zip(encoded) {
                 vectors[*text] = vector;
             }

@@ -57,10 +57,10 @@ mod tests {
     use super::*;
     use crate::config::S3Config;
     use crate::lake::stores::Location;
-    use crate::model::bundle::parameters;
     use crate::model::text::batching::PaddedTokens;
     use crate::model::text::folder::TextFolder;
     use crate::model::weights;
+    use crate::model::weights::parameter_count;
     use tch::nn::OptimizerConfig;
     use tch::{Device, Kind, Tensor};
 
@@ -123,7 +123,7 @@ mod tests {
             let (before, weights) = (tuned.states(), tuned.weights());
             let settings = LowRankSettings { rank: 3, alpha: 6.0 };
             tuned.network.add_low_rank(&tuned.added.root(), settings).unwrap();
-            assert_eq!((tuned.added.len(), parameters(&tuned.added)), (2 * maps, added), "{name}");
+            assert_eq!((tuned.added.len(), parameter_count(&tuned.added)), (2 * maps, added), "{name}");
             assert_eq!(difference(&before, &tuned.states()), 0.0, "{name}");
             let (loss_before, loss_after) = tuned.train();
             assert!(loss_after < loss_before, "{name}: {loss_before} {loss_after}");

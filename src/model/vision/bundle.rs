@@ -14,9 +14,9 @@ use super::encoder_card::ImageEncoderCard;
 use super::folder::{CARD, ImageFolder, WEIGHTS};
 use super::picture_error::PictureError;
 use crate::failure::{Failure, Result};
-use crate::model::bundle::Registry;
 use crate::model::cards::{Card, bytes_of, check_files, damaged, read_part};
-use crate::model::labels::{LabelHead, Labels};
+use crate::model::labels::{HeadSizes, LabelHead, LabelStructure};
+use crate::model::registry::Registry;
 
 /// The format version of `image.json`.
 pub const IMAGE_FORMAT: u32 = 1;
@@ -41,7 +41,7 @@ pub struct ImageModelCard {
     pub encoder: String,
     pub encoder_hash: String,
     pub strategy: String,
-    pub kind: Labels,
+    pub kind: LabelStructure,
     pub labels: Vec<String>,
     pub weights_hash: String,
     /// Figures on the test rows.
@@ -81,7 +81,7 @@ impl ImageModel {
         let size = [decoded.len() as i64, self.encoder.width() as i64];
         let flat: Vec<f32> = decoded.into_iter().flatten().copied().collect();
         let inputs = Tensor::f_from_slice(&flat)?.f_view(size)?.f_to_device(self.encoder.device)?;
-        let probabilities = self.head.probabilities(&self.head.raw(&inputs)?);
+        let probabilities = self.head.probabilities(&self.head.logits(&inputs)?);
         let rows = Vec::<Vec<f64>>::try_from(probabilities.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)?;
         let mut remaining = rows.into_iter();
         let mut by_picture = Vec::with_capacity(vectors.len());
@@ -141,9 +141,9 @@ impl Registry {
         check_files(folder.url.as_str(), files, &card.weights_hash)?;
 
         let encoder = ImageEncoder::from_folder(&encoder_folder, device, PictureLimits::default()).map_err(damaged)?;
-        let sizes = (encoder_folder.card.width(), card.labels.len());
+        let sizes = HeadSizes { width: encoder_folder.card.width(), labels: card.labels.len() };
         let build_head = |path: &nn::Path<'_>| Ok(LabelHead::new(path, card.kind, sizes));
-        let (head, store) = read_part((&head_bytes, format!("{}{HEAD}", folder.url)), device, build_head)?;
+        let (head, store) = read_part(&head_bytes, format!("{}{HEAD}", folder.url), device, build_head)?;
         Ok(ImageModel { card, encoder, head, _store: store })
     }
 }

@@ -14,7 +14,7 @@ use super::picture_error::PictureError;
 use crate::config::networks::Precision;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
-use crate::model::memory::in_halves;
+use crate::model::out_of_memory::retry_in_halves;
 use crate::model::weights;
 
 /// Pictures per forward pass.
@@ -89,7 +89,8 @@ impl ImageEncoder {
     pub fn encode(&self, pictures: &[&[u8]]) -> Result<PictureVectors> {
         let mut vectors = Vec::with_capacity(pictures.len());
         for batch in pictures.chunks(BATCH_PICTURES) {
-            vectors.extend(in_halves(batch, "pictures", &self.halved, &|batch: &[&[u8]]| self.encode_batch(batch))?);
+            vectors
+                .extend(retry_in_halves(batch, "pictures", &self.halved, &|batch: &[&[u8]]| self.encode_batch(batch))?);
         }
         Ok(vectors)
     }

@@ -28,7 +28,7 @@ use crate::config::{Config, ImageConfig};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
-use crate::model::labels::LabelHead;
+use crate::model::labels::{HeadSizes, LabelHead};
 use crate::model::vision::{
     Architecture, IMAGE_FORMAT, ImageEncoderCard, ImageFolder, ImageModelCard, ImageModelWeights, ImageNetwork,
     Preprocess,
@@ -177,7 +177,7 @@ fn teach(
     let mut store = nn::VarStore::new(device);
     let network = start.network(&store)?;
     strategy::prepare(&config.image, &start.card, &store)?;
-    let sizes = (start.card.width(), targets.labels.len());
+    let sizes = HeadSizes { width: start.card.width(), labels: targets.labels.len() };
     let head = LabelHead::new(&(store.root() / parts::HEAD), targets.kind, sizes);
     let mut figures = labelled::count_weights(&store, None)?;
     let reader = ImageReader {

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::labels::Targets;
 use crate::failure::Result;
 use crate::metrics::{auc, bootstrap_interval, f1};
-use crate::model::labels::{LabelHead, Labels};
+use crate::model::labels::{LabelHead, LabelStructure};
 use crate::training::table::lesson::{BOOTSTRAP_ROUNDS, binary_figures};
 
 /// Labels of their own: as a table's binary ones; several, also the mean of their AUCs, and the share of rows with all of
@@ -35,7 +35,7 @@ pub fn figures(
             figures.insert(format!("{figure}_test_{column}"), value);
         }
     }
-    if targets.kind == Labels::Single {
+    if targets.kind == LabelStructure::Single {
         let f1s = truths.iter().zip(&decoded).map(|(truth, decoded)| f1(decoded, truth, 0.5)).sum::<f64>();
         let of_class = |truth: &Vec<bool>| truth.iter().filter(|y| **y).count();
         let most = truths.iter().map(of_class).max().unwrap_or(0) as f64;

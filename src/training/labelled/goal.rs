@@ -8,7 +8,7 @@ use super::labels::Targets;
 use crate::config::Config;
 use crate::config::networks::{ClassWeights, LossName};
 use crate::failure::Result;
-use crate::model::labels::{LabelHead, Labels};
+use crate::model::labels::{LabelHead, LabelStructure};
 use crate::model::losses;
 
 /// No class weighs more than this, however rare.
@@ -43,25 +43,26 @@ impl Goal {
         let ones = ones.f_to_device(raw.device())?;
         let weights = self.weights.as_ref();
         let even = match self.targets.kind {
-            Labels::Single => 1.0 / self.targets.labels.len() as f64,
-            Labels::Multi | Labels::Chain => 0.5,
+            LabelStructure::Single => 1.0 / self.targets.labels.len() as f64,
+            LabelStructure::Multi | LabelStructure::Chain => 0.5,
         };
         let there = ones.f_amax([0i64].as_slice(), false)?;
         let ones: Tensor = ones * (1.0 - smoothing) + even * smoothing;
         Ok(match (self.targets.kind, by) {
             // Every loss by its name, so that a new one is not trained as another.
-            (Labels::Chain, LossName::Bce | LossName::Focal | LossName::Iou | LossName::Crf) => {
-                head.surprise(raw, &ones).mean(Kind::Float)
+            (LabelStructure::Chain, LossName::Bce | LossName::Focal | LossName::Iou | LossName::Crf) => {
+                head.negative_log_likelihood(raw, &ones).mean(Kind::Float)
             }
-            (kind @ (Labels::Single | Labels::Multi), LossName::Iou) => {
-                let probabilities = if kind == Labels::Single { raw.softmax(-1, Kind::Float) } else { raw.sigmoid() };
+            (kind @ (LabelStructure::Single | LabelStructure::Multi), LossName::Iou) => {
+                let probabilities =
+                    if kind == LabelStructure::Single { raw.softmax(-1, Kind::Float) } else { raw.sigmoid() };
                 overlap(&probabilities, &ones, &there)
             }
-            (Labels::Single, LossName::Bce | LossName::Focal | LossName::Crf) => {
+            (LabelStructure::Single, LossName::Bce | LossName::Focal | LossName::Crf) => {
                 single(by, self.gamma, raw, &ones, weights)
             }
-            (Labels::Multi, LossName::Focal) => losses::focal(raw, &ones, self.gamma).mean(Kind::Float),
-            (Labels::Multi, LossName::Bce | LossName::Crf) => {
+            (LabelStructure::Multi, LossName::Focal) => losses::focal(raw, &ones, self.gamma).mean(Kind::Float),
+            (LabelStructure::Multi, LossName::Bce | LossName::Crf) => {
                 losses::cross_entropy(raw, &ones, weights).mean(Kind::Float)
             }
         })
@@ -73,8 +74,8 @@ fn balanced(targets: &Targets, train: &[usize]) -> Vec<f32> {
     let rows = train.len() as f64;
     let count = |label| targets.truth(label, train).iter().filter(|y| **y).count() as f64;
     let weight = |label| match targets.kind {
-        Labels::Single => rows / (targets.labels.len() as f64 * f64::max(count(label), 1.0)),
-        Labels::Multi | Labels::Chain => (rows - count(label)) / f64::max(count(label), 1.0),
+        LabelStructure::Single => rows / (targets.labels.len() as f64 * f64::max(count(label), 1.0)),
+        LabelStructure::Multi | LabelStructure::Chain => (rows - count(label)) / f64::max(count(label), 1.0),
     };
     let labels = 0..targets.labels.len();
     labels.map(|label| weight(label).clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32).collect()
@@ -99,7 +100,7 @@ fn single(loss: LossName, gamma: f64, raw: &Tensor, ones: &Tensor, weights: Opti
 /// overlap to widen: what is left of its gradient, 1 / (1 + Σp)², is larger than that of a batch with positives, and some
 /// such batches of a rare label teach every row a no from which its sigmoid does not come back.
 fn overlap(probabilities: &Tensor, ones: &Tensor, there: &Tensor) -> Tensor {
-    let of_labels = losses::soft_iou_of(probabilities, ones) * there;
+    let of_labels = losses::soft_iou_of_probabilities(probabilities, ones) * there;
     of_labels.sum(Kind::Float) / there.sum(Kind::Float).clamp_min(1.0)
 }
 

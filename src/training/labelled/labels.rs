@@ -9,7 +9,7 @@ use tch::Tensor;
 use crate::config::Config;
 use crate::config::networks::HeadName;
 use crate::failure::{Failure, Result};
-use crate::model::labels::Labels;
+use crate::model::labels::LabelStructure;
 use crate::training::table::labels::values;
 use crate::training::table::source::Table;
 
@@ -19,7 +19,7 @@ const CLASSES_MAX: usize = 1000;
 /// Labels with their zeros and ones on every row.
 #[derive(Debug)]
 pub struct Targets {
-    pub kind: Labels,
+    pub kind: LabelStructure,
     pub labels: Vec<String>,
     /// [rows, labels].
     ones: Vec<f32>,
@@ -75,7 +75,7 @@ pub fn read(config: &Config, table: &Table, names: &[String], train: &[usize]) -
     }
     let rows = table.rows.num_rows();
     let ones = (0..rows).flat_map(|row| columns.iter().map(move |column| column[row] as f32)).collect();
-    let kind = if chain { Labels::Chain } else { Labels::Multi };
+    let kind = if chain { LabelStructure::Chain } else { LabelStructure::Multi };
     Ok(Targets { kind, labels: names.to_vec(), ones, known: vec![true; rows] })
 }
 
@@ -105,7 +105,7 @@ fn classes(table: &Table, name: &str, train: &[usize]) -> Result<Targets> {
     if unknown > 0 {
         tracing::warn!("training: {unknown} rows of classes that no training row has are left out");
     }
-    Ok(Targets { kind: Labels::Single, labels, ones, known })
+    Ok(Targets { kind: LabelStructure::Single, labels, ones, known })
 }
 
 fn nothing_to_learn(name: &str, rows: usize, value: &str) -> Failure {

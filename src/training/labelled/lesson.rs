@@ -36,7 +36,7 @@ pub struct LabelledBatch<I> {
 /// Raw scores without gradients, float32 [rows, labels] on the reader's device, where the chain's weights lie.
 pub fn evaluated(reader: &impl Reader, rows: &[usize]) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
-    Ok(reader.in_batches(rows, &|vectors| reader.head().raw(vectors))?.f_to_device(reader.device())?)
+    Ok(reader.in_batches(rows, &|vectors| reader.head().logits(vectors))?.f_to_device(reader.device())?)
 }
 
 impl<R: Reader> Lesson for LabelledLesson<'_, R> {
@@ -64,7 +64,7 @@ impl<R: Reader> Lesson for LabelledLesson<'_, R> {
 
     fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<Loss> {
         let LabelledBatch { inputs, ones } = &batch.made;
-        let raw = self.reader.head().raw(&self.reader.learnt(inputs)?)?;
+        let raw = self.reader.head().logits(&self.reader.learnt(inputs)?)?;
         Ok(self.objective(&raw, ones, self.config.train.label_smoothing)?.into())
     }
 

@@ -25,8 +25,8 @@ use super::table::TableOptions;
 use super::table::source::Table;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
-use crate::model::bundle::parameters;
 use crate::model::labels::LabelHead;
+use crate::model::weights::parameter_count;
 use crate::progress;
 
 /// With fewer rows to learn from, figures mean nothing.
@@ -157,7 +157,7 @@ pub fn count_weights(store: &nn::VarStore, without: Option<&str>) -> Result<BTre
         None => 0,
     };
     Ok(BTreeMap::from([
-        ("parameters".to_string(), (parameters(store) - unused) as f64),
+        ("parameters".to_string(), (parameter_count(store) - unused) as f64),
         ("parameters_trained".to_string(), trained as f64),
     ]))
 }

@@ -12,7 +12,7 @@ use super::{Reader, lbfgs, parts};
 use crate::config::Config;
 use crate::config::networks::LossName;
 use crate::failure::{Failure, Result};
-use crate::model::labels::{LabelHead, Labels};
+use crate::model::labels::{HeadSizes, LabelHead, LabelStructure};
 
 /// How little the penalty weighs, as scikit-learn's C counts it; from strong to weak, until validation gets worse.
 const LENIENCES: [f64; 4] = [0.1, 1.0, 10.0, 100.0];
@@ -32,7 +32,7 @@ pub fn teach(
     [train, valid]: [&[usize]; 2],
 ) -> Result<BTreeMap<String, f64>> {
     let clock = std::time::Instant::now();
-    let (width, labels) = reader.head().sizes();
+    let HeadSizes { width, labels } = reader.head().sizes();
     let most = NUMBERS_MAX / (width as usize + labels);
     let (train, valid) = (evenly(train, most), evenly(valid, most));
     let of = |rows: &[usize]| -> Result<Tensor> {
@@ -218,13 +218,13 @@ impl Probe<'_> {
         self.head.put(at)?;
         self.head.named.values().for_each(|weight| weight.shallow_clone().zero_grad());
         let (vectors, ones) = &self.train;
-        let raw = self.head.head.raw(vectors)?;
+        let raw = self.head.head.logits(vectors)?;
         let loss = self.goal.loss((&self.head.head, &raw), ones, self.smoothing, by)?;
         loss.f_backward()?;
         let _guard = tch::no_grad_guard();
         let labels = match self.goal.targets.kind {
-            Labels::Multi => self.goal.targets.labels.len(),
-            Labels::Single | Labels::Chain => 1,
+            LabelStructure::Multi => self.goal.targets.labels.len(),
+            LabelStructure::Single | LabelStructure::Chain => 1,
         };
         let share = 1.0 / (lenience * (vectors.size()[0] as usize * labels).max(1) as f64);
         let penalised = at.f_mul(&self.head.penalised)?;
@@ -237,7 +237,7 @@ impl Probe<'_> {
         let _guard = tch::no_grad_guard();
         self.head.put(at)?;
         let (vectors, ones) = &self.valid;
-        let raw = self.head.head.raw(vectors)?;
+        let raw = self.head.head.logits(vectors)?;
         Ok(self.goal.loss((&self.head.head, &raw), ones, 0.0, by)?.double_value(&[]))
     }
 }

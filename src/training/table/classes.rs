@@ -60,7 +60,7 @@ pub fn loss(raw: &Tensor, ones: &Tensor, weights: Option<&Tensor>, smoothing: f6
     let each = match (model.loss, weights) {
         (LossName::Iou, _) => {
             // Of a class that the batch has not, there is no overlap to widen.
-            let of_classes = losses::soft_iou_of(&likelihood.exp(), &ones) * &there;
+            let of_classes = losses::soft_iou_of_probabilities(&likelihood.exp(), &ones) * &there;
             return of_classes.sum(Kind::Float) / there.sum(Kind::Float).clamp_min(1.0);
         }
         (LossName::Focal, _) => {

@@ -130,9 +130,9 @@ impl<'a> TableLesson<'a> {
     fn number(&self, expected: &Tensor, actual: &Tensor) -> Tensor {
         let each = match self.model.amount_loss {
             AmountLossName::Poisson => losses::poisson(expected, actual),
-            AmountLossName::Mse => losses::squared(expected, actual),
-            AmountLossName::Mae => losses::absolute(expected, actual),
-            AmountLossName::Rmse => losses::root_mean_squared(expected, actual),
+            AmountLossName::Mse => losses::squared_error(expected, actual),
+            AmountLossName::Mae => losses::absolute_error(expected, actual),
+            AmountLossName::Rmse => losses::root_mean_squared_error(expected, actual),
             AmountLossName::Huber => losses::huber(expected, actual, HUBER_DELTA),
             AmountLossName::Tweedie => losses::tweedie(expected, actual, TWEEDIE_POWER),
             AmountLossName::NegativeBinomial => losses::negative_binomial(expected, &expected.ones_like(), actual),

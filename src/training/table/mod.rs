@@ -21,10 +21,11 @@ use super::sets::Split;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
-use crate::model::bundle::{Registry, parameters};
+use crate::model::bundle::Registry;
 use crate::model::table::bundle::{TABLE_FORMAT, TableCard};
 use crate::model::table::columns::TableColumns;
 use crate::model::table::network::{HIDDEN, TableNetwork, TableShape};
+use crate::model::weights::parameter_count;
 use crate::progress;
 use crate::score::devices;
 
@@ -106,7 +107,7 @@ fn fit(
         let mut figures = lesson.figures(config.train.seed)?;
         figures.insert("epochs".into(), fitted.epochs.into());
         figures.insert("train_seconds".into(), fitted.seconds);
-        figures.insert("parameters".into(), parameters(&store) as f64);
+        figures.insert("parameters".into(), parameter_count(&store) as f64);
         Ok((shape, store, figures))
     };
     let (_, _, regression) = learn(&[], REGRESSION_STEPS)?;

@@ -26,7 +26,7 @@ use crate::config::networks::{TextStrategy, name_of};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
-use crate::model::labels::LabelHead;
+use crate::model::labels::{HeadSizes, LabelHead};
 use crate::model::text::bundle::{TEXT_FORMAT, TextCard, TextModelWeights};
 use crate::model::text::classifier::{AddedModules, TextClassifier};
 use crate::model::text::folder::TextFolder;
@@ -146,7 +146,7 @@ fn teach(
         tch::manual_seed(config.train.seed as i64);
     }
     let beside = strategy::prepare(&config.text, &mut network, &store)?;
-    let sizes = (TextClassifier::width(folder), targets.labels.len());
+    let sizes = HeadSizes { width: TextClassifier::width(folder), labels: targets.labels.len() };
     let head = LabelHead::new(&(store.root() / parts::HEAD), targets.kind, sizes);
     let mut classifier = TextClassifier::new(network, &folder.pooling, head, device);
     figures.extend(labelled::count_weights(&store, Some(masked::PART))?);

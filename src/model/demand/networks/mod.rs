@@ -1,32 +1,28 @@
-//! Demand networks, one file each: what turns an item's daily history into one state.
+//! Networks over a daily history: they turn an item's history into one state.
 //!
-//! All histories of a bundle have the same length (shorter ones are filled with zeros in front), so no padding depends
-//! on the batch. To add one: a file here with a type that implements [`HistoryNetwork`], a name in
-//! `config::networks::DemandNetworkName`, an arm in [`build`].
+//! All histories of a bundle have the same length (zeros come before shorter ones), so no padding depends on the batch. To add
+//! a network: a file here with a type that implements [`HistoryNetwork`], a name in `config::networks::DemandNetworkName`, an
+//! arm in [`build`].
 
-mod gru;
-mod lstm;
-mod rnn;
+mod history_network;
+mod recurrent;
 mod tcn;
 
-use std::fmt;
-use tch::{Tensor, nn};
+use tch::nn;
 
-use super::DemandShape;
+use super::shape::DemandShape;
 use crate::config::networks::DemandNetworkName;
-use crate::failure::Result;
+use crate::model::recurrent::RecurrentCell;
+use recurrent::RecurrentHistory;
 
-pub trait HistoryNetwork: fmt::Debug + Send {
-    /// float32 [items, days, inputs], oldest day first → float32 [items, width].
-    fn read(&self, days: &Tensor, train: bool) -> Result<Tensor>;
-}
+pub use history_network::HistoryNetwork;
 
-/// The network that the shape names, with fresh weights below `path`.
+/// Creates the network that the shape names, with initial weights below `path`.
 pub fn build(path: &nn::Path, shape: &DemandShape, inputs: i64) -> Box<dyn HistoryNetwork> {
     match shape.network {
-        DemandNetworkName::Lstm => Box::new(lstm::Lstm::new(path, shape, inputs)),
-        DemandNetworkName::Gru => Box::new(gru::Gru::new(path, shape, inputs)),
-        DemandNetworkName::Rnn => Box::new(rnn::Rnn::new(path, shape, inputs)),
+        DemandNetworkName::Lstm => Box::new(RecurrentHistory::new(path, RecurrentCell::Lstm, shape, inputs)),
+        DemandNetworkName::Gru => Box::new(RecurrentHistory::new(path, RecurrentCell::Gru, shape, inputs)),
+        DemandNetworkName::Rnn => Box::new(RecurrentHistory::new(path, RecurrentCell::Rnn, shape, inputs)),
         DemandNetworkName::Tcn => Box::new(tcn::Tcn::new(path, shape, inputs)),
     }
 }

@@ -1,23 +1,23 @@
-//! The temporal convolutional network (Bai et al. 2018): residual causal convolutions, each twice as dilated as the one
-//! before (van den Oord et al. 2016), until one state has seen the whole history.
+//! The temporal convolutional network (Bai et al. 2018): residual causal convolutions, each with twice the dilation of the
+//! previous one (van den Oord et al. 2016), until one state has seen the whole history.
 //!
-//! No recurrence: the days of a history are read in parallel, which pays on GPUs and for long histories.
+//! Without recurrence, the days of a history are processed in parallel, which is faster on GPUs and for long histories.
 
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-use super::super::DemandShape;
-use super::HistoryNetwork;
+use super::history_network::HistoryNetwork;
 use crate::failure::Result;
+use crate::model::demand::shape::DemandShape;
 
-/// Days that one convolution joins.
+/// Days that one convolution combines.
 const KERNEL: i64 = 3;
 
 #[derive(Debug)]
 struct Layer {
     convolution: nn::Conv1D,
     mix: nn::Conv1D,
-    /// Days between the joined ones.
+    /// Distance in days between the combined days.
     dilation: i64,
 }
 
@@ -30,13 +30,15 @@ pub struct Tcn {
 impl Tcn {
     pub fn new(path: &nn::Path, shape: &DemandShape, inputs: i64) -> Self {
         let d = shape.width;
-        let (mut layers, mut dilation, mut seen) = (Vec::new(), 1, 1);
+        let mut layers = Vec::new();
+        let mut dilation = 1;
+        let mut seen = 1;
         while seen < shape.history_days {
-            let p = path / format!("layer{}", layers.len());
+            let layer = path / format!("layer{}", layers.len());
             let config = nn::ConvConfig { dilation, ..Default::default() };
             layers.push(Layer {
-                convolution: nn::conv1d(&p / "convolution", d, d, KERNEL, config),
-                mix: nn::conv1d(&p / "mix", d, d, 1, Default::default()),
+                convolution: nn::conv1d(&layer / "convolution", d, d, KERNEL, config),
+                mix: nn::conv1d(&layer / "mix", d, d, 1, Default::default()),
                 dilation,
             });
             seen += (KERNEL - 1) * dilation;
@@ -45,11 +47,11 @@ impl Tcn {
         Self { enter: nn::conv1d(path / "enter", inputs, d, 1, Default::default()), layers }
     }
 
-    /// float32 [items, days, inputs] → one state a day, float32 [items, width, days].
+    /// float32 [items, days, inputs] → one state per day, float32 [items, width, days].
     fn states(&self, days: &Tensor) -> Result<Tensor> {
         let mut x = self.enter.forward(&days.transpose(1, 2));
         for layer in &self.layers {
-            // Zeros in front and none behind: a state sees its own day and earlier ones.
+            // Zeros before the first day only, so that a state sees its own day and earlier ones.
             let padded = x.f_constant_pad_nd([(KERNEL - 1) * layer.dilation, 0])?;
             x = &x + layer.mix.forward(&layer.convolution.forward(&padded).gelu("none"));
         }
@@ -58,7 +60,7 @@ impl Tcn {
 }
 
 impl HistoryNetwork for Tcn {
-    fn read(&self, days: &Tensor, _: bool) -> Result<Tensor> {
+    fn state(&self, days: &Tensor, _train: bool) -> Result<Tensor> {
         Ok(self.states(days)?.select(2, -1))
     }
 }
@@ -70,7 +72,7 @@ mod tests {
     use tch::{Device, Kind};
 
     #[test]
-    fn a_state_sees_every_day_of_the_history_and_none_behind_its_own() {
+    fn a_state_sees_earlier_days_and_no_later_ones() {
         let store = nn::VarStore::new(Device::Cpu);
         let shape = DemandShape { history_days: 60, ..DemandShape::tiny(DemandNetworkName::Tcn) };
         let network = Tcn::new(&store.root(), &shape, 3);
@@ -79,8 +81,8 @@ mod tests {
         let moved = |day: i64| -> Vec<bool> {
             let changed = days.copy();
             let _ = changed.narrow(1, day, 1).fill_(9.0);
-            let apart = (network.states(&changed).unwrap() - &before).abs().amax([0i64, 1].as_slice(), false);
-            Vec::<f32>::try_from(&apart).unwrap().iter().map(|a| *a > 0.0).collect()
+            let difference = (network.states(&changed).unwrap() - &before).abs().amax([0i64, 1].as_slice(), false);
+            Vec::<f32>::try_from(&difference).unwrap().iter().map(|d| *d > 0.0).collect()
         };
         assert!(moved(0)[59], "the last state does not see the first day");
         let late = moved(40);

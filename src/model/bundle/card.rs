@@ -1,0 +1,119 @@
+//! `bundle.json`, the card of a model: everything but its weights.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use crate::failure::{Failure, FailureKind, Result};
+use crate::features::contract::FeatureContract;
+use crate::metrics::drift::Deciles;
+use crate::model::demand::DemandShape;
+use crate::model::scaling::Scaling;
+use crate::model::shape::IntentShape;
+
+/// The format version that is written and read. A card of another version is refused before its other fields are read.
+pub const FORMAT: u32 = 4;
+
+/// The name of the card in a bundle's folder.
+pub(super) const CARD_FILE: &str = "bundle.json";
+
+/// Folders of the text and the image encoder in a bundle.
+pub const TEXT_FOLDER: &str = "text";
+pub const IMAGE_FOLDER: &str = "image";
+
+/// The card of a model that nights use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BundleCard {
+    pub format: u32,
+    pub version: String,
+    pub trained_at: String,
+    /// Training read nothing on or after this date.
+    pub labels_end: String,
+    pub as_of_dates: Vec<String>,
+    pub intent: IntentShape,
+    pub scaling: Scaling,
+    /// The text encoder, whose files are in `text/`.
+    #[serde(default)]
+    pub text: Option<BundledTextEncoder>,
+    /// The image encoder, whose files are in `image/`.
+    #[serde(default)]
+    pub image: Option<BundledImageEncoder>,
+    pub demand: DemandShape,
+    pub features: FeatureContract,
+    pub features_fingerprint: String,
+    /// Deciles of each feature over the training rows, on the network's scale: the reference for drift. Cards of earlier
+    /// versions have none.
+    #[serde(default)]
+    pub feature_deciles: BTreeMap<String, Deciles>,
+    pub horizon_days: u32,
+    pub churn_days: u32,
+    pub sql_fingerprint: String,
+    pub input_fingerprint: String,
+    pub weights_hash: String,
+    /// Items that the model can recommend.
+    pub items: u64,
+    /// Metrics on the test users and test dates, by name.
+    pub figures: BTreeMap<String, f64>,
+    /// The `[model]`, `[demand]` and `[train]` sections of the training. They are a record for people; no code reads them.
+    #[serde(default)]
+    pub settings: serde_json::Value,
+}
+
+/// A pretrained text encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BundledTextEncoder {
+    /// Its folder at training time.
+    pub source: String,
+    /// Hash of everything that its vectors depend on.
+    pub hash: String,
+    /// Tokens of a text that are read; 0 for the limit in the encoder's folder.
+    pub tokens_max: u32,
+}
+
+/// An image encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BundledImageEncoder {
+    /// Its folder at training time.
+    pub source: String,
+    /// Hash of everything that its vectors depend on.
+    pub hash: String,
+}
+
+impl BundleCard {
+    /// Parses `bundle.json` of `version`. Checks the format version first, since other formats have other fields.
+    pub(super) fn parse(version: &str, bytes: &[u8]) -> Result<Self> {
+        let refuse = |text: String| Failure::model(format!("models/{version}/{CARD_FILE}: {text}"));
+        let card: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| damaged(refuse(e.to_string())))?;
+        match card.get("format").and_then(serde_json::Value::as_u64) {
+            Some(format) if format > FORMAT.into() => {
+                return Err(refuse(format!("expected format {FORMAT}, got {format}, which a newer intentcast wrote"))
+                    .hint("upgrade intentcast here, or promote another version"));
+            }
+            Some(format) if format < FORMAT.into() => {
+                let text = format!("expected format {FORMAT}, got {format}, which an older intentcast wrote");
+                return Err(damaged(refuse(text)));
+            }
+            _ => {}
+        }
+        serde_json::from_value(card).map_err(|e| damaged(refuse(e.to_string())))
+    }
+}
+
+/// Turns a failure to read a bundle's files into a failure of the model.
+pub(super) fn damaged(failure: Failure) -> Failure {
+    Failure { kind: FailureKind::Model, ..failure }.hint("train again, or promote another version")
+}
+
+/// Refuses an encoder whose hash differs from the one that the model was trained with. Compares the first 16 digits: hashes
+/// can be shortened, and their suffix says with which precision this machine computes.
+pub fn check_encoder_hash(version: &str, folder: &str, trained: &str, found: &str) -> Result<()> {
+    let digits = |hash: &str| hash.get(..16).unwrap_or(hash).to_string();
+    if digits(trained) == digits(found) {
+        return Ok(());
+    }
+    Err(Failure::model(format!(
+        "models/{version}/{folder}: expected the encoder {} that the model was trained with, got {}: its files changed",
+        digits(trained),
+        digits(found)
+    ))
+    .hint(format!("restore the files of {folder}/, or train again with an encoder that does not change meanwhile")))
+}

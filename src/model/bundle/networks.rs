@@ -1,0 +1,52 @@
+//! The intent network and the demand network of a bundle.
+
+use tch::{Device, nn};
+
+use crate::failure::{Failure, Result};
+use crate::model::demand::{DemandNetwork, DemandShape};
+use crate::model::intent::IntentNetwork;
+use crate::model::shape::IntentShape;
+
+/// Both networks. Each has its own store of weights, so that training one cannot change the other.
+#[derive(Debug)]
+pub struct Networks {
+    pub intent: IntentNetwork,
+    pub intent_store: nn::VarStore,
+    pub demand: DemandNetwork,
+    pub demand_store: nn::VarStore,
+}
+
+impl Networks {
+    /// Creates both networks with initial weights.
+    pub fn new(intent: &IntentShape, demand: &DemandShape, device: Device) -> Self {
+        let intent_store = nn::VarStore::new(device);
+        let demand_store = nn::VarStore::new(device);
+        Self {
+            intent: IntentNetwork::new(&(intent_store.root() / "intent"), intent),
+            intent_store,
+            demand: DemandNetwork::new(&(demand_store.root() / "demand"), demand),
+            demand_store,
+        }
+    }
+
+    /// Excludes all weights from training.
+    pub(super) fn freeze(&mut self) {
+        self.intent_store.freeze();
+        self.demand_store.freeze();
+    }
+
+    /// Creates networks that share these weights in memory.
+    pub(super) fn share(&self, intent: &IntentShape, demand: &DemandShape, device: Device) -> Result<Self> {
+        let mut shared = Self::new(intent, demand, device);
+        shared.freeze();
+        for (from, to) in [(&self.intent_store, &shared.intent_store), (&self.demand_store, &shared.demand_store)] {
+            let weights = from.variables();
+            for (name, mut variable) in to.variables() {
+                let weight = weights.get(&name).ok_or_else(|| Failure::bug(format!("no weight {name} to share")))?;
+                // The variable and the network's layer are one object in libtorch; both now read the shared memory.
+                variable.f_set_data(weight)?;
+            }
+        }
+        Ok(shared)
+    }
+}

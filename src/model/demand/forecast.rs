@@ -1,0 +1,60 @@
+//! Forecasts of one item, before and after calibration.
+
+use super::counts;
+
+/// Levels of the forecast quantiles, ascending.
+pub const QUANTILE_LEVELS: [f64; 7] = [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95];
+/// Numbers of a forecast: the mean, then the quantiles of [`QUANTILE_LEVELS`].
+pub(super) const FORECAST_VALUES: usize = 1 + QUANTILE_LEVELS.len();
+
+/// One forecast in units: the mean, then the quantiles of [`QUANTILE_LEVELS`].
+pub type Forecast = [f64; FORECAST_VALUES];
+
+/// The calibrated forecasts of one item.
+#[derive(Debug, Clone)]
+pub struct ItemForecast {
+    /// One forecast per day of the horizon.
+    pub daily: Vec<Forecast>,
+    /// The forecast of the total over the lead time.
+    pub lead_time: Forecast,
+}
+
+/// One forecast before calibration.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RawForecast {
+    /// Mean and quantiles of the network.
+    Quantiles(Forecast),
+    /// A negative binomial with variance mean + mean² / size.
+    Counts { mean: f64, size: f64 },
+}
+
+impl RawForecast {
+    pub fn mean(&self) -> f64 {
+        match self {
+            RawForecast::Quantiles(forecast) => forecast[0],
+            RawForecast::Counts { mean, .. } => *mean,
+        }
+    }
+
+    /// Returns mean and quantiles without calibration.
+    pub fn uncalibrated(&self) -> Forecast {
+        match self {
+            RawForecast::Quantiles(forecast) => *forecast,
+            RawForecast::Counts { mean, size } => counts_forecast(*mean, *size, &QUANTILE_LEVELS),
+        }
+    }
+}
+
+/// Returns the mean of a negative binomial and its quantiles of `levels`.
+pub(super) fn counts_forecast(mean: f64, size: f64, levels: &[f64; QUANTILE_LEVELS.len()]) -> Forecast {
+    let mut forecast = [mean; FORECAST_VALUES];
+    forecast[1..].copy_from_slice(&counts::quantiles(mean, size, levels));
+    forecast
+}
+
+/// The forecasts of one item before calibration.
+#[derive(Debug, Clone)]
+pub struct RawItemForecast {
+    pub daily: Vec<RawForecast>,
+    pub lead_time: RawForecast,
+}

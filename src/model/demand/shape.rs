@@ -1,0 +1,68 @@
+//! The sizes, priors and calibration of the demand network.
+
+use serde::{Deserialize, Serialize};
+
+use super::calibration::Calibration;
+use super::input_sizes::{INTENT_INPUTS, PAST_DAY_INPUTS};
+use super::rate_prior::RatePrior;
+use crate::config::networks::DemandNetworkName;
+
+/// The sizes, priors and calibration of the demand network; stored in the bundle's card.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DemandShape {
+    pub network: DemandNetworkName,
+    /// Numbers of a history's state.
+    pub width: i64,
+    pub layers: i64,
+    /// Days that are forecast.
+    pub horizon_days: i64,
+    /// Days of history that the network reads.
+    pub history_days: i64,
+    /// Items first seen less than this many days ago get the fallback for new items.
+    pub history_days_min: i64,
+    /// Items with a lower scale get the quantiles of the count distribution.
+    pub slow_units_per_day: f64,
+    /// True if the network reads the units that purchase intents of earlier nights predicted. Bundles that predate this input
+    /// do not read it, and have no prior and no calibration.
+    #[serde(default)]
+    pub intents: bool,
+    /// Dimension of the items' content vectors; 0 for a network that reads none, as in bundles that predate this input.
+    #[serde(default)]
+    pub content_dims: i64,
+    /// The prior of new items.
+    #[serde(default)]
+    pub prior: RatePrior,
+    /// The prior of items without a sale in their whole history. Bundles that predate it forecast zero for such items.
+    #[serde(default)]
+    pub dormant_prior: RatePrior,
+    #[serde(default)]
+    pub calibration: Calibration,
+}
+
+impl DemandShape {
+    /// Returns the inputs of one past day. Those of intents come last, so a network without them reads a prefix.
+    pub(super) fn past_day_inputs(&self) -> i64 {
+        (PAST_DAY_INPUTS - if self.intents { 0 } else { INTENT_INPUTS }) as i64
+    }
+}
+
+#[cfg(test)]
+impl DemandShape {
+    /// Returns a small shape that tests adapt.
+    pub fn tiny(network: DemandNetworkName) -> Self {
+        Self {
+            network,
+            width: 8,
+            layers: 2,
+            horizon_days: 5,
+            history_days: 28,
+            history_days_min: 14,
+            slow_units_per_day: 0.5,
+            intents: true,
+            content_dims: 3,
+            prior: RatePrior::default(),
+            dormant_prior: RatePrior { units: 0.02, days: 2.0, spread: 0.0 },
+            calibration: Calibration::default(),
+        }
+    }
+}
