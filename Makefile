@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup readers airflow demo test lint docs bench
+.PHONY: help setup readers airflow demo check test lint docs bench
 
 help: ## Lists these verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -16,6 +16,13 @@ airflow: ## Puts Airflow into .airflow, for the test that loads jobs/airflow/ (o
 demo: setup ## Builds, simulates a shop, trains a small model, runs two nights and shows the tables (./demo)
 	cargo build --locked
 	jobs/demo.sh $${CARGO_TARGET_DIR:-target}/debug/intentcast
+
+# Networks as small as the tests' gain nothing from threads, which wait for one another where cores are busy.
+check test: export OMP_NUM_THREADS = 1
+
+check: setup readers airflow lint ## Formatting, clippy, unit tests and the tests that train nothing
+	cargo test --locked --lib
+	cargo test --locked --test integration -- --skip trained::
 
 test: setup readers airflow lint ## Sets everything up and passes the whole test suite
 	cargo test --locked

@@ -1,44 +1,14 @@
 //! Integration tests: they drive the binary as its users do.
+//!
+//! `cases` need no trained model and are part of `make check`; `trained` train models or use one that was trained for all tests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
-mod accounts;
-mod airflow;
-mod cluster;
-mod command_line;
-mod contents;
-mod decisions;
-mod demand;
-mod feature_values;
-mod features;
-mod functions;
-mod future;
-mod image;
-mod importing;
-mod killed;
-mod networks;
-mod newcomers;
-mod nightly;
-mod plans;
-mod publishing;
-mod publishing_s3;
-mod quickstart;
-mod read_back;
-mod references;
-mod scoring;
-mod simulation;
+mod cases;
 mod support;
-mod tables;
-mod text;
-mod tidy;
-mod training;
-mod truth;
+mod trained;
 
-use std::process::{Command, Output};
-
-fn intentcast(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_intentcast")).args(arguments).output().expect("the binary starts")
-}
+use support::intentcast;
 
 #[test]
 fn doctor_reports_the_machine_and_why_there_is_no_gpu() {

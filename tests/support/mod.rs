@@ -1,10 +1,22 @@
-//! One-line set-ups that the integration tests share.
+//! Set-up that the integration tests share.
 
 pub mod device;
 pub mod job;
 pub mod journal;
 pub mod lakes;
 pub mod nights;
+pub mod pictures;
 pub mod published;
+pub mod regression;
 pub mod s3;
+pub mod sessions;
+pub mod shop;
 pub mod stopping_store;
+pub mod training_shop;
+
+use std::process::{Command, Output};
+
+/// Runs the binary.
+pub fn intentcast(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_intentcast")).args(arguments).output().expect("the binary starts")
+}

@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::{Device, nn};
 
-use crate::nightly::{done, night, query, shop};
 use crate::support::nights::{self, QUICK, memory};
+use crate::support::shop::{done, night, query, shop};
 
 /// The numbers of a query over the published tables, row by row.
 fn numbers(output: &str, sql: &str) -> Vec<Vec<f64>> {

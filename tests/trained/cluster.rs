@@ -15,10 +15,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::image;
-use crate::nightly::{ENCODER, UNDISTURBED, done, shop, uploaded};
+use crate::support::pictures::PictureShop;
 use crate::support::published::{assert_same_night, published};
 use crate::support::s3::S3Server;
+use crate::support::shop::{ENCODER, UNDISTURBED, done, shop, upload};
 use crate::support::{device, lakes};
 
 /// A process that ends with the test.
@@ -99,7 +99,7 @@ fn writers(server: &S3Server, folder: &str) -> BTreeSet<String> {
 #[test]
 fn two_executors_write_the_tables_of_the_local_night() {
     let (_own, lake, output) = shop();
-    let server = uploaded(&lake, &output);
+    let server = upload(&lake, &output);
     // What training kept was written here; the cluster is to make its own.
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let state = server.location("s3://shop/out/state");
@@ -168,7 +168,7 @@ fn two_executors_read_texts_and_pictures_as_one_process_does() {
     let printed = done(&[&quick[..], &task, &table].concat());
     let of_texts = printed.split_whitespace().nth(2).unwrap();
     // Rows 5 to 7 have no picture, or none that can be read.
-    let pictures = image::Shop::new();
+    let pictures = PictureShop::new();
     let items = pictures.path("items.parquet");
     let task = ["--table", &items, "--image-column", "image", "--label", "disc"];
     let (model, _) = pictures.train(&["image.epochs_max=1"], &task);
@@ -177,7 +177,7 @@ fn two_executors_read_texts_and_pictures_as_one_process_does() {
     std::fs::create_dir(format!("{lake}/pictures")).unwrap();
     std::fs::copy(items, format!("{lake}/pictures/items.parquet")).unwrap();
 
-    let server = uploaded(&lake, &output);
+    let server = upload(&lake, &output);
     let flags = server.flags();
     let folders = "functions.folders=s3://shop/out/models";
     let flags: Vec<&str> = flags.iter().map(String::as_str).chain(["--set", folders]).collect();

@@ -533,8 +533,8 @@ fn what_a_text_model_says_of_queries_is_a_feature_of_nights_that_read_titles_by_
     assert!(weights(&taught).iter().any(|of| of != was(&of.0)), "the encoder learnt, too");
     // The example of docs/examples, and the built-in features with its columns, as docs/models/language.md says.
     let example =
-        include_str!("../docs/examples/query_intent/features/user_query_intent.sql").replace("MODEL", version);
-    let features = include_str!("../sql/features/user_features.sql")
+        include_str!("../../docs/examples/query_intent/features/user_query_intent.sql").replace("MODEL", version);
+    let features = include_str!("../../sql/features/user_features.sql")
         .replace("    q.last_queries,\n", "    qi.query_gift_mean,\n    qi.query_gift_max,\n    q.last_queries,\n")
         .replace(
             "    LEFT JOIN user_queries q",

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::LazyLock;
 
-use crate::simulation::auc_in_sample;
+use crate::support::regression::auc_in_sample;
 
 /// Trained before the first night.
 const TRAINED_ON: &str = "2026-04-20";

@@ -1,162 +1,13 @@
 //! `train --task image` and `classify_image`: from files and bytes of drawn pictures to probabilities in SQL.
 
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
-use image::{ImageFormat, Rgb, RgbImage};
-use parquet::arrow::ArrowWriter;
-use serde_json::Value;
-use std::fmt::Write;
-use std::ops::Deref;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use crate::support::device;
-use crate::support::job::Job;
-
-const ROWS: u32 = 160;
-const SHAPES: [&str; 3] = ["cross", "disc", "frame"];
-/// Small pictures and few epochs: random weights learn these shapes in a second.
-const SETTINGS: [&str; 3] = ["image.side_pixels=16", "image.epochs_max=6", "train.patience_epochs=6"];
-
-fn draw(what: &str, row: u32) -> u32 {
-    u32::from(blake3::hash(format!("{what} {row}").as_bytes()).as_bytes()[0])
-}
-
-/// What a picture shows: which of the shapes, and whether in red.
-fn shown(row: u32) -> (usize, bool) {
-    (draw("shape", row) as usize % 3, draw("red", row) < 128)
-}
-
-/// A shape somewhere on a dark ground, with noise; every third is a JPEG.
-fn picture(row: u32) -> Vec<u8> {
-    let (shape, red) = shown(row);
-    let (x0, y0) = (9 + draw("x", row) as i32 % 6, 9 + draw("y", row) as i32 % 6);
-    let drawn = RgbImage::from_fn(24, 24, |x, y| {
-        let (dx, dy) = ((x as i32 - x0).abs(), (y as i32 - y0).abs());
-        let on = match shape {
-            0 => dx.min(dy) < 2 && dx.max(dy) < 8,
-            1 => dx * dx + dy * dy < 36,
-            _ => (5..7).contains(&dx.max(dy)),
-        };
-        let noise = draw(&format!("{x} {y}"), row) as u8 / 8;
-        match (on, red) {
-            (false, _) => Rgb([noise, noise, noise + 20]),
-            (true, true) => Rgb([200 + noise, 60, 60]),
-            (true, false) => Rgb([60, 60, 200 + noise]),
-        }
-    });
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    let format = if row.is_multiple_of(3) { ImageFormat::Jpeg } else { ImageFormat::Png };
-    drawn.write_to(&mut bytes, format).unwrap();
-    bytes.into_inner()
-}
-
-/// Names as shops have them: some that a URL would write in another way, and one that begins with a step to nowhere.
-fn file(row: u32) -> String {
-    match row % 40 {
-        9 => format!("images/{row} 50%20 #.bin"),
-        10 => format!("images/é?{row}.bin"),
-        11 => format!("./images//{row}.bin"),
-        _ => format!("images/{row}.bin"),
-    }
-}
-
-/// `items.csv` names files below `images/`; `items.parquet` holds their bytes. In both, row 5 has no picture, row 6 one that
-/// is cut off, and row 7 no file; row 8 has no label.
-pub struct Shop {
-    job: Job,
-}
-
-impl Deref for Shop {
-    type Target = Job;
-
-    fn deref(&self) -> &Job {
-        &self.job
-    }
-}
-
-impl Shop {
-    pub fn new() -> Self {
-        let shop = Self { job: Job::new(&SETTINGS) };
-        std::fs::create_dir(shop.path("images")).unwrap();
-        let mut table = String::from("picture,shape,red,disc,same,number\n");
-        let (mut bytes, mut reds, mut discs) = (Vec::new(), Vec::new(), Vec::new());
-        for row in 1..=ROWS {
-            let (whole, file) = (picture(row), file(row));
-            let kept = if row == 6 { &whole[..whole.len() / 2] } else { &whole[..] };
-            if row != 7 {
-                std::fs::write(shop.path(&file), kept).unwrap();
-            }
-            let (shape, red) = shown(row);
-            let name = if row == 5 { String::new() } else { file };
-            let label = if row == 8 { "" } else { SHAPES[shape] };
-            writeln!(table, "{name},{label},{},{},7,{row}", u8::from(red), u8::from(shape == 1)).unwrap();
-            bytes.push(match row {
-                5 => None,
-                7 => Some(Vec::new()),
-                _ => Some(kept.to_vec()),
-            });
-            reds.push((row != 8).then_some(i64::from(red)));
-            discs.push(i64::from(shape == 1));
-        }
-        std::fs::write(shop.path("items.csv"), table).unwrap();
-        let columns: [(&str, ArrayRef); 4] = [
-            ("row", Arc::new(Int64Array::from_iter_values(1..=i64::from(ROWS)))),
-            ("image", Arc::new(bytes.iter().map(Option::as_deref).collect::<BinaryArray>())),
-            ("red", Arc::new(Int64Array::from(reds))),
-            ("disc", Arc::new(Int64Array::from(discs))),
-        ];
-        let rows = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap();
-        let file = std::fs::File::create(shop.path("items.parquet")).unwrap();
-        let mut writer = ArrowWriter::try_new(file, rows.schema(), None).unwrap();
-        writer.write(&rows).unwrap();
-        writer.close().unwrap();
-        shop
-    }
-
-    /// Trains, opens what was written, and gives the log, too.
-    pub fn train(&self, settings: &[&str], task: &[&str]) -> (Model, String) {
-        let (printed, log) = self.done(settings, &[&["train", "--task", "image"], task].concat());
-        let version = printed.split_whitespace().nth(2).unwrap().to_string();
-        assert!(printed.contains(&format!("image model {version}")), "{printed}");
-        let folder = PathBuf::from(self.path("out/models")).join(&version);
-        let card = serde_json::from_slice(&std::fs::read(folder.join("image.json")).unwrap()).unwrap();
-        (Model { version, folder, card }, log)
-    }
-
-    /// The rows of a query over the Parquet table `items`, as CSV without a header, and the log.
-    fn sql(&self, settings: &[&str], query: &str) -> (Vec<String>, String) {
-        let items = self.path("items.parquet");
-        let query = format!("CREATE EXTERNAL TABLE items STORED AS PARQUET LOCATION '{items}'; {query}");
-        let (printed, log) = self.done(settings, &["sql", "--format", "csv", "-c", &query]);
-        (printed.lines().skip(1).map(String::from).collect(), log)
-    }
-}
-
-pub struct Model {
-    pub version: String,
-    pub folder: PathBuf,
-    card: Value,
-}
-
-impl Model {
-    fn figure(&self, name: &str) -> f64 {
-        self.card["figures"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {}", self.card))
-    }
-
-    fn weights(&self) -> Vec<(String, tch::Tensor)> {
-        let mut named = tch::Tensor::read_safetensors(self.folder.join("image/model.safetensors")).unwrap();
-        named.sort_by(|a, b| a.0.cmp(&b.0));
-        named
-    }
-
-    fn encoder(&self) -> String {
-        self.folder.join("image").display().to_string()
-    }
-}
+use crate::support::pictures::{PictureShop, ROWS, SHAPES, picture};
 
 #[test]
 fn a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not() {
-    let shop = Shop::new();
+    let shop = PictureShop::new();
     let items = shop.path("items.csv");
     let train = ["train", "--task", "image", "--table", &items, "--image-column", "picture", "--label", "shape"];
     shop.goes_on_after_kills((&[], &train), &[("image", 3), ("image", 11)], "image.json");
@@ -164,7 +15,7 @@ fn a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not() {
 
 #[test]
 fn random_weights_learn_files_and_label_pictures_in_sql() {
-    let shop = Shop::new();
+    let shop = PictureShop::new();
     let items = shop.path("items.csv");
     let task = ["--table", &items, "--image-column", "picture", "--label", "shape"];
     let (model, log) = shop.train(&[], &task);
@@ -217,7 +68,7 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
 
 #[test]
 fn a_taught_encoder_learns_further_from_bytes_by_each_strategy() {
-    let shop = Shop::new();
+    let shop = PictureShop::new();
     let items = shop.path("items.parquet");
     let first =
         shop.train(&["image.epochs_max=2"], &["--table", &items, "--image-column", "image", "--label", "disc"]).0;
@@ -262,7 +113,7 @@ fn a_taught_encoder_learns_further_from_bytes_by_each_strategy() {
 
 #[test]
 fn what_cannot_be_learnt_of_pictures_is_refused_with_the_reason() {
-    let shop = Shop::new();
+    let shop = PictureShop::new();
     let (items, parquet, gone) = (shop.path("items.csv"), shop.path("items.parquet"), shop.path("nowhere"));
     let elsewhere = shop.path("elsewhere.csv");
     std::fs::write(&elsewhere, "picture,red\nimages/1.bin,1\n../images/2.bin,0\n").unwrap();

@@ -108,7 +108,7 @@ fn rooms_import_only_from_the_left() {
         if ["lib", "main"].contains(&room) {
             continue;
         }
-        let from = place(room).unwrap_or_else(|| panic!("{}: a room that tests/tidy.rs does not know", path.display()));
+        let from = place(room).unwrap_or_else(|| panic!("{}: a room that ROOMS does not list", path.display()));
         for import in imports(&fs::read_to_string(&path).unwrap()) {
             assert!(import != "commands" || room == "commands", "{}: nothing imports the command line", path.display());
             let Some(to) = place(&import) else { continue };

@@ -62,11 +62,11 @@ async fn the_documented_query_finds_the_visible_nights() {
     let ctx = SessionContext::new();
     let nights = runs::visible_nights(&output).await.unwrap();
     readers::register_visible(&ctx, &output, &nights).await.unwrap();
-    let query = include_str!("../sql/views/visible_nights.sql");
+    let query = include_str!("../../sql/views/visible_nights.sql");
     let batches = ctx.sql(query).await.unwrap().collect().await.unwrap();
     let text = arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
     assert!(text.contains("| 2026-03-01 | 1 ") && text.contains("| 2026-03-02 | 1 "), "{text}");
-    for view in [include_str!("../sql/views/orders_today.sql"), include_str!("../sql/views/segment_trend.sql")] {
+    for view in [include_str!("../../sql/views/orders_today.sql"), include_str!("../../sql/views/segment_trend.sql")] {
         assert!(ctx.sql(view).await.unwrap().count().await.unwrap() > 0);
     }
 }

@@ -19,7 +19,6 @@ use intentcast::model::bundle::{BundleCard, BundleParts, FORMAT, Registry};
 use intentcast::model::contents::Contents;
 use intentcast::score::models::Models;
 use intentcast::score::service::{ScoringService, as_struct};
-use intentcast::simulation::{self, SimulateOptions, signal::Signal};
 use intentcast::training::columns::Rows;
 use intentcast::training::item_columns::ItemBlocks;
 use intentcast::training::journal::Journal;
@@ -30,58 +29,12 @@ use intentcast::workspace::{Access, Workspace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use tch::{Device, Tensor};
 
 use crate::support::stopping_store::StoppingStore;
+use crate::support::training_shop::{DATE, HORIZON_DAYS, SHOP, date, tiny};
 use crate::support::{device, lakes};
-
-pub const DATE: &str = "2026-02-20";
-const HORIZON_DAYS: usize = 7;
-
-/// A lake of 200 users, 20 items and 60 days, and what there is to learn from it; made once.
-pub struct Shop {
-    pub folder: tempfile::TempDir,
-    pub sets: TrainingSets,
-}
-
-pub static SHOP: LazyLock<Shop> = LazyLock::new(|| {
-    // On a thread of its own: the test that comes first may be within a runtime already.
-    std::thread::spawn(simulated).join().unwrap()
-});
-
-fn simulated() -> Shop {
-    let folder = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let sets = runtime.block_on(async {
-        let config = tiny(&folder);
-        let lake = Location::open(&config.lake.uri, &config.s3).unwrap();
-        let start = "2026-01-01".parse::<RunDate>().unwrap().0;
-        let options =
-            SimulateOptions { users: 200, items: 20, days: 60, seed: 5, faults: false, signal: Signal::Mixed, start };
-        simulation::run(&lake, &options).await.unwrap();
-        training::gather(&config, date()).await.unwrap()
-    });
-    Shop { folder, sets }
-}
-
-fn date() -> RunDate {
-    DATE.parse().unwrap()
-}
-
-/// Width 8, one epoch, batches larger than the whole set.
-pub fn tiny(folder: &tempfile::TempDir) -> Config {
-    let mut config = Config::default();
-    config.lake.uri = folder.path().join("lake").display().to_string();
-    config.output.uri = folder.path().join("out").display().to_string();
-    (config.model.width, config.model.layers, config.model.heads) = (8, 2, 2);
-    config.model.item_buckets = 100;
-    (config.demand.width, config.demand.layers, config.demand.horizon_days) = (8, 2, HORIZON_DAYS as u32);
-    (config.train.as_of_dates, config.demand.as_of_dates) = (2, 2);
-    (config.train.epochs_max, config.train.batch_rows) = (1, 100_000);
-    config.score.device = device::device();
-    config
-}
 
 /// Trains on the shop with some settings changed.
 fn fitted(change: impl FnOnce(&mut Config)) -> Result<(BundleCard, intentcast::model::bundle::Networks), Failure> {

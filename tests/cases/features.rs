@@ -4,34 +4,11 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
-use intentcast::failure::Result;
-use intentcast::features::{Scope, rollups::Rollups};
-use intentcast::ids::RunDate;
 use intentcast::lake::stores::Location;
-use intentcast::score::models::Models;
-use intentcast::workspace::{Access, Workspace};
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::support::lakes::{events, write};
-
-pub fn config(lake: &Path, output: &Path) -> Config {
-    let uri = |p: &Path| p.display().to_string();
-    Config::resolve(None, [], &[("lake.uri".into(), uri(lake)), ("output.uri".into(), uri(output))]).unwrap()
-}
-
-pub async fn night(config: &Config, date: &str) -> Result<(SessionContext, Rollups)> {
-    let date: RunDate = date.parse()?;
-    let workspace = Workspace::open(config, Arc::new(Models::new(config)?), Access::ReadWrite).await?;
-    let rollups = workspace.rollups(date).await?;
-    let ctx = workspace.session_as_of(&rollups, Scope::night(date)).await?;
-    Ok((ctx, rollups))
-}
-
-pub async fn table(ctx: &SessionContext, query: &str) -> String {
-    let rows = ctx.sql(query).await.unwrap().collect().await.unwrap();
-    arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
-}
+use crate::support::sessions::{config, night_session, table};
 
 const FEATURES: &str = "SELECT * FROM user_features ORDER BY user_id";
 const ITEMS: &str = "SELECT * FROM item_history ORDER BY item_id";
@@ -58,7 +35,7 @@ async fn counts_are_those_of_the_events() {
     let folder = tempfile::tempdir().unwrap();
     two_days(&folder.path().join("lake")).await;
     let config = config(&folder.path().join("lake"), &folder.path().join("out"));
-    let (ctx, rollups) = night(&config, "2026-01-03").await.unwrap();
+    let (ctx, rollups) = night_session(&config, "2026-01-03").await.unwrap();
     assert_eq!((rollups.report.rows_read, rollups.report.files_read), (8, 2));
     let got = table(
         &ctx,
@@ -90,7 +67,7 @@ async fn rebuilt(config: &Config) -> [String; 2] {
     let output = tempfile::tempdir().unwrap();
     let mut fresh = config.clone();
     fresh.output.uri = output.path().display().to_string();
-    let (ctx, rollups) = night(&fresh, "2026-01-03").await.unwrap();
+    let (ctx, rollups) = night_session(&fresh, "2026-01-03").await.unwrap();
     assert_eq!(rollups.report.units_kept, 0);
     both(&ctx).await
 }
@@ -107,13 +84,13 @@ async fn nights_late_files_and_corrections_give_the_bits_of_a_rebuild_and_read_n
     let mut config = config(&lake, &folder.path().join("out"));
     config.lake.quarantine_share_max = 0.5;
     two_days(&lake).await;
-    let (first, _) = night(&config, "2026-01-02").await.unwrap();
-    let (ctx, second) = night(&config, "2026-01-03").await.unwrap();
+    let (first, _) = night_session(&config, "2026-01-02").await.unwrap();
+    let (ctx, second) = night_session(&config, "2026-01-03").await.unwrap();
     assert_eq!((second.report.files_read, second.report.units_kept), (1, 1));
     let by_nights = both(&ctx).await;
     assert_ne!(both(&first).await, by_nights);
     assert_eq!(by_nights, rebuilt(&config).await, "night after night");
-    let (_, again) = night(&config, "2026-01-03").await.unwrap();
+    let (_, again) = night_session(&config, "2026-01-03").await.unwrap();
     assert_eq!((again.report.bytes_read, again.report.units_kept), (0, 2));
 
     let late = events(&[
@@ -122,7 +99,7 @@ async fn nights_late_files_and_corrections_give_the_bits_of_a_rebuild_and_read_n
         ("a", "u1", "2026-01-01T10:00:00", "view", "i1", "NULL", "5"), // delivered a second time
     ]);
     write(&lake, "events/dt=2026-01-01/late.parquet", &late).await;
-    let (ctx, after_late) = night(&config, "2026-01-03").await.unwrap();
+    let (ctx, after_late) = night_session(&config, "2026-01-03").await.unwrap();
     let late_bytes = std::fs::metadata(lake.join("events/dt=2026-01-01/late.parquet")).unwrap().len();
     assert_eq!((after_late.report.files_read, after_late.report.bytes_read), (1, late_bytes));
     assert_eq!(after_late.report.quarantined.get("repeated_event_id"), Some(&1));
@@ -132,7 +109,7 @@ async fn nights_late_files_and_corrections_give_the_bits_of_a_rebuild_and_read_n
 
     let corrected = events(&[("f", "u2", "2026-01-02T10:00:00", "purchase", "i2", "7", "3")]);
     write(&lake, "events/dt=2026-01-02/a.parquet", &corrected).await;
-    let (ctx, after_correction) = night(&config, "2026-01-03").await.unwrap();
+    let (ctx, after_correction) = night_session(&config, "2026-01-03").await.unwrap();
     assert_eq!(after_correction.report.files_read, 1);
     let by_correction = both(&ctx).await;
     assert!(by_correction.iter().zip(&by_state).all(|(corrected, before)| corrected != before));
@@ -155,7 +132,7 @@ async fn more_bad_rows_than_allowed_stop_the_night_and_keep_nothing() {
     ]);
     write(&lake, "events/dt=2026-01-02/bad.parquet", &bad).await;
     for _ in 0..2 {
-        let stopped = night(&config, "2026-01-03").await.map(|_| ()).unwrap_err();
+        let stopped = night_session(&config, "2026-01-03").await.map(|_| ()).unwrap_err();
         assert_eq!(stopped.kind.exit_code(), 4, "{stopped}");
         for reason in [
             "null_time: 1",
@@ -171,7 +148,7 @@ async fn more_bad_rows_than_allowed_stop_the_night_and_keep_nothing() {
     }
     let mut loose = config.clone();
     loose.lake.quarantine_share_max = 0.9;
-    let (ctx, rollups) = night(&loose, "2026-01-03").await.unwrap();
+    let (ctx, rollups) = night_session(&loose, "2026-01-03").await.unwrap();
     assert_eq!((rollups.report.rows_read, rollups.report.quarantined.values().sum::<u64>()), (15, 7));
     let kept = table(&ctx, "SELECT reason, source_file, row_json FROM unit_quarantine ORDER BY reason").await;
     assert!(
@@ -191,7 +168,7 @@ async fn a_file_that_is_no_parquet_is_named() {
     {
         let path = lake.join("events/dt=2026-01-02").join(name);
         std::fs::write(&path, bytes).unwrap();
-        let refused = night(&config, "2026-01-03").await.map(|_| ()).unwrap_err();
+        let refused = night_session(&config, "2026-01-03").await.map(|_| ()).unwrap_err();
         assert_eq!(refused.kind.exit_code(), 3);
         assert!(refused.message.contains(path.to_str().unwrap()), "{refused}");
         std::fs::remove_file(path).unwrap();
@@ -202,7 +179,7 @@ async fn a_file_that_is_no_parquet_is_named() {
         "SELECT 1 AS ts, 'view' AS event_type, 'u' AS user_id, 'i' AS item_id",
     )
     .await;
-    let refused = night(&config, "2026-01-03").await.map(|_| ()).unwrap_err().message;
+    let refused = night_session(&config, "2026-01-03").await.map(|_| ()).unwrap_err().message;
     assert!(refused.contains("column ts: expected Timestamp") && refused.contains("found Int64"), "{refused}");
 }
 
@@ -214,7 +191,7 @@ async fn pictures_are_read_a_few_at_a_time() {
     let items = "SELECT concat('i', value) AS item_id, CASE WHEN value % 3 > 0 THEN arrow_cast(concat('p', value), 'Binary') \
                  END AS image FROM generate_series(1, 300)";
     write(&lake, "items/a.parquet", items).await;
-    let (ctx, _) = night(&config, "2026-01-03").await.unwrap();
+    let (ctx, _) = night_session(&config, "2026-01-03").await.unwrap();
     let rows = async |sql: &str| ctx.sql(sql).await.unwrap().collect().await.unwrap();
     let sizes: Vec<usize> = rows("SELECT image FROM items").await.iter().map(RecordBatch::num_rows).collect();
     assert!(sizes.iter().sum::<usize>() == 300 && sizes.iter().all(|&rows| rows <= 32), "{sizes:?}");
@@ -254,7 +231,7 @@ async fn a_row_outside_its_partition_stays_within_the_tolerance_and_is_quarantin
     assert_eq!(config.lake.time_tolerance_hours, 24, "the default");
     for (hours, out) in [(24, "25 h after, 25 h before, 49 h after"), (48, "49 h after"), (50, "")] {
         config.lake.time_tolerance_hours = hours;
-        let (ctx, rollups) = night(&config, "2026-01-20").await.unwrap();
+        let (ctx, rollups) = night_session(&config, "2026-01-20").await.unwrap();
         let reasons: Vec<&str> = rollups.report.quarantined.keys().map(String::as_str).collect();
         let expected: &[&str] = if out.is_empty() { &[] } else { &["time_outside_partition"] };
         assert_eq!(reasons, expected, "{hours} h");
@@ -271,7 +248,7 @@ async fn a_lake_in_memory_has_the_features_of_the_same_lake_in_files() {
     let lake = folder.path().join("lake");
     two_days(&lake).await;
     let mut config = config(&lake, &folder.path().join("out"));
-    let (ctx, from_files) = night(&config, "2026-01-03").await.unwrap();
+    let (ctx, from_files) = night_session(&config, "2026-01-03").await.unwrap();
     let expected = both(&ctx).await;
 
     let memory = Location::open("memory://a-lake/lake", &config.s3).unwrap();
@@ -281,7 +258,7 @@ async fn a_lake_in_memory_has_the_features_of_the_same_lake_in_files() {
     config.lake.uri = "memory://a-lake/lake".into();
     config.output.uri = folder.path().join("other").display().to_string();
     std::fs::remove_dir_all(&lake).unwrap();
-    let (ctx, from_memory) = night(&config, "2026-01-03").await.unwrap();
+    let (ctx, from_memory) = night_session(&config, "2026-01-03").await.unwrap();
     assert_eq!(both(&ctx).await, expected);
     assert_eq!(from_memory.report.bytes_read, from_files.report.bytes_read);
 }

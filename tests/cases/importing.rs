@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::intentcast;
+use crate::support::intentcast;
 use crate::support::lakes::write;
 
 /// A folder for one test's files and lakes.
@@ -299,7 +299,7 @@ fn a_lake_says_what_it_is_and_the_user_wins() {
 
 /// The blocks of one language that docs/howto/lake.md shows, in order.
 fn documented(language: &str) -> Vec<String> {
-    let text = include_str!("../docs/howto/lake.md");
+    let text = include_str!("../../docs/howto/lake.md");
     let open = format!("```{language}\n");
     text.split(open.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap().to_string()).collect()
 }

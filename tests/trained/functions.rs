@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use tch::{CModule, Kind, Tensor};
 
-use crate::nightly::{done, query, shop};
+use crate::support::shop::{done, query, shop};
 
 type Traced = dyn FnMut(&[Tensor]) -> Tensor;
 

@@ -1,16 +1,11 @@
 //! Nothing of the future: events and logins at or after `as_of()`, and events that arrived after it, move no feature.
 
 use datafusion::prelude::SessionContext;
-use intentcast::config::Config;
-use intentcast::features::{Scope, parts::Part};
-use intentcast::score::models::Models;
-use intentcast::workspace::{Access, Workspace};
 use proptest::prelude::*;
 use std::path::Path;
-use std::sync::Arc;
 
-use crate::features::{config, night, table};
 use crate::support::lakes::{events, write};
+use crate::support::sessions::{config, night_session, table, training_session};
 
 const NIGHT: &str = "2026-01-05";
 const TYPES: [&str; 8] = ["view", "click", "search", "favorite", "cart", "remove_from_cart", "purchase", "review"];
@@ -74,7 +69,7 @@ async fn seen((rows, logins): (&[Row], &[Login])) -> String {
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake");
     lake_of(&lake, rows, logins).await;
-    let (ctx, _) = night(&config(&lake, &folder.path().join("out")), NIGHT).await.unwrap();
+    let (ctx, _) = night_session(&config(&lake, &folder.path().join("out")), NIGHT).await.unwrap();
     let users = table(&ctx, "SELECT * FROM user_features ORDER BY user_id").await;
     users + &table(&ctx, "SELECT * FROM item_history ORDER BY item_id").await
 }
@@ -102,16 +97,6 @@ proptest! {
     }
 }
 
-/// What a training session of `run_date` sees whose labels end at `labels_end`.
-pub async fn past(config: &Config, run_date: &str, labels_end: &str) -> SessionContext {
-    let (run_date, labels_end) = (run_date.parse().unwrap(), labels_end.parse().unwrap());
-    let models = Arc::new(Models::new(config).unwrap());
-    let workspace = Workspace::open(config, models, Access::ReadWrite).await.unwrap();
-    let rollups = workspace.rollups(labels_end).await.unwrap();
-    let scope = Scope { run_date, labels_end, users: Part::ALL, items: Part::ALL };
-    workspace.session_as_of(&rollups, scope).await.unwrap()
-}
-
 #[tokio::test]
 async fn a_guest_who_logs_in_later_is_a_guest_in_features_and_one_person_in_labels() {
     let folder = tempfile::tempdir().unwrap();
@@ -130,7 +115,7 @@ async fn a_guest_who_logs_in_later_is_a_guest_in_features_and_one_person_in_labe
     let config = config(&lake, &folder.path().join("out"));
 
     let scored = "SELECT user_id, events_lifetime FROM user_features ORDER BY user_id";
-    let ctx = past(&config, NIGHT, "2026-01-09").await;
+    let ctx = training_session(&config, NIGHT, "2026-01-09").await;
     let rows = table(&ctx, scored).await;
     assert!(rows.contains("| g1      | 1 ") && rows.contains("| u3      | 0 ") && !rows.contains("u1"), "{rows}");
     let labels = "SELECT l.user_id, y_view, y_purchase, y_units, next_items FROM intent_labels l \
@@ -143,10 +128,10 @@ async fn a_guest_who_logs_in_later_is_a_guest_in_features_and_one_person_in_labe
     ] {
         assert!(rows.contains(row), "{row} in\n{rows}");
     }
-    let too_early = table(&past(&config, NIGHT, "2026-01-07").await, labels).await;
+    let too_early = table(&training_session(&config, NIGHT, "2026-01-07").await, labels).await;
     assert!(!too_early.contains("i2"), "{too_early}");
 
-    let (ctx, _) = night(&config, "2026-01-08").await.unwrap();
+    let (ctx, _) = night_session(&config, "2026-01-08").await.unwrap();
     let rows = table(&ctx, scored).await;
     assert!(rows.contains("| u1      | 2 ") && !rows.contains("g1"), "{rows}");
 }
@@ -167,7 +152,7 @@ async fn refusals_and_erasures_hold_for_the_guest_that_a_person_was() {
                  AS t(user_id, canonical_user_id, consent)";
     write(&lake, "users/a.parquet", users).await;
     write(&lake, "erasures/a.parquet", "SELECT 'u2' AS user_id, TIMESTAMP '2026-02-01T00:00:00' AS requested_at").await;
-    let (ctx, _) = night(&config(&lake, &folder.path().join("out")), NIGHT).await.unwrap();
+    let (ctx, _) = night_session(&config(&lake, &folder.path().join("out")), NIGHT).await.unwrap();
     let rows = table(&ctx, "SELECT user_id FROM user_features ORDER BY user_id").await;
     assert!(rows.contains("g3") && !rows.contains("g1") && !rows.contains("g2"), "{rows}");
 }
@@ -196,7 +181,7 @@ async fn an_intent_counts_within_the_configured_horizon_and_not_on_the_day_after
     };
     for (horizon_days, buyers) in [(3, &["early"][..]), (7, &["early", "late"]), (8, &["early", "late", "later"])] {
         config.intents.horizon_days = horizon_days;
-        let ctx = past(&config, NIGHT, "2026-02-15").await;
+        let ctx = training_session(&config, NIGHT, "2026-02-15").await;
         let bought = "SELECT user_id FROM intent_labels WHERE y_purchase = 1 AND y_units > 0 ORDER BY user_id";
         assert_eq!(rows(&ctx, bought).await, buyers, "{horizon_days} days");
         assert_eq!(rows(&ctx, "SELECT user_id FROM next_items ORDER BY user_id").await, buyers, "{horizon_days} days");

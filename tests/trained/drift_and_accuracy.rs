@@ -3,25 +3,8 @@
 use serde_json::Value;
 use std::path::Path;
 
-use crate::nightly::{done, night, query, shop};
 use crate::support::lakes::write;
-
-/// The numbers of the one row that a query gives.
-pub fn numbers(arguments: &[&str], sql: &str) -> Vec<f64> {
-    let printed = done(&[&["sql", "--format", "csv"], arguments, &["-c", sql]].concat());
-    printed.lines().nth(1).unwrap().split(',').map(|n| n.parse().unwrap()).collect()
-}
-
-/// A JSON column of the newest row of `runs` for a date.
-pub fn told(output: &str, column: &str, date: &str) -> Value {
-    let sql = format!(
-        "SELECT replace({column}, '\"', '''') AS told FROM runs WHERE run_date = DATE '{date}' \
-         ORDER BY generation DESC LIMIT 1"
-    );
-    let printed = query(output, &sql);
-    let text = printed.lines().nth(1).unwrap().trim_matches('"').replace('\'', "\"");
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
+use crate::support::shop::{done, night, numbers, query, run_column, shop};
 
 fn near(left: f64, right: f64) -> bool {
     (left - right).abs() <= 1e-6 * right.abs().max(1.0)
@@ -61,14 +44,14 @@ fn intent_units_share_out_every_purchase_probability() {
 fn a_night_says_how_earlier_nights_did_once_it_is_known() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
-    assert_eq!(told(&output, "accuracy", "2026-02-21"), Value::Null);
+    assert_eq!(run_column(&output, "accuracy", "2026-02-21"), Value::Null);
     night(&lake, &output, "2026-02-22");
-    assert_eq!(told(&output, "accuracy", "2026-02-22"), Value::Null, "six days are missing");
+    assert_eq!(run_column(&output, "accuracy", "2026-02-22"), Value::Null, "six days are missing");
     // With a week for churn too, so that all outcomes of the first night are known.
     let churn = ["--set", "intents.churn_days=7"];
     let week = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-28"];
     done(&[&churn[..], &week].concat());
-    let accuracy = told(&output, "accuracy", "2026-02-28");
+    let accuracy = run_column(&output, "accuracy", "2026-02-28");
     for part in ["intents", "churn", "demand"] {
         assert_eq!(accuracy[part]["run_date"], "2026-02-21", "{accuracy}");
     }
@@ -122,7 +105,7 @@ fn a_night_says_how_earlier_nights_did_once_it_is_known() {
 async fn a_night_says_which_features_have_moved_since_training() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
-    let before = told(&output, "drift", "2026-02-21");
+    let before = run_column(&output, "drift", "2026-02-21");
     let of = |drift: &Value, name: &str| drift[name].as_f64().unwrap();
     let card = card(&output);
     assert_eq!(before.as_object().unwrap().len(), card["features"].as_array().unwrap().len());
@@ -138,7 +121,7 @@ async fn a_night_says_which_features_have_moved_since_training() {
     // Everybody's scores move with such a rush, further than a night is let through with by default.
     let places = ["--lake", &lake, "--output", &output, "--date", "2026-02-22"];
     done(&[&["--set", "checks.change_share_max=100", "nightly"], &places[..]].concat());
-    let after = told(&output, "drift", "2026-02-22");
+    let after = run_column(&output, "drift", "2026-02-22");
     assert!(of(&after, "reviews_1d") > 0.25 && of(&after, "returns_90d") < 0.25, "{after}");
 }
 
@@ -149,7 +132,7 @@ fn a_model_of_before_deciles_were_kept_still_scores_and_says_nothing_about_drift
     old.as_object_mut().unwrap().remove("feature_deciles").unwrap();
     std::fs::write(card_path(&output), serde_json::to_vec(&old).unwrap()).unwrap();
     assert_eq!(night(&lake, &output, "2026-02-21")["published"], true);
-    assert_eq!(told(&output, "drift", "2026-02-21"), Value::Null);
+    assert_eq!(run_column(&output, "drift", "2026-02-21"), Value::Null);
 }
 
 #[tokio::test]

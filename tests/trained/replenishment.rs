@@ -4,15 +4,14 @@ use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
 use intentcast::sql_files::SqlFiles;
 
-use crate::accounts;
-use crate::features::table;
-use crate::nightly::{done, night, shop};
+use crate::support::sessions::table;
+use crate::support::shop::{self, done, night, shop};
 
 const NIGHT: &str = "2026-02-21";
 
 /// The numbers of the one row that a query gives over the lake and the tables of the night.
 fn numbers(lake: &str, output: &str, sql: &str) -> Vec<f64> {
-    accounts::numbers(&["--lake", lake, "--output", output, "--date", NIGHT], sql)
+    shop::numbers(&["--lake", lake, "--output", output, "--date", NIGHT], sql)
 }
 
 #[test]

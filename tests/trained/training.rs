@@ -10,9 +10,9 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-use crate::networks::{DATE, SHOP, tiny};
 use crate::support::journal::{below, checkpoints, events, events_of, killed_at, metrics};
 use crate::support::stopping_store::StoppingStore;
+use crate::support::training_shop::{DATE, SHOP, tiny};
 use crate::support::{device, lakes};
 
 /// With dropout, augmentation and a checkpoint after every step; long enough to be killed in.

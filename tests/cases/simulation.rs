@@ -11,6 +11,8 @@ use intentcast::simulation::{self, SimulateOptions, signal::Signal};
 use std::path::Path;
 use std::sync::LazyLock;
 
+use crate::support::regression::auc_in_sample;
+
 const DAYS_SIMULATED: u32 = 80;
 
 /// A lake of 3000 users, 60 items and 80 days, made once for all tests of this file.
@@ -239,36 +241,6 @@ async fn empty_shelves_hide_demand_from_the_events() {
 
 /// The truth's days, all with at least four weeks before and one after.
 const DAYS: [u32; 6] = [35, 42, 49, 56, 63, 70];
-
-/// Weights of a logistic regression on standardised columns, by plain gradient descent.
-fn fit(x: &[Vec<f64>], y: &[bool]) -> Vec<f64> {
-    let mut w = vec![0.0; x[0].len() + 1];
-    for _ in 0..400 {
-        let mut gradient = vec![0.0; w.len()];
-        for (row, &label) in x.iter().zip(y) {
-            let miss = 1.0 / (1.0 + (-score(&w, row)).exp()) - f64::from(u8::from(label));
-            gradient[0] += miss;
-            gradient[1..].iter_mut().zip(row).for_each(|(g, v)| *g += miss * v);
-        }
-        w.iter_mut().zip(&gradient).for_each(|(w, g)| *w -= 1.0 * g / x.len() as f64);
-    }
-    w
-}
-
-fn score(w: &[f64], row: &[f64]) -> f64 {
-    w[0] + w[1..].iter().zip(row).map(|(a, b)| a * b).sum::<f64>()
-}
-
-/// AUC of a logistic regression in sample: as kind to the columns as can be.
-pub fn auc_in_sample(mut x: Vec<Vec<f64>>, y: &[bool]) -> f64 {
-    for c in 0..x[0].len() {
-        let mean = x.iter().map(|r| r[c]).sum::<f64>() / x.len() as f64;
-        let deviation = (x.iter().map(|r| (r[c] - mean).powi(2)).sum::<f64>() / x.len() as f64).sqrt().max(1e-9);
-        x.iter_mut().for_each(|r| r[c] = (r[c] - mean) / deviation);
-    }
-    let w = fit(&x, y);
-    auc(&x.iter().map(|r| score(&w, r)).collect::<Vec<_>>(), y).unwrap()
-}
 
 #[tokio::test]
 async fn the_propensity_knows_more_than_recency_and_frequency() {

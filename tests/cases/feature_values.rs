@@ -7,9 +7,8 @@ use datafusion::prelude::SessionContext;
 use intentcast::config::Partition;
 use std::path::Path;
 
-use crate::features::{config, night, table};
-use crate::future::past;
 use crate::support::lakes::write;
+use crate::support::sessions::{config, night_session, table, training_session};
 
 /// A Sunday: the last day seen is Saturday the 28th, a week goes back to the 22nd, 28 days to the 1st of February.
 const NIGHT: &str = "2026-03-01";
@@ -94,7 +93,7 @@ async fn features() -> (tempfile::TempDir, SessionContext) {
     lake(&folder.path().join("lake")).await;
     let mut config = config(&folder.path().join("lake"), &folder.path().join("out"));
     config.lake.partition = Partition::None;
-    let (ctx, rollups) = night(&config, NIGHT).await.unwrap();
+    let (ctx, rollups) = night_session(&config, NIGHT).await.unwrap();
     assert_eq!((rollups.report.rows_read, rollups.report.quarantined.len()), (EVENTS.len() as u64, 0));
     (folder, ctx)
 }
@@ -312,7 +311,7 @@ async fn a_day_with_nothing_on_hand_is_out_of_stock_in_the_labels_too_unless_som
     lake(&folder.path().join("lake")).await;
     let mut config = config(&folder.path().join("lake"), &folder.path().join("out"));
     (config.lake.partition, config.demand.horizon_days) = (Partition::None, 4);
-    let ctx = past(&config, "2026-02-18", NIGHT).await;
+    let ctx = training_session(&config, "2026-02-18", NIGHT).await;
     let labels = "SELECT item_id, future_units AS units, future_in_stock AS in_stock FROM demand_labels \
                   WHERE item_id IN ('i1', 'i2') ORDER BY item_id";
     let expected = "\

@@ -11,9 +11,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use crate::accounts::told;
-use crate::nightly::{QUICK, done, night, query, refused, shop};
 use crate::support::lakes;
+use crate::support::shop::{QUICK, done, night, query, refused, run_column, shop};
 
 fn command(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
@@ -202,7 +201,7 @@ fn planted_faults_are_found_row_by_row_and_file_by_file() {
     // The same counts in `runs`, for whoever watches many nights.
     let rows = query(&output, "SELECT rows_quarantined FROM runs");
     let reasons: BTreeMap<String, i64> =
-        serde_json::from_value(told(&output, "quarantined_by_reason", "2026-02-21")).unwrap();
+        serde_json::from_value(run_column(&output, "quarantined_by_reason", "2026-02-21")).unwrap();
     let planted = listed["rows"].as_array().unwrap().iter();
     let planted: BTreeMap<String, i64> =
         planted.map(|p| (p["reason"].as_str().unwrap().into(), p["rows"].as_i64().unwrap())).collect();

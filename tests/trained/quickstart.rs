@@ -13,22 +13,22 @@ use crate::support::lakes;
 /// Blocks of commands that no test runs as they are: document, how the block begins (empty: all blocks of it), why.
 const NOT_RUN: [(&str, &str, &str); 17] = [
     ("README.md", "make demo", "minutes of work; the quickstart runs the same verbs"),
-    ("README.md", "intentcast train", "needs a bucket; tests/nightly.rs runs the same on S3"),
+    ("README.md", "intentcast train", "needs a bucket; tests/trained/nightly.rs runs the same on S3"),
     ("CONTRIBUTING.md", "make setup", "would run this suite again"),
     ("CONTRIBUTING.md", "cargo test", "would run this suite again"),
     ("docs/quickstart.md", "git clone", "the binary under test is built already"),
     ("docs/runbook.md", "intentcast train", "the quickstart trains"),
-    ("docs/howto/lake.md", "", "tests/importing.rs follows this page with the files that it shows"),
-    ("docs/howto/public-data.md", "", "needs a publisher's files; tests/importing.rs imports made-up ones"),
-    ("docs/howto/s3.md", "", "needs a bucket; tests/nightly.rs runs nights on S3"),
-    ("docs/howto/cron.md", "crontab", "would replace the crontab; tests/tidy.rs parses its entries"),
+    ("docs/howto/lake.md", "", "tests/cases/importing.rs follows this page with the files that it shows"),
+    ("docs/howto/public-data.md", "", "needs a publisher's files; tests/cases/importing.rs imports made-up ones"),
+    ("docs/howto/s3.md", "", "needs a bucket; tests/trained/nightly.rs runs nights on S3"),
+    ("docs/howto/cron.md", "crontab", "would replace the crontab; tests/cases/tidy.rs parses its entries"),
     ("docs/howto/cron.md", "intentcast models", "the runbook's blocks promote a model"),
     ("docs/howto/upgrade.md", "", "needs two versions"),
-    ("docs/howto/encoder.md", "", "downloads weights; tests/text.rs uses a small encoder"),
+    ("docs/howto/encoder.md", "", "downloads weights; tests/trained/text.rs uses a small encoder"),
     ("docs/howto/gpu.md", "", "needs a GPU"),
-    ("docs/models/language.md", "", "needs a pretrained encoder; tests/text.rs trains and calls small ones"),
-    ("docs/models/tables.md", "", "needs the reader's table; tests/tables.rs trains on made-up ones"),
-    ("docs/models/vision.md", "", "needs pictures and weights; tests/image.rs trains and calls small ones"),
+    ("docs/models/language.md", "", "needs a pretrained encoder; tests/trained/text.rs trains and calls small ones"),
+    ("docs/models/tables.md", "", "needs the reader's table; tests/trained/tables.rs trains on made-up ones"),
+    ("docs/models/vision.md", "", "needs pictures and weights; tests/trained/image.rs trains and calls small ones"),
 ];
 
 /// How a line of a block of commands begins.

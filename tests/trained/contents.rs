@@ -11,8 +11,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use tch::{Device, nn};
 
-use crate::nightly::{ENCODER, QUICK, TRAINED_ON, done, night, refused, shop};
 use crate::support::lakes;
+use crate::support::shop::{ENCODER, QUICK, TRAINED_ON, done, night, refused, shop};
 
 fn ask(lake: &str, output: &str, sql: &str) -> String {
     done(&["sql", "--lake", lake, "--output", output, "--date", "2026-02-21", "--format", "csv", "-c", sql])
@@ -245,7 +245,7 @@ fn embed_text_gives_the_encoders_vectors_and_nearest_are_those_that_say_the_same
     assert!(elsewhere.contains("functions.folders"), "{elsewhere}");
     let title = ask(&lake, &output, "SELECT title FROM items WHERE title IS NOT NULL ORDER BY item_id LIMIT 1");
     let title = title.lines().nth(1).unwrap();
-    let near = include_str!("../sql/views/similar_items.sql").replace("a warm light for the bedroom", title);
+    let near = include_str!("../../sql/views/similar_items.sql").replace("a warm light for the bedroom", title);
     let found = ask(&lake, &output, &near);
     assert!(found.lines().nth(1).unwrap().contains(title), "{found}");
     assert_eq!(found.lines().count(), 21);

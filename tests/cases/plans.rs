@@ -1,7 +1,7 @@
 //! Approved plans: what is pruned, pushed down and scored where. A change shows as a difference to `tests/approved/`.
 
-use crate::features::{config, night, table};
 use crate::support::lakes::{events, write};
+use crate::support::sessions::{config, night_session, table};
 
 /// Compares with the approved text; a run with a missing file writes `<name>.received.txt` beside it.
 fn approve(name: &str, received: &str) {
@@ -21,7 +21,7 @@ async fn dates_prune_files_and_filters_and_columns_go_down() {
         let rows = events(&[(day, "u1", &format!("{day}T10:00:00"), "view", "i1", "NULL", "5")]);
         write(&lake, &format!("events/dt={day}/a.parquet"), &rows).await;
     }
-    let (ctx, _) = night(&config(&lake, &folder.path().join("out")), "2026-01-04").await.unwrap();
+    let (ctx, _) = night_session(&config(&lake, &folder.path().join("out")), "2026-01-04").await.unwrap();
     let plan = table(
         &ctx,
         "EXPLAIN FORMAT indent SELECT user_id, ts FROM events WHERE _dt = DATE '2026-01-02' AND event_type = 'purchase'",

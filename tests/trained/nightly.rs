@@ -15,96 +15,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
+use std::process::{Command, Stdio};
 
 use crate::support::lakes;
-use crate::support::published::{
-    Published, assert_equal_rows, assert_same_night, published, published_at, rows_visible,
+use crate::support::published::{assert_equal_rows, assert_same_night, published, published_at, rows_visible};
+use crate::support::shop::{
+    ENCODER, QUICK, TRAINED_ON, UNDISTURBED, done, night, places, query, refused, run, shop, upload,
 };
-use crate::support::s3::S3Server;
-
-/// A small model that trains in seconds.
-pub const QUICK: [&str; 16] = [
-    "--set",
-    "model.width=16",
-    "--set",
-    "model.layers=1",
-    "--set",
-    "train.epochs_max=2",
-    "--set",
-    "train.as_of_dates=2",
-    "--set",
-    "demand.as_of_dates=2",
-    "--set",
-    "demand.horizon_days=14",
-    "--set",
-    "lock.heartbeat_seconds=1",
-    "--set",
-    "lock.expiry_seconds=8",
-];
-/// A text encoder of random weights, small enough for tests.
-pub const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/minilm");
-pub const TRAINED_ON: &str = "2026-02-20";
-
-fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
-}
-
-pub fn done(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {:?}\n{errors}", output.status);
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-pub fn refused(arguments: &[&str], code: i32) -> String {
-    let output = run(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{errors}");
-    errors
-}
-
-/// A lake and a model, made once for all tests of this file and copied by each.
-static SHOP: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    let shop = tempfile::tempdir().unwrap();
-    let (lake, output) = places(shop.path());
-    // With bad rows among the good ones, so that every table of a night has rows.
-    let size = ["--users", "300", "--items", "30", "--days", "60", "--seed", "5", "--faults"];
-    done(&[&["simulate", "--to", &lake][..], &size].concat());
-    let encoder = format!("model.text_encoder={ENCODER}");
-    done(&["--set", &encoder, "train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
-    shop
-});
-
-fn places(folder: &Path) -> (String, String) {
-    (folder.join("lake").display().to_string(), folder.join("out").display().to_string())
-}
-
-pub fn shop() -> (tempfile::TempDir, String, String) {
-    let own = tempfile::tempdir().unwrap();
-    lakes::copy(&SHOP.path().join("."), own.path());
-    let (lake, output) = places(own.path());
-    (own, lake, output)
-}
-
-pub fn night(lake: &str, output: &str, date: &str) -> Value {
-    let printed = done(&["nightly", "--lake", lake, "--output", output, "--date", date, "--format", "json"]);
-    serde_json::from_str(printed.trim()).unwrap()
-}
-
-pub fn query(output: &str, query: &str) -> String {
-    done(&["sql", "--output", output, "--format", "csv", "-c", query])
-}
 
 const INTENT: &str = "SELECT * FROM intent ORDER BY user_id";
-
-/// The tables of an undisturbed night of 2026-02-21 in one process on local files.
-pub static UNDISTURBED: LazyLock<Published> = LazyLock::new(|| {
-    let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
-    published_at(&output)
-});
 
 #[test]
 fn a_night_publishes_every_table_and_a_rerun_changes_nothing() {
@@ -415,28 +334,10 @@ fn refusals_have_their_exit_codes_and_publish_nothing() {
     assert_eq!(query(&output, "SELECT count(*) AS n FROM intent"), "n\n0\n");
 }
 
-/// A server that holds `lake` and `output` as s3://shop/lake and s3://shop/out.
-pub fn uploaded(lake: &str, output: &str) -> S3Server {
-    let server = S3Server::start();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        for (folder, uri) in [(lake, "s3://shop/lake"), (output, "s3://shop/out")] {
-            let from = intentcast::lake::stores::Location::open(folder, &server.config()).unwrap();
-            let to = server.location(uri);
-            for object in from.list().await.unwrap() {
-                let name = format!("/{}", object.location);
-                let name = name.strip_prefix(&format!("{folder}/")).unwrap().to_string();
-                to.write(&name, from.read(&name).await.unwrap()).await.unwrap();
-            }
-        }
-    });
-    server
-}
-
 #[test]
 fn the_night_on_s3_has_the_rows_of_the_night_on_local_files() {
     let (_own, lake, output) = shop();
-    let server = uploaded(&lake, &output);
+    let server = upload(&lake, &output);
     let flags = server.flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let remote = |arguments: &[&str]| done(&[&flags[..], arguments].concat());

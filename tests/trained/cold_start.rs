@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::nightly::done;
 use crate::support::lakes;
+use crate::support::shop::done;
 
 const TRAINED_ON: &str = "2026-04-05";
 const NIGHT: &str = "2026-04-12";

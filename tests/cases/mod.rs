@@ -1,0 +1,16 @@
+//! Tests that need no trained model: they run in `make check`.
+
+mod airflow;
+mod feature_values;
+mod features;
+mod importing;
+mod killed;
+mod leakage;
+mod plans;
+mod publishing;
+mod publishing_s3;
+mod read_back;
+mod references;
+mod scoring;
+mod simulation;
+mod tidy;

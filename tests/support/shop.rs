@@ -1,0 +1,134 @@
+//! A simulated shop with a small trained model, and the binary run on it.
+
+use intentcast::lake::stores::Location;
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use super::lakes;
+use super::published::{Published, published_at};
+use super::s3::S3Server;
+
+/// A small model that trains in seconds.
+pub const QUICK: [&str; 16] = [
+    "--set",
+    "model.width=16",
+    "--set",
+    "model.layers=1",
+    "--set",
+    "train.epochs_max=2",
+    "--set",
+    "train.as_of_dates=2",
+    "--set",
+    "demand.as_of_dates=2",
+    "--set",
+    "demand.horizon_days=14",
+    "--set",
+    "lock.heartbeat_seconds=1",
+    "--set",
+    "lock.expiry_seconds=8",
+];
+/// A text encoder of random weights, small enough for tests.
+pub const ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/text/minilm");
+/// The date as of which the shop's model was trained.
+pub const TRAINED_ON: &str = "2026-02-20";
+
+/// Runs the binary with the settings of [`QUICK`].
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
+}
+
+/// Runs a verb that must succeed; returns its standard output.
+pub fn done(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {:?}\n{errors}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a verb that must fail with `code`; returns its standard error.
+pub fn refused(arguments: &[&str], code: i32) -> String {
+    let output = run(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{errors}");
+    errors
+}
+
+/// A lake and a model, made once for all tests and copied by each.
+static SHOP: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let shop = tempfile::tempdir().unwrap();
+    let (lake, output) = places(shop.path());
+    // With bad rows among the good ones, so that every table of a night has rows.
+    let size = ["--users", "300", "--items", "30", "--days", "60", "--seed", "5", "--faults"];
+    done(&[&["simulate", "--to", &lake][..], &size].concat());
+    let encoder = format!("model.text_encoder={ENCODER}");
+    done(&["--set", &encoder, "train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
+    shop
+});
+
+/// Returns the URIs of lake and output below a folder.
+pub fn places(folder: &Path) -> (String, String) {
+    (folder.join("lake").display().to_string(), folder.join("out").display().to_string())
+}
+
+/// Copies the shop; returns the folder, which owns the copy, and the URIs of lake and output.
+pub fn shop() -> (tempfile::TempDir, String, String) {
+    let own = tempfile::tempdir().unwrap();
+    lakes::copy(&SHOP.path().join("."), own.path());
+    let (lake, output) = places(own.path());
+    (own, lake, output)
+}
+
+/// Runs a night; returns its JSON report.
+pub fn night(lake: &str, output: &str, date: &str) -> Value {
+    let printed = done(&["nightly", "--lake", lake, "--output", output, "--date", date, "--format", "json"]);
+    serde_json::from_str(printed.trim()).unwrap()
+}
+
+/// Queries the published tables; returns CSV.
+pub fn query(output: &str, query: &str) -> String {
+    done(&["sql", "--output", output, "--format", "csv", "-c", query])
+}
+
+/// The tables of an undisturbed night of 2026-02-21 in one process on local files.
+pub static UNDISTURBED: LazyLock<Published> = LazyLock::new(|| {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    published_at(&output)
+});
+
+/// Returns the numbers of the one row that a query gives.
+pub fn numbers(arguments: &[&str], sql: &str) -> Vec<f64> {
+    let printed = done(&[&["sql", "--format", "csv"], arguments, &["-c", sql]].concat());
+    printed.lines().nth(1).unwrap().split(',').map(|n| n.parse().unwrap()).collect()
+}
+
+/// Returns a JSON column of the newest row of `runs` for a date.
+pub fn run_column(output: &str, column: &str, date: &str) -> Value {
+    let sql = format!(
+        "SELECT replace({column}, '\"', '''') AS value FROM runs WHERE run_date = DATE '{date}' \
+         ORDER BY generation DESC LIMIT 1"
+    );
+    let printed = query(output, &sql);
+    let text = printed.lines().nth(1).unwrap().trim_matches('"').replace('\'', "\"");
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Starts an S3 server that holds `lake` and `output` as s3://shop/lake and s3://shop/out.
+pub fn upload(lake: &str, output: &str) -> S3Server {
+    let server = S3Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        for (folder, uri) in [(lake, "s3://shop/lake"), (output, "s3://shop/out")] {
+            let from = Location::open(folder, &server.config()).unwrap();
+            let to = server.location(uri);
+            for object in from.list().await.unwrap() {
+                let name = format!("/{}", object.location);
+                let name = name.strip_prefix(&format!("{folder}/")).unwrap().to_string();
+                to.write(&name, from.read(&name).await.unwrap()).await.unwrap();
+            }
+        }
+    });
+    server
+}

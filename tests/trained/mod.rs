@@ -1,0 +1,18 @@
+//! Tests that train a model, or use the one that was trained for all of them.
+
+mod cluster;
+mod cold_start;
+mod command_line;
+mod contents;
+mod demand;
+mod drift_and_accuracy;
+mod functions;
+mod image;
+mod networks;
+mod nightly;
+mod quickstart;
+mod replenishment;
+mod tables;
+mod text;
+mod training;
+mod truth;
