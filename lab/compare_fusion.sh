@@ -22,11 +22,12 @@ trained_at=$(later 2026-01-01 $((days - 42))) asked_from=$(later 2026-01-01 $((d
 mkdir -p "$folder/figures" "$folder/unordered/features"
 # This copy of the view hides the order of a day's events: events of equal time are ordered by their keys, which are hashes.
 recent="$folder/unordered/features/user_recent.sql"
-sed -e "s/ e\.ts,/ date_trunc('day', e.ts),/" -e 's/ e\.dwell_ms,/ CAST(NULL AS BIGINT),/' \
+sed -e "s/last_events_max(), \([a-z_]*\.ts\),/last_events_max(), date_trunc('day', \1),/" \
+    -e 's/ [a-z_]*\.dwell_ms,/ CAST(NULL AS BIGINT),/' \
     "$here/../sql/features/user_recent.sql" >"$recent.$$"
-for part in "date_trunc('day', e.ts)" 'CAST(NULL AS BIGINT)'; do
+for part in "date_trunc('day', " 'CAST(NULL AS BIGINT)'; do
     grep -qF "$part" "$recent.$$" || {
-        echo "sql/features/user_recent.sql: expected to replace e.ts and e.dwell_ms, found no $part" >&2
+        echo "sql/features/user_recent.sql: expected to replace ts and dwell_ms of last_events, found no $part" >&2
         exit 1
     }
 done

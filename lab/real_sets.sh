@@ -33,7 +33,7 @@ import_set() { # LABEL NAME NIGHT FILES…
     "$job" nightly --lake "$work/$label" --output "$work/$label.out" --date "$night" --dry-run >"$work/$label.plan" 2>>"$work/log"
     # shellcheck disable=SC2086 # fields are meant to split
     printf '%-22s %8s %8s %7s %7s %11s %9s %8s  %s\n' "$label" "$rows" $counts \
-        $((imported - began)) $(($(date +%s) - imported)) "$(sed -n 's/^left out: /left out: /p' "$work/$label.txt" | paste -sd';' -)"
+        $((imported - began)) $(($(date +%s) - imported)) "$(grep -E '^(left out|skipped): ' "$work/$label.txt" | paste -sd';' -)"
 }
 
 printf '%-22s %8s %8s %7s %7s %11s %9s %8s\n' set rows events items users quarantined import_s night_s
