@@ -4,7 +4,7 @@ sharing a week. The arithmetic follows src/metrics/clustered.rs and src/model/de
 import collections
 import math
 
-# With fewer items than this, a share says too little. The limits are those of src/training/calibration.rs.
+# With fewer items than this, a share says too little. The limits are those of src/training/demand/calibration.rs.
 ITEMS_MIN, WEEKS_MIN, Z = 20, 4, 1.959964
 
 

@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::training;
+use crate::training::bundle::sweep::{Sweep, Trial};
 use crate::training::labelled::InputOptions;
-use crate::training::sweep::{Sweep, Trial};
 use crate::training::table::TableOptions;
 
 /// Train on what happened before a date and write a bundle.
@@ -82,8 +82,8 @@ impl Command for Train {
 impl Train {
     async fn train_night(&self, config: &Config) -> Result<()> {
         let date = self.date.ok_or_else(|| Failure::usage("train: pass --date, or --task table, text or image"))?;
-        let sweep = self.sweep.as_deref().map(Sweep::read).transpose()?;
-        let (card, trials) = training::run(config, date, sweep.as_ref()).await?;
+        let sweep = self.sweep.as_deref().map(Sweep::load).transpose()?;
+        let (card, trials) = training::bundle::train_bundle(config, date, sweep.as_ref()).await?;
         if !trials.is_empty() {
             print_trials(&trials)?;
         }

@@ -69,7 +69,7 @@ impl Job {
             journal::killed_at(self.command(&settings, arguments), &output, *kill);
         }
         let (_, log) = self.done(&settings, arguments);
-        kills.iter().for_each(|(lesson, _)| assert!(log.contains(&format!("{lesson}: goes on from")), "{log}"));
+        kills.iter().for_each(|(lesson, _)| assert!(log.contains(&format!("{lesson}: resuming from")), "{log}"));
         let resumed = came();
         std::fs::remove_dir_all(&output).unwrap();
         self.done(&settings, arguments);

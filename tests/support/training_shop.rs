@@ -4,7 +4,7 @@ use intentcast::config::Config;
 use intentcast::ids::RunDate;
 use intentcast::lake::stores::Location;
 use intentcast::simulation::{self, SimulateOptions, signal::Signal};
-use intentcast::training::{self, TrainingSets};
+use intentcast::training::bundle::{self, TrainingSets};
 use std::sync::LazyLock;
 
 use super::device;
@@ -33,7 +33,7 @@ fn simulated() -> TrainingShop {
         let options =
             SimulateOptions { users: 200, items: 20, days: 60, seed: 5, faults: false, signal: Signal::Mixed, start };
         simulation::run(&lake, &options).await.unwrap();
-        training::gather(&config, date()).await.unwrap()
+        bundle::gather_training_sets(&config, date()).await.unwrap()
     });
     TrainingShop { folder, sets }
 }

@@ -7,12 +7,9 @@ use intentcast::config::networks::DemandNetworkName;
 use intentcast::config::{DemandConfig, TrainConfig};
 use intentcast::model::demand::{Calibration, DemandNetwork, DemandPattern, DemandShape, ItemHistory, RatePrior};
 use intentcast::publish::lock;
-use intentcast::training::columns::Rows;
-use intentcast::training::demand;
-use intentcast::training::item_columns::{ItemBlocks, ItemColumns};
-use intentcast::training::item_sets::{ItemSets, ItemSurvey};
-use intentcast::training::journal::Journal;
-use intentcast::training::sets::ItemSet;
+use intentcast::training::datasets::{BlockRows, ItemBlocks, ItemColumns, ItemDatasets, ItemStatistics, LabelledItems};
+use intentcast::training::demand::{self, DemandData};
+use intentcast::training::fitting::Journal;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma, Poisson};
@@ -231,8 +228,8 @@ enum Kind {
 }
 
 /// `count` items of each kind as of one date, with the days that followed. Ids begin with `of`.
-fn drawn(of: &str, count: usize, rng: &mut ChaCha8Rng) -> ItemSet {
-    let mut set = ItemSet::default();
+fn drawn(of: &str, count: usize, rng: &mut ChaCha8Rng) -> LabelledItems {
+    let mut set = LabelledItems::default();
     for kind in [Kind::Daily, Kind::Single, Kind::Bulk, Kind::Young, Kind::Asleep] {
         for number in 0..count {
             let seen = if matches!(kind, Kind::Young) { rng.random_range(1..14) } else { HISTORY_DAYS };
@@ -288,15 +285,15 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
         history_days_min: 14,
         ..DemandConfig::default()
     };
-    let mut drawn = |of: &str, count: usize| ItemColumns::of(&drawn(of, count, &mut rng), &sizes).unwrap();
-    let held = |items: ItemColumns| Arc::new(ItemBlocks::held(items).unwrap());
+    let mut drawn = |of: &str, count: usize| ItemColumns::from_items(&drawn(of, count, &mut rng), &sizes).unwrap();
+    let held = |items: ItemColumns| Arc::new(ItemBlocks::in_memory(items).unwrap());
     let new = drawn("d", 300);
-    let new = held(new.take(&new.that_sell(|speed| speed == DemandPattern::New)).unwrap());
-    let items = ItemSets {
-        learnt: held(drawn("a", 400)),
-        earlier: held(drawn("c", 300)),
-        held_out: held(drawn("b", 300)),
-        new_before: Arc::clone(&new),
+    let new = held(new.take(&new.rows_with_pattern(|pattern| pattern == DemandPattern::New)).unwrap());
+    let items = ItemDatasets {
+        train: held(drawn("a", 400)),
+        calibration: held(drawn("c", 300)),
+        test: held(drawn("b", 300)),
+        new_before_test: Arc::clone(&new),
         new_newest: new,
     };
     let shape = DemandShape {
@@ -318,10 +315,10 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
     let mut network = DemandNetwork::new(&store.root(), &shape);
     let settings = TrainConfig { epochs_max: 8, ..TrainConfig::default() };
     let bar = ProgressBar::hidden();
-    let survey = ItemSurvey::of(&items.learnt).unwrap();
-    assert_eq!((survey.content_dims, survey.intents_known), (0, 0.0));
-    let items = (&items, &survey);
-    let figures = demand::train(&mut network, &mut store, items, &settings, &mut Journal::nowhere(), &bar).unwrap();
+    let statistics = ItemStatistics::from_blocks(&items.train).unwrap();
+    assert_eq!((statistics.content_dims, statistics.intent_days_share), (0, 0.0));
+    let data = DemandData { items: &items, statistics: &statistics };
+    let figures = demand::train(&mut network, &mut store, data, &settings, &mut Journal::disabled(), &bar).unwrap();
     for (name, value) in figures.iter().filter(|(name, _)| name.contains("_test")) {
         println!("{name} {value:.4}");
     }

@@ -19,12 +19,9 @@ use intentcast::model::bundle::{BundleCard, BundleParts, FORMAT, Registry};
 use intentcast::model::contents::Contents;
 use intentcast::score::models::Models;
 use intentcast::score::service::{ScoringService, as_struct};
-use intentcast::training::columns::Rows;
-use intentcast::training::item_columns::ItemBlocks;
-use intentcast::training::journal::Journal;
-use intentcast::training::sets::{Split, UserSet, split};
-use intentcast::training::user_columns::{UserBlocks, UserColumns};
-use intentcast::training::{self, TrainingSets};
+use intentcast::training::bundle::{self, TrainingSets};
+use intentcast::training::datasets::{BlockRows, ItemBlocks, LabelledUsers, Split, UserBlocks, UserColumns, split};
+use intentcast::training::fitting::Journal;
 use intentcast::workspace::{Access, Workspace};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -40,22 +37,22 @@ use crate::support::{device, lakes};
 fn fitted(change: impl FnOnce(&mut Config)) -> Result<(BundleCard, intentcast::model::bundle::Networks), Failure> {
     let mut config = tiny(&SHOP.folder);
     change(&mut config);
-    training::fit(&config, &SHOP.sets, &mut Journal::nowhere())
+    bundle::fit_networks(&config, &SHOP.sets, &mut Journal::disabled())
 }
 
 /// Trains on sets that `spoil` has changed; the shop keeps its own.
 fn fitted_on(spoil: impl FnOnce(&mut TrainingSets)) -> Result<BundleCard, Failure> {
     let mut sets = SHOP.sets.clone();
     spoil(&mut sets);
-    training::fit(&tiny(&SHOP.folder), &sets, &mut Journal::nowhere()).map(|(card, _)| card)
+    bundle::fit_networks(&tiny(&SHOP.folder), &sets, &mut Journal::disabled()).map(|(card, _)| card)
 }
 
 /// Users of the shop with some values changed.
-fn changed(users: &UserBlocks, change: impl FnOnce(&mut UserSet)) -> Arc<UserBlocks> {
-    let columns = users.each().next().unwrap().unwrap();
-    let mut set = columns.to_set();
-    change(&mut set);
-    Arc::new(UserBlocks::held(UserColumns::of(&set, columns.features(), date()).unwrap()).unwrap())
+fn changed(users: &UserBlocks, change: impl FnOnce(&mut LabelledUsers)) -> Arc<UserBlocks> {
+    let columns = users.each_window().next().unwrap().unwrap();
+    let mut labelled = columns.to_users();
+    change(&mut labelled);
+    Arc::new(UserBlocks::in_memory(UserColumns::from_users(&labelled, columns.features(), date()).unwrap()).unwrap())
 }
 
 fn registry(name: &str) -> Registry {
@@ -427,7 +424,7 @@ fn a_lake_in_which_nobody_reviews_trains_the_rest_and_says_so() {
 fn null_and_constant_features_and_labels_of_one_class_train() {
     let card = fitted_on(|sets| {
         let features = sets.contract.0.len();
-        let dull = |set: &mut UserSet| {
+        let dull = |set: &mut LabelledUsers| {
             set.inputs.tabular.iter_mut().step_by(features).for_each(|v| *v = f32::NAN);
             set.inputs.tabular.iter_mut().skip(1).step_by(features).for_each(|v| *v = 4.0);
             // Nobody reviews, everybody views.
@@ -447,7 +444,8 @@ fn null_and_constant_features_and_labels_of_one_class_train() {
 #[test]
 fn a_loss_that_is_no_number_stops_the_training_with_its_step_and_batch() {
     let failure = fitted_on(|sets| {
-        let sick = |set: &mut UserSet| set.inputs.events.iter_mut().flatten().for_each(|e| e.reals[0] = f32::INFINITY);
+        let sick =
+            |set: &mut LabelledUsers| set.inputs.events.iter_mut().flatten().for_each(|e| e.reals[0] = f32::INFINITY);
         sets.users = changed(&sets.users, sick);
     })
     .unwrap_err();
@@ -459,16 +457,16 @@ fn a_loss_that_is_no_number_stops_the_training_with_its_step_and_batch() {
 #[test]
 fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
     let few = fitted_on(|sets| {
-        let columns = sets.users.each().next().unwrap().unwrap();
+        let columns = sets.users.each_window().next().unwrap().unwrap();
         let few = columns.take(&(0..9).collect::<Vec<_>>()).unwrap();
-        sets.users = Arc::new(UserBlocks::held(few).unwrap());
+        sets.users = Arc::new(UserBlocks::in_memory(few).unwrap());
     })
     .unwrap_err();
     assert_eq!(few.kind.exit_code(), 3);
     assert!(few.message.contains("expected at least 20 users in the training split"), "{few}");
     let few = fitted_on(|sets| {
-        let items = sets.items.learnt.each().next().unwrap().unwrap();
-        sets.items.learnt = Arc::new(ItemBlocks::held(items.take(&[0, 1, 2]).unwrap()).unwrap());
+        let items = sets.items.train.each_window().next().unwrap().unwrap();
+        sets.items.train = Arc::new(ItemBlocks::in_memory(items.take(&[0, 1, 2]).unwrap()).unwrap());
     });
     let few = few.unwrap_err();
     assert_eq!(few.kind.exit_code(), 3);
@@ -597,12 +595,12 @@ async fn users_beyond_the_memory_are_learnt_from_files_and_twice_the_same() {
     config.output.uri = SHOP.folder.path().join("scarce").display().to_string();
     config.train.batch_rows = 16;
     config.train.memory_bytes_max = 100_000;
-    let sets = training::gather(&config, date()).await.unwrap();
+    let sets = bundle::gather_training_sets(&config, date()).await.unwrap();
     let windows = sets.users.windows(None).len();
     assert!(windows > 2, "{windows} windows of at most 25,000 bytes");
     assert_eq!(sets.users.len(), SHOP.sets.users.len());
     let fit = move || {
-        let [one, other] = [(); 2].map(|()| training::fit(&config, &sets, &mut Journal::nowhere()).unwrap());
+        let [one, other] = [(); 2].map(|()| bundle::fit_networks(&config, &sets, &mut Journal::disabled()).unwrap());
         assert_eq!(one.0.figures["users_train"], SHOP.sets.users.len() as f64);
         let weights = |networks: &intentcast::model::bundle::Networks| networks.intent_store.variables();
         for (name, weight) in weights(&one.1) {
@@ -617,7 +615,7 @@ async fn a_young_lake_gives_fewer_dates_and_validation_looks_at_all_of_them() {
     let mut config = tiny(&SHOP.folder);
     config.output.uri = SHOP.folder.path().join("young").display().to_string();
     config.train.as_of_dates = 30;
-    let sets = training::gather(&config, date()).await.unwrap();
+    let sets = bundle::gather_training_sets(&config, date()).await.unwrap();
     // The lake begins on 1 January, and a date wants a week of it.
     let oldest = "2026-01-08".parse::<RunDate>().unwrap();
     let dates = &sets.as_of_dates;
@@ -625,7 +623,7 @@ async fn a_young_lake_gives_fewer_dates_and_validation_looks_at_all_of_them() {
     let last = dates[dates.len() - 1];
     assert!(last >= oldest && last.plus_days(-7) < oldest, "{dates:?}");
     let mut judged: BTreeMap<bool, BTreeSet<i32>> = BTreeMap::new();
-    for window in sets.held_out_users.each() {
+    for window in sets.held_out_users.each_window() {
         let window = window.unwrap();
         let as_of = window.batch().column_by_name("as_of").unwrap().as_primitive::<Int32Type>();
         for row in 0..window.len() {
@@ -650,10 +648,10 @@ fn intents_that_are_learnt_end_where_the_held_out_ones_begin() {
 /// Of how many users of a split at a date purchases and churn are known.
 fn known_labels(users: &UserBlocks, as_of: RunDate, wanted: Split) -> [usize; 2] {
     let mut known = [0; 2];
-    for window in users.each() {
+    for window in users.each_window() {
         let window = window.unwrap();
         let dates = window.batch().column_by_name("as_of").unwrap().as_primitive::<Int32Type>();
-        for row in window.rows_of(wanted).into_iter().filter(|&row| dates.value(row) == as_of.0.num_days_from_ce()) {
+        for row in window.rows_in(wanted).into_iter().filter(|&row| dates.value(row) == as_of.0.num_days_from_ce()) {
             let labels = &window.labels()[row * 9..(row + 1) * 9];
             known[0] += usize::from(!labels[4].is_nan());
             known[1] += usize::from(!labels[6].is_nan());

@@ -4,8 +4,8 @@
 use intentcast::config::{Config, S3Config};
 use intentcast::lake::stores::Location;
 use intentcast::model::bundle::BundleCard;
-use intentcast::training;
-use intentcast::training::journal::{Journal, Places};
+use intentcast::training::bundle;
+use intentcast::training::fitting::{Journal, JournalLocation};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -61,12 +61,12 @@ fn a_training_killed_at_any_time_and_run_again_gives_the_same_weights_to_the_bit
     std::fs::create_dir_all(output.join("state")).unwrap();
     lakes::copy(&killed.join("state/training"), &output.join("state"));
     let said = trained(&output, &["train.learning_rate=0.002"]);
-    assert!(said.contains("checkpoints of other settings, data or code; not taken up"), "{said}");
-    assert!(!said.contains("goes on from"), "{said}");
+    assert!(said.contains("ignored: checkpoints of other settings, data or code"), "{said}");
+    assert!(!said.contains("resuming from"), "{said}");
     assert_ne!(champion(&output).weights_hash, card.weights_hash);
 
     let said = trained(&killed, &[]);
-    assert!(said.contains("intents: goes on from") && said.contains("demand: goes on from"), "{said}");
+    assert!(said.contains("intents: resuming from") && said.contains("demand: resuming from"), "{said}");
     let resumed = champion(&killed);
     assert_eq!(resumed.weights_hash, card.weights_hash);
     for (name, figure) in &card.figures {
@@ -96,7 +96,7 @@ fn pretraining_that_was_killed_goes_on_and_gives_the_same_weights_to_the_bit() {
         killed_at(train(&killed, &settings), &killed, (lesson, step));
     }
     let said = trained(&killed, &settings);
-    assert!(said.contains("pretraining: goes on from") && said.contains("intents: goes on from"), "{said}");
+    assert!(said.contains("pretraining: resuming from") && said.contains("intents: resuming from"), "{said}");
     assert_eq!(champion(&killed).weights_hash, champion(&whole).weights_hash);
     assert_eq!(events(&killed)["pretraining/loss_valid"].as_array().unwrap().len(), 3);
 }
@@ -232,9 +232,9 @@ fn tensorboard_reads_the_curves_and_metrics_jsonl_holds_the_same() {
 
 /// Trains the shop in this process, below `output`.
 async fn fitted(config: Config, output: Location) -> BundleCard {
-    let places = Places::new(&output, "print", "run", tokio::runtime::Handle::current());
+    let places = JournalLocation::new(&output, "print", "run", tokio::runtime::Handle::current());
     let mut journal = Journal::new(Some(places), &config.train, Value::Null);
-    let fit = move || training::fit(&config, &SHOP.sets, &mut journal).map(|(card, _)| card);
+    let fit = move || bundle::fit_networks(&config, &SHOP.sets, &mut journal).map(|(card, _)| card);
     tokio::task::spawn_blocking(fit).await.unwrap().unwrap()
 }
 

@@ -16,11 +16,9 @@ use tch::nn;
 
 use self::pictures::{Pictures, Source};
 use self::reader::{Crops, ImageReader};
-use super::journal::Journal;
 use super::labelled::goal::Goal;
 use super::labelled::labels::{self, Targets};
 use super::labelled::{self, InputOptions, Teaching, parts};
-use super::run::{Fingerprint, Run};
 use super::table::TableOptions;
 use super::table::source::{self, Only, Table};
 use crate::config::networks::{ImageNetworkName, ImageStrategy, NormStatistics, name_of};
@@ -34,6 +32,7 @@ use crate::model::vision::{
     Preprocess,
 };
 use crate::score::devices;
+use crate::training::fitting::{Journal, TrainingFingerprint, TrainingRun};
 
 /// Teaches an encoder and writes an image model. Champion and nights stay as they are.
 pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) -> Result<ImageModelCard> {
@@ -60,9 +59,10 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         None => (String::new(), String::new()),
     };
     let settings = serde_json::json!({ "model": config.model, "train": config.train, "image": config.image });
-    let mut fingerprint = Fingerprint::of(config, &(IMAGE_FORMAT, &config.image, &encoder_hash, &pictures.keys))?;
+    let mut fingerprint =
+        TrainingFingerprint::new(config, &(IMAGE_FORMAT, &config.image, &encoder_hash, &pictures.keys))?;
     rows.fingerprint(table, &mut fingerprint)?;
-    let mut run = Run::begin(config, "image", fingerprint, settings.clone()).await?;
+    let mut run = TrainingRun::start(config, "image", fingerprint, settings.clone()).await?;
     let taught = run.train(|journal| teach(config, &rows, (&pictures, &start), &table.label, journal))?;
     let card = ImageModelCard {
         format: IMAGE_FORMAT,
@@ -86,7 +86,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         head: parts::taken(&taught.store, parts::HEAD)?,
     };
     let card = registry.write_image(card, parts).await?;
-    run.end(Some(&card.version), &card.figures).await?;
+    run.finish(Some(&card.version), &card.figures).await?;
     Ok(card)
 }
 
@@ -203,13 +203,13 @@ fn teach(
         // Of a frozen encoder, the head is all that learns.
         epochs_max: if config.image.strategy == ImageStrategy::Frozen { 0 } else { config.image.epochs_max },
         learning_rate,
-        stepping: strategy::stepping(&config.image, &start.card, learning_rate, &store),
+        step_options: strategy::step_options(&config.image, &start.card, learning_rate, &store),
         column: &names.join("_"),
     };
     figures.extend(labelled::teach(config, &reader, &mut store, &goal, teaching, journal)?);
     figures.insert("rows_left_out".into(), table.left_out as f64);
     figures.insert("pictures_refused".into(), pictures.refused as f64);
-    journal.confess(&mut figures);
+    journal.report_failures(&mut figures);
     Ok(Taught { store, targets, figures })
 }
 

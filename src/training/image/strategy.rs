@@ -7,7 +7,7 @@ use crate::config::ImageConfig;
 use crate::config::networks::ImageStrategy;
 use crate::failure::{Failure, Result};
 use crate::model::vision::ImageEncoderCard;
-use crate::training::fit::{Schedule, Stepping};
+use crate::training::fitting::{Schedule, StepOptions};
 use crate::training::labelled::parts::{HEAD, part};
 
 pub const ENCODER: &str = "image";
@@ -46,17 +46,23 @@ pub fn learning_rate(config: &ImageConfig, random: bool) -> f64 {
 }
 
 /// Steps of a lesson on this store: the encoder's weights at the plan's rate, lower ones at less, the head's at its own.
-pub fn stepping(config: &ImageConfig, card: &ImageEncoderCard, learning_rate: f64, store: &nn::VarStore) -> Stepping {
+pub fn step_options(
+    config: &ImageConfig,
+    card: &ImageEncoderCard,
+    learning_rate: f64,
+    store: &nn::VarStore,
+) -> StepOptions {
     let rate = |name: &str| match part(name) {
         (HEAD, _) => config.head_learning_rate / learning_rate,
         (_, own) => config.stage_decay.powi((stages(card) - height(card, own)) as i32),
     };
-    let rates: BTreeMap<String, f64> = store.variables().into_keys().map(|name| (name.clone(), rate(&name))).collect();
-    Stepping {
+    let rate_factors: BTreeMap<String, f64> =
+        store.variables().into_keys().map(|name| (name.clone(), rate(&name))).collect();
+    StepOptions {
         schedule: Schedule::Linear { warmup_share: config.warmup_share },
         gradient_norm_max: config.gradient_norm_max,
         accumulation_steps: config.accumulation_steps,
-        rates,
+        rate_factors,
     }
 }
 
@@ -122,8 +128,9 @@ mod tests {
         assert_eq!((learning_rate(&config, true), learning_rate(&config, false)), (1e-3, 1e-4));
         let (card, store) = prepared(Architecture::ResNet18, &config);
         let _ = store.root().sub(HEAD).zeros("map", &[1]);
-        let rates = stepping(&config, &card, 1e-3, &store).rates;
-        let rate = |name: &str| rates.get(name).copied().unwrap_or_else(|| panic!("no {name} in {rates:?}"));
+        let rate_factors = step_options(&config, &card, 1e-3, &store).rate_factors;
+        let rate =
+            |name: &str| rate_factors.get(name).copied().unwrap_or_else(|| panic!("no {name} in {rate_factors:?}"));
         assert_eq!((rate("image.conv1.weight"), rate("image.layer3.0.conv1.weight")), (0.0625, 0.5));
         assert_eq!(rate("image.layer4.1.bn2.weight"), 1.0);
         assert!((rate("head.map") - 10.0).abs() < 1e-9);

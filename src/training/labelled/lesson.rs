@@ -8,8 +8,9 @@ use super::goal::Goal;
 use super::{Making, Reader};
 use crate::config::Config;
 use crate::failure::Result;
-use crate::training::fit::{Batches, Epoch, Lesson, Loss, Stepping, Validation};
-use crate::training::loader::{self, OfRows};
+use crate::training::fitting::{
+    BatchLoss, Batches, Epoch, GroupBatch, StepOptions, TrainingTask, Validation, batches_of_groups,
+};
 
 pub struct LabelledLesson<'a, R: Reader> {
     pub reader: &'a R,
@@ -17,7 +18,7 @@ pub struct LabelledLesson<'a, R: Reader> {
     pub train: &'a [usize],
     pub valid: &'a [usize],
     pub config: &'a Config,
-    pub stepping: Stepping,
+    pub step_options: StepOptions,
 }
 
 impl<R: Reader> LabelledLesson<'_, R> {
@@ -39,36 +40,36 @@ pub fn evaluated(reader: &impl Reader, rows: &[usize]) -> Result<Tensor> {
     Ok(reader.in_batches(rows, &|vectors| reader.head().logits(vectors))?.f_to_device(reader.device())?)
 }
 
-impl<R: Reader> Lesson for LabelledLesson<'_, R> {
-    type Batch = OfRows<LabelledBatch<<R::Making as Making>::Inputs>>;
+impl<R: Reader> TrainingTask for LabelledLesson<'_, R> {
+    type Batch = GroupBatch<LabelledBatch<<R::Making as Making>::Inputs>>;
 
     fn name(&self) -> &'static str {
         self.reader.name()
     }
 
-    fn samples(&self) -> usize {
+    fn samples_per_epoch(&self) -> usize {
         self.train.len()
     }
 
-    fn samples_of(&self, batch: &Self::Batch) -> usize {
+    fn batch_samples(&self, batch: &Self::Batch) -> usize {
         batch.rows
     }
 
     fn batches(&self, mut epoch: Epoch) -> Result<Batches<Self::Batch>> {
         let groups = self.reader.grouped(self.train, &mut epoch.order);
         let (making, targets) = (self.reader.making(), Arc::clone(&self.goal.targets));
-        loader::of_groups(groups, epoch, move |rows, rng| {
+        batches_of_groups(groups, epoch, move |rows, rng| {
             Ok(LabelledBatch { inputs: making.make(rows, rng)?, ones: targets.of(rows)? })
         })
     }
 
-    fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<Loss> {
-        let LabelledBatch { inputs, ones } = &batch.made;
+    fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<BatchLoss> {
+        let LabelledBatch { inputs, ones } = &batch.data;
         let raw = self.reader.head().logits(&self.reader.learnt(inputs)?)?;
         Ok(self.objective(&raw, ones, self.config.train.label_smoothing)?.into())
     }
 
-    fn describe(&self, batch: &Self::Batch) -> String {
+    fn describe_batch(&self, batch: &Self::Batch) -> String {
         batch.describe()
     }
 
@@ -79,12 +80,12 @@ impl<R: Reader> Lesson for LabelledLesson<'_, R> {
         Ok(Some(Validation { loss: loss.double_value(&[]), figures: Vec::new() }))
     }
 
-    fn stepping(&self) -> Stepping {
-        self.stepping.clone()
+    fn step_options(&self) -> StepOptions {
+        self.step_options.clone()
     }
 
     /// The head has learnt already: what fine-tuning only makes worse is not kept.
-    fn start_counts(&self) -> bool {
+    fn validates_initial_weights(&self) -> bool {
         true
     }
 }

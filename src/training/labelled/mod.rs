@@ -18,9 +18,6 @@ use tch::{Device, Tensor, nn};
 
 use self::goal::Goal;
 use self::lesson::LabelledLesson;
-use super::fit::{self, Plan, Stepping};
-use super::journal::Journal;
-use super::sets::Split;
 use super::table::TableOptions;
 use super::table::source::Table;
 use crate::config::Config;
@@ -28,6 +25,8 @@ use crate::failure::{Failure, Result};
 use crate::model::labels::LabelHead;
 use crate::model::weights::parameter_count;
 use crate::progress;
+use crate::training::datasets::Split;
+use crate::training::fitting::{self, FitSettings, Journal, StepOptions};
 
 /// With fewer rows to learn from, figures mean nothing.
 const ROWS_MIN: usize = 20;
@@ -105,7 +104,7 @@ pub struct Teaching<'a> {
     /// 0 where nothing but the head learns.
     pub epochs_max: u32,
     pub learning_rate: f64,
-    pub stepping: Stepping,
+    pub step_options: StepOptions,
     /// What figures over several labels are called by.
     pub column: &'a str,
 }
@@ -125,16 +124,16 @@ pub fn teach(
     if teaching.head_epochs_max > 0 {
         figures.extend(probe::teach(config, reader, (store, teaching.head_epochs_max), goal, [train, valid])?);
     }
-    let plan = Plan {
+    let plan = FitSettings {
         epochs_max: teaching.epochs_max,
         patience_epochs: config.train.patience_epochs,
         learning_rate: teaching.learning_rate,
         weight_decay: config.train.weight_decay,
         seed,
     };
-    let mut lesson = LabelledLesson { reader, goal, train, valid, config, stepping: teaching.stepping };
+    let mut lesson = LabelledLesson { reader, goal, train, valid, config, step_options: teaching.step_options };
     let bar = progress::bar(reader.name(), 1);
-    let fitted = fit::fit(&mut lesson, store, &plan, journal, &bar)?;
+    let fitted = fitting::fit(&mut lesson, store, &plan, journal, &bar)?;
     bar.finish_and_clear();
     figures.insert("epochs".into(), fitted.epochs.into());
     figures.insert("steps".into(), fitted.steps as f64);

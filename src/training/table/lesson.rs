@@ -17,8 +17,7 @@ use crate::model::losses;
 use crate::model::table::bundle::to_vec;
 use crate::model::table::columns::TableInputs;
 use crate::model::table::network::{TableBatch, TableLabelKind, TableNetwork, row_indices};
-use crate::training::fit::{Batches, Epoch, Lesson, Loss, Validation};
-use crate::training::loader::{self, OfRows};
+use crate::training::fitting::{BatchLoss, Batches, Epoch, GroupBatch, TrainingTask, Validation, batches_of_groups};
 
 /// Rows of one forward pass without gradients.
 const EVALUATED_ROWS: usize = 4096;
@@ -222,18 +221,18 @@ pub fn binary_figures(predicted: &[f64], truth: &[bool], seed: u64, put: &mut dy
     put("positives", truth.iter().filter(|y| **y).count() as f64 / truth.len().max(1) as f64);
 }
 
-impl Lesson for TableLesson<'_> {
-    type Batch = OfRows<LearntRows>;
+impl TrainingTask for TableLesson<'_> {
+    type Batch = GroupBatch<LearntRows>;
 
     fn name(&self) -> &'static str {
         if self.network.shape.hidden.is_empty() { "regression" } else { "table" }
     }
 
-    fn samples(&self) -> usize {
+    fn samples_per_epoch(&self) -> usize {
         self.train.len()
     }
 
-    fn samples_of(&self, batch: &Self::Batch) -> usize {
+    fn batch_samples(&self, batch: &Self::Batch) -> usize {
         batch.rows
     }
 
@@ -243,18 +242,18 @@ impl Lesson for TableLesson<'_> {
         let cut: Vec<Vec<usize>> = rows.chunks(self.batch_rows).map(<[usize]>::to_vec).collect();
         let (inputs, truths) =
             (self.inputs.shallow_clone(), Truths(self.truths.0.iter().map(Tensor::shallow_clone).collect()));
-        loader::of_groups(cut, epoch, move |rows, _| {
+        batches_of_groups(cut, epoch, move |rows, _| {
             let at = row_indices(rows)?;
             Ok(LearntRows { inputs: inputs.select(&at)?, truths: truths.take(&at)? })
         })
     }
 
-    fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<Loss> {
-        let LearntRows { inputs, truths } = &batch.made;
+    fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<BatchLoss> {
+        let LearntRows { inputs, truths } = &batch.data;
         Ok(self.objective(&self.network.raw_outputs(inputs, true)?, truths, self.label_smoothing)?.into())
     }
 
-    fn describe(&self, batch: &Self::Batch) -> String {
+    fn describe_batch(&self, batch: &Self::Batch) -> String {
         batch.describe()
     }
 

@@ -14,10 +14,6 @@ use tch::nn;
 
 use self::lesson::TableLesson;
 use self::source::Table;
-use super::fit::{self, Lesson, Plan};
-use super::journal::Journal;
-use super::run::{Fingerprint, Run};
-use super::sets::Split;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
@@ -28,6 +24,8 @@ use crate::model::table::network::{HIDDEN, TableNetwork, TableShape};
 use crate::model::weights::parameter_count;
 use crate::progress;
 use crate::score::devices;
+use crate::training::datasets::Split;
+use crate::training::fitting::{self, FitSettings, Journal, TrainingFingerprint, TrainingRun, TrainingTask};
 
 /// Against users: more epochs, as a table has fewer rows, and each costs less.
 const MORE: u32 = 4;
@@ -61,12 +59,12 @@ pub async fn run(config: &Config, options: &TableOptions) -> Result<TableCard> {
     let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
     let table = source::read(config, options).await?;
     let settings = serde_json::json!({ "model": config.model, "train": config.train, "table": config.table });
-    let mut fingerprint = Fingerprint::of(config, &(TABLE_FORMAT, &config.table))?;
+    let mut fingerprint = TrainingFingerprint::new(config, &(TABLE_FORMAT, &config.table))?;
     table.fingerprint(options, &mut fingerprint)?;
-    let mut run = Run::begin(config, "table", fingerprint, settings.clone()).await?;
+    let mut run = TrainingRun::start(config, "table", fingerprint, settings.clone()).await?;
     let (card, store) = run.train(|journal| fit(config, options, &table, settings, journal))?;
     let card = registry.write_table(card, &store).await?;
-    run.end(Some(&card.version), &card.figures).await?;
+    run.finish(Some(&card.version), &card.figures).await?;
     Ok(card)
 }
 
@@ -94,7 +92,7 @@ fn fit(
         let mut store = nn::VarStore::new(device);
         let network = TableNetwork::new(&store.root(), &shape);
         let mut lesson = TableLesson::new(&network, &inputs, &targets, &parts, config)?;
-        let plan = Plan {
+        let plan = FitSettings {
             epochs_max: config.train.epochs_max * MORE,
             patience_epochs: config.train.patience_epochs * MORE,
             learning_rate: config.train.learning_rate * steps,
@@ -102,7 +100,7 @@ fn fit(
             seed: config.train.seed,
         };
         let bar = progress::bar(lesson.name(), 1);
-        let fitted = fit::fit(&mut lesson, &mut store, &plan, journal, &bar)?;
+        let fitted = fitting::fit(&mut lesson, &mut store, &plan, journal, &bar)?;
         bar.finish_and_clear();
         let mut figures = lesson.figures(config.train.seed)?;
         figures.insert("epochs".into(), fitted.epochs.into());
@@ -116,7 +114,7 @@ fn fit(
     for (name, rows) in ["rows_train", "rows_valid", "rows_test"].iter().zip(&parts) {
         figures.insert((*name).into(), rows.len() as f64);
     }
-    journal.confess(&mut figures);
+    journal.report_failures(&mut figures);
     let card = TableCard {
         format: TABLE_FORMAT,
         version: String::new(),

@@ -15,8 +15,8 @@ use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::lake::{stores::Location, unreadable};
-use crate::training::run::Fingerprint;
-use crate::training::sets::{Split, split};
+use crate::training::datasets::{Split, split};
+use crate::training::fitting::TrainingFingerprint;
 
 const SPLIT_BY_HASH: &str = "split 80/10/10 by a hash of the row";
 
@@ -50,13 +50,13 @@ impl Table {
     }
 
     /// Notes rows, how they are split, and what is asked of them.
-    pub fn fingerprint(&self, options: &TableOptions, fingerprint: &mut Fingerprint) -> Result<()> {
-        fingerprint.printed(&(&options.label, &options.category, &options.exclude, &self.parts))?;
+    pub fn fingerprint(&self, options: &TableOptions, fingerprint: &mut TrainingFingerprint) -> Result<()> {
+        fingerprint.add_debug(&(&options.label, &options.category, &options.exclude, &self.parts))?;
         // As rows: a long array prints its ends alone.
         if let Some(unlabelled) = &self.unlabelled {
-            fingerprint.rows(&RecordBatch::try_from_iter([("unlabelled", Arc::clone(unlabelled))])?)?;
+            fingerprint.add_rows(&RecordBatch::try_from_iter([("unlabelled", Arc::clone(unlabelled))])?)?;
         }
-        fingerprint.rows(&self.rows)
+        fingerprint.add_rows(&self.rows)
     }
 
     /// The keys of rows that are not trained on.
@@ -394,7 +394,7 @@ mod tests {
                 left_out: 0,
                 unlabelled: Some(unlabelled),
             };
-            let mut fingerprint = Fingerprint::of(&Config::default(), &()).unwrap();
+            let mut fingerprint = TrainingFingerprint::new(&Config::default(), &()).unwrap();
             table.fingerprint(&TableOptions::default(), &mut fingerprint).unwrap();
             fingerprint.finish()
         };

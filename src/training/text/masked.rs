@@ -14,9 +14,10 @@ use crate::failure::{Failure, Result};
 use crate::model::text::batching::{PaddedTokens, pad, sort_into_batches};
 use crate::model::text::network::TextNetwork;
 use crate::model::text::tokenizer::TextTokenizer;
-use crate::training::fit::{self, Batches, Epoch, Lesson, Loss, Plan, Stepping, Validation};
-use crate::training::journal::Journal;
-use crate::training::loader::{self, OfRows};
+use crate::training::fitting::{
+    self, BatchLoss, Batches, Epoch, FitSettings, GroupBatch, Journal, StepOptions, TrainingTask, Validation,
+    batches_of_groups,
+};
 
 const CHOSEN_SHARE: f64 = 0.15;
 const HIDDEN_SHARE: f64 = 0.8;
@@ -30,7 +31,7 @@ pub fn teach(
     network: &TextNetwork,
     store: &mut nn::VarStore,
     texts: Texts<'_>,
-    stepping: impl Fn(&nn::VarStore) -> Stepping,
+    step_options: impl Fn(&nn::VarStore) -> StepOptions,
     journal: &mut Journal,
 ) -> Result<BTreeMap<String, f64>> {
     let Some(mask_id) = texts.tokenizer.mask_id() else {
@@ -41,11 +42,11 @@ pub fn teach(
     let words = Words { mask_id, special: texts.tokenizer.special_ids(), vocabulary: network.shape.vocabulary };
     let hiding = Hiding { words, ids: Arc::clone(&texts.ids), pad_id: network.shape.pad_id };
     let device = store.device();
-    let stepping = stepping(store);
+    let step_options = step_options(store);
     let rows = texts.train.len();
-    let mut lesson = MaskedLesson { network, guess, hiding, texts, stepping, config, device };
+    let mut lesson = MaskedLesson { network, guess, hiding, texts, step_options, config, device };
     let before = lesson.valid_loss()?;
-    let plan = Plan {
+    let plan = FitSettings {
         epochs_max: config.text.masked_epochs,
         patience_epochs: config.train.patience_epochs,
         learning_rate: config.text.learning_rate,
@@ -53,7 +54,7 @@ pub fn teach(
         seed: config.train.seed,
     };
     let bar = crate::progress::bar("masked words", 1);
-    let fitted = fit::fit(&mut lesson, store, &plan, journal, &bar)?;
+    let fitted = fitting::fit(&mut lesson, store, &plan, journal, &bar)?;
     bar.finish_and_clear();
     Ok(BTreeMap::from([
         ("masked_loss_valid_before".to_string(), before),
@@ -173,7 +174,7 @@ struct MaskedLesson<'a> {
     guess: Guess,
     hiding: Hiding,
     texts: Texts<'a>,
-    stepping: Stepping,
+    step_options: StepOptions,
     config: &'a Config,
     device: Device,
 }
@@ -204,18 +205,18 @@ impl MaskedLesson<'_> {
     }
 }
 
-impl Lesson for MaskedLesson<'_> {
-    type Batch = OfRows<MaskedBatch>;
+impl TrainingTask for MaskedLesson<'_> {
+    type Batch = GroupBatch<MaskedBatch>;
 
     fn name(&self) -> &'static str {
         "masked_words"
     }
 
-    fn samples(&self) -> usize {
+    fn samples_per_epoch(&self) -> usize {
         self.texts.train.len()
     }
 
-    fn samples_of(&self, batch: &Self::Batch) -> usize {
+    fn batch_samples(&self, batch: &Self::Batch) -> usize {
         batch.rows
     }
 
@@ -223,14 +224,14 @@ impl Lesson for MaskedLesson<'_> {
         let tokens_max = self.config.text.batch_tokens_max as usize;
         let groups = grouped(self.texts.train, &self.texts.ids, tokens_max, &mut epoch.order);
         let hiding = self.hiding.clone();
-        loader::of_groups(groups, epoch, move |rows, rng| hiding.make(rows, rng))
+        batches_of_groups(groups, epoch, move |rows, rng| hiding.make(rows, rng))
     }
 
-    fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<Loss> {
-        Ok(self.loss_of(&batch.made, true)?.into())
+    fn loss(&mut self, batch: &Self::Batch, _: &mut ChaCha8Rng) -> Result<BatchLoss> {
+        Ok(self.loss_of(&batch.data, true)?.into())
     }
 
-    fn describe(&self, batch: &Self::Batch) -> String {
+    fn describe_batch(&self, batch: &Self::Batch) -> String {
         format!("{} texts, the first is of row {}", batch.rows, batch.first_row)
     }
 
@@ -238,8 +239,8 @@ impl Lesson for MaskedLesson<'_> {
         Ok(Some(Validation { loss: self.valid_loss()?, figures: Vec::new() }))
     }
 
-    fn stepping(&self) -> Stepping {
-        self.stepping.clone()
+    fn step_options(&self) -> StepOptions {
+        self.step_options.clone()
     }
 }
 

@@ -14,11 +14,9 @@ use tch::{Tensor, nn};
 
 use self::masked::Texts;
 use self::reader::TextReader;
-use super::journal::Journal;
 use super::labelled::goal::Goal;
 use super::labelled::labels::{self, Targets};
 use super::labelled::{self, InputOptions, Reader, Teaching, lesson, parts};
-use super::run::{Fingerprint, Run};
 use super::table::source::{self, Only, Table};
 use super::table::{OneThread, TableOptions};
 use crate::config::Config;
@@ -32,6 +30,7 @@ use crate::model::text::classifier::{AddedModules, TextClassifier};
 use crate::model::text::folder::TextFolder;
 use crate::model::text::text_column;
 use crate::score::devices;
+use crate::training::fitting::{Journal, TrainingFingerprint, TrainingRun};
 
 /// Networks of less width gain nothing from more threads than one.
 const NARROW: i64 = 128;
@@ -59,9 +58,9 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
     let only = Only { flag: "--text-column", column: text_column, what: "a text", spare };
     let rows = source::read_by(config, table, Some(only)).await?;
     let settings = serde_json::json!({ "model": config.model, "train": config.train, "text": config.text });
-    let mut fingerprint = Fingerprint::of(config, &(TEXT_FORMAT, &config.text, &folder.hash))?;
+    let mut fingerprint = TrainingFingerprint::new(config, &(TEXT_FORMAT, &config.text, &folder.hash))?;
     rows.fingerprint(table, &mut fingerprint)?;
-    let mut run = Run::begin(config, "text", fingerprint, settings.clone()).await?;
+    let mut run = TrainingRun::start(config, "text", fingerprint, settings.clone()).await?;
     let taught = run.train(|journal| teach(config, &rows, &folder, (text_column, &table.label), journal))?;
     let card = TextCard {
         format: TEXT_FORMAT,
@@ -88,7 +87,7 @@ pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) 
         added: parts::taken(&taught.store, strategy::ADDED)?,
     };
     let card = registry.write_text(card, parts).await?;
-    run.end(Some(&card.version), &card.figures).await?;
+    run.finish(Some(&card.version), &card.figures).await?;
     Ok(card)
 }
 
@@ -135,13 +134,13 @@ fn teach(
     let mut store = nn::VarStore::new(device);
     let mut network = folder.network(&(store.root() / strategy::ENCODER))?;
     let shape = network.shape.clone();
-    let stepping = |store: &nn::VarStore| strategy::stepping(&config.text, &shape, store);
+    let step_options = |store: &nn::VarStore| strategy::step_options(&config.text, &shape, store);
     let mut figures = BTreeMap::new();
     if config.text.masked_epochs > 0 {
         let unlabelled = (labelled..ids.len()).filter(|&row| has_token(row));
         let train: Vec<usize> = rows[0].iter().copied().chain(unlabelled).collect();
         let texts = Texts { ids: Arc::clone(&ids), train: &train, valid: &rows[1], tokenizer: &folder.tokenizer };
-        figures.extend(masked::teach(config, &network, &mut store, texts, stepping, journal)?);
+        figures.extend(masked::teach(config, &network, &mut store, texts, step_options, journal)?);
         // What is drawn from here on must not depend on whether words were guessed in this process or in one before it.
         tch::manual_seed(config.train.seed as i64);
     }
@@ -158,7 +157,7 @@ fn teach(
         // Of a frozen encoder, the head is all that learns.
         epochs_max: if config.text.strategy == TextStrategy::Frozen { 0 } else { config.text.epochs_max },
         learning_rate: config.text.learning_rate,
-        stepping: stepping(&store),
+        step_options: step_options(&store),
         column: &labels.join("_"),
     };
     let tokens_max = config.text.batch_tokens_max as usize;
@@ -171,7 +170,7 @@ fn teach(
         figures.insert("merged_difference".into(), merged_difference(&before, &probabilities(&reader, &rows[1])?)?);
     }
     figures.insert("rows_left_out".into(), table.left_out as f64);
-    journal.confess(&mut figures);
+    journal.report_failures(&mut figures);
     Ok(Taught { store, targets, beside, figures })
 }
 

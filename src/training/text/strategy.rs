@@ -13,7 +13,7 @@ use crate::model::text::low_rank::LowRankSettings;
 use crate::model::text::network::TextNetwork;
 use crate::model::text::shape::TextShape;
 use crate::model::text::tensor_names::TensorNames;
-use crate::training::fit::{Schedule, Stepping};
+use crate::training::fitting::{Schedule, StepOptions};
 use crate::training::labelled::parts::{HEAD, part};
 
 pub const ENCODER: &str = "text";
@@ -64,7 +64,7 @@ fn beside_rate(config: &TextConfig, strategy: TextStrategy) -> f64 {
 }
 
 /// Steps of a lesson on this store: pretrained weights at the plan's rate, lower ones at less, others at their own.
-pub fn stepping(config: &TextConfig, shape: &TextShape, store: &nn::VarStore) -> Stepping {
+pub fn step_options(config: &TextConfig, shape: &TextShape, store: &nn::VarStore) -> StepOptions {
     let rate = |name: &str| match part(name) {
         (ENCODER, own) => config.layer_decay.powi((shape.layers - height(shape, own)) as i32),
         (HEAD, _) => config.head_learning_rate / config.learning_rate,
@@ -72,12 +72,13 @@ pub fn stepping(config: &TextConfig, shape: &TextShape, store: &nn::VarStore) ->
         // What guesses hidden words starts fresh, too.
         _ => beside_rate(config, TextStrategy::All) / config.learning_rate,
     };
-    let rates: BTreeMap<String, f64> = store.variables().into_keys().map(|name| (name.clone(), rate(&name))).collect();
-    Stepping {
+    let rate_factors: BTreeMap<String, f64> =
+        store.variables().into_keys().map(|name| (name.clone(), rate(&name))).collect();
+    StepOptions {
         schedule: Schedule::Linear { warmup_share: config.warmup_share },
         gradient_norm_max: config.gradient_norm_max,
         accumulation_steps: config.accumulation_steps,
-        rates,
+        rate_factors,
     }
 }
 
@@ -145,8 +146,9 @@ mod tests {
             TextConfig { layer_decay: 0.5, learning_rate: 1e-4, head_learning_rate: 1e-2, ..Default::default() };
         let (store, network) = prepared("bert", &config).await;
         let _ = store.root().sub(HEAD).zeros("map", &[1]);
-        let rates = stepping(&config, &network.shape, &store).rates;
-        let rate = |name: &str| rates.get(name).copied().unwrap_or_else(|| panic!("no {name} in {rates:?}"));
+        let rate_factors = step_options(&config, &network.shape, &store).rate_factors;
+        let rate =
+            |name: &str| rate_factors.get(name).copied().unwrap_or_else(|| panic!("no {name} in {rate_factors:?}"));
         assert_eq!(rate("text.embeddings.word_embeddings.weight"), 0.25);
         assert_eq!(rate("text.encoder.layer.0.output.dense.weight"), 0.5);
         assert_eq!(rate("text.encoder.layer.1.output.dense.weight"), 1.0);
@@ -162,8 +164,9 @@ mod tests {
                 ..Default::default()
             };
             let (store, network) = prepared("bert", &config).await;
-            let rates = stepping(&config, &network.shape, &store).rates;
-            let beside: Vec<f64> = rates.iter().filter(|(n, _)| n.starts_with("beside.")).map(|(_, r)| *r).collect();
+            let rate_factors = step_options(&config, &network.shape, &store).rate_factors;
+            let beside: Vec<f64> =
+                rate_factors.iter().filter(|(n, _)| n.starts_with("beside.")).map(|(_, r)| *r).collect();
             assert!(
                 !beside.is_empty() && beside.iter().all(|r| (r - expected).abs() < 1e-9),
                 "{strategy:?} {beside:?}"

@@ -1,0 +1,70 @@
+//! Trains the models of the night, the intent network and the demand network, and writes them as one bundle.
+//!
+//! `intentcast train` calls [`train_bundle`]. Past dates come in through the night's own SQL ([`gather_training_sets`]); out
+//! goes a version in the registry below `<output>/models`, with its figures. A training that fails at any point writes no
+//! card, so the champion and every other version stay as they were. A training that was killed resumes from its
+//! checkpoints.
+
+mod networks;
+pub mod sweep;
+mod training_sets;
+
+pub use networks::fit_networks;
+pub use training_sets::{TrainingSets, gather_training_sets};
+
+use crate::config::Config;
+use crate::failure::Result;
+use crate::ids::RunDate;
+use crate::lake::stores::Location;
+use crate::model::bundle::{BundleCard, BundleParts, IMAGE_FOLDER, Registry, TEXT_FOLDER};
+use crate::training::fitting::TrainingRun;
+use networks::card_settings;
+use sweep::{Sweep, Trial};
+
+/// Trains on events before `date` and writes a bundle, which becomes champion only if there is none yet. With a sweep, it
+/// is trained with the settings of the best trial; all trials are returned too.
+pub async fn train_bundle(config: &Config, date: RunDate, sweep: Option<&Sweep>) -> Result<(BundleCard, Vec<Trial>)> {
+    let sets = gather_training_sets(config, date).await?;
+    let output = Location::open(&config.output.uri, &config.s3)?;
+    let day = date.to_string().replace('-', "");
+    let (best_config, trials) = match sweep {
+        Some(sweep) => {
+            let kind = format!("sweep-{day}");
+            let train_trial = async |trial_config: &Config| {
+                let mut run = start_run(trial_config, &kind, &sets).await?;
+                let (card, _) = run.train(|journal| fit_networks(trial_config, &sets, journal))?;
+                run.finish(None, &card.figures).await?;
+                Ok(card.figures)
+            };
+            sweep.search(config, &sweep.trials_folder(config, &sets, &output)?, train_trial).await?
+        }
+        None => (config.clone(), Vec::new()),
+    };
+    let registry = Registry(output.folder("models"));
+    let mut run = start_run(&best_config, &day, &sets).await?;
+    let (trained_card, networks) = run.train(|journal| fit_networks(&best_config, &sets, journal))?;
+    let encoders = encoder_folders(&trained_card, &best_config)?;
+    let parts = BundleParts { networks: &networks, items: &sets.index, contents: &sets.contents, encoders: &encoders };
+    let card = registry.write(trained_card, parts).await?;
+    if registry.champion().await?.is_none() {
+        registry.promote(&card.version).await?;
+    }
+    run.finish(Some(&card.version), &card.figures).await?;
+    Ok((card, trials))
+}
+
+async fn start_run<'a>(config: &'a Config, kind: &str, sets: &TrainingSets) -> Result<TrainingRun<'a>> {
+    TrainingRun::start(config, kind, sets.fingerprint(config)?, card_settings(config)?).await
+}
+
+/// Folders of the encoders that the bundle includes, by their names in it.
+fn encoder_folders(card: &BundleCard, config: &Config) -> Result<Vec<(&'static str, Location)>> {
+    let mut folders = Vec::new();
+    if let Some(text) = &card.text {
+        folders.push((TEXT_FOLDER, Location::open(&text.source, &config.s3)?));
+    }
+    if let Some(image) = &card.image {
+        folders.push((IMAGE_FOLDER, Location::open(&image.source, &config.s3)?));
+    }
+    Ok(folders)
+}

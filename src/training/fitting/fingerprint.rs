@@ -1,0 +1,49 @@
+//! The fingerprint of a training: a hash of everything that its weights follow from.
+
+use arrow::array::RecordBatch;
+use arrow::ipc::writer::StreamWriter;
+use serde::Serialize;
+use std::io::Write;
+
+use crate::config::Config;
+use crate::failure::{Failure, Result};
+
+/// Hash of settings, data and code. A training resumes only from checkpoints of the same fingerprint.
+pub struct TrainingFingerprint(blake3::Hasher);
+
+impl TrainingFingerprint {
+    /// Hashes the settings of every training, the device, the code, and `more` settings of the task.
+    pub fn new(config: &Config, more: &impl Serialize) -> Result<Self> {
+        let mut train = config.train.clone();
+        // How often checkpoints are written changes no weight.
+        train.checkpoint_steps = 0;
+        train.checkpoint_seconds = 0;
+        let score = (&config.score.device, config.score.precision);
+        let code = (env!("CARGO_PKG_VERSION"), env!("TRAINING_SOURCE_HASH"));
+        let text = serde_json::to_vec(&(&config.model, &train, score, code, more)).map_err(Failure::bug)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&text);
+        Ok(Self(hasher))
+    }
+
+    pub fn add_bytes(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Adds rows in their order, with the names and types of their columns.
+    pub fn add_rows(&mut self, rows: &RecordBatch) -> Result<()> {
+        let mut writer = StreamWriter::try_new(&mut self.0, &rows.schema())?;
+        writer.write(rows)?;
+        Ok(writer.finish()?)
+    }
+
+    /// Adds a value by its `Debug` text, which must show all of it.
+    pub fn add_debug(&mut self, value: &impl std::fmt::Debug) -> Result<()> {
+        write!(self.0, "{value:?}").map_err(Failure::bug)
+    }
+
+    /// The first 32 hex digits of the hash.
+    pub fn finish(self) -> String {
+        self.0.finalize().to_hex()[..32].to_string()
+    }
+}
