@@ -6,7 +6,7 @@
 //! checkpoints.
 
 mod networks;
-pub mod sweep;
+pub(crate) mod sweep;
 mod training_sets;
 
 pub use networks::fit_networks;
@@ -23,7 +23,11 @@ use sweep::{Sweep, Trial};
 
 /// Trains on events before `date` and writes a bundle, which becomes champion only if there is none yet. With a sweep, it
 /// is trained with the settings of the best trial; all trials are returned too.
-pub async fn train_bundle(config: &Config, date: RunDate, sweep: Option<&Sweep>) -> Result<(BundleCard, Vec<Trial>)> {
+pub(crate) async fn train_bundle(
+    config: &Config,
+    date: RunDate,
+    sweep: Option<&Sweep>,
+) -> Result<(BundleCard, Vec<Trial>)> {
     let sets = gather_training_sets(config, date).await?;
     let output = Location::open(&config.output.uri, &config.s3)?;
     let day = date.to_string().replace('-', "");

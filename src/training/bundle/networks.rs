@@ -36,24 +36,27 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
     let item_buckets = intent_shape.item_buckets;
     intents::start_at_popularity(&networks.intent_store, &sets.index, item_buckets, &users.next_item_users)?;
 
-    let bar = progress::bar("intents", 1);
-    let data = IntentData {
+    let intent_bar = progress::bar("intents", 1);
+    let intent_data = IntentData {
         train: &sets.users,
         statistics: &users,
         held_out: &sets.held_out_users,
         items: &sets.index,
         contents: &sets.contents,
     };
-    let mut figures = intents::train(&networks.intent, &mut networks.intent_store, data, config, journal, &bar)?;
-    bar.finish_and_clear();
+    let mut figures =
+        intents::train(&networks.intent, &mut networks.intent_store, intent_data, config, journal, &intent_bar)?;
+    intent_bar.finish_and_clear();
     if let Some(auc) = intents::recency_frequency_auc(&users, &sets.held_out_users, &sets.contract)? {
         figures.insert("auc_test_purchase_recency_frequency".into(), auc);
     }
 
-    let bar = progress::bar("demand", 1);
-    let data = DemandData { items: &sets.items, statistics: &items };
-    figures.extend(demand::train(&mut networks.demand, &mut networks.demand_store, data, train, journal, &bar)?);
-    bar.finish_and_clear();
+    let demand_bar = progress::bar("demand", 1);
+    let demand_data = DemandData { items: &sets.items, statistics: &items };
+    let network = &mut networks.demand;
+    let store = &mut networks.demand_store;
+    figures.extend(demand::train(network, store, demand_data, train, journal, &demand_bar)?);
+    demand_bar.finish_and_clear();
     journal.report_failures(&mut figures);
 
     let card = BundleCard {

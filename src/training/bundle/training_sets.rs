@@ -121,7 +121,8 @@ async fn gather_users(
         let share = date_max as f64 / users_seen as f64;
         let counts = context.write_users(date, share, catalogue, &mut writers).await?;
         training_users += counts.train;
-        let (as_of, seconds) = (date.as_of, clock.elapsed().as_secs_f64());
+        let as_of = date.as_of;
+        let seconds = clock.elapsed().as_secs_f64();
         tracing::info!("as of {as_of}: {} users, {} held out, {seconds:.1} s", counts.train, counts.held_out);
     }
     require_rows("users with events in the training split", training_users, TRAINING_USERS_MIN)?;

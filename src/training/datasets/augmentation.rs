@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn cropping_drops_at_most_the_oldest_half() {
         let crop = augmenter(Augmentation::Crop, 0.0);
-        let (mut rng, mut lengths) = (ChaCha8Rng::seed_from_u64(2), std::collections::BTreeSet::new());
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let mut lengths = std::collections::BTreeSet::new();
         for _ in 0..300 {
             let cropped = crop.augment(&events(10), &mut rng);
             assert_eq!(cropped.last(), events(10).last());

@@ -93,7 +93,8 @@ impl<R: BlockRows> Blocks<R> {
         if let Some(rng) = rng {
             order.shuffle(rng);
         }
-        let (mut windows, mut bytes) = (vec![Vec::new()], 0);
+        let mut windows = vec![Vec::new()];
+        let mut bytes = 0;
         for block in order {
             bytes += blocks[block].bytes;
             if bytes > self.window_bytes && !windows[windows.len() - 1].is_empty() {
@@ -182,12 +183,12 @@ impl<R: BlockRows> BlockWriter<R> {
             "" => std::env::temp_dir(),
             place => place.into(),
         };
-        let files = (0..blocks).map(|_| {
+        let create_file = |_| {
             let file = tempfile::tempfile_in(&folder)
                 .map_err(|e| scratch_failure::<R>(&format_args!("cannot create below {}: {e}", folder.display())))?;
             StreamWriter::try_new_buffered(file, &schema).map_err(|e| scratch_failure::<R>(&e))
-        });
-        let files = files.collect::<Result<_>>()?;
+        };
+        let files = (0..blocks).map(create_file).collect::<Result<_>>()?;
         Ok(Self { files, schema, window_bytes, rows: 0, kind: PhantomData })
     }
 
@@ -267,7 +268,8 @@ mod tests {
         let forth: Vec<usize> = (0..300).collect();
         let back: Vec<usize> = (0..300).rev().collect();
         let memory = users.bytes() * 2;
-        let (one, other) = (written(&users, &forth, memory), written(&users, &back, memory));
+        let one = written(&users, &forth, memory);
+        let other = written(&users, &back, memory);
         assert_eq!((one.len(), one.fingerprint()), (300, other.fingerprint()));
         let all: Vec<UserColumns> = one.each_window().map(Result::unwrap).collect();
         assert!(all.len() > 1, "twice the users' bytes are four windows of half of them");
@@ -285,7 +287,8 @@ mod tests {
         let largest = blocks.each_window().map(|window| window.unwrap().bytes()).max().unwrap();
         assert!(largest <= users.bytes() / WINDOWS, "{largest} of {}", users.bytes());
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let (first, second) = (blocks.windows(Some(&mut rng)), blocks.windows(Some(&mut rng)));
+        let first = blocks.windows(Some(&mut rng));
+        let second = blocks.windows(Some(&mut rng));
         assert_ne!(first, second);
         let held = |windows: &[Vec<usize>]| windows.iter().flatten().copied().collect::<BTreeSet<usize>>();
         assert_eq!((held(&first), held(&first).len()), (held(&second), first.iter().flatten().count()));

@@ -74,12 +74,15 @@ impl TrainingContext<'_> {
             .ok_or_else(|| Failure::bug("a text encoder without a width"))?;
         let mut keys = BTreeSet::new();
         for &as_of in dates.iter().chain([&end]) {
-            let (ctx, known) = (self.whole_session(as_of).await?, store.contents().await?);
+            let ctx = self.whole_session(as_of).await?;
+            let known = store.contents().await?;
             keys.extend(store.add_texts(&ctx, &encoder, &known).await?.0);
         }
         // Ordered by key and without others, whatever else the store holds.
         let all = store.contents().await?;
-        let (source, hash, tokens_max) = (model.text_encoder.clone(), encoder.hash.clone(), model.text_tokens_max);
+        let source = model.text_encoder.clone();
+        let hash = encoder.hash.clone();
+        let tokens_max = model.text_tokens_max;
         Ok((contents.with(TEXT, &all, keys), BundledTextEncoder { source, hash, tokens_max }))
     }
 }

@@ -53,7 +53,8 @@ impl ItemPurposes {
 /// lake nothing is known of the time before, and every item is new: such dates are used for calibration only where they
 /// are used for training too.
 pub fn item_as_of_dates(end: RunDate, first_day: RunDate, config: &Config) -> BTreeMap<RunDate, ItemPurposes> {
-    let (train, demand) = (&config.train, &config.demand);
+    let train = &config.train;
+    let demand = &config.demand;
     let horizon = demand.horizon_days;
     let newest = end.plus_days(-i64::from(horizon));
     let has_history = |as_of: RunDate| (as_of.0 - first_day.0).num_days() >= i64::from(demand.history_days / 2);

@@ -67,8 +67,7 @@ impl BlockRows for ItemColumns {
     fn bytes(&self) -> u64 {
         let future = 2 * self.matrix(Column::FutureUnits).len();
         let days = self.matrix(Column::Past).len() + self.matrix(Column::Future).len() + future;
-        let content = self.list(Column::Content);
-        let offsets = content.value_offsets();
+        let offsets = self.list(Column::Content).value_offsets();
         let content = offsets.last().zip(offsets.first()).map_or(0, |(last, first)| (last - first) as usize);
         (self.len() * ROW_BYTES + (days + content) * 4) as u64
     }
@@ -77,7 +76,8 @@ impl BlockRows for ItemColumns {
 impl ItemColumns {
     pub fn schema(demand: &DemandConfig) -> SchemaRef {
         let field = |name: &str, data_type: DataType| Field::new(name, data_type, false);
-        let (history, horizon) = (demand.history_days as usize, demand.horizon_days as usize);
+        let history = demand.history_days as usize;
+        let horizon = demand.horizon_days as usize;
         Arc::new(Schema::new(vec![
             field("item_id", DataType::Utf8),
             field("as_of_day", DataType::Int32),
@@ -99,7 +99,8 @@ impl ItemColumns {
 
     /// Encodes items; refuses horizons of another length than is configured.
     pub fn from_items(labelled: &LabelledItems, demand: &DemandConfig) -> Result<Self> {
-        let (history, horizon) = (demand.history_days as usize, demand.horizon_days as usize);
+        let history = demand.history_days as usize;
+        let horizon = demand.horizon_days as usize;
         let mut lengths = labelled.units.iter().map(Vec::len).chain(labelled.in_stock.iter().map(Vec::len));
         if let Some(days) = lengths.find(|&days| days != horizon) {
             return Err(Failure::input(format!("demand_labels: expected {horizon} days of each item, got {days}"))
@@ -138,7 +139,8 @@ impl ItemColumns {
 
     /// Estimates the memory of `items` rows.
     pub fn estimate_bytes(items: usize, demand: &DemandConfig) -> u64 {
-        let (history, horizon) = (demand.history_days as usize, demand.horizon_days as usize);
+        let history = demand.history_days as usize;
+        let horizon = demand.horizon_days as usize;
         let numbers = history * PAST_DAY_VALUES + horizon * (FUTURE_DAY_VALUES + 2);
         (items * (ROW_BYTES + CONTENT_BYTES + numbers * 4)) as u64
     }

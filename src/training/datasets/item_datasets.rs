@@ -148,7 +148,9 @@ pub struct ItemStatistics {
 
 impl ItemStatistics {
     pub fn from_blocks(items: &ItemBlocks) -> Result<Self> {
-        let (mut rows, mut days, mut days_with_intents) = (0, 0.0, 0.0);
+        let mut rows = 0;
+        let mut days = 0.0;
+        let mut days_with_intents = 0.0;
         let mut items_by_dims: BTreeMap<usize, usize> = BTreeMap::new();
         for window in items.each_window() {
             let window = window?;

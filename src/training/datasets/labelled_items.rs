@@ -26,12 +26,13 @@ impl LabelledItems {
     /// Decodes the rows of [`ITEMS_SQL`].
     pub fn from_rows(rows: &RecordBatch) -> Result<Self> {
         let mut items = Self { items: ItemHistory::from_struct(as_struct(rows.column(0))?)?, ..Self::default() };
-        let (units, in_stock) = (rows.column(1).as_list::<i32>(), rows.column(2).as_list::<i32>());
+        let units = rows.column(1).as_list::<i32>();
+        let in_stock = rows.column(2).as_list::<i32>();
         for row in 0..rows.num_rows() {
             let days = cast(&units.value(row), &DataType::Float64)?;
             items.units.push(days.as_primitive::<Float64Type>().values().to_vec());
-            let days = cast(&in_stock.value(row), &DataType::Float64)?;
-            items.in_stock.push(days.as_primitive::<Float64Type>().values().iter().map(|&s| s > 0.0).collect());
+            let stocked = cast(&in_stock.value(row), &DataType::Float64)?;
+            items.in_stock.push(stocked.as_primitive::<Float64Type>().values().iter().map(|&s| s > 0.0).collect());
         }
         Ok(items)
     }

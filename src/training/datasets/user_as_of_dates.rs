@@ -58,7 +58,8 @@ pub fn newest_as_of_date(end: RunDate, config: &Config) -> RunDate {
 /// history the features only show the age of the lake. There are always two dates with known churn, of which one is held
 /// out.
 pub fn user_as_of_dates(end: RunDate, first_day: Option<RunDate>, config: &Config) -> Vec<UserAsOfDate> {
-    let (train, intents) = (&config.train, &config.intents);
+    let train = &config.train;
+    let intents = &config.intents;
     let churn_days = intents.churn_days.max(intents.horizon_days);
     let step_days = train.as_of_step_days.max(intents.horizon_days);
     let date_at = |place: u32| newest_as_of_date(end, config).plus_days(-i64::from(place) * i64::from(step_days));

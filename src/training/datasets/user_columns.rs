@@ -83,7 +83,7 @@ impl UserColumns {
             content_rows(events.iter().flat_map(|e| e.contents).collect())?,
             matrix(reals, EVENT_REALS)?,
         ];
-        let events = StructArray::try_new(event_fields(), event_columns, None)?;
+        let event_structs = StructArray::try_new(event_fields(), event_columns, None)?;
         let next_items: UInt32Array = users.next_items.iter().flatten().copied().collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(&inputs.user_ids)),
@@ -91,7 +91,7 @@ impl UserColumns {
             matrix(users.labels.clone(), LABELS.len())?,
             matrix(inputs.tabular.clone(), features)?,
             Arc::new(Float32Array::from(inputs.idle_log_hours.clone())),
-            lists(inputs.events.iter().map(Vec::len), Arc::new(events))?,
+            lists(inputs.events.iter().map(Vec::len), Arc::new(event_structs))?,
             lists(users.next_items.iter().map(Vec::len), Arc::new(next_items))?,
         ];
         Ok(Self(RecordBatch::try_new(Self::schema(features), columns)?))
@@ -198,8 +198,9 @@ impl UserColumns {
         if flat.is_empty() || offsets.first() == offsets.last() {
             return Ok(None);
         }
-        let offsets: Vec<i64> = offsets.iter().map(|&o| o.into()).collect();
-        let (starts, ends) = (Tensor::f_from_slice(&offsets[..self.len()])?, Tensor::f_from_slice(&offsets[1..])?);
+        let bounds: Vec<i64> = offsets.iter().map(|&o| o.into()).collect();
+        let starts = Tensor::f_from_slice(&bounds[..self.len()])?;
+        let ends = Tensor::f_from_slice(&bounds[1..])?;
         let counts = &ends - &starts;
         let rows = counts.f_nonzero()?.f_squeeze_dim(1)?;
         let drawn = (Tensor::f_from_slice(draws)? * &counts).floor().to_kind(Kind::Int64).minimum(&(&counts - 1));

@@ -109,7 +109,9 @@ impl ForecastOutcomes {
     ) -> Result<()> {
         for chunk in items.chunks(BATCH_ITEMS_MAX) {
             for (row, raw) in network.raw_forecasts(&chunk.item_rows(), device)?.iter().enumerate() {
-                let (item_id, facts, as_of_day) = (chunk.id(row), chunk.facts(row), chunk.as_of_day(row));
+                let item_id = chunk.id(row);
+                let facts = chunk.facts(row);
+                let as_of_day = chunk.as_of_day(row);
                 for (day, units) in chunk.days_in_stock(row) {
                     let outcome = Outcome { item_id, day: as_of_day + day as i64, units };
                     self.add_one((ForecastSpan::Day, facts.pattern), &outcome, &raw.daily[day], facts.scale(), rng);
@@ -217,8 +219,10 @@ mod tests {
             };
             (0..2000).flat_map(|_| of_item(&mut rng)).collect()
         };
-        let (seen, others) = (draw(), draw());
-        let (mut outcomes, mut rng) = (ForecastOutcomes::default(), ChaCha8Rng::seed_from_u64(1));
+        let seen = draw();
+        let others = draw();
+        let mut outcomes = ForecastOutcomes::default();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
         for (place, units) in seen.into_iter().enumerate() {
             let outcome = Outcome { item_id: &format!("i{}", place / 28), day: 0, units };
             outcomes.add_one((ForecastSpan::LeadTime, DemandPattern::Slow), &outcome, &raw, 1.5, &mut rng);
@@ -231,7 +235,8 @@ mod tests {
             let quantile = counts::quantiles(1.5, 1e6, &found)[k];
             let share =
                 |hit: &dyn Fn(f64) -> bool| others.iter().filter(|&&u| hit(u)).count() as f64 / others.len() as f64;
-            let (inside, within) = (share(&|u| u < quantile), share(&|u| u <= quantile));
+            let inside = share(&|u| u < quantile);
+            let within = share(&|u| u <= quantile);
             assert!(inside - 0.03 <= *level && *level <= within + 0.03, "{level}: {inside} to {within}");
         }
     }
@@ -243,7 +248,8 @@ mod tests {
         let mut outcomes = |items: usize, quantile: &dyn Fn(f64) -> f64| {
             let mut forecast = [110.0; 8];
             forecast[1..].copy_from_slice(&QUANTILE_LEVELS.map(quantile));
-            let (raw, mut outcomes) = (RawForecast::Quantiles(forecast), ForecastOutcomes::default());
+            let raw = RawForecast::Quantiles(forecast);
+            let mut outcomes = ForecastOutcomes::default();
             for place in 0..items * 28 {
                 let units = truth(rng.random::<f64>());
                 let outcome = Outcome { item_id: &format!("i{}", place / 28), day: (place % 28) as i64, units };

@@ -78,7 +78,8 @@ pub fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device, seed:
 /// The mean pinball loss of all levels over days in stock; sweeps compare by that of the validation set. `None` without a
 /// day in stock.
 pub fn mean_pinball(network: &DemandNetwork, items: &ItemColumns, device: Device) -> Result<Option<f64>> {
-    let (mut sum, mut cells) = (0.0, 0);
+    let mut sum = 0.0;
+    let mut cells = 0;
     for chunk in items.chunks(BATCH_ITEMS_MAX) {
         for (row, forecast) in network.forecast_rows(&chunk.item_rows(), device)?.iter().enumerate() {
             for (day, units) in chunk.days_in_stock(row) {
@@ -126,7 +127,8 @@ struct Totals {
 impl Totals {
     /// Adds the days of one item, whose means were multiplied by `factor`.
     fn add(&mut self, days: &[ForecastDay], factor: f64) {
-        let (loss_before, cells_before) = (self.loss, self.cells);
+        let loss_before = self.loss;
+        let cells_before = self.cells;
         for day in days {
             for (&level, &quantile) in QUANTILE_LEVELS.iter().zip(&day.forecast[1..]) {
                 self.loss += pinball(level, quantile, day.units);
@@ -174,7 +176,8 @@ impl IntervalCoverage {
         let days = of_item.into_iter();
         self.q90.add(days.clone().map(|(day, units, f)| (day, units < f[Q90], units <= f[Q90])));
         self.q10_q90.add(days.map(|(day, units, f)| {
-            let (low, high) = (f[Q10], f[Q90]);
+            let low = f[Q10];
+            let high = f[Q90];
             (day, low < units && units < high, low <= units && units <= high)
         }));
     }

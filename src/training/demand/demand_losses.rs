@@ -66,8 +66,8 @@ impl DemandLosses {
 
 /// Losses of the quantiles and of the counts. Quantiles are [.., 8], counts [.., 2], observations [..].
 fn outlook_losses(outlook: &DemandOutputs, observed: &ObservedDemand) -> Result<[WeightedSum; 2]> {
-    let levels: Vec<f32> = QUANTILE_LEVELS.iter().map(|&l| l as f32).collect();
-    let levels = Tensor::f_from_slice(&levels)?.f_to_device(observed.units.device())?;
+    let level_values: Vec<f32> = QUANTILE_LEVELS.iter().map(|&l| l as f32).collect();
+    let levels = Tensor::f_from_slice(&level_values)?.f_to_device(observed.units.device())?;
     let quantiles = outlook.quantiles.narrow(-1, 1, QUANTILE_LEVELS.len() as i64);
     let units = &observed.units;
     let pinball = losses::pinball(&quantiles, &units.unsqueeze(-1), &levels).mean_dim(-1i64, false, Kind::Float);

@@ -42,7 +42,8 @@ pub fn fit_rate_prior(blocks: &[&ItemBlocks], pattern: DemandPattern) -> Result<
         sales.extend(of_items.filter(|item| item.days > 1.0));
     }
     let sum = |term: &dyn Fn(&ItemSales) -> f64| sales.iter().map(term).sum::<f64>();
-    let (days, units) = (sum(&|s| s.days), sum(&|s| s.days * s.mean));
+    let days = sum(&|s| s.days);
+    let units = sum(&|s| s.days * s.mean);
     if sales.len() < ITEMS_MIN || units <= 0.0 {
         return Ok(RatePrior::default());
     }

@@ -91,11 +91,12 @@ impl AdamW {
         let _guard = tch::no_grad_guard();
         self.steps += 1;
         let correction = |beta: f64| 1.0 - beta.powi(self.steps.min(i32::MAX as u64) as i32);
-        let (first_correction, second_correction) = (correction(BETA1), correction(BETA2));
+        let first_correction = correction(BETA1);
+        let second_correction = correction(BETA2);
         for (name, m) in &mut self.weights {
             let learning_rate = learning_rate * self.rate_factors.get(name).copied().unwrap_or(1.0);
-            let gradient = m.weight.grad();
-            let gradient = if gradient.defined() { gradient } else { m.weight.zeros_like() };
+            let grad = m.weight.grad();
+            let gradient = if grad.defined() { grad } else { m.weight.zeros_like() };
             let _ = m.first.f_lerp_(&gradient, 1.0 - BETA1)?;
             let _ = m.second.f_mul_scalar_(BETA2)?;
             let _ = m.second.f_add_(&(gradient.f_square()? * (1.0 - BETA2)))?;
@@ -213,7 +214,8 @@ mod tests {
     #[test]
     fn a_rate_factor_scales_the_steps_of_its_weight() {
         let store = nn::VarStore::new(Device::Cpu);
-        let (slow, fast) = (store.root().zeros("slow", &[1]), store.root().zeros("fast", &[1]));
+        let slow = store.root().zeros("slow", &[1]);
+        let fast = store.root().zeros("fast", &[1]);
         let mut adamw = AdamW::with_rate_factors(&store, 0.0, BTreeMap::from([("slow".to_string(), 0.25)]));
         (&slow + &fast).sum(Kind::Float).backward();
         adamw.scale(0.5).unwrap();

@@ -94,7 +94,8 @@ impl<R: BatchBuilder> Batcher<R> {
     fn send_batches(mut self, from: &Receiver<Message<R::Rows>>, to: &SyncSender<Message<R::Batch>>) {
         // One thread: gathering gains nothing from more, and the network's own operations need them.
         tch::set_num_threads(1);
-        let (mut number, mut samples_left) = (0, self.size.samples_max);
+        let mut number = 0;
+        let mut samples_left = self.size.samples_max;
         while samples_left > 0 {
             let window = match from.recv() {
                 Ok(Message::Next(window)) => window,

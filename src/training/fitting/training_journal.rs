@@ -151,7 +151,8 @@ impl Journal {
             match location.read_checkpoint(&name) {
                 Ok(found) => {
                     let progress = &found.progress;
-                    let (epoch, batch) = (progress.epochs + 1, progress.batches);
+                    let epoch = progress.epochs + 1;
+                    let batch = progress.batches;
                     tracing::info!("{task}: resuming from {name}, epoch {epoch} batch {batch}");
                     self.last_checkpoint = LastCheckpoint::now(progress.steps);
                     // The start of this process removed the event files.

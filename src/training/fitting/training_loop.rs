@@ -162,8 +162,9 @@ impl<'a> Trainer<'a> {
         tch::manual_seed(seed);
         let BatchLoss { trained: loss, reported } = task.loss(batch, &mut rng)?;
         let stopped = |reason: String| {
-            let (name, batch) = (task.name(), task.describe_batch(batch));
-            Failure::model(format!("training of {name} stopped at {place}: {reason}; the batch holds {batch}")).hint(
+            let name = task.name();
+            let contents = task.describe_batch(batch);
+            Failure::model(format!("training of {name} stopped at {place}: {reason}; the batch holds {contents}")).hint(
                 "lower train.learning_rate; if it stops at the same batch again, check the features of that batch",
             )
         };

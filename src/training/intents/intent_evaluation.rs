@@ -37,7 +37,8 @@ impl Evaluator<'_> {
     pub fn users_per_second(self, users: &UserBlocks) -> Result<Option<f64>> {
         let Some(window) = users.each_window().next().transpose()? else { return Ok(None) };
         let rows: Vec<usize> = (0..window.len().min(TIMED_ROWS_MAX)).collect();
-        let (started, mut best) = (Instant::now(), f64::INFINITY);
+        let started = Instant::now();
+        let mut best = f64::INFINITY;
         for _ in 0..TIMED_PASSES_MAX {
             let clock = Instant::now();
             self.run(&window, rows.clone(), |_, _| Ok(()))?;
@@ -86,7 +87,8 @@ pub struct Evaluation {
 impl Evaluation {
     /// Scores the users of a split; `None` if there are none.
     pub fn try_new(evaluator: Evaluator<'_>, users: &UserBlocks, wanted: Split) -> Result<Option<Self>> {
-        let (mut raw_batches, mut label_batches) = (Vec::new(), Vec::new());
+        let mut raw_batches = Vec::new();
+        let mut label_batches = Vec::new();
         for window in users.each_window() {
             let window = window?;
             let rows = window.rows_in(wanted);
@@ -99,7 +101,8 @@ impl Evaluation {
         if raw_batches.is_empty() {
             return Ok(None);
         }
-        let (raw, labels) = (RawOutputs::cat(&raw_batches)?, Tensor::f_cat(&label_batches, 0)?);
+        let raw = RawOutputs::cat(&raw_batches)?;
+        let labels = Tensor::f_cat(&label_batches, 0)?;
         let score_columns = tch::no_grad(|| columns(&evaluator.network.scores(&raw, evaluator.scaling)?))?;
         Ok(Some(Self { raw, label_columns: columns(&labels)?, labels, score_columns }))
     }

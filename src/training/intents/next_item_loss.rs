@@ -81,10 +81,10 @@ impl NextItemLoss {
             return Ok(Some(scores.cross_entropy_for_logits(&truth)));
         };
         let draws = draw(cumulative, DRAWS, rng);
-        let drawn: Vec<i64> = draws.iter().map(|d| d.item as i64).collect();
-        let drawn = Tensor::f_from_slice(&drawn)?.f_to_device(device)?;
-        let expected: Vec<f32> = draws.iter().map(|d| d.log_expected).collect();
-        let expected = Tensor::f_from_slice(&expected)?.f_to_device(device)?;
+        let drawn_items: Vec<i64> = draws.iter().map(|d| d.item as i64).collect();
+        let drawn = Tensor::f_from_slice(&drawn_items)?.f_to_device(device)?;
+        let log_expected: Vec<f32> = draws.iter().map(|d| d.log_expected).collect();
+        let expected = Tensor::f_from_slice(&log_expected)?.f_to_device(device)?;
         let others = score_all(&taste, self.items_at(network, &drawn, rng)?)?;
         let (vectors, bias) = self.items_at(network, &truth, rng)?;
         let own = (&taste * vectors).f_sum_dim_intlist(1i64, false, Kind::Float)? + bias;
@@ -168,7 +168,8 @@ mod tests {
         let same: Vec<bool> = drawn.iter().map(|d| d.item == 7).collect();
         let own = Tensor::from_slice(&scores[7..8]);
         let row = |t: Tensor| t.unsqueeze(0);
-        let (others, same) = (row(Tensor::from_slice(&others)), row(Tensor::from_slice(&same)));
+        let others = row(Tensor::from_slice(&others));
+        let same = row(Tensor::from_slice(&same));
         sampled_loss(&own, &others, &Tensor::from_slice(&expected), &same).mean(Kind::Double).double_value(&[])
     }
 

@@ -152,7 +152,8 @@ fn label_weights(purchase_share: f64, rates: &[f64], class_weights: Option<&[f32
     let start: Vec<f64> = rates.iter().enumerate().map(|(label, &rate)| entropy(rate, class_weight(label))).collect();
     let total: f64 = start.iter().sum();
     let mut weights = vec![1.0; rates.len()];
-    let (purchase, others) = (start[PURCHASE], total - start[PURCHASE]);
+    let purchase = start[PURCHASE];
+    let others = total - start[PURCHASE];
     if purchase > 0.0 && others > 0.0 && purchase_share > 0.0 {
         weights[PURCHASE] =
             (purchase_share / (1.0 - purchase_share) * others / purchase).clamp(1.0, PURCHASE_WEIGHT_MAX);
@@ -178,7 +179,8 @@ mod tests {
     }
 
     fn objective(change: impl Fn(&mut ModelConfig, &mut TrainConfig), users: &UserStatistics) -> Objective {
-        let (mut model, mut train) = (ModelConfig::default(), TrainConfig::default());
+        let mut model = ModelConfig::default();
+        let mut train = TrainConfig::default();
         change(&mut model, &mut train);
         Objective::new(&model, &train, users, Device::Cpu).unwrap()
     }
@@ -219,7 +221,8 @@ mod tests {
     #[test]
     fn labels_are_smoothed_in_training_only() {
         let users = users(10, 5);
-        let (plain, smoothed) = (objective(|_, _| (), &users), objective(|_, t| t.label_smoothing = 0.2, &users));
+        let plain = objective(|_, _| (), &users);
+        let smoothed = objective(|_, t| t.label_smoothing = 0.2, &users);
         assert_eq!(loss(&plain, HeadName::Sigmoid, false), loss(&smoothed, HeadName::Sigmoid, false));
         assert_ne!(loss(&plain, HeadName::Sigmoid, true), loss(&smoothed, HeadName::Sigmoid, true));
     }
@@ -259,13 +262,15 @@ mod tests {
         let [plain, labels, both] = all.map(|(purchase_share, class_weights)| {
             let set = |m: &mut ModelConfig| (m.purchase_share, m.class_weights) = (purchase_share, class_weights);
             let objective = objective(|m, _| set(m), &users);
-            let (mut labels, mut raw) = (vec![], vec![]);
+            let mut labels = vec![];
+            let mut raw = vec![];
             for (&rate, &positives) in users.base_rates().iter().zip(&users.positives) {
                 labels.extend((0..100).map(|user| f32::from(u8::from(user < positives))));
                 raw.extend([(rate / (1.0 - rate)).ln().clamp(-40.0, 40.0) as f32; 100]);
             }
             let table = |values: &[f32]| Tensor::from_slice(values).view([BINARY as i64, 100]).transpose(0, 1);
-            let (labels, raw) = (table(&labels), table(&raw));
+            let labels = table(&labels);
+            let raw = table(&raw);
             let head = heads::build(&nn::VarStore::new(Device::Cpu).root(), HeadName::Sigmoid);
             let intents = objective.intents(head.as_ref(), &raw.narrow(1, 0, CHURN), &labels.narrow(1, 0, CHURN));
             intents.double_value(&[])
@@ -285,7 +290,8 @@ mod tests {
         };
         assert!((share(0.5, 0.1, None) - 0.5).abs() < 1e-6);
         assert!((share(0.3, 0.1, Some(&[1.0; 7])) - 0.3).abs() < 1e-6);
-        let (plain, rare) = (share(0.0, 1e-4, None), share(0.5, 1e-4, None));
+        let plain = share(0.0, 1e-4, None);
+        let rare = share(0.5, 1e-4, None);
         assert!(rare > 9.0 * plain && rare < 10.0 * plain, "{plain} {rare}");
         assert_eq!(share(0.01, 0.1, None), share(0.0, 0.1, None), "never less than without a weight");
         assert_eq!(label_weights(0.5, &[0.0; 7], None), [1.0; 7]);

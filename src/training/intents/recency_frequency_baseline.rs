@@ -36,7 +36,8 @@ pub fn recency_frequency_auc(
         let raw = model.forward(&((&x - &mean) / &deviation)).squeeze_dim(1);
         optimizer.backward_step(&raw.binary_cross_entropy_with_logits::<Tensor>(&y, None, None, tch::Reduction::Mean));
     }
-    let (mut test_values, mut truth) = (Vec::new(), Vec::new());
+    let mut test_values = Vec::new();
+    let mut truth = Vec::new();
     for window in held_out.each_window() {
         let window = window?;
         let purchase = |row: &usize| window.labels()[row * LABELS.len() + PURCHASE];

@@ -34,7 +34,8 @@ fn pseudo_labels(student: &Tensor, teacher: &Tensor, base_rates: &[f64]) -> Tens
         let order = teacher.select(1, output as i64).argsort(0, true);
         let p = probabilities.select(1, output as i64).index_select(0, &order);
         let confident = |share: f64| ((users as f64 * share * CONFIDENT_SHARE).floor() as i64).min(users);
-        let (positive, negative) = (confident(rate), confident(1.0 - rate));
+        let positive = confident(rate);
+        let negative = confident(1.0 - rate);
         sum -= p.narrow(0, 0, positive).log().sum(Kind::Float);
         sum -= (p.narrow(0, users - negative, negative) * -1.0 + 1.0).log().sum(Kind::Float);
         labels += positive + negative;

@@ -73,8 +73,8 @@ pub struct HistoryBatchBuilder {
 impl HistoryBatchBuilder {
     pub fn build(&self, users: &UserColumns, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<HistoryBatch> {
         let taken = users.take(rows)?;
-        let histories = taken.histories();
-        let histories: Vec<&[EventInput]> = histories.iter().map(Vec::as_slice).collect();
+        let decoded = taken.histories();
+        let histories: Vec<&[EventInput]> = decoded.iter().map(Vec::as_slice).collect();
         let examples = match self.method {
             Pretraining::Masked | Pretraining::None => self.masked(&histories, rng)?,
             Pretraining::NextEvent => self.next_event(&histories, rng)?,
@@ -91,7 +91,9 @@ impl HistoryBatchBuilder {
 
     fn masked(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng) -> Result<Examples> {
         let longest = histories.iter().map(|h| h.len()).max().unwrap_or(1);
-        let (mut masked_histories, mut places, mut masked) = (Vec::new(), Vec::new(), Vec::new());
+        let mut masked_histories = Vec::new();
+        let mut places = Vec::new();
+        let mut masked = Vec::new();
         for (row, history) in histories.iter().enumerate() {
             let mut events = history.to_vec();
             let always_masked = rng.random_range(0..events.len());
@@ -110,7 +112,8 @@ impl HistoryBatchBuilder {
 
     fn next_event(&self, histories: &[&[EventInput]], rng: &mut ChaCha8Rng) -> Result<Examples> {
         let longest = histories.iter().map(|h| h.len()).max().unwrap_or(1);
-        let (mut places, mut next) = (Vec::new(), Vec::new());
+        let mut places = Vec::new();
+        let mut next = Vec::new();
         for (row, history) in histories.iter().enumerate() {
             places.extend((0..history.len() - 1).map(|at| (row * longest + at) as i64));
             next.extend(&history[1..]);
@@ -133,7 +136,8 @@ impl HistoryBatchBuilder {
         let mut with_item: Vec<usize> = (0..events.len()).filter(|&i| events[i].item != 0).collect();
         with_item.shuffle(rng);
         with_item.truncate(ITEM_TARGETS_MAX);
-        let (mut candidates, mut index) = (Vec::new(), HashMap::new());
+        let mut candidates = Vec::new();
+        let mut index = HashMap::new();
         let mut candidate = |&i: &usize| -> i64 {
             let item = (events[i].item, events[i].category, events[i].contents);
             *index.entry(item).or_insert_with(|| {

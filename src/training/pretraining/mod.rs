@@ -128,7 +128,8 @@ impl TrainingTask for PretrainingTask<'_> {
     fn validate(&mut self) -> Result<Option<Validation>> {
         let _guard = tch::no_grad_guard();
         let mut rng = ChaCha8Rng::seed_from_u64(self.options.seed);
-        let (mut sum, mut users) = (0.0, 0);
+        let mut sum = 0.0;
+        let mut users = 0;
         for window in self.data.held_out.each_window() {
             let window = window?;
             for rows in rows_with_history(&window, Split::Valid).chunks(self.options.batch_rows) {

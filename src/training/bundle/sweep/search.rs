@@ -53,7 +53,8 @@ impl Sweep {
         for candidate in &candidates {
             candidate.configure(config, 1)?;
         }
-        let (mut all, mut epochs_max) = (Vec::new(), self.sweep.epochs_min);
+        let mut all = Vec::new();
+        let mut epochs_max = self.sweep.epochs_min;
         for rung in 0.. {
             let mut done = Vec::new();
             for candidate in &candidates {
@@ -187,7 +188,8 @@ mod tests {
     async fn an_interrupted_search_resumes_and_ends_the_same() {
         let sweep: Sweep = toml::from_str(FILE).unwrap();
         let uninterrupted = sweep.search(&Config::default(), &folder("whole"), figures).await.unwrap();
-        let (interrupted, mut trained) = (folder("interrupted"), 0);
+        let interrupted = folder("interrupted");
+        let mut trained = 0;
         let dies = async |config: &Config| {
             trained += 1;
             if trained > 10 { Err(Failure::passing("killed")) } else { figures(config).await }
