@@ -14,8 +14,8 @@ use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::training;
 use crate::training::bundle::sweep::{Sweep, Trial};
+use crate::training::flat_table::TableOptions;
 use crate::training::labelled::InputOptions;
-use crate::training::table::TableOptions;
 
 /// Train on what happened before a date and write a bundle.
 ///
@@ -97,7 +97,7 @@ impl Train {
     }
 
     async fn train_table(&self, config: &Config) -> Result<()> {
-        let card = training::table::run(config, &self.table).await?;
+        let card = training::table::train(config, &self.table).await?;
         println!("table model {} ({})", card.version, card.split);
         print_figures(&card.figures)?;
         let columns: Vec<String> = card.columns.0.iter().map(|c| format!("'{0}', \"{0}\"", c.name)).collect();
@@ -107,7 +107,7 @@ impl Train {
     }
 
     async fn train_text(&self, config: &Config) -> Result<()> {
-        let card = training::text::run(config, &self.table, &self.inputs).await?;
+        let card = training::text::train(config, &self.table, &self.inputs).await?;
         println!("text model {} ({}; {})", card.version, card.strategy, card.split);
         print_figures(&card.figures)?;
         let (column, version, labels) = (&card.text_column, &card.version, card.labels.join(", "));
@@ -116,7 +116,7 @@ impl Train {
     }
 
     async fn train_image(&self, config: &Config) -> Result<()> {
-        let card = training::image::run(config, &self.table, &self.inputs).await?;
+        let card = training::image::train(config, &self.table, &self.inputs).await?;
         println!("image model {} ({}; {})", card.version, card.strategy, card.split);
         print_figures(&card.figures)?;
         let (version, labels) = (&card.version, card.labels.join(", "));

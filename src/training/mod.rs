@@ -6,17 +6,19 @@
 //! | [`intents`], [`pretraining`] | the intent network: labels and next items; self-supervised pretraining before that |
 //! | [`demand`] | the demand network and its calibration |
 //! | [`table`], [`text`], [`image`] | `train --task`: models of a labelled table, of texts and of pictures |
+//! | [`flat_table`] | flat tables of CSV or Parquet, and their labels, for the tasks `table`, `text` and `image` |
 //! | [`labelled`] | what the tasks `text` and `image` share |
 //! | [`datasets`] | users and items as of past dates, in blocks on disk |
 //! | [`fitting`] | the one training loop, its batches, checkpoints and curves; every task uses it |
 //!
-//! Imports go one way: `datasets` → `fitting` → `pretraining` → `intents`, `demand` → `bundle`, and `fitting` → `table` →
-//! `labelled` → `text`, `image`. The command line calls `run` of [`bundle`], [`table`], [`text`] and [`image`].
+//! Imports go one way: `datasets` → `fitting` → `pretraining` → `intents`, `demand` → `bundle`, and `fitting` → `flat_table` →
+//! `table`, `labelled` → `text`, `image`. The command line calls [`bundle`], [`table`], [`text`] and [`image`].
 
 pub mod bundle;
 pub mod datasets;
 pub mod demand;
 pub mod fitting;
+pub mod flat_table;
 pub mod image;
 mod intents;
 pub mod labelled;

@@ -26,7 +26,7 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
     assert_eq!((model.figure("pictures_refused"), model.figure("rows_left_out")), (2.0, 2.0));
     let rows = ["rows_train", "rows_valid", "rows_test"].map(|part| model.figure(part)).iter().sum::<f64>();
     assert_eq!(rows, f64::from(ROWS) - 4.0);
-    assert!(log.contains("2 rows whose picture can not be read are left out; the first: row 6: "), "{log}");
+    assert!(log.contains("ignored 2 rows whose picture cannot be read; first: row 6: "), "{log}");
     // Same pictures, seed and machine: the same weights to the bit, and so the same version.
     if device::repeats_to_the_bit() {
         assert_eq!(shop.train(&[], &task).0.version, model.version);
@@ -129,7 +129,7 @@ fn what_cannot_be_learnt_of_pictures_is_refused_with_the_reason() {
         (task(&items, "picture", &["picture"]), &[], 2, &["expected another column than --image-column"]),
         (task(&items, "number", &["red"]), &[], 2, &["expected bytes of pictures, or text", "got Int64"]),
         (task(&items, "picture", &["same"]), &[], 3, &["label same: all", "nothing to learn"]),
-        (task(&items, "shape", &["red"]), &[], 3, &["at least 20 rows", "159 pictures can not be read", "not found"]),
+        (task(&items, "shape", &["red"]), &[], 3, &["at least 20 rows", "159 pictures cannot be read", "not found"]),
         (task(&elsewhere, "picture", &["red"]), &[], 3, &["row 2: expected a path below", "\"../images/2.bin\""]),
         (task(&items, "picture", &["red"]), &["image.strategy=frozen"], 2, &["without --encoder"]),
         (task(&items, "picture", &["red"]), &["image.batch_rows=1"], 2, &["image.batch_rows: expected 4"]),
@@ -142,7 +142,12 @@ fn what_cannot_be_learnt_of_pictures_is_refused_with_the_reason() {
     let whole = task(&items, "picture", &["red"]);
     let whole: Vec<&str> = whole.iter().map(String::as_str).collect();
     shop.refused(&[], &[&whole[..], &["--encoder", &gone]].concat(), 6, &["--encoder", "config.json is missing"]);
-    shop.refused(&[], &[&whole[..], &["--text-column", "shape"]].concat(), 2, &["--text-column: belongs to another"]);
+    shop.refused(
+        &[],
+        &[&whole[..], &["--text-column", "shape"]].concat(),
+        2,
+        &["--text-column cannot be used with --task image"],
+    );
     shop.refused(&[], &["train", "--task", "image", "--table", &items], 2, &["pass --image-column"]);
     let bytes = task(&parquet, "image", &["red"]);
     let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();

@@ -4,7 +4,8 @@ use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
 use intentcast::model::table::bundle::TableCard;
-use intentcast::training::table::{self, TableOptions};
+use intentcast::training::flat_table::TableOptions;
+use intentcast::training::table;
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -246,14 +247,14 @@ async fn a_parquet_folder_is_split_by_time_and_a_large_one_sampled() {
         time_column: Some("day".into()),
         ..Default::default()
     };
-    let later: TableCard = table::run(&config, &options).await.unwrap();
+    let later: TableCard = table::train(&config, &options).await.unwrap();
     assert!(later.figures["auc_test_y"] < 0.1, "{:?}", later.figures);
     assert_eq!((later.figures["rows_train"], later.figures["rows_test"]), (1600.0, 200.0));
     assert!(later.split.contains("split by day") && later.columns.0.len() == 1);
 
     config.train.rows_max = 500;
     let options = TableOptions { time_column: None, exclude: vec!["day".into()], ..options };
-    let figures = table::run(&config, &options).await.unwrap().figures;
+    let figures = table::train(&config, &options).await.unwrap().figures;
     let rows = figures["rows_train"] + figures["rows_valid"] + figures["rows_test"];
     assert!((350.0..650.0).contains(&rows), "{rows}");
 }

@@ -496,7 +496,7 @@ fn what_cannot_be_learnt_is_refused_with_the_reason() {
             task(&file, &bert, &["recommended"]),
             &["text.frozen_layers=3"],
             2,
-            &["expected 0 to 2, the encoder's, got 3"],
+            &["expected 0 to 2, the encoder's layers, got 3"],
         ),
         (task(&file, &bert, &["recommended"]), &["text.max_length=2"], 6, &["leaves none for text"]),
     ];

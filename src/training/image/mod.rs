@@ -1,12 +1,19 @@
-//! `intentcast train --task image`: an encoder of pictures is taught labels, from weights of a folder or from random ones.
+//! `intentcast train --task image`: trains an image encoder on the labels of pictures, from pretrained or random
+//! weights.
 //!
-//! Rows come by `training::table`'s reader and their pictures by `pictures`; `strategy` says which weights learn,
-//! `training::labelled` teaches and measures through `reader`. The model goes to the registry as an image model
-//! (model/vision/bundle.rs), which no night can take.
+//! In: a column of a `FlatTable` with pictures or their paths, and optionally an encoder's folder. Out: an image model
+//! in the registry (model/vision/bundle.rs), which no night can take.
+//!
+//! `picture_source` fetches pictures and `table_pictures` decodes them into a `square_store`; `initial_encoder` is
+//! where training starts; `strategy` decides which weights are trained; `image_rows` provides the rows to
+//! `training::labelled`, which trains and evaluates.
 
-mod pictures;
-mod reader;
+mod image_rows;
+mod initial_encoder;
+mod picture_source;
+mod square_store;
 mod strategy;
+mod table_pictures;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -14,230 +21,153 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::nn;
 
-use self::pictures::{Pictures, Source};
-use self::reader::{Crops, ImageReader};
-use super::labelled::goal::Goal;
-use super::labelled::labels::{self, Targets};
-use super::labelled::{self, InputOptions, Teaching, parts};
-use super::table::TableOptions;
-use super::table::source::{self, Only, Table};
-use crate::config::networks::{ImageNetworkName, ImageStrategy, NormStatistics, name_of};
-use crate::config::{Config, ImageConfig};
+use self::image_rows::{CropBuilder, ImageRows};
+use self::initial_encoder::InitialEncoder;
+use self::picture_source::PictureSource;
+use self::table_pictures::TablePictures;
+use super::flat_table::{FlatTable, InputColumn, TableOptions, read_input_column};
+use super::labelled::{
+    ClassifierLoss, ClassifierPlan, HEAD, InputOptions, LabelTargets, count_weights, read_targets,
+    refuse_flags_of_other_tasks, require_enough_rows, train_classifier, weights_of_group,
+};
+use crate::config::Config;
+use crate::config::networks::{ImageStrategy, name_of};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
-use crate::model::bundle::Registry;
 use crate::model::labels::{HeadSizes, LabelHead};
-use crate::model::vision::{
-    Architecture, IMAGE_FORMAT, ImageEncoderCard, ImageFolder, ImageModelCard, ImageModelWeights, ImageNetwork,
-    Preprocess,
-};
+use crate::model::registry::Registry;
+use crate::model::vision::{IMAGE_FORMAT, ImageModelCard, ImageModelWeights};
 use crate::score::devices;
 use crate::training::fitting::{Journal, TrainingFingerprint, TrainingRun};
 
-/// Teaches an encoder and writes an image model. Champion and nights stay as they are.
-pub async fn run(config: &Config, table: &TableOptions, options: &InputOptions) -> Result<ImageModelCard> {
+/// Trains an image model and writes it to the registry. It never becomes champion.
+pub async fn train(config: &Config, table_options: &TableOptions, options: &InputOptions) -> Result<ImageModelCard> {
     let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
     let Some(image_column) = &options.image_column else {
         return Err(Failure::usage("train --task image: pass --image-column"));
     };
-    labelled::refuse_others("image", table, &[("--text-column", options.text_column.is_some())])?;
-    if table.label.contains(image_column) {
+    refuse_flags_of_other_tasks("image", table_options, &[("--text-column", options.text_column.is_some())])?;
+    if table_options.label.contains(image_column) {
         return Err(Failure::usage(format!(
             "--label: expected another column than --image-column, got {image_column:?}"
         )));
     }
-    let start = Start::of(config, options.encoder.as_deref()).await?;
-    let only = Only { flag: "--image-column", column: image_column, what: "a picture", spare: false };
-    let mut rows = source::read_by(config, table, Some(only)).await?;
-    let array = rows.rows.column_by_name(image_column);
-    let array = array.ok_or_else(|| Failure::bug(format!("column {image_column} was not read")))?;
-    let source = Source::of(config, array, &table.table, options.image_folder.as_deref())?;
-    let pictures = Arc::new(Pictures::read(config, &rows, &source, &start.card.preprocess).await?);
-    rows.split_by_keys(&pictures.keys);
-    let (encoder, encoder_hash) = match &start.folder {
-        Some((uri, folder)) => (uri.clone(), folder.hash.clone()),
-        None => (String::new(), String::new()),
-    };
+    let encoder = InitialEncoder::load(config, options.encoder.as_deref()).await?;
+    let input =
+        InputColumn { flag: "--image-column", name: image_column, description: "a picture", with_unlabelled: false };
+    let mut table = read_input_column(config, table_options, input).await?;
+    let source =
+        PictureSource::new(config, table.column(image_column)?, &table_options.table, options.image_folder.as_deref())?;
+    let pictures = Arc::new(TablePictures::load(config, &table, &source, &encoder.card.preprocess).await?);
+    table.splits.use_keys(&pictures.keys);
     let settings = serde_json::json!({ "model": config.model, "train": config.train, "image": config.image });
     let mut fingerprint =
-        TrainingFingerprint::new(config, &(IMAGE_FORMAT, &config.image, &encoder_hash, &pictures.keys))?;
-    rows.fingerprint(table, &mut fingerprint)?;
+        TrainingFingerprint::new(config, &(IMAGE_FORMAT, &config.image, encoder.hash(), &pictures.keys))?;
+    table.add_to_fingerprint(table_options, &mut fingerprint)?;
     let mut run = TrainingRun::start(config, "image", fingerprint, settings.clone()).await?;
-    let taught = run.train(|journal| teach(config, &rows, (&pictures, &start), &table.label, journal))?;
+    let training =
+        ImageTraining { config, table: &table, pictures: &pictures, encoder: &encoder, labels: &table_options.label };
+    let trained = run.train(|journal| training.train(journal))?;
     let card = ImageModelCard {
         format: IMAGE_FORMAT,
         version: String::new(),
         trained_at: chrono::Utc::now().to_rfc3339(),
-        table: table.table.clone(),
+        table: table_options.table.clone(),
         image_column: image_column.clone(),
-        split: rows.split_by.clone(),
-        encoder,
-        encoder_hash,
+        split: table.splits.description(),
+        encoder: encoder.uri(),
+        encoder_hash: encoder.hash(),
         strategy: name_of(&config.image.strategy),
-        kind: taught.targets.kind,
-        labels: taught.targets.labels.clone(),
+        kind: trained.targets.kind,
+        labels: trained.targets.labels.clone(),
         weights_hash: String::new(),
-        figures: taught.figures,
+        figures: trained.figures,
         settings,
     };
-    let parts = ImageModelWeights {
-        encoder_card: &start.card,
-        encoder: parts::taken(&taught.store, strategy::ENCODER)?,
-        head: parts::taken(&taught.store, parts::HEAD)?,
+    let weights = ImageModelWeights {
+        encoder_card: &encoder.card,
+        encoder: weights_of_group(&trained.store, strategy::ENCODER)?,
+        head: weights_of_group(&trained.store, HEAD)?,
     };
-    let card = registry.write_image(card, parts).await?;
+    let card = registry.write_image(card, weights).await?;
     run.finish(Some(&card.version), &card.figures).await?;
     Ok(card)
 }
 
-/// What training begins with: a folder of `--encoder`, or a card for random weights.
-struct Start {
-    card: ImageEncoderCard,
-    folder: Option<(String, ImageFolder)>,
-    batch_statistics: bool,
+struct ImageTraining<'a> {
+    config: &'a Config,
+    table: &'a FlatTable,
+    pictures: &'a Arc<TablePictures>,
+    encoder: &'a InitialEncoder,
+    labels: &'a [String],
 }
 
-impl Start {
-    async fn of(config: &Config, encoder: Option<&str>) -> Result<Self> {
-        let statistics = config.image.norm_statistics;
-        let Some(uri) = encoder else {
-            refuse_of_folders(&config.image)?;
-            return Ok(Self { card: fresh(&config.image), folder: None, batch_statistics: true });
-        };
-        let folder = ImageFolder::load(&Location::open(uri, &config.s3)?).await.map_err(|f| f.at("--encoder"))?;
-        let batch_statistics = statistics == NormStatistics::Batch;
-        Ok(Self { card: folder.card.clone(), folder: Some((uri.to_string(), folder)), batch_statistics })
-    }
-
-    /// The network with its weights, below `image` in a store that holds nothing else yet.
-    fn network(&self, store: &nn::VarStore) -> Result<ImageNetwork> {
-        let network = ImageNetwork::new(&(store.root() / strategy::ENCODER), &self.card);
-        if let Some((_, folder)) = &self.folder {
-            let (weights, _) = folder.network(store.device()).map_err(|f| f.at("--encoder"))?;
-            let weights = weights.variables();
-            let _guard = tch::no_grad_guard();
-            for (name, mut variable) in store.variables() {
-                let own = weights.get(parts::part(&name).1);
-                variable.f_copy_(own.ok_or_else(|| Failure::bug(format!("{name} was not read")))?)?;
-            }
-        }
-        Ok(network)
-    }
-}
-
-/// Settings that mean something of a folder's weights alone.
-fn refuse_of_folders(config: &ImageConfig) -> Result<()> {
-    for (setting, set) in [
-        ("image.strategy: expected all, got frozen", config.strategy == ImageStrategy::Frozen),
-        ("image.norm_statistics: expected auto or batch, got kept", config.norm_statistics == NormStatistics::Kept),
-        ("image.frozen_stages: expected 0, got more", config.frozen_stages > 0),
-    ] {
-        if set {
-            return Err(Failure::usage(format!("{setting}, because without --encoder all weights are random"))
-                .hint("pass --encoder and a folder of weights"));
-        }
-    }
-    Ok(())
-}
-
-/// What lies around the crop, so that it can be moved, is an eighth of its side, as in torchvision's presets.
-fn fresh(config: &ImageConfig) -> ImageEncoderCard {
-    let architecture = match config.network {
-        ImageNetworkName::Cnn => Architecture::Cnn,
-        ImageNetworkName::Resnet18 => Architecture::ResNet18,
-        ImageNetworkName::Resnet34 => Architecture::ResNet34,
-        ImageNetworkName::Resnet50 => Architecture::ResNet50,
-    };
-    let crop = i64::from(config.side_pixels);
-    ImageEncoderCard::new(architecture, Preprocess { resize: crop + crop / 8, crop, ..Default::default() })
-}
-
-/// What came of a training.
-struct Taught {
+struct TrainedImage {
     store: nn::VarStore,
-    targets: Arc<Targets>,
+    targets: Arc<LabelTargets>,
     figures: BTreeMap<String, f64>,
 }
 
-fn teach(
-    config: &Config,
-    table: &Table,
-    (pictures, start): (&Arc<Pictures>, &Start),
-    names: &[String],
-    journal: &mut Journal,
-) -> Result<Taught> {
-    let [train, valid, test] = labelled::parts_of(table, |row| pictures.has(row));
-    labelled::enough([&train, &valid, &test], &lacks(table, pictures))?;
-    let targets = Arc::new(labels::read(config, table, names, &train)?);
-    let known = |rows: Vec<usize>| rows.into_iter().filter(|&row| targets.known[row]).collect::<Vec<usize>>();
-    let rows = [train, known(valid), known(test)];
+impl ImageTraining<'_> {
+    fn train(&self, journal: &mut Journal) -> Result<TrainedImage> {
+        let config = self.config;
+        let rows_with_pictures = self.table.rows_by_split(|row| self.pictures.has(row));
+        require_enough_rows(&rows_with_pictures, &self.describe_ignored_rows())?;
+        let targets = Arc::new(read_targets(config, self.table, self.labels, &rows_with_pictures[0])?);
+        let [train, valid, test] = rows_with_pictures;
+        let rows = [train, targets.known_rows(valid), targets.known_rows(test)];
 
-    tch::manual_seed(config.train.seed as i64);
-    let device = devices::choose(&config.score)?;
-    let mut store = nn::VarStore::new(device);
-    let network = start.network(&store)?;
-    strategy::prepare(&config.image, &start.card, &store)?;
-    let sizes = HeadSizes { width: start.card.width(), labels: targets.labels.len() };
-    let head = LabelHead::new(&(store.root() / parts::HEAD), targets.kind, sizes);
-    let mut figures = labelled::count_weights(&store, None)?;
-    let reader = ImageReader {
-        network: &network,
-        head: &head,
-        crops: Crops {
-            pictures: Arc::clone(pictures),
-            preprocess: start.card.preprocess.clone(),
-            augmentation: config.image.augmentation,
-        },
-        batch_statistics: start.batch_statistics,
-        batch_rows: config.image.batch_rows as usize,
-        device,
-    };
-    if start.folder.is_none() {
-        reader.settle(&rows[0], &mut ChaCha8Rng::seed_from_u64(config.train.seed))?;
+        tch::manual_seed(config.train.seed as i64);
+        let device = devices::choose(&config.score)?;
+        let mut store = nn::VarStore::new(device);
+        let network = self.encoder.network(&store)?;
+        strategy::freeze_weights(&config.image, &self.encoder.card, &store)?;
+        let sizes = HeadSizes { width: self.encoder.card.width(), labels: targets.labels.len() };
+        let head = LabelHead::new(&(store.root() / HEAD), targets.kind, sizes);
+        let mut figures = count_weights(&store, None)?;
+        let image_rows = ImageRows {
+            network: &network,
+            head: &head,
+            crops: CropBuilder {
+                pictures: Arc::clone(self.pictures),
+                preprocess: self.encoder.card.preprocess.clone(),
+                augmentation: config.image.augmentation,
+            },
+            uses_batch_statistics: self.encoder.uses_batch_statistics,
+            batch_rows: config.image.batch_rows as usize,
+            device,
+        };
+        if self.encoder.has_random_weights() {
+            image_rows.warm_up_statistics(&rows[0], &mut ChaCha8Rng::seed_from_u64(config.train.seed))?;
+        }
+        let loss = ClassifierLoss::new(&targets, &rows[0], config, device)?;
+        let learning_rate = strategy::learning_rate(&config.image, self.encoder.has_random_weights());
+        let plan = ClassifierPlan {
+            loss: &loss,
+            rows: &rows,
+            head_epochs_max: config.image.head_epochs_max,
+            // With a frozen encoder, only the head is trained.
+            epochs_max: if config.image.strategy == ImageStrategy::Frozen { 0 } else { config.image.epochs_max },
+            learning_rate,
+            step_options: strategy::step_options(&config.image, &self.encoder.card, learning_rate, &store),
+            column: &self.labels.join("_"),
+        };
+        figures.extend(train_classifier(config, &image_rows, &mut store, plan, journal)?);
+        figures.insert("rows_left_out".into(), self.table.ignored_rows as f64);
+        figures.insert("pictures_refused".into(), self.pictures.unreadable as f64);
+        journal.report_failures(&mut figures);
+        Ok(TrainedImage { store, targets, figures })
     }
-    let goal = Goal::new(&targets, &rows[0], config, device)?;
-    let learning_rate = strategy::learning_rate(&config.image, start.folder.is_none());
-    let teaching = Teaching {
-        parts: &rows,
-        head_epochs_max: config.image.head_epochs_max,
-        // Of a frozen encoder, the head is all that learns.
-        epochs_max: if config.image.strategy == ImageStrategy::Frozen { 0 } else { config.image.epochs_max },
-        learning_rate,
-        step_options: strategy::step_options(&config.image, &start.card, learning_rate, &store),
-        column: &names.join("_"),
-    };
-    figures.extend(labelled::teach(config, &reader, &mut store, &goal, teaching, journal)?);
-    figures.insert("rows_left_out".into(), table.left_out as f64);
-    figures.insert("pictures_refused".into(), pictures.refused as f64);
-    journal.report_failures(&mut figures);
-    Ok(Taught { store, targets, figures })
-}
 
-/// How many rows are left out, and why.
-fn lacks(table: &Table, pictures: &Pictures) -> String {
-    let lack = format!("{} rows lack a label or a picture", table.left_out);
-    match &pictures.first_refused {
-        None => lack,
-        Some(first) => format!("{lack}, {} pictures can not be read, the first: {first}", pictures.refused),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn random_weights_have_room_around_the_crop_and_no_settings_of_folders() {
-        let card = fresh(&ImageConfig { network: ImageNetworkName::Resnet18, side_pixels: 224, ..Default::default() });
-        assert_eq!((card.preprocess.resize, card.preprocess.crop, card.width()), (252, 224, 512));
-        refuse_of_folders(&ImageConfig::default()).unwrap();
-        for config in [
-            ImageConfig { strategy: ImageStrategy::Frozen, ..Default::default() },
-            ImageConfig { norm_statistics: NormStatistics::Kept, ..Default::default() },
-            ImageConfig { frozen_stages: 1, ..Default::default() },
-        ] {
-            let refused = refuse_of_folders(&config).unwrap_err();
-            assert!(refused.kind.exit_code() == 2 && refused.message.contains("without --encoder"), "{refused}");
+    /// Says how many rows are ignored, and why.
+    fn describe_ignored_rows(&self) -> String {
+        let incomplete = format!("{} rows lack a label or a picture", self.table.ignored_rows);
+        match &self.pictures.first_unreadable {
+            None => incomplete,
+            Some(first) => {
+                let count = self.pictures.unreadable;
+                format!("{incomplete}, {count} pictures cannot be read, first: {first}")
+            }
         }
     }
 }

@@ -1,103 +1,111 @@
-//! The least value of a smooth function of all weights at once: L-BFGS with backtracking (Nocedal and Wright 2006,
-//! algorithms 7.4, 7.5 and 3.1). For the few weights of a head on vectors that stay as they are, where every step can see
-//! all rows and no learning rate has to be guessed; what scikit-learn's logistic regression takes, too.
+//! Minimises a smooth function of all weights at once: L-BFGS with backtracking (Nocedal and Wright 2006, algorithms
+//! 7.4, 7.5 and 3.1). It serves the few weights of a head on fixed vectors, where every step can use all rows and no
+//! learning rate has to be guessed. scikit-learn's logistic regression uses it too.
 
 use std::collections::VecDeque;
 use tch::Tensor;
 
 use crate::failure::{Failure, Result};
 
-/// Steps that are remembered.
+/// The number of steps that approximate the curvature.
 const MEMORY: usize = 10;
-/// A step has to bring this share of what the slope promises (Armijo).
-const PROMISED_SHARE: f64 = 1e-4;
+/// A step must achieve this share of the decrease that the slope promises (Armijo).
+const SUFFICIENT_DECREASE: f64 = 1e-4;
 const HALVINGS_MAX: usize = 20;
-/// It is over where no slope is steeper than this, or a step brings less than this share of the value.
-const FLAT: f64 = 1e-5;
-const GAIN_MIN: f64 = 1e-7;
+/// The search ends where no slope is steeper than this.
+const GRADIENT_TOLERANCE: f64 = 1e-5;
+/// The search ends when a step decreases the value by a smaller share than this.
+const VALUE_TOLERANCE: f64 = 1e-7;
 
-/// Where it ended.
+/// The end of a search.
 #[derive(Debug)]
-pub struct Least {
+pub struct Minimum {
     pub at: Tensor,
     pub value: f64,
     pub steps: u32,
 }
 
-/// Goes down from `at`, float [weights], at most `steps_max` steps. `of` gives a value and its gradient, and has to be a
-/// number at the start; a step to where it is none is halved as one that leads upwards is.
-pub fn least(at: Tensor, steps_max: u32, mut of: impl FnMut(&Tensor) -> Result<(f64, Tensor)>) -> Result<Least> {
-    let (value, mut gradient) = of(&at)?;
+/// Minimises `objective` from `start`, float [weights], in at most `steps_max` steps. `objective` returns the value and
+/// its gradient. The value at the start must be finite; a step to NaN or infinity is halved like one that leads
+/// upwards.
+pub fn minimise(
+    start: Tensor,
+    steps_max: u32,
+    mut objective: impl FnMut(&Tensor) -> Result<(f64, Tensor)>,
+) -> Result<Minimum> {
+    let (value, mut gradient) = objective(&start)?;
     if !value.is_finite() {
-        return Err(Failure::model(format!("the head cannot learn: its first loss is {value}"))
-            .hint("look at the encoder's weights: its vectors are no numbers, or gigantic"));
+        return Err(Failure::model(format!("cannot fit the head: its first loss is {value}"))
+            .hint("check the encoder's weights: its vectors are NaN or overflow"));
     }
-    let mut now = Least { at, value, steps: 0 };
-    let mut memory: VecDeque<Pair> = VecDeque::with_capacity(MEMORY);
-    while now.steps < steps_max && gradient.abs().max().double_value(&[]) > FLAT {
-        let mut direction = downwards(&gradient, &memory)?;
+    let mut best = Minimum { at: start, value, steps: 0 };
+    let mut memory: VecDeque<Correction> = VecDeque::with_capacity(MEMORY);
+    while best.steps < steps_max && gradient.abs().max().double_value(&[]) > GRADIENT_TOLERANCE {
+        let mut direction = descent_direction(&gradient, &memory)?;
         let mut slope = dot(&direction, &gradient)?;
-        // Rounding can turn it upwards, a function that is not convex, too.
+        // Rounding, or a function that is not convex, can turn the direction upwards.
         if slope >= 0.0 {
             memory.clear();
-            (direction, slope) = (-&gradient, -dot(&gradient, &gradient)?);
+            direction = -&gradient;
+            slope = -dot(&gradient, &gradient)?;
         }
-        // The first step knows no curvature: its length is one at most.
-        let mut length = if memory.is_empty() { (1.0 / (-slope).sqrt()).min(1.0) } else { 1.0 };
-        let mut found = None;
+        // The first step knows no curvature, so its length is at most one.
+        let mut scale = if memory.is_empty() { (1.0 / (-slope).sqrt()).min(1.0) } else { 1.0 };
+        let mut accepted = None;
         for _ in 0..HALVINGS_MAX {
-            let there = now.at.f_add(&direction.f_mul_scalar(length)?)?;
-            let (value, gradient) = of(&there)?;
-            if value <= now.value + PROMISED_SHARE * length * slope {
-                found = Some((there, value, gradient));
+            let candidate = best.at.f_add(&direction.f_mul_scalar(scale)?)?;
+            let (candidate_value, candidate_gradient) = objective(&candidate)?;
+            if candidate_value <= best.value + SUFFICIENT_DECREASE * scale * slope {
+                accepted = Some((candidate, candidate_value, candidate_gradient));
                 break;
             }
-            length /= 2.0;
+            scale /= 2.0;
         }
-        let Some((there, value, steeper)) = found else { break };
-        let (moved, turned) = (there.f_sub(&now.at)?, steeper.f_sub(&gradient)?);
-        let curvature = dot(&moved, &turned)?;
-        if curvature > 1e-10 * dot(&turned, &turned)? {
+        let Some((next, next_value, next_gradient)) = accepted else { break };
+        let step = next.f_sub(&best.at)?;
+        let gradient_change = next_gradient.f_sub(&gradient)?;
+        let curvature = dot(&step, &gradient_change)?;
+        if curvature > 1e-10 * dot(&gradient_change, &gradient_change)? {
             if memory.len() == MEMORY {
                 memory.pop_front();
             }
-            memory.push_back(Pair { moved, turned, curvature });
+            memory.push_back(Correction { step, gradient_change, curvature });
         }
-        let gained = now.value - value;
-        now = Least { at: there, value, steps: now.steps + 1 };
-        gradient = steeper;
-        if gained < GAIN_MIN * value.abs() {
+        let decrease = best.value - next_value;
+        best = Minimum { at: next, value: next_value, steps: best.steps + 1 };
+        gradient = next_gradient;
+        if decrease < VALUE_TOLERANCE * next_value.abs() {
             break;
         }
     }
-    Ok(now)
+    Ok(best)
 }
 
-/// A step and how the gradient changed in it.
-struct Pair {
-    moved: Tensor,
-    turned: Tensor,
-    /// Their product, above zero.
+/// A step, and how it changed the gradient.
+struct Correction {
+    step: Tensor,
+    gradient_change: Tensor,
+    /// Their scalar product, above zero.
     curvature: f64,
 }
 
-/// Minus the gradient times the inverse of the curvature that the memory has met.
-fn downwards(gradient: &Tensor, memory: &VecDeque<Pair>) -> Result<Tensor> {
-    let mut rest = gradient.f_neg()?;
+/// Returns minus the gradient times the approximate inverse Hessian.
+fn descent_direction(gradient: &Tensor, memory: &VecDeque<Correction>) -> Result<Tensor> {
+    let mut direction = gradient.f_neg()?;
     let mut shares = Vec::with_capacity(memory.len());
-    for pair in memory.iter().rev() {
-        let share = dot(&pair.moved, &rest)? / pair.curvature;
-        rest = rest.f_sub(&pair.turned.f_mul_scalar(share)?)?;
+    for correction in memory.iter().rev() {
+        let share = dot(&correction.step, &direction)? / correction.curvature;
+        direction = direction.f_sub(&correction.gradient_change.f_mul_scalar(share)?)?;
         shares.push(share);
     }
     if let Some(last) = memory.back() {
-        rest = rest.f_mul_scalar(last.curvature / dot(&last.turned, &last.turned)?)?;
+        direction = direction.f_mul_scalar(last.curvature / dot(&last.gradient_change, &last.gradient_change)?)?;
     }
-    for (pair, share) in memory.iter().zip(shares.into_iter().rev()) {
-        let back = dot(&pair.turned, &rest)? / pair.curvature;
-        rest = rest.f_add(&pair.moved.f_mul_scalar(share - back)?)?;
+    for (correction, share) in memory.iter().zip(shares.into_iter().rev()) {
+        let back = dot(&correction.gradient_change, &direction)? / correction.curvature;
+        direction = direction.f_add(&correction.step.f_mul_scalar(share - back)?)?;
     }
-    Ok(rest)
+    Ok(direction)
 }
 
 fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
@@ -109,31 +117,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_finds_the_bottom_of_a_narrow_valley() {
-        // Rosenbrock's: curved, and a hundred times steeper across than along.
-        let of = |at: &Tensor| {
+    fn it_finds_the_minimum_of_a_narrow_valley() {
+        // Rosenbrock's function: curved, and a hundred times steeper across than along.
+        let rosenbrock = |at: &Tensor| {
             let (x, y) = (at.double_value(&[0]), at.double_value(&[1]));
             let value = (1.0 - x).powi(2) + 100.0 * (y - x * x).powi(2);
             let slope = [-2.0 * (1.0 - x) - 400.0 * x * (y - x * x), 200.0 * (y - x * x)];
             Ok((value, Tensor::from_slice(&slope)))
         };
-        let found = least(Tensor::from_slice(&[-1.2f64, 1.0]), 200, of).unwrap();
+        let found = minimise(Tensor::from_slice(&[-1.2f64, 1.0]), 200, rosenbrock).unwrap();
         assert!((found.at.double_value(&[0]) - 1.0).abs() < 1e-3 && found.value < 1e-6, "{found:?}");
         assert!(found.steps < 60, "{found:?}");
-        let few = least(Tensor::from_slice(&[-1.2f64, 1.0]), 3, of).unwrap();
+        let few = minimise(Tensor::from_slice(&[-1.2f64, 1.0]), 3, rosenbrock).unwrap();
         assert_eq!(few.steps, 3);
     }
 
     #[test]
-    fn a_step_to_where_there_is_no_number_is_halved() {
-        // ln x + 1/x has its least value at one, and none left of zero.
-        let of = |at: &Tensor| {
+    fn a_step_to_nan_is_halved_and_a_start_at_nan_refused() {
+        // ln x + 1/x has its minimum at one, and is NaN left of zero.
+        let objective = |at: &Tensor| {
             let x = at.double_value(&[0]);
             Ok((x.ln() + 1.0 / x, Tensor::from_slice(&[1.0 / x - 1.0 / (x * x)])))
         };
-        let found = least(Tensor::from_slice(&[0.3f64]), 100, of).unwrap();
+        let found = minimise(Tensor::from_slice(&[0.3f64]), 100, objective).unwrap();
         assert!((found.at.double_value(&[0]) - 1.0).abs() < 1e-2, "{found:?}");
-        let refused = least(Tensor::from_slice(&[-1.0f64]), 100, of).unwrap_err();
+        let refused = minimise(Tensor::from_slice(&[-1.0f64]), 100, objective).unwrap_err();
         assert!(refused.message.contains("its first loss is NaN"), "{refused}");
     }
 }
