@@ -87,16 +87,13 @@ impl TextEncoder {
     }
 
     /// The maximum number of tokens of a text, including special tokens.
+    #[cfg(test)]
     pub fn max_length(&self) -> usize {
         self.tokenizer.max_length()
     }
 
-    /// The number of weights.
-    pub fn parameters(&self) -> i64 {
-        crate::model::weights::parameter_count(&self.store)
-    }
-
     /// Returns the token ids of each text, without padding.
+    #[cfg(test)]
     pub fn token_ids(&self, texts: &[&str]) -> Result<Vec<Vec<i64>>> {
         self.tokenizer.ids(texts)
     }
@@ -117,14 +114,8 @@ impl TextEncoder {
         Ok(vectors)
     }
 
-    /// Like [`Self::encode`]; nulls stay null.
-    pub fn encode_nullable(&self, texts: &[Option<&str>]) -> Result<Vec<Option<Vec<f32>>>> {
-        let known: Vec<&str> = texts.iter().flatten().copied().collect();
-        let mut vectors = self.encode(&known)?.into_iter();
-        Ok(texts.iter().map(|text| text.and_then(|_| vectors.next())).collect())
-    }
-
     /// Returns the hidden states of all texts as one batch.
+    #[cfg(test)]
     pub fn states(&self, texts: &[&str]) -> Result<TextStates> {
         let ids = self.tokenizer.ids(texts)?;
         self.batch_states(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>())

@@ -23,14 +23,13 @@ mod preprocess;
 mod resnet;
 
 pub use bundle::{IMAGE_CARD, IMAGE_FORMAT, ImageModel, ImageModelCard, ImageModelWeights};
-pub use cnn::{Cnn, CnnShape};
+pub use cnn::CnnShape;
 pub use decode::{PictureLimits, decode};
 pub use decoding_threads::map_in_parallel;
 pub use encoder::{ImageEncoder, PictureVectors};
 pub use encoder_card::{Architecture, ImageEncoderCard};
 pub use folder::ImageFolder;
 pub use frame_pooling::{FramePooling, Frames};
-pub use network::{ImageNetwork, load_weights};
+pub use network::ImageNetwork;
 pub use picture_error::PictureError;
 pub use preprocess::Preprocess;
-pub use resnet::{ResNet, ResNetDepth};

@@ -47,6 +47,7 @@ mod tests {
     use crate::model::vision::encoder_card::Architecture;
     use crate::model::vision::fixtures::fill;
     use crate::model::vision::preprocess::Preprocess;
+    use crate::model::vision::resnet::ResNetDepth;
     use tch::Device;
 
     type Named = Vec<(String, Tensor)>;
@@ -54,7 +55,7 @@ mod tests {
     fn fresh(classes: Option<i64>) -> nn::VarStore {
         let store = nn::VarStore::new(Device::Cpu);
         match classes {
-            Some(_) => drop(ResNet::new(&store.root(), crate::model::vision::ResNetDepth::Eighteen, classes)),
+            Some(_) => drop(ResNet::new(&store.root(), ResNetDepth::Eighteen, classes)),
             None => {
                 let card = ImageEncoderCard::new(Architecture::ResNet18, Preprocess::default());
                 drop(ImageNetwork::new(&store.root(), &card));
