@@ -41,7 +41,7 @@ async fn main() {
     };
     if variants.iter().any(|v| v.device == "cuda") {
         // The GPU must be found before the first tensor is made.
-        devices::look();
+        devices::find_cuda();
     }
     if cfg!(debug_assertions) {
         println!("this is a debug build: libtorch runs at full speed, the code around it does not");

@@ -20,15 +20,17 @@ use crate::lake::{Lake, stores::Location};
 use crate::publish::earlier::EarlierNights;
 use crate::publish::runs::{self, VisibleNight};
 use crate::publish::{checks, readers};
-use crate::score::{models::Models, operator};
+use crate::score::models::{ContentWrites, Models};
+use crate::score::operator;
 use crate::sql_files::SqlFiles;
 
 /// Says whether a workspace may write below the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Missing rollups are built below the output.
+    /// Missing rollups and content vectors are written below the output.
     ReadWrite,
-    /// Nothing below the output changes: missing rollups are built in the spill folder and vanish with the workspace.
+    /// Nothing below the output changes: missing rollups are built in the spill folder, content vectors in memory, and both
+    /// vanish with the workspace.
     ReadOnly,
 }
 
@@ -106,7 +108,11 @@ impl Workspace {
 
     /// Opens an empty session with the engine's settings, shared memory, the cluster and scoring.
     pub fn session(&self) -> SessionContext {
-        operator::install(&features::sibling(&self.engine.0), Arc::clone(&self.models))
+        let content_writes = match self.access {
+            Access::ReadWrite => ContentWrites::Output,
+            Access::ReadOnly => ContentWrites::SessionOnly,
+        };
+        operator::install(&features::sibling(&self.engine.0), Arc::clone(&self.models), content_writes)
     }
 
     /// Plans which rollups a night of `run_date` reuses and builds. Writes nothing.

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::engine::places::{Place, Remote};
 use crate::failure::{Failure, Result};
 use crate::score::models::Models;
+use crate::score::operator::with_inputs_in_output;
 
 /// Returns `ctx` unchanged where `engine.cluster` is `local`, else a session like it whose plans run on that cluster.
 pub fn connect(ctx: SessionContext, config: &Config, models: &Arc<Models>) -> Result<SessionContext> {
@@ -44,6 +45,7 @@ struct Cluster {
 #[async_trait]
 impl Remote for Cluster {
     async fn run(&self, ctx: &SessionContext, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+        let plan = with_inputs_in_output(plan).await?;
         let settings = ctx.copied_config();
         let ballista = settings.ballista_config();
         let rows = execute_physical_plan::<PhysicalPlanNode>(

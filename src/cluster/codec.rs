@@ -22,10 +22,10 @@ use crate::failure::Failure;
 use crate::features::content_key::ContentKey;
 use crate::features::functions::{Bucket, Constant, Local, RowJson};
 use crate::features::{last_events, ordered_list};
-use crate::score::functions::Scorer;
+use crate::score::functions::ScoringFunction;
 use crate::score::models::{ModelRef, Models};
 use crate::score::operator::{ScoreExec, Scoring};
-use crate::score::torch_functions::{self, Declaration, TorchFunction};
+use crate::score::torch_functions::{Declaration, TorchFunction, as_torch_function};
 use crate::tables::write_files::{WriteFilesExec, WriteTarget};
 
 /// Marks our bytes: no protobuf message begins with a zero, so they cannot be Ballista's.
@@ -34,7 +34,13 @@ const MARK: &[u8] = b"\0intentcast.1\0";
 #[derive(Serialize, Deserialize)]
 enum Operator {
     Write(WriteTarget),
-    Score { scorer: Scorer, arguments: Vec<Vec<u8>>, column: String, model: ModelRef },
+    /// A call of the scoring function of this name.
+    Score {
+        function: String,
+        arguments: Vec<Vec<u8>>,
+        column: String,
+        model: ModelRef,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,11 +66,13 @@ fn write<T: Serialize>(message: &T, bytes: &mut Vec<u8>) -> Result<()> {
 /// Decodes our bytes; returns `None` for bytes that are not ours.
 fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<Option<T>> {
     let Some(ours) = bytes.strip_prefix(MARK) else { return Ok(None) };
-    let message = serde_json::from_slice(ours).map_err(|e| {
-        Failure::usage(format!("received a plan from another version of intentcast: {e}"))
-            .hint("run the same binary as driver, scheduler and executor")
-    })?;
+    let message = serde_json::from_slice(ours).map_err(other_version)?;
     Ok(Some(message))
+}
+
+fn other_version(found: impl std::fmt::Display) -> Failure {
+    Failure::usage(format!("received a plan from another version of intentcast: {found}"))
+        .hint("run the same binary as driver, scheduler and executor")
 }
 
 /// Encodes and decodes plans for driver, scheduler and executors.
@@ -95,14 +103,16 @@ impl PhysicalExtensionCodec for PlanCodec {
         let input = Arc::clone(input);
         match operator {
             Operator::Write(target) => Ok(Arc::new(WriteFilesExec::new(input, target))),
-            Operator::Score { scorer, arguments, column, model } => {
+            Operator::Score { function, arguments, column, model } => {
+                let function =
+                    ScoringFunction::find(&function).ok_or_else(|| other_version(format!("no function {function}")))?;
                 let schema = input.schema();
                 let argument = |bytes: &Vec<u8>| {
                     let node = PhysicalExprNode::decode(bytes.as_slice()).map_err(Failure::bug)?;
                     parse_physical_expr(&node, ctx, &schema, self)
                 };
                 let arguments = arguments.iter().map(argument).collect::<Result<_>>()?;
-                let scoring = Scoring { scorer, arguments, column, model };
+                let scoring = Scoring { function, arguments, column, model };
                 Ok(Arc::new(ScoreExec::new(input, scoring, Arc::clone(&self.models))?))
             }
         }
@@ -120,10 +130,11 @@ impl PhysicalExtensionCodec for PlanCodec {
         let Some(exec) = plan.downcast_ref::<ScoreExec>() else {
             return self.ballista.try_encode(plan, bytes, converter);
         };
-        let Scoring { scorer, arguments, column, model } = exec.scoring.clone();
+        let Scoring { function, arguments, column, model } = exec.scoring.clone();
         let argument = |e| Ok(serialize_physical_expr(e, self)?.encode_to_vec());
         let arguments = arguments.iter().map(argument).collect::<Result<_>>()?;
-        write(&Operator::Score { scorer, arguments, column, model }, bytes)
+        let function = function.name().into();
+        write(&Operator::Score { function, arguments, column, model }, bytes)
     }
 
     fn try_decode_udf(&self, name: &str, bytes: &[u8]) -> Result<Arc<ScalarUDF>> {
@@ -140,7 +151,7 @@ impl PhysicalExtensionCodec for PlanCodec {
             Some(Function::Bucket) => Bucket::named(name)?.into(),
             Some(Function::ContentKey) => ContentKey::default().into(),
             Some(Function::Torch(declaration)) => {
-                TorchFunction::of_plan(declaration, Arc::new(self.models.config().clone())).into()
+                TorchFunction::from_plan(declaration, Arc::new(self.models.config().clone())).into()
             }
             Some(Function::LastEvents | Function::OrderedList) | None => {
                 return self.ballista.try_decode_udf(name, bytes);
@@ -161,7 +172,7 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::Bucket, bytes)
         } else if function.is::<ContentKey>() {
             write(&Function::ContentKey, bytes)
-        } else if let Some(ours) = torch_functions::of(node) {
+        } else if let Some(ours) = as_torch_function(node) {
             write(&Function::Torch(ours.declaration.clone()), bytes)
         } else {
             self.ballista.try_encode_udf(node, bytes)
@@ -196,6 +207,7 @@ mod tests {
     use crate::model::vision::{
         Architecture, ImageEncoderCard, ImageModelCard, ImageModelWeights, ImageNetwork, Preprocess,
     };
+    use crate::score::models::ContentWrites;
     use crate::score::operator;
     use arrow::array::{Array, AsArray};
     use arrow::datatypes::Float64Type;
@@ -243,7 +255,8 @@ mod tests {
         let version = image_model(&config).await;
         let side = || PlanCodec::new(Arc::new(Models::new(&config).unwrap()));
         let (here, there) = (side(), side());
-        let ctx = operator::install(&engine::session(&config).unwrap(), Arc::clone(&here.models));
+        let ctx =
+            operator::install(&engine::session(&config).unwrap(), Arc::clone(&here.models), ContentWrites::SessionOnly);
         let picture = include_bytes!("../../tests/fixtures/vision/pictures/rgb.png");
         let hex: String = picture.iter().map(|byte| format!("{byte:02x}")).collect();
         let sql = format!(
@@ -284,10 +297,10 @@ mod tests {
         assert!(called(&codec(&config), &bytes).await.unwrap().contains("42.0"));
         let nowhere = called(&codec(&Config::default()), &bytes).await.unwrap_err();
         assert_eq!(nowhere.kind.exit_code(), 2, "{nowhere}");
-        let hash = &torch_functions::of(&made).unwrap().declaration.hash;
+        let hash = &as_torch_function(&made).unwrap().declaration.hash;
         let other = String::from_utf8(bytes).unwrap().replace(hash, "0123");
         let changed = called(&codec(&config), other.as_bytes()).await.unwrap_err();
         assert_eq!(changed.kind.exit_code(), 6);
-        assert!(changed.message.contains("asks for a module of hash 0123"), "{changed}");
+        assert!(changed.message.contains("expects a module of hash 0123"), "{changed}");
     }
 }

@@ -25,7 +25,7 @@ impl Command for Doctor {
 
 /// Prints one line per fact. Fails (exit 2) where `score.device` is cuda and there is none.
 fn print_report(config: &Config) -> Result<()> {
-    let cuda = devices::look();
+    let cuda = devices::find_cuda();
     println!("intentcast  {}", env!("CARGO_PKG_VERSION"));
     println!("cores       {}", std::thread::available_parallelism().map_or(1, |n| n.get()));
     println!("partitions  {}", config.partitions());

@@ -145,7 +145,7 @@ async fn run_command(command: &dyn Command, config: Config) -> Result<()> {
     // What the user set wins over what the lake says of itself.
     let config = if command.reads_lake() { lake_file::settle(config).await? } else { config };
     if command.makes_tensors() && config.score.device != "cpu" {
-        devices::look();
+        devices::find_cuda();
     }
     match command.run(&config).await {
         Err(failure) if command.reads_lake() => Err(unreadable::named(&config, failure).await),

@@ -100,10 +100,7 @@ impl Nightly {
         match self.format {
             Format::Json => {
                 let plans = match &survey.model {
-                    Some(card) if !night.nothing_to_do => {
-                        workspace.models.leave_contents(&ctx, card).await;
-                        plan::physical_plans(&ctx, &workspace.sql).await?
-                    }
+                    Some(_) if !night.nothing_to_do => plan::physical_plans(&ctx, &workspace.sql).await?,
                     _ => BTreeMap::new(),
                 };
                 print_json(&DryRun { night, plans })

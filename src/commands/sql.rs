@@ -117,7 +117,7 @@ impl Shell {
         let tables = tables_of_query(&statement)?;
         self.explain_empty_tables(&tables);
         let planned = match self.ctx.state().statement_to_plan(statement).await {
-            Ok(plan) => torch_functions::checked(&self.ctx, plan),
+            Ok(plan) => torch_functions::check_statement(&self.ctx, plan),
             Err(error) => Err(error.into()),
         };
         match (planned, self.find_missing(&tables)?) {

@@ -88,6 +88,27 @@ impl Contents {
         self
     }
 
+    /// Adds the vectors of `others`, as they are, whose keys are not known.
+    pub fn extend(&mut self, others: &Contents) {
+        for (own, from) in self.0.iter_mut().zip(&others.0) {
+            for (&key, row) in from.keys.iter().zip(1..) {
+                if own.dims != from.dims || own.rows.contains_key(&key) {
+                    continue;
+                }
+                let vectors = from.row_values(row);
+                own.keys.push(key);
+                own.rows.insert(key, own.keys.len() as u32);
+                own.ends.push(own.ends.last().unwrap_or(&0) + vectors.len() / own.dims);
+                own.values.extend_from_slice(vectors);
+            }
+        }
+    }
+
+    /// Reports whether every key of `others` is known.
+    pub fn has_all(&self, others: &Contents) -> bool {
+        self.0.iter().zip(&others.0).all(|(own, from)| from.keys.iter().all(|key| own.rows.contains_key(key)))
+    }
+
     /// Returns whether the collection has a vector for `key`.
     pub fn has(&self, modality: usize, key: i64) -> bool {
         self.0[modality].rows.contains_key(&key)
@@ -269,7 +290,12 @@ mod tests {
         let before = contents.fingerprint();
         contents.insert(0, 5, &[-1.0]);
         assert_eq!((contents.len(0), contents.fingerprint()), (1, before.clone()), "a key has one content");
-        contents.insert(0, 3, &[2.0]);
+        let mut more = Contents::new([1, 0, 0]);
+        more.insert(0, 3, &[2.0]);
+        more.insert(0, 5, &[2.0]);
+        assert!(!contents.has_all(&more) && more.has_all(&contents));
+        contents.extend(&more);
+        assert!(contents.has_all(&more) && contents.len(0) == 2);
         assert_eq!((contents.key(0, 1), contents.key(0, 2), contents.key(0, 0), contents.key(0, 3)), (5, 3, 0, 0));
         assert_ne!(contents.fingerprint(), before);
     }

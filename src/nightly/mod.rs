@@ -30,7 +30,8 @@ use crate::publish::drift;
 use crate::publish::lock::{self, Held};
 use crate::publish::night::{FaultPoint, NightCommit, StagedTables, commit_night};
 use crate::publish::runs::{RunRecord, VisibleNight};
-use crate::score::{kept, models::Models, service::ScoringService};
+use crate::score::models::Models;
+use crate::score::service::{ScoringService, encoder_states};
 use crate::tables::schemas::NIGHT_TABLES;
 use crate::tables::{materialise, write_files};
 use crate::workspace::{Access, Workspace};
@@ -209,7 +210,7 @@ impl Night<'_> {
                 Stage::Rollups => {}
                 Stage::UserFeatures => self.build_user_features().await?,
                 Stage::Contents => {
-                    // Scoring would see to it, too; here it has a line and a clock of its own.
+                    // Before anything is scored, so that executors of a cluster find everything in the output.
                     let run_date = Some(self.options.run_date);
                     let added = self.workspace.models.refresh_contents(&self.ctx, self.card, run_date).await?;
                     self.stages.end(planned.name, clock, added as u64, 0);
@@ -262,14 +263,14 @@ impl Night<'_> {
         contract::register_model_input(&self.ctx).await?;
         views::register_one(&self.ctx, &self.workspace.sql, "score/anomaly").await?;
         let (output, run_date) = (self.workspace.output()?, self.options.run_date);
-        self.service.keep(kept::load(output, &self.card.weights_hash, run_date).await?);
+        self.service.add_states(encoder_states::load(output, &self.card.weights_hash, run_date).await?);
         // The service has counted the process's earlier nights too.
         let encoded_before = self.service.counters.get(|c| &c.users_encoded);
         let kept_before = self.service.counters.get(|c| &c.users_kept);
         self.run_in_parts(Stage::IntentScores, &[Scope::night(run_date)], &[]).await?;
         self.report.users_encoded = self.service.counters.get(|c| &c.users_encoded) - encoded_before;
         self.report.users_kept = self.service.counters.get(|c| &c.users_kept) - kept_before;
-        kept::save(output, &self.card.weights_hash, run_date, self.service.take_used_states()).await
+        encoder_states::save(output, &self.card.weights_hash, run_date, self.service.take_used_states()).await
     }
 
     /// Forecasts the demand of all items, part by part.

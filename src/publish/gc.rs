@@ -21,7 +21,7 @@ use crate::model::bundle::Registry;
 use crate::publish::gc_contents::{self, StaleFile};
 use crate::publish::lock::{self, generation_of, store_now};
 use crate::publish::runs::{self, RunKind, RunRecord};
-use crate::score::catalogue;
+use crate::score::contents::catalogue;
 use crate::tables::schemas::{NIGHT_TABLES, PARTITION, RUNS};
 use crate::tables::{delta, delta_log, write_files};
 

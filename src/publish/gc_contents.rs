@@ -14,7 +14,8 @@ use crate::failure::{FailureKind, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
 use crate::model::contents::MODALITIES;
-use crate::score::content_store::{ContentStore, KEPT, USED, keep_rows, keys_of_vectors, used_keys};
+use crate::score::contents::store::{ContentStore, USED_KEYS_FOLDER, VECTORS_FOLDER};
+use crate::score::contents::vector_files::{retain_keys, used_keys, vector_keys};
 
 /// A file that goes, or that loses rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,11 +30,11 @@ pub struct StaleFile {
 /// Decides; nothing is touched.
 pub async fn plan(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<StaleFile>> {
     let used = folders_of_models(output).await?;
-    let mut noted = output.folder(USED).list_by_folder().await?;
+    let mut noted = output.folder(USED_KEYS_FOLDER).list_by_folder().await?;
     let gone = |object: &ObjectMeta| StaleFile { file: object.location.clone(), bytes: object.size, kept: None };
     let old = |object: &&ObjectMeta| object.last_modified <= young_after;
     let mut stale = Vec::new();
-    for (folder, files) in output.folder(KEPT).list_by_folder().await? {
+    for (folder, files) in output.folder(VECTORS_FOLDER).list_by_folder().await? {
         if !used.contains(&folder) {
             stale.extend(files.iter().filter(old).map(gone));
             continue;
@@ -49,7 +50,7 @@ pub async fn plan(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<S
         }
         let kept = Arc::new(kept);
         for file in files.iter().filter(old) {
-            let keys = match keys_of_vectors(output, &file.location).await {
+            let keys = match vector_keys(output, &file.location).await {
                 // A damaged or foreign file counts as none already.
                 Err(failure) if failure.kind == FailureKind::Input => Vec::new(),
                 keys => keys?,
@@ -70,7 +71,7 @@ pub async fn plan(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<S
 pub async fn execute(output: &Location, stale: &[StaleFile]) -> Result<()> {
     for StaleFile { file, kept, .. } in stale {
         if let Some(kept) = kept {
-            keep_rows(output, file, kept).await?;
+            retain_keys(output, file, kept).await?;
         }
         output.delete(vec![file.clone()]).await?;
     }
@@ -82,7 +83,7 @@ async fn folders_of_models(output: &Location) -> Result<HashSet<String>> {
     let mut folders: HashSet<String> = MODALITIES.iter().map(|name| name.to_string()).collect();
     for card in Registry(output.folder("models")).versions().await? {
         for precision in Precision::ALL {
-            let store = ContentStore::of_model(output, &card, precision);
+            let store = ContentStore::for_model(output, &card, precision);
             folders.extend(store.iter().flat_map(ContentStore::folders).map(String::from));
         }
     }

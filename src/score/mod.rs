@@ -1,20 +1,16 @@
-//! The scoring service and the operator that calls it from SQL.
+//! Everything that runs a model: the functions that SQL calls, the operator that evaluates them, and what they load.
+//!
+//! Queries come in through [`operator::install`], which gives a session the functions of [`functions`]; columns of scores
+//! come out. Nights and trainings also call [`models`] and [`contents`] directly. Imports go from right to left in
+//! `devices`, `load_cache`, `encoders`, `contents`, `service`, `models`, `sql_model`, `functions`, `operator`.
 
-pub mod catalogue;
-pub mod content_store;
+pub mod contents;
 pub mod devices;
-pub mod distinct;
-pub mod embedding;
-pub mod functions;
-pub mod images;
-pub mod kept;
-pub mod labels;
+pub(crate) mod encoders;
+pub(crate) mod functions;
+mod load_cache;
 pub mod models;
-pub mod modules;
 pub mod operator;
-pub mod pictures;
-pub mod recommend;
 pub mod service;
-pub mod table;
-pub mod text;
+pub(crate) mod sql_model;
 pub mod torch_functions;

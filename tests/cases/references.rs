@@ -79,11 +79,13 @@ fn describe(made: &mut String, command: &Command) {
 fn every_function_of_ours_is_in_the_document_of_sql() {
     use datafusion::prelude::SessionContext;
     use intentcast::config::Config;
-    use intentcast::score::{models::Models, operator};
+    use intentcast::score::models::{ContentWrites, Models};
+    use intentcast::score::operator;
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sql.md")).unwrap();
     let plain = SessionContext::new();
     let config = Config::default();
-    let ours = operator::install(&plain, std::sync::Arc::new(Models::new(&config).unwrap()));
+    let ours =
+        operator::install(&plain, std::sync::Arc::new(Models::new(&config).unwrap()), ContentWrites::SessionOnly);
     intentcast::features::functions::register(&ours, &config, "2026-03-01".parse().unwrap()).unwrap();
     let names = |ctx: &SessionContext| -> std::collections::BTreeSet<String> {
         let state = ctx.state();

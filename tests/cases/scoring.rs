@@ -16,9 +16,10 @@ use intentcast::model::inputs::UserInputs;
 use intentcast::model::intent::OUTPUTS;
 use intentcast::model::scaling::Scaling;
 use intentcast::model::shape::IntentShape;
-use intentcast::score::models::Models;
+use intentcast::score::models::{ContentWrites, Models};
 use intentcast::score::operator;
 use intentcast::score::service::{ScoringService, as_struct};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::Device;
 use tokio::sync::OnceCell;
@@ -29,10 +30,11 @@ const OUTPUT: &str = "memory://scoring/out";
 /// libtorch has one generator for all threads, and tests that draw from it at once would get weights of their own each.
 async fn registry() -> &'static Registry {
     static WRITTEN: OnceCell<Registry> = OnceCell::const_new();
-    WRITTEN.get_or_init(write_model).await
+    WRITTEN.get_or_init(|| write_model(OUTPUT, [0; 3])).await
 }
 
-async fn write_model() -> Registry {
+/// Writes a random model that reads content vectors of these dimensions.
+async fn write_model(output: &str, content_dims: [i64; 3]) -> Registry {
     let intent = IntentShape {
         backbone: BackboneName::Transformer,
         head: HeadName::Sigmoid,
@@ -43,7 +45,7 @@ async fn write_model() -> Registry {
         events_max: 128,
         dropout: 0.1,
         features: 1,
-        content_dims: [0; 3],
+        content_dims,
         fusion: Default::default(),
     };
     let demand = DemandShape {
@@ -85,7 +87,7 @@ async fn write_model() -> Registry {
         figures: Default::default(),
         settings: Default::default(),
     };
-    let registry = Registry(Location::open(OUTPUT, &Default::default()).unwrap().folder("models"));
+    let registry = Registry(Location::open(output, &Default::default()).unwrap().folder("models"));
     let items = ["i1", "i2"].map(|i| IndexedItem {
         item_id: i.into(),
         category: None,
@@ -93,7 +95,10 @@ async fn write_model() -> Registry {
         interactions_per_day: 0.0,
     });
     let card = registry
-        .write(card, BundleParts { networks: &networks, items: &items, contents: &Contents::default(), encoders: &[] })
+        .write(
+            card,
+            BundleParts { networks: &networks, items: &items, contents: &Contents::new(content_dims), encoders: &[] },
+        )
         .await
         .unwrap();
     registry.promote(&card.version).await.unwrap();
@@ -196,7 +201,7 @@ async fn sessions<const N: usize>(partitions: usize) -> ([SessionContext; N], Ar
     let models = Arc::new(Models::new(&config).unwrap());
     let sessions = [(); N].map(|()| {
         let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(partitions));
-        let ctx = operator::install(&ctx, Arc::clone(&models));
+        let ctx = operator::install(&ctx, Arc::clone(&models), ContentWrites::SessionOnly);
         functions::register(&ctx, &config, "2026-03-01".parse().unwrap()).unwrap();
         ctx
     });
@@ -314,6 +319,86 @@ async fn scores_of_several_partitions_come_in_the_order_that_is_asked_for() {
         assert!(scored.windows(2).all(|two| (two[0].0 < two[1].0) == ascending), "{by}");
         scored.iter().for_each(|(user, p)| assert!((f64::from(alone[(user - 1) * 9 + 4]) - p).abs() < 1e-5, "{user}"));
     }
+}
+
+/// A new session of a process over a model that reads image vectors of two numbers. Its lake has an image, which user 1 has
+/// seen, and an item that the model does not know.
+async fn image_session(output: &str, content_writes: ContentWrites) -> (SessionContext, Arc<Models>) {
+    let mut config = Config::default();
+    config.output.uri = output.into();
+    let models = Arc::new(Models::new(&config).unwrap());
+    let ctx = operator::install(&SessionContext::new(), Arc::clone(&models), content_writes);
+    functions::register(&ctx, &config, "2026-03-01".parse().unwrap()).unwrap();
+    for view in [
+        "item_vectors AS SELECT 'image' AS modality, CAST(5 AS BIGINT) AS content_key, [[3.0, -4.0]] AS vectors",
+        "recommendable_items AS SELECT 'new' AS item_id, CAST(NULL AS VARCHAR) AS category, CAST(NULL AS BIGINT) AS text_key, \
+         CAST(5 AS BIGINT) AS image_key, CAST(NULL AS BIGINT) AS video_key, 1.0 AS met_per_day",
+        "model_input AS SELECT user_id, named_struct('user_id', user_id, 'as_of', as_of(), 'recent', recent, 'events_7d', 1) AS \
+         features FROM (SELECT 'u1' AS user_id, last_events(128, to_timestamp_micros(1772000000000000), 'e', 'view', 'i1', 'c', \
+         1.5, NULL, NULL, CAST(5 AS BIGINT), NULL) AS recent)",
+    ] {
+        ctx.sql(&format!("CREATE VIEW {view}")).await.unwrap();
+    }
+    (ctx, models)
+}
+
+/// Paths and bytes of the files below an output.
+async fn files(output: &str) -> BTreeMap<String, Vec<u8>> {
+    let place = Location::open(output, &Default::default()).unwrap();
+    let mut files = BTreeMap::new();
+    for meta in place.list().await.unwrap() {
+        let path = meta.location.to_string();
+        let name = path.strip_prefix("out/").unwrap().to_string();
+        files.insert(name.clone(), place.read(&name).await.unwrap().to_vec());
+    }
+    files
+}
+
+const RECOMMENDED: &str = "SELECT s['p_purchase'] AS p, recommend(s['taste'], NULL, 1)[1]['item_id'] AS item \
+                           FROM (SELECT score_intents(features) AS s FROM model_input)";
+
+async fn recommended(ctx: &SessionContext) -> (f64, String) {
+    let rows = ctx.sql(RECOMMENDED).await.unwrap().collect().await.unwrap();
+    let items = arrow::compute::cast(rows[0].column(1), &arrow::datatypes::DataType::Utf8).unwrap();
+    (rows[0].column(0).as_primitive::<Float64Type>().value(0), items.as_string::<i32>().value(0).into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explaining_a_scoring_query_loads_and_writes_nothing() {
+    let output = "memory://scoring-explain/out";
+    write_model(output, [0, 2, 0]).await;
+    let before = files(output).await;
+    for content_writes in [ContentWrites::Output, ContentWrites::SessionOnly] {
+        let (ctx, models) = image_session(output, content_writes).await;
+        let plan = ctx.sql(&format!("EXPLAIN FORMAT indent {RECOMMENDED}")).await.unwrap().collect().await.unwrap();
+        let plan = arrow::util::pretty::pretty_format_batches(&plan).unwrap().to_string();
+        assert!(plan.contains("= score_intents, model=") && plan.contains("= recommend, model="), "{plan}");
+        assert_eq!(models.loaded(), 0);
+        assert!(files(output).await == before, "{content_writes:?}");
+        let service = models.service("").await.unwrap();
+        assert_eq!(service.counters.get(|c| &c.requests), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_session_scores_as_one_that_writes() {
+    let output = "memory://scoring-read-only/out";
+    write_model(output, [0, 2, 0]).await;
+    let before = files(output).await;
+    let (without_vectors, _) = image_session(output, ContentWrites::SessionOnly).await;
+    without_vectors.sql("DROP VIEW item_vectors").await.unwrap();
+    let unseen = recommended(&without_vectors).await;
+    let (read_only, _) = image_session(output, ContentWrites::SessionOnly).await;
+    let scored = recommended(&read_only).await;
+    assert_eq!(scored.1, "new", "an item of the session's lake");
+    assert_ne!(scored.0, unseen.0, "the image counts");
+    assert!(files(output).await == before, "nothing is written");
+
+    let (writing, _) = image_session(output, ContentWrites::Output).await;
+    assert_eq!(recommended(&writing).await, scored);
+    let added = files(output).await.into_keys().filter(|name| !before.contains_key(name));
+    let folders: Vec<String> = added.map(|name| name[..name.rfind('/').unwrap()].to_string()).collect();
+    assert_eq!(folders, ["state/catalogue", "state/content/image"]);
 }
 
 #[tokio::test]

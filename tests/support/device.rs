@@ -8,7 +8,7 @@ pub fn device() -> String {
     let device = std::env::var("TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
     if device != "cpu" {
         // Tests that train in this process: before its first tensor.
-        devices::look();
+        devices::find_cuda();
     }
     device
 }

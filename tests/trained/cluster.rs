@@ -5,7 +5,8 @@ use arrow::datatypes::{Float32Type, Float64Type};
 use datafusion::prelude::ParquetReadOptions;
 use intentcast::config::Config;
 use intentcast::engine::{self, places};
-use intentcast::score::{models::Models, operator};
+use intentcast::score::models::{ContentWrites, Models};
+use intentcast::score::operator;
 use intentcast::tables::write_files::WRITTEN_BY;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::collections::{BTreeMap, BTreeSet};
@@ -193,7 +194,7 @@ fn two_executors_read_texts_and_pictures_as_one_process_does() {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let models = Arc::new(Models::new(&config).unwrap());
             let ctx = intentcast::cluster::connect(engine::session(&config).unwrap(), &config, &models);
-            let ctx = operator::install(&ctx.unwrap(), models);
+            let ctx = operator::install(&ctx.unwrap(), models, ContentWrites::Output);
             let items = server.location("s3://shop/lake");
             ctx.register_object_store(&items.store_url().unwrap(), Arc::clone(&items.store));
             for folder in ["items", "pictures"] {

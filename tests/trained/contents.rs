@@ -6,8 +6,9 @@ use datafusion::prelude::SessionContext;
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
 use intentcast::model::vision::{Architecture, CnnShape, ImageEncoder, ImageEncoderCard, ImageNetwork, Preprocess};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tch::{Device, nn};
 
@@ -62,6 +63,37 @@ fn a_bundle_holds_its_encoder_and_each_text_is_encoded_once() {
     done(&["--set", "gc.orphan_age_hours=0", "gc", "--output", &output]);
     assert_eq!(kept(&files, name), 0);
     assert!(rows_and_keys(&files).0 > 0);
+}
+
+/// Paths and bytes of the files below a folder.
+fn files_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        match entry.is_dir() {
+            true => files.append(&mut files_below(&entry)),
+            false => drop(files.insert(entry.clone(), std::fs::read(&entry).unwrap())),
+        }
+    }
+    files
+}
+
+#[test]
+fn a_query_that_scores_writes_nothing_below_the_output() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, "2026-02-21");
+    let title =
+        "SELECT * EXCLUDE (title), CASE item_id WHEN 'i000001' THEN 'Another name' ELSE title END AS title FROM rows";
+    lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), title);
+    let before = files_below(Path::new(&output));
+    let scores = "SELECT count(s['p_purchase']) AS users, count(recommend(s['taste'], NULL, 3)) AS lists \
+                  FROM (SELECT score_intents(features) AS s FROM model_input)";
+    let scored = ask(&lake, &output, scores);
+    assert!(!scored.ends_with("\n0,0\n"), "{scored}");
+    let after = files_below(Path::new(&output));
+    let changed: Vec<&PathBuf> = after.keys().filter(|path| before.get(*path) != after.get(*path)).collect();
+    assert!(changed.is_empty() && before.len() == after.len(), "{changed:?}");
+    // The night encodes the new title, which the query has not left.
+    assert_eq!(night(&lake, &output, "2026-02-21")["stages"]["contents"]["rows"], 1);
 }
 
 #[test]
@@ -315,7 +347,7 @@ fn pictures_are_read_once_each_and_bad_ones_count_as_none() {
     assert_eq!(ask(&lake, &output, asked), "items,read,width\n30,27,12\n");
     let refusal = "SELECT embed_image(title) FROM items";
     let text = refused(&["sql", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "-c", refusal], 2);
-    assert!(text.contains("embed_image: expected the bytes of a picture"), "{text}");
+    assert!(text.contains("embed_image: expected the bytes of an image"), "{text}");
     let file = format!("{output}/models/{}/image/model.safetensors", version.trim());
     let whole = std::fs::read(&file).unwrap();
     turn_a_bit(&file);

@@ -8,7 +8,7 @@ use intentcast::commands::sql::Shell;
 use intentcast::config::Config;
 use intentcast::engine;
 use intentcast::failure::{Failure, Result};
-use intentcast::score::{modules, torch_functions};
+use intentcast::score::torch_functions::{self, modules};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -164,7 +164,7 @@ async fn rows_go_in_batches_and_a_module_is_loaded_once_a_process() {
     assert!(wrong.contains("| 20000 | 0     |"), "{wrong}");
     // Four numbers a row, so 25 rows a pass; some passes are cut short by the end of a batch.
     let state = modules.ctx.state();
-    let module = torch_functions::of(&state.scalar_functions()["dot"]).unwrap().module().unwrap();
+    let module = torch_functions::as_torch_function(&state.scalar_functions()["dot"]).unwrap().module().unwrap();
     let passes = module.forward_passes.load(Ordering::Relaxed);
     assert!((800..1000).contains(&passes), "{passes}");
     // Another session, another name, the same bytes elsewhere: nothing is loaded again.
@@ -173,7 +173,7 @@ async fn rows_go_in_batches_and_a_module_is_loaded_once_a_process() {
     modules.create("dot2(a FLOAT, b FLOAT[3]) RETURNS FLOAT", "copy.pt").await.unwrap();
     assert!(modules.rows("SELECT dot2(1, [1, 1, 1])").await.contains("4.0"));
     let state = modules.ctx.state();
-    let hash = &torch_functions::of(&state.scalar_functions()["dot2"]).unwrap().declaration.hash;
+    let hash = &torch_functions::as_torch_function(&state.scalar_functions()["dot2"]).unwrap().declaration.hash;
     assert_eq!(modules::loads(hash), 1);
 }
 

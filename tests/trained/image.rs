@@ -47,8 +47,8 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
     );
     // Without a vector or label: the null, the cut off one, and the empty one.
     assert_eq!(rows, ["160,157,157,157,128,3,true,disc,true,true"]);
-    assert!(log.contains("classify_image: 2 of 159 different pictures have no label; the first: "), "{log}");
-    assert!(log.contains("embed_image: 2 of 159 different pictures have no vector; the first: "), "{log}");
+    assert!(log.contains("classify_image: 2 of 159 distinct images have no label; the first: "), "{log}");
+    assert!(log.contains("embed_image: 2 of 159 distinct images have no vector; the first: "), "{log}");
 
     let (listed, _) = shop.done(&[], &["models", "--format", "csv"]);
     assert!(listed.contains(&format!("{version},image,,")), "{listed}");
@@ -56,7 +56,7 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
     let png: String = picture(1).iter().map(|byte| format!("{byte:02x}")).collect();
     let picture = format!("decode('{png}', 'hex')");
     for (call, code, part) in [
-        (format!("classify_image('a text', '{version}')"), 2, "expected the bytes of a picture"),
+        (format!("classify_image('a text', '{version}')"), 2, "expected the bytes of an image"),
         (format!("classify_image({picture})"), 2, "a model version"),
         (format!("classify_image({picture}, 'image-1')"), 6, "no such image model"),
         (format!("classify_image({picture}, '{version}', 'size')"), 2, "labels cross, disc, frame"),

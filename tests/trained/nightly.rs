@@ -9,7 +9,7 @@ use intentcast::features::contract::FeatureContract;
 use intentcast::lake::stores::Location;
 use intentcast::model::bundle::Registry;
 use intentcast::model::inputs::UserInputs;
-use intentcast::score::content_store::ContentStore;
+use intentcast::score::contents::ContentStore;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -53,7 +53,7 @@ fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let place = Location::open(output, &Default::default()).unwrap();
         let card = Registry(place.folder("models")).resolve("").await.unwrap();
-        let store = ContentStore::of_model(&place, &card, Precision::F32).unwrap();
+        let store = ContentStore::for_model(&place, &card, Precision::F32).unwrap();
         let contents = store.read(&Default::default()).await.unwrap().contents;
         let ctx = SessionContext::new();
         let files = glob(&format!("{output}/state/features/{date}/*/user_features/*.parquet"));

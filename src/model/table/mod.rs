@@ -2,7 +2,7 @@
 //!
 //! In: the rows of a table. Out: predictions of its labels. `columns` and `vector_columns` turn rows into numbers with
 //! the scales and categories that training learnt, `network` computes the outputs, `bundle` writes and loads models in
-//! the registry. `training::table` and `score::table` call it.
+//! the registry. `training::table` and `score::functions` call it.
 
 pub mod bundle;
 pub mod columns;

@@ -1,5 +1,5 @@
 //! Predicts the labels of a text with a pretrained network, pooling and a head (model/labels.rs), and with the modules
-//! that fine-tuning added to the network ([`AddedModules`]). `training::text` trains it, `score::text` calls it.
+//! that fine-tuning added to the network ([`AddedModules`]). `training::text` trains it, `score::functions` calls it.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn};

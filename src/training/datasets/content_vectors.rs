@@ -2,6 +2,7 @@
 //! configured encoders.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::training_context::TrainingContext;
 use crate::failure::{Failure, Result};
@@ -9,10 +10,9 @@ use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::model::bundle::{BundledImageEncoder, BundledTextEncoder};
 use crate::model::contents::{Contents, IMAGE, TEXT};
-use crate::score::content_store::{self, ContentStore};
+use crate::score::contents::{self, ContentStore};
 use crate::score::devices;
-use crate::score::embedding::SharedEncoder;
-use crate::score::pictures::SharedImageEncoder;
+use crate::score::encoders::{SharedImageEncoder, SharedTextEncoder};
 
 /// The encoders of texts and images, for the bundle's card.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +27,7 @@ impl TrainingContext<'_> {
     pub async fn contents(&self, end: RunDate, dates: &[RunDate]) -> Result<(Contents, ContentEncoderCards)> {
         let model = &self.config().model;
         let mut contents = match model.content_inputs {
-            true => content_store::of_catalogue(&self.whole_session(end).await?).await?,
+            true => contents::training_vectors(&self.whole_session(end).await?).await?,
             false => Contents::default(),
         };
         let mut cards = ContentEncoderCards::default();
@@ -49,12 +49,12 @@ impl TrainingContext<'_> {
         let source = self.config().model.image_encoder.clone();
         let folder = Location::open(&source, &self.config().s3)?;
         let score = &self.config().score;
-        let encoder = SharedImageEncoder::open(&folder, devices::choose(score)?, score).await?;
+        let encoder = Arc::new(SharedImageEncoder::open(&folder, devices::choose(score)?, score).await?);
         let hash = encoder.hash.clone();
-        let store = ContentStore::of(self.workspace.output()?, [0, encoder.width as i64, 0], ["", &hash, ""])
+        let store = ContentStore::new(self.workspace.output()?, [0, encoder.width as i64, 0], ["", &hash, ""])
             .ok_or_else(|| Failure::bug("an image encoder without a width"))?;
         let ctx = self.whole_session(end).await?;
-        let (keys, _) = store.add_pictures(&ctx, &encoder, store.contents().await?.as_ref()).await?;
+        let keys = store.add_images(&ctx, &encoder, store.contents().await?.as_ref()).await?.keys;
         let all = store.contents().await?;
         Ok((contents.with(IMAGE, &all, keys), BundledImageEncoder { source, hash }))
     }
@@ -69,14 +69,15 @@ impl TrainingContext<'_> {
         let model = &self.config().model;
         let folder = Location::open(&model.text_encoder, &self.config().s3)?;
         let device = devices::choose(&self.config().score)?;
-        let encoder = SharedEncoder::open(&folder, model.text_tokens_max, self.config(), device).await?;
-        let store = ContentStore::of(self.workspace.output()?, [encoder.width as i64, 0, 0], [&encoder.hash, "", ""])
+        let encoder = SharedTextEncoder::open(&folder, model.text_tokens_max, self.config(), device).await?;
+        let encoder = Arc::new(encoder);
+        let store = ContentStore::new(self.workspace.output()?, [encoder.width as i64, 0, 0], [&encoder.hash, "", ""])
             .ok_or_else(|| Failure::bug("a text encoder without a width"))?;
         let mut keys = BTreeSet::new();
         for &as_of in dates.iter().chain([&end]) {
             let ctx = self.whole_session(as_of).await?;
             let known = store.contents().await?;
-            keys.extend(store.add_texts(&ctx, &encoder, &known).await?.0);
+            keys.extend(store.add_texts(&ctx, &encoder, &known).await?.keys);
         }
         // Ordered by key and without others, whatever else the store holds.
         let all = store.contents().await?;

@@ -18,7 +18,7 @@ use crate::failure::{Failure, Result};
 use crate::features::{self, Scope, contract::FeatureContract, parts::Part, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::model::bundle::IndexedItem;
-use crate::score::catalogue;
+use crate::score::contents::catalogue;
 use crate::workspace::Workspace;
 
 /// Items decoded from Arrow at a time; their histories are long.
@@ -78,7 +78,7 @@ impl TrainingContext<'_> {
 
     /// The items that can be recommended, ordered by id.
     pub async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
-        catalogue::of_session(&self.whole_session(as_of).await?).await
+        catalogue::session_items(&self.whole_session(as_of).await?).await
     }
 
     pub async fn user_extent(&self, as_of: RunDate) -> Result<LakeExtent> {

@@ -1,4 +1,4 @@
-//! Users' own TorchScript modules: where they may lie, and one loaded copy of each in a process.
+//! Users' TorchScript modules: the folders they may come from, and one loaded copy of each per process.
 //!
 //! A TorchScript file is a program, and loading it runs it. So modules are read from the folders that
 //! `functions.folders` names, and from nowhere else.
@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use tch::{CModule, Device, Tensor};
 
-use super::devices;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
+use crate::score::devices;
 
 /// A module on its device, in evaluation mode.
 #[derive(Debug)]
 pub struct Module {
-    /// Of the file's bytes.
+    /// Hash of the file's bytes.
     pub hash: String,
     pub device: Device,
     pub forward_passes: AtomicU64,
@@ -32,7 +32,7 @@ struct Loaded {
     loads: HashMap<String, u64>,
 }
 
-// Sessions come and go (training has one a past date); the weights of a module stay.
+// Kept for the process, as sessions are many: training has one per past date.
 static LOADED: LazyLock<Mutex<Loaded>> = LazyLock::new(Mutex::default);
 
 /// How often this process has loaded the module of a hash.
@@ -45,15 +45,14 @@ fn loaded() -> std::sync::MutexGuard<'static, Loaded> {
 }
 
 /// Reads and loads the module at `uri`, unless its bytes were loaded before.
-pub async fn load(uri: &str, config: &Config) -> Result<Arc<Module>> {
+pub(super) async fn load(uri: &str, config: &Config) -> Result<Arc<Module>> {
     let place = permitted(uri, config)?;
     let bytes = place.read_if_there("").await?.ok_or_else(|| {
-        Failure::model(format!("{uri}: no such module"))
-            .hint("save it there with torch.jit.save, or mend the AS clause")
+        Failure::model(format!("{uri}: no such module")).hint("save it there with torch.jit.save, or fix the AS clause")
     })?;
     let hash = blake3::hash(&bytes).to_hex()[..32].to_string();
     let device = devices::choose(&config.score)?;
-    // Held while loading, so that rivals wait for the one load instead of starting a second.
+    // Locked while loading, so that other callers of the module wait for the load instead of starting a second one.
     let mut all = loaded();
     if let Some(module) = all.modules.get(&hash) {
         return Ok(Arc::clone(module));
@@ -70,27 +69,27 @@ pub async fn load(uri: &str, config: &Config) -> Result<Arc<Module>> {
     Ok(module)
 }
 
-/// The module of a hash where this process has it and `uri` may be used.
-pub fn find(uri: &str, hash: &str, config: &Config) -> Result<Option<Arc<Module>>> {
+/// The module of a hash, if this process has it; refuses a `uri` that is not permitted.
+pub(super) fn find(uri: &str, hash: &str, config: &Config) -> Result<Option<Arc<Module>>> {
     permitted(uri, config)?;
     Ok(loaded().modules.get(hash).cloned())
 }
 
-/// The place of a module, if it lies in one of `functions.folders` after `.`, `..` and links are resolved.
+/// The location of a module in one of `functions.folders`, once `.`, `..` and links are resolved; refuses others.
 fn permitted(uri: &str, config: &Config) -> Result<Location> {
     among_folders(uri, config, false)?.ok_or_else(|| {
         Failure::usage(format!(
             "{uri}: expected a module in one of functions.folders, which are: {}",
-            named(&config.functions.folders)
+            join_names(&config.functions.folders)
         ))
         .hint("a module is a program: put it into such a folder, or name its folder in functions.folders")
     })
 }
 
-/// A folder of weights, which are no program: a configured encoder's, one of `functions.folders`, or one below.
-pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
+/// The location of a folder of weights, which are no program: a configured encoder's, one of `functions.folders`, or a folder
+/// below one.
+pub(crate) fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
     let encoders = [&config.model.text_encoder, &config.model.image_encoder];
-    // However it is spelt.
     let place = Location::open(uri, &config.s3)?;
     for encoder in encoders.into_iter().filter(|encoder| !encoder.is_empty()) {
         let encoder = Location::open(encoder, &config.s3)?;
@@ -103,37 +102,37 @@ pub fn permitted_folder(uri: &str, config: &Config) -> Result<Location> {
         let known: Vec<&str> = encoders.chain(config.functions.folders.iter().map(String::as_str)).collect();
         Failure::usage(format!(
             "{uri}: expected model.text_encoder, model.image_encoder, or a folder in one of functions.folders, which are: {}",
-            named(&known)
+            join_names(&known)
         ))
         .hint("name the encoder's folder, or one above it, in functions.folders")
     })
 }
 
-/// A place that lies in one of `functions.folders` or, where `itself` counts, is one.
+/// The location, if it is below one of `functions.folders` or, where `itself` is set, is one of them.
 fn among_folders(uri: &str, config: &Config, itself: bool) -> Result<Option<Location>> {
     let place = Location::open(uri, &config.s3)?;
     for folder in &config.functions.folders {
         let folder = Location::open(folder, &config.s3)?;
         let within = place.prefix.prefix_match(&folder.prefix).is_some_and(|mut rest| itself || rest.next().is_some());
-        if within && place.store_url()? == folder.store_url()? && stays(&place, &folder) {
+        if within && place.store_url()? == folder.store_url()? && is_really_in(&place, &folder) {
             return Ok(Some(place));
         }
     }
     Ok(None)
 }
 
-fn named<S: AsRef<str>>(folders: &[S]) -> String {
+fn join_names<S: AsRef<str>>(folders: &[S]) -> String {
     match folders {
         [] => "none".into(),
         folders => folders.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", "),
     }
 }
 
-/// Whether a local file lies in its folder when links are followed; other stores have no links.
-fn stays(place: &Location, folder: &Location) -> bool {
+/// Reports whether a local file is in its folder when links are followed; other stores have no links.
+fn is_really_in(place: &Location, folder: &Location) -> bool {
     let real = |place: &Location| Path::new(&place.display(&place.prefix)).canonicalize();
     match place.url.scheme() {
-        // A file that is not there says so when it is read.
+        // A missing file is reported when it is read.
         "file" => match (real(place), real(folder)) {
             (Ok(file), Ok(folder)) => file.starts_with(folder),
             (Err(_), _) => true,
@@ -144,21 +143,21 @@ fn stays(place: &Location, folder: &Location) -> bool {
 }
 
 impl Module {
-    /// One forward pass without gradients; the error is what the module said.
-    pub fn forward(&self, inputs: &[Tensor]) -> Result<Tensor, String> {
+    /// One forward pass without gradients; the error is the module's message.
+    pub(super) fn forward(&self, inputs: &[Tensor]) -> Result<Tensor, String> {
         let _guard = tch::no_grad_guard();
         self.forward_passes.fetch_add(1, Ordering::Relaxed);
         match catch_unwind(AssertUnwindSafe(|| self.module.forward_ts(inputs))) {
             Ok(done) => done.map_err(|e| reason(&e.to_string())),
-            Err(_) => Err("the bindings of libtorch panicked".into()),
+            Err(_) => Err("libtorch's bindings panicked".into()),
         }
     }
 }
 
-/// libtorch wraps what went wrong into traces of the interpreter and of C++; people need the line that says it.
+/// The line of a libtorch error that says what failed, without the traces of the interpreter and of C++.
 fn reason(text: &str) -> String {
-    let says = |line: &&str| line.contains("Error: ");
-    let line = text.lines().find(says).or_else(|| text.lines().find(|line| !line.trim().is_empty()));
+    let names_error = |line: &&str| line.contains("Error: ");
+    let line = text.lines().find(names_error).or_else(|| text.lines().find(|line| !line.trim().is_empty()));
     line.unwrap_or("unknown").trim().to_string()
 }
 
@@ -173,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn modules_come_from_the_named_folders_alone() {
+    fn modules_come_only_from_the_configured_folders() {
         let of = |uri: &str, folders: &[&str]| permitted(uri, &config(folders)).map(|place| place.prefix.to_string());
         assert_eq!(of("s3://shop/modules/a/m.pt", &["s3://shop/modules"]).unwrap(), "modules/a/m.pt");
         assert_eq!(of("/srv/modules/a/../m.pt", &["/srv/modules/"]).unwrap(), "srv/modules/m.pt");
-        // One folder that is the module itself does not hide another that holds it.
+        // A configured folder that is the module itself does not hide another one that holds it.
         assert_eq!(of("/srv/modules/m.pt", &["/srv/modules/m.pt", "/srv/modules"]).unwrap(), "srv/modules/m.pt");
         for (uri, folders) in [
             ("s3://shop/modules/m.pt", &[][..]),
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encoder_is_a_configured_one_or_lies_in_a_named_folder_or_is_one() {
+    fn an_encoder_is_configured_or_in_a_configured_folder() {
         let mut config = config(&["/srv/encoders"]);
         config.model.text_encoder = "/srv/minilm".into();
         for (uri, permitted) in [
@@ -222,7 +221,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_that_leads_out_of_the_folder_is_refused() {
+    fn a_link_out_of_the_folder_is_refused() {
         let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(outside.path().join("m.pt"), "m").unwrap();
         let link = inside.path().join("m.pt");
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_says_what_went_wrong_is_found() {
+    fn the_line_that_names_the_error_is_found() {
         let text = "The following operation failed in the TorchScript interpreter.\nTraceback (most recent call last):\n\
                     RuntimeError: index out of range in self\n";
         assert_eq!(reason(text), "RuntimeError: index out of range in self");

@@ -1,0 +1,127 @@
+//! Ranks items for users: taste · vector + bias, computed in blocks of items with a running top k, so that memory does not grow
+//! with users × items. Ties go to the smaller item id.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use tch::Tensor;
+
+use crate::failure::Result;
+use crate::model::bundle::{IndexedItem, ItemVectors};
+
+/// Users and items of one block of scores: 4 MiB, which stay in a core's cache. Every block uses the same memory.
+const BLOCK_USERS: usize = 256;
+const BLOCK_ITEMS: usize = 4096;
+/// Scores that are compared with the k-th best at once.
+const COMPARED: usize = 64;
+
+/// Items that a model can recommend, with their vectors.
+#[derive(Debug, Clone)]
+pub(crate) struct ItemIndex {
+    pub ids: Arc<Vec<String>>,
+    /// Row-major [items, width].
+    vectors: Arc<Vec<f32>>,
+    bias: Arc<Vec<f32>>,
+    pub width: usize,
+}
+
+impl ItemIndex {
+    pub(super) fn new(items: &[IndexedItem], weights: &ItemVectors, width: i64) -> Result<Self> {
+        let flat =
+            |t: &Tensor| -> Result<Arc<Vec<f32>>> { Ok(Arc::new(Vec::try_from(&t.f_contiguous()?.f_view([-1])?)?)) };
+        let (vectors, bias) = (flat(&weights.vectors)?, flat(&weights.bias)?);
+        let ids = Arc::new(items.iter().map(|i| i.item_id.clone()).collect());
+        Ok(Self { ids, vectors, bias, width: width as usize })
+    }
+
+    /// For each taste (row-major [users, width]) the best `k` (item, score), best first.
+    pub(crate) fn best(&self, tastes: &[f32], exclude: &[HashSet<&str>], k: usize) -> Result<Vec<Vec<(usize, f32)>>> {
+        let items = self.ids.len() as i64;
+        let mut best: Vec<Vec<(usize, f32)>> = vec![Vec::new(); exclude.len()];
+        if items == 0 {
+            return Ok(best);
+        }
+        let vectors = Tensor::f_from_slice(&self.vectors)?.f_view([items, self.width as i64])?;
+        let bias = Tensor::f_from_slice(&self.bias)?;
+        let mut block = vec![0f32; BLOCK_USERS * BLOCK_ITEMS];
+        for (first_user, lists) in (0..).step_by(BLOCK_USERS).zip(best.chunks_mut(BLOCK_USERS)) {
+            let users = lists.len();
+            let block_tastes = &tastes[first_user * self.width..(first_user + users) * self.width];
+            let block_tastes = Tensor::f_from_slice(block_tastes)?.f_view([users as i64, self.width as i64])?;
+            for first_item in (0..self.ids.len()).step_by(BLOCK_ITEMS) {
+                let n = BLOCK_ITEMS.min(self.ids.len() - first_item);
+                let block_items = |t: &Tensor| t.f_narrow(0, first_item as i64, n as i64);
+                let transposed = block_items(&vectors)?.f_transpose(0, 1)?;
+                let scores = block_items(&bias)?.f_addmm(&block_tastes, &transposed)?;
+                let flat = &mut block[..users * n];
+                scores.f_copy_data(flat, users * n)?;
+                for ((list, row), ids) in lists.iter_mut().zip(flat.chunks(n)).zip(&exclude[first_user..]) {
+                    let excluded = |item: usize| ids.contains(self.ids[item].as_str());
+                    take_best(list, row, first_item, k, excluded);
+                }
+            }
+        }
+        Ok(best)
+    }
+}
+
+/// Moves the items of `row`, the first of which is `first_item`, into `list` where they are among the best `k`. Ties go to
+/// the item that came first.
+fn take_best(list: &mut Vec<(usize, f32)>, row: &[f32], first_item: usize, k: usize, excluded: impl Fn(usize) -> bool) {
+    for (start, scores) in (first_item..).step_by(COMPARED).zip(row.chunks(COMPARED)) {
+        let least = if list.len() == k { list.last().map_or(f32::INFINITY, |last| last.1) } else { f32::NEG_INFINITY };
+        // Nearly always none is better: without a branch the processor compares several at once.
+        if !scores.iter().fold(false, |any, &score| any | (score > least)) {
+            continue;
+        }
+        for (item, &score) in (start..).zip(scores) {
+            if (list.len() < k || list.last().is_some_and(|last| score > last.1)) && !excluded(item) {
+                list.insert(list.partition_point(|better| better.1 >= score), (item, score));
+                list.truncate(k);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    fn index(items: usize, rng: &mut ChaCha8Rng) -> ItemIndex {
+        // Whole numbers: sums are exact in any order, and many items tie.
+        let mut whole = |n: usize| Arc::new((0..n).map(|_| rng.random_range(-3i8..=3).into()).collect::<Vec<f32>>());
+        let (vectors, bias) = (whole(items * 2), whole(items));
+        ItemIndex { ids: Arc::new((0..items).map(|i| format!("i{i:05}")).collect()), vectors, bias, width: 2 }
+    }
+
+    #[test]
+    fn blocks_rank_like_sorting_the_whole_catalogue() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        for (items, users, k) in [(1, 3, 10), (70, 2, 3), (BLOCK_ITEMS + 90, BLOCK_USERS + 3, 7)] {
+            let index = index(items, &mut rng);
+            let tastes: Vec<f32> = (0..users * 2).map(|_| rng.random_range(-3i8..=3).into()).collect();
+            let bought: Vec<Vec<usize>> =
+                (0..users).map(|_| (0..5).map(|_| rng.random_range(0..items)).collect()).collect();
+            let exclude: Vec<HashSet<&str>> =
+                bought.iter().map(|b| b.iter().map(|&i| index.ids[i].as_str()).collect()).collect();
+            let best = index.best(&tastes, &exclude, k).unwrap();
+            for user in 0..users {
+                let score = |i: usize| {
+                    (0..2).map(|w| tastes[user * 2 + w] * index.vectors[i * 2 + w]).sum::<f32>() + index.bias[i]
+                };
+                let mut all: Vec<(usize, f32)> =
+                    (0..items).filter(|i| !bought[user].contains(i)).map(|i| (i, score(i))).collect();
+                all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                all.truncate(k);
+                assert_eq!(best[user], all, "user {user} of {users}, {items} items");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_catalogue_recommends_nothing() {
+        let index = index(0, &mut ChaCha8Rng::seed_from_u64(1));
+        assert_eq!(index.best(&[1.0, 2.0], &[HashSet::new()], 3).unwrap(), [vec![]]);
+    }
+}

@@ -1,0 +1,232 @@
+//! The scoring service of an intent and demand model: threads that own the network and pool the rows of all partitions.
+//!
+//! In: structs of features and histories, and catalogues of items. Out: scores, forecasts and item indexes. Requests wait in
+//! one bounded queue. A free owner takes the waiting ones, up to its share of `score.pool_rows_max` rows, sorts the users to
+//! encode by length, cuts padded batches of at most `score.batch_tokens_max` tokens (halved and retried when memory runs
+//! out), runs the cheap heads for all users and answers each request in its own row order. `models` starts services; the
+//! SQL functions and the night call them.
+//!
+//! On a CPU one single-threaded owner per core beats one owner with all cores: small matrices gain little from more threads,
+//! and work other than matrix products (hashing, sorting, copying) runs in parallel too. All owners read the same weights.
+//! A GPU has one owner.
+
+pub(crate) mod encoder_states;
+pub(crate) mod item_index;
+mod owner;
+
+use arrow::array::{ArrayRef, AsArray, StructArray};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tch::Device;
+use tokio::sync::{mpsc, oneshot};
+
+use self::encoder_states::{EncoderStateCache, EncoderStates};
+use self::item_index::ItemIndex;
+use self::owner::{Owner, Request};
+use super::contents::store::{ContentStore, ReadContents};
+use super::devices;
+use super::load_cache::LoadCache;
+use crate::config::ScoreConfig;
+use crate::failure::{Failure, Result};
+use crate::model::bundle::{Bundle, BundleCard, IndexedItem};
+use crate::model::contents::{Contents, MODALITIES};
+use crate::model::demand::{ItemForecast, ItemHistory};
+use crate::model::inputs::UserInputs;
+
+/// Item indexes in memory: a process that plans night after night would otherwise hold them all.
+const INDEXES_MAX: usize = 4;
+/// Requests that wait for an owner.
+const QUEUE_REQUESTS: usize = 64;
+
+/// Counts the work of a service since it started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub requests: AtomicU64,
+    pub pools: AtomicU64,
+    pub model_batches: AtomicU64,
+    /// Batches that did not fit into memory.
+    pub batches_halved: AtomicU64,
+    pub users_scored: AtomicU64,
+    pub users_encoded: AtomicU64,
+    /// Users whose encoder state was cached.
+    pub users_kept: AtomicU64,
+    pub items_forecast: AtomicU64,
+}
+
+impl Counters {
+    pub fn get(&self, counter: impl Fn(&Self) -> &AtomicU64) -> u64 {
+        counter(self).load(Ordering::Relaxed)
+    }
+}
+
+/// Scores of users in row order.
+#[derive(Debug)]
+pub struct IntentScores {
+    /// Row-major [users, 9].
+    pub scores: Vec<f32>,
+    /// Taste vectors, row-major [users, width].
+    pub tastes: Vec<f32>,
+}
+
+/// The handle that operators hold; clones share the owner threads.
+#[derive(Debug, Clone)]
+pub struct ScoringService {
+    pub card: Arc<BundleCard>,
+    pub counters: Arc<Counters>,
+    /// The bundle's items.
+    items: ItemIndex,
+    /// Indexes of sessions' catalogues.
+    indexes: Arc<LoadCache<IndexKey, ItemIndex>>,
+    queue: mpsc::Sender<Request>,
+    states: Arc<Mutex<EncoderStateCache>>,
+    contents: Arc<SharedContents>,
+}
+
+/// Hash of a catalogue, and how many vectors of each modality were in memory when it was indexed.
+type IndexKey = (String, [usize; MODALITIES.len()]);
+
+/// Vectors of contents in memory. Rows are only ever added, so a row number stays valid.
+#[derive(Debug, Default)]
+struct SharedContents {
+    read: Mutex<ReadContents>,
+    /// Held while vectors are read and added: two updates at once could number rows differently.
+    update: tokio::sync::Mutex<()>,
+}
+
+impl SharedContents {
+    fn now(&self) -> Arc<Contents> {
+        Arc::clone(&lock(&self.read).contents)
+    }
+}
+
+impl ScoringService {
+    /// Starts the owner threads with a loaded bundle.
+    pub fn start(bundle: Bundle, config: &ScoreConfig) -> Result<Self> {
+        let items = ItemIndex::new(&bundle.items, &bundle.item_vectors, bundle.card.intent.width)?;
+        let counters = Arc::new(Counters::default());
+        let states = Arc::new(Mutex::new(EncoderStateCache::default()));
+        let contents = Arc::new(SharedContents::default());
+        let card = Arc::new(bundle.card.clone());
+        let owners = owner_threads(config, bundle.device);
+        let batch_tokens_max = devices::batch_tokens(config, bundle.device);
+        let (queue, requests) = mpsc::channel(QUEUE_REQUESTS);
+        let requests = Arc::new(Mutex::new(requests));
+        // Shared before the threads start: a tensor may move to a thread, but two threads must not reach one.
+        let mut bundles = (1..owners).map(|_| bundle.share()).collect::<Result<Vec<_>>>()?;
+        bundles.push(bundle);
+        for bundle in bundles {
+            let owner = Owner {
+                bundle,
+                // An owner that took all waiting requests would leave the others idle.
+                pool_rows_max: (config.pool_rows_max as usize).div_ceil(owners),
+                batch_tokens_max,
+                threads: cores().div_ceil(owners),
+                counters: Arc::clone(&counters),
+                states: Arc::clone(&states),
+                contents: Arc::clone(&contents),
+            };
+            let requests = Arc::clone(&requests);
+            let started = std::thread::Builder::new().name("scoring".into()).spawn(move || owner.serve(&requests));
+            started.map_err(|e| Failure::passing(format!("cannot start a thread for scoring: {e}")))?;
+        }
+        let indexes = Arc::new(LoadCache::new(INDEXES_MAX));
+        Ok(Self { card, counters, items, indexes, queue, states, contents })
+    }
+
+    /// Scores the users of `features` structs; an error names the first bad user.
+    pub async fn score(&self, features: &StructArray) -> Result<IntentScores> {
+        let contents = self.contents.now();
+        let inputs = UserInputs::from_struct(features, &self.card.features, self.card.intent.item_buckets, &contents)?;
+        self.ask(|answer| Request::Users(inputs, answer)).await
+    }
+
+    /// Forecasts the items of `history` structs.
+    pub(crate) async fn forecast(&self, histories: &StructArray) -> Result<Vec<ItemForecast>> {
+        let histories = ItemHistory::from_struct(histories)?;
+        self.ask(|answer| Request::Items(histories, answer)).await
+    }
+
+    /// The items that the bundle knows.
+    pub(crate) fn bundle_items(&self) -> ItemIndex {
+        self.items.clone()
+    }
+
+    /// The index of a catalogue with a hash, which `load` loads unless it is cached.
+    pub(crate) async fn index(
+        &self,
+        hash: &str,
+        load: impl Future<Output = Result<Vec<IndexedItem>>>,
+    ) -> Result<ItemIndex> {
+        let contents = self.contents.now();
+        let key = (hash.to_string(), [0, 1, 2].map(|modality| contents.len(modality)));
+        let index = async {
+            let items = load.await?;
+            self.ask(|answer| Request::Catalogue(items, answer)).await
+        };
+        self.indexes.get_or_load(key, index).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
+        let stopped = || Failure::bug("the scoring service has stopped");
+        let (answer, answered) = oneshot::channel();
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        self.queue.send(request(answer)).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    /// Reads the files that were added to the store, until those of a plan's fingerprint are in memory.
+    pub(crate) async fn read_contents(&self, store: &ContentStore, fingerprint: &str) -> Result<()> {
+        let _update = self.contents.update.lock().await;
+        let before = lock(&self.contents.read).clone();
+        if before.fingerprint != fingerprint {
+            let mut read = store.read(&before).await?;
+            read.fingerprint = fingerprint.into();
+            tracing::info!("{} bytes of content vectors in memory", read.contents.bytes());
+            *lock(&self.contents.read) = read;
+        }
+        Ok(())
+    }
+
+    /// Adds vectors that are in no file: those of a session that writes nothing.
+    pub(crate) async fn add_contents(&self, more: &Contents) {
+        let _update = self.contents.update.lock().await;
+        let mut all = self.contents.now();
+        if !all.has_all(more) {
+            Arc::make_mut(&mut all).extend(more);
+            lock(&self.contents.read).contents = all;
+        }
+    }
+
+    /// Adds encoder states of an earlier night to the cache.
+    pub(crate) fn add_states(&self, states: EncoderStates) {
+        lock(&self.states).add(states);
+    }
+
+    /// Empties the cache of encoder states and returns those that the users scored so far have needed: the next night may need
+    /// them too. A million users' states are hundreds of megabytes.
+    pub(crate) fn take_used_states(&self) -> EncoderStates {
+        std::mem::take(&mut *lock(&self.states)).into_used()
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Number of owners: `score.owner_threads`, one per core where that is 0, and always one on a GPU.
+fn owner_threads(config: &ScoreConfig, device: Device) -> usize {
+    match (device.is_cuda(), config.owner_threads as usize) {
+        (true, _) => 1,
+        (false, 0) => cores(),
+        (false, n) => n,
+    }
+}
+
+/// A struct column, whatever array an expression returned.
+pub fn as_struct(array: &ArrayRef) -> Result<&StructArray> {
+    array.as_struct_opt().ok_or_else(|| Failure::usage(format!("expected a struct, got {}", array.data_type())))
+}

@@ -1,0 +1,82 @@
+//! The contract of a function that SQL calls and a model answers. Each has a file in `functions`.
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
+use async_trait::async_trait;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::models::{LakeInputs, ModelInputs, ModelRef, Models};
+use crate::failure::{Failure, Result};
+
+/// A scoring function: its name and types in SQL, and how its model is found, loaded and called.
+///
+/// Planning calls [`pin`](Self::pin), which reads no more than a model's card (or an encoder's files, which have none);
+/// execution calls [`load`](Self::load) once per partition, and [`LoadedModel::evaluate`] with each batch.
+#[async_trait]
+pub(crate) trait SqlModel: Debug + Send + Sync {
+    /// The name that SQL calls.
+    fn name(&self) -> &'static str;
+
+    fn signature(&self) -> CallSignature;
+
+    /// Reports whether a call with inputs of these types is allowed. There are as many as the signature says.
+    fn accepts(&self, inputs: &[DataType]) -> bool;
+
+    /// Type of the result; `labelled` for a call that names one label.
+    fn result_type(&self, labelled: bool) -> DataType;
+
+    /// Reports whether a row may have no result, as a null text or an unreadable image.
+    fn nullable(&self) -> bool {
+        false
+    }
+
+    /// Parts of the session's lake that a call reads besides its arguments.
+    fn lake_inputs(&self) -> LakeInputs {
+        LakeInputs::None
+    }
+
+    /// Resolves the version that a call names (empty where it names none) to the weights that it has now.
+    async fn pin(&self, models: &Models, version: &str) -> Result<ModelRef>;
+
+    /// Loads exactly the pinned weights, or refuses.
+    async fn load(&self, models: &Models, inputs: &ModelInputs) -> Result<Arc<dyn LoadedModel>>;
+}
+
+/// A model that answers the calls of one function.
+#[async_trait]
+pub(crate) trait LoadedModel: Send + Sync {
+    /// Computes the result of a batch: columns of the inputs, and the label of each row where the call names one.
+    async fn evaluate(self: Arc<Self>, inputs: Vec<ArrayRef>, label: Option<ArrayRef>) -> Result<ArrayRef>;
+}
+
+/// The arguments of a call: inputs, then the model's version, then perhaps a label.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallSignature {
+    pub inputs: usize,
+    pub model: ModelArgument,
+    /// The arguments in words, for the message about a call that does not fit.
+    pub expected: &'static str,
+}
+
+/// How a call names its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ModelArgument {
+    /// May be left out: the configured version, or else the champion.
+    Optional,
+    /// Always given, as these models have no champion; one of the model's labels may follow.
+    ThenLabel,
+}
+
+/// The columns of a call, of which there are `N`.
+pub(crate) fn columns<const N: usize>(function: &str, inputs: Vec<ArrayRef>) -> Result<[ArrayRef; N]> {
+    inputs.try_into().map_err(|got: Vec<_>| Failure::bug(format!("{function}: expected {N} inputs, got {}", got.len())))
+}
+
+/// Runs a model on a thread that may block: a forward pass must not hold up the threads that serve streams.
+pub(crate) async fn run_blocking(
+    function: &'static str,
+    evaluate: impl FnOnce() -> Result<ArrayRef> + Send + 'static,
+) -> Result<ArrayRef> {
+    tokio::task::spawn_blocking(evaluate).await.map_err(|e| Failure::bug(format!("{function}: {e}")))?
+}
