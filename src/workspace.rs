@@ -61,7 +61,7 @@ impl std::fmt::Debug for EngineSession {
 }
 
 impl Workspace {
-    /// Opens what the configuration names. Without `lake.uri` or `output.uri` there is no lake or output; whoever needs one
+    /// Opens what the configuration names. Without `lake.uri` or `output.uri` there is no lake or output; callers that need one
     /// calls [`Self::lake`] or [`Self::output`], which then fail with the setting's name.
     pub async fn open(config: &Config, models: Arc<Models>, access: Access) -> Result<Self> {
         let sql = SqlFiles::load(config)?;

@@ -46,7 +46,7 @@ fn settings_on_both_sides_of_the_verb_are_refused_not_lost() {
 }
 
 #[test]
-fn a_missing_gpu_is_refused_when_asked_for_and_the_reason_is_given() {
+fn a_missing_gpu_is_refused_with_the_reason() {
     let output = intentcast(&["doctor", "--set", "score.device=cuda"]);
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if text.contains("GPU         none") {

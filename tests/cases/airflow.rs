@@ -39,7 +39,7 @@ fn shipped() -> std::path::PathBuf {
 }
 
 #[test]
-fn the_shipped_dags_pass_airflows_import_check_and_hold_their_tasks() {
+fn airflow_imports_the_shipped_dags_with_their_tasks() {
     assert_eq!(import_errors(&shipped()), (Some(0), Value::Array(vec![])));
     let dags = json(&airflow(&shipped(), &["dags", "list", "--local", "--output", "json"]));
     let mut names: Vec<&str> = dags.as_array().unwrap().iter().map(|d| d["dag_id"].as_str().unwrap()).collect();

@@ -56,7 +56,7 @@ const EVENTS: [Row; 23] = [
     ("u2", "t1", "2026-02-10T10:04:00", "search", NONE, "e", NONE, NONE, NONE),
     ("u2", "t1", "2026-02-10T10:05:00", "search", NONE, "f", NONE, NONE, NONE),
     ("u2", "t2", "2026-02-12T10:00:00", "purchase", "i5", NONE, NONE, NONE, "4"),
-    // Somebody without a name, on the day of u1's purchase and one day later.
+    // A guest without an id, on the day of u1's purchase and one day later.
     (NONE, "a1", "2026-02-20T15:00:00", "purchase", "i2", NONE, NONE, "1", "8"),
     (NONE, "a2", "2026-02-21T15:00:00", "cart", "i2", NONE, NONE, NONE, NONE),
 ];
@@ -113,7 +113,7 @@ async fn expect(ctx: &SessionContext, user: &str, expected: &[(&str, f64)]) {
 }
 
 #[tokio::test]
-async fn what_a_user_did_is_counted_by_window_session_item_and_time_of_day() {
+async fn actions_are_counted_by_window_session_item_and_hour() {
     let (_folder, ctx) = features().await;
     expect(
         &ctx,
@@ -173,7 +173,7 @@ async fn what_a_user_did_is_counted_by_window_session_item_and_time_of_day() {
 }
 
 #[tokio::test]
-async fn ratios_order_values_recency_and_gaps_are_those_of_the_events_and_null_where_there_are_none() {
+async fn ratios_values_recency_and_gaps_follow_the_events() {
     let (_folder, ctx) = features().await;
     expect(
         &ctx,
@@ -213,7 +213,7 @@ async fn ratios_order_values_recency_and_gaps_are_those_of_the_events_and_null_w
 }
 
 #[tokio::test]
-async fn queries_come_newest_first_and_events_oldest_first_with_category_price_and_dwell() {
+async fn queries_are_newest_first_and_events_oldest_first() {
     let (_folder, ctx) = features().await;
     let queries = table(&ctx, "SELECT user_id, last_queries FROM user_features ORDER BY user_id").await;
     assert!(queries.contains("| u1      | [kettle, red mug, mug] |"), "{queries}");
@@ -266,7 +266,7 @@ async fn what_an_event_says_comes_before_the_title_of_its_item() {
 }
 
 #[tokio::test]
-async fn the_days_of_an_item_have_units_returns_carts_prices_and_stock() {
+async fn an_items_days_have_units_returns_carts_prices_and_stock() {
     let (_folder, ctx) = features().await;
     let days = "SELECT item_id AS item, day, units, returns, revenue, views, carts, price, promoted, in_stock, \
                   days_since_first_seen AS age \
@@ -304,9 +304,9 @@ async fn the_days_of_an_item_have_units_returns_carts_prices_and_stock() {
     assert_eq!(table(&ctx, counts).await, expected);
 }
 
-/// A demand label that lies about stock teaches that nobody wanted what nobody could buy.
+/// A demand label that is wrong about stock would count a stock-out as a lack of demand.
 #[tokio::test]
-async fn a_day_with_nothing_on_hand_is_out_of_stock_in_the_labels_too_unless_something_was_sold() {
+async fn labels_mark_days_without_stock_and_sales_as_stock_out() {
     let folder = tempfile::tempdir().unwrap();
     lake(&folder.path().join("lake")).await;
     let mut config = config(&folder.path().join("lake"), &folder.path().join("out"));

@@ -78,7 +78,7 @@ async fn both(ctx: &SessionContext) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn nights_late_files_and_corrections_give_the_bits_of_a_rebuild_and_read_nothing_else() {
+async fn late_and_corrected_files_give_the_bits_of_a_rebuild() {
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake");
     let mut config = config(&lake, &folder.path().join("out"));
@@ -213,7 +213,7 @@ async fn pictures_are_read_a_few_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_row_outside_its_partition_stays_within_the_tolerance_and_is_quarantined_beyond_it() {
+async fn a_row_outside_its_partition_is_quarantined_past_tolerance() {
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake");
     // The day of the partition begins on the 10th at 00:00 and ends on the 11th at 00:00.

@@ -74,8 +74,8 @@ const EVENTS: &str =
 const ITEMS: &str = "SELECT item_id, title, category, brand, price FROM items ORDER BY item_id";
 
 #[test]
-fn taobao_counts_its_cut_lines_and_lies_by_beijing_days() {
-    // Midnight in Beijing lies between the first two lines. A stamp that was cut short is no time.
+fn taobao_counts_cut_lines_and_splits_by_beijing_days() {
+    // Midnight in Beijing is between the first two lines. A truncated timestamp is not a time.
     let mut text = String::from(
         "1,22,33,pv,1511539199\n1,22,34,buy,1511539200\n2,22,34,fav,1511539201\n3,22,34,cart,1511539202\n",
     );
@@ -182,7 +182,7 @@ fn rees46_takes_each_fact_by_majority() {
 }
 
 #[test]
-fn complete_journey_takes_prices_from_values_and_categories_from_the_products_file() {
+fn complete_journey_derives_prices_and_joins_categories() {
     let lines = b"household_id,store_id,basket_id,product_id,quantity,sales_value,retail_disc,coupon_disc,coupon_match_disc,week,transaction_timestamp\n\
         1,1,2,3,2.0,5.0,0,0,0,1,2017-01-01 12:30:27\n1,1,2,3,0.0,0.0,0,0,0,1,2017-01-01 12:30:28\n";
     let products = b"product_id,manufacturer_id,department,brand,product_category,product_type,package_size\n\
@@ -321,7 +321,7 @@ async fn clicks(root: &Path) {
 }
 
 #[tokio::test]
-async fn a_lake_of_ones_own_is_sql_only() {
+async fn your_own_lake_needs_sql_only() {
     let place = Place::new();
     clicks(place.0.path()).await;
     let (lake, output, folder) =

@@ -98,7 +98,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_guest_who_logs_in_later_is_a_guest_in_features_and_one_person_in_labels() {
+async fn a_later_login_joins_the_guest_in_labels_only() {
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake");
     let before = events(&[("a", "g1", "2026-01-04T10:00:00", "view", "i1", "NULL", "5")]);
@@ -158,7 +158,7 @@ async fn refusals_and_erasures_hold_for_the_guest_that_a_person_was() {
 }
 
 #[tokio::test]
-async fn an_intent_counts_within_the_configured_horizon_and_not_on_the_day_after_it() {
+async fn an_intent_counts_only_within_the_horizon() {
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake");
     let before = events(&[

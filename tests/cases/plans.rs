@@ -3,7 +3,7 @@
 use crate::support::lakes::{events, write};
 use crate::support::sessions::{config, night_session, table};
 
-/// Compares with the approved text; a run with a missing file writes `<name>.received.txt` beside it.
+/// Compares with the approved text; a run with a missing file writes `<name>.received.txt` next to it.
 fn approve(name: &str, received: &str) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/approved");
     let approved = std::fs::read_to_string(folder.join(format!("{name}.txt"))).unwrap_or_default();

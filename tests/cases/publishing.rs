@@ -35,7 +35,7 @@ async fn the_same_night_again_changes_nothing() {
 }
 
 #[tokio::test]
-async fn rollback_shows_the_generation_before_and_then_the_night_before() {
+async fn rollback_shows_the_previous_generation_then_the_night_before() {
     let output = memory("rollback");
     publish(&output, "2026-03-01", 0.2).await.unwrap();
     publish(&output, "2026-03-02", 0.25).await.unwrap();
@@ -143,7 +143,7 @@ async fn an_owner_that_was_paused_cannot_publish() {
 }
 
 #[tokio::test]
-async fn a_half_published_rerun_stays_unseen_though_another_night_is_published_after_it() {
+async fn a_half_published_rerun_stays_hidden_after_a_later_night() {
     let output = memory("half");
     publish(&output, "2026-03-01", 0.2).await.unwrap();
     let ctx = SessionContext::new();
@@ -222,7 +222,7 @@ async fn gc_drops_state_that_no_night_can_use_and_keeps_what_one_can() {
         place.write(name, "rows").await.unwrap();
         place.write(&name.replace("a.parquet", "done"), "").await.unwrap();
     }
-    // States of a model that nobody uses any more; without a bundle no state is of use.
+    // States of a model that is no longer used; without a bundle no state is useful.
     place.write("encoded/forgotten/2026-03-01.parquet", "states").await.unwrap();
     let before = state(&output).await;
 

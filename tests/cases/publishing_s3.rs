@@ -90,13 +90,13 @@ fn a_profile_of_the_usual_files_gives_credentials() {
     assert_eq!(run(&[], &[]).0, Some(2), "the default profile's secret is wrong");
     let own = [("AWS_ACCESS_KEY_ID", "test-key"), ("AWS_SECRET_ACCESS_KEY", "test-secret")];
     assert_eq!(run(&own, &[]).0, Some(0), "the environment wins over the default profile");
-    let (code, said) = run(&[("AWS_PROFILE", "nobody")], &[]);
+    let (code, said) = run(&[("AWS_PROFILE", "unknown")], &[]);
     assert_eq!(code, Some(2));
-    assert!(said.contains("nobody"), "{said}");
+    assert!(said.contains("unknown"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_store_forbids_is_a_usage_failure_wherever_it_happens() {
+async fn a_forbidden_store_request_is_a_usage_failure_everywhere() {
     let server = S3Server::start();
     let output = server.location("s3://lake/out");
     publish(&output, "2026-03-01", 0.2).await.unwrap();
@@ -161,7 +161,7 @@ async fn planning_what_may_go_reads_each_commit_at_most_a_few_times() {
             reads.push(server.reads() - before);
         }
     }
-    // Twice the nights are twice the commits at most; opening each night's version anew would be four times.
+    // Twice the nights are twice the commits at most; opening each night's version again would be four times.
     assert!(reads[1] <= reads[0] * 5 / 2, "object reads for 4 and 8 nights: {reads:?}");
 }
 

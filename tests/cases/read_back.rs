@@ -1,4 +1,4 @@
-//! The published tables, read by somebody else: Python's deltalake and duckdb.
+//! Reads the published tables with other people's readers: Python's deltalake and duckdb.
 
 use intentcast::config::S3Config;
 use intentcast::lake::stores::Location;

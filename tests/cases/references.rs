@@ -21,7 +21,7 @@ fn check(name: &str, made: &str) {
 }
 
 #[test]
-fn the_configuration_reference_is_what_the_commented_configuration_says() {
+fn the_configuration_reference_matches_the_settings() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/nightly.toml")).unwrap();
     let mut made = String::from(
         "# Configuration\n\nMade from jobs/nightly.toml by `make docs`; tests hold that file, the code's defaults and this \

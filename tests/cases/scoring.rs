@@ -112,7 +112,7 @@ async fn bundle() -> Bundle {
 /// What is wrong with the users of an input.
 #[derive(Clone, Copy)]
 enum Bad<'a> {
-    Nobody,
+    NoUser,
     /// An infinite feature, refused where a request is read.
     Feature(&'a [usize]),
     /// An infinite price in every event, which only the network turns into NaN.
@@ -126,7 +126,7 @@ fn input_sql(users: usize, bad: Bad) -> String {
         format!("CASE {} ELSE CAST({good} AS DOUBLE) END", users.collect::<Vec<_>>().join(" "))
     };
     let (value, price) = match bad {
-        Bad::Nobody => ("u".into(), "CAST(e AS DOUBLE)".into()),
+        Bad::NoUser => ("u".into(), "CAST(e AS DOUBLE)".into()),
         Bad::Feature(users) => (infinite(users, "u"), "CAST(e AS DOUBLE)".into()),
         Bad::Price(users) => ("u".into(), infinite(users, "e")),
     };
@@ -160,7 +160,7 @@ fn close(a: &[f32], b: &[f32]) -> bool {
 
 #[tokio::test]
 async fn a_batch_equals_its_members_and_padding_never_leaks() {
-    let features = features(40, Bad::Nobody).await;
+    let features = features(40, Bad::NoUser).await;
     let service = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
     let all = service.score(&features).await.unwrap().scores;
     assert!(all.iter().all(|s| s.is_finite()));
@@ -178,7 +178,7 @@ async fn a_batch_equals_its_members_and_padding_never_leaks() {
 
 #[tokio::test]
 async fn the_encoder_does_not_see_the_run_date() {
-    let features = features(20, Bad::Nobody).await;
+    let features = features(20, Bad::NoUser).await;
     let contract = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
     let before = UserInputs::from_struct(&features, &contract, 50, &Contents::default()).unwrap();
     let mut columns = features.columns().to_vec();
@@ -224,16 +224,16 @@ fn purchases(batches: &[RecordBatch]) -> Vec<(usize, f64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_and_sessions_share_one_loaded_model_and_score_each_row_once() {
+async fn partitions_and_sessions_share_one_loaded_model() {
     let ([ctx, other], models) = sessions(4).await;
     for ctx in [&ctx, &other] {
-        let input = ctx.sql(&input_sql(400, Bad::Nobody)).await.unwrap();
+        let input = ctx.sql(&input_sql(400, Bad::NoUser)).await.unwrap();
         ctx.register_table("model_input", input.into_view()).unwrap();
     }
     let plan = ctx.sql(SCORED).await.unwrap().create_physical_plan().await.unwrap();
     assert!(plan.properties().partitioning.partition_count() > 1, "{plan:?}");
     assert_eq!(models.loaded(), 0, "planning reads the card alone");
-    // Two sessions at once, so that several partitions of both ask for a model that nobody has loaded yet.
+    // Two sessions at once, so that several partitions of both ask for a model that is not loaded yet.
     let (one, two) = tokio::join!(async { ctx.sql(SCORED).await.unwrap().collect().await.unwrap() }, async {
         other.sql(SCORED).await.unwrap().collect().await.unwrap()
     });
@@ -241,7 +241,7 @@ async fn partitions_and_sessions_share_one_loaded_model_and_score_each_row_once(
     assert_eq!(models.loaded(), 1);
     assert_eq!(service.counters.get(|c| &c.users_scored), 800);
 
-    let alone = service.score(&features(400, Bad::Nobody).await).await.unwrap().scores;
+    let alone = service.score(&features(400, Bad::NoUser).await).await.unwrap().scores;
     for batches in [one, two] {
         let mut scored = purchases(&batches);
         scored.iter().for_each(|(user, p)| assert!((f64::from(alone[(user - 1) * 9 + 4]) - p).abs() < 1e-5, "{user}"));
@@ -296,15 +296,15 @@ async fn rows_keep_their_order() {
 
 /// The engine sorts below the operator, which keeps the order, and merges the partitions above it.
 #[tokio::test(flavor = "multi_thread")]
-async fn scores_of_several_partitions_come_in_the_order_that_is_asked_for() {
+async fn scores_of_several_partitions_keep_the_requested_order() {
     let ([ctx], models) = sessions(4).await;
-    let input = ctx.sql(&input_sql(400, Bad::Nobody)).await.unwrap();
+    let input = ctx.sql(&input_sql(400, Bad::NoUser)).await.unwrap();
     ctx.register_table("model_input", input.into_view()).unwrap();
     let plain = "SELECT user_id, score_intents(features) AS s FROM model_input";
     let plan = ctx.sql(plain).await.unwrap().create_physical_plan().await.unwrap();
     assert!(plan.properties().partitioning.partition_count() > 1, "{plan:?}");
     let service = models.service("").await.unwrap();
-    let alone = service.score(&features(400, Bad::Nobody).await).await.unwrap().scores;
+    let alone = service.score(&features(400, Bad::NoUser).await).await.unwrap().scores;
     for (by, ascending) in [("user_id", true), ("user_id DESC", false)] {
         let ordered = ctx.sql(&format!("{plain} ORDER BY {by}")).await.unwrap().collect().await.unwrap();
         let fields: Vec<RecordBatch> = ordered
@@ -402,9 +402,9 @@ async fn a_read_only_session_scores_as_one_that_writes() {
 }
 
 #[tokio::test]
-async fn an_error_names_the_first_bad_user_and_loses_nobody_else() {
+async fn an_error_names_the_first_bad_user_and_loses_no_one_else() {
     let service = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
-    let (good, bad) = (features(30, Bad::Nobody).await, features(30, Bad::Feature(&[20, 12, 25])).await);
+    let (good, bad) = (features(30, Bad::NoUser).await, features(30, Bad::Feature(&[20, 12, 25])).await);
     let (ok, failed) = tokio::join!(service.score(&good), service.score(&bad));
     assert_eq!(ok.unwrap().scores.len(), 30 * 9);
     let failed = failed.unwrap_err();
@@ -413,8 +413,8 @@ async fn an_error_names_the_first_bad_user_and_loses_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_fails_in_a_pool_fails_alone_and_names_its_first_bad_user() {
-    let all = features(1640, Bad::Nobody).await;
+async fn a_request_that_fails_in_a_pool_fails_alone() {
+    let all = features(1640, Bad::NoUser).await;
     // The network meets 1638 first, who has the fewest events; the error goes by rows.
     let with_bad = features(1640, Bad::Price(&[1638, 1625, 1622])).await;
     let service = busy(&all.slice(0, 1600)).await;
@@ -445,7 +445,7 @@ async fn busy(long: &StructArray) -> ScoringService {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn owners_share_one_model_and_give_the_scores_of_a_single_one() {
-    let features = features(200, Bad::Nobody).await;
+    let features = features(200, Bad::NoUser).await;
     let single = ScoreConfig { owner_threads: 1, ..Default::default() };
     let single = ScoringService::start(bundle().await, &single).unwrap();
     let expected = single.score(&features).await.unwrap();
@@ -476,7 +476,7 @@ async fn a_shared_model_reads_the_very_same_weights() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_wait_while_the_owner_works_share_model_batches() {
-    let all = features(1680, Bad::Nobody).await;
+    let all = features(1680, Bad::NoUser).await;
     let (long, small) = (all.slice(0, 1600), (0..8).map(|part| all.slice(1600 + part * 10, 10)).collect::<Vec<_>>());
     let service = busy(&long).await;
     let answers = futures::future::join_all(small.iter().map(|part| service.score(part))).await;
@@ -485,7 +485,7 @@ async fn requests_that_wait_while_the_owner_works_share_model_batches() {
     // How many wait together is the machine's matter; that any do is ours.
     assert!(requests == 9 && pools < requests, "{pools} pools of {requests} requests");
 
-    // Nobody had encoded the users of the small requests, and the long one alone takes as many batches anywhere.
+    // The users of the small requests were not encoded before, and the long one alone takes as many batches anywhere.
     let fresh = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
     fresh.score(&long).await.unwrap();
     let batches = |of: &ScoringService| of.counters.get(|c| &c.model_batches);

@@ -70,7 +70,7 @@ async fn numbers(ctx: &SessionContext, sql: &str) -> Vec<f64> {
 }
 
 #[tokio::test]
-async fn people_search_look_favour_fill_carts_buy_review_and_send_back() {
+async fn people_act_in_every_way_that_a_shop_records() {
     let ctx = lake().await;
     let of = async |sql: &str| numbers(&ctx, sql).await;
     let kinds = of("SELECT count(DISTINCT event_type), count(*) FILTER (WHERE event_type NOT IN \
@@ -113,7 +113,7 @@ async fn people_search_look_favour_fill_carts_buy_review_and_send_back() {
 }
 
 #[tokio::test]
-async fn guests_have_no_name_or_one_that_ends_on_the_day_of_their_login() {
+async fn guests_have_no_id_or_one_that_ends_at_login() {
     let ctx = lake().await;
     let of = async |sql: &str| numbers(&ctx, sql).await;
     let nameless = of("SELECT count(*), count(*) FILTER (WHERE event_type = 'purchase') FROM events \
@@ -134,7 +134,7 @@ async fn guests_have_no_name_or_one_that_ends_on_the_day_of_their_login() {
 }
 
 #[tokio::test]
-async fn users_have_tastes_and_items_titles_prices_and_vectors_that_tell_categories_apart() {
+async fn tastes_titles_prices_and_vectors_separate_categories() {
     let ctx = lake().await;
     let of = async |sql: &str| numbers(&ctx, sql).await;
     let tastes = of("WITH seen AS (SELECT e.user_id, i.category, count(*) AS n FROM events e \
@@ -164,7 +164,7 @@ async fn users_have_tastes_and_items_titles_prices_and_vectors_that_tell_categor
 }
 
 #[tokio::test]
-async fn demand_has_weekdays_trends_promotions_and_items_that_come_and_go() {
+async fn demand_has_weekdays_trends_promotions_and_lifetimes() {
     let ctx = lake().await;
     let of = async |sql: &str| numbers(&ctx, sql).await;
     // 77 days are eleven weeks. Saturdays have a third more visits than Tuesdays.

@@ -21,7 +21,7 @@ pub async fn save(rows: DataFrame, path: &Path) {
     rows.write_parquet(path.to_str().unwrap(), options, None).await.unwrap();
 }
 
-/// Writes a file anew, with what a query makes of its `rows`.
+/// Rewrites a file with the result of a query over its `rows`.
 pub fn rewrite(path: &Path, query: &str) {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let ctx = SessionContext::new();
@@ -32,7 +32,7 @@ pub fn rewrite(path: &Path, query: &str) {
     });
 }
 
-/// Writes a file anew, with what a query makes of its `rows`, of whose texts `@@@@` becomes bytes that are no UTF-8.
+/// Rewrites a file with the result of a query over its `rows`; `@@@@` in its texts becomes bytes that are not UTF-8.
 pub fn break_text(path: &Path, query: &str) {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let ctx = SessionContext::new();

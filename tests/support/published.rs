@@ -128,7 +128,7 @@ fn assert_same_recommendations(left: &str, right: &str, place: &str) {
 }
 
 #[test]
-fn the_last_digits_may_differ_and_tied_items_may_change_places_but_nothing_else_may() {
+fn only_last_digits_and_tied_items_may_differ() {
     let refused = |left: &str, right: &str| {
         let (left, right) = (left.to_string(), right.to_string());
         std::panic::catch_unwind(move || assert_same_recommendations(&left, &right, "here")).is_err()

@@ -1,7 +1,7 @@
 """Reads the visible night of a published output with the deltalake and duckdb packages, and prints it as JSON.
 
 Usage: read_back.py TABLES_FOLDER. It knows nothing of intentcast but the documented rule: `runs` says which run_date is
-visible, and at which version of each table its partition lies.
+visible, and at which version of each table its partition is.
 """
 
 import json

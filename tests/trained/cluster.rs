@@ -50,7 +50,7 @@ fn free_port() -> String {
 fn wait_for(port: &str) {
     let clock = Instant::now();
     while TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
-        assert!(clock.elapsed() < Duration::from_secs(60), "nobody listens on port {port}");
+        assert!(clock.elapsed() < Duration::from_secs(60), "nothing listens on port {port}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

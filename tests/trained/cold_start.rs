@@ -1,4 +1,4 @@
-//! Items that appear after the training window: recommended by what they show, beside popularity.
+//! Cold start: items added after training are recommended by their contents, compared with popularity.
 
 use std::path::Path;
 
@@ -87,7 +87,7 @@ fn renewed(folder: &Path) -> String {
 
 /// Every model is tried with and without what items show: an item of after the training has nothing else but its category.
 #[test]
-fn items_of_after_the_training_are_recommended_by_what_they_show_better_than_without_and_by_popularity() {
+fn contents_recommend_new_items_better_than_popularity() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let lake = renewed(folder.path());
@@ -103,10 +103,10 @@ fn items_of_after_the_training_are_recommended_by_what_they_show_better_than_wit
     assert!((0.2..0.8).contains(&all.new_share), "neither kind crowds the other out: {}", all.new_share);
 }
 
-/// With their titles alone, which the encoders of random weights in tests/fixtures can not tell apart well enough.
+/// New items with titles alone; encoders of random weights in tests/fixtures separate titles too poorly for this.
 #[test]
 #[ignore = "needs the weights of all-MiniLM-L6-v2: run lab/check_minilm.sh"]
-fn items_of_after_the_training_are_recommended_by_titles_that_the_real_minilm_reads() {
+fn the_real_minilm_recommends_new_items_by_their_titles() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let lake = renewed(folder.path());

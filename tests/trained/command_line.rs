@@ -198,7 +198,7 @@ fn planted_faults_are_found_row_by_row_and_file_by_file() {
         let line = found.lines().find(|l| l.starts_with(&format!("{reason},{},", planted["rows"]))).unwrap_or_default();
         assert!(line.ends_with(file), "{reason} of {file} in\n{found}");
     }
-    // The same counts in `runs`, for whoever watches many nights.
+    // `runs` holds the same counts, to watch many nights.
     let rows = query(&output, "SELECT rows_quarantined FROM runs");
     let reasons: BTreeMap<String, i64> =
         serde_json::from_value(run_column(&output, "quarantined_by_reason", "2026-02-21")).unwrap();
@@ -243,7 +243,7 @@ fn a_file_whose_text_does_not_decode_is_named_with_its_column() {
 }
 
 #[test]
-fn a_bundle_that_is_newer_or_damaged_ends_the_night_and_publishes_nothing() {
+fn a_newer_or_damaged_bundle_publishes_nothing() {
     let (_own, lake, output) = shop();
     let version = std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().to_string();
     let [card, weights] = ["bundle.json", "weights.safetensors"].map(|f| format!("{output}/models/{version}/{f}"));

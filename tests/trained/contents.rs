@@ -39,7 +39,7 @@ fn a_bundle_holds_its_encoder_and_each_text_is_encoded_once() {
     // Nothing is new on the next night but what was typed on the day between and the day's new titles.
     let second = night(&lake, &output, "2026-02-22");
     assert!(second["stages"]["contents"]["rows"].as_i64().unwrap() <= added.max(40), "{second}");
-    // Another title is read anew; who met its item is encoded again.
+    // A changed title is encoded again, and so is every user who interacted with its item.
     let before = second["users_encoded"].as_i64().unwrap();
     let change =
         "SELECT * EXCLUDE (title), CASE item_id WHEN 'i000001' THEN 'Another name' ELSE title END AS title FROM rows";
@@ -54,7 +54,7 @@ fn a_bundle_holds_its_encoder_and_each_text_is_encoded_once() {
     // Ids of one person have one history: who comes second may find the state that the first one has just left.
     let encoded = again["users_encoded"].as_i64().unwrap();
     assert!(encoded <= met && encoded * 10 >= met * 9, "{encoded} of {met}");
-    // A text that nobody shows any more goes, once it is old.
+    // A text that no item shows any more is removed once it is old.
     let gone = "SELECT * EXCLUDE (title), CASE item_id WHEN 'i000001' THEN NULL ELSE title END AS title FROM rows";
     lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), gone);
     night(&lake, &output, "2026-02-23");
@@ -97,7 +97,7 @@ fn a_query_that_scores_writes_nothing_below_the_output() {
 }
 
 #[test]
-fn another_encoder_reads_every_text_anew_and_vectors_of_one_that_no_model_has_go() {
+fn another_encoder_encodes_all_texts_and_gc_drops_old_vectors() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     let (first, version) = (hash(&output), champion(&output));
@@ -137,7 +137,7 @@ fn another_encoder_reads_every_text_anew_and_vectors_of_one_that_no_model_has_go
 }
 
 #[test]
-fn damaged_and_foreign_files_of_vectors_change_no_score() {
+fn damaged_and_foreign_vector_files_change_no_score() {
     let (own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     let twin = own.path().join("twin").display().to_string();
@@ -160,9 +160,9 @@ fn damaged_and_foreign_files_of_vectors_change_no_score() {
             .map(|(u, p)| (u.into(), p.parse().unwrap()))
             .collect()
     };
-    let (whole, mended) = (scores(&output), scores(&twin));
-    assert!(whole.len() > 100 && whole.len() == mended.len());
-    for ((user, p), (other, q)) in whole.iter().zip(&mended) {
+    let (whole, repaired) = (scores(&output), scores(&twin));
+    assert!(whole.len() > 100 && whole.len() == repaired.len());
+    for ((user, p), (other, q)) in whole.iter().zip(&repaired) {
         assert!(user == other && (p - q).abs() < 1e-5, "{user}: {p} and {q}");
     }
     // What counts as none goes, once it is old.
@@ -186,7 +186,7 @@ fn turn_a_bit(file: &str) {
 }
 
 #[test]
-fn an_encoder_that_is_not_the_one_of_the_training_scores_nothing() {
+fn an_encoder_other_than_the_trainings_is_refused() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     let whole = std::fs::read_to_string(format!("{output}/tables/current.json")).ok();
@@ -205,7 +205,7 @@ fn an_encoder_that_is_not_the_one_of_the_training_scores_nothing() {
 }
 
 #[test]
-fn an_encoder_that_changes_while_a_training_runs_makes_no_version() {
+fn an_encoder_that_changes_during_training_is_refused() {
     let (own, lake, output) = shop();
     let folder = own.path().join("encoder");
     lakes::copy(Path::new(ENCODER), &folder);
@@ -263,7 +263,7 @@ fn hash(output: &str) -> String {
 }
 
 #[test]
-fn embed_text_gives_the_encoders_vectors_and_nearest_are_those_that_say_the_same() {
+fn embed_text_places_similar_texts_close_together() {
     let (_own, lake, output) = shop();
     let sql = format!(
         "SELECT embed_text('a mug') = embed_text('a mug', '{ENCODER}') AS same, \
@@ -283,7 +283,7 @@ fn embed_text_gives_the_encoders_vectors_and_nearest_are_those_that_say_the_same
     assert_eq!(found.lines().count(), 21);
 }
 
-/// Pictures of `tests/fixtures/vision/`, and one that can not be read.
+/// Pictures of `tests/fixtures/vision/`, and one that cannot be read.
 const PICTURES: [&str; 4] = ["photo.jpg", "rgba.png", "lossy.webp", "grey16.png"];
 const UNREADABLE: &str = "X'00'";
 
@@ -321,7 +321,7 @@ fn image_encoder(folder: &Path) -> String {
 }
 
 #[test]
-fn pictures_are_read_once_each_and_bad_ones_count_as_none() {
+fn pictures_are_read_once_each_and_bad_ones_are_ignored() {
     let (own, lake, output) = shop();
     let encoder = image_encoder(own.path());
     show(&lake, "");
@@ -341,7 +341,7 @@ fn pictures_are_read_once_each_and_bad_ones_count_as_none() {
     let again = night(&lake, &output, "2026-02-21");
     assert_eq!((again["published"].as_bool(), &again["stages"]["contents"]["rows"]), (Some(true), &1.into()));
     assert!(again["users_encoded"].as_i64().unwrap() > 0 && again["users_kept"].as_i64().unwrap() > 0, "{again}");
-    // In SQL by the model's network; what can not be read is null and costs its neighbours nothing.
+    // In SQL by the model's network; an unreadable picture is null and does not affect its neighbours.
     let asked = "SELECT count(*) AS items, count(embed_image(image)) AS read, \
                  max(array_length(embed_image(image))) AS width FROM items WHERE image IS NOT NULL";
     assert_eq!(ask(&lake, &output, asked), "items,read,width\n30,27,12\n");
@@ -354,7 +354,7 @@ fn pictures_are_read_once_each_and_bad_ones_count_as_none() {
     let errors = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22"], 6);
     assert!(errors.contains("/image: expected the encoder"), "{errors}");
     std::fs::write(&file, whole).unwrap();
-    // The picture that nobody shows any more goes, once it is old.
+    // A picture that no item shows any more is removed once it is old.
     show(&lake, "");
     night(&lake, &output, "2026-02-22");
     assert_eq!(rows_and_keys(&files), (5, 5));
@@ -365,7 +365,7 @@ fn pictures_are_read_once_each_and_bad_ones_count_as_none() {
 
 /// Frames of videos, of which some have other lengths than others.
 #[test]
-fn a_video_of_frames_is_seen_by_the_model_and_ragged_ones_count_as_none() {
+fn a_video_of_frames_moves_scores_and_ragged_ones_are_null() {
     let (_own, lake, output) = shop();
     let items = format!("{lake}/items/part-00000.parquet");
     let frames = |of: &str| {

@@ -33,7 +33,7 @@ fn shown(lake: &str, output: &str, date: &str, sql: &str) -> Vec<String> {
 }
 
 #[test]
-fn forecasts_move_towards_the_intents_once_earlier_nights_have_shown_that_it_helps() {
+fn forecasts_follow_intents_once_earlier_nights_support_it() {
     let (_own, lake, output) = shop();
     let totals = "SELECT max(intent_weight), min(intent_weight), sum(mean), sum(model_mean) FROM demand_total";
     // Four nights whose week has passed by the fifth.
@@ -73,7 +73,7 @@ fn forecasts_move_towards_the_intents_once_earlier_nights_have_shown_that_it_hel
     let wanted = over(&|[m, i, u]| (u - m) * (i - m)) / over(&|[m, i, _]| (i - m) * (i - m));
     assert!((weight - wanted.clamp(0.0, 1.0)).abs() < 1e-6, "{weight} {wanted}");
 
-    // Each category lies where the weight says, and an item's quantiles move as its mean does.
+    // Each category is where the weight puts it, and an item's quantiles move as its mean does.
     let categories = "SELECT sum(mean), sum(model_mean), sum(intent_units) FROM demand_total \
                       WHERE level = 'category' AND intent_units IS NOT NULL GROUP BY category";
     let categories = numbers(&output, categories);
@@ -92,7 +92,7 @@ fn forecasts_move_towards_the_intents_once_earlier_nights_have_shown_that_it_hel
 }
 
 #[test]
-fn a_history_holds_the_intents_of_nights_before_it_and_of_no_other() {
+fn a_history_holds_the_intents_of_earlier_nights_only() {
     let (_own, lake, output) = shop();
     for date in ["2026-02-21", "2026-02-23", "2026-02-26"] {
         night(&lake, &output, date);
@@ -127,7 +127,7 @@ fn a_history_holds_the_intents_of_nights_before_it_and_of_no_other() {
 }
 
 #[test]
-fn a_network_trained_among_nights_reads_what_their_intents_promised() {
+fn a_network_trained_among_nights_reads_their_intents() {
     let (_own, lake, output) = shop();
     let places = ["--lake", &lake, "--output", &output];
     // The shop is young.
@@ -277,7 +277,7 @@ fn drawn(of: &str, count: usize, rng: &mut ChaCha8Rng) -> LabelledItems {
 }
 
 #[test]
-fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
+fn quantiles_cover_sales_at_their_level_for_each_item_speed() {
     let mut rng = ChaCha8Rng::seed_from_u64(31);
     let sizes = DemandConfig {
         horizon_days: HORIZON_DAYS as u32,
@@ -353,7 +353,7 @@ fn quantiles_cover_what_comes_as_often_as_they_say_by_how_items_sell() {
 
 /// What a bundle of before there were intents, a prior and a calibration says of its network still loads.
 #[test]
-fn an_older_bundle_forecasts_without_the_input_that_it_does_not_know() {
+fn an_older_bundle_forecasts_without_the_newer_input() {
     let older = r#"{"network": "gru", "width": 8, "layers": 1, "horizon_days": 5, "history_days": 28,
                     "history_days_min": 2, "slow_units_per_day": 0.0}"#;
     let shape: DemandShape = serde_json::from_str(older).unwrap();

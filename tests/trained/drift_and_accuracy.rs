@@ -41,7 +41,7 @@ fn intent_units_share_out_every_purchase_probability() {
 }
 
 #[test]
-fn a_night_says_how_earlier_nights_did_once_it_is_known() {
+fn a_night_reports_the_accuracy_of_earlier_nights() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     assert_eq!(run_column(&output, "accuracy", "2026-02-21"), Value::Null);
@@ -89,7 +89,7 @@ fn a_night_says_how_earlier_nights_did_once_it_is_known() {
     for (own, theirs) in own.iter().zip(theirs) {
         assert!(near(theirs.as_f64().unwrap(), *own), "{own} {theirs} in {accuracy}");
     }
-    assert!(own[3] > 0.0 && own[5] > 0.0, "somebody bought, somebody stayed away: {own:?}");
+    assert!(own[3] > 0.0 && own[5] > 0.0, "some bought, some left: {own:?}");
     assert!((0.0..=1.0).contains(&purchase["auc"].as_f64().unwrap()), "{accuracy}");
 
     let demand = &accuracy["demand"];
@@ -102,7 +102,7 @@ fn a_night_says_how_earlier_nights_did_once_it_is_known() {
 }
 
 #[tokio::test]
-async fn a_night_says_which_features_have_moved_since_training() {
+async fn a_night_reports_features_that_drifted() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     let before = run_column(&output, "drift", "2026-02-21");
@@ -126,7 +126,7 @@ async fn a_night_says_which_features_have_moved_since_training() {
 }
 
 #[test]
-fn a_model_of_before_deciles_were_kept_still_scores_and_says_nothing_about_drift() {
+fn a_model_without_deciles_scores_and_reports_no_drift() {
     let (_own, lake, output) = shop();
     let mut old = card(&output);
     old.as_object_mut().unwrap().remove("feature_deciles").unwrap();
@@ -136,14 +136,14 @@ fn a_model_of_before_deciles_were_kept_still_scores_and_says_nothing_about_drift
 }
 
 #[tokio::test]
-async fn a_night_runs_anew_when_somebody_asked_to_be_forgotten() {
+async fn a_new_erasure_request_reruns_the_night() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
-    let somebody = query(&output, "SELECT min(user_id) AS id FROM intent").lines().nth(1).unwrap().to_string();
-    let asked = format!("SELECT '{somebody}' AS user_id, TIMESTAMP '2026-02-21T08:00:00' AS requested_at");
+    let forgotten = query(&output, "SELECT min(user_id) AS id FROM intent").lines().nth(1).unwrap().to_string();
+    let asked = format!("SELECT '{forgotten}' AS user_id, TIMESTAMP '2026-02-21T08:00:00' AS requested_at");
     write(Path::new(&lake), "erasures/asked.parquet", &asked).await;
     assert_eq!(night(&lake, &output, "2026-02-21")["published"], true);
-    let left = query(&output, &format!("SELECT count(*) AS n FROM intent WHERE user_id = '{somebody}'"));
+    let left = query(&output, &format!("SELECT count(*) AS n FROM intent WHERE user_id = '{forgotten}'"));
     assert_eq!(left, "n\n0\n");
 }
 

@@ -178,7 +178,7 @@ async fn rows_go_in_batches_and_a_module_is_loaded_once_a_process() {
 }
 
 #[tokio::test]
-async fn nulls_stay_null_and_lists_of_every_length_meet_only_their_like() {
+async fn nulls_stay_null_and_lists_are_batched_by_length() {
     let modules = Modules::new();
     let inputs = [Tensor::ones([2, 3], (Kind::Float, tch::Device::Cpu))];
     modules.save("mean.pt", &inputs, |xs| xs[0].mean_dim(1i64, false, Kind::Float));
@@ -198,7 +198,7 @@ async fn nulls_stay_null_and_lists_of_every_length_meet_only_their_like() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_its_declaration_is_refused_when_it_is_created() {
+async fn a_module_that_breaks_its_declaration_is_refused() {
     let modules = Modules::new();
     modules.save("same.pt", &[floats(2)], |xs| &xs[0] * 1.0);
     modules.save("spread.pt", &[floats(2)], |xs| &xs[0] - xs[0].mean(Kind::Float));
@@ -232,7 +232,7 @@ async fn what_does_not_fit_its_declaration_is_refused_when_it_is_created() {
 }
 
 #[tokio::test]
-async fn what_a_module_does_wrong_later_is_an_error_that_names_it_and_no_end() {
+async fn a_module_that_fails_later_is_an_error_that_names_it() {
     let modules = Modules::new();
     let weights = Tensor::arange(8, (Kind::Float, tch::Device::Cpu)).view([4, 2]);
     let ids = [Tensor::from_slice(&[0i64, 1])];
@@ -287,7 +287,7 @@ async fn functions_are_replaced_and_dropped_and_built_in_ones_are_not() {
 }
 
 #[test]
-fn a_night_scores_with_the_functions_of_sql_functions_and_runs_anew_when_a_module_changes() {
+fn a_night_uses_sql_functions_and_reruns_when_a_module_changes() {
     let (_own, lake, output) = shop();
     let modules = Modules::new();
     let sql = tempfile::tempdir().unwrap();

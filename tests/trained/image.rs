@@ -6,7 +6,7 @@ use crate::support::device;
 use crate::support::pictures::{PictureShop, ROWS, SHAPES, picture};
 
 #[test]
-fn a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not() {
+fn a_killed_training_resumes_to_the_same_weights() {
     let shop = PictureShop::new();
     let items = shop.path("items.csv");
     let train = ["train", "--task", "image", "--table", &items, "--image-column", "picture", "--label", "shape"];

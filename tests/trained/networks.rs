@@ -118,7 +118,7 @@ const COMBINATIONS: [(&str, Change); 12] = [
 
 /// The names that a setting takes, as its refusal lists them.
 fn names<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
-    let refused = serde_json::from_value::<T>("nobody".into()).err().unwrap().to_string();
+    let refused = serde_json::from_value::<T>("unknown".into()).err().unwrap().to_string();
     let (_, known) = refused.split_once("expected").unwrap();
     known.split('`').skip(1).step_by(2).map(String::from).collect()
 }
@@ -170,7 +170,7 @@ fn column(batch: &RecordBatch, at: usize) -> Vec<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_network_head_and_loss_goes_from_training_to_scores_and_forecasts() {
+async fn every_network_head_and_loss_trains_and_scores() {
     let mut config = tiny(&SHOP.folder);
     config.output.uri = SHOP.folder.path().join("all").display().to_string();
     let registry = Registry(Location::open(&config.output.uri, &config.s3).unwrap().folder("models"));
@@ -257,7 +257,7 @@ async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name
 /// Titles are read by a small encoder, vectors of pictures and of the frames of videos come as given; the same model then scores
 /// the lake without each of the three.
 #[test]
-fn every_fusion_goes_from_training_to_scores_that_follow_what_items_show() {
+fn every_fusion_trains_and_its_scores_follow_the_contents() {
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake");
     lakes::copy(&SHOP.folder.path().join("lake"), &lake);
@@ -354,7 +354,7 @@ async fn of_another_future(lake: &Path, other: &Path) {
 
 /// Processes of their own: libtorch's random numbers are the process's, and other tests here draw them too.
 #[test]
-fn the_same_past_and_seed_give_the_same_weights_to_the_bit_and_a_failed_training_leaves_the_champion() {
+fn the_same_lake_and_seed_give_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let lake = SHOP.folder.path().join("lake").display().to_string();
     let other = folder.path().join("other");
@@ -376,7 +376,7 @@ fn the_same_past_and_seed_give_the_same_weights_to_the_bit_and_a_failed_training
         assert_eq!(hashes[0], hashes[2], "something at or after the date was read");
     }
 
-    // Months after the last event nobody does anything: no positive label.
+    // Months after the last event there are no more events: no positive label.
     let champion = std::fs::read(format!("{}/models/champion", outputs[0])).unwrap();
     let (code, errors) = run(&["train", "--lake", &lake, "--output", &outputs[0], "--date", "2026-05-20"]);
     assert_eq!(code, 3, "{errors}");
@@ -387,7 +387,7 @@ fn the_same_past_and_seed_give_the_same_weights_to_the_bit_and_a_failed_training
 }
 
 #[test]
-fn a_lake_of_too_few_items_that_sell_is_refused_before_anything_is_trained() {
+fn too_few_selling_items_are_refused_before_training() {
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake").display().to_string();
     let output = folder.path().join("out").display().to_string();
@@ -401,7 +401,7 @@ fn a_lake_of_too_few_items_that_sell_is_refused_before_anything_is_trained() {
 }
 
 #[test]
-fn a_lake_in_which_nobody_reviews_trains_the_rest_and_says_so() {
+fn a_lake_without_reviews_trains_the_other_intents() {
     let folder = tempfile::tempdir().unwrap();
     let (lake, output) = (folder.path().join("lake"), folder.path().join("out").display().to_string());
     lakes::copy(&SHOP.folder.path().join("lake"), &lake);
@@ -427,7 +427,7 @@ fn null_and_constant_features_and_labels_of_one_class_train() {
         let dull = |set: &mut LabelledUsers| {
             set.inputs.tabular.iter_mut().step_by(features).for_each(|v| *v = f32::NAN);
             set.inputs.tabular.iter_mut().skip(1).step_by(features).for_each(|v| *v = 4.0);
-            // Nobody reviews, everybody views.
+            // No user reviews, every user views.
             set.labels.iter_mut().skip(5).step_by(9).filter(|y| !y.is_nan()).for_each(|y| *y = 0.0);
             set.labels.iter_mut().step_by(9).filter(|y| !y.is_nan()).for_each(|y| *y = 1.0);
         };
@@ -442,7 +442,7 @@ fn null_and_constant_features_and_labels_of_one_class_train() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_the_training_with_its_step_and_batch() {
+fn a_nan_loss_stops_the_training_and_names_step_and_batch() {
     let failure = fitted_on(|sets| {
         let sick =
             |set: &mut LabelledUsers| set.inputs.events.iter_mut().flatten().for_each(|e| e.reals[0] = f32::INFINITY);
@@ -455,7 +455,7 @@ fn a_loss_that_is_no_number_stops_the_training_with_its_step_and_batch() {
 }
 
 #[test]
-fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
+fn too_few_users_or_items_are_refused_with_the_minimum() {
     let few = fitted_on(|sets| {
         let columns = sets.users.each_window().next().unwrap().unwrap();
         let few = columns.take(&(0..9).collect::<Vec<_>>()).unwrap();
@@ -474,7 +474,7 @@ fn too_few_users_or_items_are_refused_with_the_number_that_is_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_write_of_a_bundle_is_invisible_and_the_champion_stays() {
+async fn an_interrupted_bundle_write_is_invisible() {
     let registry = registry("interrupted");
     let (card, networks) = fitted(|_| ()).unwrap();
     let champion = registry
@@ -549,7 +549,7 @@ async fn bundles_of_another_format_and_sick_weights_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_item_and_a_category_never_seen_in_training_leave_the_rest_of_the_event_to_speak() {
+async fn an_unseen_item_and_category_leave_the_event_usable() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = tiny(&folder);
     lakes::copy(&SHOP.folder.path().join("lake"), folder.path());
@@ -590,7 +590,7 @@ async fn an_item_and_a_category_never_seen_in_training_leave_the_rest_of_the_eve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_beyond_the_memory_are_learnt_from_files_and_twice_the_same() {
+async fn users_beyond_memory_are_read_from_blocks_reproducibly() {
     let mut config = tiny(&SHOP.folder);
     config.output.uri = SHOP.folder.path().join("scarce").display().to_string();
     config.train.batch_rows = 16;
@@ -611,7 +611,7 @@ async fn users_beyond_the_memory_are_learnt_from_files_and_twice_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_young_lake_gives_fewer_dates_and_validation_looks_at_all_of_them() {
+async fn a_young_lake_gives_fewer_dates_all_of_them_validated() {
     let mut config = tiny(&SHOP.folder);
     config.output.uri = SHOP.folder.path().join("young").display().to_string();
     config.train.as_of_dates = 30;
@@ -661,7 +661,7 @@ fn known_labels(users: &UserBlocks, as_of: RunDate, wanted: Split) -> [usize; 2]
 }
 
 #[test]
-fn who_left_is_learnt_where_it_is_known_and_the_newest_weeks_teach_intents_alone() {
+fn churn_is_learnt_only_where_its_label_is_known() {
     let (sets, config) = (&SHOP.sets, tiny(&SHOP.folder));
     let [newest, churn, oldest] = sets.as_of_dates[..] else { panic!("two dates and that of churn: {sets:?}") };
     assert_eq!(churn.plus_days(config.intents.churn_days.into()), date());

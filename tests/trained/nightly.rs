@@ -71,7 +71,7 @@ fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
 }
 
 #[test]
-fn an_item_with_another_picture_is_seen_anew_by_those_who_met_it_and_a_strange_picture_is_none() {
+fn a_new_picture_re_encodes_users_and_a_bad_one_is_ignored() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     let before = encoder_inputs(&output, "2026-02-21");
@@ -98,7 +98,7 @@ fn an_item_with_another_picture_is_seen_anew_by_those_who_met_it_and_a_strange_p
 fn the_second_night_reads_and_encodes_only_what_is_new() {
     let (_own, lake, output) = shop();
     let first = night(&lake, &output, "2026-02-21");
-    // Whoever opens an old event file now finds no Parquet in it.
+    // A reader that opens an old event file now finds no Parquet in it.
     let old = glob(&format!("{lake}/events/dt=*/*.parquet"));
     let old: Vec<_> =
         old.iter().filter(|file| file.as_str() < format!("{lake}/events/dt=2026-02-21").as_str()).collect();
@@ -109,7 +109,7 @@ fn the_second_night_reads_and_encodes_only_what_is_new() {
     assert_eq!(second["read"]["bytes_read"].as_u64(), Some(new));
     assert_eq!(second["read"]["files_read"], 1);
 
-    // Encoded are the users whose inputs changed, all of them and nobody else.
+    // Encoded are the users whose inputs changed, all of them and no one else.
     let (before, now) = (encoder_inputs(&output, "2026-02-21"), encoder_inputs(&output, "2026-02-22"));
     let changed = now.iter().filter(|(user, key)| before.get(*user) != Some(key)).count() as u64;
     let count = |night: &Value, name: &str| night[name].as_u64().unwrap();
@@ -136,7 +136,7 @@ fn the_second_night_reads_and_encodes_only_what_is_new() {
 }
 
 #[test]
-fn killed_at_any_point_of_publishing_and_run_again_the_night_equals_an_undisturbed_one() {
+fn killed_while_publishing_a_rerun_equals_an_undisturbed_night() {
     for point in ["staged", "after-intent", "before-demand", "before-runs", "after-runs"] {
         let (_own, lake, output) = shop();
         let dying = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21", "--die-at", point];
@@ -194,7 +194,7 @@ const MOMENTS: [&str; 7] = [
 ];
 
 #[test]
-fn killed_at_any_moment_of_a_night_and_run_again_it_equals_an_undisturbed_one() {
+fn killed_at_any_moment_a_rerun_equals_an_undisturbed_night() {
     for moment in MOMENTS {
         let (_own, lake, output) = shop();
         let night = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
@@ -223,7 +223,7 @@ fn glob(pattern: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn users_in_parts_make_the_same_night_and_a_second_attempt_keeps_the_parts_that_are_done() {
+async fn users_in_parts_give_the_same_night_and_finished_parts_stay() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     let (features, intents) = (kept_features(&output).await, query(&output, INTENT));

@@ -15,7 +15,7 @@ fn numbers(lake: &str, output: &str, sql: &str) -> Vec<f64> {
 }
 
 #[test]
-fn orders_are_whole_packs_and_at_least_the_minimum_just_where_stock_has_run_low_and_each_line_says_why() {
+fn orders_are_whole_packs_where_stock_is_low_with_a_reason() {
     let (_own, lake, output) = shop();
     // With orders for two more weeks, so that enough lines order and enough do not.
     let places = ["--lake", &lake, "--output", &output, "--date", NIGHT];
@@ -44,7 +44,7 @@ fn orders_are_whole_packs_and_at_least_the_minimum_just_where_stock_has_run_low_
 }
 
 #[test]
-fn stock_that_is_looked_at_once_a_week_has_to_last_longer() {
+fn a_weekly_review_period_orders_more_stock() {
     let (_own, lake, output) = shop();
     let points = |review_period_days: &str| {
         let setting = format!("replenishment.review_period_days={review_period_days}");
@@ -56,7 +56,7 @@ fn stock_that_is_looked_at_once_a_week_has_to_last_longer() {
 }
 
 #[test]
-fn what_a_user_bought_is_recommended_only_where_that_is_asked_for() {
+fn bought_items_are_recommended_only_if_configured() {
     let (_own, lake, output) = shop();
     // A purchase counts under the login that a guest had become by the night.
     let again = format!(
@@ -78,7 +78,7 @@ fn what_a_user_bought_is_recommended_only_where_that_is_asked_for() {
 
 /// The rules stand in sql/score/segments.sql; this is what they say before marketing edits them.
 #[tokio::test]
-async fn every_segment_has_its_users_and_of_several_rules_that_match_the_first_decides() {
+async fn the_first_matching_rule_decides_a_users_segment() {
     let ctx = SessionContext::new();
     let scores = "CREATE VIEW intent_scores AS SELECT * FROM (VALUES \
         ('01 suspicious', 8.0, 0.1, 0.1, 9), ('02 about to buy', 0.0, 0.5, 0.1, 9), ('03 at risk', 0.0, 0.1, 0.7, 20), \

@@ -77,7 +77,7 @@ fn card(model: &Path) -> Value {
 }
 
 #[test]
-fn a_table_is_learnt_predicted_in_sql_and_never_taken_by_a_night() {
+fn a_table_model_predicts_in_sql_and_no_night_uses_it() {
     let shop = Shop::new(&customers(4000));
     let file = shop.path("customers.csv");
     let flags = ["--label", "bought", "--label", "spend", "--exclude", "id", "--category", "code"];
@@ -211,7 +211,7 @@ fn what_cannot_be_learnt_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not() {
+fn a_killed_training_resumes_to_the_same_weights() {
     let shop = Shop::new(&customers(1500));
     let file = shop.path("customers.csv");
     let train = ["train", "--task", "table", "--table", &file, "--label", "bought", "--exclude", "id"];
@@ -278,7 +278,7 @@ fn write_vectors(shop: &Shop, files: &[(&str, &str)]) {
 }
 
 #[test]
-fn a_column_of_vectors_teaches_labels_and_classes_and_other_lengths_are_refused() {
+fn vector_columns_are_learnt_and_other_lengths_are_refused() {
     let shop = Shop::new("");
     let not_a_number = "CASE WHEN i = 9 THEN array_append(n[1:5], 'NaN'::DOUBLE) ELSE n END";
     let short = "CASE WHEN i < 3 THEN [0.5] ELSE n END";

@@ -137,7 +137,7 @@ fn task(table: &str, encoder: &str, labels: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn embed_text_gives_what_sentence_transformers_gives_and_null_for_null() {
+fn embed_text_equals_sentence_transformers() {
     let (shop, folder) = (Shop::new(), fixture("minilm"));
     let expected: Value = serde_json::from_slice(&std::fs::read(format!("{folder}/expected.json")).unwrap()).unwrap();
     let tensors = tensors(Path::new(&format!("{folder}/expected.safetensors")));
@@ -145,7 +145,7 @@ fn embed_text_gives_what_sentence_transformers_gives_and_null_for_null() {
     let allowed = format!("functions.folders={folder}");
     let texts = expected["batch"].as_array().unwrap().iter().map(|text| text.as_str().unwrap());
     let mut compared = 0;
-    // Each thrice, beside nulls: equal texts are encoded together. What a shell can not pass on is left to the unit tests.
+    // Each three times, next to nulls: equal texts are encoded together. What a shell cannot pass on is left to the unit tests.
     for (row, text) in (0..).zip(texts).filter(|(_, text)| !text.contains('\0')) {
         let text = text.replace('\'', "''");
         let query = format!(
@@ -188,7 +188,7 @@ fn embed_text_gives_what_sentence_transformers_gives_and_null_for_null() {
 fn every_strategy_goes_from_texts_to_sql() {
     let shop = Shop::new();
     let original = tensors(&PathBuf::from(fixture("bert")).join("model.safetensors"));
-    // Strategy, settings, whether the encoder's weights are as they were, what is kept beside them, figures asked for.
+    // Strategy, settings, whether the encoder's weights are as they were, what is stored next to them, figures asked for.
     let cases: [(&str, &[&str], bool, bool, f64); 8] = [
         ("everything", &[], false, false, 0.95),
         ("first layers frozen", &["text.frozen_layers=1"], false, false, 0.9),
@@ -199,8 +199,8 @@ fn every_strategy_goes_from_texts_to_sql() {
         ("adapters", &["text.strategy=adapters", "text.bottleneck=8"], true, true, 0.9),
         ("prefix", &["text.strategy=prefix", "text.prefix_length=4", "text.epochs_max=12"], true, true, 0.9),
     ];
-    for (what, settings, same, beside, auc) in cases {
-        // From a random head, so that what is reached is what the strategy learnt; of what stands beside the encoder's weights
+    for (what, settings, same, has_extra_weights, auc) in cases {
+        // From a random head, so that what is reached is what the strategy learnt; of the parameters next to the encoder's weights
         // or is added to them, with a head that stays as it is.
         let random: &[&str] = match what {
             "only the head" => &[],
@@ -235,7 +235,7 @@ fn every_strategy_goes_from_texts_to_sql() {
         } else {
             assert_eq!(kept(first), same, "{what}");
         }
-        assert_eq!(model.folder.join("beside.safetensors").exists(), beside, "{what}");
+        assert_eq!(model.folder.join("beside.safetensors").exists(), has_extra_weights, "{what}");
         // A card says how many weights were trained; what is not trained is not counted.
         assert!(model.figure("parameters_trained") < model.figure("parameters") || !same && what != "lora", "{what}");
         // What training reached, SQL gives: all that was learnt was loaded, too.
@@ -245,7 +245,7 @@ fn every_strategy_goes_from_texts_to_sql() {
 }
 
 #[test]
-fn labels_of_each_kind_are_learnt_by_each_loss_and_listed_in_sql() {
+fn each_loss_learns_its_kind_of_label() {
     let shop = Shop::new();
     let single = shop.train("minilm", &[], &["department"]);
     assert_eq!(
@@ -325,7 +325,7 @@ fn no_strategy_ends_below_the_head_that_learnt_first() {
 
 /// Texts with line breaks within quotes, in a file of several times the 8 kB that are read at once.
 #[test]
-fn a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not() {
+fn a_killed_training_resumes_to_the_same_weights() {
     let shop = Shop::new();
     let train = task(&shop.path("reviews.csv"), &fixture("bert"), &["recommended"]);
     let train: Vec<&str> = train.iter().map(String::as_str).collect();
@@ -378,7 +378,7 @@ fn masked_words_are_those_of_rows_without_a_label_too() {
 }
 
 #[test]
-fn masked_words_come_first_and_a_model_is_a_folder_to_go_on_from() {
+fn masked_words_pretrain_and_a_model_can_be_tuned_further() {
     let shop = Shop::new();
     let settings = ["text.masked_epochs=4", "text.strategy=lora", "model.loss=bce"];
     let model = shop.train("bert", &settings, &["recommended"]);
@@ -427,7 +427,7 @@ fn a_table_whose_text_does_not_decode_is_named_with_its_column() {
 }
 
 #[test]
-fn null_empty_gigantic_and_binary_texts_have_an_answer_each_and_cost_their_neighbours_nothing() {
+fn odd_texts_are_answered_without_harm_to_their_batch() {
     let shop = Shop::new();
     for encoder in ["bert", "gpt2"] {
         let model = shop.train(encoder, &["text.epochs_max=2"], &["recommended"]);
@@ -514,7 +514,7 @@ fn what_cannot_be_learnt_is_refused_with_the_reason() {
 }
 
 #[test]
-fn what_a_text_model_says_of_queries_is_a_feature_of_nights_that_read_titles_by_its_encoder() {
+fn a_text_models_output_is_a_feature_of_nights() {
     let shop = Shop::new();
     let mut queries = String::from("query,gift\n");
     for i in 0..300 {
@@ -527,7 +527,7 @@ fn what_a_text_model_says_of_queries_is_a_feature_of_nights_that_read_titles_by_
     let version = printed.split_whitespace().nth(2).unwrap();
     let taught = shop.path(&format!("out/models/{version}/text"));
     let weights = |folder: &str| tensors(&Path::new(folder).join("model.safetensors"));
-    // The fixture has a pooler besides, which nobody reads.
+    // The fixture has a pooler besides, which is never read.
     let original = weights(&encoder);
     let was = |name: &str| original.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name} before"));
     assert!(weights(&taught).iter().any(|of| of != was(&of.0)), "the encoder learnt, too");

@@ -1,4 +1,4 @@
-//! What a training leaves behind: checkpoints that a killed one goes on from to the bit, curves that TensorBoard reads,
+//! What a training leaves behind: checkpoints from which a killed one resumes to the same bits, curves that TensorBoard reads,
 //! and what happens where they cannot be written.
 
 use intentcast::config::{Config, S3Config};
@@ -45,7 +45,7 @@ fn champion(output: &Path) -> BundleCard {
 }
 
 #[test]
-fn a_training_killed_at_any_time_and_run_again_gives_the_same_weights_to_the_bit() {
+fn a_killed_training_resumes_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
     trained(&whole, &[]);
@@ -86,7 +86,7 @@ fn a_training_killed_at_any_time_and_run_again_gives_the_same_weights_to_the_bit
 }
 
 #[test]
-fn pretraining_that_was_killed_goes_on_and_gives_the_same_weights_to_the_bit() {
+fn a_killed_pretraining_resumes_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let settings =
         ["train.pretraining=masked", "train.pretraining_epochs=3", "train.epochs_max=2", "demand.as_of_dates=1"];
@@ -102,7 +102,7 @@ fn pretraining_that_was_killed_goes_on_and_gives_the_same_weights_to_the_bit() {
 }
 
 #[test]
-fn a_training_that_runs_away_is_stopped_with_its_step_and_leaves_the_champion_as_it_was() {
+fn a_diverging_training_stops_and_leaves_the_champion() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     trained(&output, &["train.epochs_max=1"]);
@@ -149,7 +149,7 @@ fn each_guard_against_overfitting_has_a_part_in_the_training() {
 }
 
 #[test]
-fn a_sweep_trains_with_the_settings_that_win_and_repeats_no_trial() {
+fn a_sweep_trains_with_the_best_settings_and_repeats_no_trial() {
     let folder = tempfile::tempdir().unwrap();
     let (output, file) = (folder.path().join("out"), folder.path().join("sweep.toml"));
     let text = "[sweep]\ntrials = 4\neta = 2\n[space]\n\"model.dropout\" = [0.0, 0.2]\n\
@@ -194,7 +194,7 @@ fn a_sweep_trains_with_the_settings_that_win_and_repeats_no_trial() {
 }
 
 #[test]
-fn tensorboard_reads_the_curves_and_metrics_jsonl_holds_the_same() {
+fn tensorboard_and_metrics_jsonl_hold_the_same_curves() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     trained(&output, &["train.epochs_max=3", "train.checkpoint_steps=0"]);
@@ -239,7 +239,7 @@ async fn fitted(config: Config, output: Location) -> BundleCard {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_full_disk_the_training_goes_on_and_counts_what_it_could_not_write() {
+async fn a_training_on_a_full_disk_continues_and_counts_failed_writes() {
     let mut config = tokio::task::spawn_blocking(|| tiny(&SHOP.folder)).await.unwrap();
     (config.train.checkpoint_steps, config.train.checkpoint_seconds) = (1, 0);
     let output = Location::open("memory://full-disk/out", &S3Config::default()).unwrap();

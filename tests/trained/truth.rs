@@ -154,7 +154,7 @@ async fn recommendations_beat_popularity() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn published_demand_beats_seasonal_naive_after_the_training_date() {
+async fn published_demand_beats_seasonal_naive_after_training() {
     // Naive is told last week's demand, stock-outs or not, where the product saw sales alone.
     let night = NIGHTS[0];
     let sql = format!(
@@ -215,7 +215,7 @@ async fn lead_times_without_stock_out_match_the_service_level() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn purchase_probabilities_lie_between_the_baseline_and_the_propensity() {
+async fn purchase_auc_is_between_baseline_and_propensity() {
     let mut rows: [Vec<f64>; 8] = Default::default();
     for night in NIGHTS {
         let sql = format!(
