@@ -1,12 +1,17 @@
-//! The classes of failure that a caller of the command line can tell apart, and their exit codes.
+//! The classes of failure that a caller of the command line can distinguish, and their exit codes.
 //!
-//! Every room's error converts into [`Failure`]; `main` alone turns it into a process exit. The numbers are a contract
-//! with schedulers (Airflow retries 75, wakes nobody for 5), so they never change meaning.
+//! Every module's error converts into [`Failure`], which keeps that error as its `source()`: people read the message and the
+//! hint, logs show the chain. Code decides by [`FailureKind`] and [`Cause`], never by a message. `main` alone turns a failure
+//! into a process exit. The exit codes are a contract with schedulers (Airflow retries 75, pages no one for 5), so they never
+//! change meaning.
 
 use arrow::error::ArrowError;
+use std::error::Error;
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 
-/// What went wrong, from the point of view of who has to act on it.
+/// Class of a failure by who has to act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
     /// Wrong flags or settings: the person who wrote them acts. Exit 2.
@@ -21,8 +26,22 @@ pub enum FailureKind {
     Model,
     /// An invariant of ours is broken. Exit 70.
     Bug,
-    /// A store, cluster or deadline fault that outlasted the retries: run again. Exit 75.
-    Passing,
+    /// A fault of a store, a cluster or a deadline that outlasted the retries: run again. Exit 75.
+    Transient,
+}
+
+/// A cause that code acts on, where the kind alone does not say enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The bytes of a file are not what its format promises. `searched`: the message names the file, or the search for it has
+    /// ended without a result.
+    Undecodable { searched: bool },
+    /// The store refused the request: wrong credentials or missing rights.
+    StoreRefused,
+    /// A conditional write found that another writer was first.
+    Conflict,
+    /// A device or the host had no memory left for a forward pass.
+    OutOfMemory,
 }
 
 impl FailureKind {
@@ -34,24 +53,27 @@ impl FailureKind {
             FailureKind::Fenced => 5,
             FailureKind::Model => 6,
             FailureKind::Bug => 70,
-            FailureKind::Passing => 75,
+            FailureKind::Transient => 75,
         }
     }
 }
 
-/// A failure on its way to the person who can mend it: kind, sentence, and what to do about it.
-#[derive(Debug)]
+/// A failure as people see it: what went wrong, and what to do about it.
+#[derive(Debug, Clone)]
 pub struct Failure {
     pub kind: FailureKind,
+    pub cause: Option<Cause>,
     pub message: String,
     pub hint: Option<String>,
+    /// The error that this failure reports; shared, because an engine may hand one error to several partitions.
+    pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, cause: None, message: message.into(), hint: None, source: None }
     }
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Usage, message)
@@ -71,15 +93,30 @@ impl Failure {
     pub fn bug(message: impl fmt::Display) -> Self {
         Self::new(FailureKind::Bug, format!("{message} (this is a bug in intentcast)"))
     }
-    pub fn passing(message: impl Into<String>) -> Self {
-        Self::new(FailureKind::Passing, message)
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Transient, message)
     }
-    /// Adds what to do about it; shown on a line of its own after `hint:`.
+    /// Logs the errors behind this one at debug level (`RUST_LOG=intentcast=debug`).
+    pub fn log_causes(&self) {
+        for cause in chain(self).skip(1) {
+            tracing::debug!("caused by: {cause}");
+        }
+    }
+    /// Returns whether the failure reports a file whose bytes are not what its format promises.
+    pub fn is_undecodable(&self) -> bool {
+        matches!(self.cause, Some(Cause::Undecodable { .. }))
+    }
+    /// Keeps the error that this failure reports.
+    pub fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+    /// Adds what to do about it; shown on its own line after `hint:`.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
-    /// Puts `context: ` in front of the message, to say where.
+    /// Puts `context: ` in front of the message to say where.
     pub fn at(mut self, context: impl fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
@@ -96,67 +133,93 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
 
-/// An engine error keeps the kind of a [`Failure`] that travelled inside it (an operator of ours may raise one), and a
-/// store's refusal stays one however many readers it passed through.
+/// Returns the errors of a chain from the outermost to the root. An `io::Error` hides the error that it wraps from `source()`.
+pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+        None => error.source(),
+    })
+}
+
+/// An engine error keeps a [`Failure`] that travelled inside it (an operator of ours may raise one), and a refusal of the
+/// store stays one however many readers it passed through.
 impl From<datafusion::error::DataFusionError> for Failure {
     fn from(error: datafusion::error::DataFusionError) -> Self {
         use datafusion::error::DataFusionError as E;
-        if let Some(failure) = refusal(&error) {
-            return failure;
+        if let Some(failure) = chain(&error).find_map(|e| e.downcast_ref::<Failure>()) {
+            return failure.clone();
         }
-        let kind = match error.find_root() {
-            E::External(inner) => match inner.downcast_ref::<Failure>() {
-                Some(f) => {
-                    return Failure { kind: f.kind, message: f.message.clone(), hint: f.hint.clone() };
-                }
-                None => FailureKind::Bug,
-            },
-            E::SQL(..) | E::Plan(_) | E::SchemaError(..) => FailureKind::Usage,
-            E::ObjectStore(_) | E::IoError(_) => FailureKind::Passing,
-            E::ResourcesExhausted(_) => FailureKind::Usage,
-            E::ParquetError(inner) => of_reading(inner.as_ref()),
-            E::ArrowError(inner, _) if matches!(**inner, ArrowError::ParquetError(_)) => of_reading(inner.as_ref()),
-            _ => FailureKind::Bug,
-        };
-        let failure = Failure::new(kind, error.strip_backtrace());
-        match error.find_root() {
+        if let Some(failure) = store_refusal(&error) {
+            return failure.caused_by(error);
+        }
+        let (kind, cause) = classify(&error);
+        let failure = Failure { cause, ..Failure::new(kind, error.strip_backtrace()) };
+        let failure = match error.find_root() {
             E::ResourcesExhausted(_) => failure.hint(
                 "raise engine.memory_bytes_max; or have nights and trainings take more parts (engine.user_parts, \
                  engine.item_parts), queries fewer rows",
             ),
             _ => failure,
-        }
+        };
+        failure.caused_by(error)
     }
 }
 
-/// How a refusal reads in the store's errors. Readers in between (Parquet's footers, Delta's log) keep only the text.
-const REFUSALS: [&str; 4] = [
-    "The operation lacked the necessary privileges",
-    "The operation lacked valid authentication credentials",
-    "non-2xx status code: 403",
-    "non-2xx status code: 401",
-];
+fn classify(error: &datafusion::error::DataFusionError) -> (FailureKind, Option<Cause>) {
+    use datafusion::error::DataFusionError as E;
+    let reader: &(dyn Error + 'static) = match error.find_root() {
+        E::SQL(..) | E::Plan(_) | E::SchemaError(..) | E::ResourcesExhausted(_) => return (FailureKind::Usage, None),
+        E::ObjectStore(_) | E::IoError(_) => return (FailureKind::Transient, None),
+        E::ParquetError(reader) => reader.as_ref(),
+        E::ArrowError(reader, _) if matches!(**reader, ArrowError::ParquetError(_)) => reader.as_ref(),
+        _ => return (FailureKind::Bug, None),
+    };
+    match store_failed(reader) {
+        true => (FailureKind::Transient, None),
+        false => (FailureKind::Input, Some(Cause::Undecodable { searched: false })),
+    }
+}
 
-/// The failure of a request that the store refused for want of rights; `None` where that is not what happened.
-pub fn refusal(error: &dyn std::error::Error) -> Option<Failure> {
-    let text = error.to_string();
-    REFUSALS.iter().any(|refusal| text.contains(refusal)).then(|| {
-        Failure::usage(format!("store refused access: {text}"))
+/// Returns the failure of a request that the store refused for want of rights; `None` if it failed for another reason.
+pub fn store_refusal(error: &(dyn Error + 'static)) -> Option<Failure> {
+    let typed = chain(error).filter_map(|e| e.downcast_ref::<object_store::Error>()).any(|e| {
+        matches!(e, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
+    });
+    let refused = typed || chain(error).last().is_some_and(|root| reads_as_refusal(&root.to_string()));
+    refused.then(|| Failure {
+        cause: Some(Cause::StoreRefused),
+        ..Failure::usage(format!("store refused access: {error}"))
             .hint("check the credentials and the bucket policy: reading, listing, writing and deleting are needed")
     })
 }
 
-/// Whose fault it is that a Parquet reader failed: the store's, or the file's.
-fn of_reading(error: &dyn std::error::Error) -> FailureKind {
-    if store_failed(error) { FailureKind::Passing } else { FailureKind::Input }
+/// Returns whether the root of an error chain reads as a refusal. object_store reports a refused listing as `Generic` around an HTTP
+/// error that it does not export, and Parquet's footer reader and its conversion to Arrow keep only the text of an error.
+fn reads_as_refusal(text: &str) -> bool {
+    const REFUSALS: [&str; 4] = [
+        "The operation lacked the necessary privileges",
+        "The operation lacked valid authentication credentials",
+        "non-2xx status code: 403",
+        "non-2xx status code: 401",
+    ];
+    REFUSALS.iter().any(|refusal| text.contains(refusal))
 }
 
-/// Whether a Parquet reader failed because of the store that it reads from, which says nothing about the file.
-fn store_failed(error: &dyn std::error::Error) -> bool {
-    let typed = error.source().is_some_and(|e| e.is::<object_store::Error>());
-    typed || error.to_string().contains("Object Store error")
+/// Returns whether a Parquet reader failed because of the store that it reads from, which says nothing about the file.
+fn store_failed(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|e| e.is::<object_store::Error>())
+        || chain(error).last().is_some_and(|root| reads_as_store_fault(&root.to_string()))
+}
+
+/// Returns whether the root of an error chain reads as a fault of the store: the engine's footer reader keeps only its text.
+fn reads_as_store_fault(text: &str) -> bool {
+    text.contains("Object Store error")
 }
 
 impl From<Failure> for datafusion::error::DataFusionError {
@@ -167,10 +230,15 @@ impl From<Failure> for datafusion::error::DataFusionError {
 
 impl From<object_store::Error> for Failure {
     fn from(error: object_store::Error) -> Self {
-        match &error {
-            object_store::Error::NotFound { path, .. } => Failure::input(format!("{path}: not found")),
-            _ => refusal(&error).unwrap_or_else(|| Failure::passing(format!("store: {error}"))),
-        }
+        use object_store::Error as E;
+        let failure = match &error {
+            E::NotFound { path, .. } => Failure::input(format!("{path}: not found")),
+            E::AlreadyExists { .. } | E::Precondition { .. } => {
+                Failure { cause: Some(Cause::Conflict), ..Failure::transient(format!("store: {error}")) }
+            }
+            _ => store_refusal(&error).unwrap_or_else(|| Failure::transient(format!("store: {error}"))),
+        };
+        failure.caused_by(error)
     }
 }
 
@@ -182,10 +250,12 @@ impl From<arrow::error::ArrowError> for Failure {
 
 impl From<parquet::errors::ParquetError> for Failure {
     fn from(error: parquet::errors::ParquetError) -> Self {
-        match store_failed(&error) {
-            true => refusal(&error).unwrap_or_else(|| Failure::passing(format!("parquet: {error}"))),
-            false => Failure::input(format!("parquet: {error}")),
-        }
+        let message = format!("parquet: {error}");
+        let failure = match store_failed(&error) {
+            true => store_refusal(&error).unwrap_or_else(|| Failure::transient(message)),
+            false => Failure { cause: Some(Cause::Undecodable { searched: false }), ..Failure::input(message) },
+        };
+        failure.caused_by(error)
     }
 }
 
@@ -193,6 +263,87 @@ impl From<tch::TchError> for Failure {
     /// libtorch errors carry a C++ stack; people need the first line.
     fn from(error: tch::TchError) -> Self {
         let text = error.to_string();
-        Failure::bug(format!("libtorch: {}", text.lines().next().unwrap_or("unknown")))
+        let failure = Failure::bug(format!("libtorch: {}", text.lines().next().unwrap_or("unknown")));
+        let cause = reads_as_out_of_memory(&text).then_some(Cause::OutOfMemory);
+        Failure { cause, ..failure }.caused_by(error)
+    }
+}
+
+/// Returns whether an error or a panic of libtorch reads as a failed allocation, on a GPU or on a CPU; the bindings keep only its text.
+pub fn reads_as_out_of_memory(text: &str) -> bool {
+    ["out of memory", "can't allocate memory"].iter().any(|phrase| text.contains(phrase))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::error::DataFusionError;
+    use object_store::Error as StoreError;
+    use parquet::errors::ParquetError;
+
+    fn denied() -> StoreError {
+        StoreError::PermissionDenied { path: "lake/events".into(), source: "403".into() }
+    }
+
+    #[test]
+    fn a_failure_keeps_the_error_it_reports() {
+        let failure = Failure::from(DataFusionError::from(denied())).at("table events");
+        assert_eq!((failure.kind, failure.cause), (FailureKind::Usage, Some(Cause::StoreRefused)));
+        assert!(failure.message.starts_with("table events: store refused access"), "{failure}");
+        assert!(chain(&failure).any(|e| matches!(e.downcast_ref(), Some(StoreError::PermissionDenied { .. }))));
+        let carried = Failure::from(DataFusionError::from(failure.clone()).context("while scanning"));
+        assert_eq!((carried.message, carried.hint, carried.cause), (failure.message, failure.hint, failure.cause));
+    }
+
+    #[test]
+    fn a_refusal_is_found_behind_readers_and_writers() {
+        let written = ParquetError::External(Box::new(io::Error::other(denied())));
+        assert_eq!(Failure::from(written).cause, Some(Cause::StoreRefused));
+        // A refused listing: the store's HTTP error is private.
+        let listing = StoreError::Generic {
+            store: "S3",
+            source: "Error performing list request: Server returned non-2xx status code: 403 Forbidden: ".into(),
+        };
+        assert_eq!(Failure::from(listing).cause, Some(Cause::StoreRefused));
+        let text = ArrowError::from(ParquetError::External(Box::new(denied())));
+        assert_eq!(Failure::from(text).cause, Some(Cause::StoreRefused));
+        assert!(!reads_as_refusal("Server returned non-2xx status code: 503 Slow Down"));
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_input_failure_and_a_store_fault_is_not() {
+        let damaged = || ParquetError::EOF("expected 8 bytes".into());
+        for failure in [
+            Failure::from(damaged()),
+            Failure::from(DataFusionError::from(damaged())),
+            Failure::from(ArrowError::from(damaged())),
+        ] {
+            let undecodable = Some(Cause::Undecodable { searched: false });
+            assert_eq!((failure.kind, failure.cause), (FailureKind::Input, undecodable), "{failure}");
+        }
+        let slow = || StoreError::Generic { store: "S3", source: "503 Slow Down".into() };
+        let footer = format!("Failed to fetch metadata for file a: {}", DataFusionError::from(slow()));
+        for failure in [
+            Failure::from(ParquetError::from(slow())),
+            Failure::from(DataFusionError::from(ParquetError::from(slow()))),
+            Failure::from(DataFusionError::from(ParquetError::General(footer))),
+        ] {
+            assert_eq!((failure.kind, failure.cause), (FailureKind::Transient, None), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_failed_conditional_write_is_a_conflict() {
+        let lost = StoreError::AlreadyExists { path: "lock/1".into(), source: "412".into() };
+        assert_eq!(Failure::from(lost).cause, Some(Cause::Conflict));
+    }
+
+    #[test]
+    fn a_failed_allocation_of_libtorch_is_out_of_memory() {
+        let full = tch::TchError::Torch("CUDA out of memory. Tried to allocate 20.00 MiB\nframe #0".into());
+        let failure = Failure::from(full);
+        assert_eq!(failure.cause, Some(Cause::OutOfMemory));
+        assert!(!failure.message.contains("frame") && chain(&failure).count() == 2, "{failure}");
+        assert_eq!(Failure::from(tch::TchError::Torch("shapes differ".into())).cause, None);
     }
 }

@@ -1,5 +1,6 @@
-//! Newtypes for what must not be mixed up: run dates, generations, model versions.
+//! Small types for values that must not be confused: run dates, generations, hashes of content.
 
+use arrow::datatypes::Date32Type;
 use chrono::{DateTime, Days, NaiveDate, TimeZone, Utc};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -56,9 +57,54 @@ impl fmt::Display for Generation {
     }
 }
 
+/// Returns a date as Arrow's date32 counts it: days since 1970-01-01.
+pub fn date32(date: NaiveDate) -> i32 {
+    Date32Type::from_naive_date(date)
+}
+
+/// A BLAKE3 hash that names content, as hex digits. How many are written is part of the name of files and models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentHash(blake3::Hash);
+
+impl ContentHash {
+    pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Self {
+        Self(blake3::hash(bytes.as_ref()))
+    }
+
+    /// The hash of everything that was fed to `hasher`.
+    pub fn from_hasher(hasher: &blake3::Hasher) -> Self {
+        Self(hasher.finalize())
+    }
+
+    /// 16 digits: distinguishes the files of one output and the versions of one registry.
+    pub fn short(self) -> String {
+        self.0.to_hex()[..16].into()
+    }
+
+    /// 32 digits: distinguishes inputs whose confusion would go unnoticed.
+    pub fn long(self) -> String {
+        self.0.to_hex()[..32].into()
+    }
+
+    /// All 64 digits.
+    pub fn full(self) -> String {
+        self.0.to_hex().to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shorter_hashes_are_the_beginning_of_longer_ones() {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"in").update(b"tent");
+        let hash = ContentHash::from_hasher(&hasher);
+        assert_eq!(hash, ContentHash::from_bytes("intent"));
+        assert!(hash.full().starts_with(&hash.long()) && hash.long().starts_with(&hash.short()));
+        assert_eq!((hash.short().len(), hash.long().len(), hash.full().len()), (16, 32, 64));
+    }
 
     #[test]
     fn as_of_is_local_midnight() {

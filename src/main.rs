@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");
+            failure.log_causes();
             ExitCode::from(failure.kind.exit_code())
         }
     }

@@ -1,13 +1,14 @@
-//! The SQL that the night runs: the files under `sql/`, built into the binary, with a configured folder laid over them.
+//! The SQL that the night runs: the files under `sql/`, built into the binary, overlaid by a configured folder.
 //!
 //! A file is found by its path without extension (`features/user_features`). An analyst changes a night by putting a
-//! changed file into `sql.folder`; its text is part of the fingerprints, so what it feeds is recomputed.
+//! changed file into `sql.folder`; its text is part of the fingerprints, so everything that depends on it is recomputed.
 
 use include_dir::{Dir, include_dir};
 use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 
 static BUILT_IN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/sql");
 
@@ -31,7 +32,7 @@ impl SqlFiles {
         })
     }
 
-    /// (file name without extension, text) of every file directly in `folder`, by name.
+    /// Returns (file name without extension, text) of every file directly in `folder`, by name.
     pub fn folder<'a>(&'a self, folder: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let prefix = format!("{folder}/");
         self.0.iter().filter_map(move |(path, text)| {
@@ -40,22 +41,22 @@ impl SqlFiles {
         })
     }
 
-    /// The names of the folders directly in `folder`.
+    /// Returns the names of the folders directly in `folder`.
     pub fn folders(&self, folder: &str) -> Vec<String> {
         let below = self.0.keys().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/')?.split_once('/'));
         let mut names: Vec<String> = below.map(|(name, _)| name.into()).collect();
-        // In path order, so that repeats are neighbours.
+        // Paths are sorted, so that repeats are adjacent.
         names.dedup();
         names
     }
 
-    /// A hash of the named folders' paths and texts; it changes when anything that they compute may change.
+    /// Returns a hash of the paths and texts of the named folders; it changes when anything that they compute may change.
     pub fn fingerprint(&self, folders: &[&str]) -> String {
         let mut hasher = blake3::Hasher::new();
         for (path, text) in self.0.iter().filter(|(p, _)| folders.iter().any(|f| p.starts_with(&format!("{f}/")))) {
             hasher.update(path.as_bytes()).update(&[0]).update(text.as_bytes()).update(&[0]);
         }
-        hasher.finalize().to_hex()[..16].to_string()
+        ContentHash::from_hasher(&hasher).short()
     }
 }
 

@@ -222,7 +222,7 @@ impl Workspace {
                 folder => folder.into(),
             };
             let made = tempfile::Builder::new().prefix("intentcast-rollups-").tempdir_in(&parent);
-            made.map_err(|e| Failure::passing(format!("{}: no folder for this session: {e}", parent.display())))
+            made.map_err(|e| Failure::transient(format!("{}: no folder for this session: {e}", parent.display())))
         };
         let folder = self.scratch.get_or_try_init(make).await?;
         Location::open(&folder.path().display().to_string(), &self.config.s3)

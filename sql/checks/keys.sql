@@ -1,5 +1,5 @@
--- one row per table in which a key is null or occurs more than once (stops the night)
--- Grouped by the columns of the key, not by a text of them: recommendation has ten rows for each user.
+-- check (stops the night): one row per table in which a key is null or occurs more than once
+-- Grouped by the columns of the key, not by a text made of them, because recommendation has ten rows for each user.
 WITH repeated AS (
     SELECT 'intent' AS name, user_id AS first_key FROM intent
     GROUP BY user_id HAVING count(*) > 1 OR user_id IS NULL
@@ -18,13 +18,11 @@ WITH repeated AS (
     UNION ALL
     SELECT 'segment', segment FROM segment
     GROUP BY segment HAVING count(*) > 1 OR segment IS NULL
-),
-final AS (
-    SELECT
-        concat('keys of ', name) AS subject,
-        'each once, none null' AS expected,
-        concat(count(*), ' keys more than once or null, the first ', coalesce(min(first_key), 'null')) AS got
-    FROM repeated
-    GROUP BY name
 )
-SELECT subject, expected, got FROM final ORDER BY subject
+SELECT
+    concat('keys of ', name) AS subject,
+    'each once, none null' AS expected,
+    concat(count(*), ' keys more than once or null, the first ', coalesce(min(first_key), 'null')) AS got
+FROM repeated
+GROUP BY name
+ORDER BY subject

@@ -1,4 +1,4 @@
--- one row per column of intent with a probability that is null, not a number or outside 0 to 1 (stops the night)
+-- check (stops the night): one row per column of intent with probabilities that are null, not numbers or outside 0 to 1
 WITH probabilities AS (
     SELECT 'p_view' AS name, p_view AS p FROM intent
     UNION ALL SELECT 'p_search' AS name, p_search AS p FROM intent
@@ -7,14 +7,12 @@ WITH probabilities AS (
     UNION ALL SELECT 'p_purchase' AS name, p_purchase AS p FROM intent
     UNION ALL SELECT 'p_review' AS name, p_review AS p FROM intent
     UNION ALL SELECT 'p_churn' AS name, p_churn AS p FROM intent
-),
-final AS (
-    SELECT
-        concat('intent.', name) AS subject,
-        'every row between 0 and 1' AS expected,
-        concat(count(*), ' rows null, not a number or out of range') AS got
-    FROM probabilities
-    WHERE p IS NULL OR isnan(p) OR p < 0 OR p > 1
-    GROUP BY name
 )
-SELECT subject, expected, got FROM final ORDER BY subject
+SELECT
+    concat('intent.', name) AS subject,
+    'every row between 0 and 1' AS expected,
+    concat(count(*), ' rows null, not a number or out of range') AS got
+FROM probabilities
+WHERE p IS NULL OR isnan(p) OR p < 0 OR p > 1
+GROUP BY name
+ORDER BY subject

@@ -1,4 +1,4 @@
--- one row per category, or the total, that is not the sum of its items, or not reconciled with the intents (stops the night)
+-- check (stops the night): one row per category, or the total, that is not the sum of its items or not reconciled with intents
 WITH items AS (
     SELECT coalesce(category, '') AS category, target_date, mean FROM demand
 ),
@@ -6,20 +6,23 @@ wanted AS (
     SELECT 'category' AS level, category, target_date, sum(mean) AS mean FROM items GROUP BY category, target_date
     UNION ALL SELECT 'total' AS level, '' AS category, target_date, sum(mean) AS mean FROM items GROUP BY target_date
 ),
--- Summed, so that a category that is there twice counts twice.
+-- Summed, so that a category with two rows counts twice.
 published AS (
     SELECT level, category, target_date, sum(mean) AS mean FROM demand_total GROUP BY level, category, target_date
 ),
 sums AS (
     SELECT
-        coalesce(w.level, p.level) AS level,
-        coalesce(w.category, p.category) AS category,
-        w.mean AS wanted,
-        p.mean AS published
-    FROM wanted w
-        FULL JOIN published p ON p.level = w.level AND p.category = w.category AND p.target_date = w.target_date
+        coalesce(wanted.level, published.level) AS level,
+        coalesce(wanted.category, published.category) AS category,
+        wanted.mean AS wanted,
+        published.mean AS published
+    FROM wanted
+        FULL JOIN published
+            ON published.level = wanted.level
+            AND published.category = wanted.category
+            AND published.target_date = wanted.target_date
 ),
--- Over the days of the intents' horizon: between the network and the intents, where tonight's weight says.
+-- Over the days of the intents' horizon: between the network's sum and the intents', by tonight's weight.
 reconciled AS (
     SELECT
         level,
@@ -33,14 +36,12 @@ reconciled AS (
 faults AS (
     SELECT 'the sum of its items' AS rule, level, category, wanted, published FROM sums
     UNION ALL SELECT 'network and intents, reconciled' AS rule, level, category, wanted, published FROM reconciled
-),
-final AS (
-    SELECT
-        rtrim(concat('demand of ', level, ' ', category)) AS subject,
-        concat(rule, ', ', round(max(wanted), 6)) AS expected,
-        concat(round(max(published), 6), ' in the worst of ', count(*), ' sums that differ') AS got
-    FROM faults
-    WHERE coalesce(abs(published - wanted) > 1e-6 * greatest(1.0, abs(wanted)) OR isnan(published - wanted), TRUE)
-    GROUP BY level, category, rule
 )
-SELECT subject, expected, got FROM final ORDER BY subject, expected
+SELECT
+    rtrim(concat('demand of ', level, ' ', category)) AS subject,
+    concat(rule, ', ', round(max(wanted), 6)) AS expected,
+    concat(round(max(published), 6), ' in the worst of ', count(*), ' sums that differ') AS got
+FROM faults
+WHERE coalesce(abs(published - wanted) > 1e-6 * greatest(1.0, abs(wanted)) OR isnan(published - wanted), TRUE)
+GROUP BY level, category, rule
+ORDER BY subject, expected

@@ -1,5 +1,5 @@
--- one row per item_id of the catalogue that has a vector: what a picture (or else a video) of it says, for the demand network
--- Of the session's part of the items (engine.item_parts).
+-- one row per item_id of the catalogue that has a vector: its picture's, or else its video's, for the demand network
+-- Has the items of the session's part (engine.item_parts).
 SELECT
     item_id,
     first_value(coalesce(image_vector, video_vector) ORDER BY category, title) AS content

@@ -1,6 +1,6 @@
--- one row per item_id of the catalogue: its category and the keys of what its title, picture and video say
--- The smallest of each, where the catalogue has several rows of an item. A key finds its vectors in item_vectors, or in
--- what an encoder made of content_texts and content_pictures.
+-- one row per item_id of the catalogue: its category and the content keys of its title, picture and video
+-- The smallest of each if the catalogue has several rows for an item. A key finds its vectors in item_vectors, or among the
+-- encoder outputs for content_texts and content_pictures.
 SELECT
     item_id,
     min(category) AS category,

@@ -1,7 +1,7 @@
 -- one row per item_id and day of the history since it was first seen, dense: a day without events is a day of zeros
--- Of the session's part of the items (engine.item_parts).
+-- Has the items of the session's part (engine.item_parts).
 WITH first_seen AS (
-    -- As item_day knows them. Read where they lie: a plan for a cluster may not be nested much deeper than this one.
+    -- The items of item_day, read from the rollups: a plan for a cluster cannot be nested much deeper than this one.
     SELECT item_id, min(event_day) AS first_day FROM unit_item_day
     WHERE event_day < run_date() AND arrival_day < run_date()
         AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
@@ -23,40 +23,41 @@ prices AS (
     GROUP BY item_id
 ),
 promoted AS (
-    SELECT DISTINCT p.item_id, c.day
-    FROM promotions p JOIN calendar c ON c.day >= p.starts_on AND c.day <= p.ends_on
-    WHERE item_bucket(p.item_id) BETWEEN item_bucket_first() AND item_bucket_last()
+    SELECT DISTINCT promotions.item_id, calendar.day
+    FROM promotions JOIN calendar ON calendar.day >= promotions.starts_on AND calendar.day <= promotions.ends_on
+    WHERE item_bucket(promotions.item_id) BETWEEN item_bucket_first() AND item_bucket_last()
 ),
 dense AS (
-    SELECT f.item_id, c.day, CAST(c.day - f.first_day AS BIGINT) AS days_since_first_seen
-    FROM first_seen f JOIN calendar c ON c.day >= f.first_day
+    SELECT first_seen.item_id, calendar.day, CAST(calendar.day - first_seen.first_day AS BIGINT) AS days_since_first_seen
+    FROM first_seen JOIN calendar ON calendar.day >= first_seen.first_day
 )
--- The engine holds a join's first table in memory and streams the second: what is known of some days stands first, and the
--- dense days, by far the most rows, last.
+-- The engine holds a join's first table in memory and streams the second, so the tables that cover few days come first and
+-- the dense days, by far the most rows, last.
 SELECT
-    n.item_id,
-    n.day,
-    CAST(coalesce(d.units, 0) AS DOUBLE) AS units,
-    CAST(coalesce(d.returns, 0) AS DOUBLE) AS returns,
-    CAST(coalesce(d.revenue, 0) AS DOUBLE) AS revenue,
-    CAST(coalesce(d.views, 0) AS DOUBLE) AS views,
-    CAST(coalesce(d.carts, 0) AS DOUBLE) AS carts,
-    coalesce(CAST(d.price_sum AS DOUBLE) / nullif(d.price_events, 0), p.price) AS price,
-    m.item_id IS NOT NULL AS promoted,
-    -- No inventory row: nothing is known against stock. A sale proves stock whatever the snapshot says; a day on which
-    -- nobody so much as looked has no units, and is out of stock all the same where the snapshot says so.
-    coalesce(s.on_hand > 0 OR coalesce(d.units, 0) > 0, true) AS in_stock,
-    i.intent_units,
-    n.days_since_first_seen
-FROM item_intents i
+    dense.item_id,
+    dense.day,
+    CAST(coalesce(happened.units, 0) AS DOUBLE) AS units,
+    CAST(coalesce(happened.returns, 0) AS DOUBLE) AS returns,
+    CAST(coalesce(happened.revenue, 0) AS DOUBLE) AS revenue,
+    CAST(coalesce(happened.views, 0) AS DOUBLE) AS views,
+    CAST(coalesce(happened.carts, 0) AS DOUBLE) AS carts,
+    coalesce(CAST(happened.price_sum AS DOUBLE) / nullif(happened.price_events, 0), prices.price) AS price,
+    promoted.item_id IS NOT NULL AS promoted,
+    -- Without an inventory row the item is taken to be in stock. A sale proves stock whatever the snapshot says; a day without
+    -- any event has no units, and is out of stock if the snapshot says so.
+    coalesce(stock.on_hand > 0 OR coalesce(happened.units, 0) > 0, true) AS in_stock,
+    item_intents.intent_units,
+    dense.days_since_first_seen
+FROM item_intents
     RIGHT JOIN (
-        promoted m
+        promoted
         RIGHT JOIN (
-            prices p
+            prices
             RIGHT JOIN (
-                stock s
-                RIGHT JOIN (happened d RIGHT JOIN dense n ON d.item_id = n.item_id AND d.event_day = n.day)
-                    ON s.item_id = n.item_id AND s.as_of = n.day
-            ) ON p.item_id = n.item_id
-        ) ON m.item_id = n.item_id AND m.day = n.day
-    ) ON i.item_id = n.item_id AND i.day = n.day
+                stock
+                RIGHT JOIN (
+                    happened RIGHT JOIN dense ON happened.item_id = dense.item_id AND happened.event_day = dense.day
+                ) ON stock.item_id = dense.item_id AND stock.as_of = dense.day
+            ) ON prices.item_id = dense.item_id
+        ) ON promoted.item_id = dense.item_id AND promoted.day = dense.day
+    ) ON item_intents.item_id = dense.item_id AND item_intents.day = dense.day

@@ -1,5 +1,5 @@
 -- one row per item_id ever sold or seen: its dense daily history as forecast_demand takes it
--- Of the session's part of the items (engine.item_parts).
+-- Has the items of the session's part (engine.item_parts).
 WITH lists AS (
     SELECT
         item_id,
@@ -21,8 +21,8 @@ lead_times AS (
     WHERE as_of <= run_date() AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
     GROUP BY item_id
 ),
--- The engine holds a join's first table in memory and streams the second: the small one stands first. The key has a
--- name of its own: DataFusion 55.2 finds a column that both sides have on the first side when it moves struct fields down.
+-- The engine holds a join's first table in memory and streams the second, so the small one comes first. The key has its own
+-- name: DataFusion 55.2, when it moves struct fields down, takes a column that both sides have from the first side.
 timed AS (
     SELECT
         lists.item_id AS own_item_id, lists.first_date, lists.units, lists.price, lists.promoted, lists.in_stock,

@@ -1,7 +1,7 @@
--- one row per item_id and past day that an earlier night had forecast: the units that purchase intents promised for it
--- Of the session's part of the items (engine.item_parts), and no further back than a history goes.
--- earlier_demand holds what the nights before this one published, _dt being the run date. Of several nights that forecast
--- a day the newest counts; none of them knew the day itself.
+-- one row per item_id and past day that an earlier night forecast: the units that its purchase intents added up to
+-- Has the items of the session's part (engine.item_parts), no further back than a history goes.
+-- earlier_demand has what the nights before this one published, with the run date as _dt. Of several nights that forecast a
+-- day the newest counts; none of them knew the day itself.
 SELECT item_id, target_date AS day, last_value(intent_units ORDER BY _dt) AS intent_units
 FROM earlier_demand
 WHERE intent_units IS NOT NULL AND target_date < run_date() AND _dt <= target_date

@@ -1,5 +1,5 @@
 -- one row per item_id with a promotion in the forecast horizon: a flag and a price for each of its days, in order
--- Of the session's part of the items (engine.item_parts).
+-- Has the items of the session's part (engine.item_parts).
 WITH days AS (
     SELECT run_date() + CAST(value AS INT) AS day FROM generate_series(0, demand_horizon_days() - 1)
 ),
@@ -10,12 +10,15 @@ touched AS (
 ),
 flags AS (
     SELECT
-        t.item_id,
-        d.day,
-        bool_or(coalesce(p.starts_on <= d.day AND p.ends_on >= d.day, false)) AS promoted,
-        min(CASE WHEN p.starts_on <= d.day AND p.ends_on >= d.day THEN CAST(p.price AS DOUBLE) END) AS price
-    FROM touched t CROSS JOIN days d LEFT JOIN promotions p ON p.item_id = t.item_id
-    GROUP BY t.item_id, d.day
+        touched.item_id,
+        days.day,
+        bool_or(coalesce(promotions.starts_on <= days.day AND promotions.ends_on >= days.day, false)) AS promoted,
+        min(
+            CASE WHEN promotions.starts_on <= days.day AND promotions.ends_on >= days.day
+                THEN CAST(promotions.price AS DOUBLE) END
+        ) AS price
+    FROM touched CROSS JOIN days LEFT JOIN promotions ON promotions.item_id = touched.item_id
+    GROUP BY touched.item_id, days.day
 )
 SELECT
     item_id,

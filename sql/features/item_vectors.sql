@@ -1,5 +1,5 @@
--- one row per content_key and row of the catalogue: the vectors that the lake brings along, one of a picture, of a video one
--- a frame
+-- one row per content_key and row of the catalogue: the vectors that the lake supplies
+-- A picture has one vector, a video one per frame.
 SELECT
     'image' AS modality,
     coalesce(content_key(image), content_key(image_vector)) AS content_key,

@@ -1,6 +1,6 @@
 -- one row per user_id: counts over windows that end the day before the run date, and lifetime sums
--- Sums need no merged days, and a group for every user and day is a hundred times as many as users: only what counts
--- days merges them, and of its columns only the ones that it needs.
+-- Sums need no merged days, and grouping by user and day makes a hundred times as many groups as users, so only the counts of
+-- days read user_day.
 WITH sums AS (
     SELECT
         user_id,

@@ -1,4 +1,4 @@
--- one row per user_id with at least two purchase days: days between them, mean and standard deviation
+-- one row per user_id with at least two purchase days: mean and standard deviation of the days between them
 WITH purchase_days AS (
     SELECT
         user_id,
@@ -6,7 +6,7 @@ WITH purchase_days AS (
     FROM user_day
     WHERE purchases > 0
 ),
--- Sums of integers first: the same bits whatever the order of rows.
+-- Sums of integers first, so that the order of rows does not change a bit.
 sums AS (
     SELECT user_id, count(gap_days) AS gaps, sum(gap_days) AS total, sum(gap_days * gap_days) AS squares
     FROM purchase_days

@@ -1,6 +1,6 @@
 -- one row per user_id: distinct items and categories of the last 7 and 28 days
--- The engine holds a join's first table in memory and streams the second: the small one stands first.
--- Grouped twice instead of count(DISTINCT …): memory then follows the pairs, not a set for every user.
+-- The engine holds a join's first table in memory and streams the second, so the small one comes first. Grouping twice
+-- instead of count(DISTINCT …) keeps one row a pair, not a set for every user.
 WITH touched AS (
     SELECT user_id, item_id, max(event_day) AS last_day
     FROM user_event
@@ -8,10 +8,14 @@ WITH touched AS (
     GROUP BY user_id, item_id
 ),
 categories AS (
-    SELECT t.user_id, i.category, max(t.last_day) AS last_day, count(*) AS items_28d,
-        count(*) FILTER (WHERE t.last_day >= run_date() - 7) AS items_7d
-    FROM item_category i RIGHT JOIN touched t ON t.item_id = i.item_id
-    GROUP BY t.user_id, i.category
+    SELECT
+        touched.user_id,
+        item_category.category,
+        max(touched.last_day) AS last_day,
+        count(*) AS items_28d,
+        count(*) FILTER (WHERE touched.last_day >= run_date() - 7) AS items_7d
+    FROM item_category RIGHT JOIN touched ON touched.item_id = item_category.item_id
+    GROUP BY touched.user_id, item_category.category
 )
 SELECT
     user_id,

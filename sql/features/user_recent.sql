@@ -1,11 +1,13 @@
 -- one row per user_id: the last events in order
--- The engine holds a join's first table in memory and streams the second: the small one stands first.
+-- The engine holds a join's first table in memory and streams the second, so the small one comes first.
 SELECT
-    e.user_id,
+    events.user_id,
     last_events(
-        last_events_max(), e.ts, e.event_key, e.event_type, e.item_id, i.category, CAST(e.price AS DOUBLE), e.dwell_ms,
-        -- What the event itself says comes before the title of its item.
-        coalesce(content_key(e.query), content_key(e.text), i.text_key), i.image_key, i.video_key
+        last_events_max(), events.ts, events.event_key, events.event_type, events.item_id, item_contents.category,
+        CAST(events.price AS DOUBLE), events.dwell_ms,
+        -- An event's own text takes precedence over the title of its item.
+        coalesce(content_key(events.query), content_key(events.text), item_contents.text_key),
+        item_contents.image_key, item_contents.video_key
     ) AS recent
-FROM item_contents i RIGHT JOIN user_event e ON e.item_id = i.item_id
-GROUP BY e.user_id
+FROM item_contents RIGHT JOIN user_event AS events ON events.item_id = item_contents.item_id
+GROUP BY events.user_id

@@ -1,5 +1,5 @@
 -- one row per item_id: units and stock of each day of the forecast horizon, in order
--- Of the session's part of the items (engine.item_parts).
+-- Has the items of the session's part (engine.item_parts).
 WITH days AS (
     SELECT run_date() + CAST(value AS INT) AS day FROM generate_series(0, demand_horizon_days() - 1)
 ),
@@ -12,26 +12,27 @@ sold AS (
 ),
 stock AS (
     SELECT item_id, as_of, max(on_hand) AS on_hand FROM inventory
-    WHERE as_of >= run_date() AND as_of < labels_end() AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
+    WHERE as_of >= run_date() AND as_of < labels_end()
+        AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
     GROUP BY item_id, as_of
 ),
 known AS (
     SELECT DISTINCT item_id FROM item_day
 ),
 dense AS (
-    SELECT k.item_id, d.day FROM known k CROSS JOIN days d
+    SELECT known.item_id, days.day FROM known CROSS JOIN days
 ),
--- The dense days are streamed past what is known of some, as in features/item_days.sql.
+-- The dense days are streamed past the tables that cover few of them, as in features/item_days.sql.
 outcomes AS (
     SELECT
-        n.item_id,
-        n.day,
-        CAST(coalesce(s.units, 0) AS DOUBLE) AS units,
-        -- As in features/item_days.sql.
-        coalesce(t.on_hand > 0 OR coalesce(s.units, 0) > 0, true) AS in_stock
-    FROM stock t
-        RIGHT JOIN (sold s RIGHT JOIN dense n ON s.item_id = n.item_id AND s.event_day = n.day)
-            ON t.item_id = n.item_id AND t.as_of = n.day
+        dense.item_id,
+        dense.day,
+        CAST(coalesce(sold.units, 0) AS DOUBLE) AS units,
+        -- The rule of features/item_days.sql.
+        coalesce(stock.on_hand > 0 OR coalesce(sold.units, 0) > 0, true) AS in_stock
+    FROM stock
+        RIGHT JOIN (sold RIGHT JOIN dense ON sold.item_id = dense.item_id AND sold.event_day = dense.day)
+            ON stock.item_id = dense.item_id AND stock.as_of = dense.day
 )
 SELECT
     item_id,

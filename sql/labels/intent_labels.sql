@@ -1,14 +1,15 @@
--- one row per user_id with an event on or after the run date and before its horizon's end: what that person then did
--- Users without a row did nothing; training reads them as zeros (and as churned). Ids of one person: persons.sql.
+-- one row per user_id with an event on or after the run date and before its horizon's end: what that person did then
+-- Users without a row did nothing: training reads them as zeros (and as churned). Ids of one person: persons.sql.
 WITH outcome AS (
     SELECT
-        coalesce(p.canonical_user_id, d.user_id) AS user_id,
-        d.event_day < run_date() + CAST(horizon_days() AS INT) AS within,
-        d.views, d.clicks, d.searches, d.favorites, d.carts, d.purchases, d.reviews, d.units, d.spend
-    FROM persons p RIGHT JOIN unit_user_day d ON d.user_id = p.user_id
-    WHERE d.event_day >= run_date()
-        AND d.event_day < run_date() + CAST(greatest(horizon_days(), churn_days()) AS INT)
-        AND d.event_day < labels_end() AND d.arrival_day < labels_end()
+        coalesce(persons.canonical_user_id, days.user_id) AS user_id,
+        days.event_day < run_date() + CAST(horizon_days() AS INT) AS within,
+        days.views, days.clicks, days.searches, days.favorites, days.carts, days.purchases, days.reviews, days.units,
+        days.spend
+    FROM persons RIGHT JOIN unit_user_day AS days ON days.user_id = persons.user_id
+    WHERE days.event_day >= run_date()
+        AND days.event_day < run_date() + CAST(greatest(horizon_days(), churn_days()) AS INT)
+        AND days.event_day < labels_end() AND days.arrival_day < labels_end()
 ),
 by_person AS (
     SELECT
@@ -28,6 +29,6 @@ absorbed AS (
     SELECT canonical_user_id AS user_id, ordered_list(0, user_id) AS ids FROM persons GROUP BY canonical_user_id
 )
 SELECT
-    unnest(coalesce(array_append(a.ids, b.user_id), make_array(b.user_id))) AS user_id,
-    b.y_view, b.y_search, b.y_favorite, b.y_cart, b.y_purchase, b.y_review, b.y_units, b.y_spend
-FROM absorbed a RIGHT JOIN by_person b ON a.user_id = b.user_id
+    unnest(coalesce(array_append(absorbed.ids, by_person.user_id), make_array(by_person.user_id))) AS user_id,
+    by_person.* EXCLUDE (user_id)
+FROM absorbed RIGHT JOIN by_person ON absorbed.user_id = by_person.user_id

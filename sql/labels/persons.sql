@@ -1,7 +1,7 @@
 -- one row per user_id that turned out to be another login before the labels' end
--- An outcome is a person's: a guest of the run date who logs in two days later buys under the login. So labels stitch as
--- the labels' end knows, features as as_of() knows, and a label stands under every id that the run date may have scored:
--- the login, and each guest id that it absorbed.
+-- An outcome belongs to a person: a guest of the run date who logs in two days later buys under the login. So labels stitch
+-- with what is known at the labels' end, features with what is known at as_of(), and a label has a row for every id that the
+-- run date may have scored: the login, and each guest id that it absorbed.
 SELECT user_id, max(canonical_user_id) AS canonical_user_id
 FROM users
 WHERE canonical_user_id IS NOT NULL AND canonical_user_id <> user_id

@@ -1,4 +1,5 @@
--- one row per raw event of the unit, with its local days and, where it is bad, the reason
+-- one row per raw event of the unit, with its local days and, if it is bad, the reason
+-- The reasons are declared in src/features/quarantine.rs, each with its meaning; a test compares them with this file.
 WITH placed AS (
     SELECT
         event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating, text,
@@ -13,8 +14,7 @@ WITH placed AS (
 ),
 judged AS (
     SELECT
-        event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating, text,
-        _file, event_day, arrival_day,
+        *,
         CASE
             WHEN ts IS NULL THEN 'null_time'
             WHEN event_type IS NULL OR event_type NOT IN
@@ -31,33 +31,30 @@ judged AS (
                 THEN 'time_outside_partition'
             WHEN isnan(price) THEN 'nan_price'
             WHEN price < 0 THEN 'negative_price'
-            -- One such price in a user's last events would turn all of that user's scores into NaN.
+            -- One such price among a user's last events would turn all scores of that user into NaN.
             WHEN price = CAST('Infinity' AS DOUBLE) THEN 'infinite_price'
-        END AS own_reason
+        END AS row_reason
     FROM placed
 ),
 -- Only ids that the lake supplies deduplicate, within a day: exact repeats without an id can be real clicks.
 counted AS (
     SELECT
-        event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating, text,
-        _file, event_day, arrival_day, own_reason,
+        *,
         CASE WHEN event_id IS NULL THEN 1 ELSE row_number() OVER (
             PARTITION BY event_id, event_day
-            ORDER BY own_reason NULLS FIRST, arrived_at, ts, event_type, item_id, user_id, _file
+            ORDER BY row_reason NULLS FIRST, arrived_at, ts, event_type, item_id, user_id, _file
         ) END AS occurrence
     FROM judged
 ),
 final AS (
     SELECT
-        c.event_id, c.user_id, c.session_id, c.ts, c.arrived_at, c.event_type, c.item_id, c.query, c.dwell_ms,
-        c.quantity, c.price, c.rating, c.text, c._file, c.event_day, c.arrival_day,
+        counted.*,
         CASE
-            WHEN c.own_reason IS NOT NULL THEN c.own_reason
-            WHEN c.occurrence > 1 OR k.event_id IS NOT NULL THEN 'repeated_event_id'
+            WHEN counted.row_reason IS NOT NULL THEN counted.row_reason
+            WHEN counted.occurrence > 1 OR known_event_ids.event_id IS NOT NULL THEN 'repeated_event_id'
         END AS reason
-    FROM counted c LEFT JOIN known_event_ids k ON c.event_id = k.event_id AND c.event_day = k.event_day
+    FROM counted
+        LEFT JOIN known_event_ids
+            ON counted.event_id = known_event_ids.event_id AND counted.event_day = known_event_ids.event_day
 )
-SELECT
-    event_id, user_id, session_id, ts, arrived_at, event_type, item_id, query, dwell_ms, quantity, price, rating, text,
-    _file, event_day, arrival_day, reason
-FROM final
+SELECT * EXCLUDE (_dt, row_reason, occurrence) FROM final

@@ -1,8 +1,9 @@
 -- one row per good event of the unit, sorted by user and time; event_key breaks ties of time
--- By bucket first: a part of the users is then a part of each file (engine.user_parts), and so is training's sample.
+-- Sorted by bucket first, so that a part of the users (engine.user_parts) and training's sample are a part of each file.
 SELECT
-    user_bucket(user_id) AS user_bucket, event_id, user_id, session_id, ts, event_type, item_id, query, dwell_ms, rating, text, event_day, arrival_day,
-    -- One purchase without a quantity is one unit; a negative quantity is a return.
+    user_bucket(user_id) AS user_bucket, event_id, user_id, session_id, ts, event_type, item_id, query, dwell_ms, rating,
+    text, event_day, arrival_day,
+    -- A purchase without a quantity is one unit; a negative quantity is a return.
     CASE WHEN event_type = 'purchase' THEN coalesce(quantity, 1) END AS quantity,
     CAST(price AS DECIMAL(18, 4)) AS price,
     coalesce(event_id, concat_ws('|', event_type, item_id, query, CAST(price AS VARCHAR), CAST(quantity AS VARCHAR)))

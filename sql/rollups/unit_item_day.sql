@@ -1,4 +1,4 @@
--- one row per item_id, event_day and arrival_day; guests count: demand needs no name
+-- one row per item_id, event_day and arrival_day; guests count, because demand needs no user_id
 SELECT
     item_id,
     event_day,

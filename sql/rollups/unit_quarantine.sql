@@ -1,4 +1,4 @@
--- one row per bad event of the unit; ids keep their first two characters
+-- one row per bad event of the unit; of a user_id only the first two characters are kept
 SELECT
     _file AS source_file,
     reason,

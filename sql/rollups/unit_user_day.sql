@@ -1,4 +1,5 @@
 -- one row per user_id, event_day and arrival_day: integers and decimals only, so that merging is exact
+-- Every count of a user's events is declared here, once; state/user_day_rows.sql hands all of them on.
 SELECT
     user_bucket,
     user_id,

@@ -1,9 +1,9 @@
--- one row per user_id: how unlike everybody's, and the user's own past, the last day was
+-- one row per user_id: how far the last day exceeds what the user's past and all users' rates predict
 -- For each kind of event: the Poisson deviance of the last day's count above its expectation (McCullagh and Nelder,
--- "Generalized Linear Models", 2nd ed., 2.3), where the expectation is the user's own mean of the active days among the
--- 27 before, shrunk to everybody's with the weight of seven days (a gamma prior). The score is the root of the sum: near
--- zero on ordinary days, and on the scale of standard deviations. Means are of active days, so that a visit alone is no
--- anomaly; and of the days before the last, so that a rush of many users does not make itself look ordinary.
+-- "Generalized Linear Models", 2nd ed., 2.3). The expectation is the user's mean over the active days among the 27 before,
+-- shrunk towards the mean of all users with the weight of seven days (a gamma prior). The score is the root of the sum: near
+-- zero on ordinary days, and on the scale of standard deviations. Means are over active days, so that a visit alone is no
+-- anomaly, and over the days before the last, so that a rush of many users does not make itself look ordinary.
 WITH active AS (
     SELECT
         user_id, views_1d, clicks_1d, searches_1d, favorites_1d, carts_1d, purchases_1d, reviews_1d,
@@ -22,15 +22,15 @@ kinds AS (
     UNION ALL SELECT user_id, days, 'purchase', purchases_1d, purchases_28d - purchases_1d FROM active
     UNION ALL SELECT user_id, days, 'review', reviews_1d, reviews_28d - reviews_1d FROM active
 ),
-everybody AS (
+all_users AS (
     SELECT kind, CAST(sum(before) + 1 AS DOUBLE) / (sum(days) + 1) AS rate FROM kinds GROUP BY kind
 ),
 expected AS (
     SELECT
-        k.user_id,
-        CAST(k.last_day AS DOUBLE) AS last_day,
-        (k.before + 7.0 * e.rate) / (k.days + 7.0) AS expectation
-    FROM kinds k JOIN everybody e ON k.kind = e.kind
+        kinds.user_id,
+        CAST(kinds.last_day AS DOUBLE) AS last_day,
+        (kinds.before + 7.0 * all_users.rate) / (kinds.days + 7.0) AS expectation
+    FROM kinds JOIN all_users ON kinds.kind = all_users.kind
 ),
 deviance AS (
     SELECT

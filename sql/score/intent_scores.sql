@@ -1,26 +1,26 @@
 -- one row per scored user_id: the model's scores, the taste vector and the anomaly score
--- The engine holds a join's first table in memory and streams the second: the small one stands first. Its key has a
--- name of its own: DataFusion 55.2 finds a column that both sides have on the first side when it moves struct fields down.
+-- The engine holds a join's first table in memory and streams the second, so the small one comes first. Its key has its own
+-- name: DataFusion 55.2, when it moves struct fields down, takes a column that both sides have from the first side.
 WITH scored AS (
     SELECT user_id, events_lifetime, last_at, score_intents(features) AS scores FROM model_input
 ),
-odd AS (
-    SELECT user_id AS odd_user_id, anomaly_score FROM anomaly
+anomalies AS (
+    SELECT user_id AS anomaly_user_id, anomaly_score FROM anomaly
 )
 SELECT
-    s.user_id,
-    s.scores['p_view'] AS p_view,
-    s.scores['p_search'] AS p_search,
-    s.scores['p_favorite'] AS p_favorite,
-    s.scores['p_cart'] AS p_cart,
-    s.scores['p_purchase'] AS p_purchase,
-    s.scores['p_review'] AS p_review,
-    s.scores['p_churn'] AS p_churn,
-    s.scores['expected_units'] AS expected_units,
-    s.scores['expected_spend'] AS expected_spend,
-    s.scores['taste'] AS taste,
-    s.scores['model_version'] AS model_version,
-    o.anomaly_score,
-    CAST(s.events_lifetime AS BIGINT) AS events_seen,
-    s.last_at AS last_seen_at
-FROM odd o RIGHT JOIN scored s ON s.user_id = o.odd_user_id
+    scored.user_id,
+    scored.scores['p_view'] AS p_view,
+    scored.scores['p_search'] AS p_search,
+    scored.scores['p_favorite'] AS p_favorite,
+    scored.scores['p_cart'] AS p_cart,
+    scored.scores['p_purchase'] AS p_purchase,
+    scored.scores['p_review'] AS p_review,
+    scored.scores['p_churn'] AS p_churn,
+    scored.scores['expected_units'] AS expected_units,
+    scored.scores['expected_spend'] AS expected_spend,
+    scored.scores['taste'] AS taste,
+    scored.scores['model_version'] AS model_version,
+    anomalies.anomaly_score,
+    CAST(scored.events_lifetime AS BIGINT) AS events_seen,
+    scored.last_at AS last_seen_at
+FROM anomalies RIGHT JOIN scored ON scored.user_id = anomalies.anomaly_user_id

@@ -1,9 +1,10 @@
 -- one row per event of a guest within the look-back, under the login that the guest became, as that night knew it
--- A night of many parts keeps these rows once: a guest's own bucket says nothing about the login's.
+-- A night of many parts computes these rows once: a guest's own bucket does not determine the login's.
 SELECT
-    s.canonical_user_id AS user_id,
-    e.session_id, e.ts, e.event_type, e.item_id, e.query, e.text, e.dwell_ms, e.quantity, e.price, e.event_day, e.event_key
-FROM stitched s JOIN unit_event e ON e.user_id = s.user_id
-WHERE e.event_day < run_date()
-    AND e.event_day >= run_date() - CAST(look_back_days() AS INT)
-    AND e.arrival_day < run_date()
+    stitched.canonical_user_id AS user_id,
+    events.session_id, events.ts, events.event_type, events.item_id, events.query, events.text, events.dwell_ms,
+    events.quantity, events.price, events.event_day, events.event_key
+FROM stitched JOIN unit_event AS events ON events.user_id = stitched.user_id
+WHERE events.event_day < run_date()
+    AND events.event_day >= run_date() - CAST(look_back_days() AS INT)
+    AND events.arrival_day < run_date()

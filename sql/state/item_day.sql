@@ -1,5 +1,5 @@
 -- one row per item_id and event_day before the run date, as that night knew it
--- Of the session's part of the items (engine.item_parts).
+-- Has the items of the session's part (engine.item_parts).
 SELECT
     item_id,
     event_day,

@@ -1,5 +1,5 @@
 -- one row per user_id that turned out to be another login, as far as as_of() knows
--- A guest's signed_up_at is the moment of that login: what came later was not known (null: it was always known).
+-- A guest's signed_up_at is the moment of that login: a later one was not known yet; a null one was always known.
 SELECT user_id, max(canonical_user_id) AS canonical_user_id
 FROM users
 WHERE canonical_user_id IS NOT NULL AND canonical_user_id <> user_id

@@ -1,39 +1,37 @@
 -- one row per item_id and target date: the published demand forecast, and what the purchase intents add up to
--- intent_units: each user's p_purchase shared out over the user's recommended items, by a softmax of their scores. An
--- approximation: what a user likes beyond the top K counts as liking of those K, and a purchase as one unit. The total
--- of an item is over the intents' horizon; it lies on the first horizon_days() dates as the forecast means do.
+-- intent_units: each user's p_purchase distributed over the user's recommended items by a softmax of their scores. An
+-- approximation: what a user likes beyond the top K counts towards those K, and a purchase counts as one unit. An item's total
+-- over the intents' horizon is spread over the first horizon_days() dates in proportion to the forecast means.
 -- Reconciled: over that horizon each category moves from the network's sum towards the intents' by tonight's weight
 -- (sql/score/intent_weight.sql), and all of its items, with their quantiles, by the same factor. Categories and not items,
--- because intents know how much will be bought better than what. That is the minimum-trace reconciliation (Wickramasuriya,
+-- because intents predict how much will be bought better than what. That is the minimum-trace reconciliation (Wickramasuriya,
 -- Athanasopoulos and Hyndman 2019, "Optimal forecast reconciliation", weighted least squares) of the items with their
--- category's combined sum, where an item's error variance is as its mean. Days beyond the horizon move alike: what a network
--- misses this week it has been seen to miss the next ones (docs/models/demand.md).
+-- category's combined sum, if an item's error variance is proportional to its mean. Days beyond the horizon move by the same
+-- factor: what a network misses this week it has been seen to miss in the next ones (docs/models/demand.md).
 WITH forecasts AS (
     SELECT item_id, step, mean, q05, q10, q25, q50, q75, q90, q95 FROM demand_forecasts
 ),
-likings AS (
-    SELECT user_id, rank, item_id, score FROM recommendation
-),
-intents AS (
-    SELECT user_id, p_purchase FROM intent
-),
 -- The best score of each user; subtracted, so that no exponential overflows.
 best AS (
-    SELECT user_id, score AS top FROM likings WHERE rank = 1
+    SELECT user_id, score AS top FROM recommendation WHERE rank = 1
 ),
 weights AS (
-    SELECT l.user_id, max(b.top) AS top, sum(exp(l.score - b.top)) AS total
-    FROM best b JOIN likings l ON l.user_id = b.user_id
-    GROUP BY l.user_id
+    SELECT
+        recommendation.user_id,
+        max(best.top) AS top,
+        sum(exp(recommendation.score - best.top)) AS total
+    FROM best JOIN recommendation ON recommendation.user_id = best.user_id
+    GROUP BY recommendation.user_id
 ),
 shares AS (
-    SELECT w.user_id, w.top, i.p_purchase / w.total AS share FROM weights w JOIN intents i ON i.user_id = w.user_id
+    SELECT weights.user_id, weights.top, intent.p_purchase / weights.total AS share
+    FROM weights JOIN intent ON intent.user_id = weights.user_id
 ),
--- The small table stands first: the engine holds it in memory and streams the likings past it.
+-- The engine holds a join's first table in memory and streams the second, so the small one comes first.
 wanted AS (
-    SELECT l.item_id, sum(s.share * exp(l.score - s.top)) AS units
-    FROM shares s JOIN likings l ON l.user_id = s.user_id
-    GROUP BY l.item_id
+    SELECT recommendation.item_id, sum(shares.share * exp(recommendation.score - shares.top)) AS units
+    FROM shares JOIN recommendation ON recommendation.user_id = shares.user_id
+    GROUP BY recommendation.item_id
 ),
 horizon AS (
     SELECT item_id, sum(mean) AS mean, count(*) AS days FROM forecasts
@@ -41,69 +39,72 @@ horizon AS (
     GROUP BY item_id
 ),
 promised AS (
-    SELECT h.item_id, c.category, h.mean, h.days, coalesce(w.units, 0.0) AS units
-    FROM horizon h
-        LEFT JOIN wanted w ON h.item_id = w.item_id
-        LEFT JOIN item_category c ON h.item_id = c.item_id
+    SELECT
+        horizon.item_id,
+        item_category.category,
+        horizon.mean,
+        horizon.days,
+        coalesce(wanted.units, 0.0) AS units
+    FROM horizon
+        LEFT JOIN wanted ON horizon.item_id = wanted.item_id
+        LEFT JOIN item_category ON horizon.item_id = item_category.item_id
 ),
 sums AS (
     SELECT coalesce(category, '') AS category, sum(mean) AS mean, sum(units) AS units
     FROM promised
     GROUP BY coalesce(category, '')
 ),
--- What its category's factor makes of an item; one that the network gives nothing takes what the intents promise.
+-- The factor by which an item moves with its category; an item to which the network gives nothing gets what the intents
+-- promise.
 factors AS (
     SELECT
-        p.item_id, p.category, p.mean, p.days, p.units, s.mean AS category_mean, w.intent_weight,
-        CASE WHEN s.mean > 0 THEN 1.0 - w.intent_weight + w.intent_weight * s.units / s.mean ELSE 1.0 END AS factor
-    FROM promised p JOIN sums s ON s.category = coalesce(p.category, '') CROSS JOIN intent_weight w
+        promised.*,
+        sums.mean AS category_mean,
+        intent_weight.intent_weight,
+        CASE WHEN sums.mean > 0
+            THEN 1.0 - intent_weight.intent_weight + intent_weight.intent_weight * sums.units / sums.mean
+            ELSE 1.0
+        END AS factor
+    FROM promised JOIN sums ON sums.category = coalesce(promised.category, '') CROSS JOIN intent_weight
 ),
 -- Step 0 is the cumulative demand over the lead time; replenishment reads it, planners of single days do not. Again the small
--- table stands first.
+-- table comes first.
 days AS (
     SELECT
-        f.item_id,
-        CAST(run_date() AS DATE) + CAST(f.step - 1 AS INT) AS target_date,
-        i.category,
-        f.mean AS model_mean,
-        f.q05, f.q10, f.q25, f.q50, f.q75, f.q90, f.q95,
-        CASE WHEN f.step <= horizon_days() THEN
-            i.units * CASE WHEN i.mean > 0 THEN f.mean / i.mean ELSE 1.0 / i.days END
+        forecasts.item_id,
+        CAST(run_date() AS DATE) + CAST(forecasts.step - 1 AS INT) AS target_date,
+        factors.category,
+        forecasts.mean AS model_mean,
+        forecasts.q05, forecasts.q10, forecasts.q25, forecasts.q50, forecasts.q75, forecasts.q90, forecasts.q95,
+        CASE WHEN forecasts.step <= horizon_days() THEN
+            factors.units * CASE WHEN factors.mean > 0 THEN forecasts.mean / factors.mean ELSE 1.0 / factors.days END
         END AS intent_units,
-        i.category_mean,
-        i.intent_weight,
-        i.factor,
+        factors.category_mean,
+        factors.intent_weight,
+        factors.factor,
         -- Quantiles in whole units stay whole.
-        f.q05 = round(f.q05) AND f.q10 = round(f.q10) AND f.q25 = round(f.q25) AND f.q50 = round(f.q50)
-            AND f.q75 = round(f.q75) AND f.q90 = round(f.q90) AND f.q95 = round(f.q95) AS whole
-    FROM factors i JOIN forecasts f ON f.item_id = i.item_id
-    WHERE f.step >= 1
-),
-final AS (
-    SELECT
-        item_id,
-        target_date,
-        CASE
-            WHEN category_mean = 0 AND intent_units IS NOT NULL THEN intent_weight * intent_units
-            ELSE model_mean * factor
-        END AS mean,
-        CASE WHEN whole THEN round(q05 * factor) ELSE q05 * factor END AS q05,
-        CASE WHEN whole THEN round(q10 * factor) ELSE q10 * factor END AS q10,
-        CASE WHEN whole THEN round(q25 * factor) ELSE q25 * factor END AS q25,
-        CASE WHEN whole THEN round(q50 * factor) ELSE q50 * factor END AS q50,
-        CASE WHEN whole THEN round(q75 * factor) ELSE q75 * factor END AS q75,
-        CASE WHEN whole THEN round(q90 * factor) ELSE q90 * factor END AS q90,
-        CASE WHEN whole THEN round(q95 * factor) ELSE q95 * factor END AS q95,
-        intent_units,
-        category,
-        model_mean
-    FROM days
+        forecasts.q05 = round(forecasts.q05) AND forecasts.q10 = round(forecasts.q10)
+            AND forecasts.q25 = round(forecasts.q25) AND forecasts.q50 = round(forecasts.q50)
+            AND forecasts.q75 = round(forecasts.q75) AND forecasts.q90 = round(forecasts.q90)
+            AND forecasts.q95 = round(forecasts.q95) AS whole
+    FROM factors JOIN forecasts ON forecasts.item_id = factors.item_id
+    WHERE forecasts.step >= 1
 )
 SELECT
     item_id,
     target_date,
-    mean, q05, q10, q25, q50, q75, q90, q95,
+    CASE
+        WHEN category_mean = 0 AND intent_units IS NOT NULL THEN intent_weight * intent_units
+        ELSE model_mean * factor
+    END AS mean,
+    CASE WHEN whole THEN round(q05 * factor) ELSE q05 * factor END AS q05,
+    CASE WHEN whole THEN round(q10 * factor) ELSE q10 * factor END AS q10,
+    CASE WHEN whole THEN round(q25 * factor) ELSE q25 * factor END AS q25,
+    CASE WHEN whole THEN round(q50 * factor) ELSE q50 * factor END AS q50,
+    CASE WHEN whole THEN round(q75 * factor) ELSE q75 * factor END AS q75,
+    CASE WHEN whole THEN round(q90 * factor) ELSE q90 * factor END AS q90,
+    CASE WHEN whole THEN round(q95 * factor) ELSE q95 * factor END AS q95,
     intent_units,
     category,
     model_mean
-FROM final
+FROM days

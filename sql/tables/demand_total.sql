@@ -24,10 +24,10 @@ total AS (
     FROM categories
     GROUP BY target_date
 ),
-final AS (
-    SELECT level, category, target_date, mean, model_mean, intent_units FROM categories
-    UNION ALL SELECT level, category, target_date, mean, model_mean, intent_units FROM total
+sums AS (
+    SELECT * FROM categories
+    UNION ALL
+    SELECT * FROM total
 )
-SELECT
-    f.level, f.category, f.target_date, f.mean, f.model_mean, f.intent_units, w.intent_weight
-FROM final f CROSS JOIN intent_weight w
+SELECT sums.*, intent_weight.intent_weight
+FROM sums CROSS JOIN intent_weight

@@ -1,8 +1,4 @@
--- one row per segment and night: how many users it holds and how likely they are to buy, over all visible nights
-WITH nights AS (
-    SELECT run_date, segment, users, p_purchase_mean, expected_spend_mean FROM segment_history
-),
-final AS (
-    SELECT run_date, segment, users, p_purchase_mean, expected_spend_mean FROM nights
-)
-SELECT run_date, segment, users, p_purchase_mean, expected_spend_mean FROM final ORDER BY segment, run_date
+-- one row per segment and night: how many users it has and how likely they are to buy, over all visible nights
+SELECT run_date, segment, users, p_purchase_mean, expected_spend_mean
+FROM segment_history
+ORDER BY segment, run_date

@@ -1,5 +1,5 @@
 -- one row per item of the catalogue, the twenty nearest to a text: change the text in `asked`
--- By the champion's encoder; embed_text(…, 'a version or a folder') takes another. For vectors of length one, the cosine is
+-- Uses the champion's encoder; embed_text(…, 'a version or a folder') uses another. For vectors of length one, the cosine is
 -- one less half the squared distance.
 WITH asked AS (
     SELECT embed_text('a warm light for the bedroom') AS vector
@@ -10,10 +10,10 @@ titled AS (
     WHERE title IS NOT NULL
 )
 SELECT
-    t.item_id,
-    t.title,
-    t.category,
-    1 - power(array_distance(t.vector, a.vector), 2) / 2 AS likeness
-FROM titled t CROSS JOIN asked a
-ORDER BY likeness DESC, t.item_id
+    titled.item_id,
+    titled.title,
+    titled.category,
+    1 - power(array_distance(titled.vector, asked.vector), 2) / 2 AS likeness
+FROM titled CROSS JOIN asked
+ORDER BY likeness DESC, titled.item_id
 LIMIT 20

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::features::content_key::ContentKey;
-use crate::features::functions::{Bucket, Constant, Local, RowJson};
+use crate::features::functions::{Bucket, Constant, LocalTime, RowJson};
 use crate::features::{last_events, ordered_list};
 use crate::score::functions::ScoringFunction;
 use crate::score::models::{ModelRef, Models};
@@ -145,10 +145,10 @@ impl PhysicalExtensionCodec for PlanCodec {
             }
             Some(Function::Local(zone)) => {
                 let zone: Tz = zone.parse().map_err(|e| Failure::usage(format!("{name}: {e}")))?;
-                Local::named(name, zone)?.into()
+                LocalTime::from_name(name, zone)?.into()
             }
             Some(Function::RowJson) => RowJson::default().into(),
-            Some(Function::Bucket) => Bucket::named(name)?.into(),
+            Some(Function::Bucket) => Bucket::from_name(name)?.into(),
             Some(Function::ContentKey) => ContentKey::default().into(),
             Some(Function::Torch(declaration)) => {
                 TorchFunction::from_plan(declaration, Arc::new(self.models.config().clone())).into()
@@ -164,7 +164,7 @@ impl PhysicalExtensionCodec for PlanCodec {
         if let Some(constant) = function.downcast_ref::<Constant>() {
             let value = datafusion_proto::protobuf::ScalarValue::try_from(&constant.value).map_err(Failure::bug)?;
             write(&Function::Constant(value.encode_to_vec()), bytes)
-        } else if let Some(local) = function.downcast_ref::<Local>() {
+        } else if let Some(local) = function.downcast_ref::<LocalTime>() {
             write(&Function::Local(local.zone.name().into()), bytes)
         } else if function.is::<RowJson>() {
             write(&Function::RowJson, bytes)

@@ -111,5 +111,5 @@ fn runtime(config: &Config) -> Result<Arc<RuntimeEnv>> {
 }
 
 fn failed(error: ballista_core::error::BallistaError) -> Failure {
-    Failure::passing(error.to_string())
+    Failure::transient(error.to_string())
 }

@@ -82,6 +82,6 @@ fn encode(batches: &[RecordBatch], format: Format, header: bool) -> Result<Vec<u
 fn ignore_closed_pipe(error: std::io::Error) -> Result<()> {
     match error.kind() {
         std::io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(Failure::passing(format!("standard output: {error}"))),
+        _ => Err(Failure::transient(format!("standard output: {error}"))),
     }
 }

@@ -31,7 +31,7 @@ pub struct Import {
 #[async_trait(?Send)]
 impl Command for Import {
     async fn run(&self, config: &Config) -> Result<()> {
-        let report = importing::run(config, &self.name, &self.files, &self.to).await?;
+        let report = importing::import(config, &self.name, &self.files, &self.to).await?;
         println!("{report}");
         let query = "SELECT event_type, count(*) FROM events GROUP BY event_type";
         println!("next: intentcast sql --lake {} -c '{query}'", self.to);

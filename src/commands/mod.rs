@@ -143,12 +143,12 @@ impl Cli {
 
 async fn run_command(command: &dyn Command, config: Config) -> Result<()> {
     // What the user set wins over what the lake says of itself.
-    let config = if command.reads_lake() { lake_file::settle(config).await? } else { config };
+    let config = if command.reads_lake() { lake_file::with_lake_settings(config).await? } else { config };
     if command.makes_tensors() && config.score.device != "cpu" {
         devices::find_cuda();
     }
     match command.run(&config).await {
-        Err(failure) if command.reads_lake() => Err(unreadable::named(&config, failure).await),
+        Err(failure) if command.reads_lake() => Err(unreadable::name_file(&config, failure).await),
         done => done,
     }
 }
@@ -160,7 +160,9 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
 
 /// Sends logs to standard error, without colour codes where that is no terminal.
 fn start_logging(format: &str) {
-    let filter = tracing_subscriber::EnvFilter::new("warn,intentcast=info");
+    use tracing_subscriber::EnvFilter;
+    // `RUST_LOG` asks for more, such as the causes of a failure.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,intentcast=info"));
     let colour = std::io::stderr().is_terminal();
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     let started = if format == "json" { logs.json().try_init() } else { logs.without_time().try_init() };

@@ -54,7 +54,7 @@ impl Command for Simulate {
             signal: self.signal,
             start: self.start.0,
         };
-        let report = simulation::run(&Location::open(&self.to, &config.s3)?, &options).await?;
+        let report = simulation::simulate(&Location::open(&self.to, &config.s3)?, &options).await?;
         println!("{report}");
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! `content_key(text | bytes | vector | frames)`: a hash of a content, by which its vectors are kept and found.
+//! `content_key(text | bytes | vector | frames)`: a hash of a content, under which its vectors are stored.
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
@@ -7,8 +7,8 @@ use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use std::sync::Arc;
 
-/// Null for null and for what says nothing: blank texts, no bytes, vectors that are empty, all zeros or not all finite, and
-/// frames of which one is such a vector or has another length than the first.
+/// The function. Null for contents without information: null, blank texts, no bytes, vectors that are empty, all zeros or not
+/// all finite, and frames of which one is such a vector or differs in length from the first.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct ContentKey {
     signature: Signature,
@@ -44,7 +44,7 @@ fn keys(contents: &ArrayRef) -> Result<Int64Array> {
             texts.as_string::<i64>().iter().map(|text| text.and_then(text_key)).collect()
         }
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
-            // With 64-bit offsets: a batch of pictures may hold more than 2 GB.
+            // With 64-bit offsets, because a batch of pictures can have more than 2 GB.
             let bytes = cast(contents, &DataType::LargeBinary)?;
             let key = |bytes: Option<&[u8]>| bytes.filter(|b| !b.is_empty()).map(hash);
             bytes.as_binary::<i64>().iter().map(key).collect()
@@ -62,7 +62,7 @@ fn keys(contents: &ArrayRef) -> Result<Int64Array> {
     })
 }
 
-/// The key of a text; `None` where it is blank.
+/// Returns the key of a text; `None` if it is blank.
 pub fn text_key(text: &str) -> Option<i64> {
     (!text.trim().is_empty()).then(|| hash(text.as_bytes()))
 }
@@ -89,7 +89,7 @@ fn frames_key(video: &ArrayRef) -> Option<i64> {
 fn hash(bytes: &[u8]) -> i64 {
     let mut word = [0; 8];
     word.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
-    // Zero stands for having none.
+    // Zero means no key.
     i64::from_le_bytes(word) | 1
 }
 
@@ -99,7 +99,7 @@ mod tests {
     use datafusion::prelude::SessionContext;
 
     #[tokio::test]
-    async fn contents_that_say_something_have_a_key_and_others_none() {
+    async fn contents_with_information_have_a_key() {
         let ctx = SessionContext::new();
         ctx.register_udf(ContentKey::default().into());
         let sql = "SELECT content_key('mug') = content_key(arrow_cast('mug', 'Utf8View')) AS same_text, \

@@ -1,4 +1,4 @@
-//! The ordered feature contract: which columns the model sees, in which order and type, and how two contracts differ.
+//! The ordered feature contract: which columns the model sees, in which order and of which type, and how two contracts differ.
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion::execution::FunctionRegistry;
@@ -6,6 +6,7 @@ use datafusion::prelude::{Expr, SessionContext, col, lit};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 
 /// One numeric column of `user_features`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,32 +16,34 @@ pub struct FeatureColumn {
     pub dtype: String,
 }
 
-/// The numeric columns of `user_features` in the order of the SQL file.
+/// The numeric columns of `user_features` in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FeatureContract(pub Vec<FeatureColumn>);
 
 impl FeatureContract {
-    pub fn of(schema: &Schema) -> Self {
+    pub fn from_schema(schema: &Schema) -> Self {
         let numeric = schema.fields().iter().filter(|f| f.data_type().is_numeric());
         Self(numeric.map(|f| FeatureColumn { name: f.name().clone(), dtype: f.data_type().to_string() }).collect())
     }
 
-    /// A hash of names, types and order.
+    /// Returns a hash of names, types and order.
     pub fn fingerprint(&self) -> String {
         let text: String = self.0.iter().map(|c| format!("{}:{}\n", c.name, c.dtype)).collect();
-        blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
+        ContentHash::from_bytes(text).short()
     }
 
-    /// Refuses (exit 6) features of the night's SQL that are not the ones of the bundle, and names the columns.
-    pub fn refuse_other(&self, night: &FeatureContract, bundle: &str) -> Result<()> {
+    /// Refuses (exit 6) features of the night's SQL that are not the bundle's, and names the columns that differ.
+    pub fn refuse_different(&self, night: &FeatureContract, bundle: &str) -> Result<()> {
         if self == night {
             return Ok(());
         }
-        let find = |of: &FeatureContract, name: &str| of.0.iter().find(|c| c.name == name).map(|c| c.dtype.clone());
+        let dtype_of = |contract: &FeatureContract, name: &str| {
+            contract.0.iter().find(|column| column.name == name).map(|column| column.dtype.clone())
+        };
         let mut differences = Vec::new();
         for column in &self.0 {
-            match find(night, &column.name) {
+            match dtype_of(night, &column.name) {
                 None => differences.push(format!("{} is missing", column.name)),
                 Some(dtype) if dtype != column.dtype => {
                     differences.push(format!("{}: expected {}, got {dtype}", column.name, column.dtype));
@@ -48,21 +51,21 @@ impl FeatureContract {
                 Some(_) => {}
             }
         }
-        let added = night.0.iter().filter(|c| find(self, &c.name).is_none());
+        let added = night.0.iter().filter(|c| dtype_of(self, &c.name).is_none());
         differences.extend(added.map(|c| format!("{} is new", c.name)));
         if differences.is_empty() {
-            differences.push("the columns' order".into());
+            differences.push("the order of the columns".into());
         }
         Err(Failure::model(format!("model {bundle} was trained on other features: {}", differences.join("; ")))
-            .hint("run `intentcast train`, or restore sql/features/user_features.sql"))
+            .hint("run `intentcast train`, or restore sql/features/user_features.sql and user_feature_*.sql"))
     }
 }
 
-/// Registers `model_input(user_id, features)` over `user_features`: one struct per user, as `score_intents` takes it.
+/// Registers `model_input(user_id, features)` over `user_features`: one struct per user, the argument of `score_intents`.
 pub async fn register_model_input(ctx: &SessionContext) -> Result<FeatureContract> {
     let features = ctx.table("user_features").await?;
     let schema = features.schema().as_arrow().clone();
-    let contract = FeatureContract::of(&schema);
+    let contract = FeatureContract::from_schema(&schema);
     let mut fields: Vec<Expr> = vec![lit("user_id"), col("user_id"), lit("as_of"), constant(ctx, "as_of")?];
     fields.extend([lit("recent"), col("recent")]);
     for column in &contract.0 {
@@ -71,9 +74,9 @@ pub async fn register_model_input(ctx: &SessionContext) -> Result<FeatureContrac
     }
     let packed = datafusion::functions::core::expr_fn::named_struct(fields).alias("features");
     let mut columns = vec![col("user_id"), packed];
-    for carried in ["events_lifetime", "last_at"] {
-        if schema.field_with_name(carried).is_ok_and(|f| f.data_type() != &DataType::Null) {
-            columns.push(col(carried));
+    for name in ["events_lifetime", "last_at"] {
+        if schema.field_with_name(name).is_ok_and(|f| f.data_type() != &DataType::Null) {
+            columns.push(col(name));
         }
     }
     let view = features.select(columns)?.into_view();
@@ -92,18 +95,19 @@ mod tests {
 
     #[test]
     fn other_features_are_refused_by_name() {
-        let of = |columns: &[(&str, &str)]| {
+        let contract = |columns: &[(&str, &str)]| {
             FeatureContract(
                 columns.iter().map(|(n, d)| FeatureColumn { name: (*n).into(), dtype: (*d).into() }).collect(),
             )
         };
-        let trained = of(&[("a", "Int64"), ("b", "Int64"), ("c", "Int64")]);
-        trained.refuse_other(&trained.clone(), "m1").unwrap();
-        let refused = trained.refuse_other(&of(&[("a", "Int64"), ("b", "Float64"), ("d", "Int64")]), "m1").unwrap_err();
+        let trained = contract(&[("a", "Int64"), ("b", "Int64"), ("c", "Int64")]);
+        trained.refuse_different(&trained.clone(), "m1").unwrap();
+        let refused =
+            trained.refuse_different(&contract(&[("a", "Int64"), ("b", "Float64"), ("d", "Int64")]), "m1").unwrap_err();
         assert_eq!(refused.kind.exit_code(), 6);
         for part in ["c is missing", "b: expected Int64, got Float64", "d is new"] {
             assert!(refused.message.contains(part), "{refused}");
         }
-        assert!(trained.refuse_other(&of(&[("b", "Int64"), ("a", "Int64"), ("c", "Int64")]), "m1").is_err());
+        assert!(trained.refuse_different(&contract(&[("b", "Int64"), ("a", "Int64"), ("c", "Int64")]), "m1").is_err());
     }
 }

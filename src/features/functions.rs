@@ -1,8 +1,8 @@
-//! Functions that the SQL files call: session values folded to literals, local days, and rows as JSON.
+//! Functions that the SQL files call: session values that fold to literals, local days and hours, buckets, rows as JSON.
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, StringArray, StructArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
 use datafusion::common::{Result, ScalarValue, exec_err};
@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use super::content_key::ContentKey;
 use crate::config::{Arrival, Config, Partition};
-use crate::ids::RunDate;
+use crate::ids::{RunDate, date32};
 
-/// Registers every function of the SQL files for a night of `run_date`.
+/// Registers the functions of the SQL files for a night of `run_date`.
 pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Result<()> {
     let zone = config.time_zone();
     let instant = |t: DateTime<Utc>| ScalarValue::TimestampMicrosecond(Some(t.timestamp_micros()), Some("UTC".into()));
@@ -31,7 +31,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         Arrival::None => "none",
     };
     let values = [
-        ("run_date", ScalarValue::Date32(Some(days_of(run_date)))),
+        ("run_date", ScalarValue::Date32(Some(date32(run_date.0)))),
         ("as_of", instant(run_date.as_of(zone))),
         ("read_at", instant(Utc::now())),
         ("horizon_days", i64::from(config.intents.horizon_days).into()),
@@ -56,21 +56,16 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ctx.register_udf(ScalarUDF::from(Constant::new(name, value)));
     }
     for name in ["local_day", "local_hour"] {
-        ctx.register_udf(Local::named(name, zone)?.into());
+        ctx.register_udf(LocalTime::from_name(name, zone)?.into());
     }
     ctx.register_udf(ScalarUDF::from(RowJson::default()));
     for name in Bucket::NAMES {
-        ctx.register_udf(Bucket::named(name)?.into());
+        ctx.register_udf(Bucket::from_name(name)?.into());
     }
     ctx.register_udf(ScalarUDF::from(ContentKey::default()));
     ctx.register_udaf(super::last_events::last_events());
     ctx.register_udaf(super::ordered_list::ordered_list());
     Ok(())
-}
-
-/// Days since 1970-01-01, as Arrow's date32 counts.
-pub fn days_of(date: RunDate) -> i32 {
-    Date32Type::from_naive_date(date.0)
 }
 
 /// A function without arguments whose value is fixed for the session; the optimizer folds it to a literal.
@@ -104,26 +99,26 @@ impl ScalarUDFImpl for Constant {
 
 /// `local_day(ts)`: date32; `local_hour(ts)`: 0..23; both in the lake's time zone.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Local {
+pub struct LocalTime {
     name: &'static str,
     returns: DataType,
     pub zone: Tz,
     signature: Signature,
 }
 
-impl Local {
-    /// `local_day` or `local_hour`.
-    pub fn named(name: &str, zone: Tz) -> Result<Self> {
+impl LocalTime {
+    /// Returns `local_day` or `local_hour`.
+    pub fn from_name(name: &str, zone: Tz) -> Result<Self> {
         let (name, returns) = match name {
             "local_day" => ("local_day", DataType::Date32),
             "local_hour" => ("local_hour", DataType::Int64),
-            other => return exec_err!("{other}: no function of local time"),
+            other => return exec_err!("{other}: expected local_day or local_hour"),
         };
         Ok(Self { name, returns, zone, signature: Signature::any(1, Volatility::Immutable) })
     }
 }
 
-impl ScalarUDFImpl for Local {
+impl ScalarUDFImpl for LocalTime {
     fn name(&self) -> &str {
         self.name
     }
@@ -137,7 +132,7 @@ impl ScalarUDFImpl for Local {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let micros = cast(&arrays[0], &DataType::Timestamp(TimeUnit::Microsecond, None))?;
         let micros = micros.as_primitive::<TimestampMicrosecondType>();
-        let mut offset = OffsetOfHour { zone: self.zone, hour: i64::MIN, seconds: 0 };
+        let mut offset = CachedOffset { zone: self.zone, quarter_hour: i64::MIN, seconds: 0 };
         let local = micros.iter().map(|t| t.map(|t| t.div_euclid(1_000_000) + offset.at(t)));
         let array: ArrayRef = match self.returns {
             DataType::Date32 => {
@@ -149,18 +144,18 @@ impl ScalarUDFImpl for Local {
     }
 }
 
-/// UTC offset of the quarter hour asked for last: rows come nearly in time order and zones change on quarter hours.
-struct OffsetOfHour {
+/// Caches the UTC offset of one quarter hour: rows come nearly in time order, and zones change on quarter hours.
+struct CachedOffset {
     zone: Tz,
-    hour: i64,
+    quarter_hour: i64,
     seconds: i64,
 }
 
-impl OffsetOfHour {
+impl CachedOffset {
     fn at(&mut self, micros: i64) -> i64 {
-        let hour = micros.div_euclid(900_000_000);
-        if hour != self.hour {
-            self.hour = hour;
+        let quarter_hour = micros.div_euclid(900_000_000);
+        if quarter_hour != self.quarter_hour {
+            self.quarter_hour = quarter_hour;
             let utc = DateTime::from_timestamp_micros(micros).unwrap_or_default();
             self.seconds = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix().local_minus_utc().into();
         }
@@ -213,8 +208,8 @@ pub struct Bucket {
 impl Bucket {
     pub const NAMES: [&str; 2] = ["user_bucket", "item_bucket"];
 
-    /// Of those that there are; an executor knows one by its name.
-    pub fn named(name: &str) -> Result<Self> {
+    /// Returns the function of a name; an executor gets only the name.
+    pub fn from_name(name: &str) -> Result<Self> {
         match Self::NAMES.into_iter().find(|known| *known == name) {
             Some(name) => Ok(Self { name, signature: Signature::string(1, Volatility::Immutable) }),
             None => exec_err!("{name}: expected {}", Self::NAMES.join(" or ")),
@@ -241,12 +236,12 @@ impl ScalarUDFImpl for Bucket {
 }
 
 fn bucket(id: &str) -> i32 {
-    // Other bytes than training's split looks at: a part of the users is not one of its splits.
+    // Not the bytes that training's split uses, so that a part of the users is not one of its splits.
     let hash = blake3::hash(id.as_bytes());
     u16::from_le_bytes([hash.as_bytes()[8], hash.as_bytes()[9]]).into()
 }
 
-/// The hour of a timestamp, for tests of the zone arithmetic.
+/// Returns the hour of a timestamp.
 #[cfg(test)]
 fn hour(t: DateTime<Tz>) -> i64 {
     chrono::Timelike::hour(&t).into()
@@ -270,11 +265,11 @@ mod tests {
         #[test]
         fn local_time_agrees_with_chrono(seconds in 0i64..2_000_000_000, zone in 0usize..4) {
             let zone = [chrono_tz::UTC, chrono_tz::Asia::Shanghai, chrono_tz::America::New_York, chrono_tz::Asia::Kathmandu][zone];
-            let mut offset = OffsetOfHour { zone, hour: i64::MIN, seconds: 0 };
+            let mut offset = CachedOffset { zone, quarter_hour: i64::MIN, seconds: 0 };
             let local = seconds + offset.at(seconds * 1_000_000);
             let truth = zone.from_utc_datetime(&DateTime::from_timestamp(seconds, 0).unwrap().naive_utc());
             prop_assert_eq!(local.rem_euclid(86_400) / 3_600, hour(truth));
-            prop_assert_eq!(local.div_euclid(86_400) as i32, Date32Type::from_naive_date(truth.date_naive()));
+            prop_assert_eq!(local.div_euclid(86_400) as i32, date32(truth.date_naive()));
         }
     }
 }

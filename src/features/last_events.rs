@@ -1,10 +1,10 @@
 //! `last_events(n, ts, event_key, event_type, item_id, category, price, dwell_ms, text_key, image_key, video_key)`: a user's
 //! newest events, oldest first.
 //!
-//! Exact and blind to input order: events are ranked by `(ts, hash of event_key, type, item)`. Rows of all groups lie in
-//! one flat buffer of 56-byte entries with interned strings and contents; whenever it has doubled, it is sorted and every group cut
-//! back to its newest `n`, so that memory follows groups × n, not the events seen, and is accounted exactly.
-//! `array_agg(... ORDER BY ts)` would keep every event of every user.
+//! Exact and independent of the input's order: events are ranked by `(ts, hash of event_key, type, item)`. The rows of all groups
+//! are in one flat buffer of 56-byte entries with interned strings and contents. Whenever the buffer has doubled, it is sorted and
+//! every group is cut back to its newest `n`, so that memory is proportional to groups × n, not to the events seen, and is
+//! accounted exactly. `array_agg(... ORDER BY ts)` would hold every event of every user.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Builder, Int64Builder, ListArray, StringBuilder, StructArray,
@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// Fields of one event in the list, in order.
+/// Returns the fields of one event of the list, in order.
 pub fn event_fields() -> Fields {
     Fields::from(vec![
         Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
@@ -91,17 +91,17 @@ fn list_of(fields: Fields) -> DataType {
     DataType::List(Arc::new(Field::new_list_field(DataType::Struct(fields), true)))
 }
 
-/// What travels between partial and final aggregation: the event and the hash that breaks ties.
+/// Returns the fields of the state between partial and final aggregation: the event and the hash that breaks ties.
 fn state_event_fields() -> Fields {
     event_fields().iter().cloned().chain([Arc::new(Field::new("tie", DataType::UInt64, false))]).collect()
 }
 
-/// Where it stands, behind the event's own fields.
+/// Position of the hash, after the event's fields.
 const TIE: usize = 9;
 
 const ABSENT: u32 = u32::MAX;
 
-/// One event: interned strings, `NaN` price and negative dwell for null.
+/// One event, with interned strings; a `NaN` price and a negative dwell time are null.
 #[derive(Clone, Copy)]
 struct Entry {
     ts: i64,
@@ -118,7 +118,7 @@ struct Entry {
 /// Keys of an event's text, picture and video.
 type ContentKeys = [Option<i64>; 3];
 
-/// Strings by number; the texts lie once.
+/// Distinct strings by index.
 #[derive(Default)]
 struct Interner {
     ids: HashMap<Arc<str>, u32>,
@@ -144,7 +144,7 @@ impl Interner {
     }
 }
 
-/// Keys by number: events of one item have the same ones.
+/// Distinct sets of content keys by index: events of one item share them.
 #[derive(Default)]
 struct ContentSets {
     ids: HashMap<ContentKeys, u32>,
@@ -164,23 +164,30 @@ impl ContentSets {
     }
 }
 
+/// The newest events of all groups.
 struct Newest {
     limit: usize,
     groups: usize,
     entries: Vec<Entry>,
     /// Entries left by the last cut; the next cut comes when they have doubled.
-    kept: usize,
+    entries_after_cut: usize,
     strings: Interner,
     contents: ContentSets,
 }
 
 impl Newest {
     fn new(limit: usize) -> Self {
-        let (strings, contents) = (Interner::default(), ContentSets::default());
-        Self { limit, groups: 0, entries: Vec::new(), kept: 0, strings, contents }
+        Self {
+            limit,
+            groups: 0,
+            entries: Vec::new(),
+            entries_after_cut: 0,
+            strings: Interner::default(),
+            contents: ContentSets::default(),
+        }
     }
 
-    /// Adds rows; `ties` holds either event keys (strings) or hashes already made.
+    /// Adds rows; `ties` has the hashes of their event keys.
     fn add(&mut self, columns: &[ArrayRef], ties: &[u64], groups: &[usize], keep: Option<&BooleanArray>) -> Result<()> {
         let ts = cast(&columns[0], &event_fields()[0].data_type().clone())?;
         let ts = ts.as_primitive::<TimestampMicrosecondType>();
@@ -209,17 +216,17 @@ impl Newest {
                 event_type: id(types),
                 item: id(items),
                 category: id(categories),
-                contents: self.contents.id(keys.map(|of| of.is_valid(row).then(|| of.value(row)))),
+                contents: self.contents.id(keys.map(|key| key.is_valid(row).then(|| key.value(row)))),
             };
             self.entries.push(entry);
         }
-        if self.entries.len() > (2 * self.kept).max(4096) {
+        if self.entries.len() > (2 * self.entries_after_cut).max(4096) {
             self.cut();
         }
         Ok(())
     }
 
-    /// Sorts by group and age and keeps each group's newest `limit`.
+    /// Sorts by group and age, and removes all but each group's newest `limit`.
     fn cut(&mut self) {
         let strings = &self.strings;
         self.entries.sort_unstable_by(|a, b| {
@@ -239,10 +246,10 @@ impl Newest {
             start = end;
         }
         self.entries.truncate(write);
-        self.kept = write;
+        self.entries_after_cut = write;
     }
 
-    /// The lists of the emitted groups; later groups move up.
+    /// Removes the emitted groups and returns their lists; later groups move up.
     fn emit(&mut self, emit_to: EmitTo, with_tie: bool) -> ArrayRef {
         self.cut();
         let emitted = match emit_to {
@@ -254,7 +261,7 @@ impl Newest {
         let entries = std::mem::replace(&mut self.entries, rest);
         self.entries.iter_mut().for_each(|e| e.group -= emitted as u32);
         self.groups -= emitted;
-        self.kept = self.entries.len();
+        self.entries_after_cut = self.entries.len();
 
         let mut ts = TimestampMicrosecondBuilder::with_capacity(entries.len()).with_timezone("UTC");
         let mut texts = [StringBuilder::new(), StringBuilder::new(), StringBuilder::new()];

@@ -4,12 +4,14 @@
 //! state, feature and label view is registered as of a date. The workspace is the only caller of [`register`] and of
 //! [`rollups::RollupPlan`]; everyone else asks it for a session.
 
+pub mod added_features;
 pub mod content_key;
 pub mod contract;
 pub mod functions;
 pub mod last_events;
 pub mod ordered_list;
 pub mod parts;
+pub mod quarantine;
 pub mod rollups;
 pub mod user_functions;
 pub mod views;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::failure::Result;
-use crate::ids::RunDate;
+use crate::ids::{RunDate, date32};
 use crate::lake::Lake;
 use crate::sql_files::SqlFiles;
 use crate::tables::schemas;
@@ -64,7 +66,7 @@ impl Scope {
 /// Registers the functions of a night and the lake, state, feature and label views in `ctx`.
 pub async fn register(ctx: &SessionContext, source: LakeSource<'_>, rollups: &Rollups, scope: Scope) -> Result<()> {
     functions::register(ctx, source.config, scope.run_date)?;
-    let end = ScalarValue::Date32(Some(functions::days_of(scope.labels_end)));
+    let end = ScalarValue::Date32(Some(date32(scope.labels_end.0)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
     let buckets = [
         ("user_bucket_first", scope.users.first_bucket),
@@ -94,7 +96,7 @@ pub const ITEMS_SEEN_SQL: &str = "SELECT approx_distinct(item_id), min(event_day
 pub async fn item_parts(ctx: &SessionContext, config: &Config) -> Result<Vec<Part>> {
     let rows = ctx.sql(ITEMS_SEEN_SQL).await?.collect().await?;
     let items = rows.first().map_or(0, |row| row.column(0).as_primitive::<UInt64Type>().value(0));
-    Ok(Part::of_items(config, items))
+    Ok(Part::for_items(config, items))
 }
 
 /// Opens an empty session that shares `ctx`'s settings, memory pool and function factory, but none of its tables.

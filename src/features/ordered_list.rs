@@ -1,10 +1,10 @@
-//! `ordered_list(position, value)`: a group's values in the order of their positions, as `array_agg(value ORDER BY position)`
-//! gives them, within memory that is what they take.
+//! `ordered_list(position, value)`: a group's values in the order of their positions, like `array_agg(value ORDER BY position)`,
+//! with exact memory accounting.
 //!
-//! The engine's own `array_agg` is charged for the whole buffer that each row was cut from: lists of 20,000 items ran out
-//! of 2 GB though they hold 0.1. Here an entry is 20 bytes, strings lie once, and equal positions go by value, so that the
-//! list does not depend on the order in which rows came. Numbers, booleans (0 and 1) and dates come out as float64, strings
-//! as strings; null and NaN as null.
+//! The engine's `array_agg` is charged for the whole buffer from which each row was cut: lists of 20,000 items ran out of 2 GB
+//! though they need 0.1. Here an entry takes 20 bytes, each string is stored once, and equal positions are ordered by value, so
+//! that the list does not depend on the order of rows. Numbers, booleans (0 and 1) and dates become float64, strings stay
+//! strings; null and NaN become null.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Builder, Int64Array, ListArray, StringBuilder, StructArray,
@@ -50,11 +50,11 @@ impl AggregateUDFImpl for OrderedList {
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         let value = element(args.input_fields[1].data_type());
         let list = DataType::new_list(DataType::Struct(state_fields(&value)), true);
-        Ok(vec![Arc::new(Field::new(format!("{}[placed]", args.name), list, true))])
+        Ok(vec![Arc::new(Field::new(format!("{}[positioned]", args.name), list, true))])
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup(Placed::of(&args)?)))
+        Ok(Box::new(OneGroup(Positioned::from_args(&args)?)))
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
@@ -62,11 +62,11 @@ impl AggregateUDFImpl for OrderedList {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Placed::of(&args)?))
+        Ok(Box::new(Positioned::from_args(&args)?))
     }
 }
 
-/// What values come out as.
+/// Returns the type of the list's values.
 fn element(value: &DataType) -> DataType {
     match value {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
@@ -78,7 +78,7 @@ fn state_fields(value: &DataType) -> Fields {
     Fields::from(vec![Field::new("position", DataType::Int64, true), Field::new("value", value.clone(), true)])
 }
 
-/// One value: the bits of a number, or the number of a string. Packed, as a large catalogue has many millions of them.
+/// One value: the bits of a number, or the index of a string. Packed, because a large catalogue has many millions of them.
 #[derive(Clone, Copy)]
 #[repr(C, packed(4))]
 struct Entry {
@@ -87,22 +87,23 @@ struct Entry {
     group: u32,
 }
 
-struct Placed {
-    /// What values come out as.
+/// The values of all groups with their positions.
+struct Positioned {
+    /// The type of the list's values.
     element: DataType,
     groups: usize,
     entries: Vec<Entry>,
-    /// Texts by number, for strings.
+    /// Distinct strings by index.
     texts: Vec<Arc<str>>,
-    numbers: HashMap<Arc<str>, u64>,
+    indexes: HashMap<Arc<str>, u64>,
     text_bytes: usize,
 }
 
-/// Null among numbers, and among strings: no text has this number.
+/// Null among numbers and strings: no string has this index, no number except one NaN these bits.
 const ABSENT: u64 = u64::MAX;
 
-impl Placed {
-    fn of(args: &AccumulatorArgs) -> Result<Self> {
+impl Positioned {
+    fn from_args(args: &AccumulatorArgs) -> Result<Self> {
         let element = match args.return_type() {
             DataType::List(field) => field.data_type().clone(),
             other => return exec_err!("ordered_list: expected to return a list, got {other}"),
@@ -111,8 +112,7 @@ impl Placed {
     }
 
     fn new(element: DataType) -> Self {
-        let (entries, texts, numbers) = Default::default();
-        Self { element, groups: 0, entries, texts, numbers, text_bytes: 0 }
+        Self { element, groups: 0, entries: Vec::new(), texts: Vec::new(), indexes: HashMap::new(), text_bytes: 0 }
     }
 
     fn add(
@@ -125,7 +125,7 @@ impl Placed {
         let positions = cast(&days(positions)?, &DataType::Int64)?;
         let positions = positions.as_primitive::<Int64Type>();
         let values = self.encode(values)?;
-        // By an eighth: doubling would leave half of the largest buffer of a night unused.
+        // Grows by an eighth: doubling would leave half of a night's largest buffer unused.
         if self.entries.capacity() - self.entries.len() < values.len() {
             self.entries.reserve_exact(values.len().max(self.entries.len() / 8));
         }
@@ -141,22 +141,22 @@ impl Placed {
     fn encode(&mut self, values: &ArrayRef) -> Result<Vec<u64>> {
         let values = cast(&days(values)?, &self.element)?;
         if self.element == DataType::Utf8 {
-            return Ok(values.as_string::<i32>().iter().map(|text| text.map_or(ABSENT, |t| self.number(t))).collect());
+            return Ok(values.as_string::<i32>().iter().map(|text| text.map_or(ABSENT, |t| self.index(t))).collect());
         }
         let bits = |v: Option<f64>| v.filter(|v| !v.is_nan()).map_or(ABSENT, f64::to_bits);
         Ok(values.as_primitive::<Float64Type>().iter().map(bits).collect())
     }
 
-    fn number(&mut self, text: &str) -> u64 {
-        if let Some(&known) = self.numbers.get(text) {
+    fn index(&mut self, text: &str) -> u64 {
+        if let Some(&known) = self.indexes.get(text) {
             return known;
         }
-        let number = self.texts.len() as u64;
+        let index = self.texts.len() as u64;
         let text: Arc<str> = text.into();
         self.text_bytes += text.len() + 80;
-        self.numbers.insert(Arc::clone(&text), number);
+        self.indexes.insert(Arc::clone(&text), index);
         self.texts.push(text);
-        number
+        index
     }
 
     fn compare(&self, a: u64, b: u64) -> Ordering {
@@ -166,7 +166,7 @@ impl Placed {
         }
     }
 
-    /// The entries of the emitted groups in order, and how many each group has; later groups move up.
+    /// Removes the entries of the emitted groups; returns them in order, with the count of each group. Later groups move up.
     fn take(&mut self, emit_to: EmitTo) -> (Vec<Entry>, Vec<usize>) {
         let mut entries = std::mem::take(&mut self.entries);
         entries.sort_unstable_by(|a, b| {
@@ -196,7 +196,7 @@ impl Placed {
     }
 }
 
-/// Days as whole numbers; everything else as it is.
+/// Converts days to whole numbers; leaves other values as they are.
 fn days(array: &ArrayRef) -> Result<ArrayRef> {
     match array.data_type() {
         DataType::Date32 => Ok(cast(array, &DataType::Int32)?),
@@ -209,7 +209,7 @@ fn list(values: ArrayRef, lengths: Vec<usize>) -> ArrayRef {
     Arc::new(ListArray::new(item, OffsetBuffer::from_lengths(lengths), values, None))
 }
 
-impl GroupsAccumulator for Placed {
+impl GroupsAccumulator for Positioned {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -229,9 +229,9 @@ impl GroupsAccumulator for Placed {
             group_of_value.extend(std::iter::repeat_n(group, lists.value_length(row) as usize));
         }
         let first = lists.value_offsets().first().map_or(0, |&o| o as usize);
-        let placed = lists.values().slice(first, group_of_value.len());
-        let placed = placed.as_struct();
-        self.add(placed.column(0), placed.column(1), &group_of_value, None)
+        let values = lists.values().slice(first, group_of_value.len());
+        let positioned = values.as_struct();
+        self.add(positioned.column(0), positioned.column(1), &group_of_value, None)
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
@@ -243,14 +243,14 @@ impl GroupsAccumulator for Placed {
         let (entries, lengths) = self.take(emit_to);
         let positions: Int64Array = entries.iter().map(|e| Some(e.position)).collect();
         let columns: Vec<ArrayRef> = vec![Arc::new(positions), self.decode(&entries)];
-        let placed = StructArray::new(state_fields(&self.element), columns, None);
-        Ok(vec![list(Arc::new(placed), lengths)])
+        let positioned = StructArray::new(state_fields(&self.element), columns, None);
+        Ok(vec![list(Arc::new(positioned), lengths)])
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
         let rows = values[0].len();
         let groups: Vec<usize> = (0..rows).collect();
-        let mut each = Placed::new(self.element.clone());
+        let mut each = Positioned::new(self.element.clone());
         each.update_batch(values, &groups, filter, rows)?;
         GroupsAccumulator::state(&mut each, EmitTo::All)
     }
@@ -261,7 +261,7 @@ impl GroupsAccumulator for Placed {
 }
 
 /// The aggregate without GROUP BY.
-struct OneGroup(Placed);
+struct OneGroup(Positioned);
 
 impl std::fmt::Debug for OneGroup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -311,13 +311,13 @@ mod tests {
          CASE WHEN k % 13 = 0 THEN NULL ELSE concat('t', k % 17) END AS t FROM generate_series(1, 200) AS s(k)";
 
     #[tokio::test]
-    async fn numbers_and_strings_come_as_array_agg_gives_them() {
-        let of = |number: &str, text: &str| {
+    async fn numbers_and_strings_come_in_the_order_of_array_agg() {
+        let query = |number: &str, text: &str| {
             format!("SELECT g, {number} AS numbers, {text} AS texts FROM ({DATA}) GROUP BY g ORDER BY g")
         };
-        let theirs = of("array_agg(v ORDER BY p, v NULLS FIRST)", "array_agg(t ORDER BY p, t NULLS FIRST)");
+        let theirs = query("array_agg(v ORDER BY p, v NULLS FIRST)", "array_agg(t ORDER BY p, t NULLS FIRST)");
         for partitions in [1, 4] {
-            let ours = of("ordered_list(p, v)", "ordered_list(p, t)");
+            let ours = query("ordered_list(p, v)", "ordered_list(p, t)");
             assert_eq!(rows(partitions, &ours).await, rows(1, &theirs).await);
         }
         let all = |f: &str| format!("SELECT {f} AS l FROM ({DATA})");
@@ -328,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_takes_twenty_bytes_and_little_is_set_aside() {
-        let mut placed = Placed::new(DataType::Float64);
+    fn an_entry_takes_twenty_bytes_and_little_is_reserved() {
+        let mut positioned = Positioned::new(DataType::Float64);
         let positions: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
         let values: ArrayRef = Arc::new(arrow::array::Float64Array::from_iter_values((0..1000).map(f64::from)));
         for group in 0..500 {
-            placed.update_batch(&[Arc::clone(&positions), Arc::clone(&values)], &[group; 1000], None, 500).unwrap();
+            positioned.update_batch(&[Arc::clone(&positions), Arc::clone(&values)], &[group; 1000], None, 500).unwrap();
         }
-        let each = GroupsAccumulator::size(&placed) as f64 / 500_000.0;
+        let each = GroupsAccumulator::size(&positioned) as f64 / 500_000.0;
         assert!((20.0..22.6).contains(&each), "{each} bytes");
     }
 

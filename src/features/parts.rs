@@ -1,8 +1,8 @@
-//! Parts of the users, and of the items: features and histories of a part are built in the memory of a part.
+//! Parts of the users and of the items: the features or histories of one part fit into memory.
 //!
-//! A part follows from a hash of the id alone (`user_bucket` and `item_bucket` in SQL). Rollup units of events are sorted by it,
-//! so that a part of the users reads its own row groups and little else; the days of items are far fewer than events where items
-//! are looked at, and read whole by each part of the items.
+//! A part depends only on a hash of the id (`user_bucket` and `item_bucket` in SQL). Rollup units of events are sorted by it, so
+//! that a part of the users reads its own row groups and little else. Item days are far fewer than events, so each part of the
+//! items reads all of them.
 
 use super::rollups::Rollups;
 use crate::config::Config;
@@ -10,13 +10,13 @@ use crate::config::Config;
 /// Values of `user_bucket` and `item_bucket`.
 pub const BUCKETS: i32 = 1 << 16;
 
-/// Engine memory that the features of one event row take, at most and by measurement (docs/decisions/0005-user-parts.md).
+/// Engine memory that the features of one event row take at most, measured (docs/decisions/0005-user-parts.md).
 const BYTES_PER_EVENT: u64 = 160;
 
-/// Engine memory that the history of one item takes a day, twice what was measured (docs/decisions/0005-user-parts.md).
+/// Engine memory that the history of one item takes per day: twice the measured value (docs/decisions/0005-user-parts.md).
 const BYTES_PER_ITEM_DAY: u64 = 320;
 
-/// The users, or the items, whose buckets lie between two, both included.
+/// The users or items of a range of buckets, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     pub first_bucket: i32,
@@ -26,13 +26,13 @@ pub struct Part {
 impl Part {
     pub const ALL: Self = Self { first_bucket: 0, last_bucket: BUCKETS - 1 };
 
-    /// About this share of them, the same ones each time; at least one bucket.
+    /// Returns about this share of all, always the same ones; at least one bucket.
     pub fn share(share: f64) -> Self {
         let end = (share.clamp(0.0, 1.0) * f64::from(BUCKETS)).ceil() as i32;
         Self { first_bucket: 0, last_bucket: end.max(1) - 1 }
     }
 
-    /// The same in `parts` parts of near-equal size.
+    /// Splits the part into `parts` parts of nearly equal size.
     pub fn split(self, parts: u32) -> Vec<Self> {
         let buckets = i64::from(self.last_bucket - self.first_bucket) + 1;
         let parts = i64::from(parts).clamp(1, buckets);
@@ -40,8 +40,8 @@ impl Part {
         (0..parts).map(|k| Self { first_bucket: start(k), last_bucket: start(k + 1) - 1 }).collect()
     }
 
-    /// All of some items, in `engine.item_parts` parts or as many as keep each within `engine.memory_bytes_max`.
-    pub fn of_items(config: &Config, items: u64) -> Vec<Self> {
+    /// Splits `items` items into `engine.item_parts` parts, or as many as keep each within `engine.memory_bytes_max`.
+    pub fn for_items(config: &Config, items: u64) -> Vec<Self> {
         let bytes = items * u64::from(config.demand.history_days + config.demand.horizon_days) * BYTES_PER_ITEM_DAY;
         let parts = match config.engine.item_parts {
             0 => bytes.div_ceil(config.engine.memory_bytes_max.max(1)),
@@ -50,19 +50,19 @@ impl Part {
         Self::ALL.split(u32::try_from(parts).unwrap_or(u32::MAX))
     }
 
-    /// The parts of a night's users: `engine.user_parts`, or as many as keep each within `engine.memory_bytes_max`.
-    pub fn of_night(config: &Config, rollups: &Rollups) -> Vec<Self> {
-        Self::of_share(config, rollups, 1.0)
+    /// Splits a night's users into `engine.user_parts` parts, or as many as keep each within `engine.memory_bytes_max`.
+    pub fn for_night(config: &Config, rollups: &Rollups) -> Vec<Self> {
+        Self::for_share(config, rollups, 1.0)
     }
 
-    /// About this share of the users, in parts no larger than a night's.
-    pub fn of_share(config: &Config, rollups: &Rollups, share: f64) -> Vec<Self> {
+    /// Splits about this share of the users into parts that are no larger than a night's.
+    pub fn for_share(config: &Config, rollups: &Rollups, share: f64) -> Vec<Self> {
         let events: u64 = rollups.units.iter().map(|u| u.rows).sum();
-        let of_night = match config.engine.user_parts {
+        let night_parts = match config.engine.user_parts {
             0 => (events * BYTES_PER_EVENT).div_ceil(config.engine.memory_bytes_max.max(1)),
             set => set.into(),
         };
-        Self::share(share).split((of_night as f64 * share.clamp(0.0, 1.0)).ceil() as u32)
+        Self::share(share).split((night_parts as f64 * share.clamp(0.0, 1.0)).ceil() as u32)
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
     fn items_come_in_parts_whose_histories_fit_into_the_engines_memory() {
         let mut config = Config::default();
         (config.engine.memory_bytes_max, config.demand.history_days, config.demand.horizon_days) = (64 << 20, 112, 28);
-        let parts = |config: &Config, items: u64| Part::of_items(config, items).len();
+        let parts = |config: &Config, items: u64| Part::for_items(config, items).len();
         assert_eq!([0, 1_000, 16_000].map(|items| parts(&config, items)), [1, 1, 11]);
         config.engine.item_parts = 3;
         assert_eq!(parts(&config, 16_000), 3);

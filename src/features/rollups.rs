@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::{LakeSource, functions, sibling, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
-use crate::ids::RunDate;
+use crate::ids::{ContentHash, RunDate};
 use crate::lake::{
     Lake, files_table, files_table::ListedFile, fingerprint, parquet_files, register_files, stores::Location,
 };
@@ -148,7 +148,7 @@ impl RollupPlan {
         let (rollups, built) = self.build_units(ctx, source, run_date).await?;
         if !built.is_empty() {
             let manifest = serde_json::to_vec(&built).map_err(Failure::bug)?;
-            let name = format!("manifests/{}.json", &blake3::hash(&manifest).to_hex()[..16]);
+            let name = format!("manifests/{}.json", ContentHash::from_bytes(&manifest).short());
             location.create(&name, manifest).await?;
         }
         Ok(rollups)
@@ -243,7 +243,7 @@ impl Rollups {
         let LakeSource { config, sql, lake } = source;
         let sources: BTreeMap<String, String> =
             files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
-        let id = blake3::hash(format!("{sources:?}").as_bytes()).to_hex()[..16].to_string();
+        let id = ContentHash::from_bytes(format!("{sources:?}")).short();
         let (first_dt, last_dt) = (files.iter().filter_map(|f| f.dt).min(), files.iter().filter_map(|f| f.dt).max());
         self.report.files_read += files.len() as u64;
         self.report.bytes_read += files.iter().map(|f| f.meta.size).sum::<u64>();
@@ -356,7 +356,7 @@ impl Rollups {
 }
 
 fn fingerprint_sources(sources: &BTreeMap<String, String>) -> String {
-    blake3::hash(format!("{sources:?}").as_bytes()).to_hex()[..16].to_string()
+    ContentHash::from_bytes(format!("{sources:?}")).short()
 }
 
 fn list_output(location: &Location, units: &[&Unit], output: &str) -> Vec<ListedFile> {
@@ -386,7 +386,7 @@ fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
         config.lake.arrival,
         config.lake.time_tolerance_hours,
     );
-    blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
+    ContentHash::from_bytes(text).short()
 }
 
 /// Groups files by month in date order, split at [`UNIT_BYTES_MAX`].

@@ -1,13 +1,13 @@
 //! `intentcast import`: publishers' original files, streamed into a Parquet lake of the publisher's own columns.
 //!
-//! What the columns are and mean stands in `sql/lakes/<name>/`: `raw_<view>.sql` types them, `events.sql` says when each
-//! row happened (so that it lies below the shop's own day), `import_<view>.sql` gathers facts that lie on event lines.
-//! Damaged lines are counted by reason and left out; more than one in a hundred refuses the import. `lake.toml` is
-//! written last: a failed import takes back what it wrote, and a killed one leaves no lake that opens by itself.
+//! `sql/lakes/<name>/` declares the columns and their meaning: `raw_<view>.sql` types them, `events.sql` computes when each row
+//! happened (so that it is filed below the shop's local day), `import_<view>.sql` gathers facts that are on event lines.
+//! Damaged lines are skipped and counted by reason; if they are more than one in a hundred, the import is refused. `lake.toml`
+//! is written last: a failed import deletes what it wrote, and a killed one leaves no lake that opens by itself.
 
+mod data_sets;
 mod lake_writer;
 mod readers;
-mod sets;
 mod typed_rows;
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, RecordBatch, StringArray, UInt32Array};
@@ -32,24 +32,24 @@ use crate::lake::stores::Location;
 use crate::lake::{VIEWS, lake_file, register_files};
 use crate::progress;
 use crate::sql_files::SqlFiles;
+use data_sets::DataSet;
 use lake_writer::LakeWriter;
-use readers::Trouble;
-use sets::Set;
+use readers::RowError;
 use typed_rows::{Reasons, TypedRows};
 
-/// More refused lines than this share means that the files are not what the name says.
-const REFUSED_SHARE_MAX: f64 = 0.01;
-/// Rows that are typed and placed together.
+/// A larger share of damaged lines means that the files are not of the named data set.
+const SKIPPED_SHARE_MAX: f64 = 0.01;
+/// Rows that are typed and filed together.
 const BATCH_ROWS: usize = 16_384;
 
-/// What an import read and wrote.
+/// Counts of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImportReport {
     pub rows_read: u64,
-    /// Rows written, by view; those of facts are (item, fact) rows.
+    /// Rows written, by view; facts count (item, fact) rows.
     pub rows_written: BTreeMap<&'static str, u64>,
-    /// Lines left out, by reason.
-    pub refused: Reasons,
+    /// Skipped lines, by reason.
+    pub skipped: Reasons,
     pub days: BTreeSet<NaiveDate>,
     pub time_zone: &'static str,
 }
@@ -64,43 +64,43 @@ impl fmt::Display for ImportReport {
         let others = self.rows_written.iter().filter(|(view, _)| **view != "events");
         others.into_iter().try_for_each(|(view, rows)| write!(f, ", {rows} rows of {view}"))?;
         f.write_str(" written")?;
-        self.refused.iter().try_for_each(|(reason, rows)| write!(f, "\nleft out: {rows} rows: {reason}"))
+        self.skipped.iter().try_for_each(|(reason, rows)| write!(f, "\nskipped: {rows} rows: {reason}"))
     }
 }
 
-/// Reads `files` as the set `name` and writes a lake at `to`, which must hold none yet.
-pub async fn run(config: &Config, name: &str, files: &[PathBuf], to: &str) -> Result<ImportReport> {
+/// Reads `files` as the data set `name` and writes a lake at `to`, where there must be none yet.
+pub async fn import(config: &Config, name: &str, files: &[PathBuf], to: &str) -> Result<ImportReport> {
     let bytes = files.iter().filter_map(|f| std::fs::metadata(f).ok()).map(|m| m.len()).sum();
     let bar = progress::bar("bytes", bytes);
-    let mut import = Import::open(config, sets::find(name)?, Location::open(to, &config.s3)?).await?;
-    let done = import.run(files, &bar).await;
+    let mut import = Import::open(config, data_sets::find(name)?, Location::open(to, &config.s3)?).await?;
+    let done = import.import_files(files, &bar).await;
     bar.finish_and_clear();
     match done {
         Ok(()) => Ok(import.report),
-        Err(failure) => match import.writer.take_back().await {
+        Err(failure) => match import.writer.delete_written().await {
             Ok(()) => Err(failure),
-            Err(left) => Err(failure.hint(format!("clear {to} before the next import ({})", left.message))),
+            Err(undeleted) => Err(failure.hint(format!("clear {to} before the next import ({})", undeleted.message))),
         },
     }
 }
 
-/// An import under way.
+/// An import that is running.
 struct Import {
-    set: &'static Set,
+    set: &'static DataSet,
     lake: LakeSql,
     to: Location,
-    /// Holds the functions of the SQL files in the set's zone, and one batch at a time as `raw_events`.
+    /// Has the functions of the SQL files in the data set's zone, and one batch at a time as `raw_events`.
     ctx: SessionContext,
     writer: LakeWriter,
     report: ImportReport,
 }
 
 impl Import {
-    async fn open(config: &Config, set: &'static Set, to: Location) -> Result<Self> {
+    async fn open(config: &Config, set: &'static DataSet, to: Location) -> Result<Self> {
         let mut config = config.clone();
-        set.settings().lay_over(&mut config.lake, |_| false);
+        set.settings().apply(&mut config.lake, |_| false);
         let lake = LakeSql::load(set.name, &SqlFiles::load(&config)?).await?;
-        refuse_taken(&to).await?;
+        refuse_existing_lake(&to).await?;
         let ctx = engine::session(&config)?;
         functions::register(&ctx, &config, RunDate(chrono::Utc::now().date_naive()))?;
         let writer = LakeWriter::new(to.clone(), config.engine.memory_bytes_max as usize / 8);
@@ -108,26 +108,27 @@ impl Import {
         Ok(Self { set, lake, to, ctx, writer, report })
     }
 
-    async fn run(&mut self, files: &[PathBuf], bar: &ProgressBar) -> Result<()> {
+    async fn import_files(&mut self, files: &[PathBuf], bar: &ProgressBar) -> Result<()> {
         for file in files {
             let view = self.view_of(file)?;
-            self.read(file, view, bar).await?;
+            self.import_file(file, view, bar).await?;
         }
         self.refuse_damaged()?;
         self.writer.flush().await?;
         self.gather_facts().await?;
-        let comment = format!("Written by `intentcast import {}`; flags, environment and files win.", self.set.name);
+        let comment =
+            format!("Written by `intentcast import {}`; flags, environment and files take precedence.", self.set.name);
         lake_file::write(&self.to, &comment, self.set.settings()).await?;
         self.report.rows_written = self.writer.rows.clone();
         Ok(())
     }
 
-    /// The view that a file feeds: the first whose required columns its header has; events where there is no header.
+    /// Returns the view that a file feeds: the first whose required columns are in its header; events without a header.
     fn view_of(&self, file: &Path) -> Result<&'static str> {
         let Some(header) = readers::header(file, self.set.format)? else { return Ok("events") };
         for view in VIEWS {
             let sql = self.lake.view(view)?;
-            if sql.own && sql.facts.is_none() && sql.declared.required.iter().all(|r| header.contains(r)) {
+            if sql.declared_by_lake && sql.facts.is_none() && sql.declared.required.iter().all(|r| header.contains(r)) {
                 return Ok(view);
             }
         }
@@ -140,49 +141,49 @@ impl Import {
             missing.join(", "),
             header.join(", ")
         ))
-        .hint("check the name of the set and the files"))
+        .hint("check the name of the data set and the files"))
     }
 
-    async fn read(&mut self, file: &Path, view: &'static str, bar: &ProgressBar) -> Result<()> {
-        let mut waiting = TypedRows::new(self.lake.view(view)?.declared.clone());
-        for (number, row) in readers::rows(file, self.set.format, &waiting.names(), bar)?.enumerate() {
+    async fn import_file(&mut self, file: &Path, view: &'static str, bar: &ProgressBar) -> Result<()> {
+        let mut pending = TypedRows::new(self.lake.view(view)?.declared.clone());
+        for (number, row) in readers::rows(file, self.set.format, &pending.names(), bar)?.enumerate() {
             self.report.rows_read += 1;
             match row {
-                Ok(values) => waiting.push(values),
-                Err(Trouble::Damaged(reason)) => self.refuse(reason, 1),
-                Err(Trouble::Unreadable(why)) => {
+                Ok(values) => pending.push(values),
+                Err(RowError::Damaged(reason)) => self.count_skipped(reason, 1),
+                Err(RowError::Unreadable(why)) => {
                     return Err(Failure::input(format!("{}: unreadable after {number} rows: {why}", file.display()))
-                        .hint("fetch the file again: it ends in the middle or is damaged; nothing was kept"));
+                        .hint("fetch the file again: it ends in the middle or is damaged; nothing was written"));
                 }
             }
-            if waiting.len() >= BATCH_ROWS {
-                self.keep(view, &mut waiting).await?;
+            if pending.len() >= BATCH_ROWS {
+                self.write_rows(view, &mut pending).await?;
             }
         }
-        self.keep(view, &mut waiting).await
+        self.write_rows(view, &mut pending).await
     }
 
-    fn refuse(&mut self, reason: String, rows: u64) {
-        *self.report.refused.entry(reason).or_default() += rows;
+    fn count_skipped(&mut self, reason: String, rows: u64) {
+        *self.report.skipped.entry(reason).or_default() += rows;
     }
 
-    async fn keep(&mut self, view: &'static str, waiting: &mut TypedRows) -> Result<()> {
-        let (batch, damaged) = waiting.take()?;
-        damaged.into_iter().for_each(|(reason, rows)| self.refuse(reason, rows));
+    async fn write_rows(&mut self, view: &'static str, pending: &mut TypedRows) -> Result<()> {
+        let (batch, damaged) = pending.take()?;
+        damaged.into_iter().for_each(|(reason, rows)| self.count_skipped(reason, rows));
         match view {
             _ if batch.num_rows() == 0 => Ok(()),
-            "events" => self.keep_events(batch).await,
+            "events" => self.write_events(batch).await,
             _ => self.writer.add((view, None), batch).await,
         }
     }
 
     /// Writes each row below its day.
-    async fn keep_events(&mut self, batch: RecordBatch) -> Result<()> {
+    async fn write_events(&mut self, batch: RecordBatch) -> Result<()> {
         let mut by_day: BTreeMap<NaiveDate, Vec<u32>> = BTreeMap::new();
         for (row, day) in (0..).zip(self.days(&batch).await?) {
             match day {
                 Ok(day) => by_day.entry(day).or_default().push(row),
-                Err(reason) => self.refuse(reason.into(), 1),
+                Err(reason) => self.count_skipped(reason.into(), 1),
             }
         }
         for (day, rows) in by_day {
@@ -192,9 +193,9 @@ impl Import {
         Ok(())
     }
 
-    /// The local day of each row by the lake's own `events.sql`, or why it has none.
+    /// Returns the local day of each row by the lake's `events.sql`, or why it has none.
     async fn days(&self, batch: &RecordBatch) -> Result<Vec<Result<NaiveDate, &'static str>>> {
-        // The row's number travels as its file: it comes out whatever the SQL does with order.
+        // The row's number takes the place of its file name, so that it survives any reordering by the SQL.
         let numbers: StringArray = (0..batch.num_rows()).map(|row| Some(row.to_string())).collect();
         let mut fields: Vec<_> = batch.schema().fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new("_file", DataType::Utf8, true)));
@@ -208,7 +209,7 @@ impl Import {
         self.ctx.register_table("raw_events", Arc::new(table))?;
         self.lake.register(&self.ctx, "events").await?;
 
-        let mut days = vec![Err("left out by events.sql"); batch.num_rows()];
+        let mut days = vec![Err("skipped by events.sql"); batch.num_rows()];
         let placed =
             "SELECT CAST(_file AS BIGINT) AS at, local_day(ts) AS day, event_type IS NOT NULL AS typed FROM events";
         for found in self.ctx.sql(placed).await?.collect().await? {
@@ -226,23 +227,24 @@ impl Import {
     }
 
     fn refuse_damaged(&self) -> Result<()> {
-        let (name, read) = (self.set.name, self.report.rows_read);
-        let refused: u64 = self.report.refused.values().sum();
-        // One cut-off line at the end of a short file is no reason.
-        if refused as f64 > REFUSED_SHARE_MAX * read as f64 && refused > 1 {
+        let name = self.set.name;
+        let read = self.report.rows_read;
+        let skipped: u64 = self.report.skipped.values().sum();
+        // One cut-off line at the end of a short file does not refuse an import.
+        if skipped as f64 > SKIPPED_SHARE_MAX * read as f64 && skipped > 1 {
             return Err(Failure::input(format!(
-                "{refused} of {read} rows are not rows of {name}: {}",
-                self.report.refused.iter().map(|(r, n)| format!("{r}: {n}")).collect::<Vec<_>>().join(", ")
+                "{skipped} of {read} rows are not rows of {name}: {}",
+                self.report.skipped.iter().map(|(r, n)| format!("{r}: {n}")).collect::<Vec<_>>().join(", ")
             ))
-            .hint("check the name of the set and the files; nothing was kept"));
+            .hint("check the name of the data set and the files; nothing was written"));
         }
         match self.writer.rows.get("events") {
             Some(_) => Ok(()),
-            None => Err(Failure::input(format!("no events of {name} in these files")).hint("give its events file too")),
+            None => Err(Failure::input(format!("no events of {name} in these files")).hint("pass its events file too")),
         }
     }
 
-    /// Runs the lake's `import_<view>.sql` over the events that were written, once, so that no night has to.
+    /// Runs the lake's `import_<view>.sql` once over the written events, so that no night has to.
     async fn gather_facts(&mut self) -> Result<()> {
         self.ctx.deregister_table("events")?;
         self.ctx.deregister_table("raw_events")?;
@@ -260,20 +262,18 @@ impl Import {
     }
 }
 
-/// Events of a second import would count twice, or lie beside those of another lake.
-async fn refuse_taken(to: &Location) -> Result<()> {
-    let mut taken = lake_file::exists(to).await?.then(|| to.display(&to.path("lake.toml")));
+/// Refuses a place with a lake: events of a second import would count twice, or mix with those of another lake.
+async fn refuse_existing_lake(to: &Location) -> Result<()> {
+    let mut existing = lake_file::exists(to).await?.then(|| to.display(&to.path("lake.toml")));
     for view in VIEWS {
         let folder = to.folder(view);
-        if taken.is_none() && !folder.is_empty().await? {
-            taken = Some(format!("{}/", folder.display(&folder.prefix)));
+        if existing.is_none() && !folder.is_empty().await? {
+            existing = Some(format!("{}/", folder.display(&folder.prefix)));
         }
     }
-    match taken {
+    match existing {
         None => Ok(()),
-        Some(place) => Err(Failure::usage(format!("import: {place} is there already; an import writes a whole lake"))
-            .hint(
-                "import into an empty place, all files of the set at once; what a killed import left can be deleted",
-            )),
+        Some(place) => Err(Failure::usage(format!("import: {place} exists already; an import writes a whole lake"))
+            .hint("import all files of the data set at once into an empty place; delete what a killed import left")),
     }
 }

@@ -1,4 +1,4 @@
-//! Rows of text into batches of a lake's declared types; a row that lacks a required value is left out, by reason.
+//! Converts rows of text to batches of a lake's declared types; skips rows without a required value, and counts them by reason.
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringBuilder};
 use arrow::compute::{cast, filter_record_batch};
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use crate::failure::Result;
 use crate::lake::declared::Declared;
 
-/// How many rows were left out, by reason.
+/// Counts of skipped rows by reason.
 pub type Reasons = BTreeMap<String, u64>;
 
-/// Rows that wait to become a batch.
+/// Rows that are collected for the next batch.
 pub struct TypedRows {
     declared: Declared,
     columns: Vec<StringBuilder>,
@@ -36,26 +36,27 @@ impl TypedRows {
 
     pub fn push(&mut self, values: Vec<Option<String>>) {
         for ((column, field), value) in self.columns.iter_mut().zip(self.declared.schema.fields()).zip(values) {
-            // Text is kept as it was published; a number or time with blanks around it is one all the same.
+            // Text stays as it was published; blanks around a number or a time are ignored.
             let text = *field.data_type() == DataType::Utf8;
             column.append_option(value.as_deref().map(|v| if text { v } else { v.trim() }));
         }
         self.rows += 1;
     }
 
-    /// The rows so far, typed, and why others are not among them. An unreadable value that is not required is null.
+    /// Returns the collected rows, typed, and counts of the skipped ones. An unreadable value of a column that is not required
+    /// becomes null.
     pub fn take(&mut self) -> Result<(RecordBatch, Reasons)> {
         let mut reasons: Vec<Option<String>> = vec![None; self.rows];
         let mut columns: Vec<ArrayRef> = Vec::new();
         for (column, field) in self.columns.iter_mut().zip(self.declared.schema.fields()) {
             let text = column.finish();
-            // Null where the text is no such value.
+            // Null if the text does not convert.
             let typed = cast(&text, field.data_type())?;
             if self.declared.required.contains(field.name()) {
                 for row in (0..self.rows).filter(|&row| typed.is_null(row)) {
                     let reason = match text.is_null(row) {
                         true => format!("no {}", field.name()),
-                        false => format!("{} is no {}", field.name(), field.data_type()),
+                        false => format!("{} does not convert to {}", field.name(), field.data_type()),
                     };
                     reasons[row].get_or_insert(reason);
                 }
@@ -91,7 +92,7 @@ mod tests {
         let printed = arrow::util::pretty::pretty_format_batches(&[batch]).unwrap().to_string();
         assert!(printed.contains("| 1 | 2026-01-01T10:00:00 |   |  t  |"), "{printed}");
         let reasons: Vec<_> = reasons.iter().map(|(reason, n)| format!("{reason}: {n}")).collect();
-        assert_eq!(reasons, ["at is no Timestamp(µs): 1", "n is no Int64: 1", "no n: 1"]);
+        assert_eq!(reasons, ["at does not convert to Timestamp(µs): 1", "n does not convert to Int64: 1", "no n: 1"]);
         assert_eq!(rows.take().unwrap().0.num_rows(), 0);
     }
 }

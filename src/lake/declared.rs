@@ -1,7 +1,7 @@
 //! The columns that a lake's SQL declares for its raw files, and the comparison of a file's own schema with them.
 //!
 //! `sql/lakes/<name>/raw_<view>.sql` is one `CREATE TABLE` statement: NOT NULL marks a column that every file must have;
-//! other columns read as null where a file lacks them; columns that are not declared are ignored.
+//! other columns are null in the rows of a file that lacks them; columns that are not declared are ignored.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::prelude::SessionContext;
@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
 
-/// What the raw files of one view are read as.
+/// The hint of every message that refuses a file of the lake.
+pub const FIX_FILE: &str = "fix or remove the file and rerun";
+
+/// The columns as which the raw files of one view are read.
 #[derive(Debug, Clone)]
 pub struct Declared {
     pub schema: SchemaRef,
@@ -18,7 +21,7 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// `place` names the SQL file in messages.
+    /// Parses the SQL of a `raw_<view>.sql`. `place` names the file in messages.
     pub async fn parse(ctx: &SessionContext, place: &str, sql: &str) -> Result<Self> {
         let statement = DFParser::parse_sql(sql).map_err(|e| Failure::from(e).at(place))?.pop_front();
         let Some(DfStatement::Statement(inner)) = statement else {
@@ -29,7 +32,7 @@ impl Declared {
         };
         let mut fields = Vec::new();
         for column in &table.columns {
-            // The engine's own reading of SQL types: plan a cast of null to the declared type.
+            // The engine parses SQL types: plan a cast of null to the declared type.
             let probe = format!("SELECT CAST(NULL AS {}) AS probe", column.data_type);
             let plan = ctx.sql(&probe).await.map_err(|e| Failure::from(e).at(place))?;
             let data_type = plan.schema().field(0).data_type().clone();
@@ -54,26 +57,26 @@ impl Declared {
                     "{file}: column {name} is missing: expected {wanted}, the file has {}",
                     has.join(", ")
                 ))
-                .hint("mend or remove the file, then run the same command again"));
+                .hint(FIX_FILE));
             }
         }
         for field in self.schema.fields() {
-            let Ok(own) = found.field_with_name(field.name()) else { continue };
-            if !converts(own.data_type(), field.data_type()) {
+            let Ok(file_field) = found.field_with_name(field.name()) else { continue };
+            if !converts(file_field.data_type(), field.data_type()) {
                 return Err(Failure::input(format!(
                     "{file}: column {}: expected {}, found {}",
                     field.name(),
                     field.data_type(),
-                    own.data_type()
+                    file_field.data_type()
                 ))
-                .hint("mend or remove the file, then run the same command again"));
+                .hint(FIX_FILE));
             }
         }
         Ok(())
     }
 }
 
-/// Views and dictionaries of strings read as plain strings.
+/// Returns the type without string and binary views.
 fn plain(data_type: DataType) -> DataType {
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
@@ -82,7 +85,7 @@ fn plain(data_type: DataType) -> DataType {
     }
 }
 
-/// Whether a column may be read as `wanted` without changing what it means.
+/// Returns whether a column of type `found` can be read as `wanted` without a change of meaning.
 fn converts(found: &DataType, wanted: &DataType) -> bool {
     use DataType::*;
     let text = |t: &DataType| matches!(t, Utf8 | LargeUtf8 | Utf8View);

@@ -1,11 +1,11 @@
 //! A table over an explicit list of Parquet files, with two columns from the listing: `_file` and `_dt`.
 //!
-//! The list is given, not found: a night reads exactly the files that it decided to read. Filters over `_dt` and `_file`
-//! prune files before any is opened; other filters go down to Parquet's statistics, column indexes and rows.
+//! The caller gives the list, so that a night reads exactly the files that it decided to read. Filters over `_dt` and `_file`
+//! prune files before any is opened; other filters are pushed down to Parquet's statistics, column indexes and rows.
 
 use arrow::array::{Date32Array, RecordBatch, StringArray, UInt32Array, cast::AsArray};
 use arrow::compute::filter;
-use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use async_trait::async_trait;
 use chrono::NaiveDate;
 use datafusion::catalog::{Session, TableProvider};
@@ -21,17 +21,19 @@ use object_store::ObjectMeta;
 use std::sync::Arc;
 use url::Url;
 
-/// Rows of a batch that holds bytes: pictures may have megabytes each, and a batch of them all lies in memory at once. Filters
-/// and keys of contents are worked out within the scan, so that hardly a picture leaves it.
+use crate::ids::date32;
+
+/// Rows of a batch with a column of bytes: pictures can have megabytes each, and a batch is in memory as a whole. Filters and
+/// content keys are computed within the scan, so that hardly any picture leaves it.
 pub const PICTURES_PER_BATCH: usize = 32;
 
-/// One file of the table: what the listing says of it.
+/// One file of the table, as listed.
 #[derive(Debug, Clone)]
 pub struct ListedFile {
     pub meta: ObjectMeta,
-    /// URL as people know it; the value of `_file`.
+    /// The URL or path that messages show; the value of `_file`.
     pub name: String,
-    /// The value of `_dt`: the date in the folder name, if there is one.
+    /// The date in the folder name, if there is one; the value of `_dt`.
     pub dt: Option<NaiveDate>,
 }
 
@@ -43,7 +45,7 @@ pub struct FilesTable {
 }
 
 impl FilesTable {
-    /// `file_schema` is what the files are read as: files may lack nullable columns, hold extra ones or narrower types.
+    /// Files are read as `file_schema`: a file may lack nullable columns, and have more columns or narrower types.
     pub fn new(store_url: &Url, file_schema: SchemaRef, files: Vec<ListedFile>) -> DfResult<Self> {
         let listed = vec![
             Arc::new(Field::new("_file", DataType::Utf8, true)),
@@ -56,10 +58,10 @@ impl FilesTable {
         })
     }
 
-    /// The files that filters over `_file` and `_dt` leave.
+    /// Returns the files that pass the filters over `_file` and `_dt`.
     fn prune(&self, state: &dyn Session, filters: &[Expr]) -> DfResult<Vec<&ListedFile>> {
-        let of_listing: Vec<Expr> = filters.iter().filter(|f| only_listed(f)).cloned().collect();
-        let Some(predicate) = conjunction(of_listing) else { return Ok(self.files.iter().collect()) };
+        let listing_filters: Vec<Expr> = filters.iter().filter(|f| reads_only_listing(f)).cloned().collect();
+        let Some(predicate) = conjunction(listing_filters) else { return Ok(self.files.iter().collect()) };
         let schema = Arc::new(Schema::new(vec![
             Field::new("_file", DataType::Utf8, true),
             Field::new("_dt", DataType::Date32, true),
@@ -69,20 +71,20 @@ impl FilesTable {
             Arc::clone(&schema),
             vec![
                 Arc::new(self.files.iter().map(|f| Some(f.name.as_str())).collect::<StringArray>()),
-                Arc::new(self.files.iter().map(|f| f.dt.map(Date32Type::from_naive_date)).collect::<Date32Array>()),
+                Arc::new(self.files.iter().map(|f| f.dt.map(date32)).collect::<Date32Array>()),
                 Arc::new((0..self.files.len() as u32).collect::<UInt32Array>()),
             ],
         )?;
-        let kept = state
+        let passes = state
             .create_physical_expr(predicate, &DFSchema::try_from(schema)?)?
             .evaluate(&listing)?
             .into_array(self.files.len())?;
-        let kept = filter(listing.column(2), kept.as_boolean())?;
-        Ok(kept.as_primitive::<UInt32Type>().values().iter().filter_map(|&i| self.files.get(i as usize)).collect())
+        let passing = filter(listing.column(2), passes.as_boolean())?;
+        Ok(passing.as_primitive::<UInt32Type>().values().iter().filter_map(|&i| self.files.get(i as usize)).collect())
     }
 }
 
-fn only_listed(filter: &Expr) -> bool {
+fn reads_only_listing(filter: &Expr) -> bool {
     let columns = filter.column_refs();
     !columns.is_empty() && columns.iter().all(|c| c.name == "_file" || c.name == "_dt")
 }
@@ -98,7 +100,7 @@ impl TableProvider for FilesTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
-        let support = |f: &&Expr| match only_listed(f) {
+        let support = |f: &&Expr| match reads_only_listing(f) {
             true => TableProviderFilterPushDown::Exact,
             false => TableProviderFilterPushDown::Inexact,
         };
@@ -118,15 +120,12 @@ impl TableProvider for FilesTable {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         let options = state.config_options().execution.parquet.clone();
-        // Filters over rows come down by the engine's own filter pushdown; setting them here too would test them twice.
+        // The engine's filter pushdown hands down filters over rows; setting them here too would test them twice.
         let source = ParquetSource::new(self.columns.clone()).with_pushdown_filters(options.pushdown_filters);
         let partitions = state.config().target_partitions().min(files.len());
         let mut groups = vec![Vec::new(); partitions];
         for (at, file) in files.iter().enumerate() {
-            let listed = vec![
-                ScalarValue::Utf8(Some(file.name.clone())),
-                ScalarValue::Date32(file.dt.map(Date32Type::from_naive_date)),
-            ];
+            let listed = vec![ScalarValue::Utf8(Some(file.name.clone())), ScalarValue::Date32(file.dt.map(date32))];
             groups[at * partitions / files.len()]
                 .push(PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(listed));
         }

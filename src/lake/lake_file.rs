@@ -1,6 +1,7 @@
-//! `<lake>/lake.toml`: what a lake says of itself. It wins over the built-in defaults; what the user set wins over it.
+//! `<lake>/lake.toml`: settings that belong to a lake. They take precedence over the built-in defaults; flags, environment and
+//! configuration files take precedence over them.
 //!
-//! `import` writes one, so that a verb given such a lake needs no settings; an own lake may have one, written by hand.
+//! `import` writes one, so that a verb needs no settings for such a lake; you can write one for your own lake by hand.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +14,13 @@ const NAME: &str = "lake.toml";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LakeFile {
-    lake: OwnSettings,
+    lake: LakeSettings,
 }
 
-/// The settings that a lake may say itself; what it leaves out stays as configured.
+/// The settings that a lake file can have; those that it leaves out stay as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct OwnSettings {
+pub struct LakeSettings {
     /// Folder under `sql/lakes/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -31,24 +32,24 @@ pub struct OwnSettings {
     pub arrival: Option<Arrival>,
 }
 
-impl OwnSettings {
-    /// Lays these over `lake`, but for the keys of `[lake]` that `given` holds.
-    pub fn lay_over(self, lake: &mut LakeConfig, given: impl Fn(&str) -> bool) {
-        fn lay<T>(key: &str, own: Option<T>, to: &mut T, given: &impl Fn(&str) -> bool) {
-            match own {
-                Some(own) if !given(key) => *to = own,
+impl LakeSettings {
+    /// Replaces the settings of `lake` by these, except for the keys of `[lake]` that the user gave.
+    pub fn apply(self, lake: &mut LakeConfig, given: impl Fn(&str) -> bool) {
+        fn replace<T>(setting: &mut T, value: Option<T>, given: bool) {
+            match value {
+                Some(value) if !given => *setting = value,
                 _ => {}
             }
         }
-        lay("name", self.name, &mut lake.name, &given);
-        lay("time_zone", self.time_zone, &mut lake.time_zone, &given);
-        lay("partition", self.partition, &mut lake.partition, &given);
-        lay("arrival", self.arrival, &mut lake.arrival, &given);
+        replace(&mut lake.name, self.name, given("name"));
+        replace(&mut lake.time_zone, self.time_zone, given("time_zone"));
+        replace(&mut lake.partition, self.partition, given("partition"));
+        replace(&mut lake.arrival, self.arrival, given("arrival"));
     }
 }
 
-/// The configuration with what the lake at `lake.uri` says of itself; as it is where there is no lake or no file.
-pub async fn settle(mut config: Config) -> Result<Config> {
+/// Returns the configuration with the settings of the lake at `lake.uri`; unchanged if there is no lake or no file.
+pub async fn with_lake_settings(mut config: Config) -> Result<Config> {
     if config.lake.uri.is_empty() {
         return Ok(config);
     }
@@ -56,24 +57,24 @@ pub async fn settle(mut config: Config) -> Result<Config> {
     let Some(bytes) = location.read_if_there(NAME).await? else { return Ok(config) };
     let place = location.display(&location.path(NAME));
     let refused = |why: String| {
-        Failure::input(format!("{place}: {why}")).hint("it may hold [lake] with name, time_zone, partition and arrival")
+        Failure::input(format!("{place}: {why}")).hint("it can have [lake] with name, time_zone, partition and arrival")
     };
     let text = std::str::from_utf8(&bytes).map_err(|e| refused(e.to_string()))?;
     let file: LakeFile = toml::from_str(text).map_err(|e| refused(e.to_string().trim_end().into()))?;
     let given = std::mem::take(&mut config.given);
-    file.lake.lay_over(&mut config.lake, |key| given.contains(&format!("lake.{key}")));
+    file.lake.apply(&mut config.lake, |key| given.contains(&format!("lake.{key}")));
     config.given = given;
     config.check().map_err(|f| refused(f.message))?;
     Ok(config)
 }
 
-/// Writes what the lake below `to` is; `comment` is its first line.
-pub async fn write(to: &Location, comment: &str, lake: OwnSettings) -> Result<()> {
+/// Writes the file of the lake below `to`; `comment` is its first line.
+pub async fn write(to: &Location, comment: &str, lake: LakeSettings) -> Result<()> {
     let text = toml::to_string(&LakeFile { lake }).map_err(Failure::bug)?;
     to.write(NAME, format!("# {comment}\n{text}")).await
 }
 
-/// Whether there is one.
+/// Returns whether the lake has the file.
 pub async fn exists(lake: &Location) -> Result<bool> {
     Ok(lake.read_if_there(NAME).await?.is_some())
 }
@@ -90,7 +91,7 @@ mod tests {
         let mut set: Vec<(String, String)> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         set.push(("lake.uri".into(), uri));
         let environment = [("INTENTCAST_LAKE__ARRIVAL".to_string(), "ingest_date".to_string())];
-        settle(Config::resolve(None, environment, &set).unwrap()).await.map(|c| c.lake)
+        with_lake_settings(Config::resolve(None, environment, &set).unwrap()).await.map(|c| c.lake)
     }
 
     const TAOBAO: &str = "[lake]\nname = \"taobao\"\ntime_zone = \"Asia/Shanghai\"\npartition = \"event_date_local\"\narrival = \"none\"\n";
@@ -98,7 +99,7 @@ mod tests {
     #[tokio::test]
     async fn the_lake_wins_over_defaults_and_the_user_over_the_lake() {
         let lake = settled("wins", TAOBAO, &[("lake.time_zone", "UTC")]).await.unwrap();
-        // The user's UTC is the default's too; it was set, so it stays.
+        // UTC is the default too, but the user set it.
         assert_eq!((lake.name.as_str(), lake.time_zone.as_str()), ("taobao", "UTC"));
         assert_eq!((lake.partition, lake.arrival), (Partition::EventDateLocal, Arrival::IngestDate));
     }

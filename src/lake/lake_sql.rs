@@ -1,5 +1,5 @@
-//! What a lake's folder of SQL says: the columns of its raw files, its canonical views, and the facts that an import
-//! adds. `sql/lakes/canonical/` stands in, file by file, for what a lake's own folder does not have.
+//! Reads a lake's folder of SQL: the columns of its raw files, its canonical views, and the facts that an import adds.
+//! `sql/lakes/canonical/` supplies each file that the lake's folder does not have.
 
 use datafusion::prelude::SessionContext;
 use std::collections::BTreeMap;
@@ -19,11 +19,11 @@ pub struct LakeSql {
 /// The SQL of one view.
 #[derive(Debug, Clone)]
 pub struct ViewSql {
-    /// What its raw files are read as.
+    /// The columns as which its raw files are read.
     pub declared: Declared,
-    /// Whether the lake's own folder declares them.
-    pub own: bool,
-    /// `import_<view>.sql`: place and query whose rows an import writes as this view's raw files, once, from the events.
+    /// True if the lake's folder declares them, false if `canonical/` does.
+    pub declared_by_lake: bool,
+    /// `import_<view>.sql`: place and text of the query that an import runs once over the events to get this view's raw rows.
     pub facts: Option<(String, String)>,
     place: String,
     text: String,
@@ -34,7 +34,7 @@ impl LakeSql {
     pub async fn load(name: &str, sql: &SqlFiles) -> Result<Self> {
         if sql.folder(&format!("lakes/{name}")).next().is_none() {
             return Err(Failure::usage(format!("lake.name: no SQL files in sql/lakes/{name}/"))
-                .hint(format!("known: {}; an own folder goes below sql.folder", sql.folders("lakes").join(", "))));
+                .hint(format!("known: {}; put your own folder under sql.folder", sql.folders("lakes").join(", "))));
         }
         let ctx = SessionContext::new();
         let mut views = BTreeMap::new();
@@ -45,7 +45,7 @@ impl LakeSql {
             let facts = format!("lakes/{name}/import_{view}");
             let found = ViewSql {
                 declared: Declared::parse(&ctx, &raw_place, &raw_text).await?,
-                own: sql.get(&own).is_ok(),
+                declared_by_lake: sql.get(&own).is_ok(),
                 facts: sql.get(&facts).ok().map(|text| (format!("sql/{facts}.sql"), text.into())),
                 place,
                 text,
@@ -59,7 +59,7 @@ impl LakeSql {
         self.views.get(view).ok_or_else(|| Failure::bug(format!("no SQL for {view}")))
     }
 
-    /// Registers `<view>` over the `raw_<view>` that `ctx` has.
+    /// Registers `<view>` over the registered `raw_<view>`.
     pub async fn register(&self, ctx: &SessionContext, view: &str) -> Result<()> {
         let ViewSql { place, text, .. } = self.view(view)?;
         let plan = ctx.sql(text).await.map_err(|e| Failure::from(e).at(place))?;
@@ -68,7 +68,7 @@ impl LakeSql {
     }
 }
 
-/// Place and text of a lake's own file, or of the canonical one.
+/// Returns place and text of a lake's file, or else of the canonical one.
 fn text(sql: &SqlFiles, name: &str, file: &str) -> Result<(String, String)> {
     let own = format!("lakes/{name}/{file}");
     let path = if sql.get(&own).is_ok() { own } else { format!("lakes/canonical/{file}") };

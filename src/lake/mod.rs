@@ -1,11 +1,14 @@
 //! Opens a Parquet lake: stores, source files and their fingerprints, declared columns, canonical views.
+//!
+//! In: `lake.uri`, and the SQL of `sql/lakes/<name>/`. Out: the canonical views (`events`, `items`, …), registered in a session
+//! over exactly the listed files. Every room that reads or writes objects uses [`stores::Location`].
 
+mod credentials;
 pub mod declared;
 pub mod files_table;
 pub mod lake_file;
 pub mod lake_sql;
 pub mod parquet_files;
-mod profile;
 pub mod stores;
 pub mod unreadable;
 
@@ -19,14 +22,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Config, Partition};
-use crate::failure::{Failure, Result};
-use crate::ids::RunDate;
+use crate::failure::{Cause, Failure, Result};
+use crate::ids::{ContentHash, RunDate};
 use crate::sql_files::SqlFiles;
 use files_table::{FilesTable, ListedFile};
 use lake_sql::LakeSql;
 use stores::Location;
 
-/// The canonical views of design section 2.2; only `events` must have files.
+/// The canonical views; only `events` must have files.
 pub const VIEWS: [&str; 6] = ["events", "items", "users", "inventory", "promotions", "erasures"];
 
 /// A listed lake: every Parquet file by view, and what its SQL declares.
@@ -40,7 +43,7 @@ pub struct Lake {
 }
 
 impl Lake {
-    /// Lists the lake once; later steps see these files and no others.
+    /// Lists the lake once; later steps read these files and no others.
     pub async fn open(config: &Config, sql: &SqlFiles) -> Result<Self> {
         let location = Location::open(&config.lake.uri, &config.s3)?;
         let sql = LakeSql::load(&config.lake.name, sql).await?;
@@ -70,7 +73,7 @@ impl Lake {
         self.files.get(view).map_or(&[], Vec::as_slice)
     }
 
-    /// Event files that may hold events before `as_of()` of the run date; the others are skipped.
+    /// Returns the event files that can have events before `as_of()` of the run date.
     pub fn event_files(&self, run_date: RunDate) -> Vec<ListedFile> {
         let last = match self.partition {
             Partition::EventDateUtc => (run_date.as_of(self.zone) - chrono::Duration::microseconds(1)).date_naive(),
@@ -80,19 +83,22 @@ impl Lake {
         self.files("events").iter().filter(|f| f.dt.is_none_or(|dt| dt <= last)).cloned().collect()
     }
 
-    /// Reads the footers of `files` of one view; refuses the first that is no Parquet or does not fit the declaration.
+    /// Reads the footers of `files` of one view; refuses the first that is not Parquet or does not fit the declaration.
     pub async fn check(&self, view: &str, files: &[ListedFile]) -> Result<()> {
         let declared = &self.sql.view(view)?.declared;
         futures::stream::iter(files.iter().map(|file| async move {
             let footer = DFParquetMetadata::new(self.location.store.as_ref(), &file.meta).fetch_schema().await;
             let footer = footer.map_err(|e| match e.find_root() {
                 DataFusionError::ObjectStore(_) => Failure::from(e).at(&file.name),
-                _ => Failure::input(format!(
-                    "{}: expected a whole Parquet file, found: {}",
-                    file.name,
-                    e.strip_backtrace()
-                ))
-                .hint("mend or remove the file, then run the same command again"),
+                _ => {
+                    let why = e.strip_backtrace();
+                    Failure {
+                        cause: Some(Cause::Undecodable { searched: true }),
+                        ..Failure::input(format!("{}: expected a whole Parquet file, found: {why}", file.name))
+                    }
+                    .hint(declared::FIX_FILE)
+                    .caused_by(e)
+                }
             })?;
             declared.check(&file.name, &footer)
         }))
@@ -108,7 +114,7 @@ impl Lake {
         self.sql.register(ctx, view).await
     }
 
-    /// Registers every view: `events` over what a night of `run_date` reads, the others over all their files.
+    /// Registers every view: `events` over the files that a night of `run_date` reads, the others over all their files.
     pub async fn register(&self, ctx: &SessionContext, run_date: RunDate) -> Result<()> {
         self.register_view(ctx, "events", self.event_files(run_date)).await?;
         for view in &VIEWS[1..] {
@@ -143,7 +149,7 @@ pub fn files_table(
     Ok(Arc::new(FilesTable::new(&store_url, schema, files)?))
 }
 
-/// Hidden files (`_SUCCESS`, `.crc`) and everything that is not called Parquet are no data.
+/// Returns whether a listed object is a data file: not hidden (`_SUCCESS`, `.crc`), and named `.parquet`.
 fn is_data(meta: &ObjectMeta) -> bool {
     meta.location.filename().is_some_and(|n| n.ends_with(".parquet") && !n.starts_with(['_', '.']))
 }
@@ -152,8 +158,8 @@ fn dt_of(meta: &ObjectMeta) -> Option<NaiveDate> {
     meta.location.parts().find_map(|p| NaiveDate::parse_from_str(p.as_ref().strip_prefix("dt=")?, "%Y-%m-%d").ok())
 }
 
-/// What changes when a file's content does: path, size and the store's tag or modification time.
+/// Returns a hash of path, size and the store's tag or modification time, which changes when the content does.
 pub fn fingerprint(meta: &ObjectMeta) -> String {
     let tag = meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.to_rfc3339());
-    blake3::hash(format!("{}\0{}\0{tag}", meta.location, meta.size).as_bytes()).to_hex()[..16].to_string()
+    ContentHash::from_bytes(format!("{}\0{}\0{tag}", meta.location, meta.size)).short()
 }

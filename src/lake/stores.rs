@@ -1,7 +1,7 @@
 //! Opens a location (`s3://`, `file://`, `memory://`, a plain path) as an object store and a path within it.
 //!
-//! Everything that reads or writes goes through a [`Location`], so that a night on S3, on local files and in memory
-//! differs in one word of configuration.
+//! Everything that reads or writes goes through a [`Location`], so that nights on S3, on local files and in memory differ in
+//! one setting.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use url::Url;
 
-use super::profile::Profile;
+use super::credentials::SdkCredentials;
 use crate::config::S3Config;
 use crate::failure::{Failure, Result};
 
@@ -55,14 +55,14 @@ impl Location {
         name.split('/').filter(|p| !p.is_empty()).fold(self.prefix.clone(), |p, part| p.join(part))
     }
 
-    /// The path of an object that others named: its characters stay as they are, where [`Self::path`] writes those that a
-    /// store might not take in another way. None for what can be no object, such as a step upwards.
+    /// The path of an object that others named. Keeps its characters, where [`Self::path`] encodes those that a store may not
+    /// accept. None for a name that cannot be an object, such as a step upwards.
     pub fn path_as_is(&self, name: &str) -> Option<Path> {
         let below: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
         Path::parse(format!("{}/{}", self.prefix, below.join("/"))).ok()
     }
 
-    /// What people read: the URL, or the plain path of a local file.
+    /// Returns the name that messages show: the URL, or the plain path of a local file.
     pub fn display(&self, path: &Path) -> String {
         match self.url.scheme() {
             "file" => format!("/{path}"),
@@ -77,7 +77,7 @@ impl Location {
         url.to_string()
     }
 
-    /// Scheme and authority: the key under which DataFusion knows the store.
+    /// Returns scheme and authority, the key by which DataFusion finds the store.
     pub fn store_url(&self) -> Result<Url> {
         let text = match self.url.host_str() {
             Some(host) => format!("{}://{host}", self.url.scheme()),
@@ -86,7 +86,7 @@ impl Location {
         Url::parse(&text).map_err(Failure::bug)
     }
 
-    /// Every object below this folder, in path order; an absent folder is empty.
+    /// Lists every object below this folder, in path order; an absent folder is empty.
     pub async fn list(&self) -> Result<Vec<ObjectMeta>> {
         let mut found: Vec<ObjectMeta> = match self.store.list(Some(&self.prefix)).try_collect().await {
             Ok(found) => found,
@@ -97,7 +97,7 @@ impl Location {
         Ok(found)
     }
 
-    /// The same by the folder directly below this one in which they lie.
+    /// Lists every object below this folder, grouped by the folder directly below this one.
     pub async fn list_by_folder(&self) -> Result<BTreeMap<String, Vec<ObjectMeta>>> {
         let mut folders: BTreeMap<String, Vec<ObjectMeta>> = BTreeMap::new();
         for object in self.list().await? {
@@ -108,7 +108,7 @@ impl Location {
         Ok(folders)
     }
 
-    /// Whether no object lies below this folder.
+    /// Returns whether there is no object below this folder.
     pub async fn is_empty(&self) -> Result<bool> {
         match self.store.list(Some(&self.prefix)).next().await {
             None | Some(Err(object_store::Error::NotFound { .. })) => Ok(true),
@@ -117,7 +117,7 @@ impl Location {
         }
     }
 
-    /// The names of folders and objects directly below this folder.
+    /// Lists the names of folders and the objects directly below this folder.
     pub async fn children(&self) -> Result<(Vec<String>, Vec<ObjectMeta>)> {
         let listed = match self.store.list_with_delimiter(Some(&self.prefix)).await {
             Ok(listed) => listed,
@@ -136,12 +136,12 @@ impl Location {
         got.bytes().await.map_err(|e| Failure::from(e).at(self.display(&path)))
     }
 
-    /// `None` when there is no such object.
+    /// Reads an object; `None` if there is no such object.
     pub async fn read_if_there(&self, name: &str) -> Result<Option<Bytes>> {
         self.read_at(&self.path(name)).await
     }
 
-    /// The same for a path in this store.
+    /// Reads the object at a path of this store; `None` if there is none.
     pub async fn read_at(&self, path: &Path) -> Result<Option<Bytes>> {
         match self.store.get(path).await {
             Ok(got) => Ok(Some(got.bytes().await?)),
@@ -150,14 +150,14 @@ impl Location {
         }
     }
 
-    /// Writes a whole object, replacing what was there.
+    /// Writes a whole object, replacing an existing one.
     pub async fn write(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<()> {
         let path = self.path(name);
         self.store.put(&path, bytes.into()).await.map_err(|e| Failure::from(e).at(self.display(&path)))?;
         Ok(())
     }
 
-    /// Writes a whole object only where there is none; `false` when somebody was first.
+    /// Writes a whole object if there is none yet; `false` if another writer was first.
     pub async fn create(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<bool> {
         let path = self.path(name);
         let only_new = PutOptions { mode: PutMode::Create, ..Default::default() };
@@ -168,7 +168,7 @@ impl Location {
         }
     }
 
-    /// Deletes objects; those that are gone already are no error.
+    /// Deletes objects; an object that is gone already is not an error.
     pub async fn delete(&self, paths: Vec<Path>) -> Result<()> {
         let doomed = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
         let mut results = self.store.delete_stream(doomed);
@@ -194,7 +194,7 @@ fn to_url(uri: &str) -> Result<Url> {
             let path = std::path::absolute(uri).map_err(|e| Failure::usage(format!("{uri}: {e}")))?;
             let url = Url::from_directory_path(&path);
             let url = url.map_err(|()| Failure::usage(format!("{uri}: not a usable path")))?;
-            // The parser takes `..` out, as `cd` does.
+            // The parser resolves `..`, as `cd` does.
             Url::parse(url.as_str()).map_err(|e| Failure::usage(format!("{uri}: {e}")))?
         }
     };
@@ -204,8 +204,7 @@ fn to_url(uri: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// Credentials that the configuration leaves empty come from the environment, a web identity, a profile of the usual files
-/// or the instance's role.
+/// Credentials that the configuration leaves empty come from the AWS SDK's default chain (credentials.rs).
 fn open_s3(url: &Url, s3: &S3Config) -> Result<object_store::aws::AmazonS3> {
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(url.host_str().unwrap_or_default());
     if !s3.endpoint.is_empty() {
@@ -217,8 +216,8 @@ fn open_s3(url: &Url, s3: &S3Config) -> Result<object_store::aws::AmazonS3> {
     if !s3.access_key_id.is_empty() {
         builder = builder.with_access_key_id(&s3.access_key_id).with_secret_access_key(&s3.secret_access_key);
     }
-    if let Some(profile) = Profile::of(s3) {
-        builder = builder.with_credentials(Arc::new(profile));
+    if let Some(credentials) = SdkCredentials::from_config(s3) {
+        builder = builder.with_credentials(Arc::new(credentials));
     }
     if s3.allow_http {
         builder = builder.with_allow_http(true);
@@ -226,7 +225,7 @@ fn open_s3(url: &Url, s3: &S3Config) -> Result<object_store::aws::AmazonS3> {
     builder.build().map_err(|e| Failure::usage(format!("{url}: {e}")))
 }
 
-/// One in-memory store a name, shared by everybody in the process (tests).
+/// Returns the in-memory store of a name, one for the whole process (tests).
 fn memory_store(name: &str) -> Arc<InMemory> {
     static STORES: LazyLock<Mutex<std::collections::HashMap<String, Arc<InMemory>>>> = LazyLock::new(Default::default);
     let mut stores = STORES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

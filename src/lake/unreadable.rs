@@ -1,32 +1,33 @@
-//! Names the file and the column that a query could not decode: the engine's errors name neither.
+//! Finds the file and the column that a query could not decode: the engine's errors name neither.
 
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::{StreamExt, TryStreamExt};
 use std::time::Duration;
 
+use super::declared::FIX_FILE;
 use super::files_table::ListedFile;
 use super::{Lake, VIEWS, register_files};
 use crate::config::Config;
-use crate::failure::{Failure, FailureKind, Result};
+use crate::failure::{Cause, Failure, Result};
 use crate::sql_files::SqlFiles;
 
-/// The search is a help, and a night has failed already.
+/// Bounds the search: it only improves the message of a night that has failed already.
 const SEARCH_MAX: Duration = Duration::from_secs(60);
 const FILES_AT_ONCE: usize = 4;
 
-/// Whether it is the bytes of a file that a reader stumbled over.
-pub fn undecoded(failure: &Failure) -> bool {
-    failure.kind == FailureKind::Input && failure.message.contains("Parquet")
+/// Returns whether the failure reports a file whose bytes do not decode, and the file is still to be found.
+fn unsearched(failure: &Failure) -> bool {
+    failure.cause == Some(Cause::Undecodable { searched: false })
 }
 
-/// Whether nothing says yet which file it is, and nobody has looked for as long as may be.
-fn unnamed(failure: &Failure) -> bool {
-    undecoded(failure) && failure.hint.is_none() && !failure.message.contains(".parquet")
+/// Marks a failure as one whose file is named, or was searched for in vain.
+fn searched(failure: Failure) -> Failure {
+    Failure { cause: Some(Cause::Undecodable { searched: true }), ..failure }
 }
 
-/// A failure of a verb that reads the lake, with the file's name where one of the lake's does not decode.
-pub async fn named(config: &Config, failure: Failure) -> Failure {
-    if !unnamed(&failure) {
+/// Adds the name of the lake's file that does not decode to the failure of a verb; leaves other failures as they are.
+pub async fn name_file(config: &Config, failure: Failure) -> Failure {
+    if !unsearched(&failure) {
         return failure;
     }
     let opened = async { Lake::open(config, &SqlFiles::load(config)?).await };
@@ -37,42 +38,40 @@ pub async fn named(config: &Config, failure: Failure) -> Failure {
 }
 
 impl Lake {
-    /// The failure with the first of these files that does not decode; as it was where all do, or none was found in time.
-    /// `files`: each with the view that it is of.
+    /// Adds the first of these files that does not decode to the failure; leaves it as it is if all of them do. `files`: each
+    /// with the view that it feeds.
     pub async fn name_unreadable<'a>(
         &self,
         failure: Failure,
         files: impl Iterator<Item = (&'a str, &'a ListedFile)> + Send,
     ) -> Failure {
-        if !unnamed(&failure) {
+        if !unsearched(&failure) {
             return failure;
         }
-        tracing::info!("looking for the file that does not decode");
-        let looked = files.map(|(view, file)| async move {
+        tracing::info!("searching for the lake file that does not decode");
+        let searches = files.map(|(view, file)| async move {
             let column = self.unreadable_column(view, file).await.ok().flatten()?;
             Some(format!("{}: column {column}", file.name))
         });
-        let mut found = futures::stream::iter(looked).buffered(FILES_AT_ONCE).filter_map(std::future::ready).boxed();
+        let mut found = futures::stream::iter(searches).buffered(FILES_AT_ONCE).filter_map(std::future::ready).boxed();
         match tokio::time::timeout(SEARCH_MAX, found.next()).await {
-            Ok(Some(place)) => failure.at(place).hint("mend or remove the file, then run the same command again"),
+            Ok(Some(place)) => searched(failure).at(place).hint(FIX_FILE),
             Ok(None) => failure,
-            Err(_) => failure.hint(format!(
-                "a file of the lake does not decode; not all could be looked through in {} s",
-                SEARCH_MAX.as_secs()
-            )),
+            Err(_) => searched(failure)
+                .hint(format!("a lake file is corrupt; the search for it timed out after {} s", SEARCH_MAX.as_secs())),
         }
     }
 
     async fn unreadable_column(&self, view: &str, file: &ListedFile) -> Result<Option<String>> {
         let schema = &self.sql.view(view)?.declared.schema;
         let ctx = SessionContext::new();
-        register_files(&ctx, "of_file", &self.location, schema.clone(), vec![file.clone()])?;
+        register_files(&ctx, "file", &self.location, schema.clone(), vec![file.clone()])?;
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        undecoded_column(&ctx.table("of_file").await?, &names).await
+        undecoded_column(&ctx.table("file").await?, &names).await
     }
 }
 
-/// The first of these columns of one file that is not what the file says that it is.
+/// Returns the first of these columns of one file whose bytes do not decode; `None` if all of them do.
 pub async fn undecoded_column(file: &DataFrame, columns: &[&str]) -> Result<Option<String>> {
     if decodes(file, columns).await? {
         return Ok(None);
@@ -91,10 +90,10 @@ async fn decodes(file: &DataFrame, columns: &[&str]) -> Result<bool> {
         match rows.try_next().await {
             Ok(Some(_)) => {}
             Ok(None) => return Ok(true),
-            // What the store says of a file that is gone, or that it does not show, says nothing of its bytes.
+            // A file that is gone or that the store does not show says nothing about its bytes.
             Err(error) => {
                 let failure = Failure::from(error);
-                return if undecoded(&failure) { Ok(false) } else { Err(failure) };
+                return if failure.is_undecodable() { Ok(false) } else { Err(failure) };
             }
         }
     }

@@ -10,6 +10,7 @@ use tch::{Device, Tensor, nn};
 use super::registry::Registry;
 use super::weights;
 use crate::failure::{Failure, FailureKind, Result};
+use crate::ids::ContentHash;
 
 /// A JSON file that describes the model in a folder `models/KIND-DATE-HASH/`: everything but its weights.
 pub trait Card: Serialize + DeserializeOwned {
@@ -94,7 +95,7 @@ pub fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(&part);
     }
-    hasher.finalize().to_hex().to_string()
+    ContentHash::from_hasher(&hasher).full()
 }
 
 /// Refuses files that changed since they were written; `weights_hash` is the card's.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
 use crate::failure::Result;
+use crate::ids::ContentHash;
 
 /// The kinds of content, in the order of every list of them.
 pub const MODALITIES: [&str; 3] = ["text", "image", "video"];
@@ -143,7 +144,7 @@ impl Contents {
                 hasher.update(&key.to_le_bytes());
             });
         }
-        hasher.finalize().to_hex()[..32].to_string()
+        ContentHash::from_hasher(&hasher).long()
     }
 
     /// Returns the vectors that a batch needs, one entry per modality that is read. `rows` holds [`ContentRows`] as int64

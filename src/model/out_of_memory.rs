@@ -4,10 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::failure::{Failure, FailureKind, Result};
-
-/// Parts of libtorch's messages when an allocation fails, on a GPU and on a CPU.
-const MESSAGES: [&str; 2] = ["out of memory", "can't allocate memory"];
+use crate::failure::{Cause, Failure, FailureKind, Result, reads_as_out_of_memory};
 
 /// Returns the results of `work` for all rows, in order. `what` names the rows in messages, in the plural. `halved` counts the
 /// batches that were too large; the first one is logged.
@@ -20,10 +17,10 @@ pub fn retry_in_halves<R, T>(
     work: &impl Fn(&[R]) -> Result<Vec<T>>,
 ) -> Result<Vec<T>> {
     let message = match catch_unwind(AssertUnwindSafe(|| work(rows))) {
-        Ok(Err(failure)) if out_of_memory(&failure.message) => failure.message,
+        Ok(Err(failure)) if failure.cause == Some(Cause::OutOfMemory) => failure.message,
         Ok(done) => return done,
         Err(panic) => match panic.downcast_ref::<String>() {
-            Some(text) if out_of_memory(text) => text.lines().next().unwrap_or_default().to_string(),
+            Some(text) if reads_as_out_of_memory(text) => text.lines().next().unwrap_or_default().to_string(),
             _ => resume_unwind(panic),
         },
     };
@@ -43,10 +40,6 @@ pub fn retry_in_halves<R, T>(
     Ok(results)
 }
 
-fn out_of_memory(message: &str) -> bool {
-    MESSAGES.iter().any(|part| message.contains(part))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,7 +52,7 @@ mod tests {
         let halved = AtomicU64::new(0);
         let work = |rows: &[usize]| match rows.len() > most {
             true if by_panic => panic!("{}", format!("called `Result::unwrap()` on an `Err` value: Torch(\"{FULL}\")")),
-            true => Err(Failure::model(FULL)),
+            true => Err(tch::TchError::Torch(FULL.into()).into()),
             false => Ok(rows.iter().map(|row| row * 2).collect()),
         };
         let found = retry_in_halves(&(0..10).collect::<Vec<_>>(), "numbers", &halved, &work);

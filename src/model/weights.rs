@@ -43,7 +43,7 @@ pub fn tensors_from_bytes(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
 
 /// A failure of the folder for temporary files, which is full or cannot be written.
 fn unusable(path: &std::path::Path, error: impl std::fmt::Display) -> Failure {
-    Failure::passing(format!("{}: {error}", path.display()))
+    Failure::transient(format!("{}: {error}", path.display()))
 }
 
 /// Returns how many numbers a store holds.

@@ -84,7 +84,7 @@ pub async fn run(config: &Config, models: &Arc<Models>, options: &NightOptions) 
 
 fn missed_deadline(options: &NightOptions, limit: Duration) -> Failure {
     let message = format!("the night of {} missed its deadline of {} s", options.run_date, limit.as_secs());
-    Failure::passing(message).hint("run it again: finished stages are reused")
+    Failure::transient(message).hint("run it again: finished stages are reused")
 }
 
 async fn run_locked(config: &Config, models: &Arc<Models>, options: &NightOptions, held: &Held) -> Result<NightReport> {
@@ -246,7 +246,7 @@ impl Night<'_> {
     /// part is a checkpoint: a second attempt continues with the part in which the first one stopped.
     async fn build_user_features(&mut self) -> Result<()> {
         let night = Scope::night(self.options.run_date);
-        let parts = Part::of_night(&self.workspace.config, self.rollups);
+        let parts = Part::for_night(&self.workspace.config, self.rollups);
         let scopes: Vec<Scope> = parts.into_iter().map(|users| Scope { users, ..night }).collect();
         if scopes.len() > 1 {
             self.stages.bar.inc_length(GUEST_STATE.len() as u64);

@@ -134,8 +134,8 @@ pub async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(Survey,
     rollups.check_files(workspace.lake()?).await?;
     let ctx = workspace.session_as_of(rollups.stored(), Scope::night(run_date)).await?;
     if let Some(card) = &model {
-        let features = FeatureContract::of(ctx.table("user_features").await?.schema().as_arrow());
-        card.features.refuse_other(&features, &card.version)?;
+        let features = FeatureContract::from_schema(ctx.table("user_features").await?.schema().as_arrow());
+        card.features.refuse_different(&features, &card.version)?;
     }
     let manifest_hash = match &model {
         Some(card) => Some(manifest_hash(workspace, &rollups, &torch_functions::fingerprint(&ctx), card, run_date)?),

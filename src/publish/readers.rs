@@ -88,7 +88,7 @@ pub async fn read_nights(
         false => delta_log::published_since(&opened, oldest).await?,
     };
     let moved = |(date, version): &&(RunDate, u64)| changed.get(date).is_some_and(|at| at > version);
-    let same: Vec<_> = held.iter().filter(|h| !moved(h)).map(|(date, _)| lit(delta::date32(*date))).collect();
+    let same: Vec<_> = held.iter().filter(|h| !moved(h)).map(|(date, _)| lit(delta::date_scalar(*date))).collect();
     let mut rows =
         delta::scan_at(ctx, output, table, Some(newest), None).await?.filter(col(PARTITION).in_list(same, false))?;
     for (date, version) in held.iter().filter(moved) {

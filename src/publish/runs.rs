@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::config::LockConfig;
 use crate::failure::{Failure, Result};
-use crate::ids::{Generation, RunDate};
+use crate::ids::{ContentHash, Generation, RunDate};
 use crate::lake::stores::Location;
 use crate::publish::lock::{self, Held};
 use crate::tables::delta::{self, TableCommit};
@@ -239,7 +239,7 @@ pub fn manifest_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     }
-    hasher.finalize().to_hex()[..32].to_string()
+    ContentHash::from_hasher(&hasher).long()
 }
 
 /// For the operator's table of runs: registers `runs` as a view of all rows.

@@ -1,4 +1,4 @@
-//! What the simulated shop sells: categories, brands, titles, prices, promotions, and who wants what on which day.
+//! The simulated shop's catalogue: categories, brands, titles, prices, promotions, and the choice weights of each day.
 
 use rand::Rng;
 use rand_distr::{Distribution, LogNormal, StandardNormal};
@@ -42,14 +42,14 @@ pub(super) const QUALITIES: [&str; 12] = [
 ];
 const COLOURS: [&str; 8] = ["black", "white", "green", "blue", "red", "grey", "sand", "silver"];
 
-/// Brands in each category; a user prefers one of these slots.
+/// Brand slots in each category; a user prefers one of them.
 pub(super) const BRAND_SLOTS: usize = 6;
 pub(super) const VECTOR_WIDTH: usize = 16;
-/// How much more an item on promotion is chosen.
+/// Factor on the choice weight of an item on promotion.
 const PROMOTION_PULL: f64 = 2.5;
-/// Draws until the preferred brand is given up for the last draw.
+/// Draws until the last one is accepted without the preferred brand.
 const BRAND_TRIES: usize = 3;
-/// Draws until the wanted appeal is given up.
+/// Draws until the last one is accepted without the wanted appeal.
 const APPEAL_TRIES: usize = 12;
 
 pub(super) struct Item {
@@ -59,11 +59,11 @@ pub(super) struct Item {
     pub price: i64,
     pub title: String,
     pub vector: [f32; VECTOR_WIDTH],
-    /// What lakes of one signal are about (signal.rs).
+    /// The property that the signal shows (signal.rs).
     pub appeal: bool,
-    /// Whether it is sold from the first day to the last.
+    /// True if it is sold from the first day to the last.
     pub always_sold: bool,
-    /// Mean rating that buyers give.
+    /// Mean rating by buyers.
     pub quality: f32,
     pub first_day: u32,
     /// The day from which it is no longer sold.
@@ -71,7 +71,7 @@ pub(super) struct Item {
     popularity: f64,
     /// Growth of its share per day, in log units.
     trend: f64,
-    /// Weekday on which it sells best, and how much.
+    /// Weekday on which it sells best, and by how much.
     weekday: u32,
     weekday_pull: f64,
 }
@@ -87,13 +87,13 @@ pub(super) struct Promotion {
 pub(super) struct Catalogue {
     pub items: Vec<Item>,
     pub promotions: Vec<Promotion>,
-    /// Items of each category, by rising item number.
+    /// Items of each category, by increasing item number.
     members: Vec<Vec<u32>>,
     today: Today,
     pub signal: Signal,
 }
 
-/// What changes from day to day.
+/// Prices and choice weights of one day.
 #[derive(Default)]
 struct Today {
     /// Cumulative choice weights, parallel to `members`, each category's ending at 1.
@@ -119,7 +119,7 @@ impl Catalogue {
             let category = number as usize % categories;
             let always_sold = members[category].is_empty();
             let mut item = Item::new(category, days, always_sold, &centres, &mut rng);
-            signal.dress(&mut item, days, &mut stream(seed, Purpose::Catalogue, 2, u64::from(number)));
+            signal.give_appeal(&mut item, days, &mut stream(seed, Purpose::Catalogue, 2, u64::from(number)));
             item.promote(number, days, &mut promotions, &mut rng);
             members[category].push(number);
             all.push(item);
@@ -131,8 +131,8 @@ impl Catalogue {
         self.members.len()
     }
 
-    /// Sets prices and choice weights for `day`; everything below speaks of that day.
-    pub(super) fn open(&mut self, day: u32, weekday: u32) {
+    /// Sets prices and choice weights for `day`, which the methods below use.
+    pub(super) fn start_day(&mut self, day: u32, weekday: u32) {
         let today = &mut self.today;
         today.price = self.items.iter().map(|i| i.price).collect();
         today.promoted = vec![false; self.items.len()];
@@ -160,7 +160,7 @@ impl Catalogue {
         }
     }
 
-    /// An item of `category` for somebody who prefers `slot`: up to three draws by weight, the first of the brand wins.
+    /// Draws an item of `category` for a user who prefers `slot`: up to three draws by weight, the first of the brand wins.
     pub(super) fn draw(&self, category: u16, slot: u8, rng: &mut impl Rng) -> u32 {
         let category = usize::from(category);
         let (members, cumulative) = (&self.members[category], &self.today.cumulative[category]);
@@ -175,7 +175,7 @@ impl Catalogue {
         item
     }
 
-    /// The same, drawn again a few times until it has the appeal that is wanted.
+    /// Draws an item like [`Catalogue::draw`], again a few times until it has the wanted appeal.
     pub(super) fn draw_appealing(&self, category: u16, slot: u8, appeal: Option<bool>, rng: &mut impl Rng) -> u32 {
         let mut item = self.draw(category, slot, rng);
         for _ in 0..APPEAL_TRIES {
@@ -187,7 +187,7 @@ impl Catalogue {
         item
     }
 
-    /// The probability that [`Catalogue::draw`] gives `item`.
+    /// Returns the probability that [`Catalogue::draw`] returns `item`.
     pub(super) fn draw_probability(&self, item: u32, slot: usize) -> f64 {
         let entry = &self.items[item as usize];
         let miss = 1.0 - self.today.slots[usize::from(entry.category)][slot];
@@ -198,7 +198,7 @@ impl Catalogue {
         }
     }
 
-    /// A share of the whole shop's choices, for first stocks.
+    /// Returns the item's share of the whole shop's choices, for the initial stock.
     pub(super) fn share(&self, item: u32) -> f64 {
         self.today.share[item as usize] / self.categories() as f64
     }
@@ -217,7 +217,7 @@ impl Catalogue {
         format!("{department}/{group}/{leaf}")
     }
 
-    /// The general search word of a category.
+    /// Returns the general search word of a category.
     pub(super) fn word(&self, category: u16) -> &'static str {
         CATEGORIES[usize::from(category)].2
     }
@@ -269,14 +269,14 @@ impl Item {
         }
     }
 
-    /// Another quality in its title.
+    /// Replaces the quality word in the title.
     pub(super) fn set_quality_word(&mut self, word: &str) {
         let brand = brand(usize::from(self.category), usize::from(self.brand_slot));
         let rest: Vec<&str> = self.title[brand.len()..].split_whitespace().skip(1).collect();
         self.title = format!("{brand} {word} {}", rest.join(" "));
     }
 
-    /// In each month one item in six goes on promotion for five to ten days.
+    /// Plans promotions: in each month one item in six is on promotion for five to ten days.
     fn promote(&self, number: u32, days: u32, promotions: &mut Vec<Promotion>, rng: &mut impl Rng) {
         for month in 0..days.div_ceil(30) {
             if !rng.random_bool(0.17) {
@@ -296,8 +296,8 @@ impl Item {
             return 0.0;
         }
         let pull = if promoted { PROMOTION_PULL } else { 1.0 };
-        let of_weekday = if weekday == self.weekday { 1.0 + self.weekday_pull } else { 1.0 };
-        self.popularity * (self.trend * f64::from(day)).exp() * pull * of_weekday
+        let weekday_factor = if weekday == self.weekday { 1.0 + self.weekday_pull } else { 1.0 };
+        self.popularity * (self.trend * f64::from(day)).exp() * pull * weekday_factor
     }
 }
 

@@ -1,4 +1,4 @@
-//! Simulated events on their way to Arrow: columns of one batch, in the canonical order.
+//! Simulated events as Arrow columns of one batch, in the canonical order.
 
 use arrow::array::{
     ArrayRef, Decimal128Builder, Int8Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,

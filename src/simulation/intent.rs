@@ -1,9 +1,9 @@
 //! The hidden intent of a user: a small Markov chain over days, and the purchase probability that follows from it.
 //!
 //! A genuine episode (focus, narrow, ready) and a decoy episode show the same numbers of events of each type on equally
-//! many days; they differ in order and content only (sessions.rs). So a model that counts cannot tell them apart.
+//! many days; they differ only in order and content (sessions.rs). So a model that counts cannot distinguish them.
 
-/// Where a user stands at the start of a day; the day's session shows the state, then the state moves on.
+/// State of a user at the start of a day; the day's session depends on it, then it advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum State {
@@ -23,7 +23,7 @@ impl State {
 }
 
 pub(super) const STATES: usize = 7;
-/// Chance that an active day moves an episode on; the rest falls back to idle.
+/// Chance that an active day advances an episode; otherwise it falls back to idle.
 const ADVANCE: f32 = 0.9;
 /// Chance that an idle day (no visit) ends an episode.
 const LAPSE: f32 = 0.04;
@@ -32,7 +32,7 @@ pub(super) const READY_BUYS: f32 = 0.6;
 /// Chance that a ready user who visited and did not buy stays ready.
 const READY_STAYS: f32 = 0.7;
 
-/// What of a user enters the chain.
+/// The parameters of a user's chain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Habits {
     /// Chance of a visit on an average day without an episode.
@@ -41,12 +41,12 @@ pub(super) struct Habits {
     pub episode: f32,
     /// Chance that a starting episode is genuine.
     pub genuine: f32,
-    /// Chance that an idle visit ends with a purchase out of nowhere.
+    /// Chance that an idle visit ends with an impulse purchase.
     pub impulse: f32,
 }
 
 impl Habits {
-    /// Chance of a visit today; `season` is the day's factor on traffic.
+    /// Returns the chance of a visit today; `season` is the day's factor on traffic.
     pub(super) fn visits(&self, state: State, season: f32) -> f32 {
         let base = match state {
             State::Idle => self.activity,
@@ -56,7 +56,7 @@ impl Habits {
     }
 }
 
-/// The state after a visit without a purchase; `draw` is uniform in [0, 1).
+/// Returns the state after a visit without a purchase; `draw` is uniform in [0, 1).
 pub(super) fn after_visit(state: State, habits: &Habits, draw: f32) -> State {
     let advance = |next| if draw < ADVANCE { next } else { State::Idle };
     match state {
@@ -73,14 +73,14 @@ pub(super) fn after_visit(state: State, habits: &Habits, draw: f32) -> State {
     }
 }
 
-/// The state after a day without a visit.
+/// Returns the state after a day without a visit.
 pub(super) fn after_absence(state: State, draw: f32) -> State {
     if draw < LAPSE { State::Idle } else { state }
 }
 
-/// Probability of at least one purchase attempt over `seasons` (one traffic factor a day), exact for the chain: the
-/// mass that reaches the end of the window without a purchase, by forward recursion. Promotions' pull on ready users is
-/// left out (it is not known ahead); `in_stock` is the share of the user's category that can be had.
+/// Returns the probability of at least one purchase attempt over `seasons` (one traffic factor per day), exact for the chain: one
+/// less the mass that reaches the end of the window without a purchase, by forward recursion. Promotions' pull on ready users is
+/// ignored (it is not known ahead); `in_stock` is the share of the user's category that is in stock.
 pub(super) fn purchase_probability(start: State, habits: &Habits, seasons: &[f32], in_stock: f32) -> f32 {
     let mut mass = [0f32; STATES];
     mass[start as usize] = 1.0;

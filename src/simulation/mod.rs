@@ -1,6 +1,6 @@
 //! `intentcast simulate`: a seeded behaviour lake with known truth, written day by day in bounded memory.
 //!
-//! What is kept between days is one small record a user and a line of stock an item; the same seed gives the same bytes.
+//! Between days it holds one small record per user and one line of stock per item. The same seed gives the same bytes.
 
 mod catalogue;
 mod events;
@@ -17,13 +17,14 @@ mod writer;
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Float32Array, Float64Array, Int64Array, StringArray, StringBuilder,
 };
-use arrow::datatypes::{DataType, Date32Type};
+use arrow::datatypes::DataType;
 use chrono::{Datelike, NaiveDate};
 use rand::Rng;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
+use crate::ids::date32;
 use crate::lake::stores::Location;
 use crate::progress;
 use catalogue::Catalogue;
@@ -33,13 +34,13 @@ use people::{NEVER, Person};
 use random::{Purpose, coin, stream};
 use signal::Signal;
 use stock::Stock;
-use writer::{Sink, schema};
+use writer::{ParquetSink, schema};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 const BATCH_ROWS: usize = 32_768;
 /// Traffic by weekday, Monday first.
 const WEEK: [f32; 7] = [0.9, 0.88, 0.92, 0.95, 1.05, 1.2, 1.15];
-/// The window of the propensities that are written.
+/// Window of the written propensities.
 const PROPENSITY_DAYS: u32 = 7;
 
 /// Size and seed of a lake.
@@ -50,13 +51,13 @@ pub struct SimulateOptions {
     pub days: u32,
     pub seed: u64,
     pub faults: bool,
-    /// What tells who is about to buy.
+    /// Which signal predicts purchases.
     pub signal: Signal,
     /// First day.
     pub start: NaiveDate,
 }
 
-/// What was written.
+/// Counts of what was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SimulateReport {
     pub events: u64,
@@ -75,21 +76,21 @@ impl fmt::Display for SimulateReport {
     }
 }
 
-/// Writes the lake. Days count from zero; day d is `start + d`, and lake time is UTC.
-pub async fn run(to: &Location, options: &SimulateOptions) -> Result<SimulateReport> {
+/// Writes a lake to `to`. Days count from zero; day d is `start + d`, and lake time is UTC.
+pub async fn simulate(to: &Location, options: &SimulateOptions) -> Result<SimulateReport> {
     if options.users == 0 || options.items == 0 || options.days == 0 {
         return Err(Failure::usage("simulate: expected at least one user, item and day"));
     }
     if !to.folder("events").list().await?.is_empty() {
-        return Err(Failure::usage(format!("{}: there is a lake already", to.url)).hint("choose an empty folder"));
+        return Err(Failure::usage(format!("{}: a lake exists already", to.url)).hint("choose an empty folder"));
     }
     let mut world = World::new(options);
     let bar = progress::bar("days", options.days.into());
     let mut report = SimulateReport::default();
-    let mut inventory = Sink::open(to, "inventory/part-00000.parquet", &tables::inventory_schema())?;
-    let mut demand = Sink::open(to, "truth/demand/part-00000.parquet", &demand_schema())?;
+    let mut inventory = ParquetSink::open(to, "inventory/part-00000.parquet", &tables::inventory_schema())?;
+    let mut demand = ParquetSink::open(to, "truth/demand/part-00000.parquet", &demand_schema())?;
     for day in 0..options.days {
-        world.open(day);
+        world.start_day(day);
         report.bytes += world.write_propensity(to, day).await?;
         world.stock.morning(day);
         inventory.write(tables::inventory(&world.stock, &world.catalogue, day, world.date32(day))).await?;
@@ -117,7 +118,7 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(options: &'a SimulateOptions) -> Self {
         let mut catalogue = Catalogue::new(options.seed, options.items, options.days, options.signal);
-        catalogue.open(0, options.start.weekday().num_days_from_monday());
+        catalogue.start_day(0, options.start.weekday().num_days_from_monday());
         let categories = catalogue.categories();
         let people: Vec<Person> =
             (0..options.users).map(|n| Person::new(options.seed, n, options.days, categories)).collect();
@@ -133,7 +134,7 @@ impl<'a> World<'a> {
     }
 
     fn date32(&self, day: u32) -> i32 {
-        Date32Type::from_naive_date(self.date(day))
+        date32(self.date(day))
     }
 
     fn season(&self, day: u32) -> f32 {
@@ -142,23 +143,23 @@ impl<'a> World<'a> {
         WEEK[weekday as usize] * (1.0 + 0.08 * year.cos() as f32)
     }
 
-    fn open(&mut self, day: u32) {
+    fn start_day(&mut self, day: u32) {
         let weekday = self.date(day).weekday().num_days_from_monday();
-        self.catalogue.open(day, weekday);
+        self.catalogue.start_day(day, weekday);
     }
 
-    /// Everybody's chance of a purchase in the days from `day` on, under the id that the shop knows when the day begins.
+    /// Writes each user's chance of a purchase in the days from `day` on, under the id that the shop knows when the day begins.
     async fn write_propensity(&self, to: &Location, day: u32) -> Result<u64> {
         let seasons: Vec<f32> = (day..day + PROPENSITY_DAYS).map(|d| self.season(d)).collect();
         let columns =
             schema(&[("user_id", DataType::Utf8), ("as_of", DataType::Date32), ("p_purchase_7d", DataType::Float32)]);
         let file = format!("truth/propensity/dt={}/part-00000.parquet", self.date(day));
-        let mut sink = Sink::open_sorted(to, &file, &columns)?;
+        let mut sink = ParquetSink::open_sorted(to, &file, &columns)?;
         for (chunk, people) in self.people.chunks(BATCH_ROWS).enumerate() {
             let (mut ids, mut chances) = (StringBuilder::new(), Vec::with_capacity(people.len()));
-            for (i, person) in people.iter().enumerate().filter(|(_, p)| p.here(day)) {
+            for (i, person) in people.iter().enumerate().filter(|(_, p)| p.is_active(day)) {
                 let number = (chunk * BATCH_ROWS + i) as u64;
-                // Written in place: a million users a day are a million strings otherwise.
+                // Written in place, because a million users a day would be a million strings.
                 write!(ids, "{}{number:07}", prefix(person, day.saturating_sub(1))).map_err(Failure::bug)?;
                 ids.append_value("");
                 chances.push(purchase_probability(person.state, &person.habits, &seasons, 1.0));
@@ -169,19 +170,20 @@ impl<'a> World<'a> {
         sink.close().await
     }
 
-    /// Plays a day; returns each item's expected units.
+    /// Plays a day and writes its events; returns each item's expected units.
     async fn write_events(&mut self, to: &Location, day: u32, report: &mut SimulateReport) -> Result<Vec<f64>> {
         let season = self.season(day);
         let midnight = i64::from(self.date32(day)) * DAY_MICROS;
         let seed = self.options.seed;
         let categories = self.catalogue.categories();
         let mut mass = vec![vec![0.0; catalogue::BRAND_SLOTS]; categories];
-        let mut sink = Sink::open(to, &format!("events/dt={}/part-00000.parquet", self.date(day)), &events_schema())?;
+        let mut sink =
+            ParquetSink::open(to, &format!("events/dt={}/part-00000.parquet", self.date(day)), &events_schema())?;
         let mut batch = Batch { day, midnight, sequence: 0, columns: Columns::default() };
         for number in 0..self.people.len() {
             let person = &mut self.people[number];
             let due = person.review_day == day || person.return_day == day;
-            if !person.here(day) && !due {
+            if !person.is_active(day) && !due {
                 continue;
             }
             let chance = person.habits.visits(person.state, season);
@@ -192,9 +194,9 @@ impl<'a> World<'a> {
                 continue;
             }
             let mut rng = stream(seed, Purpose::Session, number as u64, day.into());
-            let user = name(number as u64, person, day);
+            let user = user_id(number as u64, person, day);
             let session = format!("s{number}-{day}");
-            if draw < chance && person.here(day) {
+            if draw < chance && person.is_active(day) {
                 let visit = sessions::visit(person, day, midnight, &self.catalogue, &mut self.stock, &mut rng);
                 report.purchases += u64::from(visit.bought);
                 batch.add(Some(&user), &session, &visit.events, &mut rng);
@@ -217,7 +219,7 @@ impl<'a> World<'a> {
         Ok(sessions::demand_rates(&mass, &self.catalogue))
     }
 
-    /// Visitors without any id: they count for demand only.
+    /// Plays visitors without any id, who count only for demand.
     fn play_guests(
         &mut self,
         day: u32,
@@ -268,8 +270,8 @@ fn demand_schema() -> arrow::datatypes::SchemaRef {
     ])
 }
 
-/// The id that the shop knows a user by on a day: `u…`, or `g…` before the login.
-fn name(number: u64, person: &Person, day: u32) -> String {
+/// Returns the id by which the shop knows a user on a day: `u…`, or `g…` before the login.
+fn user_id(number: u64, person: &Person, day: u32) -> String {
     format!("{}{number:07}", prefix(person, day))
 }
 
@@ -277,7 +279,7 @@ fn prefix(person: &Person, day: u32) -> char {
     if person.logs_in == NEVER || day < person.logs_in { 'g' } else { 'u' }
 }
 
-/// Spreads the chance of a purchase attempt over the categories that it may fall in.
+/// Spreads the chance of a purchase attempt over the categories in which it can happen.
 fn add_mass(person: &Person, chance: f64, mass: &mut [Vec<f64>]) {
     let slot = usize::from(person.brand_slot);
     if person.state == intent::State::Ready {
@@ -293,7 +295,7 @@ fn add_mass(person: &Person, chance: f64, mass: &mut [Vec<f64>]) {
     }
 }
 
-/// Events of a day on their way to the file.
+/// The events of a day that are not written yet.
 struct Batch {
     day: u32,
     midnight: i64,
@@ -304,7 +306,7 @@ struct Batch {
 impl Batch {
     fn add(&mut self, user: Option<&str>, session: &str, events: &[Event], rng: &mut impl Rng) {
         for event in events {
-            // A file holds one UTC day; a visit that runs past midnight is squeezed into it.
+            // A file has one UTC day; events of a visit past midnight move to its end.
             let ts = event.ts.min(self.midnight + DAY_MICROS - 1);
             let late = if rng.random_bool(0.003) { rng.random_range(6i64..30) * 3_600_000_000 } else { 0 };
             let arrived_at = ts + rng.random_range(1_000_000i64..240_000_000) + late;

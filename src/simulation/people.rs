@@ -1,4 +1,4 @@
-//! The simulated users: fixed-size records of habits, tastes and where they stand, small enough for millions.
+//! The simulated users: fixed-size records of habits, tastes and current state, small enough for millions.
 
 use rand::Rng;
 
@@ -8,7 +8,7 @@ use super::random::{Purpose, stream};
 
 pub(super) const NO_ITEM: u32 = u32::MAX;
 pub(super) const NEVER: u32 = u32::MAX;
-/// How much of a user's attention the three favourite categories get; the rest goes to any category.
+/// Shares of a user's attention for the three favourite categories; the rest goes to any category.
 pub(super) const TASTES: [f64; 3] = [0.5, 0.25, 0.12];
 const COUNTRIES: [&str; 6] = ["DE", "FR", "NL", "ES", "IT", "PL"];
 
@@ -19,33 +19,33 @@ pub(super) struct Person {
     pub brand_slot: u8,
     /// Hour of the day around which visits start.
     pub hour: u8,
-    /// First day with a visit; 0 for those who were there before the lake begins.
+    /// First day with a visit; 0 for users from before the lake begins.
     pub joins: u32,
-    /// First day without: churned, or erased.
+    /// First day without visits: churned, or erased.
     pub leaves: u32,
     /// Before this day the user is the guest `g…`; 0 = never a guest, `NEVER` = never logs in.
     pub logs_in: u32,
     pub state: State,
-    /// Category of the episode under way.
+    /// Category of the current episode.
     pub category: u16,
-    /// In the cart from the episode's first session.
+    /// Item in the cart since the episode's first session.
     pub cart: u32,
     /// The item that the episode narrowed down to.
     pub held: u32,
     pub bought: u32,
     pub review_day: u32,
     pub return_day: u32,
-    /// What goes back then: something else may have been bought since.
+    /// The item to return: the user may have bought another one since.
     pub return_item: u32,
     pub return_quantity: i32,
 }
 
-/// What the `users` table says about a user; drawn again when it is written, not kept.
-pub(super) struct Passport {
+/// The user's row in the `users` table; drawn again when it is written, not stored.
+pub(super) struct MasterData {
     pub country: &'static str,
     pub consent: Option<bool>,
     pub excluded: Option<bool>,
-    /// Days before the start of the lake (negative), for those who were there before it begins.
+    /// Days from the start of the lake: negative, because only users from before it have one.
     pub signed_up_day: Option<i64>,
     pub erasure_day: Option<u32>,
 }
@@ -55,7 +55,7 @@ impl Person {
         let mut rng = stream(seed, Purpose::Person, 0, number);
         let tastes = std::array::from_fn(|_| rng.random_range(0..categories) as u16);
         let activity = (0.075 * log_normal(0.55, &mut rng)).clamp(0.01, 0.6);
-        // Frequent visitors start fewer episodes per visit: how often somebody comes says little about buying.
+        // Frequent visitors start fewer episodes per visit, so that the number of visits predicts little about buying.
         let episode = (0.26 * (0.075 / activity).sqrt() * log_normal(0.3, &mut rng)).clamp(0.02, 0.8);
         let joins = if rng.random_bool(0.15) { (f64::from(days) * rng.random::<f64>()) as u32 } else { 0 };
         let stays = -(1.0 - rng.random::<f64>()).ln() * 700.0;
@@ -66,7 +66,7 @@ impl Person {
             _ => 0,
         };
         let leaves = joins.saturating_add(stays as u32).saturating_add(3);
-        let erased = Passport::new(seed, number, days).erasure_day.unwrap_or(NEVER);
+        let erased = MasterData::new(seed, number, days).erasure_day.unwrap_or(NEVER);
         Self {
             habits: Habits {
                 activity: activity as f32,
@@ -92,12 +92,12 @@ impl Person {
         }
     }
 
-    pub(super) fn here(&self, day: u32) -> bool {
+    pub(super) fn is_active(&self, day: u32) -> bool {
         self.joins <= day && day < self.leaves
     }
 
-    /// A category to look at: one of the favourites mostly.
-    pub(super) fn fancy(&self, categories: usize, rng: &mut impl Rng) -> u16 {
+    /// Draws a category to look at, mostly a favourite one.
+    pub(super) fn draw_category(&self, categories: usize, rng: &mut impl Rng) -> u16 {
         let mut draw: f64 = rng.random();
         for (share, category) in TASTES.iter().zip(self.tastes) {
             if draw < *share {
@@ -109,7 +109,7 @@ impl Person {
     }
 }
 
-impl Passport {
+impl MasterData {
     pub(super) fn new(seed: u64, number: u64, days: u32) -> Self {
         let mut rng = stream(seed, Purpose::Person, 1, number);
         let consent = match rng.random::<f64>() {

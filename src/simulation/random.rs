@@ -1,9 +1,9 @@
-//! Named random streams: one seed gives the same lake for ever, whatever is drawn elsewhere.
+//! Named random streams: a seed always gives the same lake, whatever is drawn elsewhere.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// What a stream is for; the numbers are part of the lake's contract, so that old seeds keep their bytes.
+/// Purpose of a stream; the numbers are part of the lake's contract, so that old seeds give the same bytes.
 #[derive(Clone, Copy)]
 pub(super) enum Purpose {
     Catalogue = 1,
@@ -13,7 +13,7 @@ pub(super) enum Purpose {
     Guests = 5,
 }
 
-/// The stream of (seed, purpose, a, b); for example (seed, Session, user, day).
+/// Returns the stream of (seed, purpose, a, b); for example (seed, Session, user, day).
 pub(super) fn stream(seed: u64, purpose: Purpose, a: u64, b: u64) -> ChaCha8Rng {
     let mut key = [0u8; 32];
     for (slot, word) in key.as_chunks_mut::<8>().0.iter_mut().zip([seed, purpose as u64, a, b]) {
@@ -22,7 +22,7 @@ pub(super) fn stream(seed: u64, purpose: Purpose, a: u64, b: u64) -> ChaCha8Rng 
     ChaCha8Rng::from_seed(key)
 }
 
-/// Two uniform numbers in [0, 1) for (seed, user, day): the cheap draw that skips the many users who stay away.
+/// Returns two uniform numbers in [0, 1) for (seed, user, day): a cheap draw to skip the many users who stay away.
 /// `SplitMix64`'s finaliser (Steele, Lea, Flood 2014) over a linear mix of the three.
 pub(super) fn coin(seed: u64, user: u64, day: u64) -> (f32, f32) {
     let mut z = seed

@@ -1,6 +1,6 @@
-//! What a visit looks like. Genuine and decoy episodes have the same numbers of events of each type a visit; what tells
-//! them apart is order (search first or last, cart last or first), dwell (rising or falling) and content (one category
-//! and brand, or a new one at every step).
+//! Plays visits. Genuine and decoy episodes have the same numbers of events of each type in a visit; they differ in order (search
+//! first or last, cart last or first), dwell time (rising or falling) and content (one category and brand, or a new one at every
+//! step).
 
 use rand::Rng;
 
@@ -28,7 +28,7 @@ fn units(rng: &mut impl Rng) -> i32 {
     }
 }
 
-/// Chance of a purchase attempt in a visit.
+/// Returns the chance of a purchase attempt in a visit.
 pub(super) fn attempts(person: &Person) -> f64 {
     match person.state {
         State::Idle => person.habits.impulse.into(),
@@ -37,13 +37,13 @@ pub(super) fn attempts(person: &Person) -> f64 {
     }
 }
 
-struct Clock<'a> {
+struct VisitBuilder<'a> {
     ts: i64,
     events: Vec<Event>,
     shop: &'a Catalogue,
 }
 
-impl Clock<'_> {
+impl VisitBuilder<'_> {
     fn add(
         &mut self,
         event_type: &'static str,
@@ -88,16 +88,16 @@ pub(super) fn visit(
     rng: &mut impl Rng,
 ) -> Visit {
     let minute = (i64::from(person.hour) * 60 + rng.random_range(-120..110)).clamp(0, 1380);
-    let mut c = Clock { ts: midnight + minute * 60_000_000, events: Vec::new(), shop };
+    let mut c = VisitBuilder { ts: midnight + minute * 60_000_000, events: Vec::new(), shop };
     let (slot, category) = (person.brand_slot, person.category);
     let likes = person.clone();
-    let any = |rng: &mut _| -> u32 { shop.draw(likes.fancy(shop.categories(), rng), slot, rng) };
+    let any = |rng: &mut _| -> u32 { shop.draw(likes.draw_category(shop.categories(), rng), slot, rng) };
     let appeal = shop.signal.appeal(person.state);
     let mine = |rng: &mut _| -> u32 { shop.draw_appealing(category, slot, appeal, rng) };
-    // Where content is to say nothing, a decoy looks at what a genuine episode looks at.
+    // If the signal is not in the choice of items, a decoy looks at the same items as a genuine episode.
     let stray = |rng: &mut _| -> u32 { if shop.signal == Signal::Mixed { any(rng) } else { mine(rng) } };
     let elsewhere = |person: &Person, rng: &mut _| -> u16 {
-        if shop.signal == Signal::Mixed { person.fancy(shop.categories(), rng) } else { category }
+        if shop.signal == Signal::Mixed { person.draw_category(shop.categories(), rng) } else { category }
     };
     let mut bought = None;
     match shop.signal.looks_like(person.state) {
@@ -162,7 +162,7 @@ pub(super) fn visit(
         }
         State::Ready => {
             c.view(person.held.min(shop.items.len() as u32 - 1), 30.0, rng);
-            // By weight alone, so that the truth about demand holds with every signal.
+            // Drawn by weight alone, so that the true demand is the same with every signal.
             let item = shop.draw(category, slot, rng);
             c.view(item, 60.0, rng);
             if rng.random_bool(READY_BUYS.into()) && c.purchase(item, stock, rng) {
@@ -194,7 +194,7 @@ pub(super) fn visit(
         None => {
             person.state = after_visit(person.state, &person.habits, rng.random());
             if matches!(person.state, State::Focus | State::DecoyFocus) && category == person.category {
-                person.category = person.fancy(shop.categories(), rng);
+                person.category = person.draw_category(shop.categories(), rng);
             }
         }
     }
@@ -206,7 +206,7 @@ const PRAISE: [&str; 4] =
 const BLAME: [&str; 4] =
     ["broke after a week", "poor quality, sent it back", "not as described", "disappointing for the price"];
 
-/// Reviews and returns that fall due on `day`.
+/// Returns the reviews and returns that are due on `day`.
 pub(super) fn after_purchase(
     person: &mut Person,
     day: u32,
@@ -249,12 +249,12 @@ pub(super) fn after_purchase(
     due
 }
 
-/// Expected units of each item today: for every slot and category, the attempts' mass times the draw's probability.
+/// Returns the expected units of each item today: for every slot and category, the attempts' mass times the draw's probability.
 pub(super) fn demand_rates(mass: &[Vec<f64>], shop: &Catalogue) -> Vec<f64> {
     (0..shop.items.len() as u32)
         .map(|item| {
-            let of_category = &mass[usize::from(shop.items[item as usize].category)];
-            of_category.iter().enumerate().map(|(slot, m)| m * shop.draw_probability(item, slot) * UNITS_MEAN).sum()
+            let attempts = &mass[usize::from(shop.items[item as usize].category)];
+            attempts.iter().enumerate().map(|(slot, m)| m * shop.draw_probability(item, slot) * UNITS_MEAN).sum()
         })
         .collect()
 }

@@ -1,7 +1,7 @@
-//! In what the taste of a user who is about to buy shows: in everything, or in one modality alone.
+//! Where the signal that predicts a purchase is: in everything, or in one modality alone.
 //!
-//! Every item has an appeal or not. In lakes of one content, genuine and decoy episodes look the same but for the appeal of
-//! what is looked at, and appeal shows in that content alone; items come and go within weeks, so that ids say nothing of it.
+//! Every item has appeal or not. In a lake with a content signal, genuine and decoy episodes differ only in the appeal of the
+//! items looked at, and appeal shows in that content alone; items come and go within weeks, so that ids do not predict it.
 
 use rand::Rng;
 use rand_distr::StandardNormal;
@@ -9,18 +9,18 @@ use rand_distr::StandardNormal;
 use super::catalogue::{Item, QUALITIES, VECTOR_WIDTH};
 use super::intent::State;
 
-/// Days that an item is sold where ids are to say nothing.
+/// Days for which an item is sold if ids must not predict appeal.
 const LIFE_DAYS: u32 = 21;
-/// How far appeal moves a picture's vector; its noise is 1.
+/// Distance by which appeal moves a picture's vector; the noise has standard deviation 1.
 const PULL: f32 = 1.5;
 
-/// What tells a genuine episode from a decoy.
+/// The difference between a genuine episode and a decoy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Signal {
-    /// Order, dwell, categories and brands, as shops have it.
+    /// Order, dwell time, categories and brands, as in real shops.
     #[default]
     Mixed,
-    /// Order and dwell alone.
+    /// Order and dwell time alone.
     Sequence,
     /// The words of the titles alone.
     Text,
@@ -29,26 +29,26 @@ pub enum Signal {
 }
 
 impl Signal {
-    pub(super) fn is_of_content(self) -> bool {
+    pub(super) fn is_in_content(self) -> bool {
         matches!(self, Self::Text | Self::Image)
     }
 
-    /// Whether a visit's items have appeal; `None` where that says nothing.
+    /// Returns whether a visit's items must have appeal; `None` if appeal is not the signal.
     pub(super) fn appeal(self, state: State) -> Option<bool> {
-        self.is_of_content().then(|| !state.is_decoy())
+        self.is_in_content().then(|| !state.is_decoy())
     }
 
-    /// The state that a visit looks like.
+    /// Returns the state whose kind of visit is played.
     pub(super) fn looks_like(self, state: State) -> State {
         match state {
-            State::DecoyFocus if self.is_of_content() => State::Focus,
-            State::DecoyNarrow if self.is_of_content() => State::Narrow,
+            State::DecoyFocus if self.is_in_content() => State::Focus,
+            State::DecoyNarrow if self.is_in_content() => State::Narrow,
             other => other,
         }
     }
 
-    /// Gives an item its appeal and makes all but this signal say nothing of it.
-    pub(super) fn dress(self, item: &mut Item, days: u32, rng: &mut impl Rng) {
+    /// Gives an item its appeal, and removes every trace of it except this signal.
+    pub(super) fn give_appeal(self, item: &mut Item, days: u32, rng: &mut impl Rng) {
         item.appeal = rng.random_bool(0.5);
         if self == Self::Mixed {
             return;
@@ -69,7 +69,7 @@ impl Signal {
             _ => &QUALITIES[..],
         };
         item.set_quality_word(words[rng.random_range(0..words.len())]);
-        if self.is_of_content() && !item.always_sold {
+        if self.is_in_content() && !item.always_sold {
             let first = rng.random_range(0..days + LIFE_DAYS);
             (item.first_day, item.last_day) = (first.saturating_sub(LIFE_DAYS), first);
         }

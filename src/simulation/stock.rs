@@ -1,21 +1,21 @@
-//! The shop's stock: a plain reorder policy that is sometimes too thin, so that stock-outs hide demand.
+//! The shop's stock: a simple reorder policy that sometimes orders too little, so that stock-outs hide demand.
 
 use rand::Rng;
 
 use super::random::{Purpose, stream};
 
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub(super) struct StockLine {
     pub on_hand: i64,
     pub on_order: i64,
     pub lead_time_days: i32,
     pub pack_size: i32,
     pub min_order_quantity: i32,
     pub service_level: Option<f64>,
-    /// Smoothed daily demand that the shop sees.
-    pace: f64,
-    /// How careful the buyer is; below one means stock-outs.
-    care: f64,
+    /// The smoothed daily sales that the shop sees.
+    daily_demand: f64,
+    /// The buyer's margin of safety; below one means stock-outs.
+    caution: f64,
     /// (arrival day, units).
     due: Vec<(u32, i64)>,
     pub wanted: i64,
@@ -23,25 +23,25 @@ pub(super) struct Line {
 }
 
 pub(super) struct Stock {
-    pub lines: Vec<Line>,
+    pub lines: Vec<StockLine>,
 }
 
 impl Stock {
-    /// First stocks for about two weeks at the expected `daily` units.
+    /// Starts with stock for about two weeks at the expected `daily` units.
     pub(super) fn new(seed: u64, daily: &[f64]) -> Self {
-        let lines = daily.iter().enumerate().map(|(item, &pace)| {
+        let lines = daily.iter().enumerate().map(|(item, &daily_demand)| {
             let mut rng = stream(seed, Purpose::Stock, 0, item as u64);
             let lead_time_days = rng.random_range(2..15);
             let pack_size = [1, 1, 2, 6, 12][rng.random_range(0..5)];
-            Line {
-                on_hand: (pace * (10.0 + f64::from(lead_time_days))).ceil() as i64 + 2,
+            StockLine {
+                on_hand: (daily_demand * (10.0 + f64::from(lead_time_days))).ceil() as i64 + 2,
                 on_order: 0,
                 lead_time_days,
                 pack_size,
                 min_order_quantity: pack_size * rng.random_range(1..3),
                 service_level: rng.random_bool(0.5).then(|| [0.9, 0.95, 0.98][rng.random_range(0..3)]),
-                pace,
-                care: 0.6 + 1.2 * rng.random::<f64>(),
+                daily_demand,
+                caution: 0.6 + 1.2 * rng.random::<f64>(),
                 due: Vec::new(),
                 wanted: 0,
                 sold: 0,
@@ -50,7 +50,7 @@ impl Stock {
         Self { lines: lines.collect() }
     }
 
-    /// Deliveries come in before the shop opens.
+    /// Books the deliveries that arrive before the shop opens.
     pub(super) fn morning(&mut self, day: u32) {
         for line in &mut self.lines {
             (line.wanted, line.sold) = (0, 0);
@@ -79,14 +79,14 @@ impl Stock {
         self.lines[item as usize].on_hand += i64::from(quantity);
     }
 
-    /// Orders go out after closing.
+    /// Places orders after the shop closes.
     pub(super) fn evening(&mut self, day: u32) {
         for line in &mut self.lines {
-            line.pace = 0.95 * line.pace + 0.05 * line.sold as f64;
+            line.daily_demand = 0.95 * line.daily_demand + 0.05 * line.sold as f64;
             let lead = f64::from(line.lead_time_days);
-            let point = line.care * line.pace * lead + 1.0;
+            let point = line.caution * line.daily_demand * lead + 1.0;
             if (line.on_hand + line.on_order) as f64 <= point {
-                let wanted = (line.pace * (lead + 7.0)).ceil().max(f64::from(line.min_order_quantity));
+                let wanted = (line.daily_demand * (lead + 7.0)).ceil().max(f64::from(line.min_order_quantity));
                 let packs = (wanted / f64::from(line.pack_size)).ceil() as i64;
                 let units = packs * i64::from(line.pack_size);
                 line.on_order += units;

@@ -1,19 +1,20 @@
-//! The lake's master tables as the simulator writes them: items, users, inventory, promotions, erasures.
+//! Writes the lake's master tables: items, users, inventory, promotions, erasures.
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray,
     StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType, Date32Type, Field, Float32Type, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float32Type, SchemaRef};
 use std::sync::Arc;
 
 use super::catalogue::Catalogue;
 use super::events::item_id;
-use super::people::{Passport, Person};
+use super::people::{MasterData, Person};
 use super::stock::Stock;
-use super::writer::{Sink, instant, money, schema};
+use super::writer::{ParquetSink, instant, money, schema};
 use super::{BATCH_ROWS, DAY_MICROS, SimulateOptions};
 use crate::failure::Result;
+use crate::ids::date32;
 use crate::lake::stores::Location;
 
 pub(super) fn inventory_schema() -> SchemaRef {
@@ -30,9 +31,9 @@ pub(super) fn inventory_schema() -> SchemaRef {
     ])
 }
 
-/// Stock of every item on sale at the start of a day.
+/// Returns the stock of every item on sale at the start of a day.
 pub(super) fn inventory(stock: &Stock, catalogue: &Catalogue, day: u32, date: i32) -> Vec<ArrayRef> {
-    let lines: Vec<(u32, &super::stock::Line)> =
+    let lines: Vec<(u32, &super::stock::StockLine)> =
         (0u32..).zip(&stock.lines).filter(|(item, _)| catalogue.sold_on(*item, day)).collect();
     let cost = |item: u32| i128::from(catalogue.items[item as usize].price * 6 / 10);
     vec![
@@ -65,7 +66,7 @@ async fn items(to: &Location, catalogue: &Catalogue) -> Result<u64> {
         ("video_vector", vector),
         ("image", DataType::Binary),
     ]);
-    let mut sink = Sink::open(to, "items/part-00000.parquet", &columns)?;
+    let mut sink = ParquetSink::open(to, "items/part-00000.parquet", &columns)?;
     for (chunk, items) in catalogue.items.chunks(BATCH_ROWS).enumerate() {
         let number = |i: usize| (chunk * BATCH_ROWS + i) as u32;
         let prices = items.iter().map(|i| Some(i128::from(i.price))).collect::<Decimal128Array>();
@@ -85,7 +86,7 @@ async fn items(to: &Location, catalogue: &Catalogue) -> Result<u64> {
     sink.close().await
 }
 
-/// Users with a login, and the guests that turned into one. A guest's row carries the moment of that login.
+/// Writes users with a login, and the guests that became one. A guest's row has the moment of that login.
 async fn users(to: &Location, catalogue: &Catalogue, options: &SimulateOptions) -> Result<u64> {
     let columns = schema(&[
         ("user_id", DataType::Utf8),
@@ -96,40 +97,40 @@ async fn users(to: &Location, catalogue: &Catalogue, options: &SimulateOptions) 
         ("excluded", DataType::Boolean),
     ]);
     let erasures = schema(&[("user_id", DataType::Utf8), ("requested_at", instant())]);
-    let mut sink = Sink::open(to, "users/part-00000.parquet", &columns)?;
-    let mut erased = Sink::open(to, "erasures/part-00000.parquet", &erasures)?;
-    let start = i64::from(Date32Type::from_naive_date(options.start));
+    let mut sink = ParquetSink::open(to, "users/part-00000.parquet", &columns)?;
+    let mut erased = ParquetSink::open(to, "erasures/part-00000.parquet", &erasures)?;
+    let start = i64::from(date32(options.start));
     let mut from = 0;
     while from < options.users {
         let to = (from + BATCH_ROWS as u64).min(options.users);
-        let (mut ids, mut canonical, mut passports, mut signed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut canonical, mut master_rows, mut signed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut gone, mut gone_at) = (Vec::new(), Vec::new());
         for number in from..to {
             let person = Person::new(options.seed, number, options.days, catalogue.categories());
-            // Who stayed a guest for as long as the lake knows has no row.
+            // A guest who never logs in within the lake's days has no row.
             if person.logs_in >= options.days.min(person.leaves) {
                 continue;
             }
             let login = format!("u{number:07}");
-            let passport = || Passport::new(options.seed, number, options.days);
+            let master_data = || MasterData::new(options.seed, number, options.days);
             let signed_up_day = match person.joins.max(person.logs_in) {
-                0 => passport().signed_up_day,
+                0 => master_data().signed_up_day,
                 day => Some(i64::from(day)),
             };
             let signed_up_at = signed_up_day.map(|day| (start + day) * DAY_MICROS);
             if person.logs_in > 0 {
                 ids.push(format!("g{number:07}"));
                 canonical.push(Some(login.clone()));
-                passports.push(passport());
+                master_rows.push(master_data());
                 signed.push(signed_up_at);
             }
-            if let Some(day) = passport().erasure_day {
+            if let Some(day) = master_data().erasure_day {
                 gone.push(login.clone());
                 gone_at.push((start + i64::from(day)) * DAY_MICROS);
             }
             ids.push(login);
             canonical.push(None);
-            passports.push(passport());
+            master_rows.push(master_data());
             signed.push(signed_up_at);
         }
         let signed = TimestampMicrosecondArray::from(signed);
@@ -137,9 +138,9 @@ async fn users(to: &Location, catalogue: &Catalogue, options: &SimulateOptions) 
             Arc::new(StringArray::from(ids)),
             Arc::new(StringArray::from(canonical)),
             Arc::new(signed.with_timezone("UTC")),
-            Arc::new(passports.iter().map(|p| Some(p.country)).collect::<StringArray>()),
-            Arc::new(passports.iter().map(|p| p.consent).collect::<BooleanArray>()),
-            Arc::new(passports.iter().map(|p| p.excluded).collect::<BooleanArray>()),
+            Arc::new(master_rows.iter().map(|p| Some(p.country)).collect::<StringArray>()),
+            Arc::new(master_rows.iter().map(|p| p.consent).collect::<BooleanArray>()),
+            Arc::new(master_rows.iter().map(|p| p.excluded).collect::<BooleanArray>()),
         ])
         .await?;
         let gone_at = TimestampMicrosecondArray::from(gone_at).with_timezone("UTC");
@@ -156,9 +157,9 @@ async fn promotions(to: &Location, catalogue: &Catalogue, options: &SimulateOpti
         ("ends_on", DataType::Date32),
         ("price", money()),
     ]);
-    let start = Date32Type::from_naive_date(options.start);
+    let start = date32(options.start);
     let all = &catalogue.promotions;
-    let mut sink = Sink::open(to, "promotions/part-00000.parquet", &columns)?;
+    let mut sink = ParquetSink::open(to, "promotions/part-00000.parquet", &columns)?;
     let prices = all.iter().map(|p| Some(i128::from(p.price))).collect::<Decimal128Array>();
     sink.write(vec![
         Arc::new(all.iter().map(|p| Some(item_id(p.item))).collect::<StringArray>()),

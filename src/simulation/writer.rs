@@ -1,33 +1,32 @@
-//! Streams simulated rows into Parquet: one open file a table, row groups of bounded size.
+//! Streams simulated rows into Parquet: one open file per table, row groups of bounded size.
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::basic::Encoding;
+use parquet::file::properties::WriterPropertiesBuilder;
 use std::sync::Arc;
 
 use crate::failure::Result;
+use crate::lake::parquet_files::{LAKE_ROW_GROUP_ROWS, writer_properties};
 use crate::lake::stores::Location;
 
-const ROW_GROUP_ROWS: usize = 131_072;
-
-/// One Parquet file that is being written.
-pub(super) struct Sink {
+/// A Parquet file that is being written.
+pub(super) struct ParquetSink {
     writer: AsyncArrowWriter<BufWriter>,
     schema: SchemaRef,
 }
 
-impl Sink {
+impl ParquetSink {
     pub(super) fn open(to: &Location, name: &str, schema: &SchemaRef) -> Result<Self> {
-        Self::open_with(to, name, schema, properties())
+        Self::open_with(to, name, schema, writer_properties(LAKE_ROW_GROUP_ROWS))
     }
 
-    /// For rows in the order of their first column, a text: it is kept as what differs from the row before, floats byte
-    /// by byte, and no dictionary of a million different values is tried.
+    /// Opens a file for rows sorted by their first column, a text: stores the difference to the previous row, splits floats by
+    /// byte, and does not try a dictionary of a million distinct values.
     pub(super) fn open_sorted(to: &Location, name: &str, schema: &SchemaRef) -> Result<Self> {
-        let mut properties = properties().set_dictionary_enabled(false);
+        let mut properties = writer_properties(LAKE_ROW_GROUP_ROWS).set_dictionary_enabled(false);
         for field in schema.fields() {
             let column = field.name().as_str().into();
             properties = match field.data_type() {
@@ -50,17 +49,11 @@ impl Sink {
         Ok(self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?).await?)
     }
 
-    /// Ends the file; returns its bytes.
+    /// Closes the file; returns its size in bytes.
     pub(super) async fn close(mut self) -> Result<u64> {
         self.writer.finish().await?;
         Ok(self.writer.bytes_written() as u64)
     }
-}
-
-fn properties() -> WriterPropertiesBuilder {
-    WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
 }
 
 pub(super) fn money() -> DataType {

@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind, Result};
-use crate::ids::{Generation, RunDate};
+use crate::ids::{Generation, RunDate, date32};
 use crate::lake::stores::Location;
 use crate::tables::delta_log::{self, COMMIT_MANIFEST, COMMIT_RUN_DATE, failure};
 use crate::tables::schemas::PARTITION;
@@ -60,7 +60,7 @@ async fn commit_until_settled(output: &Location, commit: &TableCommit<'_>, mode:
         match commit_once(output, commit, mode).await {
             Ok(version) => return Ok(version),
             // A commit may have landed though its answer was lost: deciding anew finds its transaction and stops.
-            Err(fault) if fault.kind == FailureKind::Passing => last = Some(fault),
+            Err(fault) if fault.kind == FailureKind::Transient => last = Some(fault),
             Err(fault) => return Err(fault),
         }
         tracing::debug!(table = commit.table, attempt, "commit decided anew");
@@ -163,7 +163,7 @@ pub async fn scan_at(
     let provider = opened.table_provider().with_session(Arc::new(ctx.state())).await?;
     let rows = ctx.read_table(provider)?;
     match run_date {
-        Some(date) => Ok(rows.filter(col(PARTITION).eq(lit(date32(date))))?),
+        Some(date) => Ok(rows.filter(col(PARTITION).eq(lit(date_scalar(date))))?),
         None => Ok(rows),
     }
 }
@@ -188,10 +188,9 @@ pub fn night_files(opened: &DeltaTable, table: &str, night: RunDate) -> Result<V
     Ok(of_night.map(|file| (file.path().into_owned(), file.size() as u64)).collect())
 }
 
-/// A date as the engine holds it: days since 1970-01-01.
-pub fn date32(date: RunDate) -> datafusion::common::ScalarValue {
-    let days = date.0.signed_duration_since(chrono::NaiveDate::default()).num_days();
-    datafusion::common::ScalarValue::Date32(i32::try_from(days).ok())
+/// Returns a run date as a literal of the engine.
+pub fn date_scalar(date: RunDate) -> datafusion::common::ScalarValue {
+    datafusion::common::ScalarValue::Date32(Some(date32(date.0)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! (`If-None-Match: *`) with the configured endpoint and credentials, and no lock table is needed.
 
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::kernel::transaction::TransactionError;
 use deltalake::kernel::{StructField, StructType};
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake::operations::create::CreateBuilder;
@@ -13,7 +14,7 @@ use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Cause, Failure, Result, store_refusal};
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::tables::schemas::{self, PARTITION};
@@ -141,14 +142,19 @@ fn commit_info(bytes: &[u8]) -> Option<serde_json::Value> {
 pub fn failure(table: impl std::fmt::Display) -> impl Fn(DeltaTableError) -> Failure {
     move |error| {
         let failure = match error {
-            error if let Some(refused) = crate::failure::refusal(&error) => refused,
+            error if let Some(refused) = store_refusal(&error) => refused.caused_by(error),
             DeltaTableError::ObjectStore { source } => Failure::from(source),
             DeltaTableError::InvalidVersion(version) => {
                 Failure::usage(format!("no version {version}")).hint("gc may have removed it; choose a later run")
             }
-            DeltaTableError::Transaction { source } => Failure::passing(source.to_string()),
-            DeltaTableError::KernelError(source) => Failure::passing(source.to_string()),
-            other => Failure::bug(other),
+            DeltaTableError::Transaction { source } => {
+                let conflict =
+                    matches!(source, TransactionError::CommitConflict(_) | TransactionError::MaxCommitAttempts(_));
+                let cause = conflict.then_some(Cause::Conflict);
+                Failure { cause, ..Failure::transient(source.to_string()) }.caused_by(source)
+            }
+            DeltaTableError::KernelError(source) => Failure::transient(source.to_string()).caused_by(source),
+            other => Failure::bug(&other).caused_by(other),
         };
         failure.at(format!("table {table}"))
     }

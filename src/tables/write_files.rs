@@ -22,7 +22,6 @@ use object_store::{ObjectStore, buffered::BufWriter, path::Path};
 use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -31,6 +30,7 @@ use url::Url;
 use crate::engine::places;
 use crate::failure::{Failure, Result};
 use crate::ids::{Generation, RunDate};
+use crate::lake::parquet_files::writer_properties;
 use crate::lake::stores::Location;
 use crate::tables::file_stats::delta_stats;
 use crate::tables::schemas::{self, PARTITION};
@@ -265,9 +265,8 @@ impl OpenFile {
             folder => format!("{folder}/{name}"),
         };
         let whole = Path::parse(format!("{}/{path}", target.folder)).map_err(Failure::bug)?;
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-            .set_max_row_group_row_count(Some(target.row_group_rows_max as usize))
+        let properties = writer_properties(target.row_group_rows_max as usize)
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?)) // published once, read often
             .set_key_value_metadata(Some(vec![KeyValue::new(WRITTEN_BY.into(), process_name())]))
             .build();
         let object = BufWriter::new(Arc::clone(store), whole);

@@ -4,6 +4,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
+use intentcast::failure::Result;
 use intentcast::lake::stores::Location;
 use std::path::Path;
 
@@ -239,6 +240,77 @@ async fn a_row_outside_its_partition_is_quarantined_past_tolerance() {
         for row in ["25 h before", "23 h before", "within", "23 h after", "25 h after", "49 h after"] {
             assert_eq!(good.contains(row), !out.contains(row), "tolerance of {hours} h: {row} in\n{good}");
         }
+    }
+}
+
+/// The columns and rows of `user_features` in one text.
+async fn features_with(lake: &Path, files: &[(&str, &str)]) -> Result<String> {
+    let (output, overlay) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (file, text) in files {
+        let path = overlay.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let mut config = config(lake, output.path());
+    config.sql.folder = overlay.path().display().to_string();
+    let (ctx, _) = night_session(&config, "2026-01-03").await?;
+    Ok(table(&ctx, FEATURES).await)
+}
+
+#[tokio::test]
+async fn a_file_in_sql_folder_adds_a_user_feature() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    two_days(&lake).await;
+    let built_in = features_with(&lake, &[]).await.unwrap();
+    let gifts = "-- one row per user_id with an event of i1\nSELECT user_id, count(*) AS i1_events, 0.5 AS i1_share FROM \
+                 user_event WHERE item_id = 'i1' GROUP BY user_id;\n";
+    // A count of the rollups: one line more, and no other built-in file.
+    let counted = include_str!("../../sql/rollups/unit_user_day.sql").replace(
+        "    count(dwell_ms) AS dwell_events,\n",
+        "    count(dwell_ms) AS dwell_events,\n    count(*) FILTER (WHERE event_type = 'purchase' AND item_id = 'i2') AS i2_purchases,\n",
+    );
+    let bought = "-- one row per user_id: purchases of i2, returns included\nSELECT user_id, sum(i2_purchases) AS i2_purchases \
+                  FROM user_day_rows GROUP BY user_id";
+    let files = [
+        ("features/user_feature_gifts.sql", gifts),
+        ("features/user_feature_i2.sql", bought),
+        ("rollups/unit_user_day.sql", &counted),
+    ];
+    let added = features_with(&lake, &files).await.unwrap();
+    let rows = |text: &str| text.lines().filter(|line| line.starts_with('|')).map(String::from).collect::<Vec<_>>();
+    let ends = [
+        "| i1_events | i1_share | i2_purchases |",
+        "| 3         | 0.5      | 0            |",
+        "|           |          | 2            |",
+    ];
+    let (before, after) = (rows(&built_in), rows(&added));
+    assert_eq!((before.len(), after.len()), (3, 3), "{added}");
+    for ((before, after), end) in before.iter().zip(&after).zip(ends) {
+        assert_eq!(after, &format!("{}{}", before.trim_end_matches('|'), end), "{added}");
+    }
+}
+
+#[tokio::test]
+async fn an_added_feature_file_that_does_not_fit_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake");
+    two_days(&lake).await;
+    for (text, expected) in [
+        ("SELECT 1 AS x", "sql/features/user_feature_a.sql: no column user_id; it has x"),
+        (
+            "SELECT 'u1' AS user_id, 1 AS views_7d",
+            "sql/features/user_feature_a.sql: column views_7d is in user_features already",
+        ),
+        (
+            "SELECT user_id, 1 AS x FROM user_features",
+            "circular dependency between views: user_feature_a, user_features",
+        ),
+        ("SELECT user_id, nonsense AS x FROM user_event", "sql/features/user_feature_a.sql: "),
+    ] {
+        let refused = features_with(&lake, &[("features/user_feature_a.sql", text)]).await.unwrap_err();
+        assert_eq!(refused.kind.exit_code(), 2, "{refused}");
+        assert!(refused.message.contains(expected), "{refused}");
     }
 }
 

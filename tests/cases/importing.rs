@@ -88,7 +88,7 @@ fn taobao_counts_cut_lines_and_splits_by_beijing_days() {
         "{report}"
     );
     for reason in ["no readable time", "unknown event type", "expected 5 fields, got 4"] {
-        assert!(report.contains(&format!("left out: 1 rows: {reason}")), "{report}");
+        assert!(report.contains(&format!("skipped: 1 rows: {reason}")), "{report}");
     }
     let rows = place.sql("SELECT _dt, user_id, ts, event_type FROM events WHERE item_id = '22' ORDER BY ts");
     let expected = [
@@ -138,7 +138,7 @@ fn cdnow_reads_master_and_sample_and_skips_a_line_of_names() {
         b" customer_id  date number_of_cds  dollar_value\n 00001 19970101  2   11.00\n 00002 19970101  0    0.00\n";
     let sample = b" 00001 0009 19970102  1   5.00\n";
     let (report, rows) = import("cdnow", &[("master.txt", master), ("sample.txt", sample)], EVENTS);
-    assert!(report.contains("3 rows read, 3 events on 2 days") && !report.contains("left out"), "{report}");
+    assert!(report.contains("3 rows read, 3 events on 2 days") && !report.contains("skipped"), "{report}");
     let expected = [
         "00001,,1997-01-01T00:00:00,purchase,cd,2,5.5",
         "00002,,1997-01-01T00:00:00,purchase,cd,0,",
@@ -151,7 +151,7 @@ fn cdnow_reads_master_and_sample_and_skips_a_line_of_names() {
 fn tmall_days_get_the_year_and_repeats_stay() {
     let text = b"user_id,brand_id,type,visit_datetime\n1,2,0,6-4\n1,2,0,6-4\n1,2,1,11-12\n1,2,0,13-40\n";
     let (report, rows) = import("tmall", &[("t.csv", text)], EVENTS);
-    assert!(report.contains("left out: 1 rows: no readable time"), "{report}");
+    assert!(report.contains("skipped: 1 rows: no readable time"), "{report}");
     let click = "1,,2014-06-04T00:00:00,click,2,,";
     assert_eq!(rows, [click, click, "1,,2014-11-12T00:00:00,purchase,2,,"]);
 }
@@ -219,9 +219,12 @@ fn a_wrong_file_or_name_is_refused_with_what_to_check() {
         errors.contains(&place.path("x.csv")) && errors.contains("no column event_type, product_id, user_id"),
         "{errors}"
     );
-    assert!(errors.contains("hint: check the name of the set and the files"), "{errors}");
+    assert!(errors.contains("hint: check the name of the data set and the files"), "{errors}");
     let errors = refused(&place.import("nonsense", &[("x.csv", b"a\n")], &[]), 2);
-    assert!(errors.contains("unknown set \"nonsense\"") && errors.contains("hint: known: taobao, tmall"), "{errors}");
+    assert!(
+        errors.contains("unknown data set \"nonsense\"") && errors.contains("hint: known: taobao, tmall"),
+        "{errors}"
+    );
     assert!(place.files().is_empty());
 }
 
@@ -240,7 +243,10 @@ fn a_failed_import_keeps_nothing_and_a_second_one_is_refused() {
 
     text.push_str(&"1,2,3,pv,soon\n".repeat(1_100));
     let errors = refused(&place.import("taobao", &[("a.csv", text.as_bytes())], &[]), 3);
-    assert!(errors.contains("1100 of 101100 rows") && errors.contains("unix_seconds is no Int64: 1100"), "{errors}");
+    assert!(
+        errors.contains("1100 of 101100 rows") && errors.contains("unix_seconds does not convert to Int64: 1100"),
+        "{errors}"
+    );
     assert_eq!(place.files(), Vec::<PathBuf>::new());
 
     done(&place.import("taobao", &[("a.csv.zst", &packed)], &little));
@@ -249,12 +255,13 @@ fn a_failed_import_keeps_nothing_and_a_second_one_is_refused() {
     assert!(files.iter().filter(|f| f.display().to_string().contains("dt=2017-11-25")).count() > 1, "{files:?}");
     let errors = refused(&place.import("taobao", &[("a.csv.zst", &packed)], &[]), 2);
     assert!(
-        errors.contains("lake.toml is there already") && errors.contains("hint: import into an empty place"),
+        errors.contains("lake.toml exists already")
+            && errors.contains("hint: import all files of the data set at once"),
         "{errors}"
     );
     std::fs::remove_file(place.path("lake/lake.toml")).unwrap();
     let errors = refused(&place.import("taobao", &[("a.csv.zst", &packed)], &[]), 2);
-    assert!(errors.contains("lake/events/ is there already"), "{errors}");
+    assert!(errors.contains("lake/events/ exists already"), "{errors}");
     assert_eq!(place.files().len(), files.len() - 1);
 }
 

@@ -41,7 +41,7 @@ fn simulated() -> tempfile::TempDir {
 fn simulated_by(options: &SimulateOptions) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let to = Location::open(&folder.path().display().to_string(), &Default::default()).unwrap();
-    let report = tokio::runtime::Runtime::new().unwrap().block_on(simulation::run(&to, options)).unwrap();
+    let report = tokio::runtime::Runtime::new().unwrap().block_on(simulation::simulate(&to, options)).unwrap();
     assert!(report.purchases > 500 && report.events > 50_000, "{report}");
     folder
 }

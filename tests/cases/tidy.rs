@@ -31,11 +31,57 @@ fn every_source_file_says_what_it_is_for() {
     }
 }
 
+/// How the first line of a SQL file may begin: with the grain, with the columns of raw files, or with what a failing row means.
+const SQL_OPENINGS: [&str; 5] =
+    ["one row per ", "one or more rows per ", "one row: ", "raw columns of ", "check (stops the night): one row "];
+
+/// What is wrong with the first lines of a SQL file, if anything.
+fn sql_opening_fault(folder: &str, text: &str) -> Option<String> {
+    let Some(opening) = text.lines().next().and_then(|line| line.strip_prefix("-- ")) else {
+        return Some("expected a comment on the first line".into());
+    };
+    if !SQL_OPENINGS.iter().any(|begin| opening.starts_with(begin)) {
+        return Some(format!("expected a first line that begins with one of {SQL_OPENINGS:?}, got {opening:?}"));
+    }
+    let declares_columns = text.contains("CREATE TABLE");
+    let expected = [
+        ("raw columns of ", declares_columns, "a file with CREATE TABLE"),
+        ("check (stops the night): ", folder == "checks", "a file below checks/"),
+    ];
+    let wrong = expected.iter().find(|(begin, wanted, _)| opening.starts_with(begin) != *wanted);
+    wrong.map(|(begin, _, which)| format!("{begin:?} opens {which}, and nothing else does; got {opening:?}"))
+}
+
 #[test]
 fn every_sql_file_states_its_grain() {
-    for path in files("sql", "sql") {
+    for path in files("sql", "sql").into_iter().chain(files("docs", "sql")) {
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("-- "), "{}: expected a first line that states the grain", path.display());
+        let folder = path.parent().and_then(Path::file_name).unwrap().to_string_lossy();
+        if let Some(fault) = sql_opening_fault(&folder, &text) {
+            panic!("{}: {fault}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_sql_file_without_its_grain_is_found() {
+    let good = [
+        ("features", "-- one row per user_id: counts\nSELECT 1"),
+        ("checks", "-- check (stops the night): one row per table\nSELECT 1"),
+        ("shop", "-- raw columns of events\nCREATE TABLE raw_events (x INT)"),
+    ];
+    for (folder, text) in good {
+        assert_eq!(sql_opening_fault(folder, text), None, "{text}");
+    }
+    let bad = [
+        ("features", "SELECT 1"),
+        ("features", "-- counts of users\nSELECT 1"),
+        ("features", "-- check (stops the night): one row per table\nSELECT 1"),
+        ("checks", "-- one row per table\nSELECT 1"),
+        ("shop", "-- one row per line\nCREATE TABLE raw_events (x INT)"),
+    ];
+    for (folder, text) in bad {
+        assert!(sql_opening_fault(folder, text).is_some(), "{text}");
     }
 }
 

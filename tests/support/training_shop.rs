@@ -32,7 +32,7 @@ fn simulated() -> TrainingShop {
         let start = "2026-01-01".parse::<RunDate>().unwrap().0;
         let options =
             SimulateOptions { users: 200, items: 20, days: 60, seed: 5, faults: false, signal: Signal::Mixed, start };
-        simulation::run(&lake, &options).await.unwrap();
+        simulation::simulate(&lake, &options).await.unwrap();
         bundle::gather_training_sets(&config, date()).await.unwrap()
     });
     TrainingShop { folder, sets }

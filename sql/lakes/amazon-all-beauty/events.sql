@@ -1,4 +1,4 @@
--- one row per review; times by day; a review repeated for an item's variants stays repeated
+-- one row per review; times are days; a review repeated for an item's variants stays repeated
 SELECT
     CAST(NULL AS VARCHAR) AS event_id,
     "reviewerID" AS user_id,

@@ -1,4 +1,4 @@
--- one row per review, a JSON object a line (Ni, Li, McAuley: Amazon review data 2018, All Beauty)
+-- raw columns of the reviews, one JSON object a line (Ni, Li, McAuley: Amazon review data 2018, All Beauty)
 CREATE TABLE raw_events (
     overall DOUBLE NOT NULL,
     verified BOOLEAN,

@@ -1,4 +1,4 @@
--- one row per row of a raw file below erasures/: the columns that a file may have (NOT NULL: must have)
+-- raw columns of the files below erasures/: a file must have the NOT NULL ones and may have the others
 CREATE TABLE raw_erasures (
     user_id VARCHAR NOT NULL,
     requested_at TIMESTAMP(6)

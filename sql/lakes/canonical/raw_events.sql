@@ -1,4 +1,4 @@
--- one row per row of a raw file below events/: the columns that a file may have (NOT NULL: must have)
+-- raw columns of the files below events/: a file must have the NOT NULL ones and may have the others
 CREATE TABLE raw_events (
     ts TIMESTAMP(6) NOT NULL,
     event_type VARCHAR NOT NULL,

@@ -1,4 +1,4 @@
--- one row per row of a raw file below inventory/: the columns that a file may have (NOT NULL: must have)
+-- raw columns of the files below inventory/: a file must have the NOT NULL ones and may have the others
 CREATE TABLE raw_inventory (
     item_id VARCHAR NOT NULL,
     as_of DATE NOT NULL,

@@ -1,4 +1,4 @@
--- one row per row of a raw file below items/: the columns that a file may have (NOT NULL: must have)
+-- raw columns of the files below items/: a file must have the NOT NULL ones and may have the others
 CREATE TABLE raw_items (
     item_id VARCHAR NOT NULL,
     title VARCHAR,

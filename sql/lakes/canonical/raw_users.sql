@@ -1,4 +1,4 @@
--- one row per row of a raw file below users/: the columns that a file may have (NOT NULL: must have)
+-- raw columns of the files below users/: a file must have the NOT NULL ones and may have the others
 CREATE TABLE raw_users (
     user_id VARCHAR NOT NULL,
     canonical_user_id VARCHAR,

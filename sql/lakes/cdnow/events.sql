@@ -1,4 +1,4 @@
--- one row per line: a purchase of CDs, all of them one item; several on a day stay several
+-- one row per line: a purchase of CDs, which are all one item; several on a day stay separate
 WITH dated AS (
     SELECT
         customer_id, number_of_cds, dollar_value, _file, _dt,

@@ -1,4 +1,4 @@
--- one row per line of CDNOW_master.txt (four fields) or CDNOW_sample.txt (five, with the sample's own id)
+-- raw columns of CDNOW_master.txt (four fields a line) or CDNOW_sample.txt (five, with the sample's own id)
 CREATE TABLE raw_events (
     customer_id VARCHAR NOT NULL,
     sample_id VARCHAR,

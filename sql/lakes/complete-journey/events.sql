@@ -1,4 +1,4 @@
--- one row per order line: a purchase; the price of a unit is the line's value by its quantity, none where that is 0
+-- one row per order line: a purchase; a unit's price is the line's value divided by its quantity, null if that is 0
 SELECT
     CAST(NULL AS VARCHAR) AS event_id,
     household_id AS user_id,

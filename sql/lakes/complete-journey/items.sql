@@ -1,4 +1,4 @@
--- one row per item_id of the products file; brand says National or Private, no more
+-- one row per item_id of the products file; brand is only National or Private
 SELECT
     product_id AS item_id,
     CAST(NULL AS VARCHAR) AS title,

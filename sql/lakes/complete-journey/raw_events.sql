@@ -1,4 +1,4 @@
--- one row per order line of transactions (84.51 degrees, "The Complete Journey 2.0")
+-- raw columns of the order lines of transactions (84.51 degrees, "The Complete Journey 2.0")
 CREATE TABLE raw_events (
     household_id VARCHAR NOT NULL,
     store_id VARCHAR,

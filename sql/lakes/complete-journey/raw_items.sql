@@ -1,4 +1,4 @@
--- one row per product of the products file
+-- raw columns of the products file
 CREATE TABLE raw_items (
     product_id VARCHAR NOT NULL,
     manufacturer_id VARCHAR,

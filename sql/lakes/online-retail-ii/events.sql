@@ -1,8 +1,8 @@
--- one row per order line: a purchase; a cancelled line (negative quantity) is a return; no customer is a guest
+-- one row per order line: a purchase; a cancelled line (negative quantity) is a return; a line without customer is a guest's
 WITH instants AS (
     SELECT
         "Invoice", "StockCode", "Quantity", "Price", "Customer ID", _file, _dt,
-        -- UK local time. In the hour that the autumn clock repeats, the first of both, by way of the hour before.
+        -- UK local time. In the hour that the autumn clock repeats, the earlier instant, computed from the hour before.
         coalesce(
             arrow_try_cast("InvoiceDate", 'Timestamp(Microsecond, Some("Europe/London"))'),
             arrow_try_cast("InvoiceDate" - INTERVAL '1 hour', 'Timestamp(Microsecond, Some("Europe/London"))')

@@ -1,4 +1,4 @@
--- one row per customer and country: an import keeps them once
+-- one row per customer and country: an import gathers them once
 SELECT "Customer ID", "Country", count(*) AS lines
 FROM raw_events
 WHERE "Customer ID" IS NOT NULL

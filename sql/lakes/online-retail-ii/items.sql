@@ -1,4 +1,4 @@
--- one row per item_id: the description and the price that most order lines bear; prices of 0 and below do not count
+-- one row per item_id: its most frequent description and price; prices of 0 and below are ignored
 WITH named AS (
     SELECT trim("StockCode") AS item_id, nullif(trim("Description"), '') AS title, "Price" AS price, lines FROM raw_items
 ),
@@ -18,15 +18,15 @@ known AS (
     SELECT DISTINCT item_id FROM named
 )
 SELECT
-    k.item_id,
-    t.title,
+    known.item_id,
+    title.title,
     CAST(NULL AS VARCHAR) AS category,
     CAST(NULL AS VARCHAR) AS brand,
-    p.price,
+    price.price,
     CAST(NULL AS ARRAY<REAL>) AS image_vector,
     CAST(NULL AS ARRAY<REAL>) AS video_vector,
     CAST(NULL AS ARRAY<ARRAY<REAL>>) AS video_frames,
     CAST(NULL AS BYTEA) AS image
-FROM known k
-    LEFT JOIN title t ON k.item_id = t.item_id
-    LEFT JOIN price p ON k.item_id = p.item_id
+FROM known
+    LEFT JOIN title ON known.item_id = title.item_id
+    LEFT JOIN price ON known.item_id = price.item_id

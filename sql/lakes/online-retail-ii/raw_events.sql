@@ -1,4 +1,4 @@
--- one row per order line (Chen, UCI data set 502, "Online Retail II")
+-- raw columns of the order lines (Chen, UCI data set 502, "Online Retail II")
 CREATE TABLE raw_events (
     "Invoice" VARCHAR NOT NULL,
     "StockCode" VARCHAR NOT NULL,

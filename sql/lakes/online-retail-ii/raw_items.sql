@@ -1,4 +1,4 @@
--- one row per StockCode, Description and Price, with how many order lines bear them
+-- raw columns of what import_items.sql gathered: StockCode, Description and Price, and how many order lines have them
 CREATE TABLE raw_items (
     "StockCode" VARCHAR NOT NULL,
     "Description" VARCHAR,

@@ -1,4 +1,4 @@
--- one row per customer and country, with how many order lines name both
+-- raw columns of what import_users.sql gathered: customer and country, and how many order lines have both
 CREATE TABLE raw_users (
     "Customer ID" VARCHAR NOT NULL,
     "Country" VARCHAR,

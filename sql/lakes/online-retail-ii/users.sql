@@ -1,4 +1,4 @@
--- one row per user_id: the country that most order lines name
+-- one row per user_id: its most frequent country
 WITH named AS (
     SELECT regexp_replace("Customer ID", '\.0$', '') AS user_id, "Country" AS country, sum(lines) AS lines
     FROM raw_users

@@ -1,4 +1,4 @@
--- one row per line; no quantity: a purchase is one unit
+-- one row per line; lines have no quantity, so a purchase is one unit
 SELECT
     CAST(NULL AS VARCHAR) AS event_id,
     user_id,

@@ -1,4 +1,4 @@
--- one row per item_id: of each fact the value that most lines name; lines without one do not count, nor prices of 0
+-- one row per item_id: its most frequent category, brand and price; missing values and prices of 0 are ignored
 WITH categories AS (
     SELECT product_id, category_code, sum(lines) AS lines FROM raw_items
     WHERE category_code IS NOT NULL GROUP BY product_id, category_code
@@ -23,16 +23,16 @@ known AS (
     SELECT DISTINCT product_id FROM raw_items
 )
 SELECT
-    k.product_id AS item_id,
+    known.product_id AS item_id,
     CAST(NULL AS VARCHAR) AS title,
-    replace(c.category_code, '.', '/') AS category,
-    b.brand,
-    p.price,
+    replace(category.category_code, '.', '/') AS category,
+    brand.brand,
+    price.price,
     CAST(NULL AS ARRAY<REAL>) AS image_vector,
     CAST(NULL AS ARRAY<REAL>) AS video_vector,
     CAST(NULL AS ARRAY<ARRAY<REAL>>) AS video_frames,
     CAST(NULL AS BYTEA) AS image
-FROM known k
-    LEFT JOIN category c ON k.product_id = c.product_id
-    LEFT JOIN brand b ON k.product_id = b.product_id
-    LEFT JOIN price p ON k.product_id = p.product_id
+FROM known
+    LEFT JOIN category ON known.product_id = category.product_id
+    LEFT JOIN brand ON known.product_id = brand.product_id
+    LEFT JOIN price ON known.product_id = price.product_id

@@ -1,4 +1,4 @@
--- one row per line of a month's file such as 2019-Oct.csv (REES46, Open CDP, multi category store)
+-- raw columns of a month's file such as 2019-Oct.csv (REES46, Open CDP, multi category store)
 CREATE TABLE raw_events (
     event_time VARCHAR NOT NULL,
     event_type VARCHAR NOT NULL,

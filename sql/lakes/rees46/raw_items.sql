@@ -1,4 +1,4 @@
--- one row per product_id and what lines say of it, with how many lines do
+-- raw columns of what import_items.sql gathered: a product's facts, and how many lines have them
 CREATE TABLE raw_items (
     product_id VARCHAR NOT NULL,
     category_code VARCHAR,

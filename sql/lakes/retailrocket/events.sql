@@ -1,4 +1,4 @@
--- one row per line; `timestamp` counts milliseconds; one outside 1990..2100 is no time
+-- one row per line; `timestamp` counts milliseconds; outside 1990..2100 the time is null
 SELECT
     CAST(NULL AS VARCHAR) AS event_id,
     visitorid AS user_id,

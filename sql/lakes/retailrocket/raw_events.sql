@@ -1,4 +1,4 @@
--- one row per line of events.csv (Retail Rocket); a copy has a column `datetime` besides, which says the same again
+-- raw columns of events.csv (Retail Rocket); some copies have a redundant column `datetime` too
 CREATE TABLE raw_events (
     "timestamp" BIGINT NOT NULL,
     visitorid VARCHAR NOT NULL,

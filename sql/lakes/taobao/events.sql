@@ -1,4 +1,4 @@
--- one row per line of the log; no sessions, quantities or prices; a stamp outside 1990..2100 is a cut one: no time
+-- one row per line of the log, without sessions, quantities or prices; outside 1990..2100 (a cut line) the time is null
 SELECT
     CAST(NULL AS VARCHAR) AS event_id,
     user_id,

@@ -1,4 +1,4 @@
--- one row per item_id: of several categories the one that most lines name
+-- one row per item_id: its most frequent category
 SELECT
     item_id,
     CAST(NULL AS VARCHAR) AS title,

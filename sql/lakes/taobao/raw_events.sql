@@ -1,4 +1,4 @@
--- one row per line of UserBehavior.csv, which has no header (Alibaba, Tianchi data set 649)
+-- raw columns of UserBehavior.csv, which has no header (Alibaba, Tianchi data set 649)
 CREATE TABLE raw_events (
     user_id VARCHAR NOT NULL,
     item_id VARCHAR NOT NULL,

@@ -1,4 +1,4 @@
--- one row per item_id and category_id of the log, with how many lines say so
+-- raw columns of what import_items.sql gathered: item_id and category_id, and how many lines have both
 CREATE TABLE raw_items (
     item_id VARCHAR NOT NULL,
     category_id VARCHAR,

@@ -1,8 +1,8 @@
--- one row per line; a brand stands for an item; exact repeats are real clicks, so no event_id
+-- one row per line; a brand is used as the item; exact repeats are real clicks, so there is no event_id
 WITH dated AS (
     SELECT
         user_id, brand_id, type, _file, _dt,
-        -- `6-4` is the 4th of June; the file names no year and no time: 2014, midnight.
+        -- `6-4` is the 4th of June; the file has no year and no time: 2014, midnight.
         CASE WHEN regexp_like(visit_datetime, '^[0-9]{1,2}-[0-9]{1,2}$') THEN concat(
             '2014-', lpad(split_part(visit_datetime, '-', 1), 2, '0'),
             '-', lpad(split_part(visit_datetime, '-', 2), 2, '0')

@@ -8,6 +8,7 @@ use super::item_index::{IndexedItem, ItemVectors};
 use super::loaded::Bundle;
 use super::networks::Networks;
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 use crate::lake::stores::Location;
 use crate::model::contents::Contents;
 use crate::model::registry::Registry;
@@ -46,9 +47,9 @@ impl Registry {
     pub async fn write(&self, mut card: BundleCard, parts: BundleParts<'_>) -> Result<BundleCard> {
         let networks = parts.networks;
         let weights = weights::to_bytes(&[&networks.intent_store, &networks.demand_store])?;
-        let hash = blake3::hash(&weights).to_hex();
-        card.weights_hash = hash[..16].to_string();
+        let hash = ContentHash::from_bytes(&weights).short();
         card.version = format!("{}-{}", card.labels_end.replace('-', ""), &hash[..8]);
+        card.weights_hash = hash;
         card.items = parts.items.len() as u64;
         let folder = self.0.folder(&card.version);
         folder.write(WEIGHTS_FILE, weights).await?;
@@ -130,7 +131,7 @@ impl Registry {
         let card = self.resolve(version).await?;
         let folder = self.0.folder(&card.version);
         let weights = folder.read(WEIGHTS_FILE).await.map_err(damaged)?;
-        if blake3::hash(&weights).to_hex()[..16] != card.weights_hash {
+        if ContentHash::from_bytes(&weights).short() != card.weights_hash {
             let text = format!("{}{WEIGHTS_FILE}: checksum mismatch: the file changed since training", folder.url);
             return Err(damaged(Failure::model(text)));
         }

@@ -10,6 +10,7 @@ use tch::{Device, Tensor, nn};
 use super::columns::{TableColumns, TableInputs};
 use super::network::{TableBatch, TableLabel, TableNetwork, TableShape, row_indices};
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 use crate::model::cards::{Card, damaged};
 use crate::model::registry::Registry;
 use crate::model::weights;
@@ -92,9 +93,9 @@ impl Registry {
     /// Writes a table model. The card is written last, so that a version with a card is complete.
     pub async fn write_table(&self, mut card: TableCard, store: &nn::VarStore) -> Result<TableCard> {
         let weights = weights::to_bytes(&[store])?;
-        let hash = blake3::hash(&weights).to_hex();
+        let hash = ContentHash::from_bytes(&weights).short();
         let day: String = card.trained_at.chars().filter(char::is_ascii_digit).take(8).collect();
-        card.seal(format!("table-{day}-{}", &hash[..8]), hash[..16].to_string());
+        card.seal(format!("table-{day}-{}", &hash[..8]), hash);
         let folder = self.0.folder(&card.version);
         folder.write(WEIGHTS, weights).await?;
         folder.write(TABLE_CARD, serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
@@ -111,7 +112,7 @@ impl Registry {
         let card = self.table_card(version).await?;
         let folder = self.0.folder(version);
         let weights = folder.read(WEIGHTS).await.map_err(damaged)?;
-        if blake3::hash(&weights).to_hex()[..16] != card.weights_hash {
+        if ContentHash::from_bytes(&weights).short() != card.weights_hash {
             let text = format!("{}{WEIGHTS}: checksum mismatch: the file changed since training", folder.url);
             return Err(damaged(Failure::model(text)));
         }

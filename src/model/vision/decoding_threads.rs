@@ -20,7 +20,7 @@ fn thread_pool() -> Result<&'static rayon::ThreadPool> {
         return Ok(threads);
     }
     let named = rayon::ThreadPoolBuilder::new().thread_name(|n| format!("pictures-{n}"));
-    let threads = named.build().map_err(|e| Failure::passing(format!("cannot start threads for pictures: {e}")))?;
+    let threads = named.build().map_err(|e| Failure::transient(format!("cannot start threads for pictures: {e}")))?;
     // A thread that is new to libtorch takes over the last thread count set by any thread, on its first call of
     // get_num_threads. So each pool thread calls it before it sets its own count.
     let before = tch::get_num_threads();

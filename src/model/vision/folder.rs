@@ -7,6 +7,7 @@ use tch::{Device, nn};
 use super::encoder_card::ImageEncoderCard;
 use super::network::{ImageNetwork, load_weights};
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 use crate::lake::stores::Location;
 
 pub const CARD: &str = "config.json";
@@ -66,5 +67,5 @@ fn hash_folder(card: &ImageEncoderCard, weights: &[u8]) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let card = card.to_bytes()?;
     hasher.update(DECODING).update(&(card.len() as u64).to_le_bytes()).update(&card).update(weights);
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok(ContentHash::from_hasher(&hasher).full())
 }

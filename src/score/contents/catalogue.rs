@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::prelude::SessionContext;
 
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 use crate::lake::stores::Location;
 use crate::model::bundle::IndexedItem;
 
@@ -82,7 +83,7 @@ fn to_json(items: &[IndexedItem]) -> Result<Vec<u8>> {
 }
 
 fn hash_bytes(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex()[..16].to_string()
+    ContentHash::from_bytes(bytes).short()
 }
 
 #[cfg(test)]

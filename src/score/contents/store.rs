@@ -13,7 +13,7 @@ use super::vector_files::{self, VectorFileBuilder};
 use super::vector_sink::VectorSink;
 use crate::config::networks::Precision;
 use crate::failure::{FailureKind, Result};
-use crate::ids::RunDate;
+use crate::ids::{ContentHash, RunDate};
 use crate::lake::{self, stores::Location};
 use crate::model::bundle::BundleCard;
 use crate::model::contents::{Contents, MODALITIES};
@@ -192,7 +192,7 @@ fn fingerprint(files: &[VectorFile]) -> String {
     for file in files {
         hasher.update(file.fingerprint.as_bytes());
     }
-    hasher.finalize().to_hex()[..16].to_string()
+    ContentHash::from_hasher(&hasher).short()
 }
 
 #[cfg(test)]

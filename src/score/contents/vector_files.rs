@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::store::VECTORS_FOLDER;
 use crate::failure::{Failure, FailureKind, Result};
+use crate::ids::ContentHash;
 use crate::lake::{parquet_files, stores::Location};
 
 const VECTOR_ROWS_PER_BATCH: usize = 8192;
@@ -65,7 +66,7 @@ impl VectorFileBuilder {
         }
         let place = output.folder(&format!("{VECTORS_FOLDER}/{folder}"));
         let bytes: Vec<u8> = self.keys.iter().flat_map(|key| key.to_le_bytes()).collect();
-        let path = place.path(&format!("{}.parquet", &blake3::hash(&bytes).to_hex()[..16]));
+        let path = place.path(&format!("{}.parquet", ContentHash::from_bytes(&bytes).short()));
         let columns: Vec<ArrayRef> =
             vec![Arc::new(self.key.finish()), Arc::new(self.vectors.finish()), Arc::new(self.dims.finish())];
         let batch = RecordBatch::try_new(vectors_schema(folder), columns)?;

@@ -127,7 +127,7 @@ impl ScoringService {
             };
             let requests = Arc::clone(&requests);
             let started = std::thread::Builder::new().name("scoring".into()).spawn(move || owner.serve(&requests));
-            started.map_err(|e| Failure::passing(format!("cannot start a thread for scoring: {e}")))?;
+            started.map_err(|e| Failure::transient(format!("cannot start a thread for scoring: {e}")))?;
         }
         let indexes = Arc::new(LoadCache::new(INDEXES_MAX));
         Ok(Self { card, counters, items, indexes, queue, states, contents })

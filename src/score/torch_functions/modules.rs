@@ -12,6 +12,7 @@ use tch::{CModule, Device, Tensor};
 
 use crate::config::Config;
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 use crate::lake::stores::Location;
 use crate::score::devices;
 
@@ -50,7 +51,7 @@ pub(super) async fn load(uri: &str, config: &Config) -> Result<Arc<Module>> {
     let bytes = place.read_if_there("").await?.ok_or_else(|| {
         Failure::model(format!("{uri}: no such module")).hint("save it there with torch.jit.save, or fix the AS clause")
     })?;
-    let hash = blake3::hash(&bytes).to_hex()[..32].to_string();
+    let hash = ContentHash::from_bytes(&bytes).long();
     let device = devices::choose(&config.score)?;
     // Locked while loading, so that other callers of the module wait for the load instead of starting a second one.
     let mut all = loaded();

@@ -254,7 +254,7 @@ fn load_blocking(uri: &str, config: &Config) -> Result<Arc<Module>> {
     let load = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime
-            .map_err(|e| Failure::passing(format!("cannot start a runtime: {e}")))?
+            .map_err(|e| Failure::transient(format!("cannot start a runtime: {e}")))?
             .block_on(modules::load(uri, config))
     };
     let loaded = std::thread::scope(|threads| threads.spawn(load).join());

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use super::block_rows::BlockRows;
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 
 /// Hashes blocks, one after the other.
 pub struct RowsHash(blake3::Hasher);
@@ -25,7 +26,7 @@ impl RowsHash {
     }
 
     pub fn finish(self) -> String {
-        self.0.finalize().to_hex()[..32].to_string()
+        ContentHash::from_hasher(&self.0).long()
     }
 }
 
@@ -62,6 +63,6 @@ impl Read for FromStart<'_> {
 }
 
 pub fn scratch_failure<R: BlockRows>(error: &dyn std::fmt::Display) -> Failure {
-    Failure::passing(format!("training: scratch files of {}: {error}", R::KIND))
+    Failure::transient(format!("training: scratch files of {}: {error}", R::KIND))
         .hint("check the space below engine.spill_folder (the system's temporary folder if it is not set)")
 }

@@ -113,7 +113,7 @@ impl TrainingContext<'_> {
     ) -> Result<UserCounts> {
         let mut counts = UserCounts { train: 0, held_out: 0 };
         // Sampling where the events are read avoids making features of a million users to keep fifty thousand.
-        for part in Part::of_share(self.config(), self.rollups, share) {
+        for part in Part::for_share(self.config(), self.rollups, share) {
             let ctx = self.session(date.as_of, part, Part::ALL).await?;
             let contract = features::contract::register_model_input(&ctx).await?;
             let mut batches = ctx.sql(USERS_SQL).await?.execute_stream().await?;
@@ -144,7 +144,7 @@ impl TrainingContext<'_> {
         mut take: impl FnMut(&ItemColumns) -> Result<()>,
     ) -> Result<usize> {
         let mut count = 0;
-        for part in Part::of_items(self.config(), ids) {
+        for part in Part::for_items(self.config(), ids) {
             let ctx = self.session(as_of, Part::ALL, part).await?;
             let mut batches = ctx.sql(ITEMS_SQL).await?.execute_stream().await?;
             while let Some(batch) = batches.next().await {

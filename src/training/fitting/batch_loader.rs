@@ -186,7 +186,7 @@ mod tests {
             let holds = |wanted: Option<&str>| wanted.is_some_and(|wanted| ids.iter().any(|id| id == wanted));
             assert!(!holds(self.panics_at), "dies");
             match holds(self.fails_at) {
-                true => Err(Failure::passing("a scratch file is gone")),
+                true => Err(Failure::transient("a scratch file is gone")),
                 false => Ok((ids, rng.random())),
             }
         }

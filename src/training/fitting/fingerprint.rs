@@ -7,6 +7,7 @@ use std::io::Write;
 
 use crate::config::Config;
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 
 /// Hash of settings, data and code. A training resumes only from checkpoints of the same fingerprint.
 pub struct TrainingFingerprint(blake3::Hasher);
@@ -44,6 +45,6 @@ impl TrainingFingerprint {
 
     /// The first 32 hex digits of the hash.
     pub fn finish(self) -> String {
-        self.0.finalize().to_hex()[..32].to_string()
+        ContentHash::from_hasher(&self.0).long()
     }
 }

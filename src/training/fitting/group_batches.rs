@@ -59,7 +59,7 @@ mod tests {
     fn batches(epoch: Epoch) -> Vec<Result<(Vec<usize>, u64)>> {
         let groups = (0..9).map(|group| vec![2 * group, 2 * group + 1]).collect();
         let make = |rows: &[usize], rng: &mut ChaCha8Rng| match rows[0] {
-            14 => Err(Failure::passing("a scratch file is gone")),
+            14 => Err(Failure::transient("a scratch file is gone")),
             _ => Ok((rows.to_vec(), rng.random())),
         };
         batches_of_groups(groups, epoch, make).unwrap().map(|batch| batch.map(|b| b.data)).collect()

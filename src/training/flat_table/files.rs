@@ -106,7 +106,7 @@ pub fn unreadable_file(error: DataFusionError) -> Failure {
 impl OpenedFiles {
     /// Adds the file and the column that cannot be decoded to a failure: Parquet's reader names neither.
     pub async fn locate(&self, ctx: &SessionContext, schema: &Schema, failure: Failure) -> Failure {
-        if !unreadable::undecoded(&failure) {
+        if !failure.is_undecodable() {
             return failure;
         }
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();

@@ -6,6 +6,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::failure::Result;
+use crate::ids::ContentHash;
 
 /// Decides which rows are used.
 pub struct RowFilter {
@@ -101,7 +102,7 @@ fn row_keys(batch: &RecordBatch, columns: &[String]) -> Result<Vec<String>> {
         for formatter in &formatters {
             hasher.update(formatter.value(row).to_string().as_bytes()).update(&[0]);
         }
-        hasher.finalize().to_hex().to_string()
+        ContentHash::from_hasher(&hasher).full()
     };
     Ok((0..batch.num_rows()).map(key).collect())
 }
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_sample_has_its_share_of_the_keys() {
-        let keys = (0..10_000).map(|i| blake3::hash(format!("{i}").as_bytes()).to_hex().to_string());
+        let keys = (0..10_000).map(|i| ContentHash::from_bytes(format!("{i}")).full());
         let sampled = keys.filter(|key| is_in_sample(key, 0.3)).count();
         assert!((2_800..3_200).contains(&sampled), "{sampled}");
     }

@@ -116,6 +116,7 @@ fn refuse_time_column(column: &str, got: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ContentHash;
     use arrow::array::{ArrayRef, Date32Array, StringArray};
     use std::sync::Arc;
 
@@ -140,8 +141,7 @@ mod tests {
 
     #[test]
     fn unlabelled_rows_are_used_unless_they_are_held_out() {
-        let keys: Vec<String> =
-            (0..200).map(|i| blake3::hash(format!("{i}").as_bytes()).to_hex().to_string()).collect();
+        let keys: Vec<String> = (0..200).map(|i| ContentHash::from_bytes(format!("{i}")).full()).collect();
         let days: ArrayRef = Arc::new(Float64Array::from_iter((0..200).map(|i| (i % 4 > 0).then_some(f64::from(i)))));
         let rows = batch("day", days);
         let held_out: HashSet<&str> = keys[10..20].iter().map(String::as_str).collect();

@@ -59,7 +59,7 @@ impl SquareStore {
 }
 
 fn storage_failure(error: std::io::Error) -> Failure {
-    Failure::passing(format!("cannot store pictures for training: {error}"))
+    Failure::transient(format!("cannot store pictures for training: {error}"))
         .hint("check the free space in engine.spill_folder (if empty, in the system's temporary folder)")
 }
 

@@ -9,6 +9,7 @@ use super::picture_source::PictureSource;
 use super::square_store::SquareStore;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 use crate::model::vision::{PictureError, PictureLimits, Preprocess, decode, map_in_parallel};
 use crate::training::flat_table::FlatTable;
 
@@ -132,7 +133,7 @@ impl TablePictures {
 }
 
 fn hash(bytes: &Bytes) -> String {
-    blake3::hash(bytes).to_hex().to_string()
+    ContentHash::from_bytes(bytes).full()
 }
 
 fn square_bytes(side: i64) -> u64 {

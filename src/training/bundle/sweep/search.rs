@@ -192,9 +192,12 @@ mod tests {
         let mut trained = 0;
         let dies = async |config: &Config| {
             trained += 1;
-            if trained > 10 { Err(Failure::passing("killed")) } else { figures(config).await }
+            if trained > 10 { Err(Failure::transient("killed")) } else { figures(config).await }
         };
-        assert_eq!(sweep.search(&Config::default(), &interrupted, dies).await.unwrap_err().kind, FailureKind::Passing);
+        assert_eq!(
+            sweep.search(&Config::default(), &interrupted, dies).await.unwrap_err().kind,
+            FailureKind::Transient
+        );
         let mut again = 0;
         let counted = async |config: &Config| {
             again += 1;

@@ -77,7 +77,7 @@ impl TrainingTask for OneWeight {
     fn loss(&mut self, batch: &usize, rng: &mut ChaCha8Rng) -> Result<BatchLoss> {
         self.steps += 1;
         if self.steps == self.fails_at {
-            return Err(Failure::passing("killed"));
+            return Err(Failure::transient("killed"));
         }
         if self.noisy {
             let target = 3.0 + *batch as f64 * 0.1 + rng.random_range(-0.5..0.5);
