@@ -394,7 +394,7 @@ fn masked_words_pretrain_and_a_model_can_be_tuned_further() {
         named.iter().find(|(n, _)| n.ends_with("word_embeddings.weight")).unwrap().1.shallow_clone()
     };
     assert!(!words(&original).equal(&words(&model.weights())));
-    assert!(model.weights().iter().all(|(name, _)| !name.contains("masked") && !name.contains("beside")));
+    assert!(model.weights().iter().all(|(name, _)| !name.contains("masked") && !name.contains("added")));
     // The text/ folder of a model is an encoder like any other.
     let encoder = model.folder.join("text").display().to_string();
     let further = task(&shop.path("reviews.csv"), &encoder, &["department"]);
@@ -422,7 +422,7 @@ fn a_table_whose_text_does_not_decode_is_named_with_its_column() {
     let of_table = ["train", "--task", "table", "--table", &table, "--label", "recommended"].map(String::from);
     for arguments in [&of_text[..], &of_table] {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        shop.job.refused(&[], &arguments, 3, &["reviews.parquet: column review: ", "hint: mend or leave out the file"]);
+        shop.job.refused(&[], &arguments, 3, &["reviews.parquet: column review: ", "hint: fix or leave out the file"]);
     }
 }
 

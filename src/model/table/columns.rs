@@ -25,7 +25,7 @@ const UNKNOWN: i64 = 1;
 /// The index of the first known category.
 const FIRST: i64 = 2;
 
-/// What training learnt about a column.
+/// The scale or the categories of a column, learnt in training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnKind {

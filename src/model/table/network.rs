@@ -52,7 +52,7 @@ impl TableShape {
     }
 }
 
-/// What an output means and how it is scaled.
+/// The meaning and the scale of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TableLabelKind {

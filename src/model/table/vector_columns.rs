@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::scaling::{fit_scale, standardise};
 use crate::failure::{Failure, Result};
 
-/// What training learnt about a column of vectors.
+/// The scale of a column of vectors, learnt in training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VectorScale {
     /// The length of each vector.
@@ -136,7 +136,8 @@ impl<'a> VectorColumn<'a> {
     }
 
     fn check_vectors(&self, width: usize) -> Result<()> {
-        let (rows, name) = (self.lists.len(), self.name);
+        let rows = self.lists.len();
+        let name = self.name;
         let hint = "replace such vectors by null: the model learns a substitute for missing vectors";
         let lengths = (0..rows).map(|row| self.row(row).map(<[f32]>::len));
         let others: Vec<(usize, usize)> =

@@ -54,7 +54,8 @@ pub struct Attention {
 impl Attention {
     /// Takes the tensors of the block named `block`.
     pub fn load(loader: &mut WeightLoader<'_>, block: &str, shape: &TextShape, layout: Layout) -> Result<Self> {
-        let (names, width) = (loader.names(), shape.width);
+        let names = loader.names();
+        let width = shape.width;
         let mut map =
             |name: &str, outputs| Projection::load(loader, &format!("{block}.{name}"), layout, (width, outputs));
         let inputs = match names.inputs {

@@ -31,7 +31,9 @@ impl Block {
     pub fn load(loader: &mut WeightLoader<'_>, name: &str, shape: &TextShape) -> Result<Self> {
         let gpt2 = shape.family == Family::Gpt2;
         let layout = if gpt2 { Layout::InOut } else { Layout::OutIn };
-        let (names, width, wide) = (loader.names(), shape.width, shape.feed_forward_width);
+        let names = loader.names();
+        let width = shape.width;
+        let wide = shape.feed_forward_width;
         let within = |part: &str| format!("{name}.{part}");
         Ok(Self {
             attention: Attention::load(loader, name, shape, layout)?,

@@ -46,13 +46,18 @@ impl Default for PictureLimits {
 
 impl PictureLimits {
     fn check(&self, width: u32, height: u32) -> Result<(), PictureError> {
-        let (shorter, longer) = (width.min(height), width.max(height));
+        let shorter = width.min(height);
+        let longer = width.max(height);
         if shorter == 0 {
             return Err(PictureError::Empty);
         }
         if longer > self.side_pixels_max || u64::from(width) * u64::from(height) > self.pixels_max {
-            let (side_max, pixels_max) = (self.side_pixels_max, self.pixels_max);
-            return Err(PictureError::Size { side_max, pixels_max, width, height });
+            return Err(PictureError::Size {
+                side_max: self.side_pixels_max,
+                pixels_max: self.pixels_max,
+                width,
+                height,
+            });
         }
         match u64::from(longer) > u64::from(shorter) * u64::from(self.aspect_max) {
             true => Err(PictureError::Aspect { max: self.aspect_max, width, height }),

@@ -54,7 +54,8 @@ impl ImageEncoder {
     pub fn from_folder(folder: &ImageFolder, device: Device, limits: PictureLimits) -> Result<Self> {
         let (mut store, network) = folder.network(device)?;
         store.freeze();
-        let (card, hash) = (folder.card.clone(), folder.hash.clone());
+        let card = folder.card.clone();
+        let hash = folder.hash.clone();
         Ok(Self { card, device, limits, network, kind: Kind::Float, store, hash, halved: AtomicU64::new(0) })
     }
 
@@ -97,7 +98,8 @@ impl ImageEncoder {
 
     fn encode_batch(&self, pictures: &[&[u8]]) -> Result<PictureVectors> {
         // A thread frees the pixels of a picture before it decodes the next.
-        let (preprocess, limits) = (&self.card.preprocess, &self.limits);
+        let preprocess = &self.card.preprocess;
+        let limits = &self.limits;
         let decoded = map_in_parallel(pictures, |bytes| match decode(bytes, limits) {
             Ok(picture) => preprocess.centre_crop(&picture).map(Ok),
             Err(error) => Ok(Err(error)),

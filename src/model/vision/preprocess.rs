@@ -31,7 +31,8 @@ impl Default for Preprocess {
 impl Preprocess {
     /// Refuses impossible settings.
     pub fn check(&self) -> Result<()> {
-        let (resize, crop) = (self.resize, self.crop);
+        let resize = self.resize;
+        let crop = self.crop;
         if !(1 <= crop && crop <= resize && resize <= SIDE_MAX) {
             return Err(Failure::model(format!("expected 1 <= crop <= resize <= {SIDE_MAX}, got {crop} and {resize}")));
         }
@@ -58,7 +59,8 @@ impl Preprocess {
 
     /// Returns the centre with its surroundings: uint8 [3, resize, resize]. Training moves its crop within that.
     pub fn resized_square(&self, picture: &RgbImage) -> Result<Tensor> {
-        let (height, width) = (i64::from(picture.height()), i64::from(picture.width()));
+        let height = i64::from(picture.height());
+        let width = i64::from(picture.width());
         let rows_first = Tensor::f_from_data_size(picture.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
         let pixels = rows_first.f_permute([0, 3, 1, 2])?;
         let (tall, wide) = self.resized_size(height, width);

@@ -52,7 +52,8 @@ impl Block {
             _ => vec![(inputs, inner, 1, 1), (inner, inner, 3, stride), (inner, outputs, 1, 1)],
         };
         let layer = |(i, (inputs, outputs, kernel, stride))| {
-            let (convolution, norm) = (&path / format!("conv{}", i + 1), &path / format!("bn{}", i + 1));
+            let convolution = &path / format!("conv{}", i + 1);
+            let norm = &path / format!("bn{}", i + 1);
             ConvolutionNorm::new(convolution, norm, Convolution { inputs, outputs, kernel, stride })
         };
         let layers = sizes.into_iter().enumerate().map(layer).collect();
@@ -88,7 +89,8 @@ impl ResNet {
     /// Creates random weights below `path`, with a classifier `fc` only if `classes` are given.
     pub fn new(path: &nn::Path, depth: ResNetDepth, classes: Option<i64>) -> Self {
         let stem = Convolution { inputs: 3, outputs: 64, kernel: 7, stride: 2 };
-        let (mut blocks, mut inputs) = (Vec::new(), stem.outputs);
+        let mut blocks = Vec::new();
+        let mut inputs = stem.outputs;
         for (stage, &count) in depth.blocks().iter().enumerate() {
             let inner = 64 << stage;
             for i in 0..count {

@@ -1,4 +1,4 @@
-//! What a task provides to train a classifier: the vectors of its rows, and the head on them.
+//! The interface of a task that trains a classifier: it provides the vectors of its rows and the head on them.
 
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Tensor};

@@ -1,6 +1,6 @@
 //! Decides by the fine-tuning strategy which weights are trained, how fast, and which modules are added to the encoder.
 //!
-//! The store has the groups `text` (the encoder), `beside` (added modules) and `head`.
+//! The store has the groups `text` (the encoder), `added` (the modules that a strategy adds) and `head`.
 
 use std::collections::BTreeMap;
 use tch::nn;
@@ -17,7 +17,7 @@ use crate::training::fitting::{Schedule, StepOptions};
 use crate::training::labelled::{HEAD, split_group};
 
 pub const ENCODER: &str = "text";
-pub const ADDED: &str = "beside";
+pub const ADDED: &str = "added";
 
 /// Adds the strategy's modules to the network, freezes all weights that the strategy does not train, and returns the
 /// modules that remain after training.
@@ -139,7 +139,7 @@ mod tests {
         for strategy in [TextStrategy::Frozen, TextStrategy::Lora, TextStrategy::Adapters, TextStrategy::Prefix] {
             let config = TextConfig { strategy, ..Default::default() };
             let names = trained_weights(&prepared("bert", &config).await.0);
-            assert!(names.iter().all(|name| name.starts_with("beside.")), "{strategy:?}: {names:?}");
+            assert!(names.iter().all(|name| name.starts_with("added.")), "{strategy:?}: {names:?}");
             assert_eq!(names.is_empty(), strategy == TextStrategy::Frozen);
         }
     }
@@ -168,7 +168,7 @@ mod tests {
             };
             let (store, network) = prepared("bert", &config).await;
             let factors = step_options(&config, &network.shape, &store).rate_factors;
-            let added: Vec<f64> = factors.iter().filter(|(n, _)| n.starts_with("beside.")).map(|(_, r)| *r).collect();
+            let added: Vec<f64> = factors.iter().filter(|(n, _)| n.starts_with("added.")).map(|(_, r)| *r).collect();
             let is_expected = added.iter().all(|factor| (factor - expected).abs() < 1e-9);
             assert!(!added.is_empty() && is_expected, "{strategy:?} {added:?}");
         }
