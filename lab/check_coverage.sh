@@ -29,7 +29,7 @@ forecasts() { # LAKE FIRST_DATE ARRIVAL WEEKS_OF_NEW_ITEMS WEEKS_OF_TRAININGS [-
     to="$folder/$name.coverage"
     [ -f "$to/done" ] && return
     mkdir -p "$to"
-    # No night runs, so there are no earlier intents. The intent network is small because its scores are not used.
+    # No night runs, so there are no earlier intents. The behaviour network is small because its scores are not used.
     run() {
         "$job" --set "lake.arrival=$arrival" --set score.device=cpu --set demand.intent_inputs=false --set model.width=16 \
             --set model.heads=2 --set features.last_events=8 "$@" 2>>"$folder/log"

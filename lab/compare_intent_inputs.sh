@@ -45,7 +45,7 @@ compare() { # LAKE FIRST_TRAINING SECOND_TRAINING ARRIVAL [--set ...]
         for input in false true; do
             [ -f "$to/$input.$seed.csv" ] && continue
             echo "$name: intents of earlier nights as an input: $input, seed $seed" >&2
-            # The intents of this model are not used, so its intent network is small.
+            # The intents of this model are not used, so its behaviour network is small.
             version=$(trained --date "$second" --set model.width=16 --set model.heads=2 --set features.last_events=8 \
                 --set "train.seed=$seed" --set "demand.intent_inputs=$input" "$@")
             cp "$folder/$name.out/models/$version/bundle.json" "$to/$input.$seed.json"
