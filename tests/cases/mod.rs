@@ -4,6 +4,7 @@ mod airflow;
 mod feature_values;
 mod features;
 mod importing;
+mod imports;
 mod killed;
 mod leakage;
 mod plans;

@@ -1,4 +1,4 @@
-//! Reads the repository itself: file openings, SQL headers, leftovers, import order, documents, stray files.
+//! Reads the repository itself: file openings, SQL headers, leftovers, documents, stray files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -94,92 +94,6 @@ fn nothing_is_left_to_do_in_silence() {
             assert!(!text.contains(mark), "{}: {mark}", path.display());
         }
     }
-}
-
-/// The rooms in the order of the flow: each may import only from those before it (src/lib.rs tells it).
-const ROOMS: [&str; 24] = [
-    "failure",
-    "progress",
-    "ids",
-    "config",
-    "sql_files",
-    "lake",
-    "features",
-    "metrics",
-    "model",
-    "score",
-    "engine",
-    "tables",
-    "publish",
-    "cluster",
-    "workspace",
-    "nightly",
-    "training",
-    "evaluation",
-    "simulation",
-    "importing",
-    "serving",
-    "reporting",
-    "privacy",
-    "commands",
-];
-
-/// Side rooms: they meet through tables, so they do not import one another.
-const SIDE_ROOMS: [&str; 7] = ["training", "evaluation", "simulation", "importing", "serving", "reporting", "privacy"];
-
-/// Imports against the flow that are meant: from, to, why.
-const EXCEPTIONS: [(&str, &str, &str); 1] =
-    [("features", "tables", "rollup units are files, and there is one way to write files")];
-
-/// The rooms that a source file names by `crate::…`, outside comments.
-fn imports(text: &str) -> Vec<String> {
-    let code = text.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
-    let mut found = Vec::new();
-    for line in code {
-        for (at, _) in line.match_indices("crate::") {
-            if line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
-                continue;
-            }
-            let rest = &line[at + "crate::".len()..];
-            found.push(rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect());
-        }
-    }
-    found
-}
-
-#[test]
-fn rooms_import_only_from_the_left() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let place = |room: &str| ROOMS.iter().position(|r| *r == room);
-    let mut used = Vec::new();
-    for path in files("src", "rs") {
-        let below = path.strip_prefix(&root).unwrap();
-        let room = below.components().next().unwrap().as_os_str().to_string_lossy();
-        let room = room.trim_end_matches(".rs");
-        if ["lib", "main"].contains(&room) {
-            continue;
-        }
-        let from = place(room).unwrap_or_else(|| panic!("{}: a room that ROOMS does not list", path.display()));
-        for import in imports(&fs::read_to_string(&path).unwrap()) {
-            assert!(import != "commands" || room == "commands", "{}: nothing imports the command line", path.display());
-            let Some(to) = place(&import) else { continue };
-            if let Some(exception) = EXCEPTIONS.iter().find(|(f, t, _)| (*f, *t) == (room, import.as_str())) {
-                used.push(*exception);
-                continue;
-            }
-            let beside = SIDE_ROOMS.contains(&room) && SIDE_ROOMS.contains(&import.as_str()) && room != import;
-            assert!(to <= from && !beside, "{}: {room} imports {import}, against the flow", path.display());
-        }
-    }
-    for exception in EXCEPTIONS {
-        assert!(used.contains(&exception), "an exception that nobody needs: {exception:?}");
-    }
-}
-
-#[test]
-fn imports_are_found_where_they_stand() {
-    let text = "use crate::lake::x;\n    // crate::commands\nlet a = crate::score::y(); let b = other_crate::no;\n";
-    assert_eq!(imports(text), ["lake", "score"]);
 }
 
 fn read(path: &str) -> String {
