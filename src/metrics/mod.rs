@@ -3,15 +3,17 @@
 //! In: scores, labels, forecasts and actual values. Out: metrics, and intervals that say how far chance moves them. Every room
 //! to the right may call this one; it imports no other room.
 
-pub mod binary;
+pub(crate) mod binary;
 mod bootstrap;
 mod classification;
-pub mod clustered;
-pub mod coverage;
-pub mod drift;
+pub(crate) mod clustered;
+pub(crate) mod coverage;
+pub(crate) mod drift;
 mod forecasts;
-pub mod moments;
+pub(crate) mod moments;
 
-pub use bootstrap::{bootstrap_interval, bootstrap_interval_over_indices};
-pub use classification::{accuracy, auc, average_precision, f1, log_loss};
-pub use forecasts::{mean_absolute_error, pinball, root_mean_squared_error};
+pub(crate) use bootstrap::{bootstrap_interval, bootstrap_interval_over_indices};
+pub use classification::auc;
+pub(crate) use classification::{accuracy, average_precision, f1, log_loss};
+pub use forecasts::pinball;
+pub(crate) use forecasts::{mean_absolute_error, root_mean_squared_error};

@@ -46,7 +46,8 @@ impl Registry {
 
     /// Returns the card of a version of the kind `C`.
     pub async fn card_of<C: Card>(&self, version: &str) -> Result<C> {
-        let (kind, folder) = (C::KIND, self.0.folder(version));
+        let kind = C::KIND;
+        let folder = self.0.folder(version);
         let hint = format!("`intentcast models` lists the versions; `intentcast train --task {kind}` makes one");
         if version.is_empty() {
             return Err(Failure::usage(format!("expected the version of a {kind} model, got nothing")).hint(hint));
@@ -150,7 +151,8 @@ mod tests {
 
     /// Asserts that a card of the next format is refused, although nothing else of it can be read.
     async fn assert_newer_is_refused<C: Card>() {
-        let (kind, newer) = (C::KIND, C::FORMAT + 1);
+        let kind = C::KIND;
+        let newer = C::FORMAT + 1;
         let models = Location::open(&format!("memory://newer-{kind}/models"), &S3Config::default()).unwrap();
         let card = serde_json::to_vec(&serde_json::json!({ "format": newer })).unwrap();
         models.folder("v").write(C::FILE, card).await.unwrap();

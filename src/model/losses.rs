@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn cross_entropy_with_and_without_class_weights() {
-        let (y, raw) = (labels(), draw(1, -4.0, 4.0));
+        let y = labels();
+        let raw = draw(1, -4.0, 4.0);
         let of = |x: f64, y: f64, w: f64| -(w * y * sigmoid(x).ln() + (1.0 - y) * (1.0 - sigmoid(x)).ln());
         let target = Tensor::from_slice(&y);
         assert_agrees(
@@ -155,13 +156,15 @@ mod tests {
 
     #[test]
     fn cross_entropy_of_a_confident_mistake_is_finite() {
-        let (raw, labels) = (Tensor::from_slice(&[200f32, -200.0]), Tensor::from_slice(&[0f32, 1.0]));
+        let raw = Tensor::from_slice(&[200f32, -200.0]);
+        let labels = Tensor::from_slice(&[0f32, 1.0]);
         assert_eq!(cross_entropy(&raw, &labels, None).sum(Kind::Float).double_value(&[]), 400.0);
     }
 
     #[test]
     fn focal_loss() {
-        let (y, raw) = (labels(), draw(2, -4.0, 4.0));
+        let y = labels();
+        let raw = draw(2, -4.0, 4.0);
         let target = Tensor::from_slice(&y);
         for gamma in [0.0, 0.5, 2.0] {
             let of = |x: f64, y: f64| {
@@ -174,18 +177,21 @@ mod tests {
 
     #[test]
     fn soft_iou_of_each_column() {
-        let (y, raw) = (labels(), draw(3, -4.0, 4.0));
+        let y = labels();
+        let raw = draw(3, -4.0, 4.0);
         let target = Tensor::from_slice(&y).view([-1, 3]);
         let reference = |x: &[f64]| -> f64 {
             (0..3)
                 .map(|c| {
-                    let (mut shared, mut either) = (1.0, 1.0);
+                    let mut intersection = 1.0;
+                    let mut union = 1.0;
                     for row in 0..N / 3 {
-                        let (p, y) = (sigmoid(x[row * 3 + c]), y[row * 3 + c]);
-                        shared += p * y;
-                        either += p + y - p * y;
+                        let p = sigmoid(x[row * 3 + c]);
+                        let label = y[row * 3 + c];
+                        intersection += p * label;
+                        union += p + label - p * label;
                     }
-                    1.0 - shared / either
+                    1.0 - intersection / union
                 })
                 .sum()
         };
@@ -194,7 +200,8 @@ mod tests {
 
     #[test]
     fn squared_absolute_and_root_mean_squared() {
-        let (forecast, actual) = (draw(4, -5.0, 5.0), draw(5, -5.0, 5.0));
+        let forecast = draw(4, -5.0, 5.0);
+        let actual = draw(5, -5.0, 5.0);
         let target = Tensor::from_slice(&actual);
         let errors = |x: &[f64]| -> Vec<f64> { x.iter().zip(&actual).map(|(f, a)| f - a).collect() };
         assert_agrees(&forecast, |x| squared_error(x, &target), |x| errors(x).iter().map(|m| m * m).sum());
@@ -211,7 +218,8 @@ mod tests {
 
     #[test]
     fn huber_loss() {
-        let (forecast, actual) = (draw(6, -5.0, 5.0), draw(7, -5.0, 5.0));
+        let forecast = draw(6, -5.0, 5.0);
+        let actual = draw(7, -5.0, 5.0);
         let target = Tensor::from_slice(&actual);
         for delta in [0.5, 1.0, 3.0] {
             let of = |m: f64| if m.abs() <= delta { 0.5 * m * m } else { delta * (m.abs() - 0.5 * delta) };
@@ -222,7 +230,8 @@ mod tests {
 
     #[test]
     fn pinball_loss_equals_the_metric() {
-        let (quantiles, levels) = (draw(8, 0.0, 9.0), [0.05, 0.5, 0.9]);
+        let quantiles = draw(8, 0.0, 9.0);
+        let levels = [0.05, 0.5, 0.9];
         let actual = [3.0, 0.0, 7.5, 2.0];
         let tensors = (Tensor::from_slice(&actual).view([4, 1]), Tensor::from_slice(&levels));
         let reference =
@@ -232,7 +241,8 @@ mod tests {
 
     #[test]
     fn poisson_and_tweedie() {
-        let (mean, actual) = (draw(9, 0.1, 6.0), draw(10, 0.0, 6.0));
+        let mean = draw(9, 0.1, 6.0);
+        let actual = draw(10, 0.0, 6.0);
         let target = Tensor::from_slice(&actual);
         let sum = |x: &[f64], of: &dyn Fn(f64, f64) -> f64| x.iter().zip(&actual).map(|(&m, &a)| of(m, a)).sum::<f64>();
         assert_agrees(&mean, |x| poisson(x, &target), |x| sum(x, &|m, a| m - a * m.ln()));
@@ -244,7 +254,8 @@ mod tests {
 
     #[test]
     fn negative_binomial_in_its_mean_and_its_size() {
-        let (mean, size) = (draw(11, 0.1, 9.0), draw(12, 0.2, 5.0));
+        let mean = draw(11, 0.1, 9.0);
+        let size = draw(12, 0.2, 5.0);
         let actual: Vec<f64> = draw(13, 0.0, 12.0).iter().map(|a| a.floor()).collect();
         let of = |m: f64, r: f64, y: f64| {
             let p = r / (r + m);

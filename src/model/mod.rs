@@ -4,25 +4,25 @@
 //! `vision`). Out: raw scores, forecasts and vectors as tensors, and bundles that are written to and loaded from a registry.
 //! Only `training`, `score` and what lists or cleans up models call this room.
 
-pub mod backbones;
+mod backbones;
 pub mod bundle;
-pub mod cards;
+pub(crate) mod cards;
 pub mod contents;
 pub mod demand;
-pub mod embedding;
-pub mod events;
-pub mod fusion;
-pub mod heads;
+mod embedding;
+pub(crate) mod events;
+mod fusion;
+pub(crate) mod heads;
 pub mod inputs;
 pub mod intent;
-pub mod labels;
-pub mod losses;
-pub mod out_of_memory;
-pub mod recurrent;
-pub mod registry;
+pub(crate) mod labels;
+pub(crate) mod losses;
+pub(crate) mod out_of_memory;
+mod recurrent;
+pub(crate) mod registry;
 pub mod scaling;
 pub mod shape;
 pub mod table;
-pub mod text;
+pub(crate) mod text;
 pub mod vision;
-pub mod weights;
+pub(crate) mod weights;

@@ -77,7 +77,8 @@ pub fn from_tensors(stores: &mut [&mut nn::VarStore], mut weights: HashMap<Strin
                 return Err(Failure::model(format!("{name} is missing: expected the shape {wanted:?}")));
             };
             if saved.size() != variable.size() {
-                let (wanted, got) = (variable.size(), saved.size());
+                let wanted = variable.size();
+                let got = saved.size();
                 return Err(Failure::model(format!("{name}: expected the shape {wanted:?}, got {got:?}")));
             }
             if !all_finite(&saved)? {
@@ -120,9 +121,11 @@ mod tests {
 
     #[test]
     fn weights_of_two_stores_round_trip_to_the_bit() {
-        let (a, b) = (store(&[("a", &[0.1, -2.5e-30])]), store(&[("b", &[f32::MAX])]));
+        let a = store(&[("a", &[0.1, -2.5e-30])]);
+        let b = store(&[("b", &[f32::MAX])]);
         let bytes = to_bytes(&[&a, &b]).unwrap();
-        let (mut c, mut d) = (store(&[("a", &[0.0, 0.0])]), store(&[("b", &[0.0])]));
+        let mut c = store(&[("a", &[0.0, 0.0])]);
+        let mut d = store(&[("b", &[0.0])]);
         from_bytes(&mut [&mut c, &mut d], &bytes).unwrap();
         assert_eq!(to_bytes(&[&c, &d]).unwrap(), bytes);
     }

@@ -103,8 +103,8 @@ pub(super) fn damaged(failure: Failure) -> Failure {
     Failure { kind: FailureKind::Model, ..failure }.hint("train again, or promote another version")
 }
 
-/// Refuses an encoder whose hash differs from the one that the model was trained with. Compares the first 16 digits: hashes
-/// can be shortened, and their suffix says with which precision this machine computes.
+/// Refuses an encoder whose hash differs from the one that the model was trained with. Compares the first 16 digits, because
+/// hashes can be shortened and their suffix depends on the precision of this machine.
 pub fn check_encoder_hash(version: &str, folder: &str, trained: &str, found: &str) -> Result<()> {
     let digits = |hash: &str| hash.get(..16).unwrap_or(hash).to_string();
     if digits(trained) == digits(found) {

@@ -10,9 +10,8 @@ mod loaded;
 mod networks;
 
 pub use super::registry::Registry;
-pub use card::{
-    BundleCard, BundledImageEncoder, BundledTextEncoder, FORMAT, IMAGE_FOLDER, TEXT_FOLDER, check_encoder_hash,
-};
+pub use card::{BundleCard, BundledImageEncoder, BundledTextEncoder, FORMAT};
+pub(crate) use card::{IMAGE_FOLDER, TEXT_FOLDER, check_encoder_hash};
 pub use files::BundleParts;
 pub use item_index::{IndexedItem, ItemVectors};
 pub use loaded::Bundle;

@@ -129,7 +129,12 @@ impl ItemHistory {
 
     /// Classifies and sums up the item. An item first seen less than `history_days_min` days ago is new.
     pub fn facts(&self, history_days_min: i64) -> ItemFacts {
-        let (units, days_in_stock) = self.in_stock_units().fold((0.0, 0.0), |(s, n), u| (s + u, n + 1.0));
+        let mut units = 0.0;
+        let mut days_in_stock = 0.0;
+        for sold in self.in_stock_units() {
+            units += sold;
+            days_in_stock += 1.0;
+        }
         let pattern = self.pattern(history_days_min);
         ItemFacts { pattern, units, days_in_stock, lead_time_days: self.lead_time_days }
     }
@@ -227,7 +232,12 @@ impl ItemHistory {
 
     /// Returns the mean known price; zero without one.
     fn usual_price(&self) -> f64 {
-        let (sum, days) = self.price.iter().filter(|p| p.is_finite()).fold((0.0, 0.0f64), |(s, n), p| (s + p, n + 1.0));
+        let mut sum = 0.0;
+        let mut days: f64 = 0.0;
+        for price in self.price.iter().filter(|price| price.is_finite()) {
+            sum += price;
+            days += 1.0;
+        }
         sum / days.max(1.0)
     }
 }

@@ -6,22 +6,30 @@
 //! a count distribution, in whole units. Days out of stock carry no information about demand: they are flagged in the input and
 //! masked in the loss.
 
-pub mod calibration;
-pub mod counts;
+pub(crate) mod calibration;
+pub(crate) mod counts;
 mod forecast;
-pub mod history;
-pub mod input_sizes;
-pub mod inputs;
+pub(crate) mod history;
+pub(crate) mod input_sizes;
+pub(crate) mod inputs;
 mod network;
 mod networks;
 mod pattern;
 mod rate_prior;
 mod shape;
 
-pub use calibration::{Calibration, ForecastSpan, MeanFactors};
-pub use forecast::{Forecast, ItemForecast, QUANTILE_LEVELS, RawForecast, RawItemForecast};
-pub use history::{ItemFacts, ItemHistory};
-pub use network::{BATCH_ITEMS_MAX, DemandNetwork, DemandOutputs, ForecastSource};
+pub use calibration::{Calibration, MeanFactors};
+pub use forecast::ItemForecast;
+pub use history::ItemHistory;
+pub use network::DemandNetwork;
 pub use pattern::DemandPattern;
 pub use rate_prior::RatePrior;
 pub use shape::DemandShape;
+
+pub(crate) use calibration::ForecastSpan;
+pub(crate) use forecast::{Forecast, QUANTILE_LEVELS, RawForecast};
+pub(crate) use history::ItemFacts;
+pub(crate) use network::{BATCH_ITEMS_MAX, DemandOutputs};
+
+#[cfg(test)]
+pub(crate) use network::ForecastSource;
