@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use clap::{Args, Subcommand};
 use std::net::SocketAddr;
 
-use super::{Command, Places};
+use super::command::{Command, Places};
 use crate::cluster::processes::{self, ExecutorPlace};
 use crate::config::Config;
 use crate::failure::Result;

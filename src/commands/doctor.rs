@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use clap::Args;
 
-use super::Command;
+use super::command::Command;
 use crate::config::Config;
 use crate::failure::Result;
 use crate::score::devices::{self, Cuda};

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use clap::Args;
 
-use super::{Command, Places};
+use super::command::{Command, Places};
 use crate::config::Config;
 use crate::failure::Result;
 use crate::lake::stores::Location;

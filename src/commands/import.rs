@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use clap::Args;
 use std::path::PathBuf;
 
-use super::Command;
+use super::command::Command;
 use crate::config::Config;
 use crate::failure::Result;
 use crate::importing;

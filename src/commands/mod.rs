@@ -5,6 +5,7 @@
 //! errors go to standard error. Nothing imports this room.
 
 mod cluster;
+mod command;
 mod doctor;
 pub mod format;
 mod gc;
@@ -16,7 +17,6 @@ mod simulate;
 pub mod sql;
 mod train;
 
-use async_trait::async_trait;
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ use crate::config::{Config, environment};
 use crate::failure::{Failure, Result};
 use crate::lake::{lake_file, unreadable};
 use crate::score::devices;
+use command::{Command, Places};
 
 /// The nightly intent and demand job: Parquet lake in, purchase intents, demand quantiles and reorder lines out.
 #[derive(Debug, Parser)]
@@ -51,17 +52,6 @@ pub struct Settings {
     pub log_format: String,
 }
 
-/// Locations of lake and output.
-#[derive(Debug, Args)]
-pub struct Places {
-    /// Read the Parquet lake at this root: s3://…, file://… or a plain path [default: lake.uri].
-    #[arg(long, value_name = "URI")]
-    pub lake: Option<String>,
-    /// Write tables/, state/ and models/ below this root [default: output.uri].
-    #[arg(long, value_name = "URI")]
-    pub output: Option<String>,
-}
-
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     Simulate(simulate::Simulate),
@@ -74,28 +64,6 @@ pub enum Verb {
     Gc(gc::Gc),
     Cluster(cluster::Cluster),
     Doctor(doctor::Doctor),
-}
-
-/// What the command line asks of a verb.
-#[async_trait(?Send)]
-trait Command {
-    /// Returns the locations that the verb's flags name.
-    fn places(&self) -> Option<&Places> {
-        None
-    }
-
-    /// Returns true for a verb that reads a lake: `lake.toml` then adds to its settings, and a file that fails to decode is
-    /// named. The other verbs must work where the lake is out of reach.
-    fn reads_lake(&self) -> bool {
-        false
-    }
-
-    /// Returns true for a verb that makes tensors: the GPU's library has to be open before the first one.
-    fn makes_tensors(&self) -> bool {
-        false
-    }
-
-    async fn run(&self, config: &Config) -> Result<()>;
 }
 
 impl Verb {

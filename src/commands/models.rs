@@ -6,8 +6,8 @@ use clap::Args;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::command::{Command, Places};
 use super::format::{self, Format};
-use super::{Command, Places};
 use crate::config::Config;
 use crate::failure::Result;
 use crate::lake::stores::Location;

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::command::{Command, Places};
 use super::format::{self, Format};
-use super::{Command, Places};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;

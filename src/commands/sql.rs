@@ -11,8 +11,8 @@ use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::command::{Command, Places};
 use super::format::{self, Format};
-use super::{Command, Places};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
