@@ -23,6 +23,6 @@ pub(crate) mod registry;
 pub mod scaling;
 pub mod shape;
 pub mod table;
-pub(crate) mod text;
+pub mod text;
 pub mod vision;
 pub(crate) mod weights;
