@@ -8,7 +8,7 @@
 
 use arrow::array::{Array, AsArray, StructArray};
 use futures::{StreamExt, TryStreamExt};
-use intentcast::config::networks::{BackboneName, DemandNetworkName, HeadName};
+use intentcast::config::networks::{BackboneName, DemandNetworkName, FusionName, HeadName};
 use intentcast::config::{Config, S3Config, ScoreConfig};
 use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
@@ -18,6 +18,7 @@ use intentcast::model::contents::Contents;
 use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
 use intentcast::model::scaling::Scaling;
 use intentcast::model::shape::IntentShape;
+use intentcast::model::targets::OUTPUTS;
 use intentcast::score::devices;
 use intentcast::score::service::ScoringService;
 use std::time::Instant;
@@ -102,7 +103,7 @@ async fn seconds(registry: &Registry, features: &StructArray, variant: &Variant,
     let clock = Instant::now();
     let scored: Vec<_> = futures::stream::iter(parts).buffered(2 * cores).try_collect().await.unwrap();
     let seconds = clock.elapsed().as_secs_f64();
-    assert_eq!(scored.iter().map(|s| s.scores.len()).sum::<usize>(), features.len() * 9);
+    assert_eq!(scored.iter().map(|s| s.scores.len()).sum::<usize>(), features.len() * OUTPUTS.len());
     seconds
 }
 
@@ -118,7 +119,7 @@ async fn model(width: i64, layers: i64) -> Registry {
         dropout: 0.1,
         features: 1,
         content_dims: [0; 3],
-        fusion: Default::default(),
+        fusion: FusionName::Sum,
     };
     let demand = DemandShape {
         network: DemandNetworkName::Gru,

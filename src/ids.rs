@@ -1,4 +1,4 @@
-//! Small types for values that must not be confused: run dates, generations, hashes of content.
+//! Small types for values that must not be confused: run dates, generations, model versions, hashes of content.
 
 use arrow::datatypes::Date32Type;
 use chrono::{DateTime, Days, NaiveDate, TimeZone, Utc};
@@ -7,13 +7,13 @@ use std::{fmt, str::FromStr};
 
 use crate::failure::Failure;
 
-/// The night's date D: everything is scored as of D 00:00 in the lake's time zone, and D is the first target date.
+/// Date D of a night: everything is computed as of D 00:00 in the lake's time zone, and D is the first target date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunDate(pub NaiveDate);
 
 impl RunDate {
-    /// The instant D 00:00 local. In zones that skip midnight on a clock change, the first instant of the day.
+    /// Returns the instant D 00:00 local time. If a clock change skips midnight, that is the first instant of the day.
     pub fn as_of(self, zone: chrono_tz::Tz) -> DateTime<Utc> {
         (0..4)
             .filter_map(|hour| self.0.and_hms_opt(hour, 0, 0))
@@ -46,7 +46,7 @@ impl FromStr for RunDate {
     }
 }
 
-/// How many times a night was started; the fencing token of its publications.
+/// Number of times a night was started; the fencing token of its publications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
@@ -92,6 +92,29 @@ impl ContentHash {
     }
 }
 
+/// Version of a trained model: the day on which its labels end and the beginning of its weights' hash, `20260301-0a1b2c3d`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ModelVersion(pub String);
+
+impl ModelVersion {
+    /// Composes the version of a model whose labels end before `labels_end` (`2026-03-01`).
+    pub fn new(labels_end: &str, weights_hash: &str) -> Self {
+        Self(format!("{}-{}", labels_end.replace('-', ""), weights_hash.get(..8).unwrap_or(weights_hash)))
+    }
+
+    /// Returns the day before which all of the model's labels end; `None` for a name that training did not make.
+    pub fn labels_end(&self) -> Option<NaiveDate> {
+        NaiveDate::parse_from_str(self.0.split_once('-')?.0, "%Y%m%d").ok()
+    }
+}
+
+impl fmt::Display for ModelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +139,16 @@ mod tests {
     fn a_skipped_midnight_is_the_first_instant_of_the_day() {
         let date: RunDate = "2018-11-04".parse().unwrap(); // São Paulo skipped 00:00
         assert_eq!(date.as_of(chrono_tz::America::Sao_Paulo).to_rfc3339(), "2018-11-04T03:00:00+00:00");
+    }
+
+    #[test]
+    fn a_model_version_names_the_day_on_which_its_labels_end() {
+        let version = ModelVersion::new("2026-03-01", "0a1b2c3d4e5f");
+        assert_eq!(
+            (version.0.as_str(), version.labels_end()),
+            ("20260301-0a1b2c3d", NaiveDate::from_ymd_opt(2026, 3, 1))
+        );
+        assert_eq!(ModelVersion("m1".into()).labels_end(), None);
     }
 
     #[test]

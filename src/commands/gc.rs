@@ -1,13 +1,16 @@
 //! `intentcast gc`: removes what retention no longer needs.
 
+use arrow::array::{ArrayRef, StringArray, UInt64Array};
 use async_trait::async_trait;
 use clap::Args;
+use std::sync::Arc;
 
 use super::command::{Command, Places};
+use super::format::{Format, print_columns};
 use crate::config::Config;
 use crate::failure::Result;
 use crate::lake::stores::Location;
-use crate::publish::gc;
+use crate::publish::gc::{self, GcPlan, GcRow};
 
 /// Remove nights past their retention, orphaned files, state that no night can use, and old locks.
 #[derive(Debug, Args)]
@@ -17,6 +20,9 @@ pub struct Gc {
     /// List what would be removed, and remove nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Print a summary (and with --dry-run the list) as text, or the list of what is removed as JSON lines or CSV.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 #[async_trait(?Send)]
@@ -31,6 +37,9 @@ impl Command for Gc {
         if !self.dry_run {
             gc::execute(&output, &plan, &config.lock).await?;
         }
+        if self.format != Format::Table {
+            return print_plan(&plan, &output, self.format);
+        }
         let (state_files, state_bytes) = plan.old_state();
         println!(
             "{} {} nights, {} orphaned files ({} bytes), {state_files} files of old state ({state_bytes} bytes), {} old lock objects",
@@ -40,6 +49,24 @@ impl Command for Gc {
             plan.orphan_bytes(),
             plan.lock_objects.len()
         );
-        Ok(())
+        match self.dry_run {
+            true => print_plan(&plan, &output, self.format),
+            false => Ok(()),
+        }
     }
+}
+
+/// Prints one row for each night and file that the plan removes.
+fn print_plan(plan: &GcPlan, output: &Location, format: Format) -> Result<()> {
+    let rows = plan.rows(output);
+    let text =
+        |column: fn(&GcRow) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(column))) };
+    let bytes: ArrayRef = Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.bytes)));
+    let columns = [
+        ("kind", text(|row| row.kind)),
+        ("path", text(|row| &row.path)),
+        ("bytes", bytes),
+        ("reason", text(|row| &row.reason)),
+    ];
+    print_columns(&columns, format)
 }

@@ -9,6 +9,7 @@ pub mod files_table;
 pub mod lake_file;
 pub mod lake_sql;
 pub mod parquet_files;
+pub mod retry;
 pub mod stores;
 pub mod unreadable;
 

@@ -1,7 +1,7 @@
 //! The intent network in two parts: an encoder of a user's events that does not depend on the run date, and heads on top.
 //!
 //! Encoder: embedded events → a backbone → a summary of its states and the mean of the item vectors → one vector of `width`.
-//! Heads: that vector, standardised tabular features and idle time → six intents, churn, units, spend; and a user vector
+//! Heads: that vector, standardised tabular features and idle time → intents, churn, units, spend; and a user vector
 //! that ranks items.
 
 use tch::nn::{self, Module, ModuleT};
@@ -11,32 +11,19 @@ use super::backbones::{self, Backbone, PaddedEvents, StateSummary};
 use super::contents::{ContentBatch, Contents};
 use super::embedding::small_embedding;
 use super::events::{EventBatch, EventEmbedding};
-use super::heads::{self, INTENTS, IntentHead};
+use super::heads::{self, IntentHead};
 use super::inputs::{EventInput, UserInputs};
 use super::scaling::Scaling;
 use super::shape::IntentShape;
+use super::targets::{CHURN, OUTPUTS};
 use crate::failure::Result;
 
-/// Outputs of the heads, in order; the last two are amounts, the others probabilities.
-pub const OUTPUTS: [&str; 9] = [
-    "p_view",
-    "p_search",
-    "p_favorite",
-    "p_cart",
-    "p_purchase",
-    "p_review",
-    "p_churn",
-    "expected_units",
-    "expected_spend",
-];
-/// Index of churn among the outputs, and of its label among the labels.
-pub const CHURN: i64 = INTENTS.len() as i64;
 const UNITS: i64 = CHURN + 1;
 
 /// Raw outputs of the heads, float32 [users, ..].
 #[derive(Debug)]
 pub struct RawOutputs {
-    /// [users, 6], as the intents' head reads them.
+    /// [users, intents], as the intents' head reads them.
     pub intents: Tensor,
     /// [users, 1]: the log-odds of churn.
     pub churn: Tensor,
@@ -158,7 +145,7 @@ impl IntentNetwork {
         })
     }
 
-    /// Returns the published outputs, float32 [users, 9]: probabilities, then amounts in units and money.
+    /// Returns the published outputs, float32 [users, targets]: probabilities, then amounts in units and money.
     pub fn scores(&self, raw: &RawOutputs, scaling: &Scaling) -> Result<Tensor> {
         Ok(Tensor::f_cat(
             &[
@@ -202,6 +189,7 @@ fn mean_state(states: &Tensor, events: &PaddedEvents) -> Tensor {
 mod tests {
     use super::*;
     use crate::config::networks::{BackboneName, FusionName, HeadName};
+    use crate::model::targets::BINARY;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -324,9 +312,9 @@ mod tests {
             let states = encode(&network, &[&inputs.events[0], &[]]);
             let raw = network.outputs_for_rows(&states, &inputs, &[0, 1], &scaling, false).unwrap();
             let scores = network.scores(&raw, &scaling).unwrap();
-            assert_eq!(scores.size(), [2, 9]);
+            assert_eq!(scores.size(), [2, OUTPUTS.len() as i64]);
             assert!(scores.min().double_value(&[]) > 0.0);
-            assert!(scores.narrow(1, 0, 7).max().double_value(&[]) < 1.0);
+            assert!(scores.narrow(1, 0, BINARY as i64).max().double_value(&[]) < 1.0);
         }
     }
 }

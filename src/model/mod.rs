@@ -23,6 +23,7 @@ pub(crate) mod registry;
 pub mod scaling;
 pub mod shape;
 pub mod table;
+pub mod targets;
 pub mod text;
 pub mod vision;
 pub(crate) mod weights;

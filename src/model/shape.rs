@@ -43,7 +43,7 @@ impl IntentShape {
             dropout: 0.0,
             features: 1,
             content_dims: [0; MODALITIES.len()],
-            fusion: FusionName::default(),
+            fusion: FusionName::Sum,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::failure::Result;
 use crate::features::{self, Scope, parts::Part, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::metrics::{binary::BinaryMetrics, pinball};
-use crate::model::heads::INTENTS;
+use crate::model::targets::INTENTS;
 use crate::publish::readers;
 use crate::publish::runs::VisibleNight;
 use crate::workspace::Workspace;

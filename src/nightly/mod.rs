@@ -21,13 +21,13 @@ use crate::config::{Arrival, Config};
 use crate::failure::{Failure, Result};
 use crate::features::rollups::{ReadReport, Rollups};
 use crate::features::{self, Scope, contract, parts::Part, views};
-use crate::ids::RunDate;
+use crate::ids::{ModelVersion, RunDate};
 use crate::lake::{self, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
 use crate::progress;
-use crate::publish::checks::{self, Subject, register_staged};
+use crate::publish::checks::{self, StagedNight, register_staged};
 use crate::publish::drift;
-use crate::publish::lock::{self, Held};
+use crate::publish::lock::{self, NightLock};
 use crate::publish::night::{FaultPoint, NightCommit, StagedTables, commit_night};
 use crate::publish::runs::{RunRecord, VisibleNight};
 use crate::score::models::Models;
@@ -87,7 +87,12 @@ fn missed_deadline(options: &NightOptions, limit: Duration) -> Failure {
     Failure::transient(message).hint("run it again: finished stages are reused")
 }
 
-async fn run_locked(config: &Config, models: &Arc<Models>, options: &NightOptions, held: &Held) -> Result<NightReport> {
+async fn run_locked(
+    config: &Config,
+    models: &Arc<Models>,
+    options: &NightOptions,
+    held: &NightLock,
+) -> Result<NightReport> {
     let run_date = options.run_date;
     // Without a model nothing else is worth doing.
     let service = models.service("").await?;
@@ -132,7 +137,12 @@ async fn run_locked(config: &Config, models: &Arc<Models>, options: &NightOption
     done
 }
 
-fn new_report(workspace: &Workspace, held: &Held, plan: &NightPlan, service: &ScoringService) -> Result<NightReport> {
+fn new_report(
+    workspace: &Workspace,
+    held: &NightLock,
+    plan: &NightPlan,
+    service: &ScoringService,
+) -> Result<NightReport> {
     let mut table_paths = BTreeMap::new();
     for table in NIGHT_TABLES {
         let place = write_files::table_location(workspace.output()?, table);
@@ -181,7 +191,7 @@ impl StageLog {
 struct Night<'a> {
     workspace: &'a Workspace,
     options: &'a NightOptions,
-    held: &'a Held,
+    held: &'a NightLock,
     card: &'a BundleCard,
     service: &'a ScoringService,
     rollups: &'a Rollups,
@@ -359,12 +369,12 @@ impl Night<'_> {
         let feature_users = self.ctx.sql("SELECT user_id FROM user_features").await?;
         let run_date = self.options.run_date;
         let (output, previous) = (self.workspace.output()?, self.workspace.night_before(run_date));
-        let subject = Subject { output, run_date, staged: &self.staged, feature_users, previous };
+        let subject = StagedNight { output, run_date, staged: &self.staged, feature_users, previous };
         checks::check_night(&self.ctx, &self.workspace.sql, subject, &self.workspace.config.checks).await
     }
 
     async fn look_back(&mut self) -> Result<()> {
-        self.drift = drift::of_night(&self.ctx, self.card).await?;
+        self.drift = drift::measure(&self.ctx, self.card).await?;
         let tonight = self.options.run_date;
         let back = LookBack { workspace: self.workspace, ctx: &self.ctx, rollups: self.rollups, tonight };
         self.accuracy = back.figures().await?;
@@ -374,7 +384,7 @@ impl Night<'_> {
     fn run_record(&self, manifest_hash: String) -> Result<RunRecord> {
         let mut record = RunRecord::new(self.held, manifest_hash);
         let folders = ["lakes", "rollups", "state", "features", "score", "tables"];
-        record.model_version = Some(self.card.version.clone());
+        record.model_version = Some(ModelVersion(self.card.version.clone()));
         record.sql_fingerprint = Some(self.workspace.sql.fingerprint(&folders));
         record.input_fingerprint = Some(self.rollups.input_fingerprint());
         let units = &self.rollups.units;

@@ -1,8 +1,8 @@
 //! Runs `sql/checks/` over a night's staged tables before anything is committed.
 //!
-//! A check selects (`subject`, `expected`, `got`), one row per fault; no rows means that it passes. It sees the staged
-//! tables under their names, `feature_users` (the users whom this night must score), `previous_intent` (the visible
-//! night before, or no rows) and `check_settings` (one row).
+//! A check selects (`subject`, `expected`, `got`), one row per fault; it passes if it returns no rows. It can read the staged
+//! tables by their names, `feature_users` (the users whom this night must score), `previous_intent` (the visible night
+//! before, or no rows) and `check_settings` (one row).
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
@@ -25,7 +25,7 @@ use crate::sql_files::SqlFiles;
 use crate::tables::schemas::{self, NIGHT_TABLES};
 use crate::tables::write_files::{StagedFile, table_location};
 
-/// Rows of one check that a failure message shows.
+/// Largest number of rows of one check in the failure message.
 const ROWS_SHOWN_MAX: usize = 10;
 
 /// One fault that a check found.
@@ -43,22 +43,22 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// What the checks look at.
-pub struct Subject<'a> {
+/// The night that is checked.
+pub struct StagedNight<'a> {
     pub output: &'a Location,
     pub run_date: RunDate,
     pub staged: &'a StagedTables,
-    /// One row per user to be scored; a column `user_id`.
+    /// One row per user who must be scored, with the column `user_id`.
     pub feature_users: DataFrame,
     /// The latest visible night before this one.
     pub previous: Option<&'a VisibleNight>,
 }
 
-/// Fails with [`Failure::check`] naming every finding; nothing was published then.
+/// Fails with [`Failure::check`] naming every finding, before anything is published.
 pub async fn check_night(
     ctx: &SessionContext,
     sql: &SqlFiles,
-    subject: Subject<'_>,
+    subject: StagedNight<'_>,
     settings: &ChecksConfig,
 ) -> Result<()> {
     let checker = session_for(ctx, &subject, settings).await?;
@@ -75,10 +75,10 @@ pub async fn check_night(
         }
     }
     let message = format!("night {}: checks failed, nothing is published\n{}", subject.run_date, lines.join("\n"));
-    Err(Failure::check(message).hint("the rules are sql/checks/*.sql, their bounds the settings under [checks]"))
+    Err(Failure::check(message).hint("sql/checks/*.sql holds the rules, [checks] their bounds"))
 }
 
-/// Every finding of every check, by check name.
+/// Runs every check; returns the findings in the order of the checks' names.
 pub async fn run_checks(ctx: &SessionContext, sql: &SqlFiles) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (name, text) in sql.folder("checks") {
@@ -107,8 +107,12 @@ pub async fn run_checks(ctx: &SessionContext, sql: &SqlFiles) -> Result<Vec<Find
     Ok(findings)
 }
 
-/// A session with the caller's functions and stores but none of its tables, so that `intent` is the staged one.
-async fn session_for(ctx: &SessionContext, subject: &Subject<'_>, settings: &ChecksConfig) -> Result<SessionContext> {
+/// Creates a session with the caller's functions and stores but none of its tables, so that `intent` is the staged one.
+async fn session_for(
+    ctx: &SessionContext,
+    subject: &StagedNight<'_>,
+    settings: &ChecksConfig,
+) -> Result<SessionContext> {
     let names = ctx.state().config_options().catalog.clone();
     let catalog = MemoryCatalogProvider::new();
     catalog.register_schema(&names.default_schema, Arc::new(MemorySchemaProvider::new()))?;
@@ -125,7 +129,7 @@ async fn session_for(ctx: &SessionContext, subject: &Subject<'_>, settings: &Che
     Ok(checker)
 }
 
-/// Registers what checks compare with: `feature_users`, `previous_intent` and `check_settings`.
+/// Registers the tables that checks compare with: `feature_users`, `previous_intent` and `check_settings`.
 pub async fn register_bounds(
     ctx: &SessionContext,
     output: &Location,
@@ -146,7 +150,7 @@ pub async fn register_bounds(
     Ok(())
 }
 
-/// Registers staged files as a table; no files is a table without rows.
+/// Registers staged files as a table, which has no rows if there are no files.
 pub async fn register_staged(ctx: &SessionContext, output: &Location, table: &str, files: &[StagedFile]) -> Result<()> {
     let schema = schemas::file_schema(table)?;
     ctx.deregister_table(table)?;
@@ -154,8 +158,8 @@ pub async fn register_staged(ctx: &SessionContext, output: &Location, table: &st
         ctx.register_table(table, Arc::new(EmptyTable::new(schema)))?;
         return Ok(());
     }
-    let place = table_location(output, table);
-    let urls: Vec<String> = files.iter().map(|file| place.full_url(&place.path(&file.path))).collect();
+    let folder = table_location(output, table);
+    let urls: Vec<String> = files.iter().map(|file| folder.full_url(&folder.path(&file.path))).collect();
     let rows = ctx.read_parquet(urls, ParquetReadOptions::default().schema(&schema)).await?;
     ctx.register_table(table, rows.into_view())?;
     Ok(())

@@ -1,35 +1,36 @@
-//! What earlier nights said of demand, for a later night and for training at its date: the same nights for both.
+//! Demand forecasts of earlier nights, as an input of a later night and of training at its date: the same nights for both.
 //!
-//! A night reads those that were visible before it, no more than `gc` keeps (so that a night run anew after `gc` reads the
-//! same), and only such whose model had been trained on nothing from their run date on: a night that was backfilled with a
-//! later model knows what came, and would teach a network to trust intents more than any night deserves.
+//! A night reads the nights that were visible before it, at most as many as `gc` keeps, so that a rerun after `gc` reads the
+//! same ones. Nights whose model was trained on labels from their run date on are left out: a night that was backfilled with
+//! a later model would leak the future and overweight intents.
 
 use datafusion::prelude::SessionContext;
 
 use crate::config::Config;
 use crate::failure::Result;
 use crate::features::EARLIER_DEMAND;
-use crate::ids::RunDate;
+use crate::ids::{ModelVersion, RunDate};
 use crate::lake::{register_files, stores::Location};
 use crate::publish::readers;
 use crate::publish::runs::{self, VisibleNight};
 use crate::tables::{schemas, write_files::table_location};
 
-/// The nights that a night of some date reads, oldest first.
+/// The nights that a night reads, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct EarlierNights(Vec<VisibleNight>);
 
 impl EarlierNights {
-    /// What the night of `date` reads, of all visible nights (by date).
+    /// Selects the nights that the night of `date` reads from all visible nights (ordered by date).
     pub fn before(date: RunDate, nights: &[VisibleNight], config: &Config) -> Self {
         let oldest = date.plus_days(-i64::from(config.demand.history_days));
-        let read = |night: &&VisibleNight| night.run_date() >= oldest && night.run_date() < date && in_time(night);
-        let mut read: Vec<VisibleNight> = nights.iter().filter(read).cloned().collect();
+        let in_window = |night: &&VisibleNight| night.run_date() >= oldest && night.run_date() < date;
+        let mut read: Vec<VisibleNight> =
+            nights.iter().filter(in_window).filter(|n| knew_no_future(n)).cloned().collect();
         read.drain(..read.len().saturating_sub(config.gc.nights_kept.max(1) as usize - 1));
         Self(read)
     }
 
-    /// Changes when what these nights published does.
+    /// Returns a hash that changes when these nights or their content change.
     pub fn fingerprint(&self) -> String {
         let parts = self.0.iter().flat_map(|night| [night.run_date().to_string(), night.run.manifest_hash.clone()]);
         let parts: Vec<String> = parts.collect();
@@ -40,15 +41,13 @@ impl EarlierNights {
     pub async fn register(&self, ctx: &SessionContext, output: &Location) -> Result<()> {
         let files = readers::night_files(output, "demand", &self.0).await?;
         ctx.deregister_table(EARLIER_DEMAND)?;
-        let place = table_location(output, "demand");
-        register_files(ctx, EARLIER_DEMAND, &place, schemas::file_schema("demand")?, files)
+        let folder = table_location(output, "demand");
+        register_files(ctx, EARLIER_DEMAND, &folder, schemas::file_schema("demand")?, files)
     }
 }
 
-/// Whether the night's model was trained on what came before its run date alone; a version begins with the day on which
-/// its labels end.
-fn in_time(night: &VisibleNight) -> bool {
-    let day = night.run.model_version.as_deref().and_then(|version| version.get(..8));
-    let labels_end = day.and_then(|day| chrono::NaiveDate::parse_from_str(day, "%Y%m%d").ok());
+/// Returns true if all labels of the night's model end on or before the run date.
+fn knew_no_future(night: &VisibleNight) -> bool {
+    let labels_end = night.run.model_version.as_ref().and_then(ModelVersion::labels_end);
     labels_end.is_some_and(|end| end <= night.run_date().0)
 }

@@ -1,16 +1,17 @@
-//! Retention: nights past `gc.nights_kept`, files that no kept night names, state that no night can use, old locks.
+//! Retention: nights beyond `gc.nights_kept`, files that no kept night names, state that no night can use, old locks.
 //!
-//! First plan, then act, so that `--dry-run` prints what would go. Files are removed by set difference: what lies in a
-//! table's folder, less what kept rows of `runs` name at their versions, less what the newest version holds, less what
-//! is young (a night may be writing it). Delta's own vacuum knows nothing of `runs`, so it is not used.
+//! Planning and execution are separate, so that `--dry-run` prints what would be removed. Data files are found by set
+//! difference: the files in a table's folder, minus those that rows of `runs` name at their versions, minus those of the newest
+//! version, minus young ones (a night may be writing them). Delta's own vacuum does not know `runs`, so it is not used.
 //!
-//! Of the state, what kept nights were scored from stays (an auditor can see what the model saw), and so does whatever
-//! is young: a running night writes it, and one that died is resumed from it. Rollup units are not touched: which of
-//! them a lake still needs only a night can tell.
+//! State that kept nights were scored from stays, so that an auditor can see the model's inputs. Young state stays too: a
+//! running night writes it, and an interrupted night resumes from it. Rollup units are not removed: only a night can decide
+//! which of them a lake still needs.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, path::Path};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::config::{GcConfig, LockConfig};
@@ -19,102 +20,155 @@ use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
 use crate::publish::gc_contents::{self, StaleFile};
-use crate::publish::lock::{self, generation_of, store_now};
+use crate::publish::lock::{self, NightLock, generation_of, store_now};
 use crate::publish::runs::{self, RunKind, RunRecord};
 use crate::score::contents::catalogue;
 use crate::tables::schemas::{NIGHT_TABLES, PARTITION, RUNS};
 use crate::tables::{delta, delta_log, write_files};
 
-/// What would go; nothing has been touched yet.
+/// What is to be removed. Making it changes nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GcPlan {
     /// Visible nights past their retention: hidden by a row in `runs`, then dropped from the tables.
     pub expired_nights: Vec<RunDate>,
-    /// Data files that nobody can reach, with their bytes.
+    /// Data files that no reader can reach, with their bytes.
     pub orphan_files: Vec<(Path, u64)>,
-    /// What nights that nobody can show or resume left below `state/features/`, with bytes, by date and manifest.
+    /// Files below `state/features/` of nights that cannot be shown or resumed, with their bytes, by date and manifest.
     pub old_features: BTreeMap<(RunDate, String), Vec<(Path, u64)>>,
-    /// Encoder outputs that no coming night will look up, and catalogues that no running plan names, with bytes.
-    pub old_states: Vec<(Path, u64)>,
-    /// Vectors of what no lake shows any more.
+    /// Encoder states that no later night looks up, with their bytes.
+    pub old_encoder_states: Vec<(Path, u64)>,
+    /// Catalogues of old plans, with their bytes.
+    pub old_catalogues: Vec<(Path, u64)>,
+    /// Content vectors that no night needs.
     pub stale_contents: Vec<StaleFile>,
-    /// Objects of lock generations that a newer one has replaced.
-    pub lock_objects: Vec<Path>,
+    /// Objects of lock generations that a newer one has replaced, with their bytes.
+    pub lock_objects: Vec<(Path, u64)>,
+}
+
+/// One line of what `gc` removes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GcRow {
+    pub kind: &'static str,
+    /// The file, or the run date of a night.
+    pub path: String,
+    pub bytes: u64,
+    pub reason: String,
 }
 
 impl GcPlan {
+    /// Lists everything that is to be removed, for people.
+    pub fn rows(&self, output: &Location) -> Vec<GcRow> {
+        let mut rows: Vec<GcRow> = Vec::new();
+        for night in &self.expired_nights {
+            rows.push(GcRow {
+                kind: "night",
+                path: night.to_string(),
+                bytes: 0,
+                reason: "older than gc.nights_kept; its files go in the next round".into(),
+            });
+        }
+        let mut add_files = |kind: &'static str, files: &[(Path, u64)], reason: &str| {
+            for (path, bytes) in files {
+                rows.push(GcRow { kind, path: output.display(path), bytes: *bytes, reason: reason.into() });
+            }
+        };
+        add_files("data file", &self.orphan_files, "no visible or restorable night names it");
+        for ((run_date, _), files) in &self.old_features {
+            add_files("features", files, &format!("no visible or restorable run of {run_date} was scored from them"));
+        }
+        add_files(
+            "encoder states",
+            &self.old_encoder_states,
+            "a newer file of the model exists, or no night uses the model",
+        );
+        add_files("catalogue", &self.old_catalogues, "the query that was planned with it is over");
+        for stale in &self.stale_contents {
+            let reason = match stale.kept_keys {
+                Some(_) => "rewritten without the vectors that no lake file refers to",
+                None => "no lake file or no model refers to its vectors",
+            };
+            add_files("content vectors", &[(stale.file.clone(), stale.bytes)], reason);
+        }
+        add_files("lock", &self.lock_objects, "a newer generation of the night exists");
+        rows
+    }
+
     pub fn orphan_bytes(&self) -> u64 {
         self.orphan_files.iter().map(|(_, bytes)| bytes).sum()
     }
 
-    /// Files and bytes of old features and encoder outputs.
+    /// Returns the number of files of old state and their bytes.
     pub fn old_state(&self) -> (usize, u64) {
-        let files = self.old_features.values().flatten().chain(&self.old_states).map(|(_, size)| *size);
-        let files = files.chain(self.stale_contents.iter().map(|file| file.bytes));
-        files.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))
+        let state = self.old_features.values().flatten().chain(&self.old_encoder_states).chain(&self.old_catalogues);
+        let sizes = state.map(|(_, bytes)| *bytes).chain(self.stale_contents.iter().map(|file| file.bytes));
+        sizes.fold((0, 0), |(files, total), bytes| (files + 1, total + bytes))
     }
 }
 
-/// Decides what may go. Files of the nights that expire go in the next round, once no row shows them.
+/// The runs that can be shown, by date, the newest last.
+type ShowableRuns<'a> = BTreeMap<RunDate, Vec<&'a RunRecord>>;
+
+/// Decides what to remove. The files of nights that expire now are removed in the next round, when no row shows them.
 pub async fn plan(output: &Location, settings: &GcConfig) -> Result<GcPlan> {
     let now = store_now(output).await?;
     let history = runs::history(output).await?;
     let shown = runs::showable(&history);
     let expired = shown.len().saturating_sub(settings.nights_kept.max(1) as usize);
-    let expired_nights: Vec<RunDate> = shown.keys().take(expired).copied().collect();
     let young_after = now - TimeDelta::hours(settings.orphan_age_hours.into());
-    let mut plan = GcPlan { expired_nights, ..Default::default() };
     let tables = NIGHT_TABLES.into_iter().chain([RUNS]).map(|table| orphans(output, table, &shown, young_after));
-    plan.orphan_files = futures::stream::iter(tables).buffered(NIGHT_TABLES.len() + 1).try_concat().await?;
-    plan.old_features = old_features(output, &shown, young_after).await?;
-    plan.old_states = old_states(output, &shown, young_after).await?;
-    plan.old_states.extend(old_catalogues(output, young_after).await?);
-    plan.stale_contents = gc_contents::plan(output, young_after).await?;
-    plan.lock_objects = old_locks(output).await?;
-    Ok(plan)
+    Ok(GcPlan {
+        expired_nights: shown.keys().take(expired).copied().collect(),
+        orphan_files: futures::stream::iter(tables).buffered(NIGHT_TABLES.len() + 1).try_concat().await?,
+        old_features: old_features(output, &shown, young_after).await?,
+        old_encoder_states: old_encoder_states(output, &shown, young_after).await?,
+        old_catalogues: old_catalogues(output, young_after).await?,
+        stale_contents: gc_contents::plan(output, young_after).await?,
+        lock_objects: old_locks(output).await?,
+    })
 }
 
-/// Carries the plan out. A night that somebody holds just now is left for the next time.
+/// Executes the plan. A night that another process holds is skipped.
 pub async fn execute(output: &Location, plan: &GcPlan, locks: &LockConfig) -> Result<()> {
     for run_date in &plan.expired_nights {
-        if let Some(held) = take(output, *run_date, locks).await? {
+        if let Some(held) = try_lock(output, *run_date, locks).await? {
             let expired = expire(output, &held).await;
             held.release().await?;
             expired?;
         }
     }
     for ((run_date, manifest), files) in &plan.old_features {
-        if let Some(held) = take(output, *run_date, locks).await? {
-            let deleted = drop_features(output, *run_date, manifest, files).await;
+        if let Some(held) = try_lock(output, *run_date, locks).await? {
+            let deleted = delete_features(output, *run_date, manifest, files).await;
             held.release().await?;
             deleted?;
         }
     }
     output.delete(paths(&plan.orphan_files)).await?;
-    output.delete(paths(&plan.old_states)).await?;
+    output.delete(paths(&plan.old_encoder_states)).await?;
+    output.delete(paths(&plan.old_catalogues)).await?;
     gc_contents::execute(output, &plan.stale_contents).await?;
-    output.delete(plan.lock_objects.clone()).await
+    output.delete(paths(&plan.lock_objects)).await
 }
 
-/// Under the night's lock, and only if no run published from these features since the plan was made.
-async fn drop_features(output: &Location, run_date: RunDate, manifest: &str, files: &[(Path, u64)]) -> Result<()> {
+/// Deletes features under the night's lock, unless a run published from them after the plan was made.
+async fn delete_features(output: &Location, run_date: RunDate, manifest: &str, files: &[(Path, u64)]) -> Result<()> {
     let history = runs::history(output).await?;
-    if shows(&runs::showable(&history), run_date, manifest) {
+    if is_shown(&runs::showable(&history), run_date, manifest) {
         return Ok(());
     }
     output.delete(paths(files)).await
 }
 
-fn shows(shown: &BTreeMap<RunDate, Vec<&RunRecord>>, run_date: RunDate, manifest: &str) -> bool {
+fn is_shown(shown: &ShowableRuns<'_>, run_date: RunDate, manifest: &str) -> bool {
     shown.get(&run_date).is_some_and(|runs| runs.iter().any(|run| run.manifest_hash == manifest))
 }
 
-/// The night's lock, or `None` where somebody holds it.
-async fn take(output: &Location, run_date: RunDate, locks: &LockConfig) -> Result<Option<lock::Held>> {
+/// Locks the night; `None` if another process holds it.
+async fn try_lock(output: &Location, run_date: RunDate, locks: &LockConfig) -> Result<Option<NightLock>> {
     match lock::acquire(output, run_date, locks).await {
         Ok(held) => Ok(Some(held)),
         Err(failure) if failure.kind == FailureKind::Fenced => {
-            tracing::info!(%run_date, "night is held, it is cleaned up another time");
+            tracing::info!(%run_date, "night is locked; skipped");
             Ok(None)
         }
         Err(failure) => Err(failure),
@@ -125,8 +179,8 @@ fn paths(files: &[(Path, u64)]) -> Vec<Path> {
     files.iter().map(|(path, _)| path.clone()).collect()
 }
 
-/// The row first: readers stop looking before the tables change.
-async fn expire(output: &Location, held: &lock::Held) -> Result<()> {
+/// Appends the `runs` row first: readers stop showing the night before its tables change.
+async fn expire(output: &Location, held: &NightLock) -> Result<()> {
     let mut row = RunRecord::new(held, format!("expiry by generation {}", held.generation));
     row.kind = RunKind::Expire;
     row.status = "expired".into();
@@ -141,56 +195,61 @@ async fn expire(output: &Location, held: &lock::Held) -> Result<()> {
     Ok(())
 }
 
-/// Old Parquet files below the table's partitions that neither the newest version nor a row that can be shown names.
+/// Returns old Parquet files in the table's partitions that neither the newest version nor a showable run names.
 async fn orphans(
     output: &Location,
     table: &str,
-    shown: &BTreeMap<RunDate, Vec<&RunRecord>>,
+    shown: &ShowableRuns<'_>,
     young_after: DateTime<Utc>,
 ) -> Result<Vec<(Path, u64)>> {
     let Some(newest) = delta_log::open(output, table, None).await? else { return Ok(Vec::new()) };
     let mut named = delta::file_paths(&newest, table, None)?;
-    let held: Vec<(u64, RunDate)> =
-        shown.values().flatten().filter_map(|run| Some((*run.table_versions.get(table)?, run.run_date))).collect();
-    // Most nights were never published again: the newest version still holds their files, and theirs need no reading.
-    let again = match held.iter().map(|(version, _)| *version).min() {
+    let runs = shown.values().flatten();
+    let nights: Vec<(u64, RunDate)> =
+        runs.filter_map(|run| Some((*run.table_versions.get(table)?, run.run_date))).collect();
+    // Most nights are published once: the newest version holds their files, and older versions need not be read for them.
+    let published_again = match nights.iter().map(|(version, _)| *version).min() {
         Some(oldest) => delta_log::published_since(&newest, oldest).await?,
         None => BTreeMap::new(),
     };
-    let mut by_version: BTreeMap<u64, BTreeSet<RunDate>> = BTreeMap::new();
-    for (version, date) in held {
-        if again.get(&date).is_some_and(|at| *at > version) {
-            by_version.entry(version).or_default().insert(date);
+    let mut replaced: BTreeMap<u64, BTreeSet<RunDate>> = BTreeMap::new();
+    for (version, date) in nights {
+        if published_again.get(&date).is_some_and(|last| *last > version) {
+            replaced.entry(version).or_default().insert(date);
         }
     }
-    for (version, dates) in &by_version {
-        if let Some(then) = delta_log::open(output, table, Some(*version)).await? {
-            named.extend(delta::file_paths(&then, table, Some(dates))?);
+    for (version, dates) in &replaced {
+        if let Some(opened) = delta_log::open(output, table, Some(*version)).await? {
+            named.extend(delta::file_paths(&opened, table, Some(dates))?);
         }
     }
-    let place = write_files::table_location(output, table);
-    let named: HashSet<Path> = named.iter().map(|path| place.path(path)).collect();
+    let folder = write_files::table_location(output, table);
+    let named: HashSet<Path> = named.iter().map(|path| folder.path(path)).collect();
     let is_data = |object: &ObjectMeta| {
-        let mut parts = object.location.prefix_match(&place.prefix).into_iter().flatten();
-        parts.next().is_some_and(|folder| folder.as_ref().starts_with(&format!("{PARTITION}=")))
+        let mut parts = object.location.prefix_match(&folder.prefix).into_iter().flatten();
+        parts.next().is_some_and(|part| part.as_ref().starts_with(&format!("{PARTITION}=")))
             && object.location.extension() == Some("parquet")
     };
-    let listed = place.list().await?.into_iter();
-    let gone = listed.filter(|o| is_data(o) && o.last_modified <= young_after && !named.contains(&o.location));
-    Ok(gone.map(|object| (object.location, object.size)).collect())
+    let mut orphans = Vec::new();
+    for object in folder.list().await? {
+        if is_data(&object) && object.last_modified <= young_after && !named.contains(&object.location) {
+            orphans.push((object.location, object.size));
+        }
+    }
+    Ok(orphans)
 }
 
-/// Old files below `state/features/<run_date>/<manifest>/` of manifests that no row can show.
+/// Returns old files below `state/features/<run_date>/<manifest>/` whose manifest no showable run has.
 async fn old_features(
     output: &Location,
-    shown: &BTreeMap<RunDate, Vec<&RunRecord>>,
+    shown: &ShowableRuns<'_>,
     young_after: DateTime<Utc>,
 ) -> Result<BTreeMap<(RunDate, String), Vec<(Path, u64)>>> {
-    let place = output.folder("state/features");
+    let folder = output.folder("state/features");
     let mut manifests: BTreeMap<(RunDate, String), Vec<ObjectMeta>> = BTreeMap::new();
-    for object in place.list().await? {
+    for object in folder.list().await? {
         let parts: Vec<String> =
-            object.location.prefix_match(&place.prefix).into_iter().flatten().map(|p| p.as_ref().into()).collect();
+            object.location.prefix_match(&folder.prefix).into_iter().flatten().map(|p| p.as_ref().into()).collect();
         if let [date, manifest, ..] = parts.as_slice()
             && let Ok(date) = date.parse()
         {
@@ -199,52 +258,56 @@ async fn old_features(
     }
     let mut old = BTreeMap::new();
     for ((date, manifest), objects) in manifests {
-        // All of them or none: an attempt that is still being written is not torn apart.
-        if !shows(shown, date, &manifest) && objects.iter().all(|object| object.last_modified <= young_after) {
+        // All or none: a run may still be writing the rest of a manifest's files.
+        if !is_shown(shown, date, &manifest) && objects.iter().all(|object| object.last_modified <= young_after) {
             old.insert((date, manifest), objects.into_iter().map(|object| (object.location, object.size)).collect());
         }
     }
     Ok(old)
 }
 
-/// Old files below `state/encoded/<weights>/`. A night looks up the latest file on or before its date, so the newest of
-/// a model that is champion or stands behind a night that can be shown stays, however old it is.
-async fn old_states(
+/// Returns old files below `state/encoded/<weights>/`. A night looks up the newest file on or before its date, so the newest
+/// file stays, however old, if its model is the champion or scored a showable night.
+async fn old_encoder_states(
     output: &Location,
-    shown: &BTreeMap<RunDate, Vec<&RunRecord>>,
+    shown: &ShowableRuns<'_>,
     young_after: DateTime<Utc>,
 ) -> Result<Vec<(Path, u64)>> {
     let registry = Registry(output.folder("models"));
-    let mut used: BTreeSet<String> = shown.values().flatten().filter_map(|run| run.model_version.clone()).collect();
-    used.extend(registry.champion().await?);
+    let runs = shown.values().flatten();
+    let mut versions: BTreeSet<String> =
+        runs.filter_map(|run| run.model_version.as_ref()).map(ToString::to_string).collect();
+    versions.extend(registry.champion().await?);
     let cards = registry.versions().await?.into_iter();
-    let weights: HashSet<String> = cards.filter(|c| used.contains(&c.version)).map(|c| c.weights_hash).collect();
-    let place = output.folder("state/encoded");
+    let weights: HashSet<String> =
+        cards.filter(|card| versions.contains(&card.version)).map(|card| card.weights_hash).collect();
     let mut old = Vec::new();
-    for (hash, mut nights) in place.list_by_folder().await? {
+    for (hash, mut files) in output.folder("state/encoded").list_by_folder().await? {
         if weights.contains(&hash) {
-            // Listed in path order, and the files are named by date.
-            nights.pop();
+            // Files are named by date and listed in path order.
+            files.pop();
         }
-        let gone = nights.into_iter().filter(|night| night.last_modified <= young_after);
-        old.extend(gone.map(|night| (night.location, night.size)));
+        let stale = files.into_iter().filter(|file| file.last_modified <= young_after);
+        old.extend(stale.map(|file| (file.location, file.size)));
     }
     Ok(old)
 }
 
-/// Catalogues that were planned with long ago: whoever plans anew writes them anew.
+/// Returns old catalogues: a query that is planned again writes its catalogue again.
 async fn old_catalogues(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<(Path, u64)>> {
     let listed = catalogue::folder(output).list().await?.into_iter();
     Ok(listed.filter(|file| file.last_modified <= young_after).map(|file| (file.location, file.size)).collect())
 }
 
-/// Everything but the newest generation of each night: its number must never be handed out again.
-async fn old_locks(output: &Location) -> Result<Vec<Path>> {
+/// Returns the lock objects of all but the newest generation of each night; the newest stays, so that its number is never
+/// assigned again.
+async fn old_locks(output: &Location) -> Result<Vec<(Path, u64)>> {
     let number = |o: &ObjectMeta| ["json", "heartbeat", "done"].iter().find_map(|suffix| generation_of(o, suffix));
     let mut old = Vec::new();
     for objects in output.folder("state/lock").list_by_folder().await?.into_values() {
         let newest = objects.iter().filter_map(|o| generation_of(o, "json")).max().unwrap_or(0);
-        old.extend(objects.iter().filter(|o| number(o).is_some_and(|n| n < newest)).map(|o| o.location.clone()));
+        let replaced = objects.iter().filter(|o| number(o).is_some_and(|n| n < newest));
+        old.extend(replaced.map(|object| (object.location.clone(), object.size)));
     }
     Ok(old)
 }

@@ -1,8 +1,9 @@
-//! Which kept vectors of contents no night needs any more, and taking them away: a part of `gc`.
+//! The part of `gc` that removes content vectors (of texts, pictures, videos) that no night needs any more.
 //!
-//! Each night notes the keys that its lake has. What neither the newest night had nor one that noted its keys of late (it may
-//! still be running) is taken out of the files, unless they are young; so a text of somebody who asked to be forgotten goes,
-//! and a picture that a shop has replaced. Vectors of encoders that no model of the registry has go whole.
+//! Each night notes the keys of the contents in its lake. Rows whose key is neither in the newest night's list nor in a young
+//! list (that night may still be running) are removed from their files, unless the files are young. So the text of a user who
+//! asked to be forgotten is removed, and a picture that a shop has replaced. Vectors of encoders that no model of the registry
+//! uses are removed as whole files.
 
 use chrono::{DateTime, Utc};
 use object_store::{ObjectMeta, path::Path};
@@ -17,68 +18,71 @@ use crate::model::contents::MODALITIES;
 use crate::score::contents::store::{ContentStore, USED_KEYS_FOLDER, VECTORS_FOLDER};
 use crate::score::contents::vector_files::{retain_keys, used_keys, vector_keys};
 
-/// A file that goes, or that loses rows.
+/// A file that is removed, or rewritten without some of its rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StaleFile {
     pub file: Path,
-    /// Of the whole file.
+    /// Size of the whole file.
     pub bytes: u64,
-    /// The keys that stay; nothing does where there are none.
-    pub kept: Option<Arc<HashSet<i64>>>,
+    /// Keys of the rows that stay; `None` removes the file.
+    pub kept_keys: Option<Arc<HashSet<i64>>>,
 }
 
-/// Decides; nothing is touched.
+/// Decides which files are stale; changes nothing.
 pub async fn plan(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<StaleFile>> {
-    let used = folders_of_models(output).await?;
-    let mut noted = output.folder(USED_KEYS_FOLDER).list_by_folder().await?;
-    let gone = |object: &ObjectMeta| StaleFile { file: object.location.clone(), bytes: object.size, kept: None };
-    let old = |object: &&ObjectMeta| object.last_modified <= young_after;
+    let used_folders = folders_of_models(output).await?;
+    let mut key_lists = output.folder(USED_KEYS_FOLDER).list_by_folder().await?;
+    let removed =
+        |object: &ObjectMeta| StaleFile { file: object.location.clone(), bytes: object.size, kept_keys: None };
+    let is_old = |object: &&ObjectMeta| object.last_modified <= young_after;
     let mut stale = Vec::new();
     for (folder, files) in output.folder(VECTORS_FOLDER).list_by_folder().await? {
-        if !used.contains(&folder) {
-            stale.extend(files.iter().filter(old).map(gone));
+        if !used_folders.contains(&folder) {
+            stale.extend(files.iter().filter(is_old).map(removed));
             continue;
         }
-        // Named by date, so that the last one is the newest night's.
-        let mut lists = noted.remove(&folder).unwrap_or_default();
+        // Lists are named by date, so the last one is the newest night's.
+        let mut lists = key_lists.remove(&folder).unwrap_or_default();
         let Some(newest) = lists.pop() else { continue };
-        let (past, recent): (Vec<_>, Vec<_>) = lists.into_iter().partition(|list| old(&list));
-        stale.extend(past.iter().map(gone));
-        let mut kept = HashSet::new();
-        for list in recent.iter().chain([&newest]) {
-            kept.extend(used_keys(output, &list.location).await?);
+        let (old_lists, young_lists): (Vec<_>, Vec<_>) = lists.into_iter().partition(|list| is_old(&list));
+        stale.extend(old_lists.iter().map(removed));
+        let mut needed = HashSet::new();
+        for list in young_lists.iter().chain([&newest]) {
+            needed.extend(used_keys(output, &list.location).await?);
         }
-        let kept = Arc::new(kept);
-        for file in files.iter().filter(old) {
+        let needed = Arc::new(needed);
+        for file in files.iter().filter(is_old) {
             let keys = match vector_keys(output, &file.location).await {
-                // A damaged or foreign file counts as none already.
+                // Readers already ignore a damaged or foreign file.
                 Err(failure) if failure.kind == FailureKind::Input => Vec::new(),
                 keys => keys?,
             };
-            match keys.iter().filter(|key| kept.contains(key)).count() {
-                0 => stale.push(gone(file)),
-                some if some < keys.len() => stale.push(StaleFile { kept: Some(Arc::clone(&kept)), ..gone(file) }),
+            match keys.iter().filter(|key| needed.contains(key)).count() {
+                0 => stale.push(removed(file)),
+                some if some < keys.len() => {
+                    stale.push(StaleFile { kept_keys: Some(Arc::clone(&needed)), ..removed(file) })
+                }
                 _ => {}
             }
         }
     }
-    // Of folders that are gone.
-    stale.extend(noted.values().flatten().filter(old).map(gone));
+    // Lists of folders that no longer exist.
+    stale.extend(key_lists.values().flatten().filter(is_old).map(removed));
     Ok(stale)
 }
 
-/// Carries it out. The new file first: whoever is stopped between has rows twice, which read as once.
+/// Executes the plan. The new file is written first: an interruption leaves rows twice, which readers read as once.
 pub async fn execute(output: &Location, stale: &[StaleFile]) -> Result<()> {
-    for StaleFile { file, kept, .. } in stale {
-        if let Some(kept) = kept {
-            retain_keys(output, file, kept).await?;
+    for StaleFile { file, kept_keys, .. } in stale {
+        if let Some(kept_keys) = kept_keys {
+            retain_keys(output, file, kept_keys).await?;
         }
         output.delete(vec![file.clone()]).await?;
     }
     Ok(())
 }
 
-/// The folders that models of the registry read.
+/// Returns the folders of vectors that the registry's models read.
 async fn folders_of_models(output: &Location) -> Result<HashSet<String>> {
     let mut folders: HashSet<String> = MODALITIES.iter().map(|name| name.to_string()).collect();
     for card in Registry(output.folder("models")).versions().await? {

@@ -1,10 +1,11 @@
-//! One owner a night: create-only lock objects whose number, the generation, is the fencing token of its commits.
+//! The lock of a night: create-only objects whose number, the generation, is the fencing token of the owner's commits.
 //!
-//! `state/lock/<run_date>/<generation>.json` names the owner, `.heartbeat` beside it is rewritten while the owner lives,
-//! `.done` says that it let go. A generation without `.done` whose heartbeat is older than `lock.expiry_seconds` is
-//! dead, and the next one may be created. Ages are differences of the store's own timestamps (a probe object tells the
-//! store's now), so clocks of machines do not matter. A lock is advice: an owner that slept through its expiry is kept
-//! out by [`Held::check`] and, should it be between check and commit, by the transaction in each table.
+//! `state/lock/<run_date>/<generation>.json` names the owner. The owner rewrites `<generation>.heartbeat` while it runs and
+//! writes `<generation>.done` when it releases the night. A generation without `.done` whose heartbeat is older than
+//! `lock.expiry_seconds` is dead, and the next one may be created. Ages are differences of the store's own timestamps (a probe
+//! object gives the store's time), so the clocks of machines do not matter. The lock is advisory: an owner that was paused
+//! beyond its expiry is stopped by [`NightLock::check`] and, if it is between check and commit, by the transaction in each
+//! table.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use object_store::{ObjectMeta, ObjectStoreExt};
@@ -16,7 +17,7 @@ use crate::failure::{Failure, Result};
 use crate::ids::{Generation, RunDate};
 use crate::lake::stores::Location;
 
-/// Who holds a generation; what a person needs to find that process.
+/// Owner of a generation, with what a person needs to find that process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Owner {
     pub host: String,
@@ -39,9 +40,9 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// A night that is ours until it is released, or until somebody finds our heartbeat too old.
+/// Lock on a night, held until it is released or until another process finds its heartbeat expired.
 #[derive(Debug)]
-pub struct Held {
+pub struct NightLock {
     pub run_date: RunDate,
     pub generation: Generation,
     pub owner: Owner,
@@ -51,76 +52,76 @@ pub struct Held {
 
 /// The lock objects of one night, as listed.
 #[derive(Debug, Default)]
-struct Seen {
+struct LockState {
     newest: u64,
     done: bool,
-    last_sign_of_life: Option<DateTime<Utc>>,
+    last_heartbeat: Option<DateTime<Utc>>,
 }
 
 pub(crate) fn lock_folder(output: &Location, run_date: RunDate) -> Location {
     output.folder(&format!("state/lock/{run_date}"))
 }
 
-/// Takes the night, or fails with [`Failure::fenced`] naming the owner.
-pub async fn acquire(output: &Location, run_date: RunDate, settings: &LockConfig) -> Result<Held> {
+/// Locks the night, or fails with [`Failure::fenced`] naming the owner.
+pub async fn acquire(output: &Location, run_date: RunDate, settings: &LockConfig) -> Result<NightLock> {
     let folder = lock_folder(output, run_date);
-    let seen = look(&folder).await?;
-    if let (Some(last), false) = (seen.last_sign_of_life, seen.done) {
+    let state = read_state(&folder).await?;
+    if let (Some(last), false) = (state.last_heartbeat, state.done) {
         let age = store_now(output).await? - last;
         if age < TimeDelta::seconds(settings.expiry_seconds.into()) {
-            return Err(held_by_another(&folder, run_date, seen.newest).await.hint(format!(
+            return Err(held_by_another(&folder, run_date, state.newest).await.hint(format!(
                 "wait for it; if it is dead, its lock expires {} s after its last heartbeat ({} s ago)",
                 settings.expiry_seconds,
                 age.num_seconds().max(0)
             )));
         }
-        tracing::warn!(%run_date, generation = seen.newest, age_seconds = age.num_seconds(), "taking over a dead owner");
+        tracing::warn!(%run_date, generation = state.newest, age_seconds = age.num_seconds(), "taking the night from a dead owner");
     }
-    let generation = Generation(seen.newest + 1);
+    let generation = Generation(state.newest + 1);
     let owner = Owner::this_process();
     let text = serde_json::to_vec(&owner).map_err(Failure::bug)?;
     if !folder.create(&format!("{generation}.json"), text).await? {
-        return Err(held_by_another(&folder, run_date, generation.0).await.hint("both started at the same moment"));
+        return Err(held_by_another(&folder, run_date, generation.0).await.hint("both started at the same time"));
     }
     let period = Duration::from_secs(settings.heartbeat_seconds.max(1).into());
-    let heartbeat = tokio::spawn(beat(folder.clone(), generation, period));
-    let held = Held { run_date, generation, owner, folder, heartbeat };
+    let heartbeat = tokio::spawn(keep_heartbeat(folder.clone(), generation, period));
+    let held = NightLock { run_date, generation, owner, folder, heartbeat };
     held.check().await?;
     Ok(held)
 }
 
-impl Held {
+impl NightLock {
     /// Fails with [`Failure::fenced`] when a newer generation exists. Called before each commit.
     pub async fn check(&self) -> Result<()> {
-        let seen = look(&self.folder).await?;
-        if seen.newest <= self.generation.0 {
+        let state = read_state(&self.folder).await?;
+        if state.newest <= self.generation.0 {
             return Ok(());
         }
-        Err(held_by_another(&self.folder, self.run_date, seen.newest)
+        Err(held_by_another(&self.folder, self.run_date, state.newest)
             .await
-            .hint(format!("this run was generation {} and lost the night while it was away", self.generation)))
+            .hint(format!("this run was generation {} and lost its lock while paused", self.generation)))
     }
 
-    /// Lets go. Called on success and on failure alike: a run that merely ends keeps the night until its lock expires.
+    /// Releases the night. Called on success and on failure: a run that ends without it holds the night until the lock expires.
     pub async fn release(&self) -> Result<()> {
         self.heartbeat.abort();
         self.folder.write(&format!("{}.done", self.generation), Vec::new()).await
     }
 
-    /// Stops the heartbeat without letting go, as a paused or killed process does (tests).
+    /// Stops the heartbeat without releasing the night, as a paused or killed process does (tests).
     #[doc(hidden)]
-    pub fn fall_silent(&self) {
+    pub fn stop_heartbeat(&self) {
         self.heartbeat.abort();
     }
 }
 
-impl Drop for Held {
+impl Drop for NightLock {
     fn drop(&mut self) {
         self.heartbeat.abort();
     }
 }
 
-async fn beat(folder: Location, generation: Generation, period: Duration) {
+async fn keep_heartbeat(folder: Location, generation: Generation, period: Duration) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -131,26 +132,26 @@ async fn beat(folder: Location, generation: Generation, period: Duration) {
     }
 }
 
-async fn look(folder: &Location) -> Result<Seen> {
+async fn read_state(folder: &Location) -> Result<LockState> {
     let listed = folder.list().await?;
     let newest = listed.iter().filter_map(|m| generation_of(m, "json")).max().unwrap_or(0);
-    let mut seen = Seen { newest, ..Seen::default() };
+    let mut state = LockState { newest, ..LockState::default() };
     for object in &listed {
-        let is = |suffix| generation_of(object, suffix) == Some(seen.newest);
-        seen.done |= is("done");
+        let is = |suffix| generation_of(object, suffix) == Some(state.newest);
+        state.done |= is("done");
         if is("json") || is("heartbeat") {
-            seen.last_sign_of_life = seen.last_sign_of_life.max(Some(object.last_modified));
+            state.last_heartbeat = state.last_heartbeat.max(Some(object.last_modified));
         }
     }
-    Ok(seen)
+    Ok(state)
 }
 
-/// The number in `<generation>.<suffix>`.
+/// Returns the number in `<generation>.<suffix>`.
 pub(crate) fn generation_of(object: &ObjectMeta, suffix: &str) -> Option<u64> {
     object.location.filename()?.strip_suffix(suffix)?.strip_suffix('.')?.parse().ok()
 }
 
-/// The store's clock: when it says that an object written just now was written.
+/// Returns the store's time: the timestamp of an object that is written now.
 pub(crate) async fn store_now(output: &Location) -> Result<DateTime<Utc>> {
     let name = format!("state/probe/{}", uuid::Uuid::new_v4().simple());
     output.write(&name, Vec::new()).await?;
@@ -182,7 +183,7 @@ mod tests {
         Location::open(&format!("memory://{name}/out"), &S3Config::default()).unwrap()
     }
 
-    /// Room for a loaded machine: four beats fit into an expiry.
+    /// Four heartbeats fit into an expiry, so that a loaded machine does not fail the test.
     const QUICK: LockConfig = LockConfig { heartbeat_seconds: 1, expiry_seconds: 4 };
 
     #[tokio::test]
@@ -217,12 +218,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_owner_is_taken_over_and_a_beating_one_is_not() {
+    async fn only_an_owner_without_heartbeat_loses_its_night() {
         let output = output("silent");
         let silent = acquire(&output, night(), &QUICK).await.unwrap();
         tokio::time::sleep(Duration::from_millis(4500)).await;
-        assert_eq!(acquire(&output, night(), &QUICK).await.unwrap_err().kind, FailureKind::Fenced, "it beats");
-        silent.fall_silent();
+        assert_eq!(
+            acquire(&output, night(), &QUICK).await.unwrap_err().kind,
+            FailureKind::Fenced,
+            "its heartbeat is recent"
+        );
+        silent.stop_heartbeat();
         tokio::time::sleep(Duration::from_millis(4300)).await;
         let heir = acquire(&output, night(), &QUICK).await.unwrap();
         assert_eq!(heir.generation.0, 2);

@@ -1,10 +1,9 @@
-//! Locks, generations and fencing, checks, the run record, what makes a night visible.
+//! Publication of nights: locks and fencing, checks, the run record, visibility, retention.
 //!
-//! In: the staged files of a night's tables. Out: one row in `runs`, after which readers see all of them, and before
-//! which they see none. The order is: `lock` (a generation, the fencing token) → `checks` (on staged files) → `night`
-//! (a Delta commit a table, then the `runs` row) → `readers` (resolve tables through `runs`). `gc` removes what nobody
-//! can reach any more; `drift` fills one column of the row. The nightly job and the verbs `rollback`, `gc`
-//! and `sql` call in here.
+//! In: the staged files of a night's tables. Out: one row in `runs`; readers see none of the tables before it and all of them
+//! after it. The order is: `lock` (a generation, the fencing token) → `checks` (on staged files) → `night` (one Delta commit
+//! per table, then the `runs` row) → `readers` (resolve tables through `runs`). `gc` removes what is no longer reachable;
+//! `drift` fills one column of the row. The nightly job and the verbs `rollback`, `gc` and `sql` are callers.
 
 pub mod checks;
 pub mod drift;

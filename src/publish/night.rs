@@ -1,53 +1,53 @@
-//! Publishes a checked night whole: one commit a table, then the `runs` row that makes them visible together.
+//! Publishes a checked night as a whole: one commit per table, then the `runs` row that makes all of them visible.
 //!
-//! Killed at any point, the same night again ends in the same state: a table that holds the manifest already is left
-//! alone, and a night whose row exists is done. Readers go by rows, so tables without one do not exist for them.
+//! A run that is killed at any point and repeated ends in the same state: a table that already holds the manifest is left
+//! alone, and a night whose row exists is done. Readers resolve tables through `runs`, so they never see half a night.
 
 use std::collections::BTreeMap;
 
 use crate::failure::Result;
 use crate::lake::stores::Location;
-use crate::publish::lock::Held;
+use crate::publish::lock::NightLock;
 use crate::publish::runs::{self, RunRecord, VisibleNight};
 use crate::tables::delta::{self, TableCommit};
 use crate::tables::schemas::NIGHT_TABLES;
 use crate::tables::write_files::StagedFile;
 
-/// The staged files of a night by table; a table without files has no rows that night.
+/// The staged files of a night by table. A table without files has no rows that night.
 pub type StagedTables = BTreeMap<String, Vec<StagedFile>>;
 
-/// Where a test wants the process to die; `None` in every real run.
+/// Point at which a test kills the process; `None` in every real run.
 #[derive(Debug, Clone, Default)]
 pub struct FaultPoint(pub Option<String>);
 
 impl FaultPoint {
-    /// Dies as by `kill -9` when `name` is the wanted point: no destructor runs, nothing is flushed.
+    /// Aborts as `kill -9` does if `name` is the chosen point: no destructor runs, nothing is flushed.
     pub fn reached(&self, name: &str) {
         if self.0.as_deref() == Some(name) {
             std::process::abort();
         }
     }
 
-    /// Every point that [`commit_night`] passes, in order.
+    /// Returns every point that [`commit_night`] passes, in order.
     pub fn names() -> Vec<String> {
         let tables = NIGHT_TABLES.iter().flat_map(|table| [format!("before-{table}"), format!("after-{table}")]);
         std::iter::once("staged".to_string()).chain(tables).chain(["before-runs".into(), "after-runs".into()]).collect()
     }
 }
 
-/// What a night commits, and under which lock.
+/// The content of a night's commit and the lock that protects it.
 #[derive(Debug, Clone, Copy)]
 pub struct NightCommit<'a> {
     pub output: &'a Location,
-    pub held: &'a Held,
+    pub held: &'a NightLock,
     pub staged: &'a StagedTables,
     /// The night that readers of this date saw when the lock was acquired; only the lock's holder can change that.
     pub visible: Option<&'a VisibleNight>,
     pub fault: &'a FaultPoint,
 }
 
-/// Commits all tables and the row. `record.manifest_hash` says when two runs of a night are the same
-/// ([`runs::manifest_hash`]); its `table_versions` are filled in here.
+/// Commits all tables and the row. Two runs of a night with the same `record.manifest_hash` ([`runs::manifest_hash`]) are the
+/// same; `record.table_versions` is filled in here.
 pub async fn commit_night(commit: NightCommit<'_>, mut record: RunRecord) -> Result<VisibleNight> {
     let NightCommit { output, held, staged, visible, fault } = commit;
     fault.reached("staged");

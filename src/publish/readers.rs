@@ -1,12 +1,14 @@
 //! Resolves tables through `runs`, so that a query sees whole nights only.
 //!
-//! `<table>` is the visible night of the latest date, `<table>_history` all visible nights. A night's partition is read
-//! at the version that its row names; since later commits seldom touch it, one scan of the newest named version usually
+//! `<table>` is the visible night of the latest date, `<table>_history` all visible nights. A night's partition is read at the
+//! version that its row names. Later commits rarely change that partition, so one scan of the newest named version usually
 //! serves all nights.
 
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::{col, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
+use deltalake::DeltaTable;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::failure::Result;
@@ -17,7 +19,7 @@ use crate::tables::schemas::{self, NIGHT_TABLES, PARTITION};
 use crate::tables::write_files::table_location;
 use crate::tables::{delta, delta_log};
 
-/// Registers every published table over the visible `nights`, and `runs`; a table that has no night yet is empty.
+/// Registers every published table over the visible `nights`, and `runs`. A table without a night is empty.
 pub async fn register_visible(ctx: &SessionContext, output: &Location, nights: &[VisibleNight]) -> Result<()> {
     for table in NIGHT_TABLES {
         let latest = nights.last().map(std::slice::from_ref).unwrap_or_default();
@@ -27,7 +29,7 @@ pub async fn register_visible(ctx: &SessionContext, output: &Location, nights: &
     runs::register(ctx, output).await
 }
 
-/// Registers the given nights of `table` under `name`, replacing what was there.
+/// Registers the given nights of `table` under `name`, replacing an earlier registration.
 pub async fn register_nights(
     ctx: &SessionContext,
     output: &Location,
@@ -43,56 +45,73 @@ pub async fn register_nights(
     Ok(())
 }
 
-/// The data files of the given nights, each with its run date as `dt`: for plans that run on other machines, where a
-/// Delta scan does not go.
+/// Lists the data files of the given nights, each with its run date as `dt`. For plans that run on other machines, to which a
+/// Delta scan cannot be sent.
 pub async fn night_files(output: &Location, table: &str, nights: &[VisibleNight]) -> Result<Vec<ListedFile>> {
-    let held: Vec<(RunDate, u64)> = nights.iter().filter_map(|n| Some((n.run_date(), n.version(table)?))).collect();
-    let (Some(oldest), Some(newest)) = (held.iter().map(|h| h.1).min(), held.iter().map(|h| h.1).max()) else {
-        return Ok(Vec::new());
-    };
-    let Some(opened) = delta_log::open(output, table, Some(newest)).await? else { return Ok(Vec::new()) };
-    let changed = match oldest == newest {
-        true => Default::default(),
-        false => delta_log::published_since(&opened, oldest).await?,
-    };
-    let place = table_location(output, table);
+    let Some(versions) = NightVersions::read(output, table, nights).await? else { return Ok(Vec::new()) };
+    let folder = table_location(output, table);
     let mut listed = Vec::new();
-    for (date, version) in held {
-        let files = match changed.get(&date).is_some_and(|at| *at > version) {
-            false => delta::night_files(&opened, table, date)?,
-            true => match delta_log::open(output, table, Some(version)).await? {
-                Some(then) => delta::night_files(&then, table, date)?,
+    for (date, version) in &versions.nights {
+        let files = match versions.newest_holds(*date, *version) {
+            true => delta::night_files(&versions.newest, table, *date)?,
+            false => match delta_log::open(output, table, Some(*version)).await? {
+                Some(opened) => delta::night_files(&opened, table, *date)?,
                 None => Vec::new(),
             },
         };
-        let files = files.into_iter();
-        listed.extend(files.map(|(path, bytes)| parquet_files::listed(&place, place.path(&path), bytes, Some(date.0))));
+        for (path, bytes) in files {
+            listed.push(parquet_files::listed(&folder, folder.path(&path), bytes, Some(date.0)));
+        }
     }
     Ok(listed)
 }
 
-/// The rows of the given nights, with `run_date`; `None` when no night holds that table.
+/// Reads the given nights, with `run_date`; `None` if no night has that table.
 pub async fn read_nights(
     ctx: &SessionContext,
     output: &Location,
     table: &str,
     nights: &[VisibleNight],
 ) -> Result<Option<DataFrame>> {
-    let held: Vec<(RunDate, u64)> = nights.iter().filter_map(|n| Some((n.run_date(), n.version(table)?))).collect();
-    let (Some(oldest), Some(newest)) = (held.iter().map(|h| h.1).min(), held.iter().map(|h| h.1).max()) else {
-        return Ok(None);
-    };
-    let Some(opened) = delta_log::open(output, table, Some(newest)).await? else { return Ok(None) };
-    let changed = match oldest == newest {
-        true => Default::default(),
-        false => delta_log::published_since(&opened, oldest).await?,
-    };
-    let moved = |(date, version): &&(RunDate, u64)| changed.get(date).is_some_and(|at| at > version);
-    let same: Vec<_> = held.iter().filter(|h| !moved(h)).map(|(date, _)| lit(delta::date_scalar(*date))).collect();
+    let Some(versions) = NightVersions::read(output, table, nights).await? else { return Ok(None) };
+    let (current, replaced): (Vec<_>, Vec<_>) =
+        versions.nights.iter().copied().partition(|(date, version)| versions.newest_holds(*date, *version));
+    let current = current.into_iter().map(|(date, _)| lit(delta::date_scalar(date))).collect();
+    let newest = versions.newest.version();
     let mut rows =
-        delta::scan_at(ctx, output, table, Some(newest), None).await?.filter(col(PARTITION).in_list(same, false))?;
-    for (date, version) in held.iter().filter(moved) {
-        rows = rows.union(delta::scan_at(ctx, output, table, Some(*version), Some(*date)).await?)?;
+        delta::scan_at(ctx, output, table, newest, None).await?.filter(col(PARTITION).in_list(current, false))?;
+    for (date, version) in replaced {
+        rows = rows.union(delta::scan_at(ctx, output, table, Some(version), Some(date)).await?)?;
     }
     Ok(Some(rows))
+}
+
+/// The versions at which nights of a table are read.
+struct NightVersions {
+    nights: Vec<(RunDate, u64)>,
+    /// The table at the newest of these versions.
+    newest: DeltaTable,
+    /// Version of the last commit to each partition that was published again after the oldest of these versions.
+    published_again: BTreeMap<RunDate, u64>,
+}
+
+impl NightVersions {
+    /// Opens the table; `None` if it does not exist or no night has it.
+    async fn read(output: &Location, table: &str, nights: &[VisibleNight]) -> Result<Option<Self>> {
+        let nights: Vec<(RunDate, u64)> =
+            nights.iter().filter_map(|night| Some((night.run_date(), night.version(table)?))).collect();
+        let versions = nights.iter().map(|(_, version)| *version);
+        let (Some(oldest), Some(newest)) = (versions.clone().min(), versions.max()) else { return Ok(None) };
+        let Some(opened) = delta_log::open(output, table, Some(newest)).await? else { return Ok(None) };
+        let published_again = match oldest == newest {
+            true => BTreeMap::new(),
+            false => delta_log::published_since(&opened, oldest).await?,
+        };
+        Ok(Some(Self { nights, newest: opened, published_again }))
+    }
+
+    /// Returns true if the newest version still holds the night's partition as it was at `version`.
+    fn newest_holds(&self, date: RunDate, version: u64) -> bool {
+        self.published_again.get(&date).is_none_or(|last| *last <= version)
+    }
 }

@@ -1,8 +1,8 @@
-//! The `runs` table: what ran, with what, and which nights are visible.
+//! The `runs` table: what ran, with which inputs, and which nights are visible.
 //!
-//! A night is visible when a row of kind `night` (or `erase`) names it and no later row hides it: a `rollback` row hides
-//! one generation, an `expire` row all earlier ones of its date. Of several visible generations of a date the newest
-//! counts. No clock decides anything here: order is by generation, which the lock hands out.
+//! A night is visible if a row of kind `night` (or `erase`) names it and no later row hides it: a `rollback` row hides one
+//! generation, an `expire` row all earlier ones of its date. If several generations of a date are visible, the newest is
+//! shown. Order is by generation, which the lock assigns; no clock is involved.
 
 use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
@@ -13,22 +13,23 @@ use std::sync::Arc;
 
 use crate::config::LockConfig;
 use crate::failure::{Failure, Result};
-use crate::ids::{ContentHash, Generation, RunDate};
+use crate::ids::{ContentHash, Generation, ModelVersion, RunDate};
 use crate::lake::stores::Location;
-use crate::publish::lock::{self, Held};
+use crate::publish::lock::{self, NightLock};
 use crate::tables::delta::{self, TableCommit};
 use crate::tables::schemas::{self, RUNS};
 use crate::tables::{delta_log, write_files};
 
+/// What a row records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunKind {
-    /// A night's tables were published.
+    /// The tables of a night were published.
     #[default]
     Night,
-    /// The night's generation `hides_generation` is no longer shown.
+    /// The generation `hides_generation` of the night is no longer shown.
     Rollback,
-    /// The night was published again without erased users; what came before cannot be shown again.
+    /// The night was published again without erased users; earlier generations cannot be shown again.
     Erase,
     /// The night is past its retention; none of its generations is shown.
     Expire,
@@ -43,7 +44,7 @@ pub struct RunRecord {
     pub status: String,
     pub made_visible_at: DateTime<Utc>,
     #[serde(default)]
-    pub model_version: Option<String>,
+    pub model_version: Option<ModelVersion>,
     #[serde(default)]
     pub sql_fingerprint: Option<String>,
     #[serde(default)]
@@ -57,7 +58,7 @@ pub struct RunRecord {
     #[serde(default)]
     pub arrival_mode: Option<String>,
     pub manifest_hash: String,
-    /// Table name → the Delta version whose partition `run_date` holds this run.
+    /// By table: the Delta version whose partition `run_date` holds this run.
     #[serde(default, with = "json_text")]
     pub table_versions: BTreeMap<String, u64>,
     #[serde(default, with = "json_text")]
@@ -73,8 +74,8 @@ pub struct RunRecord {
 }
 
 impl RunRecord {
-    /// A night's row with nothing known but its name; the caller fills in the rest.
-    pub fn new(held: &Held, manifest_hash: impl Into<String>) -> Self {
+    /// Starts the row of a night; the caller fills in the rest.
+    pub fn new(held: &NightLock, manifest_hash: impl Into<String>) -> Self {
         Self {
             run_date: held.run_date,
             generation: held.generation,
@@ -99,7 +100,7 @@ impl RunRecord {
     }
 }
 
-/// JSON inside a text column.
+/// (De)serialises a value as JSON inside a text column.
 mod json_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
@@ -112,7 +113,7 @@ mod json_text {
     }
 }
 
-/// A night that readers see, as its row tells it.
+/// A night that readers see.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VisibleNight {
     pub run: RunRecord,
@@ -123,13 +124,13 @@ impl VisibleNight {
         self.run.run_date
     }
 
-    /// The Delta version of `table` whose partition holds this night; `None` for a table that the run did not know.
+    /// Returns the Delta version of `table` whose partition holds this night; `None` if the run did not write that table.
     pub fn version(&self, table: &str) -> Option<u64> {
         self.run.table_versions.get(table).copied()
     }
 }
 
-/// Every row, by date and generation; empty when nothing was ever published.
+/// Reads every row, ordered by date and generation; empty if nothing was ever published.
 pub async fn history(output: &Location) -> Result<Vec<RunRecord>> {
     if delta_log::open(output, RUNS, None).await?.is_none() {
         return Ok(Vec::new());
@@ -154,7 +155,7 @@ pub async fn history(output: &Location) -> Result<Vec<RunRecord>> {
     Ok(records)
 }
 
-/// Decides, from all rows, which generations can be shown: newest last within each date.
+/// Returns the generations that can be shown, by date, the newest last.
 pub fn showable(history: &[RunRecord]) -> BTreeMap<RunDate, Vec<&RunRecord>> {
     let mut shown: BTreeMap<RunDate, Vec<&RunRecord>> = BTreeMap::new();
     for row in history {
@@ -170,24 +171,24 @@ pub fn showable(history: &[RunRecord]) -> BTreeMap<RunDate, Vec<&RunRecord>> {
     shown
 }
 
-/// Every visible night, by date.
+/// Reads every visible night, ordered by date.
 pub async fn visible_nights(output: &Location) -> Result<Vec<VisibleNight>> {
     let history = history(output).await?;
     let newest = showable(&history).into_values().filter_map(|nights| nights.last().map(|run| (*run).clone()));
     Ok(newest.map(|run| VisibleNight { run }).collect())
 }
 
-/// The visible night of the latest date.
+/// Reads the visible night of the latest date.
 pub async fn visible(output: &Location) -> Result<Option<VisibleNight>> {
     Ok(visible_nights(output).await?.pop())
 }
 
-/// The visible night of one date.
+/// Reads the visible night of one date.
 pub async fn visible_on(output: &Location, run_date: RunDate) -> Result<Option<VisibleNight>> {
     Ok(visible_nights(output).await?.into_iter().find(|night| night.run_date() == run_date))
 }
 
-/// Adds one row; from this moment readers go by it.
+/// Appends one row, which takes effect for readers at once.
 pub async fn append(output: &Location, record: &RunRecord) -> Result<()> {
     let mut decoder = arrow::json::ReaderBuilder::new(schemas::file_schema(RUNS)?).build_decoder()?;
     decoder.serialize(std::slice::from_ref(record))?;
@@ -200,8 +201,8 @@ pub async fn append(output: &Location, record: &RunRecord) -> Result<()> {
     Ok(())
 }
 
-/// Hides the visible generation of `run_date`. What was visible before it is shown again: an earlier good generation of
-/// that date, else the night before. Returns what is visible now.
+/// Hides the visible generation of `run_date`. What was visible before it is shown again: an earlier generation of that date,
+/// or else the night before. Returns the night that is visible now.
 pub async fn rollback(output: &Location, run_date: RunDate, lock: &LockConfig) -> Result<Option<VisibleNight>> {
     let held = lock::acquire(output, run_date, lock).await?;
     let done = hide(output, &held).await;
@@ -210,7 +211,7 @@ pub async fn rollback(output: &Location, run_date: RunDate, lock: &LockConfig) -
     visible(output).await
 }
 
-async fn hide(output: &Location, held: &Held) -> Result<()> {
+async fn hide(output: &Location, held: &NightLock) -> Result<()> {
     let history = history(output).await?;
     let mut shown = showable(&history);
     let Some(hidden) = shown.get_mut(&held.run_date).and_then(Vec::pop) else {
@@ -233,7 +234,7 @@ async fn hide(output: &Location, held: &Held) -> Result<()> {
     append(output, &row).await
 }
 
-/// Shares one hash over the parts that make two runs of a night the same: inputs, SQL, model, settings.
+/// Hashes the parts that make two runs of a night the same: inputs, SQL, model, settings.
 pub fn manifest_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
@@ -242,7 +243,7 @@ pub fn manifest_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     ContentHash::from_hasher(&hasher).long()
 }
 
-/// For the operator's table of runs: registers `runs` as a view of all rows.
+/// Registers `runs` as a view of all rows; empty if there is no such table yet.
 pub async fn register(ctx: &SessionContext, output: &Location) -> Result<()> {
     if delta_log::open(output, RUNS, None).await?.is_some() {
         let rows = delta::scan_at(ctx, output, RUNS, None, None).await?;

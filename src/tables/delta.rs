@@ -1,9 +1,10 @@
-//! Metadata-only Delta commits by the driver, and reads of a table at a stated version.
+//! Metadata-only Delta commits by the driver, and reads of a table at a given version.
 //!
-//! A commit replaces one night's partition: it removes the files that are there and adds the staged ones, together with
-//! the transaction `intentcast/<run_date>` at version = generation. A commit is decided on the newest state and lands
-//! only if that is still the newest; else it is decided again. So however a run was interrupted, and whoever runs beside
-//! it, a partition holds exactly one run's files, and a fenced-out run never replaces a newer one.
+//! A commit replaces one night's partition: it removes the partition's files and adds the staged ones, together with the
+//! transaction `intentcast/<run_date>` at version = generation. A commit is decided on the newest state of the table and
+//! succeeds only if that is still the newest; otherwise it is decided again. So a partition always holds the files of exactly
+//! one run, however that run was interrupted and whichever runs commit at the same time, and a fenced-out run never replaces
+//! a newer one.
 
 use datafusion::logical_expr::{col, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
@@ -11,63 +12,59 @@ use deltalake::DeltaTable;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use rand::Rng;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::failure::{Failure, FailureKind, Result};
+use crate::failure::{Failure, Result};
 use crate::ids::{Generation, RunDate, date32};
+use crate::lake::retry::{RetryPolicy, SystemClock};
 use crate::lake::stores::Location;
 use crate::tables::delta_log::{self, COMMIT_MANIFEST, COMMIT_RUN_DATE, failure};
-use crate::tables::schemas::PARTITION;
+use crate::tables::schemas::{PARTITION, RUNS};
 use crate::tables::write_files::StagedFile;
 
-/// How often a commit is decided anew when others commit to the same table at the same time.
-const ATTEMPTS_MAX: u32 = 30;
+/// Retries of a commit when other runs commit to the same table at the same time.
+const COMMIT_RETRIES: RetryPolicy = RetryPolicy {
+    attempts_max: 30,
+    delay_first: Duration::from_millis(20),
+    delay_max: Duration::from_millis(1280),
+    budget: Duration::from_secs(120),
+};
 
-/// What a run wants to be in a table.
+/// The content that a run gives to a night's partition of a table.
 #[derive(Debug, Clone)]
 pub struct TableCommit<'a> {
     pub table: &'a str,
     pub run_date: RunDate,
     pub generation: Generation,
     pub files: &'a [StagedFile],
-    /// Names the content: two commits with one hash are taken to be the same night.
+    /// Identifies the content: two commits with the same hash are the same night.
     pub manifest_hash: &'a str,
 }
 
-/// What stays of a partition's old files.
+/// Decides what happens to the partition's existing files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Replace,
     Append,
 }
 
-/// Makes the staged files the content of the night's partition. Returns the table's version that holds them.
-/// A partition that holds the same manifest already is left alone; a newer generation there is [`Failure::fenced`].
+/// Replaces the content of the night's partition by the staged files. Returns the version of the table that holds them.
+/// A partition that already holds the same manifest is left alone. A newer generation there is [`Failure::fenced`].
 pub async fn replace_partition(output: &Location, commit: &TableCommit<'_>) -> Result<u64> {
     commit_until_settled(output, commit, Mode::Replace).await
 }
 
-/// Adds the staged files to what the night's partition holds; the same fencing, once per generation.
+/// Adds the staged files to the night's partition, once per generation, with the same fencing.
 pub async fn append(output: &Location, commit: &TableCommit<'_>) -> Result<u64> {
     commit_until_settled(output, commit, Mode::Append).await
 }
 
+/// A commit may have landed although its answer was lost: the next attempt finds its transaction and stops.
 async fn commit_until_settled(output: &Location, commit: &TableCommit<'_>, mode: Mode) -> Result<u64> {
-    let mut last = None;
-    for attempt in 0..ATTEMPTS_MAX {
-        match commit_once(output, commit, mode).await {
-            Ok(version) => return Ok(version),
-            // A commit may have landed though its answer was lost: deciding anew finds its transaction and stops.
-            Err(fault) if fault.kind == FailureKind::Transient => last = Some(fault),
-            Err(fault) => return Err(fault),
-        }
-        tracing::debug!(table = commit.table, attempt, "commit decided anew");
-        let wait_ms = rand::rng().random_range(5..20) << attempt.min(6);
-        tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await;
-    }
-    Err(last.unwrap_or_else(|| Failure::bug("no commit was tried")))
+    let what = format!("commit to table {}", commit.table);
+    COMMIT_RETRIES.run(&SystemClock, what, || commit_once(output, commit, mode)).await
 }
 
 async fn commit_once(output: &Location, commit: &TableCommit<'_>, mode: Mode) -> Result<u64> {
@@ -87,7 +84,7 @@ async fn commit_once(output: &Location, commit: &TableCommit<'_>, mode: Mode) ->
                 "table {}, night {}: expected to publish generation {ours}, found the newer generation {there}",
                 commit.table, commit.run_date
             ))
-            .hint("another run took this night over; its result stands"));
+            .hint("another run took this night over; its result is valid"));
         }
     }
     let mut actions = match mode {
@@ -97,7 +94,7 @@ async fn commit_once(output: &Location, commit: &TableCommit<'_>, mode: Mode) ->
     let now_ms = chrono::Utc::now().timestamp_millis();
     actions.extend(commit.files.iter().map(|file| Action::Add(addition(file, commit.run_date, now_ms))));
     let properties = CommitProperties::default()
-        .with_max_retries(0) // delta-rs would rebase on a newer state; we decide anew instead, transaction included
+        .with_max_retries(0) // delta-rs would rebase on a newer state; COMMIT_RETRIES decides again instead, transaction included
         .with_cleanup_expired_logs(Some(false))
         .with_application_transaction(Transaction::new_with_last_update(app_id, ours, Some(now_ms)))
         .with_metadata([
@@ -118,10 +115,10 @@ async fn commit_once(output: &Location, commit: &TableCommit<'_>, mode: Mode) ->
     Ok(done.version())
 }
 
-/// One transaction a night and table; `runs` has its own name so that both can be read from one list.
+/// Returns the transaction's application id: one per night, and a separate one for `runs`, to which nights append.
 fn app_id(table: &str, run_date: RunDate) -> String {
     match table {
-        crate::tables::schemas::RUNS => format!("intentcast/runs/{run_date}"),
+        RUNS => format!("intentcast/runs/{run_date}"),
         _ => format!("intentcast/{run_date}"),
     }
 }
@@ -148,7 +145,7 @@ fn addition(file: &StagedFile, run_date: RunDate, now_ms: i64) -> Add {
     }
 }
 
-/// The rows of a table at `version` (newest when `None`), of one night when `run_date` is given.
+/// Reads a table at `version` (the newest if `None`), only the given night if there is one.
 pub async fn scan_at(
     ctx: &SessionContext,
     output: &Location,
@@ -168,7 +165,7 @@ pub async fn scan_at(
     }
 }
 
-/// The table-relative paths of the data files at the table's loaded version, of the given nights or of all.
+/// Returns the paths, relative to the table, of the data files of the given nights, or of all, at the loaded version.
 pub fn file_paths(opened: &DeltaTable, table: &str, nights: Option<&BTreeSet<RunDate>>) -> Result<Vec<String>> {
     let files = opened.snapshot().map_err(failure(table))?.log_data();
     let wanted = |partition: &HashMap<String, Option<String>>| {
@@ -178,7 +175,7 @@ pub fn file_paths(opened: &DeltaTable, table: &str, nights: Option<&BTreeSet<Run
     Ok(files.iter().filter(|file| wanted(&file.partition_values_map())).map(|file| file.path().into_owned()).collect())
 }
 
-/// Table-relative path and bytes of the data files of one night, at the table's loaded version.
+/// Returns path, relative to the table, and bytes of the data files of one night at the loaded version.
 pub fn night_files(opened: &DeltaTable, table: &str, night: RunDate) -> Result<Vec<(String, u64)>> {
     let files = opened.snapshot().map_err(failure(table))?.log_data();
     let date = night.to_string();
@@ -293,11 +290,6 @@ mod tests {
         target.file_rows_max = 20_000;
         let plan = rows.create_physical_plan().await.unwrap();
         let exec = crate::tables::write_files::WriteFilesExec::new(plan, target);
-        let decoded = crate::tables::write_files::WriteFilesExec::decode(
-            &exec.encode().unwrap(),
-            Arc::clone(datafusion::physical_plan::ExecutionPlan::children(&exec)[0]),
-        );
-        assert_eq!(decoded.unwrap().target(), exec.target());
         let batches = datafusion::physical_plan::collect(Arc::new(exec), ctx.task_ctx()).await.unwrap();
         let files = crate::tables::write_files::from_batches(&batches).unwrap();
         assert_eq!(files.iter().map(|f| f.rows).sum::<i64>(), 50_000);

@@ -1,7 +1,7 @@
-//! Opens and creates our Delta tables, and reads what earlier commits said about a night.
+//! Opens and creates the Delta tables, and reads the nights that earlier commits published.
 //!
-//! delta-rs gets the very store that everything else here uses, so a commit on S3 is a conditional put
-//! (`If-None-Match: *`) with the configured endpoint and credentials, and no lock table is needed.
+//! delta-rs uses the same object store as everything else, so a commit on S3 is a conditional put (`If-None-Match: *`) with the
+//! configured endpoint and credentials, and no lock table is needed.
 
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::TransactionError;
@@ -20,11 +20,11 @@ use crate::lake::stores::Location;
 use crate::tables::schemas::{self, PARTITION};
 use crate::tables::write_files::table_location;
 
-/// Keys of ours in a commit's `commitInfo`.
+/// Keys that nightly commits add to `commitInfo`.
 pub const COMMIT_RUN_DATE: &str = "intentcast.runDate";
 pub const COMMIT_MANIFEST: &str = "intentcast.manifest";
 
-/// Log files are small and runs name versions years back; which data files may go is decided by `gc` alone.
+/// Log files are kept: they are small, and `runs` refers to versions of many years. Only `gc` decides which data files to remove.
 const PROPERTIES: [(&str, &str); 4] = [
     ("delta.enableExpiredLogCleanup", "false"),
     ("delta.logRetentionDuration", "interval 3650 days"),
@@ -39,7 +39,7 @@ pub fn log_store(output: &Location, table: &str) -> Result<LogStoreRef> {
     Ok(default_logstore(Arc::from(prefixed), Arc::clone(&place.store), &place.url, &options))
 }
 
-/// The table at `version`, or at its newest; `None` when it was never created.
+/// Opens the table at `version`, or at its newest; `None` if it does not exist.
 pub async fn open(output: &Location, table: &str, version: Option<u64>) -> Result<Option<DeltaTable>> {
     let log = log_store(output, table)?;
     if !log.is_delta_table_location().await.map_err(failure(table))? {
@@ -54,7 +54,7 @@ pub async fn open(output: &Location, table: &str, version: Option<u64>) -> Resul
     Ok(Some(opened))
 }
 
-/// The newest state of the table; makes an empty one where there is none.
+/// Opens the newest state of the table; creates an empty table if there is none.
 pub async fn open_or_create(output: &Location, table: &str) -> Result<DeltaTable> {
     if let Some(opened) = open(output, table, None).await? {
         check_columns(&opened, table)?;
@@ -72,7 +72,7 @@ pub async fn open_or_create(output: &Location, table: &str) -> Result<DeltaTable
         .await;
     match created {
         Ok(table) => Ok(table),
-        // Somebody else made it in the meantime: theirs is as good.
+        // Another process may have created it in the meantime.
         Err(error) => match open(output, table, None).await? {
             Some(opened) => Ok(opened),
             None => Err(failure(table)(error)),
@@ -92,7 +92,7 @@ fn check_columns(opened: &DeltaTable, table: &str) -> Result<()> {
         .hint("publish to a new --output, or move the old table aside"))
 }
 
-/// The manifest hash of the newest commit that published `run_date`, walking back from the newest version.
+/// Returns the manifest hash of the newest commit that published `run_date`, searching from the newest version backwards.
 pub async fn newest_manifest(table: &DeltaTable, run_date: RunDate) -> Result<Option<String>> {
     let date = run_date.to_string();
     let log = table.log_store();
@@ -109,7 +109,7 @@ pub async fn newest_manifest(table: &DeltaTable, run_date: RunDate) -> Result<Op
     Ok(None)
 }
 
-/// Which nights were published again by the commits after `after`, up to the table's loaded version.
+/// Returns the nights that commits after version `after` published, each with its last version, up to the loaded version.
 pub async fn published_since(table: &DeltaTable, after: u64) -> Result<BTreeMap<RunDate, u64>> {
     let log = table.log_store();
     let newest = table.version().unwrap_or_default();
@@ -131,14 +131,14 @@ pub async fn published_since(table: &DeltaTable, after: u64) -> Result<BTreeMap<
     Ok(published)
 }
 
-/// The `commitInfo` action of a commit file: one JSON object a line.
+/// Finds the `commitInfo` action in a commit file, which has one JSON object per line.
 fn commit_info(bytes: &[u8]) -> Option<serde_json::Value> {
     let text = std::str::from_utf8(bytes).ok()?;
     let line = text.lines().find(|line| line.starts_with("{\"commitInfo\""))?;
     serde_json::from_str::<serde_json::Value>(line).ok()?.get("commitInfo").cloned()
 }
 
-/// Names the table, and tells faults of the store (run again) from broken invariants.
+/// Converts an error of delta-rs: names the table and separates passing faults of the store from broken invariants.
 pub fn failure(table: impl std::fmt::Display) -> impl Fn(DeltaTableError) -> Failure {
     move |error| {
         let failure = match error {

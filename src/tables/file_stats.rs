@@ -1,16 +1,18 @@
-//! Delta's statistics of one data file, from the footer that the Parquet writer made of it.
+//! Delta's statistics of a data file, computed from its Parquet footer.
 //!
-//! Source: Delta protocol, "Per-file Statistics". Floats carry no bounds: a NaN lies outside any bound that Parquet
-//! keeps, and nobody skips files by a score.
+//! Source: Delta protocol, "Per-file Statistics". Float columns have no bounds: NaN is outside any bound that Parquet records,
+//! and no query skips files by a score.
 
 use arrow::datatypes::{DataType, Schema};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 use serde_json::{Map, Value, json};
 
-/// `numRecords`, `minValues`, `maxValues` and `nullCount` as JSON text.
+/// Returns `numRecords`, `minValues`, `maxValues` and `nullCount` as JSON text.
 pub fn delta_stats(schema: &Schema, file: &ParquetMetaData) -> String {
-    let (mut lows, mut highs, mut nulls) = (Map::new(), Map::new(), Map::new());
+    let mut lows = Map::new();
+    let mut highs = Map::new();
+    let mut nulls = Map::new();
     for (index, field) in schema.fields().iter().enumerate() {
         let chunks: Vec<_> = file.row_groups().iter().map(|group| group.column(index).statistics()).collect();
         let null_count: Option<u64> = chunks.iter().map(|s| s.and_then(Statistics::null_count_opt)).sum();
@@ -26,9 +28,10 @@ pub fn delta_stats(schema: &Schema, file: &ParquetMetaData) -> String {
     json!({ "numRecords": rows, "minValues": lows, "maxValues": highs, "nullCount": nulls }).to_string()
 }
 
-/// Bounds over all row groups. A group without statistics, or of nulls alone next to others, gives none.
+/// Returns the bounds over all row groups; `None` if any group has no bounds, for example because it is all null.
 fn bounds(kind: &DataType, chunks: &[Option<&Statistics>]) -> Option<(Value, Value)> {
-    let (mut low, mut high): (Option<Bound>, Option<Bound>) = (None, None);
+    let mut low: Option<Bound> = None;
+    let mut high: Option<Bound> = None;
     for chunk in chunks {
         let (l, h) = match (*chunk)? {
             Statistics::Int32(s) => (Bound::Number(i64::from(*s.min_opt()?)), Bound::Number(i64::from(*s.max_opt()?))),

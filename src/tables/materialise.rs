@@ -1,4 +1,4 @@
-//! Runs a query once and keeps its rows as Parquet files, registered in place of the query.
+//! Runs a query once, stores its rows as Parquet files and registers the files in place of the query.
 
 use arrow::datatypes::SchemaRef;
 use datafusion::dataframe::DataFrame;
@@ -9,14 +9,14 @@ use super::write_files::{self, StagedFile, WriteTarget};
 use crate::failure::Result;
 use crate::lake::{files_table::ListedFile, parquet_files, register_files, stores::Location};
 
-/// Rows and bytes that a query left behind.
+/// Rows and bytes that were written.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub struct Materialised {
     pub rows: u64,
     pub bytes: u64,
 }
 
-/// Writes the rows of `query`, at least one file a partition that has any, below `folder`; `name` begins their names.
+/// Writes the rows of `query` below `folder`, at least one file per partition that has rows. File names begin with `name`.
 pub async fn write(
     ctx: &SessionContext,
     name: &str,
@@ -24,17 +24,19 @@ pub async fn write(
     folder: &Location,
 ) -> Result<(SchemaRef, Vec<StagedFile>)> {
     let schema = parquet_files::plain(query.schema().as_arrow());
-    let fitted = query.schema().as_arrow().fields().iter().zip(schema.fields()).map(|(is, wanted)| {
-        let same = is.data_type() == wanted.data_type();
-        let column = ident(is.name());
-        if same { column } else { cast(column, wanted.data_type().clone()).alias(is.name()) }
-    });
-    let fitted: Vec<_> = fitted.collect();
-    let files = write_files::write(ctx, query.select(fitted)?, WriteTarget::plain(folder, name)?).await?;
+    let mut columns = Vec::new();
+    for (given, stored) in query.schema().as_arrow().fields().iter().zip(schema.fields()) {
+        let column = ident(given.name());
+        columns.push(match given.data_type() == stored.data_type() {
+            true => column,
+            false => cast(column, stored.data_type().clone()).alias(given.name()),
+        });
+    }
+    let files = write_files::write(ctx, query.select(columns)?, WriteTarget::plain(folder, name)?).await?;
     Ok((schema, files))
 }
 
-/// [`write`], then registers the files as table `name`.
+/// Writes the rows of `query` as [`write`] does, then registers the files as table `name`.
 pub async fn materialise(
     ctx: &SessionContext,
     name: &str,
@@ -42,22 +44,20 @@ pub async fn materialise(
     folder: &Location,
 ) -> Result<Materialised> {
     let (schema, files) = write(ctx, name, query, folder).await?;
-    let done = Materialised {
+    let listed = files.iter().map(|f| parquet_files::listed(folder, folder.path(&f.path), f.bytes as u64, None));
+    ctx.deregister_table(name)?;
+    register_files(ctx, name, folder, schema, listed.collect())?;
+    Ok(Materialised {
         rows: files.iter().map(|f| f.rows as u64).sum(),
         bytes: files.iter().map(|f| f.bytes as u64).sum(),
-    };
-    let listed = files.iter().map(|f| parquet_files::listed(folder, folder.path(&f.path), f.bytes as u64, None));
-    let listed = listed.collect();
-    ctx.deregister_table(name)?;
-    register_files(ctx, name, folder, schema, listed)?;
-    Ok(done)
+    })
 }
 
-/// Registers what an earlier attempt materialised; `false` where there is nothing.
+/// Registers the files of an earlier attempt as table `name`; returns false if there are none.
 pub async fn reuse(ctx: &SessionContext, name: &str, schema: SchemaRef, folder: &Location) -> Result<bool> {
-    let found: Vec<_> = folder.list().await?;
-    let files = found.into_iter().map(|meta| ListedFile { name: folder.display(&meta.location), dt: None, meta });
-    let files: Vec<_> = files.filter(|f| f.name.ends_with(".parquet")).collect();
+    let objects = folder.list().await?.into_iter();
+    let listed = objects.map(|meta| ListedFile { name: folder.display(&meta.location), dt: None, meta });
+    let files: Vec<_> = listed.filter(|file| file.name.ends_with(".parquet")).collect();
     if files.is_empty() {
         return Ok(false);
     }

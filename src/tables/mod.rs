@@ -1,13 +1,16 @@
-//! Schemas of the published tables, the staging writer and Delta commits.
+//! The published tables: their declarations, the staging writer and Delta commits.
 //!
-//! In: query results and a [`Location`](crate::lake::stores::Location). Out: Parquet files inside a table's folder that
-//! nobody sees yet (`write_files`), then a metadata-only Delta commit that replaces one night's partition (`delta`).
-//! Which night is visible is decided in `publish`.
+//! In: query results and a [`Location`](crate::lake::stores::Location). Out: Parquet files inside a table's folder that no
+//! reader sees yet (`write_files`), then a metadata-only Delta commit that replaces one night's partition (`delta`).
+//! `published` declares every table once. `publish` decides which night is visible.
 
 pub mod delta;
 pub mod delta_log;
 pub mod file_stats;
+pub mod generated_checks;
 pub mod materialise;
+pub mod published;
 pub mod reference;
 pub mod schemas;
+pub mod table_spec;
 pub mod write_files;

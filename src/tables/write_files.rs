@@ -1,8 +1,9 @@
 //! `WriteFilesExec`: an operator that writes each input partition as Parquet files and emits one row per file.
 //!
-//! Its rows are all that the driver needs to commit the files, so it runs wherever its partition runs: on a thread here
-//! or on an executor far away. A file that is written by an attempt whose rows never arrive is in nobody's manifest;
-//! `gc` removes it. File names never repeat, so a retry overwrites nothing.
+//! The rows contain everything that the driver needs to commit the files, so the operator runs wherever its partition runs: on
+//! a local thread or on an executor. Files of an attempt whose rows never arrive are in no manifest, and `gc` removes them.
+//! File names are unique, so a retry overwrites nothing. `cluster/codec.rs` sends the operator to executors as its
+//! [`WriteTarget`].
 
 use arrow::array::{Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -35,22 +36,22 @@ use crate::lake::stores::Location;
 use crate::tables::file_stats::delta_stats;
 use crate::tables::schemas::{self, PARTITION};
 
-/// Key of the Parquet metadata that says which process wrote a file.
+/// Key of the Parquet metadata that names the process that wrote a file.
 pub const WRITTEN_BY: &str = "intentcast.written_by";
 
-/// Bytes that a row group may hold in memory before it is written out; bounds the writer, whatever the rows.
+/// Largest size in bytes of a row group in memory. It bounds the writer's memory for rows of any width.
 const ROW_GROUP_BYTES_MAX: usize = 32 << 20;
 
-/// Where the files go, and how big they get. Travels to executors as JSON.
+/// Folder, names and sizes of the files. Sent to executors as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WriteTarget {
     /// Scheme and authority of the store, as registered with the session (`s3://bucket`, `file:///`).
     pub store: Url,
-    /// Path of the table's folder within that store.
+    /// Path of the table's folder within the store.
     pub folder: String,
-    /// `run_date=D`: the folder below the table's, and the start of each emitted path; empty for no such folder.
+    /// `run_date=D`: the folder below the table's and the beginning of each emitted path. Empty: no such folder.
     pub partition: String,
-    /// How file names begin, so that people see what a file is of.
+    /// Beginning of the file names, so that people recognise the files.
     pub name: String,
     pub file_rows_max: u64,
     pub row_group_rows_max: u64,
@@ -68,7 +69,7 @@ impl WriteTarget {
         })
     }
 
-    /// Files directly in `folder`, their names beginning with `name`.
+    /// Puts files directly into `folder`, their names beginning with `name`.
     pub fn plain(folder: &Location, name: &str) -> Result<Self> {
         Ok(Self {
             store: folder.store_url()?,
@@ -76,18 +77,18 @@ impl WriteTarget {
             partition: String::new(),
             name: name.into(),
             file_rows_max: u64::MAX,
-            // Small, since nested feature rows are wide.
+            // Small, because nested feature rows are wide.
             row_group_rows_max: 65_536,
         })
     }
 }
 
-/// The folder of a table below the output's root.
+/// Returns the folder of a table below the output's root.
 pub fn table_location(output: &Location, table: &str) -> Location {
     output.folder(&format!("tables/{table}"))
 }
 
-/// One file that waits for its commit.
+/// A file that is written but not committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedFile {
     /// Relative to the table's folder.
@@ -96,22 +97,18 @@ pub struct StagedFile {
     pub bytes: i64,
     /// Delta's per-file statistics, as JSON.
     pub stats: String,
-    /// The attempt that wrote it; several files share one.
+    /// The attempt that wrote it. An attempt may write several files.
     pub attempt: String,
 }
 
+/// Schema of the operator's rows.
 static OUTPUT: LazyLock<SchemaRef> = LazyLock::new(|| {
     let number = |name| Field::new(name, DataType::Int64, false);
     let text = |name| Field::new(name, DataType::Utf8, false);
     Arc::new(Schema::new(vec![text("path"), number("rows"), number("bytes"), text("stats"), text("attempt")]))
 });
 
-/// The columns of the operator's rows.
-pub fn output_schema() -> Schema {
-    OUTPUT.as_ref().clone()
-}
-
-/// See the module's opening. Output: (`path`, `rows`, `bytes`, `stats`, `attempt`), one row per file.
+/// Writes its input and emits (`path`, `rows`, `bytes`, `stats`, `attempt`), one row per file.
 #[derive(Debug, Clone)]
 pub struct WriteFilesExec {
     input: Arc<dyn ExecutionPlan>,
@@ -137,16 +134,6 @@ impl WriteFilesExec {
     pub fn target(&self) -> &WriteTarget {
         &self.target
     }
-
-    /// The operator without its input, for a plan codec.
-    pub fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(&self.target).map_err(Failure::bug)
-    }
-
-    /// The other half of [`Self::encode`]; client, scheduler and executor must run the same version of it.
-    pub fn decode(bytes: &[u8], input: Arc<dyn ExecutionPlan>) -> Result<Self> {
-        Ok(Self::new(input, serde_json::from_slice(bytes).map_err(Failure::bug)?))
-    }
 }
 
 impl DisplayAs for WriteFilesExec {
@@ -168,7 +155,7 @@ impl ExecutionPlan for WriteFilesExec {
         vec![&self.input]
     }
 
-    /// Repartitioning for its own sake would only make more and smaller files.
+    /// Repartitioning the input would only make more and smaller files.
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
     }
@@ -286,7 +273,7 @@ impl OpenFile {
     }
 }
 
-/// `process 4711`: enough to find the log of the executor that wrote a file.
+/// Returns `process 4711`, which leads to the log of the executor that wrote a file.
 fn process_name() -> String {
     format!("process {}", std::process::id())
 }
@@ -306,7 +293,7 @@ fn to_batch(files: &[StagedFile]) -> Result<RecordBatch> {
     )?)
 }
 
-/// The operator's rows as files, in path order.
+/// Converts the operator's rows to files, in path order.
 pub fn from_batches(batches: &[RecordBatch]) -> Result<Vec<StagedFile>> {
     let mut files = Vec::new();
     for batch in batches {
@@ -329,7 +316,7 @@ pub fn from_batches(batches: &[RecordBatch]) -> Result<Vec<StagedFile>> {
     Ok(files)
 }
 
-/// Fits `rows` to the table and writes them into its folder; nothing is committed.
+/// Casts `rows` to the table's schema and writes them into its folder, without a commit.
 pub async fn stage(
     ctx: &SessionContext,
     rows: DataFrame,
@@ -341,7 +328,7 @@ pub async fn stage(
     write(ctx, schemas::conform(rows, table)?, WriteTarget::new(output, table, run_date, generation)?).await
 }
 
-/// Writes the rows of a query to `target`, here or on the session's cluster.
+/// Writes the rows of a query to `target`, in this process or on the session's cluster.
 pub async fn write(ctx: &SessionContext, rows: DataFrame, target: WriteTarget) -> Result<Vec<StagedFile>> {
     let plan = Arc::new(WriteFilesExec::new(rows.create_physical_plan().await?, target));
     from_batches(&places::run(ctx, plan).await?)

@@ -92,7 +92,7 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
         "probabilities: intent.p_view: expected every row between 0 and 1, got 2 rows",
         "probabilities: intent.p_search: expected every row between 0 and 1, got 2 rows",
         "quantiles: demand of item i1",
-        "keys: keys of intent",
+        "keys: keys of intent (user_id): expected each once, none null, got 3 keys",
         "change: mean of intent.p_purchase",
     ] {
         assert!(failure.message.contains(finding), "expected {finding:?} in\n{failure}");
@@ -102,9 +102,7 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
 
 /// One user's row of `intent`, with `p` as every probability.
 fn of_user(user: &str, p: f64) -> String {
-    let scores = ["p_view", "p_search", "p_favorite", "p_cart", "p_purchase", "p_review", "p_churn"]
-        .map(|name| format!("CAST({p:?} AS DOUBLE) AS {name}"))
-        .join(", ");
+    let scores = nights::probabilities(p);
     format!(
         "SELECT '{user}' AS user_id, {scores}, 1.5 AS expected_units, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version"
     )
@@ -131,7 +129,7 @@ async fn an_owner_that_was_paused_cannot_publish() {
     let ctx = SessionContext::new();
     let paused = lock::acquire(&output, date("2026-03-01"), &QUICK).await.unwrap();
     let staged = nights::stage(&ctx, &output, &paused, &nights::tables_of(0.9)).await;
-    paused.fall_silent();
+    paused.stop_heartbeat();
     tokio::time::sleep(std::time::Duration::from_millis(2300)).await;
     publish(&output, "2026-03-01", 0.2).await.unwrap();
     let record = RunRecord::new(&paused, "paused");

@@ -1,14 +1,15 @@
-//! The references under docs/reference/ are made from the code; these tests make them again and compare.
-//! `make docs` writes them.
+//! Files that are generated from the code: docs/reference/, jobs/nightly.toml, two checks below sql/checks/. These tests render
+//! them again and compare; `make docs` writes them.
 
 use clap::{Command, CommandFactory};
 use intentcast::commands::Cli;
+use intentcast::config::render;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Compares with the committed file, or writes it where `make docs` asks.
-fn check(name: &str, made: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference").join(name);
+/// Compares the committed file with what the code renders. `make docs` writes the file first.
+fn check(file: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     #[allow(clippy::disallowed_methods)] // a switch of the test, no setting of the program
     let write = std::env::var_os("INTENTCAST_WRITE_DOCS").is_some();
     if write {
@@ -17,40 +18,32 @@ fn check(name: &str, made: &str) {
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     let differs = committed.lines().zip(made.lines()).find(|(a, b)| a != b);
-    assert!(committed == made, "docs/reference/{name} is not what the code says: {differs:?}\nhint: run `make docs`");
+    assert!(committed == made, "{file} is not what the code says: {differs:?}\nhint: run `make docs`");
 }
 
 #[test]
-fn the_configuration_reference_matches_the_settings() {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/nightly.toml")).unwrap();
-    let mut made = String::from(
-        "# Configuration\n\nMade from jobs/nightly.toml by `make docs`; tests hold that file, the code's defaults and this \
-         page together.\n\n`--set section.key=value` wins over the environment, which wins over the file of `--config`, \
-         which wins over the\ndefault. In the environment a setting is `INTENTCAST_SECTION__KEY`: \
-         `INTENTCAST_SCORE__DEVICE=cpu`.\n",
-    );
-    let mut section = String::new();
-    for line in text.lines() {
-        let (code, meaning) = match line.split_once(" #") {
-            Some((code, meaning)) => (code.trim(), meaning.trim()),
-            None => (line.trim(), ""),
-        };
-        if let Some(name) = code.strip_prefix('[').and_then(|c| c.strip_suffix(']')) {
-            section = name.to_string();
-            let remark = if meaning.is_empty() { String::new() } else { format!("{meaning}\n\n") };
-            write!(made, "\n## {section}\n\n{remark}| setting | default | what it does |\n|---|---|---|\n").unwrap();
-        } else if let Some((key, value)) = code.split_once(" = ").filter(|_| !code.starts_with('#')) {
-            assert!(!meaning.is_empty(), "jobs/nightly.toml: {section}.{key} has no comment that says what it does");
-            let meaning = meaning.replace('|', "\\|");
-            writeln!(made, "| `{section}.{key}` | `{value}` | {meaning} |").unwrap();
-        }
-    }
-    check("configuration.md", &made);
+fn the_settings_file_and_the_configuration_reference_follow_from_the_declarations() {
+    check("jobs/nightly.toml", &render::nightly_toml().unwrap());
+    check("docs/reference/configuration.md", &render::markdown().unwrap());
 }
 
 #[test]
 fn the_table_reference_names_every_column_and_what_it_means() {
-    check("tables.md", &intentcast::tables::reference::markdown().unwrap());
+    check("docs/reference/tables.md", &intentcast::tables::reference::markdown().unwrap());
+}
+
+#[test]
+fn generated_checks_follow_from_the_declarations() {
+    check("sql/checks/keys.sql", &intentcast::tables::generated_checks::keys_sql());
+    check("sql/checks/probabilities.sql", &intentcast::tables::generated_checks::probabilities_sql());
+}
+
+#[test]
+fn the_readme_names_every_published_table() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    for spec in intentcast::tables::schemas::specs() {
+        assert!(readme.contains(&format!("| `{}` |", spec.name)), "README.md does not list the table {}", spec.name);
+    }
 }
 
 #[test]
@@ -62,7 +55,7 @@ fn the_command_line_reference_is_the_help_of_every_verb() {
     made.push_str(
         "\n## Exit codes\n\nThe table is in the [README](../../README.md); src/failure.rs is where they are made.\n",
     );
-    check("command-line.md", &made);
+    check("docs/reference/command-line.md", &made);
 }
 
 fn describe(made: &mut String, command: &Command) {

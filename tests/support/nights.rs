@@ -5,8 +5,9 @@ use intentcast::config::{ChecksConfig, Config, LockConfig, S3Config};
 use intentcast::failure::Result;
 use intentcast::ids::{Generation, RunDate};
 use intentcast::lake::stores::Location;
-use intentcast::publish::checks::{self, Subject};
-use intentcast::publish::lock::{self, Held};
+use intentcast::model::targets::{BINARY, TARGETS};
+use intentcast::publish::checks::{self, StagedNight};
+use intentcast::publish::lock::{self, NightLock};
 use intentcast::publish::night::{self, FaultPoint, NightCommit, StagedTables};
 use intentcast::publish::runs::{self, RunRecord, VisibleNight};
 use intentcast::sql_files::SqlFiles;
@@ -25,9 +26,7 @@ pub fn memory(name: &str) -> Location {
 /// What a night of 4 users and 2 items holds; `p` is everybody's purchase probability.
 pub fn tables_of(p: f64) -> Vec<(&'static str, String)> {
     let users = "(VALUES ('u1'), ('u2'), ('u3'), ('u4')) AS u(user_id)";
-    let scores = ["p_view", "p_search", "p_favorite", "p_cart", "p_purchase", "p_review", "p_churn"]
-        .map(|name| format!("CAST({p:?} AS DOUBLE) AS {name}"))
-        .join(", ");
+    let scores = probabilities(p);
     vec![
         ("intent", format!("SELECT user_id, {scores}, 1.5 AS expected_units, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version FROM {users}")),
         ("recommendation", format!("SELECT user_id, 1 AS rank, 'i1' AS item_id, 0.5 AS score FROM {users}")),
@@ -38,7 +37,18 @@ pub fn tables_of(p: f64) -> Vec<(&'static str, String)> {
     ]
 }
 
-pub async fn stage(ctx: &SessionContext, output: &Location, held: &Held, tables: &[(&str, String)]) -> StagedTables {
+/// Selects `p` as the probability of every intent and of churn.
+pub fn probabilities(p: f64) -> String {
+    let columns = TARGETS[..BINARY].iter().map(|target| format!("CAST({p:?} AS DOUBLE) AS {}", target.output));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+pub async fn stage(
+    ctx: &SessionContext,
+    output: &Location,
+    held: &NightLock,
+    tables: &[(&str, String)],
+) -> StagedTables {
     let mut staged = StagedTables::new();
     for (table, sql) in tables {
         let rows = ctx.sql(sql).await.unwrap();
@@ -54,7 +64,7 @@ pub async fn check(ctx: &SessionContext, output: &Location, run_date: RunDate, s
     let feature_users = ctx.sql("SELECT * FROM (VALUES ('u1'), ('u2'), ('u3'), ('u4')) AS u(user_id)").await.unwrap();
     let nights = runs::visible_nights(output).await.unwrap();
     let previous = nights.iter().rfind(|night| night.run_date() < run_date);
-    let subject = Subject { output, run_date, staged, feature_users, previous };
+    let subject = StagedNight { output, run_date, staged, feature_users, previous };
     checks::check_night(ctx, &sql, subject, &ChecksConfig::default()).await
 }
 

@@ -17,11 +17,11 @@ const TOLERANCE: f64 = 1e-5;
 
 /// The rows of a table, all columns, in an order that no two nights can differ in.
 fn rows_of(table: &str) -> String {
-    let order = match (table, schemas::key(table)) {
-        ("quarantine", _) => "reason, source_file, row_json".into(),
-        (_, key) => key.join(", "),
-    };
     let columns = schemas::table_schema(table).unwrap();
+    let order = match schemas::spec(table).unwrap().key {
+        [] => columns.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "),
+        key => key.join(", "),
+    };
     let columns = columns.fields().iter().map(|field| match field.name().as_str() {
         // Copies of a lake lie in other places; what a file is called from there on is the same.
         "source_file" => "regexp_replace(source_file, '^.*/lake/', '') AS source_file".into(),

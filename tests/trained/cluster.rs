@@ -7,6 +7,7 @@ use intentcast::config::Config;
 use intentcast::engine::{self, places};
 use intentcast::score::models::{ContentWrites, Models};
 use intentcast::score::operator;
+use intentcast::tables::schemas::NIGHT_TABLES;
 use intentcast::tables::write_files::WRITTEN_BY;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +120,7 @@ fn two_executors_write_the_tables_of_the_local_night() {
     let both: BTreeSet<String> = cluster.executors.iter().map(Process::name).collect();
     assert_eq!(writers(&server, "state/features"), both, "features and scores");
     // A unit is sorted as a whole, so one task writes it; small tables are one partition.
-    let tables = ["intent", "recommendation", "demand", "replenishment", "segment"].map(|t| format!("tables/{t}"));
+    let tables = NIGHT_TABLES.map(|table| format!("tables/{table}"));
     for folder in [&tables[..], &["state/rollups".to_string()]].concat() {
         let wrote = writers(&server, &folder);
         assert!(!wrote.is_empty() && wrote.is_subset(&both), "{folder} by {wrote:?}, executors are {both:?}");

@@ -17,6 +17,7 @@ use intentcast::ids::RunDate;
 use intentcast::lake::stores::Location;
 use intentcast::model::bundle::{BundleCard, BundleParts, FORMAT, Registry};
 use intentcast::model::contents::Contents;
+use intentcast::model::targets::{BINARY, OUTPUTS};
 use intentcast::score::models::Models;
 use intentcast::score::service::{ScoringService, as_struct};
 use intentcast::training::bundle::{self, TrainingSets};
@@ -203,16 +204,18 @@ async fn every_network_head_and_loss_trains_and_scores() {
 
 async fn intents_are_sound(ctx: &SessionContext, name: &str, version: &str) {
     let sql = format!(
-        "SELECT s['p_view'], s['p_search'], s['p_favorite'], s['p_cart'], s['p_purchase'], s['p_review'], \
-         s['p_churn'], s['expected_units'], s['expected_spend'] \
-         FROM (SELECT score_intents(features, '{version}') AS s FROM model_input)"
+        "SELECT {} FROM (SELECT score_intents(features, '{version}') AS s FROM model_input)",
+        OUTPUTS.map(|output| format!("s['{output}']")).join(", ")
     );
     let scores = query(ctx, &sql).await;
     assert!(scores.num_rows() >= 100, "{name}: {} users", scores.num_rows());
-    for at in 0..9 {
+    for at in 0..OUTPUTS.len() {
         let values = column(&scores, at);
         let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
-        assert!(low >= 0.0 && (at > 6 || high <= 1.0) && high.is_finite(), "{name}: column {at}, {low} to {high}");
+        assert!(
+            low >= 0.0 && (at >= BINARY || high <= 1.0) && high.is_finite(),
+            "{name}: column {at}, {low} to {high}"
+        );
         assert!(high > low, "{name}: column {at} is {low} for everybody");
     }
 }

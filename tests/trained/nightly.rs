@@ -10,6 +10,7 @@ use intentcast::lake::stores::Location;
 use intentcast::model::bundle::Registry;
 use intentcast::model::inputs::UserInputs;
 use intentcast::score::contents::ContentStore;
+use intentcast::tables::schemas::NIGHT_TABLES;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -30,7 +31,7 @@ fn a_night_publishes_every_table_and_a_rerun_changes_nothing() {
     let (_own, lake, output) = shop();
     let first = night(&lake, &output, "2026-02-21");
     assert_eq!(first["published"], true);
-    for table in ["intent", "recommendation", "demand", "replenishment", "segment"] {
+    for table in NIGHT_TABLES {
         assert!(first["table_rows"][table].as_i64().unwrap() > 0, "{table}: {first}");
     }
     let rows = query(&output, INTENT);

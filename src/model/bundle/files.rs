@@ -8,7 +8,7 @@ use super::item_index::{IndexedItem, ItemVectors};
 use super::loaded::Bundle;
 use super::networks::Networks;
 use crate::failure::{Failure, Result};
-use crate::ids::ContentHash;
+use crate::ids::{ContentHash, ModelVersion};
 use crate::lake::stores::Location;
 use crate::model::contents::Contents;
 use crate::model::registry::Registry;
@@ -48,7 +48,7 @@ impl Registry {
         let networks = parts.networks;
         let weights = weights::to_bytes(&[&networks.intent_store, &networks.demand_store])?;
         let hash = ContentHash::from_bytes(&weights).short();
-        card.version = format!("{}-{}", card.labels_end.replace('-', ""), &hash[..8]);
+        card.version = ModelVersion::new(&card.labels_end, &hash).0;
         card.weights_hash = hash;
         card.items = parts.items.len() as u64;
         let folder = self.0.folder(&card.version);

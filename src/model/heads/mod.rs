@@ -1,4 +1,4 @@
-//! Heads of the six intents: they turn raw scores into probabilities, one label vector and a likelihood.
+//! Heads of the intents: they turn raw scores into probabilities, one label vector and a likelihood.
 //!
 //! Churn, units and spend have plain outputs next to them (`intent.rs`). To add a head: a file here with a type that
 //! implements [`IntentHead`], a name in `config::networks::HeadName`, an arm in [`build_for`].
@@ -9,14 +9,12 @@ mod sigmoid;
 
 use tch::nn;
 
+use super::targets::INTENTS;
 use crate::config::networks::HeadName;
 
 pub use intent_head::IntentHead;
 
-/// The intents, in the order of the chain and of the published columns.
-pub const INTENTS: [&str; 6] = ["view", "search", "favorite", "cart", "purchase", "review"];
-
-/// Creates the head of the six intents, with initial weights below `path`.
+/// Creates the head of the intents, with initial weights below `path`.
 pub fn build(path: &nn::Path, name: HeadName) -> Box<dyn IntentHead> {
     build_for(path, name, INTENTS.len())
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use std::sync::Arc;
 
 use crate::failure::Result;
-use crate::model::intent::OUTPUTS;
+use crate::model::targets::OUTPUTS;
 use crate::score::models::{LakeInputs, ModelInputs, ModelRef, Models};
 use crate::score::service::{IntentScores, ScoringService, as_struct};
 use crate::score::sql_model::{CallSignature, LoadedModel, ModelArgument, SqlModel, columns};

@@ -62,7 +62,7 @@ impl Counters {
 /// Scores of users in row order.
 #[derive(Debug)]
 pub struct IntentScores {
-    /// Row-major [users, 9].
+    /// Row-major [users, targets].
     pub scores: Vec<f32>,
     /// Taste vectors, row-major [users, width].
     pub tastes: Vec<f32>,

@@ -15,8 +15,8 @@ use crate::model::bundle::{Bundle, IndexedItem};
 use crate::model::contents::Contents;
 use crate::model::demand::{ItemForecast, ItemHistory};
 use crate::model::inputs::{EventInput, UserInputs};
-use crate::model::intent::OUTPUTS;
 use crate::model::out_of_memory::retry_in_halves;
+use crate::model::targets::OUTPUTS;
 
 /// Rows to work on, and where the answer goes.
 pub(super) enum Request {

@@ -5,22 +5,29 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use std::collections::HashMap;
 
-use super::labels::LABELS;
 use super::split::Split;
 use super::user_as_of_dates::UserAsOfDate;
 use crate::failure::Result;
 use crate::features::contract::FeatureContract;
 use crate::model::contents::Contents;
 use crate::model::inputs::UserInputs;
-use crate::model::intent::CHURN;
+use crate::model::targets::{CHURN, LABELS, TARGETS, Target, TargetKind};
 use crate::score::service::as_struct;
 
-/// Selects features, labels and next items of users.
-pub const USERS_SQL: &str = "SELECT m.features, l.y_view, l.y_search, l.y_favorite, l.y_cart, l.y_purchase, l.y_review, \
-     CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS y_churn, l.y_units, l.y_spend, n.next_items \
-     FROM model_input m LEFT JOIN intent_labels l ON m.user_id = l.user_id \
-     LEFT JOIN next_items n ON m.user_id = n.user_id \
-     WHERE m.events_lifetime > 0";
+/// Selects features, the labels in the order of [`TARGETS`] and next items of users.
+pub fn users_sql() -> String {
+    let label = |target: &Target| match target.kind {
+        TargetKind::Churn => format!("CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS {}", target.label),
+        TargetKind::Intent | TargetKind::Amount => format!("l.{}", target.label),
+    };
+    format!(
+        "SELECT m.features, {}, n.next_items \
+         FROM model_input m LEFT JOIN intent_labels l ON m.user_id = l.user_id \
+         LEFT JOIN next_items n ON m.user_id = n.user_id \
+         WHERE m.events_lifetime > 0",
+        TARGETS.iter().map(label).collect::<Vec<_>>().join(", ")
+    )
+}
 
 /// Index of each item in the item index, by item id.
 pub type ItemPositions = HashMap<String, u32>;
@@ -36,14 +43,14 @@ pub struct ItemCatalogue<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct LabelledUsers {
     pub inputs: UserInputs,
-    /// Row-major [users, 9]; NaN where a label is unknown or masked.
+    /// Row-major [users, targets]; NaN where a label is unknown or masked.
     pub labels: Vec<f32>,
     /// Positions in the item index of the items of the horizon, most engaged first; empty for most users.
     pub next_items: Vec<Vec<u32>>,
 }
 
 impl LabelledUsers {
-    /// Decodes the rows of [`USERS_SQL`].
+    /// Decodes the rows of [`users_sql`].
     pub fn from_rows(
         rows: &RecordBatch,
         contract: &FeatureContract,

@@ -15,7 +15,6 @@ pub(in crate::training) mod item_columns;
 mod item_datasets;
 mod labelled_items;
 mod labelled_users;
-mod labels;
 mod split;
 mod training_context;
 mod user_as_of_dates;
@@ -33,7 +32,6 @@ pub(in crate::training) use item_datasets::{is_forecast_by_network, training_row
 pub use labelled_items::LabelledItems;
 pub use labelled_users::LabelledUsers;
 pub(in crate::training) use labelled_users::{ItemCatalogue, ItemPositions};
-pub(in crate::training) use labels::{BINARY, LABELS, PURCHASE};
 pub use split::{Split, split};
 pub(in crate::training) use split::{is_in_share, require_rows};
 pub(in crate::training) use training_context::{LakeExtent, TrainingContext, UserWriters};

@@ -9,7 +9,7 @@ use super::block_rows::BlockRows;
 use super::blocks::BlockWriter;
 use super::item_columns::ItemColumns;
 use super::labelled_items::{ITEMS_SQL, LabelledItems};
-use super::labelled_users::{ItemCatalogue, LabelledUsers, USERS_SQL};
+use super::labelled_users::{ItemCatalogue, LabelledUsers, users_sql};
 use super::split::{Split, split};
 use super::user_as_of_dates::UserAsOfDate;
 use super::user_columns::UserColumns;
@@ -116,7 +116,7 @@ impl TrainingContext<'_> {
         for part in Part::for_share(self.config(), self.rollups, share) {
             let ctx = self.session(date.as_of, part, Part::ALL).await?;
             let contract = features::contract::register_model_input(&ctx).await?;
-            let mut batches = ctx.sql(USERS_SQL).await?.execute_stream().await?;
+            let mut batches = ctx.sql(&users_sql()).await?.execute_stream().await?;
             while let Some(batch) = batches.next().await {
                 let buckets = self.config().model.item_buckets.into();
                 let mut users = LabelledUsers::from_rows(&batch?, &contract, buckets, catalogue)?;

@@ -11,13 +11,13 @@ use tch::{Kind, Tensor};
 use super::block_rows::{BlockRows, element, flat, lists, matrix, numbers};
 use super::blocks::Blocks;
 use super::labelled_users::LabelledUsers;
-use super::labels::LABELS;
 use crate::failure::Result;
 use crate::ids::RunDate;
 use crate::model::contents::{ContentRows, Contents, MODALITIES};
 use crate::model::events::{EventBatch, EventColumns};
 use crate::model::inputs::{EVENT_REALS, EventInput};
 use crate::model::scaling::Scaling;
+use crate::model::targets::LABELS;
 
 /// Memory of a row's id, labels and offsets, without its events, features and next items.
 const ROW_BYTES: usize = 96;
@@ -113,7 +113,7 @@ impl UserColumns {
         users
     }
 
-    /// Row-major [users, 9].
+    /// Row-major [users, targets].
     pub fn labels(&self) -> &[f32] {
         self.numbers(Column::Labels)
     }
@@ -184,7 +184,7 @@ impl UserColumns {
         scaling.head_inputs(self.tabular(), self.idle_log_hours())
     }
 
-    /// float32 [users, 9].
+    /// float32 [users, targets].
     pub fn labels_tensor(&self) -> Result<Tensor> {
         Ok(Tensor::f_from_slice(self.labels())?.f_view([self.len() as i64, LABELS.len() as i64])?)
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::block_rows::BlockRows;
-use super::labels::{BINARY, LABELS, PURCHASE};
 use super::split::{Split, is_in_share};
 use super::user_columns::{UserBlocks, UserColumns};
 use crate::failure::Result;
@@ -11,6 +10,7 @@ use crate::features::contract::FeatureContract;
 use crate::metrics::drift::Deciles;
 use crate::metrics::moments::Moments;
 use crate::model::scaling::Scaling;
+use crate::model::targets::{BINARY, LABELS, PURCHASE};
 
 /// Users whose features are sampled for deciles and for the baseline: the first of the blocks, which are a random sample.
 const SAMPLED_MAX: usize = 100_000;
@@ -114,12 +114,14 @@ mod tests {
     use super::super::split::split;
     use super::super::user_columns::tests::{day, random};
     use super::*;
+    use crate::model::targets::CHURN;
     use std::collections::BTreeSet;
 
     #[test]
     fn statistics_count_the_users_of_the_training_split() {
+        let churn = CHURN as usize;
         let mut set = random(400, 6, 5);
-        set.labels.iter_mut().skip(6).step_by(9 * 3).for_each(|churn| *churn = f32::NAN);
+        set.labels.iter_mut().skip(churn).step_by(LABELS.len() * 3).for_each(|label| *label = f32::NAN);
         let trained: Vec<usize> = (0..400).filter(|&r| split(&set.inputs.user_ids[r]) == Split::Train).collect();
         let labelled: Vec<usize> =
             trained.iter().copied().filter(|&r| is_in_share(&set.inputs.user_ids[r], 0.5)).collect();
@@ -131,13 +133,13 @@ mod tests {
         let events = trained.iter().flat_map(|&r| &set.inputs.events[r]);
         let seen = (0..).zip(&statistics.item_buckets_seen).filter(|(_, seen)| **seen).map(|(bucket, _)| bucket);
         assert_eq!(seen.collect::<BTreeSet<i64>>(), events.map(|event| event.item).collect());
-        let churned = labelled.iter().filter(|&&r| set.labels[r * 9 + 6] > 0.5).count();
-        assert_eq!((statistics.positives[6], statistics.purchased.len()), (churned, labelled.len()));
-        let unknown = labelled.iter().filter(|&&r| set.labels[r * 9 + 6].is_nan()).count();
+        let churned = labelled.iter().filter(|&&r| set.labels[r * LABELS.len() + churn] > 0.5).count();
+        assert_eq!((statistics.positives[churn], statistics.purchased.len()), (churned, labelled.len()));
+        let unknown = labelled.iter().filter(|&&r| set.labels[r * LABELS.len() + churn].is_nan()).count();
         assert!(unknown > 20, "{unknown} of {}", labelled.len());
-        assert_eq!((statistics.known[4], statistics.known[6]), (labelled.len(), labelled.len() - unknown));
+        assert_eq!((statistics.known[PURCHASE], statistics.known[churn]), (labelled.len(), labelled.len() - unknown));
         let rate = churned as f64 / (labelled.len() - unknown) as f64;
-        assert!((statistics.base_rates()[6] - rate).abs() < 1e-12, "among those for whom it is known");
+        assert!((statistics.base_rates()[churn] - rate).abs() < 1e-12, "among those for whom it is known");
         let users_of_item_3: usize =
             labelled.iter().map(|&r| set.next_items[r].iter().filter(|&&i| i == 3).count()).sum();
         assert_eq!(statistics.next_item_users[3] as usize, users_of_item_3);

@@ -72,7 +72,7 @@ impl InitialEncoder {
 fn refuse_settings_of_pretrained(config: &ImageConfig) -> Result<()> {
     for (setting, is_set) in [
         ("image.strategy: expected all, got frozen", config.strategy == ImageStrategy::Frozen),
-        ("image.norm_statistics: expected auto or batch, got kept", config.norm_statistics == NormStatistics::Kept),
+        ("image.norm_statistics: expected auto or batch, got kept", config.norm_statistics == NormStatistics::Frozen),
         ("image.frozen_stages: expected 0, got more", config.frozen_stages > 0),
     ] {
         if is_set {
@@ -108,7 +108,7 @@ mod tests {
         refuse_settings_of_pretrained(&ImageConfig::default()).unwrap();
         for config in [
             ImageConfig { strategy: ImageStrategy::Frozen, ..Default::default() },
-            ImageConfig { norm_statistics: NormStatistics::Kept, ..Default::default() },
+            ImageConfig { norm_statistics: NormStatistics::Frozen, ..Default::default() },
             ImageConfig { frozen_stages: 1, ..Default::default() },
         ] {
             let refused = refuse_settings_of_pretrained(&config).unwrap_err();

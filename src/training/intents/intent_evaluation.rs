@@ -7,10 +7,10 @@ use tch::{Device, Kind, Tensor};
 use crate::failure::Result;
 use crate::metrics::{auc, average_precision, bootstrap_interval, log_loss};
 use crate::model::contents::Contents;
-use crate::model::heads::INTENTS;
-use crate::model::intent::{CHURN, IntentNetwork, RawOutputs};
+use crate::model::intent::{IntentNetwork, RawOutputs};
 use crate::model::scaling::Scaling;
-use crate::training::datasets::{BINARY, BlockRows, PURCHASE, Split, UserBlocks, UserColumns};
+use crate::model::targets::{BINARY, CHURN, INTENTS, PURCHASE, TARGETS};
+use crate::training::datasets::{BlockRows, Split, UserBlocks, UserColumns};
 
 /// Users of one forward pass without gradients.
 const BATCH_ROWS: usize = 128;
@@ -76,7 +76,7 @@ impl Evaluator<'_> {
 #[derive(Debug)]
 pub struct Evaluation {
     pub raw: RawOutputs,
-    /// float32 [users, 9], in the order of the outputs; NaN where a label is unknown or masked.
+    /// float32 [users, targets], in the order of the outputs; NaN where a label is unknown or masked.
     pub labels: Tensor,
     /// `labels` as columns.
     label_columns: Vec<Vec<f64>>,
@@ -144,7 +144,7 @@ impl Evaluation {
     pub fn figures(&self, network: &IntentNetwork, seed: u64) -> Result<BTreeMap<String, f64>> {
         let mut figures = BTreeMap::new();
         let metrics: [(&str, Metric); 2] = [("auc", auc), ("ap", average_precision)];
-        for (label, name) in INTENTS.iter().chain(&["churn"]).enumerate() {
+        for (label, name) in TARGETS[..BINARY].iter().map(|target| target.name).enumerate() {
             let (scores, classes) = self.scores_and_classes(label);
             for (figure, metric) in metrics {
                 let Some(value) = metric(&scores, &classes) else { continue };

@@ -17,7 +17,8 @@ use crate::model::contents::MODALITIES;
 use crate::model::events::EventBatch;
 use crate::model::intent::IntentNetwork;
 use crate::model::scaling::Scaling;
-use crate::training::datasets::{Augmenter, BINARY, Split};
+use crate::model::targets::BINARY;
+use crate::training::datasets::{Augmenter, Split};
 use crate::training::fitting::{
     BatchLoss, Batches, Epoch, EpochSize, StepOptions, TrainingTask, Validation, batches_of_blocks,
 };

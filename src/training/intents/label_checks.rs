@@ -1,9 +1,8 @@
 //! Checks of the labels before training.
 
 use crate::failure::{Failure, Result};
-use crate::model::heads::INTENTS;
-use crate::model::intent::CHURN;
-use crate::training::datasets::{LABELS, UserStatistics};
+use crate::model::targets::{CHURN, INTENTS, LABELS};
+use crate::training::datasets::UserStatistics;
 
 /// Refuses training users without any positive intent, or without a known churn label. Warns of labels with one class
 /// only, which the network learns as never (or always).
@@ -35,12 +34,12 @@ pub fn require_labels(users: &UserStatistics, horizon_days: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::datasets::BINARY;
+    use crate::model::targets::{BINARY, PURCHASE};
 
     /// Users of whom some purchased and did nothing else.
     fn users(labelled: usize, purchased: usize) -> UserStatistics {
         let mut positives = [0; BINARY];
-        positives[4] = purchased;
+        positives[PURCHASE] = purchased;
         UserStatistics { labelled, known: [labelled; BINARY], positives, ..UserStatistics::default() }
     }
 
@@ -49,7 +48,8 @@ mod tests {
         let refused = require_labels(&users(29, 0), 7).unwrap_err();
         assert_eq!(refused.kind.exit_code(), 3);
         assert!(refused.message.contains("none of 29 users did anything within 7 days"), "{refused}");
-        let too_young = UserStatistics { known: [30, 30, 30, 30, 30, 30, 0], ..users(30, 10) };
+        let mut too_young = users(30, 10);
+        too_young.known[CHURN as usize] = 0;
         let refused = require_labels(&too_young, 7).unwrap_err();
         assert!(refused.message.contains("churn is not known") && refused.kind.exit_code() == 3, "{refused}");
         require_labels(&users(30, 10), 7).unwrap();

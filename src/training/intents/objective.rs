@@ -6,13 +6,12 @@ use crate::config::networks::{AmountLossName, ClassWeights, LossName};
 use crate::config::{ModelConfig, TrainConfig};
 use crate::failure::Result;
 use crate::model::heads::IntentHead;
-use crate::model::intent::{CHURN, RawOutputs};
+use crate::model::intent::RawOutputs;
 use crate::model::losses;
 use crate::model::scaling::Scaling;
-use crate::training::datasets::{PURCHASE, UserStatistics};
+use crate::model::targets::{AMOUNTS, BINARY, CHURN, PURCHASE};
+use crate::training::datasets::UserStatistics;
 
-/// Index of the first amount among the labels.
-const AMOUNTS: i64 = CHURN + 1;
 /// Weight of units and spend against one intent.
 const AMOUNT_WEIGHT: f64 = 0.2;
 /// The largest weight of a class, however rare.
@@ -30,9 +29,9 @@ pub struct Objective {
     focal_gamma: f64,
     amount_loss: AmountLossName,
     label_smoothing: f64,
-    /// float32 [7]: weight of a positive label of each intent and of churn.
+    /// float32 [binary targets]: weight of a positive label of each intent and of churn.
     positive_weight: Option<Tensor>,
-    /// float32 [7]: weight of the loss of each binary label, see [`label_weights`].
+    /// float32 [binary targets]: weight of the loss of each binary label, see [`label_weights`].
     label_weight: Tensor,
 }
 
@@ -61,7 +60,7 @@ impl Objective {
     }
 
     /// The loss as one number: of the intents (weighted and summed over the intents, mean over users), of churn, and a share
-    /// of that of the amounts. `labels` are float32 [users, 9], NaN where churn is unknown; they are smoothed in training
+    /// of that of the amounts. `labels` are float32 [users, targets], NaN where churn is unknown; they are smoothed in training
     /// only.
     pub fn loss(
         &self,
@@ -80,7 +79,7 @@ impl Objective {
         let churn_losses = calibrated(&raw.churn, &smoothed(churned.nan_to_num(0.0, None, None)), weight.as_ref());
         let churn = (churn_losses * &known).sum(Kind::Float) / known.sum(Kind::Float).clamp_min(1.0);
         let units = Tensor::from_slice(&[scaling.units as f32, scaling.spend as f32]).to_device(labels.device());
-        let amounts = self.amounts(&(&raw.amounts + 1e-6), &(labels.narrow(1, AMOUNTS, 2) / units));
+        let amounts = self.amounts(&(&raw.amounts + 1e-6), &(labels.narrow(1, BINARY as i64, AMOUNTS as i64) / units));
         intents + churn * self.label_weight.get(CHURN) + amounts * AMOUNT_WEIGHT
     }
 
@@ -168,13 +167,13 @@ mod tests {
     use super::*;
     use crate::config::networks::HeadName;
     use crate::model::heads;
-    use crate::training::datasets::BINARY;
+    use crate::model::targets::LABELS;
     use tch::nn;
 
     /// Users of whom some purchased and did nothing else.
     fn users(labelled: usize, purchased: usize) -> UserStatistics {
         let mut positives = [0; BINARY];
-        positives[4] = purchased;
+        positives[PURCHASE] = purchased;
         UserStatistics { labelled, known: [labelled; BINARY], positives, ..UserStatistics::default() }
     }
 
@@ -185,20 +184,33 @@ mod tests {
         Objective::new(&model, &train, users, Device::Cpu).unwrap()
     }
 
+    /// Raw scores of the intents and of churn.
+    fn binary_raw() -> [f32; BINARY] {
+        std::array::from_fn(|label| [0.3, -0.2, 1.0, 0.0, 2.0, -3.0, 0.5][label % 7])
+    }
+
     fn raw() -> RawOutputs {
+        let binary = Tensor::from_slice(&binary_raw()).view([1, BINARY as i64]);
         RawOutputs {
-            intents: Tensor::from_slice(&[0.3f32, -0.2, 1.0, 0.0, 2.0, -3.0]).view([1, 6]),
-            churn: Tensor::from_slice(&[0.5f32]).view([1, 1]),
-            amounts: Tensor::from_slice(&[0.7f32, 1.2]).view([1, 2]),
+            intents: binary.narrow(1, 0, CHURN),
+            churn: binary.narrow(1, CHURN, 1),
+            amounts: Tensor::from_slice(&[0.7f32, 1.2]).view([1, AMOUNTS as i64]),
         }
     }
 
-    const LABELLED: [f32; 9] = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 2.0, 30.0];
+    /// Labels of one user: some intents, no churn, two units for 30.
+    fn labelled() -> [f32; LABELS.len()] {
+        std::array::from_fn(|label| match label {
+            _ if label >= BINARY => [2.0, 30.0][label - BINARY],
+            _ if label == CHURN as usize => 0.0,
+            _ => [1.0, 0.0, 0.0, 1.0, 1.0, 0.0][label % 6],
+        })
+    }
 
     fn loss(objective: &Objective, head: HeadName, train: bool) -> f64 {
         let head = heads::build(&nn::VarStore::new(Device::Cpu).root(), head);
         let scaling = Scaling { units: 2.0, spend: 20.0, ..Default::default() };
-        let labels = Tensor::from_slice(&LABELLED).view([1, 9]);
+        let labels = Tensor::from_slice(&labelled()).view([1, LABELS.len() as i64]);
         objective.loss(head.as_ref(), &raw(), &labels, &scaling, train).double_value(&[])
     }
 
@@ -206,8 +218,7 @@ mod tests {
     fn the_loss_is_the_sum_of_its_parts() {
         let softplus = |x: f64| (1.0 + x.exp()).ln();
         let bce = |x: f64, y: f64| softplus(x) - x * y;
-        let raw = [0.3, -0.2, 1.0, 0.0, 2.0, -3.0, 0.5];
-        let binary: f64 = raw.iter().zip(LABELLED).map(|(&x, y)| bce(x, y.into())).sum();
+        let binary: f64 = binary_raw().iter().zip(labelled()).map(|(&x, y)| bce(x.into(), y.into())).sum();
         let poisson = |m: f64, y: f64| m - y * m.ln();
         let wanted = binary + 0.2 * (poisson(0.7, 1.0) + poisson(1.2, 1.5));
         let users = users(10, 5);
@@ -230,7 +241,9 @@ mod tests {
     #[test]
     fn balanced_class_weights_are_the_odds() {
         let users = users(40, 10);
-        assert_eq!(balanced(&users), [1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0]);
+        let mut expected = [1.0; BINARY];
+        expected[PURCHASE] = 3.0;
+        assert_eq!(balanced(&users), expected);
         let objective = objective(|m, _| m.class_weights = ClassWeights::Balanced, &users);
         assert!(loss(&objective, HeadName::Sigmoid, true).is_finite());
     }
@@ -244,12 +257,12 @@ mod tests {
             let weight = objective.positive_weight.as_ref().map_or(1.0, |w| w.max().double_value(&[]));
             assert_eq!(weight, largest, "{weights:?}");
             let labels = Tensor::zeros([10, CHURN], (Kind::Float, Device::Cpu));
-            let _ = labels.get(3).get(4).fill_(1.0);
+            let _ = labels.get(3).get(PURCHASE as i64).fill_(1.0);
             let raw =
                 Tensor::full([10, CHURN], (1.0f64 / 9.0).ln(), (Kind::Float, Device::Cpu)).set_requires_grad(true);
             let head = heads::build(&nn::VarStore::new(Device::Cpu).root(), HeadName::Sigmoid);
             objective.intents(head.as_ref(), &raw, &labels).backward();
-            let slope = raw.grad().narrow(1, 4, 1).sum(Kind::Float).double_value(&[]);
+            let slope = raw.grad().narrow(1, PURCHASE as i64, 1).sum(Kind::Float).double_value(&[]);
             assert!(slope.abs() < 1e-6, "{weights:?}: {slope}");
         }
     }
@@ -282,25 +295,26 @@ mod tests {
     fn purchases_start_with_their_share_up_to_the_limit() {
         let entropy = |p: f64| -p * p.ln() - (1.0 - p) * (1.0 - p).ln();
         let share = |purchase_share: f64, purchases: f64, class_weights: Option<&[f32]>| {
-            let rates = [0.5, 0.1, 0.2, 0.1, purchases, 0.01, 0.3];
+            let mut rates: [f64; BINARY] = std::array::from_fn(|label| [0.5, 0.1, 0.2, 0.1, 0.01, 0.3][label % 6]);
+            rates[PURCHASE] = purchases;
             let weights = label_weights(purchase_share, &rates, class_weights);
             let start: Vec<f64> = rates.iter().zip(&weights).map(|(&p, &w)| f64::from(w) * entropy(p)).collect();
             assert!((start.iter().sum::<f64>() - rates.iter().copied().map(entropy).sum::<f64>()).abs() < 1e-6);
-            start[4] / start.iter().sum::<f64>()
+            start[PURCHASE] / start.iter().sum::<f64>()
         };
         assert!((share(0.5, 0.1, None) - 0.5).abs() < 1e-6);
-        assert!((share(0.3, 0.1, Some(&[1.0; 7])) - 0.3).abs() < 1e-6);
+        assert!((share(0.3, 0.1, Some(&[1.0; BINARY])) - 0.3).abs() < 1e-6);
         let plain = share(0.0, 1e-4, None);
         let rare = share(0.5, 1e-4, None);
         assert!(rare > 9.0 * plain && rare < 10.0 * plain, "{plain} {rare}");
         assert_eq!(share(0.01, 0.1, None), share(0.0, 0.1, None), "never less than without a weight");
-        assert_eq!(label_weights(0.5, &[0.0; 7], None), [1.0; 7]);
+        assert_eq!(label_weights(0.5, &[0.0; BINARY], None), [1.0; BINARY]);
     }
 
     #[test]
     fn losses_over_all_intents_leave_the_weight_of_churn() {
         let mut users = users(100, 5);
-        users.positives[6] = 30;
+        users.positives[CHURN as usize] = 30;
         let churn = |set: fn(&mut ModelConfig)| objective(|m, _| set(m), &users).label_weight.double_value(&[CHURN]);
         assert_eq!([churn(|m| m.loss = LossName::Crf), churn(|m| m.loss = LossName::Iou)], [1.0; 2]);
         assert_eq!(churn(|m| m.purchase_share = 0.0), 1.0);
@@ -316,10 +330,10 @@ mod tests {
         let raw = RawOutputs {
             intents: Tensor::zeros([3, CHURN], (Kind::Float, Device::Cpu)),
             churn: Tensor::from_slice(&[0.5f32, -1.0, 2.0]).view([3, 1]).set_requires_grad(true),
-            amounts: Tensor::ones([3, 2], (Kind::Float, Device::Cpu)),
+            amounts: Tensor::ones([3, AMOUNTS as i64], (Kind::Float, Device::Cpu)),
         };
         let loss = |churned: [f32; 3]| {
-            let labels = Tensor::zeros([3, 9], (Kind::Float, Device::Cpu));
+            let labels = Tensor::zeros([3, LABELS.len() as i64], (Kind::Float, Device::Cpu));
             labels.narrow(1, CHURN, 1).copy_(&Tensor::from_slice(&churned).view([3, 1]));
             objective.loss(head.as_ref(), &raw, &labels, &scaling, true)
         };

@@ -6,7 +6,8 @@ use tch::{Device, Kind, Tensor};
 use crate::failure::Result;
 use crate::features::contract::FeatureContract;
 use crate::metrics::auc;
-use crate::training::datasets::{BlockRows, LABELS, PURCHASE, Split, UserBlocks, UserStatistics};
+use crate::model::targets::{LABELS, PURCHASE};
+use crate::training::datasets::{BlockRows, Split, UserBlocks, UserStatistics};
 
 /// Recency and frequency of events and of purchases.
 const COLUMNS: [&str; 6] =

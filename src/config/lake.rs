@@ -1,0 +1,101 @@
+//! Settings of the places that a night reads from and writes to: the lake, the output, SQL files, S3.
+
+use super::declare::{choices, settings};
+use crate::failure::{Failure, Result};
+
+choices! {
+    /// Meaning of the `dt=` folder of an event file.
+    Partition {
+        /// the day of the events in UTC
+        EventDateUtc = "event_date_utc",
+        /// the day of the events in `lake.time_zone`
+        EventDateLocal = "event_date_local",
+        /// the day on which the file was written
+        IngestDate = "ingest_date",
+        /// no meaning
+        None = "none",
+    }
+}
+
+choices! {
+    /// Source of an event's arrival time.
+    Arrival {
+        /// a column of the event files
+        Column = "column",
+        /// the `dt=` folder
+        IngestDate = "ingest_date",
+        /// unknown: an event arrives when it happens
+        None = "none",
+    }
+}
+
+settings! {
+    /// The Parquet lake that is read. A file `lake.toml` in the lake, which `import` writes, wins over the defaults of `name`,
+    /// `time_zone`, `partition` and `arrival`; a value given here wins over that file.
+    LakeConfig {
+        /// Root of the lake: `s3://…`, `file://…` or a path.
+        uri: String = String::new();
+        /// Folder under `sql/lakes/` whose files turn raw files into the canonical views.
+        name: String = "canonical".into();
+        /// IANA time zone of the shop. A night of date D is computed as of D 00:00 there.
+        time_zone: String = "UTC".into();
+        /// Meaning of the `dt=` folders of event files.
+        partition: Partition = Partition::EventDateUtc;
+        /// Source of an event's arrival time.
+        arrival: Arrival = Arrival::Column;
+        /// Tolerance in hours: a row is quarantined if its time is further than this outside its partition, or in the future.
+        time_tolerance_hours: u32 = 24;
+        /// Largest accepted share of bad rows. Above it the night stops with exit code 4.
+        quarantine_share_max: f64 = 0.01, 0.0..=1.0;
+    }
+}
+
+impl LakeConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.time_zone.parse::<chrono_tz::Tz>().is_err() {
+            return Err(Failure::usage(format!(
+                "lake.time_zone: expected an IANA zone such as Europe/London, got {:?}",
+                self.time_zone
+            )));
+        }
+        Ok(())
+    }
+}
+
+settings! {
+    /// The folder to which everything is written.
+    OutputConfig {
+        /// Root of the output, with `tables/`, `state/` and `models/` below it: `s3://…`, `file://…` or a path.
+        uri: String = String::new();
+    }
+}
+
+settings! {
+    /// Your own SQL files.
+    SqlConfig {
+        /// Folder whose files replace or extend the built-in SQL files, by relative path. Empty: built-in files only.
+        folder: String = String::new();
+    }
+}
+
+settings! {
+    /// Access to S3. Values that are empty here come from the usual AWS environment variables, profile or instance role.
+    S3Config {
+        /// URL of the server. Empty: AWS.
+        endpoint: String = String::new();
+        /// Region, such as `eu-central-1`.
+        region: String = String::new();
+        /// Access key. Prefer the environment (`AWS_ACCESS_KEY_ID`) to writing it here.
+        access_key_id: String = String::new();
+        /// Secret key. Prefer the environment (`AWS_SECRET_ACCESS_KEY`) to writing it here.
+        #[serde(skip_serializing)]
+        secret_access_key: String = String::new();
+        /// Profile in `~/.aws/credentials` and `~/.aws/config`. Empty: `AWS_PROFILE`, or `default` if nothing else gives
+        /// credentials.
+        profile: String = String::new();
+        /// Address buckets as `endpoint/bucket` instead of `bucket.endpoint`. Most servers other than AWS need true.
+        path_style: bool = false;
+        /// Allow plain HTTP, for a server on the same machine.
+        allow_http: bool = false;
+    }
+}

@@ -1,0 +1,87 @@
+//! Settings of training.
+
+use super::declare::settings;
+use super::networks::{Augmentation, BackboneName, Pretraining, Unlabelled};
+use crate::failure::{Failure, Result};
+
+settings! {
+    /// Training (`intentcast train`).
+    TrainConfig {
+        /// Past as-of dates in the training set of users, `as_of_step_days` apart. A young lake has fewer, at least three.
+        as_of_dates: u32 = 12, 2..=520;
+        /// Days between two as-of dates; at least the intents' horizon.
+        as_of_step_days: u32 = 7;
+        /// Largest number of epochs (passes over the training set).
+        epochs_max: u32 = 12, 1..=1_000_000;
+        /// Early stopping: epochs without a better validation loss before training stops.
+        patience_epochs: u32 = 3;
+        /// Largest number of users in a batch.
+        batch_rows: u32 = 256, 1..=1_000_000;
+        /// Largest number of users, and of items, over all dates. Training reads a sample if there are more.
+        rows_max: u32 = 200_000;
+        /// Memory in bytes for the users in training, and as much again for the items. The rest is read from scratch files
+        /// below `engine.spill_folder`.
+        memory_bytes_max: u64 = 1 << 30;
+        /// Learning rate of AdamW.
+        learning_rate: f64 = 1e-3, 1e-8..=10.0;
+        /// Weight decay of AdamW for everything but the behaviour network, which has `model.weight_decay`.
+        weight_decay: f64 = 0.01, 0.0..=1.0;
+        /// Label smoothing: how far labels are moved towards one half.
+        label_smoothing: f64 = 0.0, 0.0..=0.5;
+        /// Share of events whose item id is masked in training, so that the network learns from the other inputs.
+        item_dropout: f64 = 0.0, 0.0..=0.9;
+        /// Augmentation of users' events.
+        augmentation: Augmentation = Augmentation::None;
+        /// Catalogues up to this size are ranked in full in every step, larger ones against a weighted sample.
+        full_softmax_items_max: u32 = 8192, 0..=1_000_000;
+        /// Self-supervised pretraining of the backbone before it sees labels.
+        pretraining: Pretraining = Pretraining::None;
+        /// Largest number of pretraining epochs.
+        pretraining_epochs: u32 = 5, 1..=1_000_000;
+        /// Share of users in the training split whose labels are used.
+        labels_share: f64 = 1.0, 0.0001..=1.0;
+        /// What the other users of the training split are used for.
+        unlabelled: Unlabelled = Unlabelled::None;
+        /// Weight of the unlabelled users' loss relative to that of the labelled users.
+        unlabelled_weight: f64 = 0.3, 0.0..=100.0;
+        /// Seed of initial weights, samples and batch order.
+        seed: u64 = 42;
+        /// Steps between checkpoints, from which an interrupted training resumes. 0: by time only.
+        checkpoint_steps: u32 = 0;
+        /// Seconds between checkpoints. 0: by steps only. With both at 0 there are no checkpoints.
+        checkpoint_seconds: u32 = 120;
+    }
+}
+
+impl TrainConfig {
+    pub(super) fn check(&self, backbone: BackboneName) -> Result<()> {
+        if self.pretraining == Pretraining::NextEvent && backbone.looks_ahead() {
+            return Err(Failure::usage(format!(
+                "train.pretraining: expected none, masked or contrastive, because model.backbone is {}, which sees the next \
+                 event, got next_event",
+                backbone.name()
+            ))
+            .hint("set model.backbone=causal for next events"));
+        }
+        if self.unlabelled != Unlabelled::None && self.labels_share == 1.0 {
+            return Err(Failure::usage(format!(
+                "train.unlabelled: expected none, because train.labels_share is 1 and no user is unlabelled, got {}",
+                self.unlabelled.name()
+            ))
+            .hint("set train.labels_share below 1"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::resolved;
+
+    #[test]
+    fn a_backbone_that_looks_ahead_cannot_predict_the_next_event() {
+        let failure = resolved(&[("train.pretraining", "next_event")]).unwrap_err();
+        assert!(failure.message.contains("because model.backbone is transformer, which sees"), "{failure}");
+        resolved(&[("train.pretraining", "next_event"), ("model.backbone", "causal")]).unwrap();
+    }
+}

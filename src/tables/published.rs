@@ -1,0 +1,179 @@
+//! Declares every published table once.
+//!
+//! To add a table: write `sql/tables/NAME.sql`, declare it here, add it to [`NIGHT`] behind the tables that its SQL reads,
+//! name it in README.md and run `make docs`.
+
+use super::table_spec::ColumnType::{Date, Float64, Int32, Int64, Text, Time};
+use super::table_spec::{Column, TableSpec, column, concatenated};
+use crate::model::targets::TARGETS;
+
+/// The tables of a night, in the order in which they are built and committed; `runs` comes after all of them.
+pub const NIGHT: &[&TableSpec] =
+    &[&INTENT, &RECOMMENDATION, &DEMAND, &DEMAND_TOTAL, &REPLENISHMENT, &SEGMENT, &QUARANTINE];
+
+const INTENT: TableSpec = TableSpec {
+    name: "intent",
+    grain: "user of the lake who consents",
+    key: &["user_id"],
+    also_unique: &[],
+    columns: &INTENT_COLUMNS,
+};
+
+#[rustfmt::skip]
+const INTENT_COLUMNS: [Column; 6 + TARGETS.len()] = concatenated(&[
+    &[column("user_id", Text, "the user; never null")],
+    &TARGET_COLUMNS,
+    &[
+        column("anomaly_score", Float64, "how unusual the user's last day was compared with the user's past and with all users, in roughly standard deviations"),
+        column("segment", Text, "the segment of the first matching rule in sql/score/segments.sql"),
+        column("events_seen", Int64, "number of the user's events before the run date"),
+        column("last_seen_at", Time, "time of the newest event before the run date, UTC; null for a user without events"),
+        column("model_version", Text, "version of the model that scored the user"),
+    ],
+]);
+
+const TARGET_COLUMNS: [Column; TARGETS.len()] = {
+    let mut columns = [column("", Float64, ""); TARGETS.len()];
+    let mut at = 0;
+    while at < columns.len() {
+        columns[at] = column(TARGETS[at].output, Float64, TARGETS[at].meaning);
+        at += 1;
+    }
+    columns
+};
+
+#[rustfmt::skip]
+const RECOMMENDATION: TableSpec = TableSpec {
+    name: "recommendation",
+    grain: "user and rank",
+    key: &["user_id", "rank"],
+    also_unique: &[&["user_id", "item_id"]],
+    columns: &[
+        column("user_id", Text, "the user; never null"),
+        column("rank", Int32, "1 is the best; at most `recommendation.top_k`"),
+        column("item_id", Text, "the recommended item"),
+        column("score", Float64, "affinity; orders the items of one user and is not comparable across users"),
+    ],
+};
+
+#[rustfmt::skip]
+const DEMAND: TableSpec = TableSpec {
+    name: "demand",
+    grain: "item and target date",
+    key: &["item_id", "target_date"],
+    also_unique: &[],
+    columns: &[
+        column("item_id", Text, "the item; never null"),
+        column("target_date", Date, "the forecast day in the lake's time zone; the first is the run date"),
+        column("mean", Float64, "expected units demanded that day, reconciled with the purchase intents"),
+        column("q05", Float64, "0.05 quantile of the units demanded that day"),
+        column("q10", Float64, "0.10 quantile"),
+        column("q25", Float64, "0.25 quantile"),
+        column("q50", Float64, "0.50 quantile, the median"),
+        column("q75", Float64, "0.75 quantile"),
+        column("q90", Float64, "0.90 quantile"),
+        column("q95", Float64, "0.95 quantile"),
+        column("intent_units", Float64, "expected units according to the users' purchase intents; null on days beyond `intents.horizon_days`"),
+        column("category", Text, "the item's category; null where the catalogue has none"),
+        column("model_mean", Float64, "expected units according to the demand network, before reconciliation with intents"),
+    ],
+};
+
+#[rustfmt::skip]
+const DEMAND_TOTAL: TableSpec = TableSpec {
+    name: "demand_total",
+    grain: "category and target date, and one for the total of each target date",
+    key: &["level", "category", "target_date"],
+    also_unique: &[],
+    columns: &[
+        column("level", Text, "`category` or `total`"),
+        column("category", Text, "the category; empty for items without one and for the total"),
+        column("target_date", Date, "the forecast day in the lake's time zone; the first is the run date"),
+        column("mean", Float64, "expected units demanded that day: the sum of demand.mean over the items"),
+        column("model_mean", Float64, "the sum of demand.model_mean"),
+        column("intent_units", Float64, "the sum of demand.intent_units; null on days beyond `intents.horizon_days`"),
+        column("intent_weight", Float64, "how far tonight's forecasts are moved from model_mean (0) to intent_units (1)"),
+    ],
+};
+
+#[rustfmt::skip]
+const REPLENISHMENT: TableSpec = TableSpec {
+    name: "replenishment",
+    grain: "item with an inventory row",
+    key: &["item_id"],
+    also_unique: &[],
+    columns: &[
+        column("item_id", Text, "the item; never null"),
+        column("on_hand", Float64, "units in stock, from the newest inventory row on or before the run date"),
+        column("on_order", Float64, "units ordered and not yet delivered; 0 where the lake has no value"),
+        column("lead_time_days", Int32, "days from order to delivery"),
+        column("lead_time_demand_q50", Float64, "median of the units demanded over the lead time"),
+        column("lead_time_demand_q90", Float64, "0.90 quantile of the units demanded over the lead time"),
+        column("safety_stock", Float64, "reorder point minus the median demand over the lead time, units"),
+        column("reorder_point", Float64, "quantile of the demand over the lead time at the item's service level, units"),
+        column("order_quantity", Float64, "units to order today: whole packs, at least the minimum order; 0 for no order"),
+        column("stock_out_risk", Float64, "probability, 0 to 1, that demand over the lead time exceeds stock and orders"),
+        column("days_of_cover", Float64, "days until the stock is used up at mean demand; null where no demand is expected"),
+        column("reason", Text, "why that quantity, in words"),
+    ],
+};
+
+#[rustfmt::skip]
+const SEGMENT: TableSpec = TableSpec {
+    name: "segment",
+    grain: "segment with at least `segment.users_min` users",
+    key: &["segment"],
+    also_unique: &[],
+    columns: &[
+        column("segment", Text, "the segment's name; never null"),
+        column("users", Int64, "number of users in the segment"),
+        column("p_purchase_mean", Float64, "mean of intent.p_purchase, 0 to 1"),
+        column("p_churn_mean", Float64, "mean of intent.p_churn, 0 to 1"),
+        column("expected_units_mean", Float64, "mean of intent.expected_units, units"),
+        column("expected_spend_mean", Float64, "mean of intent.expected_spend, in the lake's currency"),
+        column("anomaly_score_mean", Float64, "mean of intent.anomaly_score"),
+        column("events_seen_mean", Float64, "mean of intent.events_seen"),
+    ],
+};
+
+#[rustfmt::skip]
+const QUARANTINE: TableSpec = TableSpec {
+    name: "quarantine",
+    grain: "bad event row of the lake",
+    key: &[],
+    also_unique: &[],
+    columns: &[
+        column("source_file", Text, "the event file that holds the row"),
+        column("reason", Text, "why the row was set aside; sql/rollups/checked_events.sql has the list"),
+        column("row_json", Text, "the row as JSON, with ids masked"),
+    ],
+};
+
+/// What ran and which nights are visible. Not a table of a night: rows are appended, never replaced.
+#[rustfmt::skip]
+pub const RUNS: TableSpec = TableSpec {
+    name: "runs",
+    grain: "run: a night, a rollback, an erasure or an expiry",
+    key: &[],
+    also_unique: &[],
+    columns: &[
+        column("generation", Int64, "how many times the date was started; the newest visible generation is shown"),
+        column("kind", Text, "night, rollback, erase or expire; see sql/views/visible_nights.sql"),
+        column("status", Text, "published, rolled back or expired"),
+        column("made_visible_at", Time, "when the row was written, UTC; informational"),
+        column("model_version", Text, "version of the model that scored; null where none did"),
+        column("sql_fingerprint", Text, "hash of the SQL that made the night; null except for nights"),
+        column("input_fingerprint", Text, "hash of the source files; null except for nights"),
+        column("rows_read", Int64, "number of event rows the night is based on; null except for nights"),
+        column("rows_quarantined", Int64, "number of bad rows among them; null except for nights"),
+        column("quarantined_by_reason", Text, "JSON object: number of bad rows by reason"),
+        column("arrival_mode", Text, "how arrival times are known: arrival column, ingest date, or event time only"),
+        column("manifest_hash", Text, "identifies the content: two runs with the same hash are the same night"),
+        column("table_versions", Text, "JSON object: the Delta version of each table whose partition holds this run"),
+        column("stages", Text, "JSON object: seconds, rows and bytes by stage"),
+        column("drift", Text, "JSON: population stability index of each feature against the training set; null where it was not measured"),
+        column("accuracy", Text, "JSON: accuracy of earlier nights whose outcomes are now known; null where there are none"),
+        column("hides_generation", Int64, "the generation that a rollback hides; null otherwise"),
+        column("note", Text, "a sentence for people; null where there is nothing to say"),
+    ],
+};

@@ -1,0 +1,82 @@
+//! How a published table is declared: its grain, its keys, its columns with type and meaning.
+//!
+//! [`published`](super::published) holds the declarations. The Arrow and Delta schemas (`schemas`), docs/reference/tables.md
+//! (`reference`) and sql/checks/keys.sql (`generated_checks`) follow from them.
+
+use arrow::datatypes::{DataType, TimeUnit};
+
+/// One published table.
+#[derive(Debug, Clone, Copy)]
+pub struct TableSpec {
+    pub name: &'static str,
+    /// Completes the sentence "One row per …".
+    pub grain: &'static str,
+    /// Columns that identify a row within a night. Empty where rows may repeat.
+    pub key: &'static [&'static str],
+    /// Further column sets in which no two rows of a night agree.
+    pub also_unique: &'static [&'static [&'static str]],
+    /// Columns of the data files: all but `run_date`. Every column is nullable; a lake that cannot feed one leaves it null.
+    pub columns: &'static [Column],
+}
+
+impl TableSpec {
+    /// Every column set that must be unique and not null within a night.
+    pub fn unique_sets(&self) -> impl Iterator<Item = &'static [&'static str]> {
+        [self.key].into_iter().chain(self.also_unique.iter().copied()).filter(|columns| !columns.is_empty())
+    }
+}
+
+/// One column of a published table.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    pub name: &'static str,
+    pub kind: ColumnType,
+    /// Meaning, unit and when the column is null.
+    pub meaning: &'static str,
+}
+
+pub const fn column(name: &'static str, kind: ColumnType, meaning: &'static str) -> Column {
+    Column { name, kind, meaning }
+}
+
+/// The column types that published tables use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    Text,
+    Date,
+    /// An instant in UTC.
+    Time,
+    Int32,
+    Int64,
+    Float64,
+}
+
+impl ColumnType {
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Text => DataType::Utf8,
+            Self::Date => DataType::Date32,
+            Self::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Int32 => DataType::Int32,
+            Self::Int64 => DataType::Int64,
+            Self::Float64 => DataType::Float64,
+        }
+    }
+}
+
+/// Concatenates column lists, so that a declaration can include columns that are declared elsewhere.
+pub const fn concatenated<const N: usize>(parts: &[&[Column]]) -> [Column; N] {
+    let mut all = [column("", ColumnType::Text, ""); N];
+    let (mut part, mut to) = (0, 0);
+    while part < parts.len() {
+        let mut from = 0;
+        while from < parts[part].len() {
+            all[to] = parts[part][from];
+            from += 1;
+            to += 1;
+        }
+        part += 1;
+    }
+    assert!(to == N, "the lengths of the parts do not add up");
+    all
+}
