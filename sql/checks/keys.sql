@@ -1,23 +1,41 @@
 -- check (stops the night): one row per table in which a key is null or occurs more than once
--- Grouped by the columns of the key, not by a text made of them, because recommendation has ten rows for each user.
+-- Generated from src/tables/published.rs by `make docs`. Rows are grouped by the columns of a key, not by a text made of
+-- them, because recommendation has ten rows for each user.
 WITH repeated AS (
-    SELECT 'intent' AS name, user_id AS first_key FROM intent
-    GROUP BY user_id HAVING count(*) > 1 OR user_id IS NULL
+    SELECT 'intent (user_id)' AS name, CAST(user_id AS VARCHAR) AS first_key
+    FROM intent
+    GROUP BY user_id
+    HAVING count(*) > 1 OR user_id IS NULL
     UNION ALL
-    SELECT 'recommendation (user, rank)', concat(user_id, ' / ', rank) FROM recommendation
-    GROUP BY user_id, rank HAVING count(*) > 1 OR user_id IS NULL OR rank IS NULL
+    SELECT 'recommendation (user_id, rank)' AS name, concat(user_id, ' / ', rank) AS first_key
+    FROM recommendation
+    GROUP BY user_id, rank
+    HAVING count(*) > 1 OR user_id IS NULL OR rank IS NULL
     UNION ALL
-    SELECT 'recommendation (user, item)', concat(user_id, ' / ', item_id) FROM recommendation
-    GROUP BY user_id, item_id HAVING count(*) > 1 OR item_id IS NULL
+    SELECT 'recommendation (user_id, item_id)' AS name, concat(user_id, ' / ', item_id) AS first_key
+    FROM recommendation
+    GROUP BY user_id, item_id
+    HAVING count(*) > 1 OR user_id IS NULL OR item_id IS NULL
     UNION ALL
-    SELECT 'demand', concat(item_id, ' / ', target_date) FROM demand
-    GROUP BY item_id, target_date HAVING count(*) > 1 OR item_id IS NULL OR target_date IS NULL
+    SELECT 'demand (item_id, target_date)' AS name, concat(item_id, ' / ', target_date) AS first_key
+    FROM demand
+    GROUP BY item_id, target_date
+    HAVING count(*) > 1 OR item_id IS NULL OR target_date IS NULL
     UNION ALL
-    SELECT 'replenishment', item_id FROM replenishment
-    GROUP BY item_id HAVING count(*) > 1 OR item_id IS NULL
+    SELECT 'demand_total (level, category, target_date)' AS name, concat(level, ' / ', category, ' / ', target_date) AS first_key
+    FROM demand_total
+    GROUP BY level, category, target_date
+    HAVING count(*) > 1 OR level IS NULL OR category IS NULL OR target_date IS NULL
     UNION ALL
-    SELECT 'segment', segment FROM segment
-    GROUP BY segment HAVING count(*) > 1 OR segment IS NULL
+    SELECT 'replenishment (item_id)' AS name, CAST(item_id AS VARCHAR) AS first_key
+    FROM replenishment
+    GROUP BY item_id
+    HAVING count(*) > 1 OR item_id IS NULL
+    UNION ALL
+    SELECT 'segment (segment)' AS name, CAST(segment AS VARCHAR) AS first_key
+    FROM segment
+    GROUP BY segment
+    HAVING count(*) > 1 OR segment IS NULL
 )
 SELECT
     concat('keys of ', name) AS subject,

@@ -1,4 +1,5 @@
 -- check (stops the night): one row per column of intent with probabilities that are null, not numbers or outside 0 to 1
+-- Generated from src/model/targets.rs by `make docs`.
 WITH probabilities AS (
     SELECT 'p_view' AS name, p_view AS p FROM intent
     UNION ALL SELECT 'p_search' AS name, p_search AS p FROM intent

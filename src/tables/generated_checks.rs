@@ -12,19 +12,17 @@ pub fn keys_sql() -> String {
     let queries: Vec<String> =
         specs().flat_map(|spec| spec.unique_sets().map(|columns| repeated_keys(spec, columns))).collect();
     format!(
-        "-- one row per table in which a key is null or occurs more than once (stops the night)\n\
-         -- Generated from src/tables/published.rs by `make docs`. Rows are grouped by the columns of a key and not by a text\n\
-         -- made of them: recommendation has ten rows for each user.\n\
-         WITH repeated AS (\n{}\n),\n\
-         final AS (\n    \
-             SELECT\n        \
-                 concat('keys of ', name) AS subject,\n        \
-                 'each once, none null' AS expected,\n        \
-                 concat(count(*), ' keys more than once or null, the first ', coalesce(min(first_key), 'null')) AS got\n    \
-             FROM repeated\n    \
-             GROUP BY name\n\
-         )\n\
-         SELECT subject, expected, got FROM final ORDER BY subject\n",
+        "-- check (stops the night): one row per table in which a key is null or occurs more than once\n\
+         -- Generated from src/tables/published.rs by `make docs`. Rows are grouped by the columns of a key, not by a text made of\n\
+         -- them, because recommendation has ten rows for each user.\n\
+         WITH repeated AS (\n{}\n)\n\
+         SELECT\n    \
+             concat('keys of ', name) AS subject,\n    \
+             'each once, none null' AS expected,\n    \
+             concat(count(*), ' keys more than once or null, the first ', coalesce(min(first_key), 'null')) AS got\n\
+         FROM repeated\n\
+         GROUP BY name\n\
+         ORDER BY subject\n",
         queries.join("\n    UNION ALL\n")
     )
 }
@@ -37,8 +35,10 @@ fn repeated_keys(spec: &TableSpec, columns: &[&str]) -> String {
     };
     let nulls: Vec<String> = columns.iter().map(|column| format!("{column} IS NULL")).collect();
     format!(
-        "    SELECT '{table} ({list})' AS name, {text} AS first_key FROM {table}\n    \
-             GROUP BY {list} HAVING count(*) > 1 OR {}",
+        "    SELECT '{table} ({list})' AS name, {text} AS first_key\n    \
+             FROM {table}\n    \
+             GROUP BY {list}\n    \
+             HAVING count(*) > 1 OR {}",
         nulls.join(" OR "),
         table = spec.name
     )
@@ -50,19 +50,17 @@ pub fn probabilities_sql() -> String {
     let queries: Vec<String> =
         columns.map(|output| format!("SELECT '{output}' AS name, {output} AS p FROM intent")).collect();
     format!(
-        "-- one row per column of intent with a probability that is null, not a number or outside 0 to 1 (stops the night)\n\
+        "-- check (stops the night): one row per column of intent with probabilities that are null, not numbers or outside 0 to 1\n\
          -- Generated from src/model/targets.rs by `make docs`.\n\
-         WITH probabilities AS (\n    {}\n),\n\
-         final AS (\n    \
-             SELECT\n        \
-                 concat('intent.', name) AS subject,\n        \
-                 'every row between 0 and 1' AS expected,\n        \
-                 concat(count(*), ' rows null, not a number or out of range') AS got\n    \
-             FROM probabilities\n    \
-             WHERE p IS NULL OR isnan(p) OR p < 0 OR p > 1\n    \
-             GROUP BY name\n\
-         )\n\
-         SELECT subject, expected, got FROM final ORDER BY subject\n",
+         WITH probabilities AS (\n    {}\n)\n\
+         SELECT\n    \
+             concat('intent.', name) AS subject,\n    \
+             'every row between 0 and 1' AS expected,\n    \
+             concat(count(*), ' rows null, not a number or out of range') AS got\n\
+         FROM probabilities\n\
+         WHERE p IS NULL OR isnan(p) OR p < 0 OR p > 1\n\
+         GROUP BY name\n\
+         ORDER BY subject\n",
         queries.join("\n    UNION ALL ")
     )
 }

@@ -4,7 +4,7 @@ use arrow::array::{AsArray, RecordBatch, StructArray};
 use arrow::datatypes::Float64Type;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use intentcast::config::networks::{BackboneName, DemandNetworkName, HeadName};
+use intentcast::config::networks::{BackboneName, DemandNetworkName, FusionName, HeadName};
 use intentcast::config::{Config, ScoreConfig};
 use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
@@ -46,7 +46,7 @@ async fn write_model(output: &str, content_dims: [i64; 3]) -> Registry {
         dropout: 0.1,
         features: 1,
         content_dims,
-        fusion: Default::default(),
+        fusion: FusionName::Sum,
     };
     let demand = DemandShape {
         network: DemandNetworkName::Gru,
