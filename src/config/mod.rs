@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_within_bounds_and_every_setting_says_what_it_does() {
+    fn defaults_are_valid_and_every_setting_is_described() {
         Config::default().check().unwrap();
         for section in Config::declared() {
             assert!(!section.about.trim().is_empty(), "{} has no description", section.name);

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rendered_settings_file_holds_every_setting_with_its_default() {
+    fn the_settings_file_holds_every_setting_with_its_default() {
         let rendered: toml::Table = nightly_toml().unwrap().parse().unwrap();
         assert_eq!(rendered, Defaults::new().unwrap().0);
     }

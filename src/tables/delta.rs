@@ -124,12 +124,8 @@ fn app_id(table: &str, run_date: RunDate) -> String {
 }
 
 fn removals(table: &DeltaTable, commit: &TableCommit<'_>) -> Result<Vec<Action>> {
-    let date = commit.run_date.to_string();
-    let state = table.snapshot().map_err(failure(commit.table))?;
-    let files = state.log_data();
-    let in_partition = files.iter().filter(|file| {
-        file.partition_values_map().get(PARTITION).is_some_and(|value| value.as_deref() == Some(date.as_str()))
-    });
+    let files = table.snapshot().map_err(failure(commit.table))?.log_data();
+    let in_partition = files.iter().filter(|file| night_of(&file.partition_values_map()) == Some(commit.run_date));
     Ok(in_partition.map(|file| Action::Remove(file.remove_action(true))).collect())
 }
 
@@ -168,21 +164,23 @@ pub async fn scan_at(
 /// Returns the paths, relative to the table, of the data files of the given nights, or of all, at the loaded version.
 pub fn file_paths(opened: &DeltaTable, table: &str, nights: Option<&BTreeSet<RunDate>>) -> Result<Vec<String>> {
     let files = opened.snapshot().map_err(failure(table))?.log_data();
-    let wanted = |partition: &HashMap<String, Option<String>>| {
-        let date = partition.get(PARTITION).and_then(|value| value.as_deref()).and_then(|text| text.parse().ok());
-        nights.is_none_or(|nights| date.is_some_and(|date| nights.contains(&date)))
-    };
-    Ok(files.iter().filter(|file| wanted(&file.partition_values_map())).map(|file| file.path().into_owned()).collect())
+    let wanted = files.iter().filter(|file| match nights {
+        Some(nights) => night_of(&file.partition_values_map()).is_some_and(|night| nights.contains(&night)),
+        None => true,
+    });
+    Ok(wanted.map(|file| file.path().into_owned()).collect())
 }
 
 /// Returns path, relative to the table, and bytes of the data files of one night at the loaded version.
 pub fn night_files(opened: &DeltaTable, table: &str, night: RunDate) -> Result<Vec<(String, u64)>> {
     let files = opened.snapshot().map_err(failure(table))?.log_data();
-    let date = night.to_string();
-    let of_night = files.iter().filter(|file| {
-        file.partition_values_map().get(PARTITION).is_some_and(|value| value.as_deref() == Some(date.as_str()))
-    });
-    Ok(of_night.map(|file| (file.path().into_owned(), file.size() as u64)).collect())
+    let in_partition = files.iter().filter(|file| night_of(&file.partition_values_map()) == Some(night));
+    Ok(in_partition.map(|file| (file.path().into_owned(), file.size() as u64)).collect())
+}
+
+/// Returns the night whose partition a data file belongs to.
+fn night_of(partition: &HashMap<String, Option<String>>) -> Option<RunDate> {
+    partition.get(PARTITION)?.as_deref()?.parse().ok()
 }
 
 /// Returns a run date as a literal of the engine.

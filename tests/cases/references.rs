@@ -22,7 +22,7 @@ fn check(file: &str, made: &str) {
 }
 
 #[test]
-fn the_settings_file_and_the_configuration_reference_follow_from_the_declarations() {
+fn the_settings_file_and_its_reference_are_generated() {
     check("jobs/nightly.toml", &render::nightly_toml().unwrap());
     check("docs/reference/configuration.md", &render::markdown().unwrap());
 }

@@ -67,7 +67,7 @@ impl Default for Halving {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Mean over the six intents and churn.
+    /// Mean over the intents and churn.
     LogLoss,
     AucPurchase,
     /// Mean pinball loss of daily demand.
