@@ -14,7 +14,7 @@ use crate::failure::Result;
 use crate::features::{self, Scope, parts::Part, rollups::Rollups};
 use crate::ids::RunDate;
 use crate::metrics::{binary::BinaryMetrics, pinball};
-use crate::model::targets::INTENTS;
+use crate::model::targets::{AMOUNTS, INTENTS, TARGETS, Target, TargetKind};
 use crate::publish::readers;
 use crate::publish::runs::VisibleNight;
 use crate::workspace::Workspace;
@@ -22,7 +22,6 @@ use crate::workspace::Workspace;
 /// A demand forecast is looked at once this many of its days have passed (or its horizon, where that is shorter).
 const DEMAND_DAYS_MIN: u32 = 7;
 
-const AMOUNTS: [&str; 2] = ["units", "spend"];
 const QUANTILES: [(&str, f64); 7] =
     [("q05", 0.05), ("q10", 0.10), ("q25", 0.25), ("q50", 0.50), ("q75", 0.75), ("q90", 0.90), ("q95", 0.95)];
 
@@ -58,16 +57,16 @@ impl LookBack<'_> {
     }
 
     async fn intents(&self, night: &VisibleNight) -> Result<Value> {
-        let predicted =
-            INTENTS.map(|n| format!("i.p_{n}")).into_iter().chain(AMOUNTS.map(|n| format!("i.expected_{n}")));
-        let observed = INTENTS.iter().chain(&AMOUNTS).map(|n| format!("coalesce(l.y_{n}, 0)"));
+        let targets: Vec<&Target> = TARGETS.iter().filter(|target| target.kind != TargetKind::Churn).collect();
+        let predicted = targets.iter().map(|target| format!("i.{}", target.output));
+        let observed = targets.iter().map(|target| format!("coalesce(l.{}, 0)", target.label));
         let sql = format!(
             "SELECT {} FROM intent_labels l RIGHT JOIN published i ON i.user_id = l.user_id",
             predicted.chain(observed).collect::<Vec<_>>().join(", ")
         );
         let mut intents = INTENTS.map(|_| BinaryMetrics::default());
-        let mut sums = AMOUNTS.map(|_| (0.0, 0.0));
-        let width = INTENTS.len() + AMOUNTS.len();
+        let mut sums = [(0.0, 0.0); AMOUNTS];
+        let width = targets.len();
         self.read(night, ("intent", Part::ALL), &sql, |row| {
             for (k, figures) in intents.iter_mut().enumerate() {
                 figures.add(row[k], row[k + width] > 0.5);
@@ -80,13 +79,13 @@ impl LookBack<'_> {
         .await?;
         let users = intents[0].rows();
         let mut found = named(night, "users", users);
-        for (name, figures) in INTENTS.iter().zip(&intents) {
-            found.insert(format!("p_{name}"), of_binary(figures));
+        for (target, figures) in targets.iter().zip(&intents) {
+            found.insert(target.output.into(), of_binary(figures));
         }
         let mean = |sum: f64| sum / users.max(1) as f64;
-        for (name, (predicted, observed)) in AMOUNTS.iter().zip(sums) {
+        for (target, (predicted, observed)) in targets[INTENTS.len()..].iter().zip(sums) {
             let means = json!({"mean_predicted": mean(predicted), "mean_observed": mean(observed)});
-            found.insert(format!("expected_{name}"), means);
+            found.insert(target.output.into(), means);
         }
         Ok(found.into())
     }

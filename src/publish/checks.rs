@@ -30,7 +30,7 @@ const ROWS_SHOWN_MAX: usize = 10;
 
 /// One fault that a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+struct Finding {
     pub check: String,
     pub subject: String,
     pub expected: String,
@@ -79,7 +79,7 @@ pub async fn check_night(
 }
 
 /// Runs every check; returns the findings in the order of the checks' names.
-pub async fn run_checks(ctx: &SessionContext, sql: &SqlFiles) -> Result<Vec<Finding>> {
+async fn run_checks(ctx: &SessionContext, sql: &SqlFiles) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (name, text) in sql.folder("checks") {
         let in_check = |e: datafusion::error::DataFusionError| Failure::from(e).at(format!("sql/checks/{name}.sql"));
@@ -130,7 +130,7 @@ async fn session_for(
 }
 
 /// Registers the tables that checks compare with: `feature_users`, `previous_intent` and `check_settings`.
-pub async fn register_bounds(
+pub(crate) async fn register_bounds(
     ctx: &SessionContext,
     output: &Location,
     previous: Option<&VisibleNight>,
@@ -151,7 +151,12 @@ pub async fn register_bounds(
 }
 
 /// Registers staged files as a table, which has no rows if there are no files.
-pub async fn register_staged(ctx: &SessionContext, output: &Location, table: &str, files: &[StagedFile]) -> Result<()> {
+pub(crate) async fn register_staged(
+    ctx: &SessionContext,
+    output: &Location,
+    table: &str,
+    files: &[StagedFile],
+) -> Result<()> {
     let schema = schemas::file_schema(table)?;
     ctx.deregister_table(table)?;
     if files.is_empty() {

@@ -6,10 +6,10 @@
 //! `drift` fills one column of the row. The nightly job and the verbs `rollback`, `gc` and `sql` are callers.
 
 pub mod checks;
-pub mod drift;
-pub mod earlier;
+pub(crate) mod drift;
+pub(crate) mod earlier;
 pub mod gc;
-pub mod gc_contents;
+mod gc_contents;
 pub mod lock;
 pub mod night;
 pub mod readers;

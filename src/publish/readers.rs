@@ -30,7 +30,7 @@ pub async fn register_visible(ctx: &SessionContext, output: &Location, nights: &
 }
 
 /// Registers the given nights of `table` under `name`, replacing an earlier registration.
-pub async fn register_nights(
+pub(crate) async fn register_nights(
     ctx: &SessionContext,
     output: &Location,
     table: &str,
@@ -47,7 +47,7 @@ pub async fn register_nights(
 
 /// Lists the data files of the given nights, each with its run date as `dt`. For plans that run on other machines, to which a
 /// Delta scan cannot be sent.
-pub async fn night_files(output: &Location, table: &str, nights: &[VisibleNight]) -> Result<Vec<ListedFile>> {
+pub(crate) async fn night_files(output: &Location, table: &str, nights: &[VisibleNight]) -> Result<Vec<ListedFile>> {
     let Some(versions) = NightVersions::read(output, table, nights).await? else { return Ok(Vec::new()) };
     let folder = table_location(output, table);
     let mut listed = Vec::new();
@@ -67,7 +67,7 @@ pub async fn night_files(output: &Location, table: &str, nights: &[VisibleNight]
 }
 
 /// Reads the given nights, with `run_date`; `None` if no night has that table.
-pub async fn read_nights(
+async fn read_nights(
     ctx: &SessionContext,
     output: &Location,
     table: &str,

@@ -156,7 +156,7 @@ pub async fn history(output: &Location) -> Result<Vec<RunRecord>> {
 }
 
 /// Returns the generations that can be shown, by date, the newest last.
-pub fn showable(history: &[RunRecord]) -> BTreeMap<RunDate, Vec<&RunRecord>> {
+pub(crate) fn showable(history: &[RunRecord]) -> BTreeMap<RunDate, Vec<&RunRecord>> {
     let mut shown: BTreeMap<RunDate, Vec<&RunRecord>> = BTreeMap::new();
     for row in history {
         let nights = shown.entry(row.run_date).or_default();

@@ -142,7 +142,7 @@ fn addition(file: &StagedFile, run_date: RunDate, now_ms: i64) -> Add {
 }
 
 /// Reads a table at `version` (the newest if `None`), only the given night if there is one.
-pub async fn scan_at(
+pub(crate) async fn scan_at(
     ctx: &SessionContext,
     output: &Location,
     table: &str,
@@ -162,7 +162,7 @@ pub async fn scan_at(
 }
 
 /// Returns the paths, relative to the table, of the data files of the given nights, or of all, at the loaded version.
-pub fn file_paths(opened: &DeltaTable, table: &str, nights: Option<&BTreeSet<RunDate>>) -> Result<Vec<String>> {
+pub(crate) fn file_paths(opened: &DeltaTable, table: &str, nights: Option<&BTreeSet<RunDate>>) -> Result<Vec<String>> {
     let files = opened.snapshot().map_err(failure(table))?.log_data();
     let wanted = files.iter().filter(|file| match nights {
         Some(nights) => night_of(&file.partition_values_map()).is_some_and(|night| nights.contains(&night)),
@@ -172,7 +172,7 @@ pub fn file_paths(opened: &DeltaTable, table: &str, nights: Option<&BTreeSet<Run
 }
 
 /// Returns path, relative to the table, and bytes of the data files of one night at the loaded version.
-pub fn night_files(opened: &DeltaTable, table: &str, night: RunDate) -> Result<Vec<(String, u64)>> {
+pub(crate) fn night_files(opened: &DeltaTable, table: &str, night: RunDate) -> Result<Vec<(String, u64)>> {
     let files = opened.snapshot().map_err(failure(table))?.log_data();
     let in_partition = files.iter().filter(|file| night_of(&file.partition_values_map()) == Some(night));
     Ok(in_partition.map(|file| (file.path().into_owned(), file.size() as u64)).collect())

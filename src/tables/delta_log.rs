@@ -21,8 +21,8 @@ use crate::tables::schemas::{self, PARTITION};
 use crate::tables::write_files::table_location;
 
 /// Keys that nightly commits add to `commitInfo`.
-pub const COMMIT_RUN_DATE: &str = "intentcast.runDate";
-pub const COMMIT_MANIFEST: &str = "intentcast.manifest";
+pub(crate) const COMMIT_RUN_DATE: &str = "intentcast.runDate";
+pub(crate) const COMMIT_MANIFEST: &str = "intentcast.manifest";
 
 /// Log files are kept: they are small, and `runs` refers to versions of many years. Only `gc` decides which data files to remove.
 const PROPERTIES: [(&str, &str); 4] = [
@@ -32,7 +32,7 @@ const PROPERTIES: [(&str, &str); 4] = [
     ("delta.checkpointInterval", "20"),
 ];
 
-pub fn log_store(output: &Location, table: &str) -> Result<LogStoreRef> {
+fn log_store(output: &Location, table: &str) -> Result<LogStoreRef> {
     let place = table_location(output, table);
     let options = StorageConfig::default();
     let prefixed = options.decorate_store(Arc::clone(&place.store), &place.url).map_err(failure(table))?;
@@ -40,7 +40,7 @@ pub fn log_store(output: &Location, table: &str) -> Result<LogStoreRef> {
 }
 
 /// Opens the table at `version`, or at its newest; `None` if it does not exist.
-pub async fn open(output: &Location, table: &str, version: Option<u64>) -> Result<Option<DeltaTable>> {
+pub(crate) async fn open(output: &Location, table: &str, version: Option<u64>) -> Result<Option<DeltaTable>> {
     let log = log_store(output, table)?;
     if !log.is_delta_table_location().await.map_err(failure(table))? {
         return Ok(None);
@@ -55,7 +55,7 @@ pub async fn open(output: &Location, table: &str, version: Option<u64>) -> Resul
 }
 
 /// Opens the newest state of the table; creates an empty table if there is none.
-pub async fn open_or_create(output: &Location, table: &str) -> Result<DeltaTable> {
+pub(crate) async fn open_or_create(output: &Location, table: &str) -> Result<DeltaTable> {
     if let Some(opened) = open(output, table, None).await? {
         check_columns(&opened, table)?;
         return Ok(opened);
@@ -93,7 +93,7 @@ fn check_columns(opened: &DeltaTable, table: &str) -> Result<()> {
 }
 
 /// Returns the manifest hash of the newest commit that published `run_date`, searching from the newest version backwards.
-pub async fn newest_manifest(table: &DeltaTable, run_date: RunDate) -> Result<Option<String>> {
+pub(crate) async fn newest_manifest(table: &DeltaTable, run_date: RunDate) -> Result<Option<String>> {
     let date = run_date.to_string();
     let log = table.log_store();
     let newest = table.version().unwrap_or_default();
@@ -110,7 +110,7 @@ pub async fn newest_manifest(table: &DeltaTable, run_date: RunDate) -> Result<Op
 }
 
 /// Returns the nights that commits after version `after` published, each with its last version, up to the loaded version.
-pub async fn published_since(table: &DeltaTable, after: u64) -> Result<BTreeMap<RunDate, u64>> {
+pub(crate) async fn published_since(table: &DeltaTable, after: u64) -> Result<BTreeMap<RunDate, u64>> {
     let log = table.log_store();
     let newest = table.version().unwrap_or_default();
     let mut commits = futures::stream::iter(after + 1..=newest)
@@ -139,7 +139,7 @@ fn commit_info(bytes: &[u8]) -> Option<serde_json::Value> {
 }
 
 /// Converts an error of delta-rs: names the table and separates passing faults of the store from broken invariants.
-pub fn failure(table: impl std::fmt::Display) -> impl Fn(DeltaTableError) -> Failure {
+pub(crate) fn failure(table: impl std::fmt::Display) -> impl Fn(DeltaTableError) -> Failure {
     move |error| {
         let failure = match error {
             error if let Some(refused) = store_refusal(&error) => refused.caused_by(error),

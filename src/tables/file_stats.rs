@@ -9,7 +9,7 @@ use parquet::file::statistics::Statistics;
 use serde_json::{Map, Value, json};
 
 /// Returns `numRecords`, `minValues`, `maxValues` and `nullCount` as JSON text.
-pub fn delta_stats(schema: &Schema, file: &ParquetMetaData) -> String {
+pub(super) fn delta_stats(schema: &Schema, file: &ParquetMetaData) -> String {
     let mut lows = Map::new();
     let mut highs = Map::new();
     let mut nulls = Map::new();

@@ -5,12 +5,12 @@
 //! `published` declares every table once. `publish` decides which night is visible.
 
 pub mod delta;
-pub mod delta_log;
-pub mod file_stats;
+pub(crate) mod delta_log;
+mod file_stats;
 pub mod generated_checks;
-pub mod materialise;
-pub mod published;
+pub(crate) mod materialise;
+mod published;
 pub mod reference;
 pub mod schemas;
-pub mod table_spec;
+mod table_spec;
 pub mod write_files;

@@ -40,7 +40,7 @@ pub fn spec(table: &str) -> Result<&'static TableSpec> {
 }
 
 /// The schema of the data files of `table`: all columns but the partition column.
-pub fn file_schema(table: &str) -> Result<SchemaRef> {
+pub(crate) fn file_schema(table: &str) -> Result<SchemaRef> {
     let columns = spec(table)?.columns.iter();
     let fields: Vec<Field> = columns.map(|column| Field::new(column.name, column.kind.arrow(), true)).collect();
     Ok(Arc::new(Schema::new(fields)))
@@ -55,7 +55,7 @@ pub fn table_schema(table: &str) -> Result<SchemaRef> {
 }
 
 /// Casts `rows` to the schema of the table's files, in its column order; missing columns become null.
-pub fn conform(rows: DataFrame, table: &str) -> Result<DataFrame> {
+pub(crate) fn conform(rows: DataFrame, table: &str) -> Result<DataFrame> {
     let expected = file_schema(table)?;
     let selected: Vec<String> = rows.schema().fields().iter().map(|f| f.name().clone()).collect();
     if let Some(extra) = selected.iter().find(|name| *name != PARTITION && expected.field_with_name(name).is_err()) {
