@@ -117,7 +117,7 @@ mod tests {
         fn quantiles_are_whole_ordered_and_near_the_mean(mean in 0.001f64..1e5, size in 0.01f64..1e4) {
             let q = quantiles(mean, size, &[0.05, 0.25, 0.5, 0.75, 0.95]);
             prop_assert!(q.windows(2).all(|w| w[0] <= w[1]) && q.iter().all(|k| *k >= 0.0 && k.fract() == 0.0));
-            // Cantelli: a 95 % quantile lies within 4.4 deviations of the mean, a 5 % quantile below the mean + 0.23.
+            // Cantelli: a 95 % quantile is within 4.4 deviations of the mean, a 5 % quantile below the mean + 0.23.
             let deviation = (mean + mean * mean / size).sqrt();
             prop_assert!(q[4] <= mean + 4.5 * deviation + 1.0 && q[0] <= mean + 0.25 * deviation + 1.0, "{q:?}");
         }
