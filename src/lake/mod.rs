@@ -3,12 +3,12 @@
 //! In: `lake.uri`, and the SQL of `sql/lakes/<name>/`. Out: the canonical views (`events`, `items`, …), registered in a session
 //! over exactly the listed files. Every room that reads or writes objects uses [`stores::Location`].
 
-mod credentials;
 pub mod declared;
 pub mod files_table;
 pub mod lake_file;
 pub mod lake_sql;
 pub mod parquet_files;
+mod profile;
 pub mod retry;
 pub mod stores;
 pub mod unreadable;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use url::Url;
 
-use super::credentials::SdkCredentials;
+use super::profile::ProfileCredentials;
 use crate::config::S3Config;
 use crate::failure::{Failure, Result};
 
@@ -204,7 +204,8 @@ fn to_url(uri: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// Credentials that the configuration leaves empty come from the AWS SDK's default chain (credentials.rs).
+/// Credentials that the configuration leaves empty come from the environment, a web identity, a profile of the usual files
+/// or the instance's role.
 fn open_s3(url: &Url, s3: &S3Config) -> Result<object_store::aws::AmazonS3> {
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(url.host_str().unwrap_or_default());
     if !s3.endpoint.is_empty() {
@@ -216,7 +217,7 @@ fn open_s3(url: &Url, s3: &S3Config) -> Result<object_store::aws::AmazonS3> {
     if !s3.access_key_id.is_empty() {
         builder = builder.with_access_key_id(&s3.access_key_id).with_secret_access_key(&s3.secret_access_key);
     }
-    if let Some(credentials) = SdkCredentials::from_config(s3) {
+    if let Some(credentials) = ProfileCredentials::from_config(s3) {
         builder = builder.with_credentials(Arc::new(credentials));
     }
     if s3.allow_http {

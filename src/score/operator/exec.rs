@@ -169,11 +169,12 @@ impl ExecutionPlan for ScoreExec {
         let input = self.input.execute(partition, context)?;
         let exec = self.clone();
         let stream = futures::stream::once(async move {
-            let model = exec.load().await?;
+            // Boxed: in a debug build these futures are hundreds of kilobytes, which every caller's stack would hold.
+            let model = Box::pin(exec.load()).await?;
             let in_flight = exec.models.in_flight_max();
             let scored = gather(input).map(move |batch| {
                 let (exec, model) = (exec.clone(), Arc::clone(&model));
-                async move { exec.score(model, batch?).await }
+                async move { Box::pin(exec.score(model, batch?)).await }
             });
             Ok::<_, DataFusionError>(scored.buffered(in_flight))
         })
