@@ -8,6 +8,7 @@ pub mod added_features;
 pub mod content_key;
 pub mod contract;
 pub mod functions;
+mod lake_source;
 pub mod last_events;
 pub mod ordered_list;
 pub mod parts;
@@ -20,29 +21,21 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::empty::EmptyTable;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::failure::Result;
 use crate::ids::{RunDate, date32};
-use crate::lake::Lake;
-use crate::sql_files::SqlFiles;
 use crate::tables::schemas;
 use parts::Part;
 use rollups::Rollups;
 
+pub use lake_source::{LakeSource, sibling};
+
 /// Table of the demand that earlier nights published, with their run date as `_dt`. A caller that reads published nights
 /// registers it before [`register`], which otherwise registers it without rows.
 pub const EARLIER_DEMAND: &str = "earlier_demand";
-
-/// A listed lake with the SQL files and settings that turn it into features.
-#[derive(Debug, Clone, Copy)]
-pub struct LakeSource<'a> {
-    pub config: &'a Config,
-    pub sql: &'a SqlFiles,
-    pub lake: &'a Lake,
-}
 
 /// The dates, users and items that a session covers.
 #[derive(Debug, Clone, Copy)]
@@ -97,14 +90,4 @@ pub async fn item_parts(ctx: &SessionContext, config: &Config) -> Result<Vec<Par
     let rows = ctx.sql(ITEMS_SEEN_SQL).await?.collect().await?;
     let items = rows.first().map_or(0, |row| row.column(0).as_primitive::<UInt64Type>().value(0));
     Ok(Part::for_items(config, items))
-}
-
-/// Opens an empty session that shares `ctx`'s settings, memory pool and function factory, but none of its tables.
-pub fn sibling(ctx: &SessionContext) -> SessionContext {
-    let config: SessionConfig = ctx.copied_config().with_create_default_catalog_and_schema(true);
-    let empty = SessionContext::new_with_config_rt(config, ctx.runtime_env());
-    match ctx.state().function_factory() {
-        Some(factory) => empty.with_function_factory(Arc::clone(factory)),
-        None => empty,
-    }
 }

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{LakeSource, functions, sibling, views};
+use super::lake_source::{LakeSource, sibling};
+use super::{functions, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::{ContentHash, RunDate};

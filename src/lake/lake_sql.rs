@@ -4,8 +4,8 @@
 use datafusion::prelude::SessionContext;
 use std::collections::BTreeMap;
 
-use super::VIEWS;
 use super::declared::Declared;
+use super::view_names::VIEWS;
 use crate::failure::{Failure, Result};
 use crate::sql_files::SqlFiles;
 

@@ -12,6 +12,7 @@ mod profile;
 pub mod retry;
 pub mod stores;
 pub mod unreadable;
+mod view_names;
 
 use chrono::NaiveDate;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
@@ -30,8 +31,7 @@ use files_table::{FilesTable, ListedFile};
 use lake_sql::LakeSql;
 use stores::Location;
 
-/// The canonical views; only `events` must have files.
-pub const VIEWS: [&str; 6] = ["events", "items", "users", "inventory", "promotions", "erasures"];
+pub use view_names::VIEWS;
 
 /// A listed lake: every Parquet file by view, and what its SQL declares.
 #[derive(Debug, Clone)]

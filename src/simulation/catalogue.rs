@@ -37,7 +37,7 @@ const BRANDS: [&str; 18] = [
     "Alder", "Birch", "Cobalt", "Dune", "Ember", "Fjord", "Garnet", "Harbor", "Indigo", "Juniper", "Kestrel", "Lumen",
     "Maple", "Nimbus", "Onyx", "Prairie", "Quarry", "Ridge",
 ];
-pub(super) const QUALITIES: [&str; 12] = [
+const QUALITIES: [&str; 12] = [
     "classic", "light", "sturdy", "compact", "soft", "bright", "quiet", "slim", "warm", "modern", "travel", "everyday",
 ];
 const COLOURS: [&str; 8] = ["black", "white", "green", "blue", "red", "grey", "sand", "silver"];
@@ -47,6 +47,10 @@ pub(super) const BRAND_SLOTS: usize = 6;
 pub(super) const VECTOR_WIDTH: usize = 16;
 /// Factor on the choice weight of an item on promotion.
 const PROMOTION_PULL: f64 = 2.5;
+/// Days for which an item is sold if ids must not predict appeal.
+const LIFE_DAYS: u32 = 21;
+/// Distance by which appeal moves a picture's vector; the noise has standard deviation 1.
+const PULL: f32 = 1.5;
 /// Draws until the last one is accepted without the preferred brand.
 const BRAND_TRIES: usize = 3;
 /// Draws until the last one is accepted without the wanted appeal.
@@ -119,7 +123,7 @@ impl Catalogue {
             let category = number as usize % categories;
             let always_sold = members[category].is_empty();
             let mut item = Item::new(category, days, always_sold, &centres, &mut rng);
-            signal.give_appeal(&mut item, days, &mut stream(seed, Purpose::Catalogue, 2, u64::from(number)));
+            item.give_appeal(signal, days, &mut stream(seed, Purpose::Catalogue, 2, u64::from(number)));
             item.promote(number, days, &mut promotions, &mut rng);
             members[category].push(number);
             all.push(item);
@@ -269,8 +273,36 @@ impl Item {
         }
     }
 
+    /// Gives the item its appeal, and removes every trace of it except `signal`.
+    fn give_appeal(&mut self, signal: Signal, days: u32, rng: &mut impl Rng) {
+        self.appeal = rng.random_bool(0.5);
+        if signal == Signal::Mixed {
+            return;
+        }
+        let side = match (signal, self.appeal) {
+            (Signal::Image, true) => PULL,
+            (Signal::Image, false) => -PULL,
+            _ => 0.0,
+        };
+        let raw: [f32; VECTOR_WIDTH] =
+            std::array::from_fn(|k| side * if k % 2 == 0 { 0.5 } else { -0.5 } + rng.sample::<f32, _>(StandardNormal));
+        let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-6);
+        self.vector = raw.map(|x| x / length);
+        let (appealing, plain) = QUALITIES.split_at(QUALITIES.len() / 2);
+        let words = match (signal, self.appeal) {
+            (Signal::Text, true) => appealing,
+            (Signal::Text, false) => plain,
+            _ => &QUALITIES[..],
+        };
+        self.set_quality_word(words[rng.random_range(0..words.len())]);
+        if signal.is_in_content() && !self.always_sold {
+            let first = rng.random_range(0..days + LIFE_DAYS);
+            (self.first_day, self.last_day) = (first.saturating_sub(LIFE_DAYS), first);
+        }
+    }
+
     /// Replaces the quality word in the title.
-    pub(super) fn set_quality_word(&mut self, word: &str) {
+    fn set_quality_word(&mut self, word: &str) {
         let brand = brand(usize::from(self.category), usize::from(self.brand_slot));
         let rest: Vec<&str> = self.title[brand.len()..].split_whitespace().skip(1).collect();
         self.title = format!("{brand} {word} {}", rest.join(" "));

@@ -6,8 +6,8 @@ use serde_json::json;
 use std::sync::Arc;
 
 use super::events::instants;
+use super::options::{DAY_MICROS, SimulateOptions};
 use super::writer::{ParquetSink, instant, schema};
-use super::{DAY_MICROS, SimulateOptions};
 use crate::failure::{Failure, Result};
 use crate::features::quarantine::REASONS;
 use crate::ids::date32;

@@ -6,6 +6,7 @@ mod catalogue;
 mod events;
 mod faults;
 mod intent;
+mod options;
 mod people;
 mod random;
 mod sessions;
@@ -30,32 +31,18 @@ use crate::progress;
 use catalogue::Catalogue;
 use events::{Columns, Event, events_schema, item_id};
 use intent::{after_absence, purchase_probability};
+use options::{BATCH_ROWS, DAY_MICROS};
 use people::{NEVER, Person};
 use random::{Purpose, coin, stream};
-use signal::Signal;
 use stock::Stock;
 use writer::{ParquetSink, schema};
 
-const DAY_MICROS: i64 = 86_400_000_000;
-const BATCH_ROWS: usize = 32_768;
+pub use options::SimulateOptions;
+
 /// Traffic by weekday, Monday first.
 const WEEK: [f32; 7] = [0.9, 0.88, 0.92, 0.95, 1.05, 1.2, 1.15];
 /// Window of the written propensities.
 const PROPENSITY_DAYS: u32 = 7;
-
-/// Size and seed of a lake.
-#[derive(Debug, Clone)]
-pub struct SimulateOptions {
-    pub users: u64,
-    pub items: u64,
-    pub days: u32,
-    pub seed: u64,
-    pub faults: bool,
-    /// Which signal predicts purchases.
-    pub signal: Signal,
-    /// First day.
-    pub start: NaiveDate,
-}
 
 /// Counts of what was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use super::catalogue::Catalogue;
 use super::events::item_id;
+use super::options::{BATCH_ROWS, DAY_MICROS, SimulateOptions};
 use super::people::{MasterData, Person};
 use super::stock::Stock;
 use super::writer::{ParquetSink, instant, money, schema};
-use super::{BATCH_ROWS, DAY_MICROS, SimulateOptions};
 use crate::failure::Result;
 use crate::ids::date32;
 use crate::lake::stores::Location;

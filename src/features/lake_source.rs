@@ -1,0 +1,26 @@
+//! What features are computed from, and the sessions that share its settings.
+
+use datafusion::prelude::{SessionConfig, SessionContext};
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::lake::Lake;
+use crate::sql_files::SqlFiles;
+
+/// A listed lake with the SQL files and settings that turn it into features.
+#[derive(Debug, Clone, Copy)]
+pub struct LakeSource<'a> {
+    pub config: &'a Config,
+    pub sql: &'a SqlFiles,
+    pub lake: &'a Lake,
+}
+
+/// Opens an empty session that shares `ctx`'s settings, memory pool and function factory, but none of its tables.
+pub fn sibling(ctx: &SessionContext) -> SessionContext {
+    let config: SessionConfig = ctx.copied_config().with_create_default_catalog_and_schema(true);
+    let empty = SessionContext::new_with_config_rt(config, ctx.runtime_env());
+    match ctx.state().function_factory() {
+        Some(factory) => empty.with_function_factory(Arc::clone(factory)),
+        None => empty,
+    }
+}
