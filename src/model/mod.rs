@@ -24,6 +24,6 @@ pub mod scaling;
 pub mod shape;
 pub mod table;
 pub mod targets;
-pub mod text;
+pub(crate) mod text;
 pub mod vision;
 pub(crate) mod weights;
