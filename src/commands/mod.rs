@@ -89,7 +89,9 @@ impl Cli {
         start_logging(&self.settings.log_format);
         let command = self.verb.command();
         let config = self.resolve_config(command.places())?;
-        let runtime = tokio::runtime::Runtime::new().map_err(|e| Failure::bug(format!("no runtime: {e}")))?;
+        // Plans of a night nest deeply, and a debug build has large stack frames: 2 MiB, the default, leave little room.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build();
+        let runtime = runtime.map_err(|e| Failure::bug(format!("no runtime: {e}")))?;
         runtime.block_on(run_command(command, config))
     }
 

@@ -1,5 +1,6 @@
 //! A bounded cache of values that take long to load.
 
+use futures::future::BoxFuture;
 use lru::LruCache;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -23,8 +24,9 @@ impl<K: Hash + Eq, V: Clone> LoadCache<K, V> {
     }
 
     /// Returns the value of `key`, which `load` loads unless it is here or another caller is loading it. A failed load is
-    /// tried again by the next caller.
-    pub(crate) async fn get_or_load(&self, key: K, load: impl Future<Output = Result<V>>) -> Result<V> {
+    /// tried again by the next caller. The future is boxed: loading a model takes hundreds of kilobytes of it in a debug build,
+    /// which would be on the stack of every caller in between.
+    pub(crate) async fn get_or_load(&self, key: K, load: BoxFuture<'_, Result<V>>) -> Result<V> {
         let cell = {
             let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(cells.get_or_insert(key, Arc::default))
@@ -51,7 +53,8 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(loads.fetch_add(1, Ordering::Relaxed))
         };
-        let (first, second) = tokio::join!(cache.get_or_load("a", load()), cache.get_or_load("a", load()));
+        let (first, second) =
+            tokio::join!(cache.get_or_load("a", Box::pin(load())), cache.get_or_load("a", Box::pin(load())));
         assert_eq!((first.unwrap(), second.unwrap(), loads.load(Ordering::Relaxed)), (0, 0, 1));
     }
 
@@ -63,7 +66,7 @@ mod tests {
             both.wait().await;
             Ok(value)
         };
-        let (a, b) = tokio::join!(cache.get_or_load("a", load(1)), cache.get_or_load("b", load(2)));
+        let (a, b) = tokio::join!(cache.get_or_load("a", Box::pin(load(1))), cache.get_or_load("b", Box::pin(load(2))));
         assert_eq!((a.unwrap(), b.unwrap()), (1, 2));
     }
 
@@ -72,7 +75,7 @@ mod tests {
         let (cache, loads) = (cache(2), AtomicUsize::new(0));
         for key in ["a", "b", "a", "c", "a", "b"] {
             let load = async { Ok(loads.fetch_add(1, Ordering::Relaxed)) };
-            cache.get_or_load(key, load).await.unwrap();
+            cache.get_or_load(key, Box::pin(load)).await.unwrap();
         }
         assert_eq!(loads.load(Ordering::Relaxed), 4, "a, b, c, and b again");
     }
@@ -80,7 +83,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_load_is_tried_again() {
         let cache = cache(1);
-        assert!(cache.get_or_load("a", async { Err(Failure::bug("no")) }).await.is_err());
-        assert_eq!(cache.get_or_load("a", async { Ok(3) }).await.unwrap(), 3);
+        assert!(cache.get_or_load("a", Box::pin(async { Err(Failure::bug("no")) })).await.is_err());
+        assert_eq!(cache.get_or_load("a", Box::pin(async { Ok(3) })).await.unwrap(), 3);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::schemas::specs;
 use crate::failure::{Failure, Result};
+use crate::features::quarantine;
 
 /// The table reference as Markdown.
 pub fn markdown() -> Result<String> {
@@ -23,6 +24,12 @@ pub fn markdown() -> Result<String> {
         for column in spec.columns {
             writeln!(text, "| {} | {} | {} |", column.name, column.kind.arrow(), column.meaning)
                 .map_err(Failure::bug)?;
+        }
+        if spec.name == "quarantine" {
+            text.push_str("\n| reason | meaning |\n|---|---|\n");
+            for reason in quarantine::REASONS {
+                writeln!(text, "| `{}` | {} |", reason.name, reason.meaning).map_err(Failure::bug)?;
+            }
         }
     }
     Ok(text)

@@ -59,7 +59,7 @@ impl SqlModel for ClassifyImage {
                 model: Mutex::new(model),
             })
         };
-        let image: Arc<SharedImageModel> = models.get_or_load(version, load).await?;
+        let image: Arc<SharedImageModel> = models.get_or_load(version, Box::pin(load)).await?;
         inputs.model.refuse_other(&image.card.weights_hash)?;
         Ok(image)
     }

@@ -63,7 +63,7 @@ impl SqlModel for ClassifyText {
                 model: Mutex::new(model),
             })
         };
-        let text: Arc<SharedTextModel> = models.get_or_load(version, load).await?;
+        let text: Arc<SharedTextModel> = models.get_or_load(version, Box::pin(load)).await?;
         inputs.model.refuse_other(&text.card.weights_hash)?;
         Ok(text)
     }

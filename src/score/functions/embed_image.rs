@@ -54,7 +54,7 @@ impl SqlModel for EmbedImage {
             let cache = OutputCache::new(models.config().score.answers_bytes_max, encoder.width);
             Ok(CachedImageEncoder { encoder, cache })
         };
-        let cached: Arc<CachedImageEncoder> = models.get_or_load(version, load).await?;
+        let cached: Arc<CachedImageEncoder> = models.get_or_load(version, Box::pin(load)).await?;
         inputs.model.refuse_other(&cached.encoder.hash)?;
         Ok(cached)
     }

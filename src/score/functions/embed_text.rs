@@ -53,7 +53,7 @@ impl SqlModel for EmbedText {
             let cache = OutputCache::new(models.config().score.answers_bytes_max, encoder.width);
             Ok(CachedTextEncoder { encoder, cache })
         };
-        let cached: Arc<CachedTextEncoder> = models.get_or_load(version, load).await?;
+        let cached: Arc<CachedTextEncoder> = models.get_or_load(version, Box::pin(load)).await?;
         inputs.model.refuse_other(&cached.encoder.hash)?;
         Ok(cached)
     }

@@ -48,7 +48,7 @@ impl SqlModel for PredictTable {
             models.count_load(version);
             Ok(SharedTableModel { card: model.card.clone(), model: Mutex::new(model) })
         };
-        let table: Arc<SharedTableModel> = models.get_or_load(version, load).await?;
+        let table: Arc<SharedTableModel> = models.get_or_load(version, Box::pin(load)).await?;
         inputs.model.refuse_other(&table.card.weights_hash)?;
         Ok(table)
     }

@@ -202,7 +202,7 @@ impl Models {
             }
             Ok(SessionContents { fingerprint: store.fingerprint().await?, in_memory })
         };
-        let contents = lake.contents.get_or_load(card.weights_hash.clone(), refresh).await?;
+        let contents = lake.contents.get_or_load(card.weights_hash.clone(), Box::pin(refresh)).await?;
         Ok((contents, added))
     }
 

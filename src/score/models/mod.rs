@@ -5,6 +5,7 @@
 
 mod lake_inputs;
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::any::{Any, TypeId};
 use std::fmt::Debug;
@@ -120,7 +121,7 @@ impl Models {
             self.count_load(&model.version);
             ScoringService::start(bundle, &self.config.score)
         };
-        let service: Arc<ScoringService> = self.get_or_load(&model.version, load).await?;
+        let service: Arc<ScoringService> = self.get_or_load(&model.version, Box::pin(load)).await?;
         model.refuse_other(&service.card.weights_hash)?;
         Ok(service.as_ref().clone())
     }
@@ -129,10 +130,10 @@ impl Models {
     pub(crate) async fn get_or_load<T: Any + Send + Sync>(
         &self,
         version: &str,
-        load: impl Future<Output = Result<T>>,
+        load: BoxFuture<'_, Result<T>>,
     ) -> Result<Arc<T>> {
         let load = async { Ok(Arc::new(load.await?) as Arc<dyn Any + Send + Sync>) };
-        let model = self.loaded.get_or_load((TypeId::of::<T>(), version.into()), load).await?;
+        let model = self.loaded.get_or_load((TypeId::of::<T>(), version.into()), Box::pin(load)).await?;
         model.downcast().map_err(|_| Failure::bug(format!("model {version}: its cache holds another type")))
     }
 
@@ -186,7 +187,7 @@ impl Models {
             tracing::info!("loaded the text encoder of {named}");
             Ok(encoder)
         };
-        self.get_or_load(named, open).await
+        self.get_or_load(named, Box::pin(open)).await
     }
 
     /// An image encoder: the `image/` folder of a version, or the URI of a folder that the configuration allows.
@@ -206,7 +207,7 @@ impl Models {
             tracing::info!("loaded the image encoder of {named}");
             Ok(encoder)
         };
-        self.get_or_load(named, open).await
+        self.get_or_load(named, Box::pin(open)).await
     }
 }
 

@@ -155,7 +155,7 @@ impl ScoringService {
     pub(crate) async fn index(
         &self,
         hash: &str,
-        load: impl Future<Output = Result<Vec<IndexedItem>>>,
+        load: impl Future<Output = Result<Vec<IndexedItem>>> + Send,
     ) -> Result<ItemIndex> {
         let contents = self.contents.now();
         let key = (hash.to_string(), [0, 1, 2].map(|modality| contents.len(modality)));
@@ -163,7 +163,7 @@ impl ScoringService {
             let items = load.await?;
             self.ask(|answer| Request::Catalogue(items, answer)).await
         };
-        self.indexes.get_or_load(key, index).await
+        self.indexes.get_or_load(key, Box::pin(index)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
