@@ -3,6 +3,6 @@
 -- determine the login's.
 SELECT
     stitched.canonical_user_id AS user_id,
-    unit_user_day.* EXCLUDE (user_bucket, user_id, arrival_day)
+    unit_user_day.* EXCLUDE (user_bucket, user_id, arrival_day, _file, _dt)
 FROM stitched JOIN unit_user_day ON unit_user_day.user_id = stitched.user_id
 WHERE unit_user_day.event_day < run_date() AND unit_user_day.arrival_day < run_date()

@@ -22,7 +22,7 @@ use crate::failure::{Failure, Result};
 use crate::features::rollups::{ReadReport, Rollups};
 use crate::features::{self, Scope, contract, parts::Part, views};
 use crate::ids::{ModelVersion, RunDate};
-use crate::lake::{self, parquet_files, stores::Location};
+use crate::lake::{parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
 use crate::progress;
 use crate::publish::checks::{self, StagedNight, register_staged};
@@ -310,7 +310,7 @@ impl Night<'_> {
         let schema = parquet_files::plain(planned.schema().as_arrow());
         if !materialise::reuse(&ctx, query.name, Arc::clone(&schema), &all).await? {
             // No part had a row.
-            lake::register_files(&ctx, query.name, &all, schema, Vec::new())?;
+            materialise::register_rows(&ctx, query.name, &all, schema, Vec::new())?;
         }
         checkpoints.write(&format!("{}/done", query.name), Vec::new()).await?;
         Ok(())

@@ -7,7 +7,7 @@ use datafusion::prelude::SessionContext;
 
 use super::write_files::{self, StagedFile, WriteTarget};
 use crate::failure::Result;
-use crate::lake::{files_table::ListedFile, parquet_files, register_files, stores::Location};
+use crate::lake::{files_table, files_table::ListedFile, parquet_files, stores::Location};
 
 /// Rows and bytes that were written.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
@@ -45,8 +45,7 @@ pub async fn materialise(
 ) -> Result<Materialised> {
     let (schema, files) = write(ctx, name, query, folder).await?;
     let listed = files.iter().map(|f| parquet_files::listed(folder, folder.path(&f.path), f.bytes as u64, None));
-    ctx.deregister_table(name)?;
-    register_files(ctx, name, folder, schema, listed.collect())?;
+    register_rows(ctx, name, folder, schema, listed.collect())?;
     Ok(Materialised {
         rows: files.iter().map(|f| f.rows as u64).sum(),
         bytes: files.iter().map(|f| f.bytes as u64).sum(),
@@ -61,7 +60,22 @@ pub async fn reuse(ctx: &SessionContext, name: &str, schema: SchemaRef, folder: 
     if files.is_empty() {
         return Ok(false);
     }
-    ctx.deregister_table(name)?;
-    register_files(ctx, name, folder, schema, files)?;
+    register_rows(ctx, name, folder, schema, files)?;
     Ok(true)
+}
+
+/// Registers files as table `name` with the columns of the query alone: without `_file` and `_dt` of the listing, so that
+/// `SELECT *` gives the same columns as the query's view.
+pub(crate) fn register_rows(
+    ctx: &SessionContext,
+    name: &str,
+    folder: &Location,
+    schema: SchemaRef,
+    files: Vec<ListedFile>,
+) -> Result<()> {
+    let columns: Vec<_> = schema.fields().iter().map(|field| ident(field.name())).collect();
+    let rows = ctx.read_table(files_table(ctx, folder, schema, files)?)?.select(columns)?;
+    ctx.deregister_table(name)?;
+    ctx.register_table(name, rows.into_view())?;
+    Ok(())
 }

@@ -196,10 +196,7 @@ fn an_encoder_other_than_the_trainings_is_refused() {
     let next = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22"];
     let errors = refused(&next, 6);
     assert!(errors.contains(&format!("/text: expected the encoder {}", hash(&output))), "{errors}");
-    assert!(
-        errors.contains("its files were changed") && errors.contains("hint: put the files of text/ back"),
-        "{errors}"
-    );
+    assert!(errors.contains("its files changed") && errors.contains("hint: restore the files of text/"), "{errors}");
     assert_eq!(ask(&lake, &output, scores), before, "what was published stays");
     assert_eq!(std::fs::read_to_string(format!("{output}/tables/current.json")).ok(), whole);
 }

@@ -216,9 +216,9 @@ async fn a_module_that_breaks_its_declaration_is_refused() {
         (at("abs(x FLOAT) RETURNS FLOAT", "same.pt"), 2, &["built-in"]),
         (at("sum(x FLOAT) RETURNS FLOAT", "same.pt"), 2, &["built-in"]),
         (at("f(x FLOAT) RETURNS FLOAT", "same.pt").replace("TORCH", "C"), 2, &["expected LANGUAGE TORCH"]),
-        (at("f(x FLOAT) RETURNS DOUBLE", "same.pt"), 6, &["Double [3]", "gave Float [3]", "same.pt"]),
-        (at("f(x FLOAT) RETURNS FLOAT[2]", "same.pt"), 6, &["Float [3, 2]", "gave Float [3]"]),
-        (at("f(x FLOAT) RETURNS FLOAT", "total.pt"), 6, &["gave Float []"]),
+        (at("f(x FLOAT) RETURNS DOUBLE", "same.pt"), 6, &["Double [3]", "returned Float [3]", "same.pt"]),
+        (at("f(x FLOAT) RETURNS FLOAT[2]", "same.pt"), 6, &["Float [3, 2]", "returned Float [3]"]),
+        (at("f(x FLOAT) RETURNS FLOAT", "total.pt"), 6, &["returned Float []"]),
         (at("f(x FLOAT) RETURNS FLOAT", "spread.pt"), 6, &["a row alone has another result"]),
         (at("f(x FLOAT, y FLOAT) RETURNS FLOAT", "same.pt"), 6, &["function f", "the module failed on"]),
         (at("f(x FLOAT) RETURNS FLOAT", "broken.pt"), 6, &["broken.pt", "not a TorchScript module"]),
@@ -252,7 +252,7 @@ async fn a_module_that_fails_later_is_an_error_that_names_it() {
         .refused(
             "SELECT positive(v - 10) FROM generate_series(0, 2) AS s(v)",
             6,
-            &["function positive", "[3] for 3 rows", "gave Float [1]"],
+            &["function positive", "[3] for 3 rows", "returned Float [1]"],
         )
         .await;
     modules.refused("SELECT embed('a')", 2, &["argument id: expected BIGINT, got Utf8"]).await;

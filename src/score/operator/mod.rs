@@ -23,7 +23,9 @@ pub(crate) use self::exec::{ScoreExec, Scoring, with_inputs_in_output};
 /// Returns a session like `ctx` that scores with `models`, and puts what the output lacks of its lake where `content_writes`
 /// says.
 pub fn install(ctx: &SessionContext, models: Arc<Models>, content_writes: ContentWrites) -> SessionContext {
-    let config = ctx.copied_config().with_extension(Arc::new(SessionLake::new(content_writes)));
+    // `ctx` has a catalog already; a new default one would hide its tables.
+    let config = ctx.copied_config().with_create_default_catalog_and_schema(false);
+    let config = config.with_extension(Arc::new(SessionLake::new(content_writes)));
     let state = SessionStateBuilder::new_from_existing(ctx.state())
         .with_config(config)
         .with_query_planner(Arc::new(planner::ScoringPlanner { models }))
