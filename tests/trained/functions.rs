@@ -219,7 +219,7 @@ async fn a_module_that_breaks_its_declaration_is_refused() {
         (at("f(x FLOAT) RETURNS DOUBLE", "same.pt"), 6, &["Double [3]", "returned Float [3]", "same.pt"]),
         (at("f(x FLOAT) RETURNS FLOAT[2]", "same.pt"), 6, &["Float [3, 2]", "returned Float [3]"]),
         (at("f(x FLOAT) RETURNS FLOAT", "total.pt"), 6, &["returned Float []"]),
-        (at("f(x FLOAT) RETURNS FLOAT", "spread.pt"), 6, &["a row alone has another result"]),
+        (at("f(x FLOAT) RETURNS FLOAT", "spread.pt"), 6, &["a row alone has a different result"]),
         (at("f(x FLOAT, y FLOAT) RETURNS FLOAT", "same.pt"), 6, &["function f", "the module failed on"]),
         (at("f(x FLOAT) RETURNS FLOAT", "broken.pt"), 6, &["broken.pt", "not a TorchScript module"]),
         (at("f(x FLOAT) RETURNS FLOAT", "gone.pt"), 6, &["gone.pt", "no such module"]),
