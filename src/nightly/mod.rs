@@ -306,7 +306,7 @@ impl Night<'_> {
             let part = self.workspace.session_sharing(&ctx, tables, self.rollups, scope).await?;
             self.run_checkpointed(&part, query, &all.folder(&number.to_string())).await?;
         }
-        let planned = ctx.sql(self.workspace.sql.get(path)?).await?;
+        let planned = plan::plan_query(&ctx, &self.workspace.sql, query.name, path).await?;
         let schema = parquet_files::plain(planned.schema().as_arrow());
         if !materialise::reuse(&ctx, query.name, Arc::clone(&schema), &all).await? {
             // No part had a row.
@@ -326,7 +326,7 @@ impl Night<'_> {
         let Checkpointed { name, path } = query;
         let clock = self.stages.begin(name);
         let in_file = |failure: Failure| failure.at(format!("sql/{path}.sql"));
-        let planned = ctx.sql(self.workspace.sql.get(path)?).await.map_err(|e| in_file(Failure::from(e)))?;
+        let planned = plan::plan_query(ctx, &self.workspace.sql, name, path).await?;
         let folder = checkpoints.folder(name);
         if folder.read_if_there("done").await?.is_some() {
             let schema = parquet_files::plain(planned.schema().as_arrow());

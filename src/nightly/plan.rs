@@ -5,7 +5,7 @@
 //! facts alone. `nightly --dry-run` prints the plan, the night executes it.
 
 use datafusion::physical_plan::displayable;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -331,6 +331,16 @@ fn bytes_written(stages: &[StagePlan]) -> u64 {
     stages.iter().filter(|s| s.stage != Stage::Rollups).filter_map(|s| s.bytes_predicted).sum()
 }
 
+/// Plans a checkpointed query. Views of features and state are registered with what an overlay adds to their files; the
+/// others are planned from their file at `path` below sql/.
+pub async fn plan_query(ctx: &SessionContext, sql: &SqlFiles, name: &str, path: &str) -> Result<DataFrame> {
+    let in_file = |e: datafusion::error::DataFusionError| Failure::from(e).at(format!("sql/{path}.sql"));
+    match ctx.table_exist(name)? {
+        true => ctx.table(name).await.map_err(in_file),
+        false => ctx.sql(sql.get(path)?).await.map_err(in_file),
+    }
+}
+
 /// Returns the physical plans of the checkpointed queries, by stage name. Plans only: no row is read.
 pub async fn physical_plans(ctx: &SessionContext, sql: &SqlFiles) -> Result<BTreeMap<String, String>> {
     contract::register_model_input(ctx).await?;
@@ -339,7 +349,8 @@ pub async fn physical_plans(ctx: &SessionContext, sql: &SqlFiles) -> Result<BTre
     for stage in Stage::all() {
         let Some(path) = stage.checkpointed_query() else { continue };
         let in_file = |e: datafusion::error::DataFusionError| Failure::from(e).at(format!("sql/{path}.sql"));
-        let plan = ctx.sql(sql.get(path)?).await.map_err(in_file)?.create_physical_plan().await.map_err(in_file)?;
+        let query = plan_query(ctx, sql, stage.name(), path).await?;
+        let plan = query.create_physical_plan().await.map_err(in_file)?;
         plans.insert(stage.name().into(), displayable(plan.as_ref()).indent(false).to_string());
     }
     Ok(plans)

@@ -180,7 +180,7 @@ fn embed_text_equals_sentence_transformers() {
         &[&allowed],
         &["sql", "--format", "csv", "-c", &nested],
         2,
-        &["column v: CSV holds no List", "json"],
+        &["column v: CSV cannot hold List", "json"],
     );
 }
 
