@@ -215,23 +215,20 @@ impl Rollups {
     async fn load_units(&mut self, files: &[ListedFile]) -> Result<Vec<ListedFile>> {
         let now: HashMap<String, String> =
             files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
-        let mut covered: HashSet<String> = HashSet::new();
+        let mut found: Vec<Unit> = Vec::new();
         for manifest in self.location.folder("manifests").list().await? {
             let bytes = self.location.store.get(&manifest.location).await?.bytes().await?;
             let units: Vec<Unit> = serde_json::from_slice(&bytes).map_err(|e| {
                 Failure::input(format!("{}: damaged state manifest: {e}", self.location.display(&manifest.location)))
                     .hint("delete this manifest; its units are then rolled up again")
             })?;
-            for unit in units {
-                let whole = unit.sources.iter().all(|(path, tag)| now.get(path) == Some(tag));
-                if whole && unit.sources.keys().all(|path| !covered.contains(path)) {
-                    covered.extend(unit.sources.keys().cloned());
-                    self.units.push(unit);
-                }
-            }
+            found.extend(units);
         }
+        self.units = choose_units(found, &now);
+        let covered: HashSet<&str> = self.units.iter().flat_map(|u| u.sources.keys().map(String::as_str)).collect();
+        let uncovered = files.iter().filter(|f| !covered.contains(f.meta.location.as_ref())).cloned().collect();
         self.report.units_kept = self.units.len() as u64;
-        Ok(files.iter().filter(|f| !covered.contains(f.meta.location.as_ref())).cloned().collect())
+        Ok(uncovered)
     }
 
     async fn build(
@@ -356,6 +353,23 @@ impl Rollups {
     }
 }
 
+/// Chooses stored units whose files are all there unchanged, so that no file is covered twice; `now` gives each file's path and
+/// fingerprint. The unit of most files wins: a night of an earlier date leaves a unit of a part of another unit's files, and
+/// later nights must read what they read before, whatever the order in which the store lists the manifests.
+fn choose_units(mut found: Vec<Unit>, now: &HashMap<String, String>) -> Vec<Unit> {
+    found.sort_by(|a, b| b.sources.len().cmp(&a.sources.len()).then_with(|| a.id.cmp(&b.id)));
+    let mut covered: HashSet<String> = HashSet::new();
+    let mut chosen = Vec::new();
+    for unit in found {
+        let is_whole = unit.sources.iter().all(|(path, tag)| now.get(path) == Some(tag));
+        if is_whole && unit.sources.keys().all(|path| !covered.contains(path)) {
+            covered.extend(unit.sources.keys().cloned());
+            chosen.push(unit);
+        }
+    }
+    chosen
+}
+
 fn fingerprint_sources(sources: &BTreeMap<String, String>) -> String {
     ContentHash::from_bytes(format!("{sources:?}")).short()
 }
@@ -451,4 +465,33 @@ async fn count_reasons(ctx: &SessionContext) -> Result<Vec<(String, u64)>> {
         }
     }
     Ok(reasons)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(days: std::ops::Range<u32>) -> Unit {
+        Unit {
+            id: format!("{days:?}"),
+            first_dt: None,
+            last_dt: None,
+            sources: days.map(|day| (format!("dt={day}"), "tag".to_string())).collect(),
+            outputs: BTreeMap::new(),
+            rows: 0,
+            quarantined: BTreeMap::new(),
+            of_this_session: false,
+        }
+    }
+
+    #[test]
+    fn units_of_a_backfilled_date_never_replace_larger_ones() {
+        let now = (1..26).map(|day| (format!("dt={day}"), "tag".to_string())).collect();
+        // The night of day 12 ran last. Any order of listing gives the same units, and every file stays covered.
+        let orders = [[unit(1..21), unit(21..26), unit(1..12)], [unit(1..12), unit(21..26), unit(1..21)]];
+        for found in orders {
+            let chosen: Vec<String> = choose_units(found.to_vec(), &now).into_iter().map(|u| u.id).collect();
+            assert_eq!(chosen, ["1..21", "21..26"]);
+        }
+    }
 }

@@ -250,8 +250,8 @@ impl NightPlan {
     /// Decides from the facts alone.
     pub fn new(survey: &Survey) -> Result<Self> {
         let visible = survey.visible.as_ref();
-        let unchanged = visible.is_some_and(|night| Some(&night.run.manifest_hash) == survey.manifest_hash.as_ref());
-        let nothing_to_do = survey.rollups.is_complete() && unchanged;
+        // The manifest names every source file, so units that are missing change nothing.
+        let nothing_to_do = visible.is_some_and(|night| Some(&night.run.manifest_hash) == survey.manifest_hash.as_ref());
         let figures = survey.last.as_ref().map(figures_by_stage).transpose()?.unwrap_or_default();
         let read = survey.rollups.report();
         let stages = match nothing_to_do {
