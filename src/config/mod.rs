@@ -14,14 +14,10 @@ pub mod networks;
 mod outputs;
 pub mod render;
 mod resolve;
+mod sections;
 mod table;
 mod text;
 mod train;
-
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-
-use crate::failure::Result;
 
 pub use image::ImageConfig;
 pub use lake::{Arrival, LakeConfig, OutputConfig, Partition, S3Config, SqlConfig};
@@ -31,92 +27,15 @@ pub use outputs::{
     ChecksConfig, DemandConfig, FeaturesConfig, IntentsConfig, RecommendationConfig, ReplenishmentConfig, SegmentConfig,
 };
 pub use resolve::environment;
+pub use sections::Config;
 pub use table::TableConfig;
 pub use text::TextConfig;
 pub use train::TrainConfig;
 
-macro_rules! sections {
-    ($($name:ident: $type:ty,)+) => {
-        /// Every setting of a job, by section. Units are at the end of each name.
-        #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
-        pub struct Config {
-            $(pub $name: $type,)+
-            /// `section.key` of every setting that a file, the environment or a flag gave. A lake's own `lake.toml` replaces
-            /// only the others.
-            #[serde(skip)]
-            pub given: BTreeSet<String>,
-        }
-
-        impl Config {
-            fn declared() -> Vec<declare::Section> {
-                vec![$(<$type>::declared(stringify!($name))),+]
-            }
-
-            fn check_bounds(&self) -> Result<()> {
-                $(self.$name.check_bounds(stringify!($name))?;)+
-                Ok(())
-            }
-        }
-    };
-}
-
-sections! {
-    lake: LakeConfig,
-    output: OutputConfig,
-    sql: SqlConfig,
-    s3: S3Config,
-    features: FeaturesConfig,
-    intents: IntentsConfig,
-    demand: DemandConfig,
-    recommendation: RecommendationConfig,
-    replenishment: ReplenishmentConfig,
-    segment: SegmentConfig,
-    model: ModelConfig,
-    train: TrainConfig,
-    table: TableConfig,
-    text: TextConfig,
-    image: ImageConfig,
-    score: ScoreConfig,
-    functions: FunctionsConfig,
-    checks: ChecksConfig,
-    engine: EngineConfig,
-    lock: LockConfig,
-    gc: GcConfig,
-}
-
-impl Config {
-    /// Returns the lake's time zone, which [`Config::check`] has parsed before.
-    pub fn time_zone(&self) -> chrono_tz::Tz {
-        self.lake.time_zone.parse().unwrap_or(chrono_tz::UTC)
-    }
-
-    /// Returns the number of partitions: the configured number, or one per core.
-    pub fn partitions(&self) -> usize {
-        match self.engine.partitions {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
-            n => n as usize,
-        }
-    }
-
-    /// Refuses values out of bounds and settings that contradict each other. Called again after a lake's own settings were
-    /// merged in.
-    pub fn check(&self) -> Result<()> {
-        self.check_bounds()?;
-        self.lake.check()?;
-        self.model.check()?;
-        self.train.check(self.model.backbone)?;
-        self.table.check()?;
-        self.text.check()?;
-        self.image.check()?;
-        self.score.check()?;
-        self.lock.check()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Result;
 
     pub(super) fn resolved(pairs: &[(&str, &str)]) -> Result<Config> {
         let pairs: Vec<(String, String)> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::Config;
 use super::declare::Setting;
+use super::sections::Config;
 use crate::failure::{Failure, Result};
 
 const LINE_WIDTH: usize = 118;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::Config;
+use super::sections::Config;
 use crate::failure::{Failure, Result};
 
 const LIST_HINT: &str = "jobs/nightly.toml lists every setting";
