@@ -15,8 +15,8 @@ use crate::failure::{FailureKind, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
 use crate::model::contents::MODALITIES;
-use crate::score::contents::store::{ContentStore, USED_KEYS_FOLDER, VECTORS_FOLDER};
-use crate::score::contents::vector_files::{retain_keys, used_keys, vector_keys};
+use crate::score::contents::ContentStore;
+use crate::score::contents::vector_files::{USED_KEYS_FOLDER, VECTORS_FOLDER, retain_keys, used_keys, vector_keys};
 
 /// A file that is removed, or rewritten without some of its rows.
 #[derive(Debug, Clone, PartialEq)]

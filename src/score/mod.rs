@@ -2,13 +2,14 @@
 //!
 //! Queries come in through [`operator::install`], which gives a session the functions of [`functions`]; columns of scores
 //! come out. Nights and trainings also call [`models`] and [`contents`] directly. Imports go from right to left in
-//! `devices`, `load_cache`, `encoders`, `contents`, `service`, `models`, `sql_model`, `functions`, `operator`.
+//! `lock`, `devices`, `load_cache`, `encoders`, `contents`, `service`, `models`, `sql_model`, `functions`, `operator`.
 
 pub mod contents;
 pub mod devices;
 pub(crate) mod encoders;
 pub(crate) mod functions;
 mod load_cache;
+mod lock;
 pub mod models;
 pub mod operator;
 pub mod service;

@@ -8,22 +8,13 @@ use object_store::path::Path;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::refresh::{self, RefreshedKeys};
-use super::vector_files::{self, VectorFileBuilder};
-use super::vector_sink::VectorSink;
+use super::vector_files::{self, USED_KEYS_FOLDER, VECTORS_FOLDER, VectorFileBuilder};
 use crate::config::networks::Precision;
 use crate::failure::{FailureKind, Result};
 use crate::ids::{ContentHash, RunDate};
 use crate::lake::{self, stores::Location};
 use crate::model::bundle::BundleCard;
 use crate::model::contents::{Contents, MODALITIES};
-use crate::score::encoders::{SharedImageEncoder, SharedTextEncoder};
-use datafusion::prelude::SessionContext;
-
-/// Folder of the folders of vectors.
-pub(crate) const VECTORS_FOLDER: &str = "state/content";
-/// Folder that has a folder for each folder of vectors, with a file of the keys of each night's lake.
-pub(crate) const USED_KEYS_FOLDER: &str = "state/content_used";
 
 /// Content keys of a session's lake, by modality.
 pub(crate) type UsedKeys = [BTreeSet<i64>; MODALITIES.len()];
@@ -165,26 +156,6 @@ impl ContentStore {
         }
         Ok(())
     }
-
-    /// Encodes the session's texts that are not `known` and writes their vectors.
-    pub(crate) async fn add_texts(
-        &self,
-        ctx: &SessionContext,
-        encoder: &Arc<SharedTextEncoder>,
-        known: &Contents,
-    ) -> Result<RefreshedKeys> {
-        refresh::add_texts(ctx, encoder, known, &mut VectorSink::files(self)).await
-    }
-
-    /// Encodes the session's images that are not `known` and writes their vectors.
-    pub(crate) async fn add_images(
-        &self,
-        ctx: &SessionContext,
-        encoder: &Arc<SharedImageEncoder>,
-        known: &Contents,
-    ) -> Result<RefreshedKeys> {
-        refresh::add_images(ctx, encoder, known, &mut VectorSink::files(self)).await
-    }
 }
 
 fn fingerprint(files: &[VectorFile]) -> String {
@@ -197,13 +168,16 @@ fn fingerprint(files: &[VectorFile]) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::refresh;
     use super::super::vector_files::retain_keys;
+    use super::super::vector_sink::VectorSink;
     use super::*;
     use crate::config::S3Config;
     use crate::lake::parquet_files;
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
     use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+    use datafusion::prelude::SessionContext;
     use std::collections::{HashMap, HashSet};
 
     /// A session whose `item_vectors` has these rows.

@@ -12,10 +12,14 @@ use object_store::path::Path;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::store::VECTORS_FOLDER;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::ids::ContentHash;
 use crate::lake::{parquet_files, stores::Location};
+
+/// Folder of the folders of vectors.
+pub(crate) const VECTORS_FOLDER: &str = "state/content";
+/// Folder that has a folder for each folder of vectors, with a file of the keys of each night's lake.
+pub(crate) const USED_KEYS_FOLDER: &str = "state/content_used";
 
 const VECTOR_ROWS_PER_BATCH: usize = 8192;
 const KEY_ROWS_PER_BATCH: usize = 131_072;

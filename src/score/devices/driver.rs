@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::fs;
 
-use super::cuda::NoCuda;
+use super::no_cuda::NoCuda;
 
 const DRIVER_LIBRARY: &str = "libcuda.so.1";
 

@@ -4,9 +4,8 @@ use std::ffi::c_void;
 use std::fs;
 use std::path::PathBuf;
 
-use super::cuda::NoCuda;
+use super::no_cuda::{CPU_LIBRARY, NoCuda};
 
-pub(super) const CPU_LIBRARY: &str = "libtorch_cpu.so";
 pub(super) const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 /// Mangled names of `at::globalContext()` and `at::Context::setAllowTF32CuDNN(bool)`.
 const CONTEXT: &str = "_ZN2at13globalContextEv";

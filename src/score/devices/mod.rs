@@ -7,6 +7,7 @@
 mod cuda;
 mod driver;
 mod libtorch;
+mod no_cuda;
 
 use std::sync::Once;
 use tch::Device;

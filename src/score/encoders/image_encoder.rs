@@ -1,8 +1,6 @@
 //! An image encoder that partitions and stages share.
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef};
 use std::sync::{Mutex, PoisonError};
 use tch::Device;
 
@@ -10,7 +8,7 @@ use super::text_encoder::short_hash;
 use crate::config::ScoreConfig;
 use crate::failure::Result;
 use crate::lake::stores::Location;
-use crate::model::vision::{ImageEncoder, PictureLimits, PictureVectors};
+use crate::model::vision::{ImageEncoder, PictureLimits, PictureVectors, read_pictures};
 
 /// Forward passes take turns: two threads must not reach one tensor at once.
 #[derive(Debug)]
@@ -34,9 +32,7 @@ impl SharedImageEncoder {
     /// One vector, or a reason for having none, for each of some rows of a column of bytes; null is an empty image. Blocks for
     /// long: not for a thread that serves streams.
     pub(crate) fn encode_rows(&self, images: &ArrayRef, rows: &[usize]) -> Result<PictureVectors> {
-        // With 64-bit offsets: a batch of images may hold more than 2 GB.
-        let images = cast(images, &DataType::LargeBinary)?;
-        let images = images.as_binary::<i64>();
+        let images = read_pictures(images)?;
         let mut wanted: Vec<&[u8]> = Vec::with_capacity(rows.len());
         for &row in rows {
             wanted.push(if images.is_valid(row) { images.value(row) } else { &[] });

@@ -1,16 +1,14 @@
 //! `classify_image(image, model [, label])`: images of any query labelled by an image model.
 
-use arrow::array::{ArrayRef, AsArray};
-use arrow::compute::cast;
+use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::is_image;
 use super::label_columns::{self, Probabilities};
 use super::output_cache::OutputCache;
 use crate::failure::Result;
-use crate::model::vision::{ImageModel, ImageModelCard};
+use crate::model::vision::{ImageModel, ImageModelCard, is_picture_type, read_pictures};
 use crate::score::encoders::RefusedImages;
 use crate::score::models::{ModelInputs, ModelRef, Models};
 use crate::score::sql_model::{CallSignature, LoadedModel, ModelArgument, SqlModel, columns, run_blocking};
@@ -32,7 +30,7 @@ impl SqlModel for ClassifyImage {
     }
 
     fn accepts(&self, inputs: &[DataType]) -> bool {
-        inputs.iter().all(is_image)
+        inputs.iter().all(is_picture_type)
     }
 
     fn result_type(&self, labelled: bool) -> DataType {
@@ -89,9 +87,8 @@ impl LoadedModel for SharedImageModel {
 impl SharedImageModel {
     /// The probability of each label of each image; none for images that cannot be decoded, of which the log warns.
     fn probabilities(&self, images: &ArrayRef) -> Result<Probabilities> {
-        // With 64-bit offsets: a batch of images may hold more than 2 GB.
-        let images = cast(images, &DataType::LargeBinary)?;
-        let images: Vec<Option<&[u8]>> = images.as_binary::<i64>().iter().collect();
+        let images = read_pictures(images)?;
+        let images: Vec<Option<&[u8]>> = images.iter().collect();
         self.cache.outputs(&images, |distinct| {
             let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
             let found = model.probabilities(distinct);

@@ -1,14 +1,13 @@
 //! `embed_image(image [, model or folder])`: the vector of an image by a pretrained encoder.
 
-use arrow::array::{ArrayRef, AsArray};
-use arrow::compute::cast;
+use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use std::sync::Arc;
 
-use super::is_image;
 use super::output_cache::{self, OutputCache};
 use crate::failure::Result;
+use crate::model::vision::{is_picture_type, read_pictures};
 use crate::score::encoders::{RefusedImages, SharedImageEncoder};
 use crate::score::models::{ModelInputs, ModelRef, Models};
 use crate::score::sql_model::{CallSignature, LoadedModel, ModelArgument, SqlModel, columns, run_blocking};
@@ -30,7 +29,7 @@ impl SqlModel for EmbedImage {
     }
 
     fn accepts(&self, inputs: &[DataType]) -> bool {
-        inputs.iter().all(is_image)
+        inputs.iter().all(is_picture_type)
     }
 
     fn result_type(&self, _: bool) -> DataType {
@@ -77,9 +76,8 @@ impl LoadedModel for CachedImageEncoder {
 impl CachedImageEncoder {
     /// list<float32> [images]; null for null, and for images that cannot be decoded, of which the log warns.
     fn column(&self, images: &ArrayRef) -> Result<ArrayRef> {
-        // With 64-bit offsets: a batch of images may hold more than 2 GB.
-        let images = cast(images, &DataType::LargeBinary)?;
-        let images: Vec<Option<&[u8]>> = images.as_binary::<i64>().iter().collect();
+        let images = read_pictures(images)?;
+        let images: Vec<Option<&[u8]>> = images.iter().collect();
         let encode = |distinct: &[&[u8]]| {
             let mut refused = RefusedImages::default();
             let vectors = self.encoder.encode(distinct)?;

@@ -127,11 +127,6 @@ impl ScalarUDFImpl for Declared {
     }
 }
 
-/// Bytes of images. Null is the type of a literal NULL.
-fn is_image(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Null)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,8 @@ use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
-use super::{ModelRef, Models};
+use super::loaded_models::Models;
+use super::model_ref::ModelRef;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::model::bundle::{BundleCard, IndexedItem};
@@ -158,10 +159,10 @@ impl Models {
     pub(crate) async fn service_with_contents(&self, inputs: &ModelInputs) -> Result<ScoringService> {
         let service = self.load_service(&inputs.model).await?;
         if let Some(store) = self.content_store(&service.card)? {
-            service.read_contents(&store, &inputs.model.contents).await?;
+            service.contents().read(&store, &inputs.model.contents).await?;
         }
         if let Some(contents) = &inputs.contents {
-            service.add_contents(contents).await;
+            service.contents().add(contents).await;
         }
         Ok(service)
     }

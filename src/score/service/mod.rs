@@ -10,63 +10,41 @@
 //! and work other than matrix products (hashing, sorting, copying) runs in parallel too. All owners read the same weights.
 //! A GPU has one owner.
 
+mod counters;
 pub(crate) mod encoder_states;
 pub(crate) mod item_index;
 mod owner;
+mod requests;
+mod shared_contents;
 
 use arrow::array::{ArrayRef, AsArray, StructArray};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use tch::Device;
 use tokio::sync::{mpsc, oneshot};
 
 use self::encoder_states::{EncoderStateCache, EncoderStates};
 use self::item_index::ItemIndex;
-use self::owner::{Owner, Request};
-use super::contents::store::{ContentStore, ReadContents};
+use self::owner::Owner;
+use self::requests::Request;
+use self::shared_contents::SharedContents;
 use super::devices;
 use super::load_cache::LoadCache;
+use super::lock::lock;
 use crate::config::ScoreConfig;
 use crate::failure::{Failure, Result};
 use crate::model::bundle::{Bundle, BundleCard, IndexedItem};
-use crate::model::contents::{Contents, MODALITIES};
+use crate::model::contents::MODALITIES;
 use crate::model::demand::{ItemForecast, ItemHistory};
 use crate::model::inputs::UserInputs;
+
+pub use self::counters::Counters;
+pub use self::requests::IntentScores;
 
 /// Item indexes in memory: a process that plans night after night would otherwise hold them all.
 const INDEXES_MAX: usize = 4;
 /// Requests that wait for an owner.
 const QUEUE_REQUESTS: usize = 64;
-
-/// Counts the work of a service since it started.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub requests: AtomicU64,
-    pub pools: AtomicU64,
-    pub model_batches: AtomicU64,
-    /// Batches that did not fit into memory.
-    pub batches_halved: AtomicU64,
-    pub users_scored: AtomicU64,
-    pub users_encoded: AtomicU64,
-    /// Users whose encoder state was cached.
-    pub users_kept: AtomicU64,
-    pub items_forecast: AtomicU64,
-}
-
-impl Counters {
-    pub fn get(&self, counter: impl Fn(&Self) -> &AtomicU64) -> u64 {
-        counter(self).load(Ordering::Relaxed)
-    }
-}
-
-/// Scores of users in row order.
-#[derive(Debug)]
-pub struct IntentScores {
-    /// Row-major [users, targets].
-    pub scores: Vec<f32>,
-    /// Taste vectors, row-major [users, width].
-    pub tastes: Vec<f32>,
-}
 
 /// The handle that operators hold; clones share the owner threads.
 #[derive(Debug, Clone)]
@@ -84,20 +62,6 @@ pub struct ScoringService {
 
 /// Hash of a catalogue, and how many vectors of each modality were in memory when it was indexed.
 type IndexKey = (String, [usize; MODALITIES.len()]);
-
-/// Vectors of contents in memory. Rows are only ever added, so a row number stays valid.
-#[derive(Debug, Default)]
-struct SharedContents {
-    read: Mutex<ReadContents>,
-    /// Held while vectors are read and added: two updates at once could number rows differently.
-    update: tokio::sync::Mutex<()>,
-}
-
-impl SharedContents {
-    fn now(&self) -> Arc<Contents> {
-        Arc::clone(&lock(&self.read).contents)
-    }
-}
 
 impl ScoringService {
     /// Starts the owner threads with a loaded bundle.
@@ -174,27 +138,9 @@ impl ScoringService {
         answered.await.map_err(|_| stopped())?
     }
 
-    /// Reads the files that were added to the store, until those of a plan's fingerprint are in memory.
-    pub(crate) async fn read_contents(&self, store: &ContentStore, fingerprint: &str) -> Result<()> {
-        let _update = self.contents.update.lock().await;
-        let before = lock(&self.contents.read).clone();
-        if before.fingerprint != fingerprint {
-            let mut read = store.read(&before).await?;
-            read.fingerprint = fingerprint.into();
-            tracing::info!("{} bytes of content vectors in memory", read.contents.bytes());
-            *lock(&self.contents.read) = read;
-        }
-        Ok(())
-    }
-
-    /// Adds vectors that are in no file: those of a session that writes nothing.
-    pub(crate) async fn add_contents(&self, more: &Contents) {
-        let _update = self.contents.update.lock().await;
-        let mut all = self.contents.now();
-        if !all.has_all(more) {
-            Arc::make_mut(&mut all).extend(more);
-            lock(&self.contents.read).contents = all;
-        }
+    /// The content vectors that it scores with.
+    pub(crate) fn contents(&self) -> &SharedContents {
+        &self.contents
     }
 
     /// Adds encoder states of an earlier night to the cache.
@@ -207,10 +153,6 @@ impl ScoringService {
     pub(crate) fn take_used_states(&self) -> EncoderStates {
         std::mem::take(&mut *lock(&self.states)).into_used()
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn cores() -> usize {

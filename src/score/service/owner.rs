@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::counters::Counters;
 use super::encoder_states::{EncoderState, EncoderStateCache};
 use super::item_index::ItemIndex;
-use super::{Counters, IntentScores, SharedContents, lock};
+use super::requests::{Answer, IntentScores, Request};
+use super::shared_contents::SharedContents;
 use crate::failure::{Failure, Result};
 use crate::model::bundle::{Bundle, IndexedItem};
 use crate::model::contents::Contents;
@@ -17,25 +19,7 @@ use crate::model::demand::{ItemForecast, ItemHistory};
 use crate::model::inputs::{EventInput, UserInputs};
 use crate::model::out_of_memory::retry_in_halves;
 use crate::model::targets::OUTPUTS;
-
-/// Rows to work on, and where the answer goes.
-pub(super) enum Request {
-    Users(UserInputs, Answer<IntentScores>),
-    Items(Vec<ItemHistory>, Answer<Vec<ItemForecast>>),
-    Catalogue(Vec<IndexedItem>, Answer<ItemIndex>),
-}
-
-type Answer<T> = oneshot::Sender<Result<T>>;
-
-impl Request {
-    fn rows(&self) -> usize {
-        match self {
-            Self::Users(inputs, _) => inputs.len(),
-            Self::Items(items, _) => items.len(),
-            Self::Catalogue(items, _) => items.len(),
-        }
-    }
-}
+use crate::score::lock::lock;
 
 pub(super) struct Owner {
     pub bundle: Bundle,

@@ -9,9 +9,9 @@ use datafusion::logical_expr::{CreateFunction, DdlStatement, Expr, LogicalPlan, 
 use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
-use super::torch_function::{Declaration, TorchFunction};
+use super::modules;
+use super::torch_function::{Declaration, TorchFunction, as_torch_function};
 use super::value_types::Type;
-use super::{as_torch_function, modules};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 

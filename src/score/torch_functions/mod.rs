@@ -13,19 +13,11 @@ mod probe;
 mod torch_function;
 mod value_types;
 
-use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
-use std::any::Any;
 
 pub(crate) use self::create_function::{TorchFunctions, check_statement};
 pub(crate) use self::torch_function::Declaration;
-pub use self::torch_function::TorchFunction;
-
-/// The user's function behind a registered one; `None` for all others.
-pub fn as_torch_function(function: &ScalarUDF) -> Option<&TorchFunction> {
-    let function: &dyn Any = function.inner().as_ref();
-    function.downcast_ref()
-}
+pub use self::torch_function::{TorchFunction, as_torch_function};
 
 /// Fingerprint of a session's user functions, modules included: when it changes, so do the rows that they compute.
 pub(crate) fn fingerprint(ctx: &SessionContext) -> String {

@@ -4,8 +4,9 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, UInt32Array, new_null_ar
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{concat, take};
 use arrow::datatypes::DataType;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -247,6 +248,12 @@ impl ScalarUDFImpl for TorchFunction {
         let arguments = arrays.collect::<datafusion::common::Result<Vec<_>>>()?;
         Ok(ColumnarValue::Array(self.call(&arguments, call.number_rows)?))
     }
+}
+
+/// The user's function behind a registered one; `None` for all others.
+pub fn as_torch_function(function: &ScalarUDF) -> Option<&TorchFunction> {
+    let function: &dyn Any = function.inner().as_ref();
+    function.downcast_ref()
 }
 
 /// Loads a module from synchronous code, on a new thread: the calling one may belong to a runtime.

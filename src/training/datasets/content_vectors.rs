@@ -10,7 +10,7 @@ use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::model::bundle::{BundledImageEncoder, BundledTextEncoder};
 use crate::model::contents::{Contents, IMAGE, TEXT};
-use crate::score::contents::{self, ContentStore};
+use crate::score::contents::{self, ContentStore, VectorSink, refresh};
 use crate::score::devices;
 use crate::score::encoders::{SharedImageEncoder, SharedTextEncoder};
 
@@ -54,7 +54,8 @@ impl TrainingContext<'_> {
         let store = ContentStore::new(self.workspace.output()?, [0, encoder.width as i64, 0], ["", &hash, ""])
             .ok_or_else(|| Failure::bug("an image encoder without a width"))?;
         let ctx = self.whole_session(end).await?;
-        let keys = store.add_images(&ctx, &encoder, store.contents().await?.as_ref()).await?.keys;
+        let known = store.contents().await?;
+        let keys = refresh::add_images(&ctx, &encoder, &known, &mut VectorSink::files(&store)).await?.keys;
         let all = store.contents().await?;
         Ok((contents.with(IMAGE, &all, keys), BundledImageEncoder { source, hash }))
     }
@@ -77,7 +78,7 @@ impl TrainingContext<'_> {
         for &as_of in dates.iter().chain([&end]) {
             let ctx = self.whole_session(as_of).await?;
             let known = store.contents().await?;
-            keys.extend(store.add_texts(&ctx, &encoder, &known).await?.keys);
+            keys.extend(refresh::add_texts(&ctx, &encoder, &known, &mut VectorSink::files(&store)).await?.keys);
         }
         // Ordered by key and without others, whatever else the store holds.
         let all = store.contents().await?;

@@ -1,7 +1,6 @@
 //! Fetches the encoded pictures of a table: bytes of a column, or files that a column names.
 
-use arrow::array::{ArrayRef, AsArray};
-use arrow::compute::cast;
+use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -11,6 +10,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::text::text_column;
+use crate::model::vision::read_pictures;
 
 /// Files that are fetched concurrently.
 const CONCURRENT_FETCHES: usize = 16;
@@ -63,9 +63,8 @@ impl PictureSource {
     pub async fn fetch(&self, rows: Range<usize>) -> Result<Vec<Result<Bytes, String>>> {
         match self {
             Self::Bytes(column) => {
-                let array = cast(&column.slice(rows.start, rows.len()), &DataType::LargeBinary)?;
-                let pictures = array.as_binary::<i64>().iter();
-                Ok(pictures.map(|bytes| Ok(Bytes::copy_from_slice(bytes.unwrap_or_default()))).collect())
+                let pictures = read_pictures(&column.slice(rows.start, rows.len()))?;
+                Ok(pictures.iter().map(|bytes| Ok(Bytes::copy_from_slice(bytes.unwrap_or_default()))).collect())
             }
             Self::Files { paths, folder } => {
                 let fetches = paths[rows].iter().map(|name| async move {
