@@ -4,9 +4,10 @@ use futures::future::BoxFuture;
 use lru::LruCache;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::OnceCell;
 
+use super::lock::lock;
 use crate::failure::Result;
 
 /// Loads each value once, however many callers ask for it, and different values at the same time. The least recently used
@@ -27,11 +28,13 @@ impl<K: Hash + Eq, V: Clone> LoadCache<K, V> {
     /// tried again by the next caller. The future is boxed: loading a model takes hundreds of kilobytes of it in a debug build,
     /// which would be on the stack of every caller in between.
     pub(crate) async fn get_or_load(&self, key: K, load: BoxFuture<'_, Result<V>>) -> Result<V> {
-        let cell = {
-            let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(cells.get_or_insert(key, Arc::default))
-        };
+        let cell = Arc::clone(lock(&self.cells).get_or_insert(key, Arc::default));
         cell.get_or_try_init(|| load).await.cloned()
+    }
+
+    /// Returns the value of `key` if it is loaded.
+    pub(crate) fn find(&self, key: &K) -> Option<V> {
+        lock(&self.cells).get(key)?.get().cloned()
     }
 }
 
@@ -78,6 +81,7 @@ mod tests {
             cache.get_or_load(key, Box::pin(load)).await.unwrap();
         }
         assert_eq!(loads.load(Ordering::Relaxed), 4, "a, b, c, and b again");
+        assert_eq!(["a", "b", "c"].map(|key| cache.find(&key)), [Some(0), Some(3), None]);
     }
 
     #[tokio::test]

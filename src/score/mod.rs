@@ -2,7 +2,8 @@
 //!
 //! Queries come in through [`operator::install`], which gives a session the functions of [`functions`]; columns of scores
 //! come out. Nights and trainings also call [`models`] and [`contents`] directly. Imports go from right to left in
-//! `lock`, `devices`, `load_cache`, `encoders`, `contents`, `service`, `models`, `sql_model`, `functions`, `operator`.
+//! `lock`, `devices`, `load_cache`, `permitted`, `torch_functions`, `encoders`, `contents`, `service`, `models`, `sql_model`,
+//! `functions`, `operator`.
 
 pub mod contents;
 pub mod devices;
@@ -12,6 +13,7 @@ mod load_cache;
 mod lock;
 pub mod models;
 pub mod operator;
+mod permitted;
 pub mod service;
 pub(crate) mod sql_model;
 pub mod torch_functions;

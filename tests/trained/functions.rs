@@ -8,9 +8,10 @@ use intentcast::commands::sql::Shell;
 use intentcast::config::Config;
 use intentcast::engine;
 use intentcast::failure::{Failure, Result};
-use intentcast::score::torch_functions::{self, modules};
+use intentcast::score::torch_functions;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tch::{CModule, Kind, Tensor};
 
@@ -173,8 +174,8 @@ async fn rows_go_in_batches_and_a_module_is_loaded_once_a_process() {
     modules.create("dot2(a FLOAT, b FLOAT[3]) RETURNS FLOAT", "copy.pt").await.unwrap();
     assert!(modules.rows("SELECT dot2(1, [1, 1, 1])").await.contains("4.0"));
     let state = modules.ctx.state();
-    let hash = &torch_functions::as_torch_function(&state.scalar_functions()["dot2"]).unwrap().declaration.hash;
-    assert_eq!(modules::loads(hash), 1);
+    let copy = torch_functions::as_torch_function(&state.scalar_functions()["dot2"]).unwrap().module().unwrap();
+    assert!(Arc::ptr_eq(module, copy));
 }
 
 #[tokio::test]
@@ -258,6 +259,21 @@ async fn a_module_that_fails_later_is_an_error_that_names_it() {
     modules.refused("SELECT embed('a')", 2, &["argument id: expected BIGINT, got Utf8"]).await;
     modules.refused("SELECT embed(1, 2)", 2, &["expected 1 arguments, got 2"]).await;
     assert!(modules.rows("SELECT embed(3) AS e").await.contains("[6.0, 7.0]"));
+}
+
+#[tokio::test]
+async fn a_call_is_allowed_in_joins_and_skips_other_branches() {
+    let modules = Modules::new();
+    let weights = Tensor::arange(4, (Kind::Int64, tch::Device::Cpu)).view([4, 1]) * 10;
+    let ids = [Tensor::from_slice(&[0i64, 1])];
+    modules.save("ten.pt", &ids, move |xs| Tensor::embedding(&weights, &xs[0], -1, false, false));
+    modules.create("ten_times(id BIGINT) RETURNS BIGINT", "ten.pt").await.unwrap();
+    let joined =
+        "SELECT a, b FROM generate_series(0, 3) AS s(a) JOIN generate_series(15, 25) AS t(b) ON ten_times(a) = b";
+    assert!(modules.rows(joined).await.contains("| 2 | 20 |"));
+    // An id above 3 is out of range, as every call with one says.
+    let branch = "SELECT count(CASE WHEN v < 4 THEN ten_times(v) ELSE -v END) AS n FROM generate_series(0, 9) AS s(v)";
+    assert!(modules.rows(branch).await.contains("| 10 |"));
 }
 
 #[tokio::test]

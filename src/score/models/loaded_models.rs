@@ -14,8 +14,8 @@ use crate::score::contents::ContentStore;
 use crate::score::devices;
 use crate::score::encoders::{SharedImageEncoder, SharedTextEncoder};
 use crate::score::load_cache::LoadCache;
+use crate::score::permitted::permitted_folder;
 use crate::score::service::ScoringService;
-use crate::score::torch_functions::modules;
 
 /// Models, and encoders, that a process holds at once.
 const LOADED_MAX: usize = 16;
@@ -136,7 +136,7 @@ impl Models {
     pub(crate) async fn text_encoder(&self, named: &str) -> Result<Arc<SharedTextEncoder>> {
         let open = async {
             let (folder, tokens_max, trained) = match named.contains('/') {
-                true => (modules::permitted_folder(named, &self.config)?, self.config.model.text_tokens_max, None),
+                true => (permitted_folder(named, &self.config)?, self.config.model.text_tokens_max, None),
                 false => {
                     let text = self.card(named).await?.text.ok_or_else(|| no_encoder(named, "text"))?;
                     (self.registry()?.0.folder(&format!("{named}/{TEXT_FOLDER}")), text.tokens_max, Some(text.hash))
@@ -156,7 +156,7 @@ impl Models {
     pub(crate) async fn image_encoder(&self, named: &str) -> Result<Arc<SharedImageEncoder>> {
         let open = async {
             let (folder, trained) = match named.contains('/') {
-                true => (modules::permitted_folder(named, &self.config)?, None),
+                true => (permitted_folder(named, &self.config)?, None),
                 false => {
                     let image = self.card(named).await?.image.ok_or_else(|| no_encoder(named, "image"))?;
                     (self.registry()?.0.folder(&format!("{named}/{IMAGE_FOLDER}")), Some(image.hash))

@@ -5,10 +5,13 @@
 //! `T[n]` is [rows, n]; `T[]` takes lists of any length, and rows are grouped by length, so that no row is ever padded. A null
 //! in an argument (or in its list) makes the row's result null, and the module does not see the row.
 //!
+//! These are plain scalar functions, not calls of a `ScoreNode` as `functions` are: a module reads only the arguments of a row,
+//! so SQL may call it in a join's condition, or in a branch of `CASE` that only some rows take.
+//!
 //! `engine` gives every session the factory, `shell` checks its statements, and `cluster` sends declarations.
 
 mod create_function;
-pub mod modules;
+mod modules;
 mod probe;
 mod torch_function;
 mod value_types;
