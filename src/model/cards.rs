@@ -21,7 +21,11 @@ pub trait Card: Serialize + DeserializeOwned {
     /// The format version that is written and read.
     const FORMAT: u32;
 
+    fn version(&self) -> &str;
+
     fn trained_at(&self) -> &str;
+
+    fn weights_hash(&self) -> &str;
 
     /// Sets the fields that are known only when the model is written.
     fn seal(&mut self, version: String, weights_hash: String);

@@ -20,9 +20,6 @@ pub(crate) trait SqlModel: Debug + Send + Sync {
 
     fn signature(&self) -> CallSignature;
 
-    /// Reports whether a call with inputs of these types is allowed. There are as many as the signature says.
-    fn accepts(&self, inputs: &[DataType]) -> bool;
-
     /// Type of the result; `labelled` for a call that names one label.
     fn result_type(&self, labelled: bool) -> DataType;
 
@@ -36,8 +33,10 @@ pub(crate) trait SqlModel: Debug + Send + Sync {
         LakeInputs::None
     }
 
-    /// Resolves the version that a call names (empty where it names none) to the weights that it has now.
-    async fn pin(&self, models: &Models, version: &str) -> Result<ModelRef>;
+    /// Resolves the version that a call names (empty where it names none) to the weights that it has now; by default a bundle's.
+    async fn pin(&self, models: &Models, version: &str) -> Result<ModelRef> {
+        models.pin(version).await
+    }
 
     /// Loads exactly the pinned weights, or refuses.
     async fn load(&self, models: &Models, inputs: &ModelInputs) -> Result<Arc<dyn LoadedModel>>;
@@ -54,9 +53,21 @@ pub(crate) trait LoadedModel: Send + Sync {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallSignature {
     pub inputs: usize,
+    /// Reports whether inputs of these types are allowed.
+    pub accepts: fn(&[DataType]) -> bool,
     pub model: ModelArgument,
     /// The arguments in words, for the message about a call that does not fit.
     pub expected: &'static str,
+}
+
+impl CallSignature {
+    /// A struct and perhaps a version, which is a bundle's.
+    pub(crate) const STRUCT: Self = Self {
+        inputs: 1,
+        accepts: |inputs| matches!(inputs, [DataType::Struct(_)]),
+        model: ModelArgument::Optional,
+        expected: "a struct and optionally a model version",
+    };
 }
 
 /// How a call names its model.

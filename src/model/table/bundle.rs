@@ -80,8 +80,16 @@ impl Card for TableCard {
     const FILE: &'static str = TABLE_CARD;
     const FORMAT: u32 = TABLE_FORMAT;
 
+    fn version(&self) -> &str {
+        &self.version
+    }
+
     fn trained_at(&self) -> &str {
         &self.trained_at
+    }
+
+    fn weights_hash(&self) -> &str {
+        &self.weights_hash
     }
 
     fn seal(&mut self, version: String, weights_hash: String) {
@@ -102,14 +110,9 @@ impl Registry {
         Ok(card)
     }
 
-    /// Reads the card of a table model.
-    pub async fn table_card(&self, version: &str) -> Result<TableCard> {
-        self.card_of(version).await
-    }
-
     /// Loads a table model and checks its weights against the card.
     pub async fn load_table(&self, version: &str, device: Device) -> Result<TableModel> {
-        let card = self.table_card(version).await?;
+        let card: TableCard = self.card_of(version).await?;
         let folder = self.0.folder(version);
         let weights = folder.read(WEIGHTS).await.map_err(damaged)?;
         if ContentHash::from_bytes(&weights).short() != card.weights_hash {

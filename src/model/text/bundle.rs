@@ -87,8 +87,16 @@ impl Card for TextCard {
     const FILE: &'static str = TEXT_CARD;
     const FORMAT: u32 = TEXT_FORMAT;
 
+    fn version(&self) -> &str {
+        &self.version
+    }
+
     fn trained_at(&self) -> &str {
         &self.trained_at
+    }
+
+    fn weights_hash(&self) -> &str {
+        &self.weights_hash
     }
 
     fn seal(&mut self, version: String, weights_hash: String) {
@@ -109,14 +117,9 @@ impl Registry {
         self.write_files(card, files).await
     }
 
-    /// Reads the card of a text classifier.
-    pub async fn text_card(&self, version: &str) -> Result<TextCard> {
-        self.card_of(version).await
-    }
-
     /// Loads a text classifier and checks its files against the card.
     pub async fn load_text(&self, version: &str, device: Device) -> Result<TextModel> {
-        let card = self.text_card(version).await?;
+        let card: TextCard = self.card_of(version).await?;
         let folder = self.0.folder(version);
         let encoder = TextFolder::load(&folder.folder(ENCODER), Some(card.max_length)).await.map_err(damaged)?;
         let read_file = async |name: &str| folder.read(name).await.map_err(damaged);

@@ -102,8 +102,16 @@ impl Card for ImageModelCard {
     const FILE: &'static str = IMAGE_CARD;
     const FORMAT: u32 = IMAGE_FORMAT;
 
+    fn version(&self) -> &str {
+        &self.version
+    }
+
     fn trained_at(&self) -> &str {
         &self.trained_at
+    }
+
+    fn weights_hash(&self) -> &str {
+        &self.weights_hash
     }
 
     fn seal(&mut self, version: String, weights_hash: String) {
@@ -123,14 +131,9 @@ impl Registry {
         self.write_files(card, files).await
     }
 
-    /// Reads the card of an image classifier.
-    pub async fn image_card(&self, version: &str) -> Result<ImageModelCard> {
-        self.card_of(version).await
-    }
-
     /// Loads an image classifier and checks its files against the card.
     pub async fn load_image(&self, version: &str, device: Device) -> Result<ImageModel> {
-        let card = self.image_card(version).await?;
+        let card: ImageModelCard = self.card_of(version).await?;
         let folder = self.0.folder(version);
         let encoder_folder = ImageFolder::load(&folder.folder(ENCODER)).await.map_err(damaged)?;
         let head_bytes = folder.read(HEAD).await.map_err(damaged)?;

@@ -1,7 +1,7 @@
 //! An image encoder that partitions and stages share.
 
 use arrow::array::{Array, ArrayRef};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use tch::Device;
 
 use super::text_encoder::short_hash;
@@ -9,6 +9,7 @@ use crate::config::ScoreConfig;
 use crate::failure::Result;
 use crate::lake::stores::Location;
 use crate::model::vision::{ImageEncoder, PictureLimits, PictureVectors, read_pictures};
+use crate::score::lock::lock;
 
 /// Forward passes take turns: two threads must not reach one tensor at once.
 #[derive(Debug)]
@@ -42,6 +43,6 @@ impl SharedImageEncoder {
 
     /// One vector, or a reason for having none, per image.
     pub(crate) fn encode(&self, images: &[&[u8]]) -> Result<PictureVectors> {
-        self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(images)
+        lock(&self.encoder).encode(images)
     }
 }

@@ -32,12 +32,20 @@ impl RefusedImages {
         }
     }
 
-    /// Warns of the refused images of a SQL function's call over `images` distinct ones.
-    pub(crate) fn warn_of_call(&self, function: &str, consequence: &str, images: usize) {
-        if let Some(why) = &self.first_reason {
-            let count: usize = self.reasons.values().map(|group| group.count).sum();
-            tracing::warn!("{function}: {count} of {images} distinct images {consequence}; the first: {why}");
+    /// Returns the results of a SQL function's call with distinct images; warns of the refused ones.
+    pub(crate) fn accept_call<T>(
+        function: &str,
+        consequence: &str,
+        images: Vec<Result<T, PictureError>>,
+    ) -> Vec<Option<T>> {
+        let total = images.len();
+        let mut refused = Self::default();
+        let results = images.into_iter().map(|image| refused.accept(image, None)).collect();
+        if let Some(why) = &refused.first_reason {
+            let count: usize = refused.reasons.values().map(|group| group.count).sum();
+            tracing::warn!("{function}: {count} of {total} distinct images {consequence}; the first: {why}");
         }
+        results
     }
 
     /// Warns of the refused images of the catalogue.

@@ -1,6 +1,6 @@
 //! A text encoder that partitions and stages share.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use tch::Device;
 
 use crate::config::{Config, networks::Precision};
@@ -8,6 +8,7 @@ use crate::failure::Result;
 use crate::lake::stores::Location;
 use crate::model::text::encoder::{EncoderSettings, TextEncoder, length_max};
 use crate::score::devices;
+use crate::score::lock::lock;
 
 /// The first digits of an encoder's hash, which distinguish the encoders of one shop, with its precision.
 pub(super) fn short_hash(hash: &str, precision: Precision) -> String {
@@ -39,6 +40,6 @@ impl SharedTextEncoder {
 
     /// One vector per text. Blocks for long: not for a thread that serves streams.
     pub(crate) fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
-        self.encoder.lock().unwrap_or_else(PoisonError::into_inner).encode(texts)
+        lock(&self.encoder).encode(texts)
     }
 }

@@ -1,84 +1,45 @@
 //! `embed_text(text [, model or folder])`: the vector of a text by a pretrained encoder.
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use std::sync::Arc;
 
-use super::output_cache::{self, OutputCache};
+use super::embedding::{Embedding, VectorEncoder};
+use super::output_cache::{OutputCache, Outputs};
 use crate::failure::Result;
 use crate::model::text::text_column;
 use crate::score::encoders::SharedTextEncoder;
-use crate::score::models::{ModelInputs, ModelRef, Models};
-use crate::score::sql_model::{CallSignature, LoadedModel, ModelArgument, SqlModel, columns, run_blocking};
+use crate::score::models::Models;
+use crate::score::sql_model::{CallSignature, ModelArgument};
 
-const NAME: &str = "embed_text";
-
-#[derive(Debug)]
-pub(super) struct EmbedText;
+pub(super) static EMBED_TEXT: Embedding<SharedTextEncoder> = Embedding::new();
 
 #[async_trait]
-impl SqlModel for EmbedText {
-    fn name(&self) -> &'static str {
-        NAME
+impl VectorEncoder for SharedTextEncoder {
+    const NAME: &'static str = "embed_text";
+    const SIGNATURE: CallSignature = CallSignature {
+        inputs: 1,
+        accepts: |inputs| inputs.iter().all(text_column::is_text_type),
+        model: ModelArgument::Optional,
+        expected: "a text and optionally a model version or a folder",
+    };
+
+    async fn load(models: &Models, named: &str) -> Result<Arc<Self>> {
+        models.text_encoder(named).await
     }
 
-    fn signature(&self) -> CallSignature {
-        let expected = "a text and optionally a model version or a folder";
-        CallSignature { inputs: 1, model: ModelArgument::Optional, expected }
+    fn hash(&self) -> &str {
+        &self.hash
     }
 
-    fn accepts(&self, inputs: &[DataType]) -> bool {
-        inputs.iter().all(text_column::is_text_type)
+    fn width(&self) -> usize {
+        self.width
     }
 
-    fn result_type(&self, _: bool) -> DataType {
-        DataType::new_list(DataType::Float32, true)
-    }
-
-    fn nullable(&self) -> bool {
-        true
-    }
-
-    async fn pin(&self, models: &Models, version: &str) -> Result<ModelRef> {
-        let name = models.encoder_name(version).await?;
-        let encoder = models.text_encoder(&name).await?;
-        Ok(ModelRef::new(name, encoder.hash.clone()))
-    }
-
-    async fn load(&self, models: &Models, inputs: &ModelInputs) -> Result<Arc<dyn LoadedModel>> {
-        let version = &inputs.model.version;
-        let load = async {
-            let encoder = models.text_encoder(version).await?;
-            let cache = OutputCache::new(models.config().score.answers_bytes_max, encoder.width);
-            Ok(CachedTextEncoder { encoder, cache })
-        };
-        let cached: Arc<CachedTextEncoder> = models.get_or_load(version, Box::pin(load)).await?;
-        inputs.model.refuse_other(&cached.encoder.hash)?;
-        Ok(cached)
-    }
-}
-
-#[derive(Debug)]
-struct CachedTextEncoder {
-    encoder: Arc<SharedTextEncoder>,
-    cache: OutputCache<f32>,
-}
-
-#[async_trait]
-impl LoadedModel for CachedTextEncoder {
-    async fn evaluate(self: Arc<Self>, inputs: Vec<ArrayRef>, _: Option<ArrayRef>) -> Result<ArrayRef> {
-        let [texts] = columns(NAME, inputs)?;
-        run_blocking(NAME, move || self.column(&texts)).await
-    }
-}
-
-impl CachedTextEncoder {
-    /// list<float32> [texts]; null for null.
-    fn column(&self, texts: &ArrayRef) -> Result<ArrayRef> {
-        let texts = text_column::read_texts(NAME, texts)?;
+    /// None for null.
+    fn vectors(&self, texts: &ArrayRef, cache: &OutputCache<f32>) -> Result<Outputs<f32>> {
+        let texts = text_column::read_texts(Self::NAME, texts)?;
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
-        let encode = |distinct: &[&str]| Ok(self.encoder.encode(distinct)?.into_iter().map(Some).collect());
-        Ok(output_cache::vectors(&self.cache.outputs(&texts, encode)?))
+        cache.outputs(&texts, |distinct| Ok(self.encode(distinct)?.into_iter().map(Some).collect()))
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::failure::Result;
 use crate::model::demand::ItemForecast;
-use crate::score::models::{ModelInputs, ModelRef, Models};
+use crate::score::models::{ModelInputs, Models};
 use crate::score::service::{ScoringService, as_struct};
-use crate::score::sql_model::{CallSignature, LoadedModel, ModelArgument, SqlModel, columns};
+use crate::score::sql_model::{CallSignature, LoadedModel, SqlModel, columns};
 
 const NAME: &str = "forecast_demand";
 
@@ -24,20 +24,11 @@ impl SqlModel for ForecastDemand {
     }
 
     fn signature(&self) -> CallSignature {
-        let expected = "a struct and optionally a model version";
-        CallSignature { inputs: 1, model: ModelArgument::Optional, expected }
-    }
-
-    fn accepts(&self, inputs: &[DataType]) -> bool {
-        matches!(inputs, [DataType::Struct(_)])
+        CallSignature::STRUCT
     }
 
     fn result_type(&self, _: bool) -> DataType {
         DataType::List(step())
-    }
-
-    async fn pin(&self, models: &Models, version: &str) -> Result<ModelRef> {
-        models.pin(version).await
     }
 
     async fn load(&self, models: &Models, inputs: &ModelInputs) -> Result<Arc<dyn LoadedModel>> {

@@ -25,11 +25,16 @@ fn fields() -> Fields {
     vec![Field::new("label", DataType::Utf8, false), Field::new("probability", DataType::Float64, false)].into()
 }
 
-/// The place of the label that a call names on its first row. `function` and `version` are for the message.
-pub(super) fn find(labels: &[String], wanted: &ArrayRef, function: &str, version: &str) -> Result<usize> {
-    let wanted = cast(wanted, &DataType::Utf8)?;
-    let wanted = wanted.as_string::<i32>().iter().next().flatten().unwrap_or_default();
-    labels.iter().position(|label| label == wanted).ok_or_else(|| {
+/// The label that a call names on its first row; empty for null.
+pub(super) fn named(label: &ArrayRef) -> Result<String> {
+    let labels = cast(label, &DataType::Utf8)?;
+    Ok(labels.as_string::<i32>().iter().next().flatten().unwrap_or_default().into())
+}
+
+/// The place of a label. `function` and `version` are for the message.
+pub(super) fn find<L: AsRef<str>>(labels: &[L], wanted: &str, function: &str, version: &str) -> Result<usize> {
+    labels.iter().position(|label| label.as_ref() == wanted).ok_or_else(|| {
+        let labels: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
         Failure::usage(format!(
             "{function}: expected one of the labels {} of {version} as third argument, got {wanted:?}",
             labels.join(", ")
@@ -76,7 +81,7 @@ mod tests {
         let one = column(&labels, Some(1), &found);
         assert_eq!((one.null_count(), one.len(), one.data_type()), (1, 3, &data_type(true)));
         let wanted: ArrayRef = Arc::new(arrow::array::StringArray::from(vec!["z"]));
-        let refused = find(&labels, &wanted, "classify_text", "text-1").unwrap_err();
+        let refused = find(&labels, &named(&wanted).unwrap(), "classify_text", "text-1").unwrap_err();
         assert!(refused.message.contains("one of the labels x, y of text-1"), "{refused}");
     }
 }

@@ -1,13 +1,16 @@
-//! The functions that SQL calls and a model answers, one file each. Adding one takes a file that implements [`SqlModel`] and
-//! its line in [`ALL`].
+//! The functions that SQL calls and a model answers, one file each. Adding one takes a file and its line in [`ALL`]. The file
+//! implements [`SqlModel`], or only `VectorEncoder` (`embedding`) or `Classifier` (`classification`) for a function of one column
+//! that returns vectors or labels.
 //!
 //! In: columns of arguments. Out: one column of results. `operator` declares the functions in a session and evaluates them;
 //! `cluster::codec` sends their names.
 
+mod classification;
 mod classify_image;
 mod classify_text;
 mod embed_image;
 mod embed_text;
+mod embedding;
 mod forecast_demand;
 mod label_columns;
 mod output_cache;
@@ -31,10 +34,10 @@ pub(crate) static ALL: [ScoringFunction; 8] = [
     ScoringFunction(&forecast_demand::ForecastDemand),
     ScoringFunction(&recommend::Recommend),
     ScoringFunction(&predict_table::PredictTable),
-    ScoringFunction(&embed_text::EmbedText),
-    ScoringFunction(&embed_image::EmbedImage),
-    ScoringFunction(&classify_text::ClassifyText),
-    ScoringFunction(&classify_image::ClassifyImage),
+    ScoringFunction(&embed_text::EMBED_TEXT),
+    ScoringFunction(&embed_image::EMBED_IMAGE),
+    ScoringFunction(&classify_text::CLASSIFY_TEXT),
+    ScoringFunction(&classify_image::CLASSIFY_IMAGE),
 ];
 
 /// A registered function. Equality and order are those of its name.
@@ -61,7 +64,7 @@ impl ScoringFunction {
             ModelArgument::Optional => rest.len() <= 1,
             ModelArgument::ThenLabel => matches!(rest.len(), 1 | 2),
         };
-        if inputs.len() == signature.inputs && texts && named && self.accepts(inputs) {
+        if inputs.len() == signature.inputs && texts && named && (signature.accepts)(inputs) {
             return Ok(self.result_type(rest.len() == 2));
         }
         plan_err!("{}: expected {}, got {arguments:?}", self.name(), signature.expected)

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::failure::Result;
+use crate::score::lock::lock;
 
 /// The network's output for each row; none for a row without a result.
 pub(super) type Outputs<N> = Vec<Output<N>>;
@@ -70,12 +71,12 @@ impl<N> OutputCache<N> {
     fn find(&self, row: impl AsRef<[u8]>) -> ([u8; 32], Option<Output<N>>) {
         let Some(entries) = &self.entries else { return ([0; 32], None) };
         let key = *blake3::hash(row.as_ref()).as_bytes();
-        (key, entries.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned())
+        (key, lock(entries).get(&key).cloned())
     }
 
     fn insert(&self, key: [u8; 32], output: &Output<N>) {
         if let Some(entries) = &self.entries {
-            entries.lock().unwrap_or_else(PoisonError::into_inner).put(key, output.clone());
+            lock(entries).put(key, output.clone());
         }
     }
 }

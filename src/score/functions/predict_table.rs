@@ -1,13 +1,14 @@
 //! `predict_table(features, model [, label])`: rows of any query scored by a table model.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StructArray};
-use arrow::compute::cast;
+use arrow::array::{Array, ArrayRef, Float64Array, StructArray};
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use crate::failure::{Failure, Result};
+use super::label_columns;
+use crate::failure::Result;
 use crate::model::table::bundle::{TableCard, TableModel};
+use crate::score::lock::lock;
 use crate::score::models::{ModelInputs, ModelRef, Models};
 use crate::score::service::as_struct;
 use crate::score::sql_model::{CallSignature, LoadedModel, ModelArgument, SqlModel, columns, run_blocking};
@@ -24,12 +25,11 @@ impl SqlModel for PredictTable {
     }
 
     fn signature(&self) -> CallSignature {
-        let expected = "a struct, a model version and optionally a label";
-        CallSignature { inputs: 1, model: ModelArgument::ThenLabel, expected }
-    }
-
-    fn accepts(&self, inputs: &[DataType]) -> bool {
-        matches!(inputs, [DataType::Struct(_)])
+        CallSignature {
+            model: ModelArgument::ThenLabel,
+            expected: "a struct, a model version and optionally a label",
+            ..CallSignature::STRUCT
+        }
     }
 
     fn result_type(&self, _: bool) -> DataType {
@@ -37,8 +37,7 @@ impl SqlModel for PredictTable {
     }
 
     async fn pin(&self, models: &Models, version: &str) -> Result<ModelRef> {
-        let card = models.registry()?.table_card(version).await?;
-        Ok(ModelRef::new(card.version, card.weights_hash))
+        models.pin_card::<TableCard>(version).await
     }
 
     async fn load(&self, models: &Models, inputs: &ModelInputs) -> Result<Arc<dyn LoadedModel>> {
@@ -48,8 +47,8 @@ impl SqlModel for PredictTable {
             models.count_load(version);
             Ok(SharedTableModel { card: model.card.clone(), model: Mutex::new(model) })
         };
-        let table: Arc<SharedTableModel> = models.get_or_load(version, Box::pin(load)).await?;
-        inputs.model.refuse_other(&table.card.weights_hash)?;
+        let table: Arc<SharedTableModel> =
+            models.get_or_load_pinned(&inputs.model, Box::pin(load), |table| &table.card.weights_hash).await?;
         Ok(table)
     }
 }
@@ -76,25 +75,17 @@ impl SharedTableModel {
         let label = self.label(label)?;
         let inputs = self.card.columns.transform(features.len(), |name| features.column_by_name(name).cloned());
         let inputs = inputs.map_err(|f| f.at(format!("{NAME} by {}", self.card.version)))?;
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = lock(&self.model);
         Ok(Arc::new(Float64Array::from(model.predict(&inputs, label)?)))
     }
 
     /// The place of the label that a call names on its first row.
     fn label(&self, label: Option<&ArrayRef>) -> Result<usize> {
-        let labels = label.map(|label| cast(label, &DataType::Utf8)).transpose()?;
-        let wanted = labels.as_ref().and_then(|l| l.as_string::<i32>().iter().next().flatten()).unwrap_or_default();
+        let wanted = label.map(label_columns::named).transpose()?.unwrap_or_default();
         let names: Vec<&str> = self.card.labels.iter().map(|l| l.name.as_str()).collect();
-        let place = match (wanted, names.as_slice()) {
-            ("", [_]) => Some(0),
-            (wanted, names) => names.iter().position(|name| *name == wanted),
-        };
-        place.ok_or_else(|| {
-            Failure::usage(format!(
-                "{NAME}: expected one of the labels {} of {} as third argument, got {wanted:?}",
-                names.join(", "),
-                self.card.version
-            ))
-        })
+        match (wanted.as_str(), names.as_slice()) {
+            ("", [_]) => Ok(0),
+            (wanted, names) => label_columns::find(names, wanted, NAME, &self.card.version),
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
-use crate::score::models::{LakeInputs, ModelInputs, ModelRef, Models};
+use crate::score::models::{LakeInputs, ModelInputs, Models};
 use crate::score::service::item_index::ItemIndex;
 use crate::score::sql_model::{CallSignature, LoadedModel, ModelArgument, SqlModel, columns, run_blocking};
 
@@ -29,12 +29,14 @@ impl SqlModel for Recommend {
     }
 
     fn signature(&self) -> CallSignature {
-        let expected = "taste, list of excluded item ids and k";
-        CallSignature { inputs: 3, model: ModelArgument::Optional, expected }
-    }
-
-    fn accepts(&self, inputs: &[DataType]) -> bool {
-        matches!(inputs, [DataType::List(_), DataType::List(_) | DataType::Null, DataType::Int64])
+        CallSignature {
+            inputs: 3,
+            accepts: |inputs| {
+                matches!(inputs, [DataType::List(_), DataType::List(_) | DataType::Null, DataType::Int64])
+            },
+            model: ModelArgument::Optional,
+            expected: "taste, list of excluded item ids and k",
+        }
     }
 
     fn result_type(&self, _: bool) -> DataType {
@@ -43,10 +45,6 @@ impl SqlModel for Recommend {
 
     fn lake_inputs(&self) -> LakeInputs {
         LakeInputs::ContentsAndItems
-    }
-
-    async fn pin(&self, models: &Models, version: &str) -> Result<ModelRef> {
-        models.pin(version).await
     }
 
     async fn load(&self, models: &Models, inputs: &ModelInputs) -> Result<Arc<dyn LoadedModel>> {

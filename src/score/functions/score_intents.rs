@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use crate::failure::Result;
 use crate::model::targets::OUTPUTS;
-use crate::score::models::{LakeInputs, ModelInputs, ModelRef, Models};
+use crate::score::models::{LakeInputs, ModelInputs, Models};
 use crate::score::service::{IntentScores, ScoringService, as_struct};
-use crate::score::sql_model::{CallSignature, LoadedModel, ModelArgument, SqlModel, columns};
+use crate::score::sql_model::{CallSignature, LoadedModel, SqlModel, columns};
 
 const NAME: &str = "score_intents";
 
@@ -23,12 +23,7 @@ impl SqlModel for ScoreIntents {
     }
 
     fn signature(&self) -> CallSignature {
-        let expected = "a struct and optionally a model version";
-        CallSignature { inputs: 1, model: ModelArgument::Optional, expected }
-    }
-
-    fn accepts(&self, inputs: &[DataType]) -> bool {
-        matches!(inputs, [DataType::Struct(_)])
+        CallSignature::STRUCT
     }
 
     fn result_type(&self, _: bool) -> DataType {
@@ -37,10 +32,6 @@ impl SqlModel for ScoreIntents {
 
     fn lake_inputs(&self) -> LakeInputs {
         LakeInputs::Contents
-    }
-
-    async fn pin(&self, models: &Models, version: &str) -> Result<ModelRef> {
-        models.pin(version).await
     }
 
     async fn load(&self, models: &Models, inputs: &ModelInputs) -> Result<Arc<dyn LoadedModel>> {

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::{BundleCard, IMAGE_FOLDER, Registry, TEXT_FOLDER, check_encoder_hash};
+use crate::model::cards::Card;
 use crate::score::contents::ContentStore;
 use crate::score::devices;
 use crate::score::encoders::{SharedImageEncoder, SharedTextEncoder};
@@ -67,6 +68,12 @@ impl Models {
         Ok(ModelRef::new(card.version, card.weights_hash))
     }
 
+    /// The weights that a version of a table, text or image model has now.
+    pub(crate) async fn pin_card<C: Card>(&self, version: &str) -> Result<ModelRef> {
+        let card: C = self.registry()?.card_of(version).await?;
+        Ok(ModelRef::new(card.version().into(), card.weights_hash().into()))
+    }
+
     /// The service of a version, with the content vectors of the output in memory; empty as for [`Self::card`].
     pub async fn service(&self, version: &str) -> Result<ScoringService> {
         let service = self.load_service(&self.pin(version).await?).await?;
@@ -83,8 +90,8 @@ impl Models {
             self.count_load(&model.version);
             ScoringService::start(bundle, &self.config.score)
         };
-        let service: Arc<ScoringService> = self.get_or_load(&model.version, Box::pin(load)).await?;
-        model.refuse_other(&service.card.weights_hash)?;
+        let service: Arc<ScoringService> =
+            self.get_or_load_pinned(model, Box::pin(load), |service| &service.card.weights_hash).await?;
         Ok(service.as_ref().clone())
     }
 
@@ -97,6 +104,18 @@ impl Models {
         let load = async { Ok(Arc::new(load.await?) as Arc<dyn Any + Send + Sync>) };
         let model = self.loaded.get_or_load((TypeId::of::<T>(), version.into()), Box::pin(load)).await?;
         model.downcast().map_err(|_| Failure::bug(format!("model {version}: its cache holds another type")))
+    }
+
+    /// The model of type `T` with exactly the pinned weights, which `load` loads unless it is cached.
+    pub(crate) async fn get_or_load_pinned<T: Any + Send + Sync>(
+        &self,
+        pinned: &ModelRef,
+        load: BoxFuture<'_, Result<T>>,
+        weights_hash: fn(&T) -> &str,
+    ) -> Result<Arc<T>> {
+        let model = self.get_or_load(&pinned.version, load).await?;
+        pinned.refuse_other(weights_hash(&model))?;
+        Ok(model)
     }
 
     /// Counts and logs the load of a model from the registry.

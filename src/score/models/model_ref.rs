@@ -23,7 +23,7 @@ impl ModelRef {
     }
 
     /// Refuses other weights of the same version.
-    pub(crate) fn refuse_other(&self, loaded_hash: &str) -> Result<()> {
+    pub(super) fn refuse_other(&self, loaded_hash: &str) -> Result<()> {
         if self.weights_hash == loaded_hash {
             return Ok(());
         }
