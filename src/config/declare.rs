@@ -3,6 +3,8 @@
 //! [`settings`] makes the struct of a section: a setting is a doc comment, a key, a type, a default and, for numbers, bounds.
 //! [`choices`] makes the enum of a setting that takes one of several names. jobs/nightly.toml and
 //! docs/reference/configuration.md are rendered from what they record ([`super::render`]).
+//!
+//! By hand, as a derive of `garde` or `validator` checks bounds but doesn't tell them: the documents would state them a second time.
 
 use crate::failure::{Failure, Result};
 
