@@ -1,5 +1,6 @@
 # Shared shell functions, sourced by the scripts in this folder. A script that sources this file sets `job` to the path of
-# intentcast and defines `run VERB [OPTION ...]`, which runs intentcast on one of the script's lakes.
+# intentcast and `folder` to the folder of its results, and defines `run VERB [OPTION ...]`, which runs intentcast on one of the
+# script's lakes.
 # Functions skip results that already exist. Functions with local variables run in a subshell, written `name() ( ... )`,
 # so that they cannot overwrite a variable of the caller.
 
@@ -54,6 +55,24 @@ scored_later() ( # TO VERSION DAY STEP_DAYS DATES [OPTION ...]
     shift 2
     asked_later "$answers" "score_intents(features, '$version_asked')['p_purchase'] AS p FROM model_input" "$@"
 )
+
+# Prepares a comparison of purchase intents on one simulated shop: simulates it, writes who bought when, and sets trained_at to a
+# date that leaves time for known outcomes of four later dates, 8 days apart.
+prepare_shop() {
+    simulated "$folder/lake"
+    bought_before "$folder/bought.csv" "$(later 2026-01-01 "${DAYS:-142}")"
+    trained_at=$(later 2026-01-01 $((${DAYS:-142} - 33)))
+}
+
+# Runs intentcast on the shop of prepare_shop with small networks. The demand network does not matter there, so it is as small
+# as possible.
+run_on_shop() { # VERB [OPTION ...]
+    shop_verb=$1
+    shift
+    "$job" "$shop_verb" --lake "$folder/lake" --output "$folder/out" --set score.device=cpu --set model.width=32 \
+        --set model.layers=1 --set train.batch_rows=64 --set demand.width=4 --set demand.horizon_days=7 \
+        --set demand.history_days=28 "$@" </dev/null 2>>"$folder/log"
+}
 
 # Writes who bought on which days before DAY.
 bought_before() { # TO DAY

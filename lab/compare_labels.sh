@@ -10,22 +10,17 @@ usage='usage: compare_labels.sh PATH_OF_INTENTCAST FOLDER [--set section.key=val
 job=${1:?$usage}
 folder=${2:?$usage}
 shift 2
-days=${DAYS:-142} seeds=${SEEDS:-42 43 44}
+seeds=${SEEDS:-42 43 44}
 here=$(dirname "$0")
 . "$here/common.sh"
 mkdir -p "$folder/figures"
-# The demand network does not matter here, so it is as small as possible.
 run() { # VERB [OPTION ...]
     verb=$1
     shift
-    "$job" "$verb" --lake "$folder/lake" --output "$folder/out" --set score.device=cpu --set model.width=32 --set model.layers=1 \
-        --set train.batch_rows=64 --set model.content_inputs=false --set demand.content_inputs=false --set demand.width=4 \
-        --set demand.horizon_days=7 --set demand.history_days=28 --set demand.as_of_dates=1 --set demand.calibration_dates=1 \
-        "$@" </dev/null 2>>"$folder/log"
+    run_on_shop "$verb" --set model.content_inputs=false --set demand.content_inputs=false \
+        --set demand.as_of_dates=1 --set demand.calibration_dates=1 "$@"
 }
-simulated "$folder/lake"
-bought_before "$folder/bought.csv" "$(later 2026-01-01 "$days")"
-trained_at=$(later 2026-01-01 $((days - 33)))
+prepare_shop
 
 # backbone, pretraining, method for unlabelled users. The transformer sees the next event, so only another backbone can be
 # pretrained to predict it.

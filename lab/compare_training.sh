@@ -10,21 +10,16 @@ usage='usage: compare_training.sh PATH_OF_INTENTCAST FOLDER [--set section.key=v
 job=${1:?$usage}
 folder=${2:?$usage}
 shift 2
-days=${DAYS:-142} seeds=${SEEDS:-42 43 44}
+seeds=${SEEDS:-42 43 44}
 here=$(dirname "$0")
 . "$here/common.sh"
 mkdir -p "$folder/figures"
-# The demand network does not matter here, so it is as small as possible.
 run() { # VERB [OPTION ...]
     verb=$1
     shift
-    "$job" "$verb" --lake "$folder/lake" --output "$folder/out" --set score.device=cpu --set model.width=32 --set model.layers=1 \
-        --set train.batch_rows=64 --set train.epochs_max=5 --set demand.width=4 --set demand.horizon_days=7 \
-        --set demand.history_days=28 "$@" </dev/null 2>>"$folder/log"
+    run_on_shop "$verb" --set train.epochs_max=5 "$@"
 }
-simulated "$folder/lake"
-bought_before "$folder/bought.csv" "$(later 2026-01-01 "$days")"
-trained_at=$(later 2026-01-01 $((days - 33)))
+prepare_shop
 
 # past dates, weight decay, share of purchases in the loss, class weights
 rows="3 0.3 0.5 none
