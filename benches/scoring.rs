@@ -8,21 +8,18 @@
 
 use arrow::array::{Array, AsArray, StructArray};
 use futures::{StreamExt, TryStreamExt};
-use intentcast::config::networks::{BackboneName, DemandNetworkName, FusionName, HeadName};
 use intentcast::config::{Config, S3Config, ScoreConfig};
-use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
-use intentcast::model::bundle::{BundleCard, BundleParts, FORMAT, Networks, Registry};
-use intentcast::model::contents::Contents;
-use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
-use intentcast::model::scaling::Scaling;
+use intentcast::model::bundle::Registry;
 use intentcast::model::shape::IntentShape;
 use intentcast::model::targets::OUTPUTS;
 use intentcast::score::devices;
 use intentcast::score::service::ScoringService;
 use std::time::Instant;
-use tch::Device;
+
+#[path = "../tests/support/random_model.rs"]
+mod random_model;
 
 /// Rows of one request, as in `ScoreExec`.
 const REQUEST_ROWS: usize = 4096;
@@ -108,66 +105,11 @@ async fn seconds(registry: &Registry, features: &StructArray, variant: &Variant,
 }
 
 async fn model(width: i64, layers: i64) -> Registry {
-    let intent = IntentShape {
-        backbone: BackboneName::Transformer,
-        head: HeadName::Sigmoid,
-        width,
-        layers,
-        heads: 4,
-        item_buckets: 20_000,
-        events_max: 128,
-        dropout: 0.1,
-        features: 1,
-        content_dims: [0; 3],
-        fusion: FusionName::Sum,
-    };
-    let demand = DemandShape {
-        network: DemandNetworkName::Gru,
-        width: 8,
-        layers: 1,
-        horizon_days: 3,
-        history_days: 28,
-        history_days_min: 14,
-        slow_units_per_day: 0.5,
-        intents: false,
-        content_dims: 0,
-        prior: RatePrior::default(),
-        dormant_prior: RatePrior::default(),
-        calibration: Calibration::default(),
-    };
-    tch::manual_seed(3);
-    let networks = Networks::new(&intent, &demand, Device::Cpu);
-    let features = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
-    let card = BundleCard {
-        format: FORMAT,
-        version: String::new(),
-        trained_at: String::new(),
-        labels_end: "2026-03-01".into(),
-        as_of_dates: vec![],
-        intent,
-        text: None,
-        image: None,
-        scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
-        demand,
-        features_fingerprint: features.fingerprint(),
-        features,
-        horizon_days: 7,
-        churn_days: 28,
-        sql_fingerprint: String::new(),
-        input_fingerprint: String::new(),
-        weights_hash: String::new(),
-        items: 0,
-        figures: Default::default(),
-        feature_deciles: Default::default(),
-        settings: Default::default(),
-    };
     let place = Location::open(&format!("memory://bench-{width}-{layers}"), &S3Config::default()).unwrap();
     let registry = Registry(place);
-    let card = registry
-        .write(card, BundleParts { networks: &networks, items: &[], contents: &Contents::default(), encoders: &[] })
-        .await
-        .unwrap();
-    registry.promote(&card.version).await.unwrap();
+    let intent = IntentShape { item_buckets: 20_000, ..random_model::intent_shape(width, layers, 4) };
+    tch::manual_seed(3);
+    random_model::write_champion(&registry, intent, &[]).await;
     registry
 }
 

@@ -4,16 +4,12 @@ use arrow::array::{AsArray, RecordBatch, StructArray};
 use arrow::datatypes::Float64Type;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use intentcast::config::networks::{BackboneName, DemandNetworkName, FusionName, HeadName};
 use intentcast::config::{Config, ScoreConfig};
-use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::features::functions;
 use intentcast::lake::stores::Location;
-use intentcast::model::bundle::{Bundle, BundleCard, BundleParts, FORMAT, IndexedItem, Networks, Registry};
+use intentcast::model::bundle::{Bundle, IndexedItem, Registry};
 use intentcast::model::contents::Contents;
-use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
 use intentcast::model::inputs::UserInputs;
-use intentcast::model::scaling::Scaling;
 use intentcast::model::shape::IntentShape;
 use intentcast::model::targets::OUTPUTS;
 use intentcast::score::models::{ContentWrites, Models};
@@ -23,6 +19,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::Device;
 use tokio::sync::OnceCell;
+
+use crate::support::random_model;
 
 const OUTPUT: &str = "memory://scoring/out";
 
@@ -35,58 +33,6 @@ async fn registry() -> &'static Registry {
 
 /// Writes a random model that reads content vectors of these dimensions.
 async fn write_model(output: &str, content_dims: [i64; 3]) -> Registry {
-    let intent = IntentShape {
-        backbone: BackboneName::Transformer,
-        head: HeadName::Sigmoid,
-        width: 16,
-        layers: 2,
-        heads: 2,
-        item_buckets: 50,
-        events_max: 128,
-        dropout: 0.1,
-        features: 1,
-        content_dims,
-        fusion: FusionName::Sum,
-    };
-    let demand = DemandShape {
-        network: DemandNetworkName::Gru,
-        width: 8,
-        layers: 1,
-        horizon_days: 3,
-        history_days: 28,
-        history_days_min: 14,
-        slow_units_per_day: 0.5,
-        intents: false,
-        content_dims: 0,
-        prior: RatePrior::default(),
-        dormant_prior: RatePrior::default(),
-        calibration: Calibration::default(),
-    };
-    let networks = Networks::new(&intent, &demand, Device::Cpu);
-    let features = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
-    let card = BundleCard {
-        format: FORMAT,
-        version: String::new(),
-        trained_at: String::new(),
-        labels_end: "2026-03-01".into(),
-        as_of_dates: vec![],
-        intent,
-        text: None,
-        image: None,
-        scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
-        demand,
-        features_fingerprint: features.fingerprint(),
-        feature_deciles: Default::default(),
-        features,
-        horizon_days: 7,
-        churn_days: 28,
-        sql_fingerprint: String::new(),
-        input_fingerprint: String::new(),
-        weights_hash: String::new(),
-        items: 0,
-        figures: Default::default(),
-        settings: Default::default(),
-    };
     let registry = Registry(Location::open(output, &Default::default()).unwrap().folder("models"));
     let items = ["i1", "i2"].map(|i| IndexedItem {
         item_id: i.into(),
@@ -94,14 +40,8 @@ async fn write_model(output: &str, content_dims: [i64; 3]) -> Registry {
         contents: [None; 3],
         interactions_per_day: 0.0,
     });
-    let card = registry
-        .write(
-            card,
-            BundleParts { networks: &networks, items: &items, contents: &Contents::new(content_dims), encoders: &[] },
-        )
-        .await
-        .unwrap();
-    registry.promote(&card.version).await.unwrap();
+    let intent = IntentShape { content_dims, ..random_model::intent_shape(16, 2, 2) };
+    random_model::write_champion(&registry, intent, &items).await;
     registry
 }
 
@@ -179,7 +119,7 @@ async fn a_batch_equals_its_members_and_padding_never_leaks() {
 #[tokio::test]
 async fn the_encoder_does_not_see_the_run_date() {
     let features = features(20, Bad::NoUser).await;
-    let contract = FeatureContract(vec![FeatureColumn { name: "events_7d".into(), dtype: "Int64".into() }]);
+    let contract = random_model::features();
     let before = UserInputs::from_struct(&features, &contract, 50, &Contents::default()).unwrap();
     let mut columns = features.columns().to_vec();
     let later = columns[1]

@@ -7,6 +7,7 @@ pub mod lakes;
 pub mod nights;
 pub mod pictures;
 pub mod published;
+pub mod random_model;
 pub mod regression;
 pub mod s3;
 pub mod sessions;

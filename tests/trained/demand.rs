@@ -3,7 +3,6 @@
 
 use datafusion::prelude::SessionContext;
 use indicatif::ProgressBar;
-use intentcast::config::networks::DemandNetworkName;
 use intentcast::config::{DemandConfig, TrainConfig};
 use intentcast::model::demand::{Calibration, DemandNetwork, DemandPattern, DemandShape, ItemHistory, RatePrior};
 use intentcast::publish::lock;
@@ -18,6 +17,7 @@ use std::sync::Arc;
 use tch::{Device, nn};
 
 use crate::support::nights::{self, QUICK, memory};
+use crate::support::random_model;
 use crate::support::shop::{done, night, query, shop};
 
 /// The numbers of a query over the published tables, row by row.
@@ -297,18 +297,10 @@ fn quantiles_cover_sales_at_their_level_for_each_item_speed() {
         new_newest: new,
     };
     let shape = DemandShape {
-        network: DemandNetworkName::Gru,
         width: 16,
-        layers: 1,
         horizon_days: HORIZON_DAYS as i64,
         history_days: HISTORY_DAYS as i64,
-        history_days_min: 14,
-        slow_units_per_day: 0.5,
-        intents: false,
-        content_dims: 0,
-        prior: RatePrior::default(),
-        dormant_prior: RatePrior::default(),
-        calibration: Calibration::default(),
+        ..random_model::demand_shape()
     };
     tch::manual_seed(4);
     let mut store = nn::VarStore::new(Device::Cpu);
