@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
 
-/// How rows are printed.
+/// Output format of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Human-readable table.

@@ -114,7 +114,7 @@ impl Nightly {
     }
 }
 
-/// What `--dry-run --format json` prints.
+/// JSON that `--dry-run --format json` prints.
 #[derive(Serialize)]
 struct DryRun {
     #[serde(flatten)]

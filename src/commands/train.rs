@@ -42,7 +42,7 @@ pub struct Train {
     inputs: InputOptions,
 }
 
-/// What `train` learns.
+/// Task that `train` learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Task {
     /// Both networks of a night, from a lake.

@@ -1,4 +1,4 @@
-//! What features are computed from, and the sessions that share its settings.
+//! Sources of the features: lake, SQL files and settings; and sessions that share those settings.
 
 use datafusion::prelude::{SessionConfig, SessionContext};
 use std::sync::Arc;

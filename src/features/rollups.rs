@@ -74,14 +74,14 @@ pub struct ReadReport {
 pub struct Rollups {
     pub units: Vec<Unit>,
     pub report: ReadReport,
-    /// Where stored units are.
+    /// Folder of the stored units.
     location: Location,
-    /// Where the units of this session alone are (see [`RollupPlan::build_into`]).
+    /// Folder of the units that belong to this session alone (see [`RollupPlan::build_into`]).
     session_location: Option<Location>,
     schemas: BTreeMap<&'static str, SchemaRef>,
 }
 
-/// Which stored units a night of a date can use, and which event files need a new unit. Making it reads listings and
+/// Stored units that a night of a date can use, and the event files that need new units. Making it reads listings and
 /// manifests only and writes nothing.
 #[derive(Debug)]
 pub struct RollupPlan {

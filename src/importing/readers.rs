@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::failure::{Failure, Result};
 
-/// How the rows of a data set are written in its files.
+/// File format of a data set's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Comma-separated with a header line.
@@ -25,7 +25,7 @@ pub enum Format {
 /// The possible lists of field names of a file without a header; a row has the one with as many names as it has fields.
 pub type Layouts = &'static [&'static [&'static str]];
 
-/// Why a row cannot be read.
+/// Reason why a row cannot be read.
 #[derive(Debug)]
 pub enum RowError {
     /// This row is damaged; the next one may be good.

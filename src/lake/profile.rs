@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use crate::config::{S3Config, environment};
 use crate::failure;
 
-/// How long before they expire credentials are renewed.
+/// Time before their expiry at which credentials are renewed.
 const RENEWED_BEFORE: Duration = Duration::from_secs(300);
 
 /// Variables with which object_store finds credentials itself; they win over the default profile.

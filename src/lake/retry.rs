@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, FailureKind, Result};
 
-/// How often, how fast and for how long an operation is tried.
+/// Limits of the retries of an operation: their number, their delays and their total time.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
     pub attempts_max: u32,

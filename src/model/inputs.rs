@@ -29,7 +29,7 @@ pub struct EventInput {
     pub category: i64,
     /// Rows in [`Contents`] of its text, image and video.
     pub contents: ContentRows,
-    /// As [`EVENT_REALS`] lists them.
+    /// Numbers in the order of [`EVENT_REALS`].
     pub reals: [f32; EVENT_REALS],
 }
 

@@ -8,7 +8,7 @@ use super::heads::{self, IntentHead};
 use crate::config::networks::HeadName;
 use crate::failure::Result;
 
-/// How the labels of one row depend on each other.
+/// Dependency between the labels of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LabelStructure {

@@ -164,7 +164,7 @@ fn for_each_row(batch: &RecordBatch, each: &mut impl FnMut(&[f64])) -> Result<()
     Ok(())
 }
 
-/// Which night the figures are of, and how many rows stand behind them.
+/// Returns the beginning of a night's figures: its date, its model and the number of rows that they count.
 fn named(night: &VisibleNight, counted: &str, rows: u64) -> Map<String, Value> {
     let mut found = Map::new();
     found.insert("run_date".into(), night.run_date().to_string().into());

@@ -50,7 +50,7 @@ pub struct NightOptions {
 /// State tables that a night of many user parts checkpoints once for all of them.
 const GUEST_STATE: [&str; 2] = ["guest_day", "guest_event"];
 
-/// What a night did, for the summary and the `runs` row.
+/// Report of a night, for the summary and the `runs` row.
 #[derive(Debug, Clone, Serialize)]
 pub struct NightReport {
     pub run_date: RunDate,
@@ -197,7 +197,7 @@ struct Night<'a> {
     rollups: &'a Rollups,
     /// The session of the whole night; parts have sessions of their own.
     ctx: SessionContext,
-    /// Where the rows of checkpointed queries are.
+    /// Folder with the rows of checkpointed queries.
     checkpoints: Location,
     stages: StageLog,
     report: NightReport,

@@ -216,7 +216,7 @@ async fn find_checkpoints(output: &Location, run_date: RunDate, manifest_hash: &
     Ok(found)
 }
 
-/// What a night will do.
+/// Plan of a night: its stages and what they read, reuse and cost.
 #[derive(Debug, Clone, Serialize)]
 pub struct NightPlan {
     pub run_date: RunDate,

@@ -26,7 +26,7 @@ use crate::score::contents::catalogue;
 use crate::tables::schemas::{NIGHT_TABLES, PARTITION, RUNS};
 use crate::tables::{delta, delta_log, write_files};
 
-/// What is to be removed. Making it changes nothing.
+/// Files and nights to remove. Making the plan changes nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GcPlan {
     /// Visible nights past their retention: hidden by a row in `runs`, then dropped from the tables.

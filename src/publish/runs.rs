@@ -20,7 +20,7 @@ use crate::tables::delta::{self, TableCommit};
 use crate::tables::schemas::{self, RUNS};
 use crate::tables::{delta_log, write_files};
 
-/// What a row records.
+/// Kind of event that a row records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunKind {
@@ -58,7 +58,7 @@ pub struct RunRecord {
     #[serde(default)]
     pub arrival_mode: Option<String>,
     pub manifest_hash: String,
-    /// By table: the Delta version whose partition `run_date` holds this run.
+    /// Delta version of each table whose partition `run_date` holds this run.
     #[serde(default, with = "json_text")]
     pub table_versions: BTreeMap<String, u64>,
     #[serde(default, with = "json_text")]

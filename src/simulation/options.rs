@@ -17,7 +17,7 @@ pub struct SimulateOptions {
     pub days: u32,
     pub seed: u64,
     pub faults: bool,
-    /// Which signal predicts purchases.
+    /// Signal that predicts purchases.
     pub signal: Signal,
     /// First day.
     pub start: NaiveDate,

@@ -1,4 +1,4 @@
-//! Where the signal that predicts a purchase is: in everything, or in one modality alone.
+//! Signal that predicts a purchase: all that a shop knows, or one modality alone.
 //!
 //! Every item has appeal or not. In a lake with a content signal, genuine and decoy episodes differ only in the appeal of the
 //! items looked at, and appeal shows in that content alone; items come and go within weeks, so that ids do not predict it.

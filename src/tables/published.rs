@@ -149,7 +149,7 @@ const QUARANTINE: TableSpec = TableSpec {
     ],
 };
 
-/// What ran and which nights are visible. Not a table of a night: rows are appended, never replaced.
+/// Runs, and the nights that they made visible. Not a table of a night: rows are appended, never replaced.
 #[rustfmt::skip]
 pub const RUNS: TableSpec = TableSpec {
     name: "runs",

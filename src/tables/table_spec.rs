@@ -1,4 +1,4 @@
-//! How a published table is declared: its grain, its keys, its columns with type and meaning.
+//! Declaration of a published table: its grain, its keys, its columns with type and meaning.
 //!
 //! [`published`](super::published) holds the declarations. The Arrow and Delta schemas (`schemas`), docs/reference/tables.md
 //! (`reference`) and sql/checks/keys.sql (`generated_checks`) follow from them.

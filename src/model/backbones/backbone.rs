@@ -16,7 +16,7 @@ pub struct PaddedEvents {
     pub present: Tensor,
 }
 
-/// Which states summarise a user's history.
+/// States that summarise a user's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateSummary {
     /// The newest event's state, which has seen all other events.

@@ -1,4 +1,4 @@
-//! How many numbers the demand network reads per day and per lead time.
+//! Number of inputs of the demand network per day and per lead time.
 
 /// Numbers of one past day: log and scaled units, log views and carts, price ratio, promotion, stock, and the forecasts of
 /// purchase intents.

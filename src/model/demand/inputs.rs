@@ -78,7 +78,7 @@ impl DemandColumns {
 pub struct DemandRows<'a> {
     /// Row-major [items, history_days, PAST_DAY_VALUES], the last day last; zeros before an item's first day.
     pub past: &'a [f32],
-    /// How many of those days the item existed.
+    /// Number of those days on which the item existed.
     pub past_days: &'a [i32],
     /// The first day that is forecast, in days since 1970-01-01.
     pub as_of_day: &'a [i32],

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How an item sells; [`super::ItemHistory::facts`] classifies items.
+/// Demand pattern of an item; [`super::ItemHistory::facts`] classifies items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DemandPattern {

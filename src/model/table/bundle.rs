@@ -31,7 +31,7 @@ pub struct TableCard {
     pub trained_at: String,
     /// The files or folders of the training table.
     pub table: Vec<String>,
-    /// How rows were split into training, validation and test, for people.
+    /// Description of the split into training, validation and test, for people.
     pub split: String,
     pub columns: TableColumns,
     pub labels: Vec<TableLabel>,

@@ -56,7 +56,7 @@ pub struct TableInputs {
     pub reals: Vec<f32>,
     /// Row-major [rows, categories].
     pub categories: Vec<i64>,
-    /// By column of vectors.
+    /// Vectors of each vector column.
     pub vectors: Vec<VectorRows>,
 }
 

@@ -114,9 +114,9 @@ impl TableLabel {
 pub struct TableBatch {
     /// float32 [rows, reals].
     reals: Tensor,
-    /// By category column: int64 [rows].
+    /// Categories of each category column: int64 [rows].
     categories: Vec<Tensor>,
-    /// By column of vectors.
+    /// Vectors of each vector column.
     vectors: Vec<VectorBatch>,
 }
 

@@ -18,9 +18,9 @@ use crate::failure::{Failure, Result};
 pub struct VectorScale {
     /// The length of each vector.
     pub width: usize,
-    /// By dimension.
+    /// Mean of each dimension.
     pub means: Vec<f32>,
-    /// By dimension.
+    /// Deviation of each dimension.
     pub deviations: Vec<f32>,
 }
 

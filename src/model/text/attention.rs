@@ -10,7 +10,7 @@ use super::tensor_names;
 use super::weight_loader::WeightLoader;
 use crate::failure::Result;
 
-/// Which tokens each token may attend to: bool [texts, 1, 1 or tokens, tokens].
+/// Tokens that each token may attend to: bool [texts, 1, 1 or tokens, tokens].
 #[derive(Debug)]
 pub struct AttentionMask(Tensor);
 

@@ -35,7 +35,7 @@ pub struct TextCard {
     /// The files or folders of the training table.
     pub table: Vec<String>,
     pub text_column: String,
-    /// How rows were split into training, validation and test, for people.
+    /// Description of the split into training, validation and test, for people.
     pub split: String,
     /// The folder of the pretrained encoder.
     pub encoder: String,

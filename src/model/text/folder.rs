@@ -29,7 +29,7 @@ pub struct TextFolder {
     pub files: Vec<(String, Bytes)>,
     /// The path below the folder of a single weights file.
     pub weights_name: String,
-    /// By their names in the files.
+    /// Tensors by their names in the files.
     tensors: HashMap<String, Tensor>,
     /// Names the folder in messages.
     url: String,

@@ -7,7 +7,7 @@ use super::low_rank::{LowRank, LowRankSettings};
 use super::weight_loader::WeightLoader;
 use crate::failure::{Failure, Result};
 
-/// How a folder stores the weight of a linear map.
+/// Layout in which a folder stores the weight of a linear map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// [outputs, inputs], as in torch's linear layer.

@@ -36,7 +36,7 @@ impl LowRank {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LowRankSettings {
-    /// At least 1.
+    /// Rank of the update; at least 1.
     pub rank: i64,
     /// The difference is scaled by alpha / rank.
     pub alpha: f64,

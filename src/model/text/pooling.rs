@@ -61,7 +61,7 @@ fn weighted_sum(states: &Tensor, weights: &Tensor) -> Result<Tensor> {
     Ok(states.f_mul(&weights.f_unsqueeze(-1)?)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?)
 }
 
-/// How a folder pools states.
+/// Pooling of states that a folder declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pooling {
     /// At least one; the vectors of several modes are concatenated.

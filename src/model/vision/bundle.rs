@@ -35,7 +35,7 @@ pub struct ImageModelCard {
     /// The files or folders of the training table.
     pub table: Vec<String>,
     pub image_column: String,
-    /// How rows were split into training, validation and test, for people.
+    /// Description of the split into training, validation and test, for people.
     pub split: String,
     /// The folder of the pretrained encoder. Empty, like its hash, if training started from random weights.
     pub encoder: String,

@@ -70,7 +70,7 @@ impl ItemDatasets {
 
 /// Writes items to the blocks of each purpose.
 struct ItemWriters {
-    /// In the order of [`ItemPurposes::limits`].
+    /// Writers in the order of [`ItemPurposes::limits`].
     writers: [BlockWriter<ItemColumns>; 5],
     /// Estimated items of a date.
     items: f64,

@@ -32,7 +32,7 @@ pub struct TrainingContext<'a> {
     pub labels_end: RunDate,
 }
 
-/// How many ids the lake held before a date, and since when.
+/// Number of ids that the lake held before a date, and their first day.
 #[derive(Debug, Clone, Copy)]
 pub struct LakeExtent {
     /// Ids with events, estimated by a HyperLogLog sketch to within one or two percent.

@@ -28,14 +28,14 @@ pub struct UserStatistics {
     pub known: [usize; BINARY],
     /// Labelled users with each binary label.
     pub positives: [usize; BINARY],
-    /// For each item of the index, the labelled users who interacted with it within the horizon.
+    /// Number of labelled users who interacted with each item of the index within the horizon.
     pub next_item_users: Vec<u64>,
-    /// For each bucket of item ids, whether any event has it; up to the last bucket that has one.
+    /// True for each bucket of item ids that an event has; up to the last such bucket.
     pub item_buckets_seen: Vec<bool>,
     pub scaling: Scaling,
     /// Features of the sampled users, row-major [sampled, features]; NaN where null.
     pub tabular: Vec<f32>,
-    /// Whether each sampled user purchased.
+    /// Purchase label of each sampled user.
     pub purchased: Vec<bool>,
 }
 

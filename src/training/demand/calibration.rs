@@ -92,9 +92,9 @@ struct Outcome<'a> {
 /// pass for that of the network.
 #[derive(Debug, Default)]
 pub struct ForecastOutcomes {
-    /// For quantiles of the network: how far the outcome was above each, in units of the item's scale.
+    /// Distance of the outcome above each quantile of the network, in units of the item's scale.
     of_network: BTreeMap<(ForecastSpan, DemandPattern), Scores<[f32; QUANTILE_LEVELS.len()]>>,
-    /// For counts: the level of the outcome.
+    /// Level of the outcome in the count distribution.
     of_counts: BTreeMap<(ForecastSpan, DemandPattern), Scores<f64>>,
 }
 

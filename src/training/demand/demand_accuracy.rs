@@ -163,7 +163,7 @@ impl Totals {
     }
 }
 
-/// How often units were at most the 90 % quantile, and between the 10 % quantile and it.
+/// Share of outcomes of at most the 90 % quantile, and share between the 10 % and the 90 % quantile.
 #[derive(Default)]
 struct IntervalCoverage {
     q90: Coverage,

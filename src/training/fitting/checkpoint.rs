@@ -17,7 +17,7 @@ use crate::model::weights;
 const PROGRESS: &str = "progress";
 const HASH_BYTES: usize = 32;
 
-/// How far a training has come. Numbers that decide are stored by their bits: JSON may lose the last one.
+/// Progress of a training. Numbers that decide are stored by their bits: JSON may lose the last one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingProgress {
     /// Whole epochs.

@@ -13,7 +13,7 @@ pub struct EpochRecord {
     pub step: u64,
     /// Unix seconds.
     pub wall_time: f64,
-    /// By name: `loss_train`, `loss_valid`, `learning_rate`, `samples_per_second`, `waiting_share`, and the task's figures.
+    /// Values by name: `loss_train`, `loss_valid`, `learning_rate`, `samples_per_second`, `waiting_share`, the task's figures.
     pub values: BTreeMap<String, f64>,
 }
 

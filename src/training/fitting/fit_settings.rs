@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// How long, how fast and from which seed to train.
+/// Length, speed and seed of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitSettings {
     pub epochs_max: u32,
@@ -13,7 +13,7 @@ pub struct FitSettings {
     pub seed: u64,
 }
 
-/// How steps are taken, where a task needs other than the defaults.
+/// Options of the optimizer's steps, where a task needs other than the defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOptions {
     pub schedule: Schedule,

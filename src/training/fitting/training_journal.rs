@@ -48,7 +48,7 @@ impl LastCheckpoint {
     }
 }
 
-/// Where a journal is written. The training runs on a thread that may block; `runtime` does the work of the store.
+/// Location of a journal. The training runs on a thread that may block; `runtime` does the work of the store.
 #[derive(Debug, Clone)]
 pub struct JournalLocation {
     runtime: Handle,
@@ -101,7 +101,7 @@ fn checkpoint_number(progress: &TrainingProgress) -> u64 {
     progress.steps + u64::from(progress.finished)
 }
 
-/// Before a training: logs the checkpoints of other settings, data or code, which it ignores.
+/// Logs, before a training, the checkpoints of other settings, data or code, which it ignores.
 pub async fn log_other_checkpoints(output: &Location, fingerprint: &str) -> Result<()> {
     let folder = output.folder(CHECKPOINTS_FOLDER);
     for other in folder.children().await?.0.iter().filter(|name| *name != fingerprint) {
@@ -111,7 +111,7 @@ pub async fn log_other_checkpoints(output: &Location, fingerprint: &str) -> Resu
     Ok(())
 }
 
-/// After a training: removes its checkpoints, and those of other trainings that are older than `age_hours`.
+/// Removes, after a training, its checkpoints, and those of other trainings that are older than `age_hours`.
 pub async fn remove_checkpoints(output: &Location, fingerprint: &str, age_hours: u32) -> Result<()> {
     let own = output.folder(CHECKPOINTS_FOLDER).folder(fingerprint).prefix;
     let oldest = chrono::Utc::now() - chrono::TimeDelta::hours(age_hours.into());
@@ -143,7 +143,7 @@ impl Journal {
         self.location.is_some() && (self.every_steps > 0 || !self.every.is_zero())
     }
 
-    /// The newest whole checkpoint of a task. Damaged ones are logged and ignored.
+    /// Loads the newest whole checkpoint of a task. Damaged ones are logged and ignored.
     pub fn load_checkpoint(&mut self, task: &str) -> Result<Option<Checkpoint>> {
         let (true, Some(location)) = (self.writes_checkpoints(), &self.location) else { return Ok(None) };
         for (_, path) in location.checkpoints_of(task)?.into_iter().rev() {

@@ -142,7 +142,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// What is left of the epoch that the training is in.
+    /// Returns the rest of the epoch that the training is in.
     fn present_epoch(&self) -> Epoch {
         let progress = &self.progress;
         let steps_before = progress.steps - progress.batches;

@@ -22,9 +22,9 @@ pub struct TablePictures {
     /// The side of a square.
     side: i64,
     squares: SquareStore,
-    /// By row: the offset of its square, or `None` if its picture cannot be read.
+    /// Offset of each row's square, or `None` if its picture cannot be read.
     offsets: Vec<Option<u64>>,
-    /// By row: a hash of its picture. Rows with equal pictures are in the same split.
+    /// Hash of each row's picture. Rows with equal pictures are in the same split.
     pub keys: Vec<String>,
     /// The number of rows without a square.
     pub unreadable: usize,

@@ -35,7 +35,7 @@ pub struct IntentTask<'a> {
     objective: Objective,
     next_item_loss: NextItemLoss,
     device: Device,
-    /// As in [`StepOptions::rate_factors`].
+    /// Factors of learning rates, as in [`StepOptions::rate_factors`].
     rate_factors: BTreeMap<String, f64>,
 }
 

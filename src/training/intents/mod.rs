@@ -74,7 +74,7 @@ pub fn train(
     Ok(figures)
 }
 
-/// For each bucket of item ids, whether an event or an item of the index has it.
+/// Returns true for each bucket of item ids that an event or an item of the index has.
 fn seen_item_buckets(data: IntentData<'_>, item_buckets: u64) -> Vec<bool> {
     let mut seen = data.statistics.item_buckets_seen.clone();
     seen.resize(item_buckets as usize + 1, false);

@@ -45,7 +45,7 @@ struct Draw {
 }
 
 impl NextItemLoss {
-    /// Above `full_items_max` items, a sample is ranked.
+    /// Creates the loss; above `full_items_max` items, it ranks a sample.
     pub fn new(data: IntentData<'_>, item_buckets: u64, full_items_max: u32, device: Device) -> Result<Self> {
         let IntentData { items, contents, statistics, .. } = data;
         let (ids, categories): (Vec<i64>, Vec<i64>) = items.iter().map(|i| i.buckets(item_buckets)).unzip();

@@ -18,9 +18,9 @@ const AMOUNT_WEIGHT: f64 = 0.2;
 const CLASS_WEIGHT_MAX: f64 = 50.0;
 /// The largest weight of purchases against other labels: a dozen buyers are no more than a dozen samples.
 const PURCHASE_WEIGHT_MAX: f64 = 10.0;
-/// Where the Huber loss becomes linear, in means of a buyer.
+/// Deviation at which the Huber loss becomes linear, in means of a buyer.
 const HUBER_DELTA: f64 = 1.0;
-/// Between Poisson (1) and gamma (2).
+/// Power of the Tweedie loss, between Poisson (1) and gamma (2).
 const TWEEDIE_POWER: f64 = 1.5;
 
 #[derive(Debug)]

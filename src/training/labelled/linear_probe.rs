@@ -24,7 +24,7 @@ const MAP: &str = "map.weight";
 /// The bias of the linear map, which is not penalised.
 const BIAS: &str = "map.bias";
 
-/// How to fit a head.
+/// Settings and data for fitting a head.
 pub struct HeadFit<'a> {
     pub loss: &'a ClassifierLoss,
     pub loss_name: LossName,

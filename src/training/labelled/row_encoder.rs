@@ -8,7 +8,7 @@ use crate::model::labels::LabelHead;
 
 /// Makes the inputs of a batch. It needs no network, so that another thread can run it ahead of the device.
 pub trait InputBuilder: Send + 'static {
-    /// On the CPU.
+    /// Inputs of a batch, on the CPU.
     type Inputs: Send + 'static;
 
     fn build(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<Self::Inputs>;

@@ -18,7 +18,7 @@ use crate::training::fitting::{self, FitSettings, Journal, StepOptions};
 /// With fewer rows to train on, figures are meaningless.
 const TRAIN_ROWS_MIN: usize = 20;
 
-/// How to train a classifier.
+/// Plan for training a classifier.
 pub struct ClassifierPlan<'a> {
     pub loss: &'a ClassifierLoss,
     /// The rows for training, validation and test.

@@ -30,11 +30,11 @@ use nt_xent::nt_xent;
 /// The users to pretrain on.
 #[derive(Clone, Copy)]
 pub struct HistoryData<'a> {
-    /// Those of the training split with enough events are used, labelled or not.
+    /// Users to train on: those of the training split with enough events, labelled or not.
     pub users: &'a Arc<UserBlocks>,
     /// Number of histories that are used.
     pub histories: usize,
-    /// Those of its validation split decide on early stopping.
+    /// Users whose validation split decides on early stopping.
     pub held_out: &'a UserBlocks,
     pub contents: &'a Arc<Contents>,
 }

@@ -23,7 +23,7 @@ use crate::training::flat_table::{binary_figures, limit_class_weight};
 const EVALUATED_ROWS: usize = 4096;
 /// The Huber loss is linear from this many deviations on.
 const HUBER_DELTA: f64 = 1.0;
-/// Between Poisson (1) and gamma (2).
+/// Power of the Tweedie loss, between Poisson (1) and gamma (2).
 const TWEEDIE_POWER: f64 = 1.5;
 
 pub struct TableTask<'a> {
@@ -37,7 +37,7 @@ pub struct TableTask<'a> {
     test: &'a [usize],
     model: &'a ModelConfig,
     label_smoothing: f64,
-    /// By target: the weight of a positive, or of a class, float32 [1].
+    /// Weight of a positive or of a class for each target, float32 [1].
     positive_weights: Vec<Option<Tensor>>,
     batch_rows: usize,
 }
@@ -48,7 +48,7 @@ pub struct TableTaskBatch {
     values: TargetValues,
 }
 
-/// By target: the values in the unit of the network's output, float32 [rows] on the CPU.
+/// Values of each target in the unit of the network's output, float32 [rows] on the CPU.
 struct TargetValues(Vec<Tensor>);
 
 impl<'a> TableTask<'a> {
