@@ -1,4 +1,4 @@
-//! Integration tests: they drive the binary as its users do.
+//! Integration tests: they run the binary as its users do.
 //!
 //! `cases` need no trained model and are part of `make check`; `trained` train models or use one that was trained for all tests.
 
@@ -20,7 +20,7 @@ fn doctor_reports_the_machine_and_why_there_is_no_gpu() {
     assert!(line("libtorch").contains("2.11.0") && line("libtorch").contains("libtorch_cpu.so"), "{text}");
     assert!(line("CUDA").contains("libtorch_cuda.so") || line("CUDA").contains("no libtorch"), "{text}");
     if line("GPU").contains("none") {
-        // The reason is one of a file, a driver, a device, or the linker's own words; never just "none".
+        // The reason names a file, a driver, a device or the linker's own words; never just "none".
         let why = line("GPU").split_once("none: ").unwrap().1;
         let known = ["no such file", "no NVIDIA driver: libcuda.so.1: ", "finds no device: ", "libtorch_cuda.so: "];
         assert!(known.iter().any(|k| why.contains(k)), "{text}");
@@ -39,7 +39,7 @@ fn an_unknown_setting_exits_2_and_is_named() {
 }
 
 #[test]
-fn settings_on_both_sides_of_the_verb_are_refused_not_lost() {
+fn settings_on_both_sides_of_the_verb_are_refused() {
     let output = intentcast(&["--set", "engine.partitions=2", "doctor", "--set", "score.device=cpu"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--set"));

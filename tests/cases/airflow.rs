@@ -22,13 +22,13 @@ fn airflow(dags: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// The last line of the output; Airflow logs to standard output too.
+/// Returns the last line of the output; Airflow logs to standard output too.
 fn json(output: &Output) -> Value {
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{e}\n{text}\n{errors}"))
 }
 
-/// Airflow's own import check: exit code 0 and an empty list, or 1 and one entry a broken file.
+/// Runs Airflow's own import check: exit code 0 and an empty list, or 1 and one entry per broken file.
 fn import_errors(dags: &Path) -> (Option<i32>, Value) {
     let output = airflow(dags, &["dags", "list-import-errors", "--local", "--output", "json"]);
     (output.status.code(), json(&output))
@@ -62,7 +62,7 @@ fn a_broken_dag_is_reported_by_the_same_check() {
     }
     let training = folder.path().join("intentcast_training.py");
     let text = std::fs::read_to_string(&training).unwrap();
-    // A misspelt argument of an operator: no syntax error, so only an import by Airflow finds it.
+    // A misspelt argument of an operator is no syntax error, so only an import by Airflow finds it.
     let broken = text.replace("retry_delay=", "retry_dealy=");
     assert_ne!(broken, text);
     std::fs::write(&training, broken).unwrap();

@@ -1,4 +1,4 @@
-//! Feature values against numbers worked out by hand, from one small lake of two users and a few items.
+//! Compares feature values with numbers worked out by hand, on one small lake of two users and a few items.
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::support::lakes::write;
 use crate::support::sessions::{config, night_session, table, training_session};
 
-/// A Sunday: the last day seen is Saturday the 28th, a week goes back to the 22nd, 28 days to the 1st of February.
+/// A Sunday. The last full day is Saturday the 28th; a week starts on the 22nd, and 28 days start on the 1st of February.
 const NIGHT: &str = "2026-03-01";
 
 /// (user, session, time, type, item, query, dwell_ms, quantity, price)
@@ -39,16 +39,16 @@ const EVENTS: [Row; 23] = [
     ("u1", "s3", "2026-02-09T06:00:00", "search", NONE, "mug", NONE, NONE, NONE),
     ("u1", "s4", "2026-02-09T12:00:00", "view", "i2", NONE, "1000", NONE, "5"),
     ("u1", "s4", "2026-02-09T12:05:00", "view", "i4", NONE, NONE, NONE, NONE),
-    // One session over midnight: Friday's purchase, Saturday's return.
+    // One session spans midnight: a purchase on Friday, a return on Saturday.
     ("u1", "s5", "2026-02-20T11:59:00", "purchase", "i2", NONE, NONE, "3", "5"),
     ("u1", "s5", "2026-02-21T10:00:00", "purchase", "i2", NONE, NONE, "-1", "5"),
     ("u1", "s6", "2026-02-22T18:00:00", "click", "i3", NONE, NONE, NONE, "7.5"),
-    // Saturday: without session ids, an hour is a session.
+    // Saturday: without session ids, each hour is a session.
     ("u1", NONE, "2026-02-28T00:10:00", "search", NONE, "red mug", NONE, NONE, NONE),
     ("u1", NONE, "2026-02-28T00:50:00", "view", "i1", NONE, "7000", NONE, "12"),
     ("u1", NONE, "2026-02-28T23:15:00", "search", NONE, "kettle", NONE, NONE, NONE),
     ("u1", NONE, "2026-02-28T23:30:00", "favorite", "i2", NONE, NONE, NONE, NONE),
-    // Six searches, and a purchase that does not say how many: one.
+    // Six searches, and a purchase without a quantity, which counts as one unit.
     ("u2", "t1", "2026-02-10T10:00:00", "search", NONE, "a", NONE, NONE, NONE),
     ("u2", "t1", "2026-02-10T10:01:00", "search", NONE, "b", NONE, NONE, NONE),
     ("u2", "t1", "2026-02-10T10:02:00", "search", NONE, "c", NONE, NONE, NONE),
@@ -56,7 +56,7 @@ const EVENTS: [Row; 23] = [
     ("u2", "t1", "2026-02-10T10:04:00", "search", NONE, "e", NONE, NONE, NONE),
     ("u2", "t1", "2026-02-10T10:05:00", "search", NONE, "f", NONE, NONE, NONE),
     ("u2", "t2", "2026-02-12T10:00:00", "purchase", "i5", NONE, NONE, NONE, "4"),
-    // A guest without an id, on the day of u1's purchase and one day later.
+    // A guest without an id, on the day of u1's purchase and on the next day.
     (NONE, "a1", "2026-02-20T15:00:00", "purchase", "i2", NONE, NONE, "1", "8"),
     (NONE, "a2", "2026-02-21T15:00:00", "cart", "i2", NONE, NONE, NONE, NONE),
 ];
@@ -73,10 +73,10 @@ async fn lake(root: &Path) {
         })
         .collect();
     let named = "t(event_id, ts, user_id, session_id, event_type, item_id, query, dwell_ms, quantity, price)";
-    // The cart says something of its own.
+    // The cart event has a text of its own.
     let said = "CASE event_id WHEN 'e03' THEN 'so nice' END AS text";
     write(root, "events/a.parquet", &format!("SELECT *, {said} FROM (VALUES {}) AS {named}", rows.join(", "))).await;
-    // Two items of one category, one of another; of i4 and i5 the catalogue knows nothing.
+    // Two items of one category and one of another; the catalogue does not have i4 and i5.
     let items = "SELECT * FROM (VALUES ('i1', 'mugs', 11.0, 'Red mug'), ('i2', 'mugs', 6.0, NULL), ('i3', 'lamps', 7.5, NULL)) \
                  AS t(item_id, category, price, title)";
     write(root, "items/a.parquet", items).await;
@@ -141,12 +141,12 @@ async fn actions_are_counted_by_window_session_item_and_hour() {
             ("active_days_28d", 6.0),
             ("active_days_90d", 8.0),
             ("purchase_days_lifetime", 3.0),
-            // s2 to s6 and two hours of the last Saturday; of those, s6 and the two hours within a week.
+            // s2 to s6 and two hours of the last Saturday; s6 and the two hours are within a week.
             ("sessions_28d", 7.0),
             ("sessions_7d", 3.0),
             ("items_28d", 4.0),
             ("items_7d", 3.0),
-            // i1 and i2 are of one category, i4 of none.
+            // i1 and i2 share a category, i4 has none.
             ("categories_28d", 2.0),
             ("categories_7d", 2.0),
             ("dwell_ms_28d", 12_000.0),
@@ -166,7 +166,7 @@ async fn actions_are_counted_by_window_session_item_and_hour() {
         ],
     )
     .await;
-    // No quantity is one unit, and six searches in one session are one session.
+    // A purchase without a quantity is one unit, and six searches in one session are one session.
     let few = [("events_28d", 7.0), ("units_28d", 1.0), ("spend_28d", 4.0), ("sessions_28d", 2.0), ("items_28d", 1.0)];
     expect(&ctx, "u2", &few).await;
     expect(&ctx, "u2", &[("categories_28d", 0.0), ("tuesday_events_28d", 6.0), ("thursday_events_28d", 1.0)]).await;
@@ -185,11 +185,11 @@ async fn ratios_values_recency_and_gaps_follow_the_events() {
             ("return_share_90d", 1.0 / 3.0),
             ("order_value_mean_90d", 45.0 / 3.0),
             ("recency_hours", 0.5),
-            // 15 hours and 11 days of December, January, February.
+            // 15 hours, and 11 days across December, January and February.
             ("age_days", 15.0 / 24.0 + 11.0 + 31.0 + 28.0),
             ("purchase_recency_days", 9.0),
             ("cart_recency_days", 26.0),
-            // 21 and 41 days: ten to either side of 31.
+            // 21 and 41 days: the mean is 31, the deviation 10.
             ("gap_days_mean", 31.0),
             ("gap_days_spread", 10.0),
         ],
@@ -244,7 +244,7 @@ async fn queries_are_newest_first_and_events_oldest_first() {
 }
 
 #[tokio::test]
-async fn what_an_event_says_comes_before_the_title_of_its_item() {
+async fn the_text_of_an_event_wins_over_the_title_of_its_item() {
     let (_folder, ctx) = features().await;
     let said = "WITH events AS (SELECT unnest(recent) AS e FROM user_features WHERE user_id = 'u1') \
                 SELECT CASE e['text_key'] WHEN content_key('Red mug') THEN 'title' WHEN content_key('so nice') THEN 'text' \
@@ -273,8 +273,8 @@ async fn an_items_days_have_units_returns_carts_prices_and_stock() {
                 FROM item_days WHERE item_id = 'i1' AND day = DATE '2026-02-03' OR item_id = 'i2' AND day IN \
                   (DATE '2026-02-09', DATE '2026-02-18', DATE '2026-02-19', DATE '2026-02-20', DATE '2026-02-21', \
                    DATE '2026-02-28') ORDER BY item_id, day";
-    // A day's price is the mean of what its events say, else the catalogue's. On the 20th the snapshot says that nothing
-    // was there, and four were sold; a guest without a name bought one of them, for more.
+    // A day's price is the mean of its events' prices, else the catalogue's. On the 20th the snapshot shows no stock, but four
+    // units were sold; a guest without an id bought one of them at a higher price.
     let expected = "\
 +------+------------+-------+---------+---------+-------+-------+-------+----------+----------+-----+
 | item | day        | units | returns | revenue | views | carts | price | promoted | in_stock | age |
@@ -288,7 +288,7 @@ async fn an_items_days_have_units_returns_carts_prices_and_stock() {
 | i2   | 2026-02-28 | 0.0   | 0.0     | 0.0     | 0.0   | 0.0   | 6.0   | false    | true     | 19  |
 +------+------------+-------+---------+---------+-------+-------+-------+----------+----------+-----+";
     assert_eq!(table(&ctx, days).await, expected);
-    // i1 was first seen on the 20th of December, 71 days before; i2 20, i3 7, i4 20, i5 17.
+    // i1 was first seen on the 20th of December, 71 days before; i2 20 days before, i3 7, i4 20, i5 17.
     let counts = "SELECT item_id, count(*) AS days, min(days_since_first_seen) AS first FROM item_days \
                   GROUP BY item_id ORDER BY item_id";
     let expected = "\
@@ -304,7 +304,7 @@ async fn an_items_days_have_units_returns_carts_prices_and_stock() {
     assert_eq!(table(&ctx, counts).await, expected);
 }
 
-/// A demand label that is wrong about stock would count a stock-out as a lack of demand.
+/// A demand label with wrong stock would count a stock-out as a lack of demand.
 #[tokio::test]
 async fn labels_mark_days_without_stock_and_sales_as_stock_out() {
     let folder = tempfile::tempdir().unwrap();

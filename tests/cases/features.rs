@@ -1,4 +1,4 @@
-//! Features over hand-made lakes: what they count, what they must not see, and the same bits by every road.
+//! Features over hand-made lakes: what they count, what they must not read, and the same bits by every way to compute them.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
@@ -63,7 +63,7 @@ async fn counts_are_those_of_the_events() {
     );
 }
 
-/// What a night of 2026-01-03 makes of the lake as it is now, with nothing kept from before.
+/// Computes the features of the night of 2026-01-03 from scratch: no earlier night left any state.
 async fn rebuilt(config: &Config) -> [String; 2] {
     let output = tempfile::tempdir().unwrap();
     let mut fresh = config.clone();
@@ -73,7 +73,7 @@ async fn rebuilt(config: &Config) -> [String; 2] {
     both(&ctx).await
 }
 
-/// Every column of users and of items; text of floats is exact, so equal text is equal bits.
+/// Returns every column of users and of items as text. The text of floats is exact, so equal text means equal bits.
 async fn both(ctx: &SessionContext) -> [String; 2] {
     [table(ctx, FEATURES).await, table(ctx, ITEMS).await]
 }
@@ -159,7 +159,7 @@ async fn more_bad_rows_than_allowed_stop_the_night_and_keep_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_parquet_is_named() {
+async fn a_file_that_is_not_parquet_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (lake, config) = (folder.path().join("lake"), config(&folder.path().join("lake"), &folder.path().join("out")));
     two_days(&lake).await;
@@ -196,8 +196,8 @@ async fn pictures_are_read_a_few_at_a_time() {
     let rows = async |sql: &str| ctx.sql(sql).await.unwrap().collect().await.unwrap();
     let sizes: Vec<usize> = rows("SELECT image FROM items").await.iter().map(RecordBatch::num_rows).collect();
     assert!(sizes.iter().sum::<usize>() == 300 && sizes.iter().all(|&rows| rows <= 32), "{sizes:?}");
-    // Only what passes batches on as they come sees pictures: whatever gathers rows has their keys alone. Small files are dealt
-    // out batch by batch, large ones cut.
+    // Only operators that stream batches read pictures; operators that gather rows have their keys alone. Small files are
+    // distributed batch by batch, large ones are split.
     ctx.sql("SET datafusion.optimizer.repartition_file_min_size = 0").await.unwrap();
     for view in ["item_contents", "content_pictures", "item_vectors"] {
         let plan = ctx.table(view).await.unwrap().create_physical_plan().await.unwrap();
@@ -243,7 +243,7 @@ async fn a_row_outside_its_partition_is_quarantined_past_tolerance() {
     }
 }
 
-/// The columns and rows of `user_features` in one text.
+/// Returns the columns and rows of `user_features` as one text.
 async fn features_with(lake: &Path, files: &[(&str, &str)]) -> Result<String> {
     let (output, overlay) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (file, text) in files {
@@ -265,7 +265,7 @@ async fn a_file_in_sql_folder_adds_a_user_feature() {
     let built_in = features_with(&lake, &[]).await.unwrap();
     let gifts = "-- one row per user_id with an event of i1\nSELECT user_id, count(*) AS i1_events, 0.5 AS i1_share FROM \
                  user_event WHERE item_id = 'i1' GROUP BY user_id;\n";
-    // A count of the rollups: one line more, and no other built-in file.
+    // A feature of the rollups needs one more column of one rollup file, and no other change of a built-in file.
     let counted = include_str!("../../sql/rollups/unit_user_day.sql").replace(
         "    count(dwell_ms) AS dwell_events,\n",
         "    count(dwell_ms) AS dwell_events,\n    count(*) FILTER (WHERE event_type = 'purchase' AND item_id = 'i2') AS i2_purchases,\n",

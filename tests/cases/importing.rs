@@ -1,4 +1,4 @@
-//! Publishers' files, in rows written by hand, through the command line into canonical rows; and lakes of one's own.
+//! Imports of hand-written rows in publishers' formats, from the command line to canonical rows; lakes with their own SQL.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use crate::support::intentcast;
 use crate::support::lakes::write;
 
-/// A folder for one test's files and lakes.
+/// A folder for the files and lakes of one test.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -29,12 +29,12 @@ impl Place {
         command.output().unwrap()
     }
 
-    /// The rows of a query over the lake, which says itself what it is.
+    /// Returns the rows of a query over the lake. The lake's own lake.toml supplies its settings.
     fn sql(&self, query: &str) -> Vec<String> {
         lines(&done(&intentcast(&["sql", "--lake", &self.path("lake"), "--format", "csv", "-c", query])))
     }
 
-    /// Every file below the lake.
+    /// Returns every file below the lake.
     fn files(&self) -> Vec<PathBuf> {
         let (mut found, mut folders) = (Vec::new(), vec![self.0.path().join("lake")]);
         while let Some(folder) = folders.pop() {
@@ -57,12 +57,12 @@ fn refused(output: &Output, code: i32) -> String {
     errors
 }
 
-/// Without the header.
+/// Returns the lines without the header.
 fn lines(csv: &str) -> Vec<String> {
     csv.lines().skip(1).map(String::from).collect()
 }
 
-/// Imports and asks once: the report, and the rows.
+/// Imports and runs one query; returns the report and the rows.
 fn import(name: &str, files: &[(&str, &[u8])], query: &str) -> (String, Vec<String>) {
     let place = Place::new();
     let report = done(&place.import(name, files, &[]));
@@ -75,7 +75,7 @@ const ITEMS: &str = "SELECT item_id, title, category, brand, price FROM items OR
 
 #[test]
 fn taobao_counts_cut_lines_and_splits_by_beijing_days() {
-    // Midnight in Beijing is between the first two lines. A truncated timestamp is not a time.
+    // Midnight in Beijing is between the first two lines. A truncated timestamp is refused.
     let mut text = String::from(
         "1,22,33,pv,1511539199\n1,22,34,buy,1511539200\n2,22,34,fav,1511539201\n3,22,34,cart,1511539202\n",
     );
@@ -98,7 +98,7 @@ fn taobao_counts_cut_lines_and_splits_by_beijing_days() {
         "2017-11-25,3,2017-11-24T16:00:02,cart",
     ];
     assert_eq!(rows, expected);
-    // Of two categories the one that most lines name.
+    // An item with two categories gets the one that most lines name.
     assert_eq!(place.sql(ITEMS), ["22,,34,,", "24,,35,,"]);
 }
 
@@ -121,7 +121,7 @@ fn order_lines_keep_returns_guests_and_uk_time_also_packed() {
             "13085,C1,2010-07-01T08:00:00,purchase,A,-2,3.5",
             ",2,2010-07-01T08:01:00,purchase,A,1,3.5",
             "7,3,2010-07-01T08:02:00,purchase,A,1,0.0",
-            // The clock shows 01:30 twice in that night; the first is summer time.
+            // The clock shows 01:30 twice in that night; the first time is summer time.
             "13085,4,2010-10-31T00:30:00,purchase,A,1,4.0",
             "13085,5,2010-12-01T00:30:00,purchase,B,1,4.0",
         ];
@@ -188,7 +188,7 @@ fn complete_journey_derives_prices_and_joins_categories() {
     let products = b"product_id,manufacturer_id,department,brand,product_category,product_type,package_size\n\
         3,9,D,National,C,T,22 LB\n4,9,E,Private,,,\n";
     let place = Place::new();
-    // Which file is which, their columns say.
+    // The columns decide which file is which.
     let report = done(&place.import("complete-journey", &[("p.csv", products), ("t.csv", lines)], &[]));
     assert!(report.contains("2 events on 1 days") && report.contains("2 rows of items"), "{report}");
     assert_eq!(place.sql(ITEMS), ["3,,D/C/T,National,", "4,,E,Private,"]);
@@ -234,7 +234,7 @@ fn a_failed_import_keeps_nothing_and_a_second_one_is_refused() {
     let mut text: String =
         (0..100_000).map(|i| format!("{i},{},{},pv,{}\n", i % 50, i % 37, 1_511_544_070 + i)).collect();
     let packed = zstd::encode_all(text.as_bytes(), 1).unwrap();
-    // So little memory that days are written long before the end is reached.
+    // Too little memory for the whole import, so days are written long before its end.
     let little = ["--set", "engine.memory_bytes_max=16000000", "--set", "engine.partitions=1"];
     let cut = &packed[..packed.len() * 3 / 4];
     let errors = refused(&place.import("taobao", &[("a.csv.zst", cut)], &little), 3);
@@ -265,11 +265,11 @@ fn a_failed_import_keeps_nothing_and_a_second_one_is_refused() {
     assert_eq!(place.files().len(), files.len() - 1);
 }
 
-/// What `local_day` and the settings make of an instant just after midnight in Beijing.
+/// Selects the settings, and the `local_day` of an instant just after midnight in Beijing.
 const DAYS: &str = "SELECT local_day(ts), partition_kind(), arrival_kind() FROM events";
 
 #[test]
-fn a_lake_says_what_it_is_and_the_user_wins() {
+fn lake_toml_supplies_settings_and_the_user_wins() {
     let place = Place::new();
     done(&place.import("taobao", &[("a.csv", b"1,22,33,pv,1511539200\n")], &[]));
     let written = std::fs::read_to_string(place.path("lake/lake.toml")).unwrap();
@@ -280,7 +280,7 @@ fn a_lake_says_what_it_is_and_the_user_wins() {
 
     let lake = place.path("lake");
     let asked = |more: &[&str]| intentcast(&[more, &["sql", "--lake", &lake, "--format", "csv", "-c", DAYS]].concat());
-    // Set to what is the default anyway: set all the same.
+    // A setting that equals the default still counts as set.
     let rows = done(&asked(&["--set", "lake.time_zone=UTC"]));
     assert_eq!(lines(&rows), ["2017-11-24,event_date_local,none"]);
     let file = place.path("own.toml");
@@ -304,14 +304,14 @@ fn a_lake_says_what_it_is_and_the_user_wins() {
     );
 }
 
-/// The blocks of one language that docs/howto/lake.md shows, in order.
+/// Returns the code blocks of one language in docs/howto/lake.md, in order.
 fn documented(language: &str) -> Vec<String> {
     let text = include_str!("../../docs/howto/lake.md");
     let open = format!("```{language}\n");
     text.split(open.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap().to_string()).collect()
 }
 
-/// The lake of docs/howto/lake.md, by the very files that it shows.
+/// Writes the lake of docs/howto/lake.md with the files that the document shows.
 async fn clicks(root: &Path) {
     let rows = "SELECT * FROM (VALUES \
         ('ann', 'A-1', 'show', TIMESTAMP '2026-03-01T23:30:00', 1250), \
@@ -343,7 +343,7 @@ async fn your_own_lake_needs_sql_only() {
         "bob,2026-03-02T09:00:00,view,B-2,,3.0",
     ];
     assert_eq!(asked("SELECT user_id, ts, event_type, item_id, quantity, price FROM events ORDER BY ts"), expected);
-    // Through state and features: half past eleven in the evening is the next day in Paris; one order is one unit.
+    // Up to state and features: 23:30 UTC is the next day in Paris; an order without a quantity is one unit.
     let days = asked("SELECT item_id, event_day, views, units, revenue FROM item_day ORDER BY item_id, event_day");
     assert_eq!(days, ["A-1,2026-03-02,1,1,12.5000", "B-2,2026-03-02,1,0,0.0000"]);
     let users = asked("SELECT user_id, purchases_7d, spend_28d FROM user_features ORDER BY user_id");

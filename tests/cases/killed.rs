@@ -1,4 +1,4 @@
-//! A night killed at any moment and run again equals an undisturbed one, and readers never see half of it.
+//! A night that is killed at any moment and run again equals an undisturbed one, and readers never see half of it.
 
 use futures::StreamExt;
 use intentcast::config::S3Config;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::support::nights::{self, publish};
 use crate::support::stopping_store::StoppingStore;
 
-/// A little longer than the expiry of [`nights::QUICK`]: the dead owner's lock may be taken over.
+/// A little longer than the expiry of [`nights::QUICK`], so that the dead owner's lock can be taken over.
 const EXPIRED: Duration = Duration::from_millis(2300);
 
 fn first() -> (String, i64, f64) {
@@ -22,8 +22,8 @@ fn second() -> (String, i64, f64) {
     ("2026-03-02".into(), 4, 0.25)
 }
 
-/// Stops after write `n` of the second night (of the very first, which also creates the tables, when `bare`).
-/// Returns whether the whole night was visible at that moment, and how many commits of it had landed in the tables.
+/// Stops after write `n` of the second night, or of the first, which also creates the tables, when `bare`.
+/// Returns whether the whole night was visible at that moment, and how many of its commits were in the tables.
 async fn stopped_after(n: u64, bare: bool) -> (bool, usize) {
     let output = nights::memory(&format!("stopped-{bare}-{n}"));
     let before = if bare { vec![] } else { vec![first()] };
@@ -66,7 +66,7 @@ async fn stopped_after_every_write(bare: bool) {
         .map(|joined| joined.unwrap())
         .collect()
         .await;
-    // The moments were the ones meant: every number of landed commits occurs, and only the row makes the night visible.
+    // The stops cover every case: each number of finished commits occurs, and only the row in `runs` makes the night visible.
     let landed: Vec<usize> = outcomes.iter().map(|o| o.1).collect();
     let last = landed[landed.len() - 1];
     let commits = NIGHT_TABLES.len() + 1;
@@ -85,7 +85,7 @@ async fn stopped_after_any_write_of_the_very_first_night() {
     stopped_after_every_write(true).await;
 }
 
-/// The child of the test below: publishes a night and dies at the point that stdin names. Does nothing without one.
+/// Runs as the child of the test below: publishes a night and dies at the point that stdin names. Does nothing without one.
 #[test]
 #[ignore = "runs in a child process of another test"]
 fn child_that_dies() {
@@ -97,7 +97,7 @@ fn child_that_dies() {
     runtime.block_on(nights::publish_until(&output, "2026-03-02", 0.25, &fault)).unwrap();
 }
 
-/// Real processes on local files, at a few points; the tests above cover all of them.
+/// Kills real processes on local files at a few points; the tests above cover all points.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_leaves_whole_nights_only() {
     let points = ["staged", "after-intent", "before-runs", "after-runs"];

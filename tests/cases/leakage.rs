@@ -1,4 +1,4 @@
-//! Nothing of the future: events and logins at or after `as_of()`, and events that arrived after it, move no feature.
+//! No future data: events and logins at or after `as_of()`, and events that arrived after it, change no feature.
 
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
@@ -17,14 +17,14 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
     prop::collection::vec((0u32..168, 0u32..60, 0u8..5, 0usize..8, 0u8..4, -2i8..4), 1..60)
 }
 
-/// (guest, login that it became, hour of the login since 2026-01-01); the guest is its own login where both are one.
+/// (guest, login that the guest became, hour of the login since 2026-01-01); a guest without a login has its own id twice.
 type Login = (u8, u8, u32);
 
 fn logins() -> impl Strategy<Value = Vec<Login>> {
     prop::collection::vec((0u8..5, 0u8..8, 0u32..168), 0..6)
 }
 
-/// Known to the night of NIGHT: happened and arrived before 2026-01-05 00:00, hour 96.
+/// Returns true for a row that the night knows: it happened and arrived before 2026-01-05 00:00, hour 96.
 fn known(row: &Row) -> bool {
     row.0 < 96 && row.0 + row.1 < 96
 }
@@ -78,11 +78,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 20, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn no_feature_moves_with_the_future(
+    fn no_feature_changes_with_the_future(
         past in (rows(), logins()), future in (rows(), logins()), other in (rows(), logins())
     ) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        // One known event, so that there always is a lake to read.
+        // One known event, so that there is always a lake to read.
         let mut happened: Vec<Row> = past.0.into_iter().filter(known).collect();
         happened.push((1, 0, 0, 0, 0, 1));
         let stitched: Vec<Login> = past.1.into_iter().filter(|l| l.2 < 96).collect();
@@ -167,7 +167,7 @@ async fn an_intent_counts_only_within_the_horizon() {
         ("c", "later", "2026-01-04T10:00:00", "view", "i1", "NULL", "5"),
     ]);
     write(&lake, "events/dt=2026-01-04/a.parquet", &before).await;
-    // The third, the fourth and the eighth day from the run date on, which is the first.
+    // The third, fourth and eighth day; the run date is the first.
     for (day, user, units) in [("07", "early", "2"), ("08", "late", "1"), ("12", "later", "1")] {
         let time = format!("2026-01-{day}T23:59:00");
         let bought = events(&[("p", user, time.as_str(), "purchase", "i1", units, "3")]);
@@ -185,7 +185,7 @@ async fn an_intent_counts_only_within_the_horizon() {
         let bought = "SELECT user_id FROM intent_labels WHERE y_purchase = 1 AND y_units > 0 ORDER BY user_id";
         assert_eq!(rows(&ctx, bought).await, buyers, "{horizon_days} days");
         assert_eq!(rows(&ctx, "SELECT user_id FROM next_items ORDER BY user_id").await, buyers, "{horizon_days} days");
-        // Whatever the horizon of intents, all three came back within the 28 days of churn.
+        // All three came back within the 28 days of churn, whatever the horizon of intents.
         assert_eq!(rows(&ctx, "SELECT count(*) FROM intent_labels").await, ["3"]);
     }
 }

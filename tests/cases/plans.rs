@@ -1,9 +1,9 @@
-//! Approved plans: what is pruned, pushed down and scored where. A change shows as a difference to `tests/approved/`.
+//! Compares plans with the approved ones in `tests/approved/`: what is pruned, what is pushed down, where scoring runs.
 
 use crate::support::lakes::{events, write};
 use crate::support::sessions::{config, night_session, table};
 
-/// Compares with the approved text; a run with a missing file writes `<name>.received.txt` next to it.
+/// Compares a plan with the approved text; if they differ, writes `<name>.received.txt` next to it.
 fn approve(name: &str, received: &str) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/approved");
     let approved = std::fs::read_to_string(folder.join(format!("{name}.txt"))).unwrap_or_default();
@@ -14,7 +14,7 @@ fn approve(name: &str, received: &str) {
 }
 
 #[tokio::test]
-async fn dates_prune_files_and_filters_and_columns_go_down() {
+async fn dates_prune_files_and_scans_get_filters_and_columns() {
     let folder = tempfile::tempdir().unwrap();
     let lake = folder.path().join("lake");
     for day in ["2026-01-01", "2026-01-02", "2026-01-03"] {

@@ -1,4 +1,4 @@
-//! Publishing: whole nights or nothing, one owner a night, rollback, checks, retention.
+//! Publishing: whole nights or nothing, one owner per night, rollback, checks, retention.
 
 use datafusion::prelude::SessionContext;
 use intentcast::config::GcConfig;
@@ -100,7 +100,7 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
     assert_eq!(nights::intents(&output).await, [("2026-03-01".to_string(), 4, 0.2)]);
 }
 
-/// One user's row of `intent`, with `p` as every probability.
+/// Selects one user's row of `intent`, with `p` as every probability.
 fn of_user(user: &str, p: f64) -> String {
     let scores = nights::probabilities(p);
     format!(
@@ -163,7 +163,7 @@ async fn a_half_published_rerun_stays_hidden_after_a_later_night() {
 }
 
 #[tokio::test]
-async fn gc_drops_old_nights_and_orphans_and_nothing_that_is_shown() {
+async fn gc_drops_old_nights_and_orphans_and_no_visible_file() {
     let output = memory("gc");
     for (day, p) in [("01", 0.2), ("02", 0.21), ("03", 0.22), ("03", 0.23), ("04", 0.24)] {
         publish(&output, &format!("2026-03-{day}"), p).await.unwrap();
@@ -202,7 +202,7 @@ async fn gc_drops_old_nights_and_orphans_and_nothing_that_is_shown() {
     assert_eq!(nights::intents(&output).await[0], ("2026-03-01".to_string(), 4, 0.2), "an expired night can run again");
 }
 
-/// Everything below `state/` but locks, without the output's prefix.
+/// Returns every object below `state/` except locks, without the output's prefix.
 async fn state(output: &Location) -> Vec<String> {
     let place = output.folder("state");
     let names = place.list().await.unwrap().into_iter().map(|o| o.location.to_string());
@@ -219,14 +219,14 @@ async fn gc_drops_state_that_no_night_can_use_and_keeps_what_one_can() {
     let shown: Vec<String> = [&first, &second]
         .map(|night| format!("features/{}/{}/user_features/a.parquet", night.run_date(), night.run.manifest_hash))
         .into();
-    // Of a night whose inputs changed before it was published, and of one that died.
+    // Checkpoints of a night whose inputs changed before it was published, and of a night that died.
     let superseded = "features/2026-03-02/superseded/user_features/a.parquet";
     let died = "features/2026-03-03/died/user_features/a.parquet";
     for name in shown.iter().map(String::as_str).chain([superseded, died]) {
         place.write(name, "rows").await.unwrap();
         place.write(&name.replace("a.parquet", "done"), "").await.unwrap();
     }
-    // States of a model that is no longer used; without a bundle no state is useful.
+    // Encoder states of a model that is no longer used; without a bundle no state is useful.
     place.write("encoded/forgotten/2026-03-01.parquet", "states").await.unwrap();
     let before = state(&output).await;
 
@@ -248,7 +248,7 @@ async fn gc_drops_state_that_no_night_can_use_and_keeps_what_one_can() {
         before.into_iter().filter(|n| shown.iter().any(|s| n.starts_with(&s[..s.len() - 9]))).collect();
     assert_eq!(left, expected, "what published nights were scored from stays");
 
-    // Once a night expires, what it was scored from goes with it, a round later than its row.
+    // Once a night expires, its checkpoints are removed too, one run of gc after its row.
     let one = GcConfig { nights_kept: 1, orphan_age_hours: 0 };
     for _ in 0..2 {
         gc::execute(&output, &gc::plan(&output, &one).await.unwrap(), &QUICK).await.unwrap();

@@ -1,4 +1,4 @@
-//! The same publishing on a real S3 protocol: conditional puts decide, and the rows equal those of local files.
+//! Publishing over the S3 protocol: conditional puts decide, and the rows equal those on local files.
 
 use datafusion::prelude::SessionContext;
 use intentcast::failure::FailureKind;
@@ -68,7 +68,7 @@ async fn wrong_credentials_are_a_usage_failure() {
 }
 
 #[test]
-fn a_profile_of_the_usual_files_gives_credentials() {
+fn a_profile_of_the_aws_files_gives_credentials() {
     let server = S3Server::start();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("credentials");
@@ -148,7 +148,7 @@ async fn a_lake_that_may_not_be_read_exits_2_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn planning_what_may_go_reads_each_commit_at_most_a_few_times() {
+async fn planning_a_gc_reads_each_commit_at_most_a_few_times() {
     let server = S3Server::start();
     let output = server.location("s3://lake/out");
     let settings = intentcast::config::GcConfig { nights_kept: 99, orphan_age_hours: 0 };
@@ -161,12 +161,12 @@ async fn planning_what_may_go_reads_each_commit_at_most_a_few_times() {
             reads.push(server.reads() - before);
         }
     }
-    // Twice the nights are twice the commits at most; opening each night's version again would be four times.
+    // Twice the nights read at most twice the commits; opening each night's version again would read four times as many.
     assert!(reads[1] <= reads[0] * 5 / 2, "object reads for 4 and 8 nights: {reads:?}");
 }
 
 #[test]
-fn the_command_line_takes_the_servers_settings() {
+fn the_command_line_takes_s3_settings() {
     let flags = S3Server::start().flags();
     let arguments: Vec<&str> = ["doctor"].into_iter().chain(flags.iter().map(String::as_str)).collect();
     assert!(crate::intentcast(&arguments).status.success());

@@ -1,4 +1,4 @@
-//! Reads the published tables with other people's readers: Python's deltalake and duckdb.
+//! Reads the published tables with other programs: Python's deltalake and duckdb.
 
 use datafusion::prelude::SessionContext;
 use intentcast::config::S3Config;

@@ -7,7 +7,7 @@ use intentcast::config::render;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Compares the committed file with what the code renders. `make docs` writes the file first.
+/// Compares the committed file with the rendered one. `make docs` writes the file first.
 fn check(file: &str, made: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     #[allow(clippy::disallowed_methods)] // a switch of the test, no setting of the program
@@ -69,7 +69,7 @@ fn describe(made: &mut String, command: &Command) {
 }
 
 #[test]
-fn every_function_of_ours_is_in_the_document_of_sql() {
+fn docs_sql_lists_every_function() {
     use datafusion::prelude::SessionContext;
     use intentcast::config::Config;
     use intentcast::score::models::{ContentWrites, Models};

@@ -24,8 +24,8 @@ use crate::support::random_model;
 
 const OUTPUT: &str = "memory://scoring/out";
 
-/// The registry under `OUTPUT`, whose champion is a random model of one feature: written once for all tests of the process, as
-/// libtorch has one generator for all threads, and tests that draw from it at once would get weights of their own each.
+/// Returns the registry under `OUTPUT`, whose champion is a random model of one feature. It is written once for all tests of
+/// the process: libtorch has one generator for all threads, so each test would get other weights.
 async fn registry() -> &'static Registry {
     static WRITTEN: OnceCell<Registry> = OnceCell::const_new();
     WRITTEN.get_or_init(|| write_model(OUTPUT, [0; 3])).await
@@ -49,7 +49,7 @@ async fn bundle() -> Bundle {
     registry().await.load("", Device::Cpu).await.unwrap()
 }
 
-/// What is wrong with the users of an input.
+/// A fault of some users of an input.
 #[derive(Clone, Copy)]
 enum Bad<'a> {
     NoUser,
@@ -59,7 +59,7 @@ enum Bad<'a> {
     Price(&'a [usize]),
 }
 
-/// `users` users with `1 + user % 17` events each; user 3 has none. No two of the first 1683 have the same events.
+/// Selects `users` users with `1 + user % 17` events each; user 3 has none. No two of the first 1683 have the same events.
 fn input_sql(users: usize, bad: Bad) -> String {
     let infinite = |users: &[usize], good: &str| {
         let users = users.iter().map(|user| format!("WHEN u = {user} THEN CAST('Infinity' AS DOUBLE)"));
@@ -105,7 +105,7 @@ async fn a_batch_equals_its_members_and_padding_never_leaks() {
     let all = service.score(&features).await.unwrap().scores;
     assert!(all.iter().all(|s| s.is_finite()));
     for user in [0, 2, 7, 39] {
-        // A service of its own, so that no kept state answers.
+        // A new service, so that no cached state answers.
         let alone = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
         let one = alone.score(&features.slice(user, 1)).await.unwrap().scores;
         assert!(close(&one, &all[user * 9..(user + 1) * 9]), "user {user}");
@@ -133,7 +133,7 @@ async fn the_encoder_does_not_see_the_run_date() {
     assert_ne!(before.idle_log_hours[0], after.idle_log_hours[0]);
 }
 
-/// Sessions of one process over the model, and what they share.
+/// Opens sessions of one process over the model; returns them and the models that they share.
 async fn sessions<const N: usize>(partitions: usize) -> ([SessionContext; N], Arc<Models>) {
     registry().await;
     let mut config = Config::default();
@@ -151,7 +151,7 @@ async fn sessions<const N: usize>(partitions: usize) -> ([SessionContext; N], Ar
 const SCORED: &str =
     "SELECT user_id, s['p_purchase'] AS p FROM (SELECT user_id, score_intents(features) AS s FROM model_input)";
 
-/// (number of the user, p_purchase) in row order.
+/// Returns (number of the user, p_purchase) in row order.
 fn purchases(batches: &[RecordBatch]) -> Vec<(usize, f64)> {
     let mut found = Vec::new();
     for batch in batches {
@@ -202,12 +202,12 @@ async fn partitions_and_sessions_share_one_loaded_model() {
     assert_eq!(service.counters.get(|c| &c.users_scored), before + 800);
 }
 
-/// More rows than two requests hold, in small batches of one partition, answered by several owners at once.
+/// Scores more rows than two requests hold, in small batches of one partition, with several owners.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_keep_their_order() {
     let ([ctx], models) = sessions(1).await;
     let users = 8300;
-    // One or two events each keep this short; the feature, which differs, tells users apart.
+    // One or two events each keep this short; the feature distinguishes the users.
     let rows = format!(
         "SELECT user_id, named_struct('user_id', user_id, 'as_of', as_of(), 'recent', recent, 'events_7d', u) AS features \
          FROM (SELECT u, concat('u', lpad(CAST(u AS VARCHAR), 5, '0')) AS user_id, last_events(128, to_timestamp_micros(1772000000000000 - e * 3600000000), CAST(e AS VARCHAR), 'view', \
@@ -234,7 +234,7 @@ async fn rows_keep_their_order() {
     assert!(different.len() > users / 2, "scores that are all alike would fit any order");
 }
 
-/// The engine sorts below the operator, which keeps the order, and merges the partitions above it.
+/// The engine sorts below the scoring operator, which keeps the order, and merges the partitions above it.
 #[tokio::test(flavor = "multi_thread")]
 async fn scores_of_several_partitions_keep_the_requested_order() {
     let ([ctx], models) = sessions(4).await;
@@ -261,8 +261,8 @@ async fn scores_of_several_partitions_keep_the_requested_order() {
     }
 }
 
-/// A new session of a process over a model that reads image vectors of two numbers. Its lake has an image, which user 1 has
-/// seen, and an item that the model does not know.
+/// Opens a session of a new process over a model that reads image vectors of two numbers. Its lake has an image, which user 1
+/// has seen, and an item that the model does not know.
 async fn image_session(output: &str, content_writes: ContentWrites) -> (SessionContext, Arc<Models>) {
     let mut config = Config::default();
     config.output.uri = output.into();
@@ -282,7 +282,7 @@ async fn image_session(output: &str, content_writes: ContentWrites) -> (SessionC
     (ctx, models)
 }
 
-/// Paths and bytes of the files below an output.
+/// Returns paths and bytes of the files below an output.
 async fn files(output: &str) -> BTreeMap<String, Vec<u8>> {
     let place = Location::open(output, &Default::default()).unwrap();
     let mut files = BTreeMap::new();
@@ -342,7 +342,7 @@ async fn a_read_only_session_scores_as_one_that_writes() {
 }
 
 #[tokio::test]
-async fn an_error_names_the_first_bad_user_and_loses_no_one_else() {
+async fn an_error_names_the_first_bad_user_and_affects_no_other() {
     let service = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
     let (good, bad) = (features(30, Bad::NoUser).await, features(30, Bad::Feature(&[20, 12, 25])).await);
     let (ok, failed) = tokio::join!(service.score(&good), service.score(&bad));
@@ -355,7 +355,7 @@ async fn an_error_names_the_first_bad_user_and_loses_no_one_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_fails_in_a_pool_fails_alone() {
     let all = features(1640, Bad::NoUser).await;
-    // The network meets 1638 first, who has the fewest events; the error goes by rows.
+    // The network reads 1638 first, who has the fewest events; the error names the first row.
     let with_bad = features(1640, Bad::Price(&[1638, 1625, 1622])).await;
     let service = busy(&all.slice(0, 1600)).await;
     let (good, bad, later) = (all.slice(1600, 20), with_bad.slice(1620, 20), all.slice(1620, 20));
@@ -371,7 +371,7 @@ async fn a_request_that_fails_in_a_pool_fails_alone() {
     assert_eq!(service.counters.get(|c| &c.users_scored), 1600 + 20 + 20, "those that were answered");
 }
 
-/// A service of one owner that has just begun with a long request: what is asked now waits, and is taken together.
+/// Starts a service of one owner that works on a long request: later requests wait and are taken together.
 async fn busy(long: &StructArray) -> ScoringService {
     let alone = ScoreConfig { owner_threads: 1, ..Default::default() };
     let service = ScoringService::start(bundle().await, &alone).unwrap();
@@ -422,10 +422,10 @@ async fn requests_that_wait_while_the_owner_works_share_model_batches() {
     let answers = futures::future::join_all(small.iter().map(|part| service.score(part))).await;
     assert!(answers.iter().all(|a| a.as_ref().is_ok_and(|s| s.scores.len() == 10 * OUTPUTS.len())));
     let (pools, requests) = (service.counters.get(|c| &c.pools), service.counters.get(|c| &c.requests));
-    // How many wait together is the machine's matter; that any do is ours.
+    // The machine decides how many wait together; at least two must.
     assert!(requests == 9 && pools < requests, "{pools} pools of {requests} requests");
 
-    // The users of the small requests were not encoded before, and the long one alone takes as many batches anywhere.
+    // The users of the small requests were not encoded before, and the long request alone always takes the same batches.
     let fresh = ScoringService::start(bundle().await, &ScoreConfig::default()).unwrap();
     fresh.score(&long).await.unwrap();
     let batches = |of: &ScoringService| of.counters.get(|c| &c.model_batches);

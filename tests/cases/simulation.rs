@@ -1,5 +1,4 @@
-//! The simulated lake has in it what it promises, and something to learn: order and content tell more than recency and
-//! frequency do.
+//! The simulated lake: it holds what the simulator promises, and order and content predict more than recency and frequency.
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::compute::cast;
@@ -15,9 +14,9 @@ use crate::support::regression::auc_in_sample;
 
 const DAYS_SIMULATED: u32 = 80;
 
-/// A lake of 3000 users, 60 items and 80 days, made once for all tests of this file.
+/// A lake of 3000 users, 60 items and 80 days, simulated once for all tests of this file.
 static LAKE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    // On a thread of its own: the test that comes first is within a runtime already.
+    // On a new thread, because the first test already runs in a runtime.
     std::thread::spawn(simulated).join().unwrap()
 });
 
@@ -46,7 +45,7 @@ fn simulated_by(options: &SimulateOptions) -> tempfile::TempDir {
     folder
 }
 
-/// The lake and its truth, table by table.
+/// Opens a session with the lake and its truth, table by table.
 async fn lake() -> SessionContext {
     opened(LAKE.path()).await
 }
@@ -61,7 +60,7 @@ async fn opened(lake: &Path) -> SessionContext {
     ctx
 }
 
-/// The numbers of the one row that a query gives.
+/// Returns the numbers of a query's only row.
 async fn numbers(ctx: &SessionContext, sql: &str) -> Vec<f64> {
     let rows = ctx.sql(sql).await.unwrap().collect().await.unwrap();
     let row = rows.iter().find(|batch| batch.num_rows() == 1).unwrap();
@@ -85,7 +84,7 @@ async fn people_act_in_every_way_that_a_shop_records() {
     .await;
     assert!(texts[..3] == [0.0; 3] && texts[3] > 20.0 && texts[4] >= 8.0 && texts[5] == 5.0, "{texts:?}");
 
-    // What comes back was bought before, by the same user under this or an earlier id, and no more of it.
+    // Returned units were bought before, by the same user under this or an earlier id, and never exceed the purchase.
     let returns =
         of("WITH named AS (SELECT coalesce(u.canonical_user_id, e.user_id) AS person, e.item_id, e.ts, e.quantity \
                         FROM events e LEFT JOIN users u ON u.user_id = e.user_id WHERE event_type = 'purchase'), \
@@ -99,7 +98,7 @@ async fn people_act_in_every_way_that_a_shop_records() {
     assert!(returns[0] > 10.0 && returns[1] == 0.0, "{returns:?}");
     assert!(returns[0] / returns[2] < 0.08, "few purchases come back: {returns:?}");
 
-    // A session is one visit of one person; funnels lead from looking to buying within a session or over several.
+    // A session is one visit of one person; funnels lead from viewing to buying within one session or over several.
     let sessions =
         of("WITH s AS (SELECT session_id, count(DISTINCT coalesce(user_id, '')) AS users, count(*) AS events, \
                          max(ts) - min(ts) AS took, min(ts) FILTER (WHERE event_type = 'view') AS viewed, \
@@ -144,7 +143,7 @@ async fn tastes_titles_prices_and_vectors_separate_categories() {
                      SELECT count(*), avg(CAST(most AS DOUBLE) / views), (SELECT count(DISTINCT category) AS n FROM items) AS categories \
                      FROM users WHERE views >= 20")
     .await;
-    // Of ten categories, drawn alike, the most frequent of twenty views would hold about a fifth.
+    // If the ten categories were equally likely, the most frequent one would have about a fifth of twenty views.
     assert!(tastes[0] > 200.0 && tastes[2] == 10.0 && tastes[1] > 0.4, "{tastes:?}");
 
     let items = of("SELECT count(*), count(DISTINCT title), count(DISTINCT array_length(image_vector)), \
@@ -200,8 +199,8 @@ async fn demand_has_weekdays_trends_promotions_and_lifetimes() {
     .await;
     assert!(lives[0] > 0.0 && lives[1] > 0.0 && lives[2] == 0.0, "{lives:?}");
 
-    // Two items of one category and brand are wanted by the same people: with the weekday the same and no promotion,
-    // what moves their rates apart in ten weeks is their trends alone.
+    // The same people want two items of one category and brand: on the same weekday and without a promotion, only their trends
+    // separate their rates over ten weeks.
     let trends = of("WITH quiet AS (SELECT d.item_id, d.date, d.rate, i.category, i.brand FROM demand d \
                        JOIN items i ON i.item_id = d.item_id LEFT ANTI JOIN promotions p \
                        ON p.item_id = d.item_id AND d.date >= p.starts_on AND d.date <= p.ends_on WHERE d.rate > 0), \
@@ -239,7 +238,7 @@ async fn empty_shelves_hide_demand_from_the_events() {
     assert!(stock[4] > 2.0 && stock[5] == 0.0 && stock[6] > 5.0, "{stock:?}");
 }
 
-/// The truth's days, all with at least four weeks before and one after.
+/// Days of the truth with at least four weeks before and one week after.
 const DAYS: [u32; 6] = [35, 42, 49, 56, 63, 70];
 
 #[tokio::test]
@@ -285,8 +284,8 @@ async fn the_propensity_knows_more_than_recency_and_frequency() {
     assert!(ceiling >= baseline + 0.05, "propensity {ceiling}, recency-frequency {baseline}");
 }
 
-/// Of visits with a search, how much more often the items looked at have an appealing word in their title, a picture on the
-/// appealing side, and the search before all else, where the user buys within ten days than where not.
+/// Compares visits with a search of users who buy within ten days with those of users who do not: how much more often a viewed
+/// item has an appealing word in its title, an appealing picture, and the search before every other event.
 const TELLS: &str = "WITH looks AS (
         SELECT item_id, CASE WHEN split_part(replace(title, brand || ' ', ''), ' ', 1)
             IN ('classic', 'light', 'sturdy', 'compact', 'soft', 'bright') THEN 1.0 ELSE 0.0 END AS word,
@@ -315,7 +314,7 @@ const TELLS: &str = "WITH looks AS (
     FROM told";
 
 #[test]
-fn a_taste_shows_in_one_modality_alone_where_that_is_asked_for() {
+fn a_taste_shows_only_in_the_modality_of_signal() {
     for signal in [Signal::Text, Signal::Image, Signal::Sequence] {
         let (users, items, days, seed, faults) = (3000, 300, 60, 4, false);
         let lake = simulated_by(&SimulateOptions { users, items, days, seed, faults, signal, start: start() });

@@ -1,11 +1,11 @@
-//! What trainings leave behind while they go on, and trainings that are killed.
+//! Checkpoints and curves that running trainings write, and trainings that are killed.
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// All files below a folder, sorted.
+/// Returns all files below a folder, sorted.
 pub fn below(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> =
@@ -22,14 +22,14 @@ pub fn checkpoints(output: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Starts a training and kills it once a checkpoint of `lesson` with at least `step` steps is there.
-pub fn killed_at(mut train: Command, output: &Path, (lesson, step): (&str, u64)) {
+/// Starts a training and kills it once a checkpoint of `task` with at least `step` steps exists.
+pub fn kill_at(mut train: Command, output: &Path, (task, step): (&str, u64)) {
     let mut child = train.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let number = |name: &str| -> Option<u64> {
-        name.strip_prefix(lesson)?.strip_prefix('-')?.strip_suffix(".checkpoint")?.parse().ok()
+        name.strip_prefix(task)?.strip_prefix('-')?.strip_suffix(".checkpoint")?.parse().ok()
     };
     while !checkpoints(output).iter().filter_map(|name| number(name)).any(|n| n >= step) {
-        assert!(child.try_wait().unwrap().is_none(), "ended before its checkpoint at {lesson} {step}");
+        assert!(child.try_wait().unwrap().is_none(), "ended before its checkpoint at {task} {step}");
         std::thread::sleep(Duration::from_millis(2));
     }
     child.kill().unwrap();
@@ -38,25 +38,25 @@ pub fn killed_at(mut train: Command, output: &Path, (lesson, step): (&str, u64))
     assert!(!output.join("models").exists(), "killed before there was a model");
 }
 
-/// The one file of this name among all curves.
+/// Returns the only file of this name among all curves.
 fn file(output: &Path, name: &str) -> PathBuf {
     let found: Vec<_> = below(&output.join("training")).into_iter().filter(|p| p.ends_with(name)).collect();
     let [only] = found.as_slice() else { panic!("expected one {name}, got {found:?}") };
     only.clone()
 }
 
-/// The lines of the one run.
+/// Returns the lines of the only run.
 pub fn metrics(output: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(file(output, "metrics.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Scalars of the one run by tag, as TensorBoard's own reader sees them.
+/// Returns the scalars of the only run by tag, as TensorBoard's own reader sees them.
 pub fn events(output: &Path) -> Value {
     events_of(file(output, "metrics.jsonl").parent().unwrap())
 }
 
-/// Of the run whose curves lie in this folder.
+/// Returns the scalars of the run whose curves are in this folder.
 pub fn events_of(run: &Path) -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv/bin/python");

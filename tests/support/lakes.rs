@@ -32,7 +32,7 @@ pub fn rewrite(path: &Path, query: &str) {
     });
 }
 
-/// Rewrites a file with the result of a query over its `rows`; `@@@@` in its texts becomes bytes that are not UTF-8.
+/// Rewrites a file like [`rewrite`], and turns `@@@@` in its texts into bytes that are not UTF-8.
 pub fn break_text(path: &Path, query: &str) {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let ctx = SessionContext::new();
@@ -53,13 +53,13 @@ pub fn break_text(path: &Path, query: &str) {
     });
 }
 
-/// Copies a folder with all that is in it: into `to` where that is a folder, else under its name.
+/// Copies a folder and its content: into `to` if that is a folder, else under that name.
 pub fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap();
     assert!(copied.success(), "{} to {}", from.display(), to.display());
 }
 
-/// A query for event rows: `(event_id, user, ts, type, item, quantity, price)`; nulls are written NULL.
+/// Returns a query for event rows `(event_id, user, ts, type, item, quantity, price)`; nulls are written NULL.
 pub fn events(rows: &[(&str, &str, &str, &str, &str, &str, &str)]) -> String {
     let values: Vec<String> = rows
         .iter()

@@ -23,7 +23,7 @@ pub fn memory(name: &str) -> Location {
     Location::open(&format!("memory://{name}/out"), &S3Config::default()).unwrap()
 }
 
-/// What a night of 4 users and 2 items holds; `p` is everybody's purchase probability.
+/// Returns the tables of a night of 4 users and 2 items; `p` is each user's purchase probability.
 pub fn tables_of(p: f64) -> Vec<(&'static str, String)> {
     let users = "(VALUES ('u1'), ('u2'), ('u3'), ('u4')) AS u(user_id)";
     let scores = probabilities(p);
@@ -68,7 +68,7 @@ pub async fn check(ctx: &SessionContext, output: &Location, run_date: RunDate, s
     checks::check_night(ctx, &sql, subject, &ChecksConfig::default()).await
 }
 
-/// Takes the night, stages, checks, publishes and lets go.
+/// Locks the night, stages, checks, publishes and releases the lock.
 pub async fn publish(output: &Location, night: &str, p: f64) -> Result<VisibleNight> {
     publish_until(output, night, p, &FaultPoint::default()).await
 }
@@ -89,7 +89,7 @@ pub async fn publish_until(output: &Location, night: &str, p: f64, fault: &Fault
     published
 }
 
-/// (run_date, rows, mean p_purchase) of every visible night of `intent`.
+/// Returns (run_date, rows, mean p_purchase) of every visible night of `intent`.
 pub async fn intents(output: &Location) -> Vec<(String, i64, f64)> {
     let ctx = SessionContext::new();
     let nights = runs::visible_nights(output).await.unwrap();

@@ -13,19 +13,19 @@ use super::job::Job;
 
 pub const ROWS: u32 = 160;
 pub const SHAPES: [&str; 3] = ["cross", "disc", "frame"];
-/// Small pictures and few epochs: random weights learn these shapes in a second.
+/// Settings of small pictures and few epochs: random weights learn these shapes in a second.
 pub const SETTINGS: [&str; 3] = ["image.side_pixels=16", "image.epochs_max=6", "train.patience_epochs=6"];
 
 pub fn draw(what: &str, row: u32) -> u32 {
     u32::from(blake3::hash(format!("{what} {row}").as_bytes()).as_bytes()[0])
 }
 
-/// What a picture shows: which of the shapes, and whether in red.
+/// Returns the number of the shape that a picture shows, and true if it is red.
 pub fn shown(row: u32) -> (usize, bool) {
     (draw("shape", row) as usize % 3, draw("red", row) < 128)
 }
 
-/// A shape somewhere on a dark ground, with noise; every third is a JPEG.
+/// Draws a shape somewhere on a dark ground, with noise; every third picture is a JPEG.
 pub fn picture(row: u32) -> Vec<u8> {
     let (shape, red) = shown(row);
     let (x0, y0) = (9 + draw("x", row) as i32 % 6, 9 + draw("y", row) as i32 % 6);
@@ -49,7 +49,7 @@ pub fn picture(row: u32) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Names as shops have them: some that a URL would write in another way, and one that begins with a step to nowhere.
+/// Returns a file name as shops have them: some need escapes in a URL, and some begin with `./`.
 pub fn file(row: u32) -> String {
     match row % 40 {
         9 => format!("images/{row} 50%20 #.bin"),
@@ -59,8 +59,8 @@ pub fn file(row: u32) -> String {
     }
 }
 
-/// `items.csv` names files below `images/`; `items.parquet` holds their bytes. In both, row 5 has no picture, row 6 one that
-/// is cut off, and row 7 no file; row 8 has no label.
+/// A shop with pictures: `items.csv` names files below `images/`, `items.parquet` holds their bytes. In both, row 5 has no
+/// picture, row 6 a truncated one, and row 7 no file; row 8 has no label.
 pub struct PictureShop {
     job: Job,
 }
@@ -112,7 +112,7 @@ impl PictureShop {
         shop
     }
 
-    /// Trains, opens what was written, and gives the log, too.
+    /// Trains; returns the written model and the log.
     pub fn train(&self, settings: &[&str], task: &[&str]) -> (Model, String) {
         let (printed, log) = self.done(settings, &[&["train", "--task", "image"], task].concat());
         let version = printed.split_whitespace().nth(2).unwrap().to_string();
@@ -122,7 +122,7 @@ impl PictureShop {
         (Model { version, folder, card }, log)
     }
 
-    /// The rows of a query over the Parquet table `items`, as CSV without a header, and the log.
+    /// Returns the rows of a query over the Parquet table `items`, as CSV without a header, and the log.
     pub fn sql(&self, settings: &[&str], query: &str) -> (Vec<String>, String) {
         let items = self.path("items.parquet");
         let query = format!("CREATE EXTERNAL TABLE items STORED AS PARQUET LOCATION '{items}'; {query}");

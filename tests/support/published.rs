@@ -1,4 +1,4 @@
-//! What a night published, table by table, and whether another one published the same.
+//! The published tables of a night, and their comparison with those of another night.
 //!
 //! Nights that ran elsewhere, or in two attempts, batch their rows differently: numbers agree within 1e-5, not bit by
 //! bit. Everything else is exact.
@@ -10,12 +10,12 @@ use intentcast::publish::{readers, runs};
 use intentcast::tables::schemas::{self, NIGHT_TABLES};
 use std::collections::BTreeMap;
 
-/// Every table of the latest visible night as CSV, in the order of its key.
+/// Every table of the latest visible night as CSV, ordered by its key.
 pub type Published = BTreeMap<&'static str, String>;
 
 const TOLERANCE: f64 = 1e-5;
 
-/// The rows of a table, all columns, in an order that no two nights can differ in.
+/// Returns a query for all columns of a table, in an order that is the same for every night.
 fn rows_of(table: &str) -> String {
     let columns = schemas::table_schema(table).unwrap();
     let order = match schemas::spec(table).unwrap().key {
@@ -23,14 +23,14 @@ fn rows_of(table: &str) -> String {
         key => key.join(", "),
     };
     let columns = columns.fields().iter().map(|field| match field.name().as_str() {
-        // Copies of a lake lie in other places; what a file is called from there on is the same.
+        // Copies of a lake have different roots; the paths below them are the same.
         "source_file" => "regexp_replace(source_file, '^.*/lake/', '') AS source_file".into(),
         name => name.to_string(),
     });
     format!("SELECT {} FROM {table} ORDER BY {order}", columns.collect::<Vec<_>>().join(", "))
 }
 
-/// All of [`NIGHT_TABLES`] as readers see them; each must have rows, so that nothing is compared with nothing.
+/// Returns all of [`NIGHT_TABLES`] as readers see them. Each must have rows, so that no comparison is empty.
 pub fn published(output: &Location) -> Published {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let ctx = SessionContext::new();
@@ -51,12 +51,12 @@ pub fn published(output: &Location) -> Published {
     })
 }
 
-/// The same of an output on local files.
+/// Returns the tables of an output on local files.
 pub fn published_at(folder: &str) -> Published {
     published(&Location::open(folder, &S3Config::default()).unwrap())
 }
 
-/// How many rows readers see of a table below a folder of local files; of a night half published, none.
+/// Counts the rows that readers see of a table on local files; a half-published night has none.
 pub fn rows_visible(folder: &str, table: &str) -> usize {
     let output = Location::open(folder, &S3Config::default()).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -77,7 +77,7 @@ pub fn assert_same_night(left: &Published, right: &Published, place: &str) {
     }
 }
 
-/// Equality of tables: keys and text exact, numbers within 1e-5 of one another (relative above 1).
+/// Asserts equal tables: keys and text exact, numbers within 1e-5 of one another (relative above 1).
 pub fn assert_equal_rows(left: &str, right: &str, place: &str) {
     assert_eq!(left.lines().count(), right.lines().count(), "{place}");
     for (a, b) in left.lines().zip(right.lines()) {
@@ -96,8 +96,8 @@ fn near(x: &str, y: &str) -> bool {
     }
 }
 
-/// By rank: users, ranks and scores as in [`assert_equal_rows`]. Items whose scores are nearer than the tolerance may
-/// change places, and the last one may change with the first that is not shown.
+/// Asserts equal recommendations by rank: users, ranks and scores as in [`assert_equal_rows`]. Items whose scores are nearer
+/// than the tolerance may swap ranks, and the last one may be replaced by the next.
 fn assert_same_recommendations(left: &str, right: &str, place: &str) {
     let scores = |table: &str| -> String {
         table

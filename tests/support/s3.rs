@@ -1,8 +1,8 @@
-//! A small S3 server in the test process: s3s speaks the protocol, a map under one mutex is the bucket.
+//! A small S3 server in the test process: s3s implements the protocol, a map under one mutex is the bucket.
 //!
-//! Not s3s-fs: 0.11.1 ignores `If-None-Match` and the list delimiter, and both carry our commits. One mutex makes a
-//! conditional put atomic, as on the real thing. Signatures are checked. The server has a thread of its own, so it
-//! serves child processes while a test blocks.
+//! s3s-fs 0.11.1 does not fit: it ignores `If-None-Match` and the list delimiter, which commits depend on. One mutex makes a
+//! conditional put atomic, as on S3. Signatures are checked. The server has a thread of its own, so it serves child processes
+//! while a test blocks.
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
@@ -21,7 +21,7 @@ use std::time::SystemTime;
 
 const KEY_ID: &str = "test-key";
 const SECRET: &str = "test-secret";
-/// Small pages, so that every listing of a few files is a listing of several pages.
+/// Page size of listings, so small that a listing of a few files has several pages.
 const PAGE_KEYS: usize = 50;
 
 /// A running server. It ends with the process.
@@ -37,11 +37,11 @@ struct Bucket {
     numbers: AtomicU64,
     bytes_read: AtomicU64,
     reads: AtomicU64,
-    /// What is answered with 403, and below which `bucket/key` prefix.
+    /// Actions that are answered with 403, each with the `bucket/key` prefix below which it is.
     denied: Mutex<Vec<(Action, String)>>,
 }
 
-/// What a bucket's policy can forbid.
+/// An action that a bucket's policy can forbid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     List,
@@ -94,7 +94,7 @@ impl S3Server {
         }
     }
 
-    /// The same as flags of the command line.
+    /// Returns the settings of [`Self::config`] as flags of the command line.
     pub fn flags(&self) -> Vec<String> {
         let settings = [
             ("endpoint", self.endpoint.as_str()),
@@ -111,22 +111,22 @@ impl S3Server {
         Location::open(uri, &self.config()).unwrap()
     }
 
-    /// Bytes that object reads have answered so far.
+    /// Returns the bytes of all object reads so far.
     pub fn bytes_read(&self) -> u64 {
         self.bucket.bytes_read.load(Ordering::Relaxed)
     }
 
-    /// Object reads (whole, in part, or of metadata) so far.
+    /// Counts the object reads (whole, in part, or of metadata) so far.
     pub fn reads(&self) -> u64 {
         self.bucket.reads.load(Ordering::Relaxed)
     }
 
-    /// Answers 403 from now on to this action below `bucket/prefix`, and to nothing else that was denied before.
+    /// Answers this action below `bucket/prefix` with 403 from now on, in place of what was denied before.
     pub fn deny(&self, action: Action, prefix: &str) {
         *self.bucket.denied.lock().unwrap() = vec![(action, prefix.into())];
     }
 
-    /// Every key, as `bucket/key`.
+    /// Returns every key, as `bucket/key`.
     pub fn keys(&self) -> Vec<String> {
         self.bucket.objects().keys().cloned().collect()
     }

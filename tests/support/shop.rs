@@ -1,4 +1,4 @@
-//! A simulated shop with a small trained model, and the binary run on it.
+//! A simulated shop with a small trained model, and functions that run the binary on it.
 
 use intentcast::lake::stores::Location;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::lakes;
 use super::published::{Published, published_at};
 use super::s3::S3Server;
 
-/// A small model that trains in seconds.
+/// Settings of a small model that trains in seconds.
 pub const QUICK: [&str; 16] = [
     "--set",
     "model.width=16",
@@ -55,11 +55,11 @@ pub fn refused(arguments: &[&str], code: i32) -> String {
     errors
 }
 
-/// A lake and a model, made once for all tests and copied by each.
+/// A lake and a model, made once for all tests; each test copies them.
 static SHOP: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let shop = tempfile::tempdir().unwrap();
     let (lake, output) = places(shop.path());
-    // With bad rows among the good ones, so that every table of a night has rows.
+    // With bad rows, so that every table of a night has rows.
     let size = ["--users", "300", "--items", "30", "--days", "60", "--seed", "5", "--faults"];
     done(&[&["simulate", "--to", &lake][..], &size].concat());
     let encoder = format!("model.text_encoder={ENCODER}");
@@ -91,14 +91,14 @@ pub fn query(output: &str, query: &str) -> String {
     done(&["sql", "--output", output, "--format", "csv", "-c", query])
 }
 
-/// The tables of an undisturbed night of 2026-02-21 in one process on local files.
+/// Tables of an undisturbed night of 2026-02-21 in one process on local files.
 pub static UNDISTURBED: LazyLock<Published> = LazyLock::new(|| {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     published_at(&output)
 });
 
-/// Returns the numbers of the one row that a query gives.
+/// Returns the numbers of a query's only row.
 pub fn numbers(arguments: &[&str], sql: &str) -> Vec<f64> {
     let printed = done(&[&["sql", "--format", "csv"], arguments, &["-c", sql]].concat());
     printed.lines().nth(1).unwrap().split(',').map(|n| n.parse().unwrap()).collect()

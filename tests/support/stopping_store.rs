@@ -1,7 +1,7 @@
-//! A store whose user stops for ever right after its n-th write has landed, as a process does that is killed there;
-//! and one whose disk is full.
+//! A store that blocks its user for ever right after the n-th write, as if the process were killed there; and a store whose
+//! disk is full.
 //!
-//! Killing just before write n is the same as just after write n - 1, so counting up covers every moment between writes.
+//! A kill just before write n equals a kill just after write n - 1, so counting up covers every moment between writes.
 
 use futures::stream::BoxStream;
 use intentcast::lake::stores::Location;
@@ -19,18 +19,18 @@ pub struct StoppingStore {
     inner: Arc<dyn ObjectStore>,
     writes: AtomicU64,
     stops_after: u64,
-    /// Writes whose path holds this find no space left.
+    /// Writes to paths that contain this text fail for lack of space.
     full_at: Option<&'static str>,
     stopped: tokio::sync::Notify,
 }
 
 impl StoppingStore {
-    /// `place` through a store that stops after `stops_after` writes; heartbeats and clock probes do not count.
+    /// Opens `place` through a store that stops after `stops_after` writes; heartbeats and clock probes do not count.
     pub fn over(place: &Location, stops_after: u64) -> (Location, Arc<Self>) {
         Self::new(place, stops_after, None)
     }
 
-    /// `place` on a disk that has no space left for paths with `full_at` in them.
+    /// Opens `place` on a disk that has no space left for paths that contain `full_at`.
     pub fn full(place: &Location, full_at: &'static str) -> (Location, Arc<Self>) {
         Self::new(place, u64::MAX, Some(full_at))
     }
@@ -50,7 +50,7 @@ impl StoppingStore {
         self.writes.load(Ordering::SeqCst)
     }
 
-    /// Returns when the n-th write has landed.
+    /// Waits until the n-th write is done.
     pub async fn stopped(&self) {
         self.stopped.notified().await;
     }
@@ -85,7 +85,7 @@ impl ObjectStore for StoppingStore {
         landed
     }
 
-    /// The small files of these tests are whole puts; a part upload would go uncounted.
+    /// Refuses multipart uploads, which would not be counted; the small files of these tests are whole puts.
     async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         panic!("{location}: expected a whole put, got a multipart upload")
     }

@@ -12,14 +12,14 @@ use super::device;
 pub const DATE: &str = "2026-02-20";
 pub const HORIZON_DAYS: usize = 7;
 
-/// A lake of 200 users, 20 items and 60 days, and what there is to learn from it; made once.
+/// A lake of 200 users, 20 items and 60 days, and its training sets; made once.
 pub struct TrainingShop {
     pub folder: tempfile::TempDir,
     pub sets: TrainingSets,
 }
 
 pub static SHOP: LazyLock<TrainingShop> = LazyLock::new(|| {
-    // On a thread of its own: the test that comes first may be within a runtime already.
+    // On a new thread, because the first test may already run in a runtime.
     std::thread::spawn(simulated).join().unwrap()
 });
 
@@ -42,7 +42,7 @@ pub fn date() -> RunDate {
     DATE.parse().unwrap()
 }
 
-/// Width 8, one epoch, batches larger than the whole set.
+/// Returns settings of width 8, one epoch and batches larger than the whole set.
 pub fn tiny(folder: &tempfile::TempDir) -> Config {
     let mut config = Config::default();
     config.lake.uri = folder.path().join("lake").display().to_string();

@@ -1,4 +1,4 @@
-//! One scheduler and two executors, processes of the real binary, run a night over S3 on loopback.
+//! A cluster of one scheduler and two executors, as processes of the real binary, runs a night over S3 on loopback.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Float64Type};
@@ -80,7 +80,7 @@ impl Cluster {
     }
 }
 
-/// Who wrote the Parquet files below a folder.
+/// Returns the processes that wrote the Parquet files below a folder.
 fn writers(server: &S3Server, folder: &str) -> BTreeSet<String> {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let place = server.location(&format!("s3://shop/out/{folder}"));
@@ -102,7 +102,7 @@ fn writers(server: &S3Server, folder: &str) -> BTreeSet<String> {
 fn two_executors_write_the_tables_of_the_local_night() {
     let (_own, lake, output) = shop();
     let server = upload(&lake, &output);
-    // What training kept was written here; the cluster is to make its own.
+    // This process wrote the state of the training; the cluster must write its own.
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let state = server.location("s3://shop/out/state");
         state.delete(state.list().await.unwrap().into_iter().map(|m| m.location).collect()).await.unwrap();
@@ -127,12 +127,12 @@ fn two_executors_write_the_tables_of_the_local_night() {
     }
 }
 
-/// Numbers of each text or number of a picture: the probability of the label that it is asked for, its vector, those of all
-/// labels; none where there is none.
-type Said = BTreeMap<Option<String>, Vec<Option<f64>>>;
+/// Numbers by text, or by number of a picture: the probability of one label, the vector, the probabilities of all labels. Empty
+/// for null.
+type Answers = BTreeMap<Option<String>, Vec<Option<f64>>>;
 
-fn said(batches: &[RecordBatch]) -> Said {
-    let mut said = Said::new();
+fn answers(batches: &[RecordBatch]) -> Answers {
+    let mut answers = Answers::new();
     for batch in batches {
         let texts = batch.column(0).as_string::<i32>();
         let (vectors, labels) = (batch.column(1).as_list::<i32>(), batch.column(2).as_list::<i32>());
@@ -148,10 +148,10 @@ fn said(batches: &[RecordBatch]) -> Said {
                 numbers.extend(labels.as_struct().column(1).as_primitive::<Float64Type>().iter());
             }
             let text = texts.is_valid(row).then(|| texts.value(row).to_string());
-            assert!(said.insert(text, numbers).is_none(), "a text is there once");
+            assert!(answers.insert(text, numbers).is_none(), "a text is there once");
         }
     }
-    said
+    answers
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn two_executors_read_texts_and_pictures_as_one_process_does() {
     let table = ["--table", reviews.to_str().unwrap(), "--output", &output];
     let printed = done(&[&quick[..], &task, &table].concat());
     let of_texts = printed.split_whitespace().nth(2).unwrap();
-    // Rows 5 to 7 have no picture, or none that can be read.
+    // Rows 5 to 7 have no picture or an unreadable one.
     let pictures = PictureShop::new();
     let items = pictures.path("items.parquet");
     let task = ["--table", &items, "--image-column", "image", "--label", "disc"];
@@ -203,7 +203,7 @@ fn two_executors_read_texts_and_pictures_as_one_process_does() {
                 ctx.register_parquet(folder, files, ParquetReadOptions::default()).await.unwrap();
             }
             let plan = ctx.sql(query).await.unwrap().create_physical_plan().await.unwrap();
-            said(&places::run(&ctx, plan).await.unwrap())
+            answers(&places::run(&ctx, plan).await.unwrap())
         })
     };
     let texts = format!(

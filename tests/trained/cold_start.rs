@@ -8,8 +8,8 @@ use crate::support::shop::done;
 const TRAINED_ON: &str = "2026-04-05";
 const NIGHT: &str = "2026-04-12";
 
-/// Every second item is sold under another id from the training on, as when a shop takes in its next collection: nothing
-/// that was learnt by id is of use for it, only its category, title and picture are.
+/// Gives every second item another id after the training, as a new collection would have. Only its category, title and picture
+/// are known then; nothing that was learnt by id applies.
 fn renew(lake: &Path) {
     let renamed =
         "CASE WHEN CAST(substr(item_id, 2) AS INT) % 2 = 0 THEN concat('n', substr(item_id, 2)) ELSE item_id END";
@@ -29,16 +29,16 @@ fn renew(lake: &Path) {
     lakes::rewrite(&lake.join("items/part-00000.parquet"), &both);
 }
 
-/// Of the items that users met in the week after the night and had not bought before, how many are among the first five.
+/// Recall at five of the items that users interacted with in the week after the night and had not bought before.
 struct Recall {
     met: f64,
     ours: f64,
     popular: f64,
-    /// Of what is recommended first to fifth, the new ones.
+    /// Share of new items among the first five recommendations.
     new_share: f64,
 }
 
-/// A model of its own, the night's recommendations of all items in order, and what came of those whose ids are like `which`.
+/// Trains a model, runs a night that recommends all items, and measures the recall of the items whose ids match `which`.
 fn recalls(lake: &str, output: &str, settings: &[&str], which: &[&str]) -> Vec<Recall> {
     let learn = ["train.epochs_max=5", "train.batch_rows=64", "train.as_of_dates=8", "model.width=32"];
     let set = |settings: &[&'static str]| settings.iter().flat_map(|set| ["--set", set]).collect::<Vec<&str>>();
@@ -48,7 +48,7 @@ fn recalls(lake: &str, output: &str, settings: &[&str], which: &[&str]) -> Vec<R
     let all = set(&["recommendation.top_k=100"]);
     done(&[&all[..], &settings, &["nightly"], &places, &["--date", NIGHT]].concat());
     let week = format!("ts >= TIMESTAMP '{NIGHT}' AND ts < TIMESTAMP '{NIGHT}' + INTERVAL '7 days'");
-    // Popularity of the days since, in which old and new items were sold alike.
+    // Popularity since the change, when old and new items were sold alike.
     let since = format!("ts < TIMESTAMP '{NIGHT}' AND ts >= TIMESTAMP '{TRAINED_ON}'");
     let of = |which: &&str| {
         let sql = format!(
@@ -77,7 +77,7 @@ fn recalls(lake: &str, output: &str, settings: &[&str], which: &[&str]) -> Vec<R
     which.iter().map(of).collect()
 }
 
-/// The shop whose new items are asked about.
+/// Simulates the shop with new items; returns its lake.
 fn renewed(folder: &Path) -> String {
     let lake = folder.join("lake").display().to_string();
     done(&["simulate", "--to", &lake, "--users", "1800", "--items", "48", "--days", "112", "--seed", "29"]);
@@ -85,7 +85,7 @@ fn renewed(folder: &Path) -> String {
     lake
 }
 
-/// Every model is tried with and without what items show: an item of after the training has nothing else but its category.
+/// Each model is tested with and without contents: items added after training (cold start) have only a category besides.
 #[test]
 fn contents_recommend_new_items_better_than_popularity() {
     let folder = tempfile::tempdir().unwrap();
@@ -103,7 +103,7 @@ fn contents_recommend_new_items_better_than_popularity() {
     assert!((0.2..0.8).contains(&all.new_share), "neither kind crowds the other out: {}", all.new_share);
 }
 
-/// New items with titles alone; encoders of random weights in tests/fixtures separate titles too poorly for this.
+/// New items have titles alone. The random encoders of tests/fixtures separate titles too poorly for this test.
 #[test]
 #[ignore = "needs the weights of all-MiniLM-L6-v2: run lab/check_minilm.sh"]
 fn the_real_minilm_recommends_new_items_by_their_titles() {

@@ -1,4 +1,4 @@
-//! What people type: backfills, dry runs, formats, logs, help; and that any SQL file runs when pasted.
+//! The command line: backfills, dry runs, formats, logs, help; and that any SQL file runs when pasted.
 
 use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
@@ -23,7 +23,7 @@ fn dry_run(lake: &str, output: &str, date: &str) -> Value {
     serde_json::from_str(&done(&arguments)).unwrap()
 }
 
-/// Path and content hash of every file below a folder.
+/// Returns path and content hash of every file below a folder.
 fn contents(folder: &str) -> BTreeMap<String, String> {
     let listed = Command::new("sh").arg("-c").arg(format!("cd {folder} && find . -type f | xargs sha256sum")).output();
     let text = String::from_utf8(listed.unwrap().stdout).unwrap();
@@ -31,7 +31,7 @@ fn contents(folder: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_dry_run_says_what_the_night_then_does_and_writes_nothing() {
+fn a_dry_run_predicts_the_night_and_writes_nothing() {
     let (_own, lake, output) = shop();
     let before = contents(&output);
     let first = dry_run(&lake, &output, "2026-02-21");
@@ -75,7 +75,7 @@ fn a_backfill_publishes_every_night_of_its_range_oldest_first() {
 }
 
 #[test]
-fn logs_are_json_lines_on_request_and_formats_are_what_they_say() {
+fn logs_are_json_lines_on_request_and_formats_are_valid() {
     let (_own, lake, output) = shop();
     let arguments = ["--log-format", "json", "nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
     let ran = command(&arguments);
@@ -174,7 +174,7 @@ fn every_flag_has_help() {
 }
 
 #[test]
-fn every_verb_says_what_it_does() {
+fn every_verb_has_a_help_text() {
     let all = String::from_utf8(command(&["--help"]).stdout).unwrap();
     for verb in ["simulate", "import", "nightly", "rollback", "train", "models", "sql", "gc", "doctor", "cluster"] {
         assert!(all.contains(verb), "{verb} in\n{all}");
@@ -198,7 +198,7 @@ fn planted_faults_are_found_row_by_row_and_file_by_file() {
         let line = found.lines().find(|l| l.starts_with(&format!("{reason},{},", planted["rows"]))).unwrap_or_default();
         assert!(line.ends_with(file), "{reason} of {file} in\n{found}");
     }
-    // `runs` holds the same counts, to watch many nights.
+    // `runs` holds the same counts, for monitoring.
     let rows = query(&output, "SELECT rows_quarantined FROM runs");
     let reasons: BTreeMap<String, i64> =
         serde_json::from_value(run_column(&output, "quarantined_by_reason", "2026-02-21")).unwrap();
@@ -265,7 +265,7 @@ fn a_newer_or_damaged_bundle_publishes_nothing() {
         assert_eq!(query(&output, "SELECT count(*) AS n FROM runs"), "n\n0\n", "{says}");
         std::fs::write(file, before).unwrap();
     }
-    // A version whose write was interrupted has no card, and is none.
+    // A version whose write was interrupted has no card and does not count.
     std::fs::create_dir(format!("{output}/models/20260220-00000000")).unwrap();
     std::fs::copy(&weights, format!("{output}/models/20260220-00000000/weights.safetensors")).unwrap();
     assert!(!done(&["models", "--output", &output]).contains("20260220-00000000"));

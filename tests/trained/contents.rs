@@ -1,4 +1,4 @@
-//! What texts and pictures say: read by a pretrained encoder, once a text, and seen by nights, by the shell and in the bundle.
+//! Contents: a pretrained encoder reads each text and picture once, and nights, the shell and bundles use the vectors.
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
@@ -29,14 +29,14 @@ fn a_bundle_holds_its_encoder_and_each_text_is_encoded_once() {
         .unwrap()
         .parse()
         .unwrap();
-    // Training has read the texts of its dates; a night adds those of the days since.
+    // Training has encoded the texts of its dates; a night adds those of later days.
     let added = first["stages"]["contents"]["rows"].as_i64().unwrap();
     assert!(added < texts, "{added} of {texts}");
     let files = format!("{output}/state/content/text-{}/", hash(&output));
     let (rows, keys) = rows_and_keys(&files);
     assert_eq!(rows, keys, "no text is there twice");
     assert!(rows >= texts);
-    // Nothing is new on the next night but what was typed on the day between and the day's new titles.
+    // The next night has only the queries and new titles of the day between to encode.
     let second = night(&lake, &output, "2026-02-22");
     assert!(second["stages"]["contents"]["rows"].as_i64().unwrap() <= added.max(40), "{second}");
     // A changed title is encoded again, and so is every user who interacted with its item.
@@ -51,7 +51,7 @@ fn a_bundle_holds_its_encoder_and_each_text_is_encoded_once() {
     let at = ["--lake", &lake, "--output", &output, "--date", "2026-02-22", "--format", "csv", "-c", met];
     let met: i64 = done(&[&["sql"], &at[..]].concat()).lines().nth(1).unwrap().parse().unwrap();
     assert!(0 < met && met < before + again["users_kept"].as_i64().unwrap(), "{met} users met the item");
-    // Ids of one person have one history: who comes second may find the state that the first one has just left.
+    // Ids of one person share a history, so the second id may find the state that the first one has just cached.
     let encoded = again["users_encoded"].as_i64().unwrap();
     assert!(encoded <= met && encoded * 10 >= met * 9, "{encoded} of {met}");
     // A text that no item shows any more is removed once it is old.
@@ -65,7 +65,7 @@ fn a_bundle_holds_its_encoder_and_each_text_is_encoded_once() {
     assert!(rows_and_keys(&files).0 > 0);
 }
 
-/// Paths and bytes of the files below a folder.
+/// Returns paths and bytes of the files below a folder.
 fn files_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -92,7 +92,7 @@ fn a_query_that_scores_writes_nothing_below_the_output() {
     let after = files_below(Path::new(&output));
     let changed: Vec<&PathBuf> = after.keys().filter(|path| before.get(*path) != after.get(*path)).collect();
     assert!(changed.is_empty() && before.len() == after.len(), "{changed:?}");
-    // The night encodes the new title, which the query has not left.
+    // The night encodes the new title, because the query did not store its vector.
     assert_eq!(night(&lake, &output, "2026-02-21")["stages"]["contents"]["rows"], 1);
 }
 
@@ -103,20 +103,20 @@ fn another_encoder_encodes_all_texts_and_gc_drops_old_vectors() {
     let (first, version) = (hash(&output), champion(&output));
     let files = |hash: &str| format!("{output}/state/content/text-{hash}/");
     let before = rows_and_keys(&files(&first));
-    // Of other weights and another width.
+    // The other encoder has other weights and another width.
     let other = format!("model.text_encoder={}", ENCODER.replace("minilm", "half"));
     let printed = done(&["--set", &other, "train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
     done(&["models", "--output", &output, "--promote", printed.split_whitespace().nth(1).unwrap()]);
     let second = hash(&output);
     assert_ne!(first, second);
     let report = night(&lake, &output, "2026-02-22");
-    // No state of the first model is of use. Ids of one person share one, which the second of them finds.
+    // No state of the first model is valid. Ids of one person share one, which the second of them finds.
     let [encoded, kept] = ["users_encoded", "users_kept"].map(|figure| report[figure].as_i64().unwrap());
     assert!(report["published"].as_bool() == Some(true) && kept * 10 < encoded, "{report}");
     assert!(rows_and_keys(&files(&second)).0 > 0);
     assert_eq!(rows_and_keys(&files(&first)), before, "the first encoder's vectors stay as they were");
 
-    // Vectors of the other encoder in the first one's folder count as none.
+    // Vectors of the other encoder in the first one's folder are ignored.
     for file in std::fs::read_dir(files(&second)).unwrap().map(|file| file.unwrap()) {
         let to = format!("{}/strange-{}", files(&first), file.file_name().to_str().unwrap());
         std::fs::copy(file.path(), to).unwrap();
@@ -128,7 +128,7 @@ fn another_encoder_encodes_all_texts_and_gc_drops_old_vectors() {
     };
     assert_eq!(night_of("2026-02-23")["published"].as_bool(), Some(true));
 
-    // Once no model reads by the second one, its vectors go.
+    // Once no model uses the second encoder, its vectors are removed.
     std::fs::remove_dir_all(format!("{output}/models/{}", champion(&output))).unwrap();
     done(&["models", "--output", &output, "--promote", &version]);
     done(&["--set", "gc.orphan_age_hours=0", "gc", "--output", &output]);
@@ -144,7 +144,7 @@ fn damaged_and_foreign_vector_files_change_no_score() {
     lakes::copy(Path::new(&output), Path::new(&twin));
     let folder = format!("{twin}/state/content/text-{}", hash(&twin));
     for file in std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
-        // As long as the encoder's, of whatever made them.
+        // Vectors of the encoder's dimension from another source.
         let strange = file.with_file_name(format!("0-{}", file.file_name().unwrap().to_str().unwrap()));
         std::fs::copy(&file, &strange).unwrap();
         lakes::rewrite(&strange, "SELECT content_key, array_reverse(vectors) AS vectors, dims FROM rows");
@@ -165,7 +165,7 @@ fn damaged_and_foreign_vector_files_change_no_score() {
     for ((user, p), (other, q)) in whole.iter().zip(&repaired) {
         assert!(user == other && (p - q).abs() < 1e-5, "{user}: {p} and {q}");
     }
-    // What counts as none goes, once it is old.
+    // Ignored files are removed once they are old.
     let strange = || {
         std::fs::read_dir(&folder)
             .unwrap()
@@ -177,8 +177,8 @@ fn damaged_and_foreign_vector_files_change_no_score() {
     assert!(strange() == 0 && rows_and_keys(&format!("{folder}/")).0 > 0);
 }
 
-/// Turns one bit of the last weight of a file, which stays a number.
-fn turn_a_bit(file: &str) {
+/// Flips one bit of the last weight of a file; the weight stays a number.
+fn flip_a_bit(file: &str) {
     let mut bytes = std::fs::read(file).unwrap();
     let at = bytes.len() - 4;
     bytes[at] ^= 1;
@@ -186,13 +186,13 @@ fn turn_a_bit(file: &str) {
 }
 
 #[test]
-fn an_encoder_other_than_the_trainings_is_refused() {
+fn an_encoder_that_differs_from_training_is_refused() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     let whole = std::fs::read_to_string(format!("{output}/tables/current.json")).ok();
     let scores = "SELECT sum(p_purchase) FROM intent";
     let before = ask(&lake, &output, scores);
-    turn_a_bit(&format!("{output}/models/{}/text/model.safetensors", champion(&output)));
+    flip_a_bit(&format!("{output}/models/{}/text/model.safetensors", champion(&output)));
     let next = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22"];
     let errors = refused(&next, 6);
     assert!(errors.contains(&format!("/text: expected the encoder {}", hash(&output))), "{errors}");
@@ -219,7 +219,7 @@ fn an_encoder_that_changes_during_training_is_refused() {
     let mut said = String::new();
     for line in BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap) {
         if line.contains("intents: epoch 1:") {
-            turn_a_bit(&folder.join("model.safetensors").display().to_string());
+            flip_a_bit(&folder.join("model.safetensors").display().to_string());
         }
         said += &line;
     }
@@ -234,12 +234,12 @@ fn champion(output: &str) -> String {
     std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().into()
 }
 
-/// Rows and distinct keys of the files of a folder.
+/// Counts the rows and the distinct keys of the files of a folder.
 fn rows_and_keys(files: &str) -> (i64, i64) {
     ["count(*)", "count(DISTINCT content_key)"].map(|n| kept(files, &format!("SELECT {n} FROM kept"))).into()
 }
 
-/// The number that a query of the files of a folder gives.
+/// Returns the number that a query over the files of a folder gives.
 fn kept(files: &str, query: &str) -> i64 {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let ctx = SessionContext::new();
@@ -250,7 +250,7 @@ fn kept(files: &str, query: &str) -> i64 {
     })
 }
 
-/// The hash of the champion's text encoder.
+/// Returns the hash of the champion's text encoder.
 fn hash(output: &str) -> String {
     let version = champion(output);
     let card = std::fs::read(format!("{output}/models/{version}/bundle.json")).unwrap();
@@ -284,14 +284,14 @@ fn embed_text_places_similar_texts_close_together() {
 const PICTURES: [&str; 4] = ["photo.jpg", "rgba.png", "lossy.webp", "grey16.png"];
 const UNREADABLE: &str = "X'00'";
 
-/// The bytes of a picture as SQL writes them.
+/// Returns the bytes of a picture as a SQL literal.
 fn literal(picture: &str) -> String {
     let path = format!("{}/tests/fixtures/vision/pictures/{picture}", env!("CARGO_MANIFEST_DIR"));
     let bytes = std::fs::read(path).unwrap();
     format!("X'{}'", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
-/// Gives the items of a lake pictures in turn, and every tenth of them bytes that are none.
+/// Gives the items of a lake pictures in turn, and every tenth item bytes that are no picture.
 fn show(lake: &str, change: &str) {
     let number = "CAST(substr(item_id, 2) AS INT)";
     let turns: Vec<String> =
@@ -305,7 +305,7 @@ fn show(lake: &str, change: &str) {
     lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), &sql);
 }
 
-/// A small network of random weights in a folder, as training makes one.
+/// Writes a small image encoder of random weights into a folder, as training does.
 fn image_encoder(folder: &Path) -> String {
     let mut card = ImageEncoderCard::new(Architecture::Cnn, Preprocess { resize: 40, crop: 32, ..Default::default() });
     card.cnn = Some(CnnShape { channels: vec![8, 16], width: 12 });
@@ -332,13 +332,13 @@ fn pictures_are_read_once_each_and_bad_ones_are_ignored() {
     assert!(Path::new(&format!("{output}/models/{}/image/model.safetensors", version.trim())).exists());
     let files = format!("{output}/state/content/image-{}/", card["image"]["hash"].as_str().unwrap());
     assert_eq!(rows_and_keys(&files), (4, 4));
-    // Training has read them all; another picture of an item is one more, and who met the item is encoded again.
+    // Training has encoded them all. A changed picture adds one vector, and users of its item are encoded again.
     assert_eq!(night(&lake, &output, "2026-02-21")["stages"]["contents"]["rows"], 0);
     show(&lake, &format!("WHEN item_id = 'i000001' THEN {}", literal("tall.png")));
     let again = night(&lake, &output, "2026-02-21");
     assert_eq!((again["published"].as_bool(), &again["stages"]["contents"]["rows"]), (Some(true), &1.into()));
     assert!(again["users_encoded"].as_i64().unwrap() > 0 && again["users_kept"].as_i64().unwrap() > 0, "{again}");
-    // In SQL by the model's network; an unreadable picture is null and does not affect its neighbours.
+    // SQL uses the model's encoder; an unreadable picture is null and does not affect its neighbours.
     let asked = "SELECT count(*) AS items, count(embed_image(image)) AS read, \
                  max(array_length(embed_image(image))) AS width FROM items WHERE image IS NOT NULL";
     assert_eq!(ask(&lake, &output, asked), "items,read,width\n30,27,12\n");
@@ -347,7 +347,7 @@ fn pictures_are_read_once_each_and_bad_ones_are_ignored() {
     assert!(text.contains("embed_image: expected the bytes of an image"), "{text}");
     let file = format!("{output}/models/{}/image/model.safetensors", version.trim());
     let whole = std::fs::read(&file).unwrap();
-    turn_a_bit(&file);
+    flip_a_bit(&file);
     let errors = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22"], 6);
     assert!(errors.contains("/image: expected the encoder"), "{errors}");
     std::fs::write(&file, whole).unwrap();
@@ -360,7 +360,7 @@ fn pictures_are_read_once_each_and_bad_ones_are_ignored() {
     assert_eq!(night(&lake, &output, "2026-02-23")["stages"]["contents"]["rows"], 0);
 }
 
-/// Frames of videos, of which some have other lengths than others.
+/// Videos with frames, some of which differ in length.
 #[test]
 fn a_video_of_frames_moves_scores_and_ragged_ones_are_null() {
     let (_own, lake, output) = shop();

@@ -1,5 +1,5 @@
-//! Demand: forecasts and purchase intents reconciled as earlier nights earned it, sums that agree, what earlier nights
-//! are seen of, and how often quantiles cover what was wanted, by how items sell.
+//! Demand: the mix of forecasts and purchase intents by the accuracy of earlier nights, sums that agree, the intents of earlier
+//! nights as inputs, and the coverage of quantiles by demand pattern.
 
 use datafusion::prelude::SessionContext;
 use indicatif::ProgressBar;
@@ -20,7 +20,7 @@ use crate::support::nights::{self, QUICK, memory};
 use crate::support::random_model;
 use crate::support::shop::{done, night, query, shop};
 
-/// The numbers of a query over the published tables, row by row.
+/// Returns the numbers of a query over the published tables, row by row.
 fn numbers(output: &str, sql: &str) -> Vec<Vec<f64>> {
     let text = query(output, sql);
     text.lines().skip(1).map(|line| line.split(',').map(|v| v.parse().unwrap_or(f64::NAN)).collect()).collect()
@@ -36,7 +36,7 @@ fn shown(lake: &str, output: &str, date: &str, sql: &str) -> Vec<String> {
 fn forecasts_follow_intents_once_earlier_nights_support_it() {
     let (_own, lake, output) = shop();
     let totals = "SELECT max(intent_weight), min(intent_weight), sum(mean), sum(model_mean) FROM demand_total";
-    // Four nights whose week has passed by the fifth.
+    // The outcomes of these four nights are known by the fifth.
     for date in ["2026-02-20", "2026-02-21", "2026-02-22", "2026-02-23"] {
         night(&lake, &output, date);
         let found = &numbers(&output, totals)[0];
@@ -49,7 +49,7 @@ fn forecasts_follow_intents_once_earlier_nights_support_it() {
     assert!(weight == found[1] && weight > 0.0 && weight <= 1.0, "{found:?}");
     assert!((found[2] - found[3]).abs() > 1e-3, "{found:?}");
 
-    // By hand, from what the four nights published and what the lake then held.
+    // The expected weight, computed from the tables of the four nights and the lake.
     let nights = "SELECT CAST(item_id AS VARCHAR), CAST(target_date AS VARCHAR), run_date, model_mean, intent_units \
                   FROM demand_history WHERE run_date < DATE '2026-02-24' AND intent_units IS NOT NULL";
     let days = "SELECT d.item_id, CAST(d.day AS VARCHAR), d.units, c.category FROM item_days d \
@@ -73,7 +73,7 @@ fn forecasts_follow_intents_once_earlier_nights_support_it() {
     let wanted = over(&|[m, i, u]| (u - m) * (i - m)) / over(&|[m, i, _]| (i - m) * (i - m));
     assert!((weight - wanted.clamp(0.0, 1.0)).abs() < 1e-6, "{weight} {wanted}");
 
-    // Each category is where the weight puts it, and an item's quantiles move as its mean does.
+    // The weight determines the total of each category, and an item's quantiles move with its mean.
     let categories = "SELECT sum(mean), sum(model_mean), sum(intent_units) FROM demand_total \
                       WHERE level = 'category' AND intent_units IS NOT NULL GROUP BY category";
     let categories = numbers(&output, categories);
@@ -97,7 +97,7 @@ fn a_history_holds_the_intents_of_earlier_nights_only() {
     for date in ["2026-02-21", "2026-02-23", "2026-02-26"] {
         night(&lake, &output, date);
     }
-    // Its model was trained on what came after: a later night must not learn from it.
+    // Its model was trained on later data, so a later night must not read it.
     night(&lake, &output, "2026-02-12");
     let known = |date: &str| {
         let sql = "SELECT day, count(*), count(intent_units) FROM item_days \
@@ -107,7 +107,7 @@ fn a_history_holds_the_intents_of_earlier_nights_only() {
     assert_eq!(known("2026-02-21"), Vec::<String>::new());
     assert_eq!(known("2026-02-23"), ["2026-02-21", "2026-02-22"]);
     assert_eq!(known("2026-02-27").len(), 6, "from 2026-02-21 on, without a gap");
-    // Of two nights that forecast 2026-02-24 the later one counts.
+    // Two nights forecast 2026-02-24; the later one counts.
     let of_day = shown(
         &lake,
         &output,
@@ -119,7 +119,7 @@ fn a_history_holds_the_intents_of_earlier_nights_only() {
     let published = query(&output, published);
     assert_eq!(of_day[0].parse::<f64>().unwrap(), published.lines().nth(1).unwrap().parse::<f64>().unwrap());
 
-    // Idempotent: the same night again, with the same nights before it, is left as it is; with another one it is not.
+    // A rerun with the same earlier nights changes nothing; with another earlier night it publishes again.
     assert_eq!(night(&lake, &output, "2026-02-26")["published"], false);
     night(&lake, &output, "2026-02-24");
     assert_eq!(night(&lake, &output, "2026-02-26")["published"], true);
@@ -130,7 +130,7 @@ fn a_history_holds_the_intents_of_earlier_nights_only() {
 fn a_network_trained_among_nights_reads_their_intents() {
     let (_own, lake, output) = shop();
     let places = ["--lake", &lake, "--output", &output];
-    // The shop is young.
+    // The shop has too few days for the default.
     let settings = ["demand.history_days=28", "demand.horizon_days=7", "intents.churn_days=7"];
     let short = settings.map(|setting| ["--set", setting]).concat();
     let trained = |date: &str, more: &[&str]| {
@@ -212,22 +212,22 @@ async fn sums_that_differ_stop_the_night() {
 const HORIZON_DAYS: usize = 7;
 const HISTORY_DAYS: usize = 56;
 
-/// How an item of the test sells; what it sells is drawn from this, so its truth is known.
+/// Demand pattern of an item. Sales are drawn from it, so the truth is known.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// Several a day, more on two days of the week.
+    /// Several units a day, more on two days of the week.
     Daily,
     /// A unit now and then.
     Single,
-    /// Now and then many at once.
+    /// Many units now and then.
     Bulk,
     /// Seen for a few days only.
     Young,
-    /// Without a sale in its history; some sell again.
+    /// No sale in the history; some sell again.
     Asleep,
 }
 
-/// `count` items of each kind as of one date, with the days that followed. Ids begin with `of`.
+/// Draws `count` items of each kind as of one date, with the days after it. Ids begin with `of`.
 fn drawn(of: &str, count: usize, rng: &mut ChaCha8Rng) -> LabelledItems {
     let mut set = LabelledItems::default();
     for kind in [Kind::Daily, Kind::Single, Kind::Bulk, Kind::Young, Kind::Asleep] {
@@ -315,25 +315,25 @@ fn quantiles_cover_sales_at_their_level_for_each_item_speed() {
         println!("{name} {value:.4}");
     }
     println!("{:?} {:?}", network.shape.prior, network.shape.calibration);
-    // Rates of new items were drawn from a Gamma distribution of one unit in two days.
+    // Rates of new items were drawn from a Gamma distribution with a mean of one unit in two days.
     let RatePrior { units, days, spread } = network.shape.prior;
     assert!((0.6..1.6).contains(&units) && (1.2..3.2).contains(&days), "{units} in {days} days");
     assert!(spread < 0.2, "days of one differ as Poisson sales do: {spread}");
-    // One item in ten that sells 0.3 a day again, and items of one unit now and then that had none so far.
+    // One dormant item in ten sells 0.3 units a day again, and some slow items have sold nothing so far.
     let RatePrior { units, days, .. } = network.shape.dormant_prior;
     assert!((0.015..0.06).contains(&(units / days)), "{units} in {days} days");
     for speed in DemandPattern::ALL.map(DemandPattern::name) {
         assert!(figures[&format!("items_test_{speed}")] >= 150.0, "{speed}");
         let ratio = figures[&format!("forecast_to_sold_test_{speed}")];
-        // Of three hundred dormant items thirty sell again, and few new ones sell most of what they do.
+        // Only 30 of 300 dormant items sell again, and few new items account for most of their sales.
         let most = if ["dormant", "new"].contains(&speed) { 1.8 } else { 1.15 };
         assert!((1.0 / most..most).contains(&ratio), "{speed}: {ratio} of what was sold was forecast");
         for (name, level) in [("q90", 0.9), ("q10_q90", 0.8)] {
             for span in ["", "lead_time_"] {
                 let below = |end: &str| figures[&format!("coverage_without_ties_test_{span}{name}_{speed}{end}")];
                 let within = |end: &str| figures[&format!("coverage_test_{span}{name}_{speed}{end}")];
-                // The intervals know the sampling error of the tested items. Quantiles were calibrated on as many, whose
-                // sampling error adds to it; and of twenty checks all are to hold (Bonferroni: 3.02 deviations for 1.96).
+                // The intervals include the sampling error of the tested items. As many items calibrated the quantiles, and
+                // their error adds to it; and all of twenty checks must hold (Bonferroni: 3.02 deviations for 1.96).
                 let wider = 2f64.sqrt() * 3.02 / 1.96;
                 let low = below("") - (below("") - below("_low")) * wider;
                 let high = within("") + (within("_high") - within("")) * wider;
@@ -343,7 +343,7 @@ fn quantiles_cover_sales_at_their_level_for_each_item_speed() {
     }
 }
 
-/// What a bundle of before there were intents, a prior and a calibration says of its network still loads.
+/// A bundle that was written before intents, priors and calibration existed still loads.
 #[test]
 fn an_older_bundle_forecasts_without_the_newer_input() {
     let older = r#"{"network": "gru", "width": 8, "layers": 1, "horizon_days": 5, "history_days": 28,

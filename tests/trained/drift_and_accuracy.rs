@@ -1,4 +1,4 @@
-//! What a night accounts for: purchase intents added up by item, drift since training, the accuracy of earlier nights.
+//! Figures that a night reports: purchase intents summed by item, drift since training, the accuracy of earlier nights.
 
 use serde_json::Value;
 use std::path::Path;
@@ -47,7 +47,7 @@ fn a_night_reports_the_accuracy_of_earlier_nights() {
     assert_eq!(run_column(&output, "accuracy", "2026-02-21"), Value::Null);
     night(&lake, &output, "2026-02-22");
     assert_eq!(run_column(&output, "accuracy", "2026-02-22"), Value::Null, "six days are missing");
-    // With a week for churn too, so that all outcomes of the first night are known.
+    // Churn has a horizon of a week too, so that all outcomes of the first night are known.
     let churn = ["--set", "intents.churn_days=7"];
     let week = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-28"];
     done(&[&churn[..], &week].concat());
@@ -112,13 +112,13 @@ async fn a_night_reports_features_that_drifted() {
     assert!(before.as_object().unwrap().values().all(|v| v.as_f64().unwrap() >= 0.0), "{before}");
     assert!(of(&before, "reviews_1d") < 0.1, "{before}");
 
-    // On the eve of the next night everybody reviews something.
+    // On the day before the next night, every user writes a review.
     let rush = "SELECT concat('rush', value) AS event_id, \
                 concat('u', lpad(CAST(value AS VARCHAR), 7, '0')) AS user_id, \
                 TIMESTAMP '2026-02-21T12:00:00' AS ts, TIMESTAMP '2026-02-21T12:00:00' AS arrived_at, \
                 'review' AS event_type, 'i000001' AS item_id FROM generate_series(0, 299)";
     write(Path::new(&lake), "events/dt=2026-02-21/rush.parquet", rush).await;
-    // Everybody's scores move with such a rush, further than a night is let through with by default.
+    // All scores change by more than the checks allow by default.
     let places = ["--lake", &lake, "--output", &output, "--date", "2026-02-22"];
     done(&[&["--set", "checks.change_share_max=100", "nightly"], &places[..]].concat());
     let after = run_column(&output, "drift", "2026-02-22");

@@ -1,4 +1,4 @@
-//! `CREATE FUNCTION … LANGUAGE TORCH`: modules written by libtorch itself, loaded back and called from SQL.
+//! `CREATE FUNCTION … LANGUAGE TORCH`: modules that libtorch wrote, loaded and called from SQL.
 
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
@@ -19,14 +19,14 @@ use crate::support::shop::{done, query, shop};
 
 type Traced = dyn FnMut(&[Tensor]) -> Tensor;
 
-/// Writes a module that computes what `body` does; `inputs` are examples of what it takes.
+/// Traces `body` on the example `inputs` and writes it as a module.
 fn save(path: &Path, inputs: &[Tensor], body: &mut Traced) {
     let _guard = tch::no_grad_guard();
     let module = CModule::create_by_tracing("Traced", "forward", inputs, &mut |xs: &[Tensor]| vec![body(xs)]);
     module.unwrap().save(path).unwrap();
 }
 
-/// A folder of modules and a session that may use it.
+/// A folder of modules and a session that can use them.
 struct Modules {
     folder: tempfile::TempDir,
     config: Config,
@@ -83,7 +83,7 @@ fn the_documented_example_runs_as_documented() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("modules")).unwrap();
     let inputs = [floats(2).to_kind(Kind::Double), Tensor::ones([2, 4], (Kind::Float, tch::Device::Cpu))];
-    // Not `to_kind`, in which tracing would write down this machine's device.
+    // `to_kind` does not fit: tracing it would store this machine's device.
     let mut appeal = |xs: &[Tensor]| xs[1].sum_dim_intlist(1i64, false, Kind::Double) / &xs[0];
     save(&folder.path().join("modules/appeal.pt"), &inputs, &mut appeal);
 
@@ -111,7 +111,7 @@ fn the_documented_example_runs_as_documented() {
 }
 
 #[tokio::test]
-async fn every_type_goes_in_and_comes_out_as_it_is() {
+async fn every_type_passes_through_unchanged() {
     let modules = Modules::new();
     for (name, example) in [
         ("FLOAT", floats(2)),
@@ -143,13 +143,13 @@ async fn every_type_goes_in_and_comes_out_as_it_is() {
             assert!(shown.contains(&part), "{name}: {part} in\n{shown}");
         }
     }
-    // Whole numbers beyond what a double holds.
+    // Integers that a double cannot hold.
     let shown = modules.rows("SELECT same_bigint(9007199254740993) AS a").await;
     assert!(shown.contains("9007199254740993"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_go_in_batches_and_a_module_is_loaded_once_a_process() {
+async fn rows_go_in_batches_and_a_process_loads_a_module_once() {
     let mut modules = Modules::new();
     modules.config.functions.batch_values_max = 100;
     modules.ctx = engine::session(&modules.config).unwrap();
@@ -168,7 +168,7 @@ async fn rows_go_in_batches_and_a_module_is_loaded_once_a_process() {
     let module = torch_functions::as_torch_function(&state.scalar_functions()["dot"]).unwrap().module().unwrap();
     let passes = module.forward_passes.load(Ordering::Relaxed);
     assert!((800..1000).contains(&passes), "{passes}");
-    // Another session, another name, the same bytes elsewhere: nothing is loaded again.
+    // Another session, another name, the same bytes in another file: nothing is loaded again.
     std::fs::copy(modules.path("dot.pt"), modules.path("copy.pt")).unwrap();
     modules.ctx = engine::session(&modules.config).unwrap();
     modules.create("dot2(a FLOAT, b FLOAT[3]) RETURNS FLOAT", "copy.pt").await.unwrap();
@@ -246,7 +246,7 @@ async fn a_module_that_fails_later_is_an_error_that_names_it() {
             &["function embed", "embed.pt", "index out of range"],
         )
         .await;
-    // A shape that depends on the data: as declared when it was created, another one now.
+    // A shape that depends on the data: it fitted the declaration at creation, but does not now.
     modules.save("positive.pt", &[floats(2)], |xs| xs[0].masked_select(&xs[0].gt(-9.0)));
     modules.create("positive(x FLOAT) RETURNS FLOAT", "positive.pt").await.unwrap();
     modules
@@ -271,13 +271,13 @@ async fn a_call_is_allowed_in_joins_and_skips_other_branches() {
     let joined =
         "SELECT a, b FROM generate_series(0, 3) AS s(a) JOIN generate_series(15, 25) AS t(b) ON ten_times(a) = b";
     assert!(modules.rows(joined).await.contains("| 2 | 20 |"));
-    // An id above 3 is out of range, as every call with one says.
+    // An id above 3 is out of range, so a call with one would fail.
     let branch = "SELECT count(CASE WHEN v < 4 THEN ten_times(v) ELSE -v END) AS n FROM generate_series(0, 9) AS s(v)";
     assert!(modules.rows(branch).await.contains("| 10 |"));
 }
 
 #[tokio::test]
-async fn functions_are_replaced_and_dropped_and_built_in_ones_are_not() {
+async fn functions_can_be_replaced_and_dropped_but_not_built_ins() {
     let modules = Modules::new();
     modules.save("one.pt", &[floats(2)], |xs| &xs[0] + 1.0);
     modules.save("two.pt", &[floats(2)], |xs| &xs[0] + 2.0);
@@ -330,7 +330,7 @@ fn a_night_uses_sql_functions_and_reruns_when_a_module_changes() {
         format!("functions.folders={}", modules.folder.path().display()),
         "--set".into(),
         format!("sql.folder={}", sql.path().display()),
-        // Each part is a session of its own.
+        // Each part has a session of its own.
         "--set".into(),
         "engine.user_parts=2".into(),
     ];

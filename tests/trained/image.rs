@@ -10,7 +10,7 @@ fn a_killed_training_resumes_to_the_same_weights() {
     let shop = PictureShop::new();
     let items = shop.path("items.csv");
     let train = ["train", "--task", "image", "--table", &items, "--image-column", "picture", "--label", "shape"];
-    shop.goes_on_after_kills((&[], &train), &[("image", 3), ("image", 11)], "image.json");
+    shop.resumes_after_kills((&[], &train), &[("image", 3), ("image", 11)], "image.json");
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
     let rows = ["rows_train", "rows_valid", "rows_test"].map(|part| model.figure(part)).iter().sum::<f64>();
     assert_eq!(rows, f64::from(ROWS) - 4.0);
     assert!(log.contains("ignored 2 rows whose picture cannot be read; first: row 6: "), "{log}");
-    // Same pictures, seed and machine: the same weights to the bit, and so the same version.
+    // The same pictures, seed and machine give the same weights to the bit, and so the same version.
     if device::repeats_to_the_bit() {
         assert_eq!(shop.train(&[], &task).0.version, model.version);
     }
@@ -45,7 +45,7 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
              max(abs(labels[1]['probability'] + labels[2]['probability'] + labels[3]['probability'] - 1.0)) < 1e-5 FROM said"
         ),
     );
-    // Without a vector or label: the null, the cut off one, and the empty one.
+    // No vector and no label: the null, the truncated and the empty picture.
     assert_eq!(rows, ["160,157,157,157,128,3,true,disc,true,true"]);
     assert!(log.contains("classify_image: 2 of 159 distinct images have no label; the first: "), "{log}");
     assert!(log.contains("embed_image: 2 of 159 distinct images have no vector; the first: "), "{log}");
@@ -67,7 +67,7 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
 }
 
 #[test]
-fn a_taught_encoder_learns_further_from_bytes_by_each_strategy() {
+fn each_strategy_trains_an_encoder_further_from_bytes() {
     let shop = PictureShop::new();
     let items = shop.path("items.parquet");
     let first =
@@ -76,7 +76,7 @@ fn a_taught_encoder_learns_further_from_bytes_by_each_strategy() {
     let encoder = first.encoder();
     let task =
         ["--table", &items, "--image-column", "image", "--label", "red", "--label", "disc", "--encoder", &encoder];
-    // Settings; the beginnings of names whose weights stay, and of some that do not.
+    // Settings; prefixes of the names of weights that stay, and of some that change.
     let cases: [(&[&str], &[&str], &[&str]); 3] = [
         (&["image.strategy=frozen"], &["blocks", "outputs"], &[]),
         (
@@ -102,9 +102,9 @@ fn a_taught_encoder_learns_further_from_bytes_by_each_strategy() {
         for ((name, was), (_, is)) in old.iter().zip(model.weights()) {
             let moved = !was.equal(&is);
             assert!(!moved || !same.iter().any(|kept| name.starts_with(kept)), "{settings:?}: {name} moved");
-            // Without batch statistics, running ones are never touched.
+            // Without batch statistics, the running statistics never change.
             assert!(!moved || !name.contains("running") || same.is_empty(), "{settings:?}: {name} moved");
-            // The head alone is kept where no epoch does better.
+            // Only the head is kept where no epoch improves on it.
             let better = model.figure("loss_valid") + 1e-5 < model.figure("head_loss_valid");
             assert!(moved || !better || !other.iter().any(|of| name.starts_with(of)), "{settings:?}: {name} stayed");
         }
@@ -112,7 +112,7 @@ fn a_taught_encoder_learns_further_from_bytes_by_each_strategy() {
 }
 
 #[test]
-fn what_cannot_be_learnt_of_pictures_is_refused_with_the_reason() {
+fn unusable_picture_tables_are_refused_with_the_reason() {
     let shop = PictureShop::new();
     let (items, parquet, gone) = (shop.path("items.csv"), shop.path("items.parquet"), shop.path("nowhere"));
     let elsewhere = shop.path("elsewhere.csv");

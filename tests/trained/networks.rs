@@ -1,5 +1,5 @@
-//! Every backbone, head, loss and demand network from training through the bundle to `score_intents` and
-//! `forecast_demand`, at tiny sizes; and what happens to sick training sets and sick bundles.
+//! Every backbone, head, loss and demand network from training through the bundle to `score_intents` and `forecast_demand`, at
+//! tiny sizes; and the refusal of unusable training sets and damaged bundles.
 
 use arrow::array::{AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Float64Type, Int32Type};
@@ -48,7 +48,7 @@ fn fitted_on(spoil: impl FnOnce(&mut TrainingSets)) -> Result<BundleCard, Failur
     bundle::fit_networks(&tiny(&SHOP.folder), &sets, &mut Journal::disabled()).map(|(card, _)| card)
 }
 
-/// Users of the shop with some values changed.
+/// Returns the users of the shop with some values changed.
 fn changed(users: &UserBlocks, change: impl FnOnce(&mut LabelledUsers)) -> Arc<UserBlocks> {
     let columns = users.each_window().next().unwrap().unwrap();
     let mut labelled = columns.to_users();
@@ -62,7 +62,7 @@ fn registry(name: &str) -> Registry {
 
 type Change = fn(&mut Config);
 
-/// Every name at least once; what stands in one row need not have to do with one another.
+/// Combinations that contain every name at least once; the names of a row are unrelated.
 const COMBINATIONS: [(&str, Change); 12] = [
     ("transformer, bce, poisson; gru", |_| ()),
     ("causal, mse; lstm", |c| {
@@ -117,7 +117,7 @@ const COMBINATIONS: [(&str, Change); 12] = [
     }),
 ];
 
-/// The names that a setting takes, as its refusal lists them.
+/// Returns the names that a setting takes, as its refusal lists them.
 fn names<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
     let refused = serde_json::from_value::<T>("unknown".into()).err().unwrap().to_string();
     let (_, known) = refused.split_once("expected").unwrap();
@@ -144,7 +144,7 @@ fn every_name_is_in_a_combination() {
     assert_eq!(of(&|c| name_of(&c.demand.network)), names::<DemandNetworkName>());
 }
 
-/// The night's features of every user and item, and the functions of the models below `config.output`.
+/// Opens a session with the night's features and the functions of the models below `config.output`.
 async fn session(config: &Config, models: &Arc<Models>) -> SessionContext {
     let workspace = Workspace::open(config, Arc::clone(models), Access::ReadWrite).await.unwrap();
     let rollups = workspace.rollups(date()).await.unwrap();
@@ -181,7 +181,7 @@ async fn every_network_head_and_loss_trains_and_scores() {
         for figure in ["parameters_intent", "pinball_test", "users_scored_per_second"] {
             assert!(card.figures[figure] > 0.0, "{name}: {figure}");
         }
-        // One epoch over so few users may rank all of them wrong.
+        // After one epoch over so few users, all of them may be ranked wrong.
         for figure in ["auc_test_view", "ap_test_view"] {
             assert!((0.0..=1.0).contains(&card.figures[figure]), "{name}: {figure}");
         }
@@ -248,7 +248,7 @@ async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name
         ScoringService::start(bundle, &ScoreConfig::default()).unwrap()
     };
     let all = start().await.score(&features).await.unwrap().scores;
-    // A service of its own, so that no kept state answers.
+    // A new service, so that no cached state answers.
     let alone = start().await;
     for user in [0, 17, 59] {
         let one = alone.score(&features.slice(user, 1)).await.unwrap().scores;
@@ -257,8 +257,8 @@ async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name
     }
 }
 
-/// Titles are read by a small encoder, vectors of pictures and of the frames of videos come as given; the same model then scores
-/// the lake without each of the three.
+/// A small encoder reads titles; the lake supplies vectors of pictures and of video frames. The same model then scores the lake
+/// without each of the three.
 #[test]
 fn every_fusion_trains_and_its_scores_follow_the_contents() {
     let folder = tempfile::tempdir().unwrap();
@@ -325,8 +325,8 @@ fn run(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The lake with another future: nothing happened or was counted from the date on, and purchases of its eve are still on
-/// their way at midnight. What is known ahead (promotions) or holds at once (consent, erasures) stays.
+/// Writes the lake with another future: no event and no stock from the date on, and purchases of the day before arrive after
+/// midnight. Facts known in advance (promotions) or valid at once (consent, erasures) stay.
 async fn of_another_future(lake: &Path, other: &Path) {
     lakes::copy(lake, other);
     let mut gone = 0;
@@ -355,7 +355,7 @@ async fn of_another_future(lake: &Path, other: &Path) {
     lakes::write(other, &format!("events/dt={eve}/late.parquet"), &late).await;
 }
 
-/// Processes of their own: libtorch's random numbers are the process's, and other tests here draw them too.
+/// Uses processes of its own: libtorch has one generator per process, and other tests draw from it too.
 #[test]
 fn the_same_lake_and_seed_give_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
@@ -379,7 +379,7 @@ fn the_same_lake_and_seed_give_the_same_bits() {
         assert_eq!(hashes[0], hashes[2], "something at or after the date was read");
     }
 
-    // Months after the last event there are no more events: no positive label.
+    // Months after the last event there are no positive labels.
     let champion = std::fs::read(format!("{}/models/champion", outputs[0])).unwrap();
     let (code, errors) = run(&["train", "--lake", &lake, "--output", &outputs[0], "--date", "2026-05-20"]);
     assert_eq!(code, 3, "{errors}");
@@ -430,7 +430,7 @@ fn null_and_constant_features_and_labels_of_one_class_train() {
         let dull = |set: &mut LabelledUsers| {
             set.inputs.tabular.iter_mut().step_by(features).for_each(|v| *v = f32::NAN);
             set.inputs.tabular.iter_mut().skip(1).step_by(features).for_each(|v| *v = 4.0);
-            // No user reviews, every user views.
+            // No user writes a review, every user views.
             set.labels.iter_mut().skip(5).step_by(9).filter(|y| !y.is_nan()).for_each(|y| *y = 0.0);
             set.labels.iter_mut().step_by(9).filter(|y| !y.is_nan()).for_each(|y| *y = 1.0);
         };
@@ -499,7 +499,7 @@ async fn an_interrupted_bundle_write_is_invisible() {
         };
         assert!(written.is_none(), "the store did not stop after {writes} writes");
         let versions = registry.versions().await.unwrap();
-        // The fourth write, the card, is the last: then, and only then, the version is there.
+        // The fourth and last write is the card: only then does the version exist.
         assert_eq!(versions.len(), if writes < 4 { 1 } else { 2 }, "after {writes} writes");
         assert_eq!(registry.load("", Device::Cpu).await.unwrap().card.version, champion.version);
     }
@@ -508,7 +508,7 @@ async fn an_interrupted_bundle_write_is_invisible() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bundles_of_another_format_and_sick_weights_are_refused() {
+async fn bundles_of_another_format_and_bad_weights_are_refused() {
     let registry = registry("sick");
     let (card, networks) = fitted(|_| ()).unwrap();
     let card = registry
@@ -527,10 +527,10 @@ async fn bundles_of_another_format_and_sick_weights_are_refused() {
     for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 1, "an older intentcast")] {
         write_card(&BundleCard { format, ..card.clone() }).await;
         refused(&format!("expected format {FORMAT}, got {format}, which {part}")).await;
-        // A list of models shows those that can be read.
+        // A list of models shows the readable ones.
         assert!(registry.versions().await.unwrap().is_empty());
     }
-    // A newer format may hold anything; its number is looked at first.
+    // A newer format can differ anywhere, so its number is checked first.
     folder.write("bundle.json", "{\"format\": 99, \"towers\": []}").await.unwrap();
     refused("got 99").await;
 
@@ -614,12 +614,12 @@ async fn users_beyond_memory_are_read_from_blocks_reproducibly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_young_lake_gives_fewer_dates_all_of_them_validated() {
+async fn a_young_lake_gives_fewer_dates_and_validates_all() {
     let mut config = tiny(&SHOP.folder);
     config.output.uri = SHOP.folder.path().join("young").display().to_string();
     config.train.as_of_dates = 30;
     let sets = bundle::gather_training_sets(&config, date()).await.unwrap();
-    // The lake begins on 1 January, and a date wants a week of it.
+    // The lake begins on 1 January, and a date needs a week of history.
     let oldest = "2026-01-08".parse::<RunDate>().unwrap();
     let dates = &sets.as_of_dates;
     assert!(dates.len() > 2 && dates.len() < 30, "{dates:?}");
@@ -642,13 +642,13 @@ async fn a_young_lake_gives_fewer_dates_all_of_them_validated() {
 }
 
 #[test]
-fn intents_that_are_learnt_end_where_the_held_out_ones_begin() {
+fn training_labels_end_where_held_out_ones_begin() {
     let (dates, config) = (&SHOP.sets.as_of_dates, tiny(&SHOP.folder));
     assert!(dates[0].plus_days(config.intents.horizon_days.into()) <= date(), "labels end before the training date");
     assert!(dates[1].plus_days(config.intents.horizon_days.into()) <= dates[0]);
 }
 
-/// Of how many users of a split at a date purchases and churn are known.
+/// Counts the users of a split whose purchases are known at a date, and those whose churn is.
 fn known_labels(users: &UserBlocks, as_of: RunDate, wanted: Split) -> [usize; 2] {
     let mut known = [0; 2];
     for window in users.each_window() {

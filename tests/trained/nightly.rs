@@ -1,4 +1,4 @@
-//! The whole job by its command line: simulate, train, night, query; reruns, refusals, kills, and the same on S3.
+//! The whole job from the command line: simulate, train, night, query; reruns, refusals, kills, and S3.
 
 use arrow::array::StructArray;
 use arrow::util::pretty::pretty_format_batches;
@@ -41,7 +41,7 @@ fn a_night_publishes_every_table_and_a_rerun_changes_nothing() {
     assert_eq!(runs, "n\n1\n");
 }
 
-/// Puts other bytes into a file and its time back: a listing of the lake shows what it showed before.
+/// Overwrites a file with other bytes and restores its time, so that a listing of the lake shows no change.
 fn garble(path: &Path) {
     let was = std::fs::metadata(path).unwrap();
     let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -49,7 +49,7 @@ fn garble(path: &Path) {
     file.set_modified(was.modified().unwrap()).unwrap();
 }
 
-/// What the encoder sees of each user, hashed, out of the features that a night kept.
+/// Hashes the encoder's inputs of each user, from the checkpointed features of a night.
 fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let place = Location::open(output, &Default::default()).unwrap();
@@ -76,14 +76,14 @@ fn a_new_picture_re_encodes_users_and_a_bad_one_is_ignored() {
     let (_own, lake, output) = shop();
     night(&lake, &output, "2026-02-21");
     let before = encoder_inputs(&output, "2026-02-21");
-    // One picture is another one, one has another length, one is no number, one is gone.
+    // One picture vector is replaced, one has another length, one is not a number, one is removed.
     let change = "SELECT * EXCLUDE (image_vector), CASE item_id WHEN 'i000001' THEN array_reverse(image_vector) \
                   WHEN 'i000002' THEN arrow_cast([1.0, 2.0], 'List(Float32)') \
                   WHEN 'i000003' THEN arrow_cast(['NaN'], 'List(Float32)') \
                   WHEN 'i000004' THEN NULL ELSE image_vector END AS image_vector FROM rows";
     lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), change);
     let arguments = ["--lake", &lake, "--output", &output, "--date", "2026-02-21"];
-    // The features are kept from here on; the night before this one's are another manifest's.
+    // These features are from this night: the night before had another manifest.
     let report = night(&lake, &output, "2026-02-21");
     let met = "SELECT DISTINCT user_id FROM (SELECT user_id, unnest(recent) AS event FROM user_features) \
                WHERE event['item_id'] IN ('i000001', 'i000002', 'i000003', 'i000004')";
@@ -91,7 +91,7 @@ fn a_new_picture_re_encodes_users_and_a_bad_one_is_ignored() {
     let met: BTreeSet<String> = printed.lines().skip(1).map(String::from).collect();
     assert!(met.len() > 10 && met.len() < before.len());
     assert_eq!(report["users_encoded"].as_u64(), Some(met.len() as u64));
-    // Of the four, only the picture that is another one is new to the store.
+    // Only the replaced vector is new to the store.
     assert_eq!(report["stages"]["contents"]["rows"], 1);
 }
 
@@ -99,7 +99,7 @@ fn a_new_picture_re_encodes_users_and_a_bad_one_is_ignored() {
 fn the_second_night_reads_and_encodes_only_what_is_new() {
     let (_own, lake, output) = shop();
     let first = night(&lake, &output, "2026-02-21");
-    // A reader that opens an old event file now finds no Parquet in it.
+    // A reader that opens an old event file would find no Parquet in it.
     let old = glob(&format!("{lake}/events/dt=*/*.parquet"));
     let old: Vec<_> =
         old.iter().filter(|file| file.as_str() < format!("{lake}/events/dt=2026-02-21").as_str()).collect();
@@ -110,7 +110,7 @@ fn the_second_night_reads_and_encodes_only_what_is_new() {
     assert_eq!(second["read"]["bytes_read"].as_u64(), Some(new));
     assert_eq!(second["read"]["files_read"], 1);
 
-    // Encoded are the users whose inputs changed, all of them and no one else.
+    // Exactly the users whose inputs changed are encoded.
     let (before, now) = (encoder_inputs(&output, "2026-02-21"), encoder_inputs(&output, "2026-02-22"));
     let changed = now.iter().filter(|(user, key)| before.get(*user) != Some(key)).count() as u64;
     let count = |night: &Value, name: &str| night[name].as_u64().unwrap();
@@ -119,7 +119,7 @@ fn the_second_night_reads_and_encodes_only_what_is_new() {
     assert_eq!(count(&second, "users_kept"), now.len() as u64 - changed);
     assert!(changed > 0 && changed < now.len() as u64, "{changed} of {}", now.len());
 
-    // Kept or fresh, the same scores.
+    // Cached and new states give the same scores.
     let scores = "SELECT user_id, p_purchase FROM intent ORDER BY user_id";
     let kept = query(&output, scores);
     std::fs::remove_dir_all(format!("{output}/state/encoded")).unwrap();
@@ -130,7 +130,7 @@ fn the_second_night_reads_and_encodes_only_what_is_new() {
     assert!(count(&fresh, "users_encoded") > changed);
     assert_equal_rows(&query(&output, scores), &kept, "kept or fresh");
 
-    // Without what was kept of them, the old files would have stopped the night.
+    // Without the stored rollups, the old files would have stopped the night.
     std::fs::remove_dir_all(format!("{output}/state/rollups")).unwrap();
     let stopped = refused(&["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-22"], 3);
     assert!(old.iter().any(|file| stopped.contains(file.as_str())), "{stopped}");
@@ -144,7 +144,7 @@ fn killed_while_publishing_a_rerun_equals_an_undisturbed_night() {
         assert!(!run(&dying).status.success(), "{point}");
         let visible = query(&output, "SELECT count(*) AS n FROM intent");
         assert!(point == "after-runs" || visible == "n\n0\n", "{point}: a half-published night was seen");
-        // Who waits for long finds the dead owner's lock held, who waits for two seconds takes it over.
+        // With a long expiry the dead owner's lock is held; with an expiry of two seconds the next run takes it over.
         let again = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
         let held = refused(&[&["--set", "lock.expiry_seconds=600"], &again[..]].concat(), 5);
         assert!(held.contains("expires"), "{held}");
@@ -165,14 +165,14 @@ fn take_over(night: &[&str]) {
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// Every file below a folder that is there now.
+/// Returns every file below a folder.
 fn files(folder: &str) -> BTreeSet<String> {
     let listed = Command::new("find").args([folder, "-type", "f"]).output().unwrap();
     String::from_utf8(listed.stdout).unwrap().lines().map(String::from).collect()
 }
 
 /// Starts a night and kills it, as `kill -9` does, when a new file with `part` in its path appears below `output`.
-fn killed_when_there_is(part: &str, night: &[&str], output: &str) {
+fn kill_when_there_is(part: &str, night: &[&str], output: &str) {
     let before = files(output);
     let mut command = Command::new(env!("CARGO_BIN_EXE_intentcast"));
     let mut child = command.args(QUICK).args(night).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -183,7 +183,7 @@ fn killed_when_there_is(part: &str, night: &[&str], output: &str) {
     assert_eq!(child.wait().unwrap().signal(), Some(9), "{part}: the night was to die");
 }
 
-/// From the lock to the commits; what each moment leaves half done is what the next attempt finds.
+/// Kills nights from the lock to the commits; the next attempt finds the unfinished work.
 const MOMENTS: [&str; 7] = [
     "/state/lock/",
     "/unit_event",
@@ -199,7 +199,7 @@ fn killed_at_any_moment_a_rerun_equals_an_undisturbed_night() {
     for moment in MOMENTS {
         let (_own, lake, output) = shop();
         let night = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
-        killed_when_there_is(moment, &night, &output);
+        kill_when_there_is(moment, &night, &output);
         assert_eq!(rows_visible(&output, "intent"), 0, "{moment}: a half-published night was seen");
         take_over(&night);
         assert_same_night(&published_at(&output), &UNDISTURBED, moment);
@@ -207,7 +207,7 @@ fn killed_at_any_moment_a_rerun_equals_an_undisturbed_night() {
     }
 }
 
-/// Every feature row that a night kept, in user order.
+/// Returns every checkpointed feature row of a night, in user order.
 async fn kept_features(output: &str) -> String {
     let rows = ["", "user_features-parts-3/0/", "user_features-parts-3/1/", "user_features-parts-3/2/"]
         .map(|part| format!("{output}/state/features/2026-02-21/*/{part}user_features/*.parquet"));
@@ -270,7 +270,7 @@ fn items_in_parts_make_the_same_night() {
     let kept = format!("{cut}/state/features/2026-02-21/*/demand_forecasts-parts-4");
     let whole = glob(&format!("{kept}/0/demand_forecasts/*"));
     assert!(whole.len() > 1 && glob(&format!("{kept}/*/demand_forecasts/*.parquet")).len() >= 3, "{whole:?}");
-    // The night died in its last part; the next attempt may have another number of them, too.
+    // The night died in its last part; the next attempt may have another number of parts.
     for parts in ["4", "2", "1"] {
         for done in glob(&format!("{kept}/3/demand_forecasts/done")) {
             std::fs::remove_file(done).unwrap();
@@ -279,13 +279,13 @@ fn items_in_parts_make_the_same_night() {
         cut_night(parts, "2026-02-21");
         assert_eq!(glob(&format!("{kept}/0/demand_forecasts/*")), whole, "{parts}");
     }
-    // The second night reads what the first one published of intents.
+    // The second night reads the intents that the first one published.
     night(&lake, &output, "2026-02-22");
     cut_night("4", "2026-02-22");
 }
 
 #[test]
-fn a_night_without_items_has_no_forecasts_in_however_many_parts() {
+fn a_night_without_items_has_no_forecasts_in_any_parts() {
     let (_own, lake, output) = shop();
     for day in glob(&format!("{lake}/events/*/*.parquet")) {
         lakes::rewrite(Path::new(&day), "SELECT * REPLACE (CAST(NULL AS VARCHAR) AS item_id) FROM rows");

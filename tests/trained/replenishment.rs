@@ -1,4 +1,4 @@
-//! What a night decides from its scores and forecasts: what to order and why, what to recommend, who is of which segment.
+//! Decisions that a night derives from scores and forecasts: orders with reasons, recommendations, segments.
 
 use datafusion::prelude::SessionContext;
 use intentcast::config::Config;
@@ -9,7 +9,7 @@ use crate::support::shop::{self, done, night, shop};
 
 const NIGHT: &str = "2026-02-21";
 
-/// The numbers of the one row that a query gives over the lake and the tables of the night.
+/// Returns the numbers of the only row of a query over the lake and the tables of the night.
 fn numbers(lake: &str, output: &str, sql: &str) -> Vec<f64> {
     shop::numbers(&["--lake", lake, "--output", output, "--date", NIGHT], sql)
 }
@@ -17,7 +17,7 @@ fn numbers(lake: &str, output: &str, sql: &str) -> Vec<f64> {
 #[test]
 fn orders_are_whole_packs_where_stock_is_low_with_a_reason() {
     let (_own, lake, output) = shop();
-    // With orders for two more weeks, so that enough lines order and enough do not.
+    // A review period of two weeks more, so that enough lines order and enough do not.
     let places = ["--lake", &lake, "--output", &output, "--date", NIGHT];
     done(&[&["--set", "replenishment.review_period_days=14", "nightly"], &places[..]].concat());
     let lines = format!(
@@ -76,7 +76,7 @@ fn bought_items_are_recommended_only_if_configured() {
     assert!(kept[1] > 0.0, "{kept:?}");
 }
 
-/// The rules stand in sql/score/segments.sql; this is what they say before marketing edits them.
+/// Tests the built-in rules of sql/score/segments.sql, which users may edit.
 #[tokio::test]
 async fn the_first_matching_rule_decides_a_users_segment() {
     let ctx = SessionContext::new();
@@ -87,7 +87,7 @@ async fn the_first_matching_rule_decides_a_users_segment() {
         ('09 loyal and at risk', 0.0, 0.4, 0.8, 90), ('10 at risk after few events', 0.0, 0.1, 0.9, 19), \
         ('11 loyal, but for the refunds', 0.0, 0.1, 0.1, 90), ('12 nothing known', 0.0, 0.1, 0.1, 0)) \
         AS t(user_id, anomaly_score, p_purchase, p_churn, events_seen)";
-    // The ordinary user has bought twice and kept the cart; whom the table below names has done something else.
+    // The typical user has bought twice and has a full cart; the table below lists users who differ.
     let features = "CREATE VIEW user_features AS SELECT s.user_id, \
           coalesce(f.purchase_days_lifetime, 2) AS purchase_days_lifetime, \
           coalesce(f.refunds_90d, 0.0) AS refunds_90d, coalesce(f.spend_90d, 50.0) AS spend_90d, \

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use crate::support::job::Job;
 
-/// Rows of customers. Who buys depends on city and membership together, which no sum of effects tells; spend on visits.
+/// Returns rows of customers. Buying depends on city and membership together, which no sum of effects shows; spend depends on
+/// visits.
 fn customers(rows: u32) -> String {
     let mut text = String::from("id;visits;city;code;member;noise;bought;spend\n");
     for i in 0..rows {
@@ -63,7 +64,7 @@ impl Shop {
         self.job.refused(&[], arguments, code, parts);
     }
 
-    /// The folders of models, by name.
+    /// Returns the folders of models, by name.
     fn models(&self) -> Vec<PathBuf> {
         let mut found: Vec<PathBuf> =
             std::fs::read_dir(self.path("out/models")).unwrap().map(|e| e.unwrap().path()).collect();
@@ -90,17 +91,17 @@ fn a_table_model_predicts_in_sql_and_no_night_uses_it() {
 
     let card = card(model);
     let figure = |name: &str| card["figures"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {card}"));
-    // The best that can be known: P(bought) is 0.85 or 0.1, which is an AUC of about 0.87.
+    // The upper bound: P(bought) is 0.85 or 0.1, an AUC of about 0.87.
     let (low, auc, high) = (figure("auc_low_test_bought"), figure("auc_test_bought"), figure("auc_high_test_bought"));
     assert!(low < auc && auc < high && auc > 0.8, "{low} {auc} {high}");
-    // A sum of effects sees nothing here.
+    // A sum of effects predicts nothing here.
     assert!(figure("auc_test_bought_regression") < 0.6, "{}", figure("auc_test_bought_regression"));
     assert!(figure("ap_test_bought") > 0.7 && figure("f1_test_bought") > 0.7 && figure("accuracy_test_bought") > 0.8);
     assert!(figure("mae_test_spend") < 0.7 * figure("mae_of_mean_test_spend"));
     let rows = [figure("rows_train"), figure("rows_valid"), figure("rows_test")];
     assert!(rows.iter().sum::<f64>() == 4000.0 && rows[0] > 3000.0 && rows[2] > 300.0, "{rows:?}");
 
-    // Same data, seed and machine: the same weights, so the same version.
+    // The same data, seed and machine give the same weights, so the same version.
     shop.done(&train);
     assert_eq!(shop.models(), models);
 
@@ -119,7 +120,7 @@ fn a_table_model_predicts_in_sql_and_no_night_uses_it() {
     assert!(lines.len() == 2 && p(0) < 0.35 && p(1) > 0.65, "{shown}");
     assert!(lines.iter().all(|l| l[2].parse::<f64>().unwrap().abs() <= 1.0), "{shown}");
 
-    // What was never seen, and nothing at all, still has a prediction; a row does not depend on its neighbours.
+    // Unseen values and nulls still have a prediction; a row does not depend on its neighbours.
     let of = |values: &str| {
         let names = "t(visits, city, code, member, noise)";
         let sql =
@@ -133,7 +134,7 @@ fn a_table_model_predicts_in_sql_and_no_night_uses_it() {
     assert!(three.iter().all(|p| (0.0..=1.0).contains(p)) && three[2] > 0.6, "{three:?}");
     assert!((three[2] - one[0]).abs() < 1e-6);
 
-    // A call may read what another gives, in a filter too.
+    // A call can read the result of another, in a filter too.
     let inner = format!("predict_table({columns}, '{version}', 'spend')");
     let outer = columns.replacen("visits, ", &format!("{inner}, "), 1);
     let (create, _) = sql.split_once("; ").unwrap();
@@ -169,7 +170,7 @@ fn a_table_model_predicts_in_sql_and_no_night_uses_it() {
 }
 
 #[test]
-fn what_cannot_be_learnt_is_refused_with_the_reason() {
+fn unusable_tables_are_refused_with_the_reason() {
     let mut rows = String::from("x;y;same;empty;day;word;label;negative\n");
     for i in 0..400 {
         writeln!(rows, "{i};{};7;;2026-01-01;w{};{};{}", i % 3, i % 2, i % 2 == 0, i - 200).unwrap();
@@ -216,14 +217,14 @@ fn a_killed_training_resumes_to_the_same_weights() {
     let file = shop.path("customers.csv");
     let train = ["train", "--task", "table", "--table", &file, "--label", "bought", "--exclude", "id"];
     let kills = [("regression", 5), ("table", 3), ("table", 30)];
-    shop.job.goes_on_after_kills((&["table.delimiter=;"], &train), &kills, "table.json");
+    shop.job.resumes_after_kills((&["table.delimiter=;"], &train), &kills, "table.json");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parquet_folder_is_split_by_time_and_a_large_one_sampled() {
     let folder = tempfile::tempdir().unwrap();
     let ctx = SessionContext::new();
-    // What decides turns round in the last tenth: a split by time must see a model that knows nothing of it.
+    // The relation reverses in the last tenth, so a split by time must show a model that has not learnt it.
     for part in 0..2 {
         let sql = format!(
             "SELECT DATE '2026-01-01' + CAST(i / 20 AS INT) AS day, (i * 7919) % 1000 AS x, \
@@ -259,9 +260,9 @@ async fn a_parquet_folder_is_split_by_time_and_a_large_one_sampled() {
     assert!((350.0..650.0).contains(&rows), "{rows}");
 }
 
-/// Parquet files of vectors, written by `intentcast sql` as a user would: `y` follows the sum of the first two of six
-/// numbers, and is true for nine of ten rows without a vector; `kind` follows the first. By `w` rows without a vector differ,
-/// so that they lie in all parts.
+/// Writes Parquet files of vectors with `intentcast sql`, as a user would. `y` follows the sum of the first two of six numbers,
+/// and is true for nine of ten rows without a vector; `kind` follows the first number. Rows without a vector differ in `w`, so
+/// that all splits have some.
 fn write_vectors(shop: &Shop, files: &[(&str, &str)]) {
     let numbers = [7919, 6007, 5003, 4001, 3001, 2003].map(|of| format!("((i * {of}) % 1009) / 504.5 - 1")).join(", ");
     let copy = |(name, vector): &(&str, &str)| {
@@ -301,10 +302,10 @@ fn vector_columns_are_learnt_and_other_lengths_are_refused() {
     let sql = format!("SELECT {labels} FROM (VALUES {rows}) AS t(v)");
     let shown = shop.done(&["sql", "--format", "csv", "-c", &sql]);
     let numbers = |line: &str| line.split(',').map(|p| p.parse().unwrap()).collect::<Vec<f64>>();
-    // Behind a header whose names have commas of their own.
+    // The names in the header contain commas.
     let p: Vec<Vec<f64>> = shown.lines().rev().take(4).map(numbers).collect();
     let [zeros, low, missing, high] = p.as_slice() else { panic!("{shown}") };
-    // A missing vector is no vector of zeros, whose sum says no.
+    // A missing vector is not a vector of zeros, whose sum would predict false.
     assert!(high[0] > 0.8 && missing[0] > 0.7 && low[0] < 0.2 && zeros[0] < 0.4, "{shown}");
     assert!(high[3] > 0.8 && low[1] > 0.8 && zeros[2] > 0.6 && missing[1..].iter().all(|p| *p < 0.6), "{shown}");
     assert!(p.iter().all(|p| (p[1] + p[2] + p[3] - 1.0).abs() < 1e-6), "{shown}");

@@ -10,8 +10,8 @@ use std::process::Command;
 use crate::support::job::Job;
 use crate::support::lakes;
 
-/// Reviews whose words decide: "good" for recommended; what was bought for the department; "wonderful" for loved, which
-/// only a recommended one can be. Every 40th has no label, every 41st no text.
+/// Returns reviews whose words determine the labels: "good" is recommended, the product is the department, "wonderful" is
+/// loved, which only recommended ones are. Every 40th has no label, every 41st no text.
 fn reviews(rows: u32) -> String {
     let mut text = String::from("review,recommended,department,loved,stars,same,none\n");
     for i in 0..rows {
@@ -43,7 +43,7 @@ impl Deref for Shop {
     }
 }
 
-/// What every training here sets: few steps, large ones, as random encoders know nothing.
+/// Settings of every training here: few large steps, because random encoders know nothing.
 const SETTINGS: [&str; 6] = [
     "text.learning_rate=0.01",
     "text.head_learning_rate=0.02",
@@ -64,7 +64,7 @@ impl Shop {
         self.job.done(settings, arguments).0
     }
 
-    /// Trains on the reviews, and opens what was written.
+    /// Trains on the reviews; returns the written model.
     fn train(&self, encoder: &str, settings: &[&str], labels: &[&str]) -> Model {
         let arguments = task(&self.path("reviews.csv"), &fixture(encoder), labels);
         let printed = self.done(settings, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
@@ -75,12 +75,12 @@ impl Shop {
         Model { version, folder, card }
     }
 
-    /// The rows of a query as CSV, without its header.
+    /// Returns the rows of a query as CSV, without the header.
     fn sql(&self, query: &str) -> Vec<String> {
         self.done(&[], &["sql", "--format", "csv", "-c", query]).lines().skip(1).map(String::from).collect()
     }
 
-    /// Probabilities of a label, text by text.
+    /// Returns the probability of a label for each text.
     fn probabilities(&self, model: &Model, label: &str, texts: &[&str]) -> Vec<f64> {
         let values: Vec<String> = texts.iter().enumerate().map(|(i, text)| format!("({i}, '{text}')")).collect();
         let (values, version) = (values.join(", "), &model.version);
@@ -90,7 +90,7 @@ impl Shop {
         rows.iter().map(|p| p.parse().unwrap()).collect()
     }
 
-    /// The share of pairs of a recommended review and another that `classify_text` ranks rightly, over all reviews.
+    /// Returns the AUC of `classify_text` over all reviews: the share of pairs, one of them recommended, in correct order.
     fn auc_in_sql(&self, version: &str) -> f64 {
         let file = self.path("reviews.csv");
         let rows = self.sql(&format!(
@@ -145,7 +145,7 @@ fn embed_text_equals_sentence_transformers() {
     let allowed = format!("functions.folders={folder}");
     let texts = expected["batch"].as_array().unwrap().iter().map(|text| text.as_str().unwrap());
     let mut compared = 0;
-    // Each three times, next to nulls: equal texts are encoded together. What a shell cannot pass on is left to the unit tests.
+    // Each text three times, next to nulls: equal texts are encoded together. Unit tests cover bytes that a shell cannot pass.
     for (row, text) in (0..).zip(texts).filter(|(_, text)| !text.contains('\0')) {
         let text = text.replace('\'', "''");
         let query = format!(
@@ -188,7 +188,7 @@ fn embed_text_equals_sentence_transformers() {
 fn every_strategy_goes_from_texts_to_sql() {
     let shop = Shop::new();
     let original = tensors(&PathBuf::from(fixture("bert")).join("model.safetensors"));
-    // Strategy, settings, whether the encoder's weights are as they were, what is stored next to them, figures asked for.
+    // Strategy, settings, true if the encoder's weights stay, the stored files next to them, required figures.
     let cases: [(&str, &[&str], bool, bool, f64); 8] = [
         ("everything", &[], false, false, 0.95),
         ("first layers frozen", &["text.frozen_layers=1"], false, false, 0.9),
@@ -200,8 +200,8 @@ fn every_strategy_goes_from_texts_to_sql() {
         ("prefix", &["text.strategy=prefix", "text.prefix_length=4", "text.epochs_max=12"], true, true, 0.9),
     ];
     for (what, settings, same, has_extra_weights, auc) in cases {
-        // From a random head, so that what is reached is what the strategy learnt; of the parameters next to the encoder's weights
-        // or is added to them, with a head that stays as it is.
+        // A random head, so that the figures show what the strategy learnt. Where it learns parameters next to the encoder's
+        // weights, the head stays as it is.
         let random: &[&str] = match what {
             "only the head" => &[],
             "lora" | "adapters" | "prefix" => &["text.head_epochs_max=0", "text.head_learning_rate=1e-9"],
@@ -236,9 +236,9 @@ fn every_strategy_goes_from_texts_to_sql() {
             assert_eq!(kept(first), same, "{what}");
         }
         assert_eq!(model.folder.join("beside.safetensors").exists(), has_extra_weights, "{what}");
-        // A card says how many weights were trained; what is not trained is not counted.
+        // A card counts the trained weights only.
         assert!(model.figure("parameters_trained") < model.figure("parameters") || !same && what != "lora", "{what}");
-        // What training reached, SQL gives: all that was learnt was loaded, too.
+        // SQL reaches the figures of the training, so all trained weights were loaded.
         let in_sql = shop.auc_in_sql(&model.version);
         assert!(in_sql > auc, "{what}: {in_sql}");
     }
@@ -258,7 +258,7 @@ fn each_loss_learns_its_kind_of_label() {
     let file = shop.path("reviews.csv");
     let create =
         format!("CREATE EXTERNAL TABLE reviews STORED AS CSV LOCATION '{file}' OPTIONS ('format.has_header' 'true')");
-    // Found by SQL over the list, on the rows of the file; texts that are null have a null list.
+    // SQL finds the labels in the list, on the rows of the file; a null text has a null list.
     let rows = shop.sql(&format!(
         "{create}; WITH labelled AS (SELECT department, review IS NULL AS no_text, unnest(classify_text(review, '{version}')) AS l \
          FROM reviews) SELECT count(*), round(avg(CASE WHEN l['label'] = department THEN l['probability'] END), 1) >= 0.8, \
@@ -297,9 +297,9 @@ fn each_loss_learns_its_kind_of_label() {
     shop.refused(&[&named], &night, 6, &["expected a night's model, got one of a text"]);
 }
 
-/// Fine-tuning that destroys an encoder ends where it began: at the head that learnt alone, which any strategy has.
+/// Fine-tuning that destroys an encoder ends with its start: the head that was trained alone, as every strategy has it.
 #[test]
-fn no_strategy_ends_below_the_head_that_learnt_first() {
+fn no_strategy_ends_below_the_head_that_was_trained_first() {
     let shop = Shop::new();
     let frozen = shop.train("bert", &["text.strategy=frozen"], &["recommended"]);
     assert_eq!((frozen.figure("epochs"), frozen.figure("steps")), (0.0, 0.0));
@@ -314,7 +314,7 @@ fn no_strategy_ends_below_the_head_that_learnt_first() {
             assert!((got - kept).abs() < 1e-3, "{strategy} {figure}: {got} {kept}");
         }
     }
-    // From a random head, the same steps know less.
+    // From a random head, the same steps reach less.
     let random = shop.train("bert", &["text.head_epochs_max=0", "text.epochs_max=1"], &["recommended"]);
     assert!(random.figure("loss_valid") > frozen.figure("loss_valid"), "{}", random.card);
     let none = task(&shop.path("reviews.csv"), &fixture("bert"), &["recommended"]);
@@ -323,16 +323,16 @@ fn no_strategy_ends_below_the_head_that_learnt_first() {
     shop.refused(&settings, &none, 2, &["text.head_epochs_max: expected at least 1"]);
 }
 
-/// Texts with line breaks within quotes, in a file of several times the 8 kB that are read at once.
+/// Texts have line breaks within quotes, and the file is several times the 8 kB that are read at once.
 #[test]
 fn a_killed_training_resumes_to_the_same_weights() {
     let shop = Shop::new();
     let train = task(&shop.path("reviews.csv"), &fixture("bert"), &["recommended"]);
     let train: Vec<&str> = train.iter().map(String::as_str).collect();
-    // Adapters begin at random after the words, whichever process guessed those.
+    // Adapters start with random weights after the masked words, in whichever process.
     let settings = ["text.masked_epochs=2", "text.strategy=adapters", "text.bottleneck=8"];
     let kills = [("masked_words", 7), ("text", 3), ("text", 20)];
-    shop.goes_on_after_kills((&settings, &train), &kills, "text.json");
+    shop.resumes_after_kills((&settings, &train), &kills, "text.json");
 }
 
 #[test]
@@ -356,9 +356,9 @@ fn texts_of_several_lines_are_read_from_csv() {
     assert!(card["figures"]["auc_test_recommended"].as_f64().unwrap() > 0.85, "{card}");
 }
 
-/// One row in five has a label: the others teach words, unless validation or test would show their text.
+/// One row in five has a label. The others train on masked words, unless their text is in validation or test.
 #[test]
-fn masked_words_are_those_of_rows_without_a_label_too() {
+fn masked_words_use_rows_without_a_label_too() {
     let shop = Shop::new();
     let mut table = String::from("review,recommended\n");
     for (i, row) in reviews(500).lines().skip(1).enumerate() {
@@ -370,7 +370,7 @@ fn masked_words_are_those_of_rows_without_a_label_too() {
     let model = shop.train("bert", &["text.masked_epochs=1", "text.epochs_max=1"], &["recommended"]);
     let labelled = model.figure("rows_train") + model.figure("rows_valid") + model.figure("rows_test");
     let more = model.figure("masked_rows_train") - model.figure("rows_train");
-    // Texts without a label: all but the labelled ones and those that are empty, in training four fifths of them.
+    // Texts without a label: all but the labelled and the empty ones; four fifths of them are for training.
     let unlabelled = 500.0 - 500.0 / 41.0 - labelled;
     assert!((0.7..0.9).contains(&(more / unlabelled)), "{more} of {unlabelled}: {}", model.card);
     let without = shop.train("bert", &["text.epochs_max=1"], &["recommended"]);
@@ -386,9 +386,9 @@ fn masked_words_pretrain_and_a_model_can_be_tuned_further() {
     assert!(after < 0.8 * before, "{before} {after}");
     let in_sql = shop.auc_in_sql(&model.version);
     assert!(in_sql > 0.9, "{in_sql}");
-    // Same data, seed and machine: the same weights, so the same version.
+    // The same data, seed and machine give the same weights, so the same version.
     assert_eq!(shop.train("bert", &settings, &["recommended"]).version, model.version);
-    // What LoRA alone cannot move was moved by the guesses; nothing of their head is left behind.
+    // Masked words changed weights that LoRA alone cannot; nothing of their head is stored.
     let original = tensors(&PathBuf::from(fixture("bert")).join("model.safetensors"));
     let words = |named: &[(String, tch::Tensor)]| {
         named.iter().find(|(n, _)| n.ends_with("word_embeddings.weight")).unwrap().1.shallow_clone()
@@ -427,7 +427,7 @@ fn a_table_whose_text_does_not_decode_is_named_with_its_column() {
 }
 
 #[test]
-fn odd_texts_are_answered_without_harm_to_their_batch() {
+fn odd_texts_do_not_affect_their_batch() {
     let shop = Shop::new();
     for encoder in ["bert", "gpt2"] {
         let model = shop.train(encoder, &["text.epochs_max=2"], &["recommended"]);
@@ -470,7 +470,7 @@ fn odd_texts_are_answered_without_harm_to_their_batch() {
 }
 
 #[test]
-fn what_cannot_be_learnt_is_refused_with_the_reason() {
+fn unusable_texts_are_refused_with_the_reason() {
     let shop = Shop::new();
     let (file, bert) = (shop.path("reviews.csv"), fixture("bert"));
     std::fs::write(shop.path("few.csv"), reviews(12)).unwrap();
@@ -527,11 +527,11 @@ fn a_text_models_output_is_a_feature_of_nights() {
     let version = printed.split_whitespace().nth(2).unwrap();
     let taught = shop.path(&format!("out/models/{version}/text"));
     let weights = |folder: &str| tensors(&Path::new(folder).join("model.safetensors"));
-    // The fixture has a pooler besides, which is never read.
+    // The fixture also has a pooler, which is never read.
     let original = weights(&encoder);
     let was = |name: &str| original.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name} before"));
     assert!(weights(&taught).iter().any(|of| of != was(&of.0)), "the encoder learnt, too");
-    // The example of docs/examples as it is: its columns join the built-in features by the file's name.
+    // The unchanged example of docs/examples: its columns join the built-in features by the file's name.
     let example = include_str!("../../docs/examples/query_intent/features/user_feature_query_intent.sql")
         .replace("MODEL", version);
     std::fs::create_dir_all(shop.path("sql/features")).unwrap();
@@ -558,10 +558,10 @@ fn a_text_models_output_is_a_feature_of_nights() {
     assert!(std::fs::read_to_string(bundle).unwrap().contains("query_gift_mean"));
     let read_by = bundle.with_file_name("text").display().to_string();
     assert!(weights(&taught) == weights(&read_by), "nights read by what was taught");
-    // Every part of the users can call it.
+    // Every part of the users calls it.
     let night = ["nightly", "--lake", &lake, "--date", "2026-02-21"];
     shop.done(&[&own[..], &["engine.user_parts=3"]].concat(), &night);
-    // A week later: the night that looks back at this one's intents reads the labels of its date by the same SQL.
+    // A week later, a night looks back at this one's intents and reads the labels of its date by the same SQL.
     shop.done(&own, &["nightly", "--lake", &lake, "--date", "2026-02-28"]);
     let query = "SELECT count(*), count(query_gift_mean), min(query_gift_mean) >= 0.0 AND max(query_gift_max) <= 1.0, \
                  max(query_gift_max) > min(query_gift_mean) FROM user_features";

@@ -1,5 +1,4 @@
-//! What a training leaves behind: checkpoints from which a killed one resumes to the same bits, curves that TensorBoard reads,
-//! and what happens where they cannot be written.
+//! Checkpoints, from which a killed training resumes to the same bits, and curves that TensorBoard reads; also on a full disk.
 
 use intentcast::config::{Config, S3Config};
 use intentcast::lake::stores::Location;
@@ -10,12 +9,12 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::journal::{below, checkpoints, events, events_of, killed_at, metrics};
+use crate::support::journal::{below, checkpoints, events, events_of, kill_at, metrics};
 use crate::support::stopping_store::StoppingStore;
 use crate::support::training_shop::{DATE, SHOP, tiny};
 use crate::support::{device, lakes};
 
-/// With dropout, augmentation and a checkpoint after every step; long enough to be killed in.
+/// Settings with dropout, augmentation and a checkpoint after every step; long enough to kill the training in between.
 const SETTINGS: &str = "model.width=8 model.layers=1 model.heads=2 model.item_buckets=100 demand.width=8 \
                         demand.horizon_days=7 train.as_of_dates=2 demand.as_of_dates=2 train.epochs_max=8 train.patience_epochs=8 \
                         train.batch_rows=32 train.augmentation=both train.item_dropout=0.1 \
@@ -30,7 +29,7 @@ fn train(output: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// Trains to the end; what it said.
+/// Trains to the end; returns the output.
 fn trained(output: &Path, more: &[&str]) -> String {
     let done = train(output, more).output().unwrap();
     let errors = String::from_utf8_lossy(&done.stderr).into_owned();
@@ -50,13 +49,13 @@ fn a_killed_training_resumes_to_the_same_bits() {
     let whole = folder.path().join("whole");
     trained(&whole, &[]);
     let card = champion(&whole);
-    assert!(checkpoints(&whole).is_empty(), "they go once the bundle is there");
+    assert!(checkpoints(&whole).is_empty(), "they are removed once the bundle exists");
 
     let killed = folder.path().join("killed");
-    for (lesson, step) in [("intents", 2), ("intents", 17), ("demand", 3)] {
-        killed_at(train(&killed, &[]), &killed, (lesson, step));
+    for (task, step) in [("intents", 2), ("intents", 17), ("demand", 3)] {
+        kill_at(train(&killed, &[]), &killed, (task, step));
     }
-    // Other settings start afresh, and say that there was something.
+    // Other settings start from the beginning and report the old checkpoints.
     let output = folder.path().join("other");
     std::fs::create_dir_all(output.join("state")).unwrap();
     lakes::copy(&killed.join("state/training"), &output.join("state"));
@@ -73,7 +72,7 @@ fn a_killed_training_resumes_to_the_same_bits() {
         let timed = name.contains("second");
         assert!(timed || resumed.figures[name] == *figure, "{name}: {figure} {}", resumed.figures[name]);
     }
-    // The curves are whole, too.
+    // The curves are whole too.
     let losses = |output: &Path| -> Vec<Value> {
         let lines = metrics(output);
         lines[1..lines.len() - 1]
@@ -92,8 +91,8 @@ fn a_killed_pretraining_resumes_to_the_same_bits() {
         ["train.pretraining=masked", "train.pretraining_epochs=3", "train.epochs_max=2", "demand.as_of_dates=1"];
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     trained(&whole, &settings);
-    for (lesson, step) in [("pretraining", 2), ("pretraining", 9), ("intents", 1)] {
-        killed_at(train(&killed, &settings), &killed, (lesson, step));
+    for (task, step) in [("pretraining", 2), ("pretraining", 9), ("intents", 1)] {
+        kill_at(train(&killed, &settings), &killed, (task, step));
     }
     let said = trained(&killed, &settings);
     assert!(said.contains("pretraining: resuming from") && said.contains("intents: resuming from"), "{said}");
@@ -120,7 +119,7 @@ fn a_diverging_training_stops_and_leaves_the_champion() {
 }
 
 #[test]
-fn each_guard_against_overfitting_has_a_part_in_the_training() {
+fn each_guard_against_overfitting_changes_the_training() {
     let folder = tempfile::tempdir().unwrap();
     let plain = [
         "train.epochs_max=1",
@@ -171,7 +170,7 @@ fn a_sweep_trains_with_the_best_settings_and_repeats_no_trial() {
     let won: f64 = rates[4].parse().unwrap();
     assert_eq!(card.settings["train"]["learning_rate"].as_f64(), Some(won), "the best of the last rung");
 
-    // Curves of each trial and of what won; checkpoints of none.
+    // Curves of each trial and of the best one; no checkpoints.
     let runs = std::fs::read_dir(output.join("training")).unwrap().map(|run| run.unwrap().path()).collect::<Vec<_>>();
     let of_trials = runs.iter().filter(|run| run.file_name().unwrap().to_string_lossy().starts_with("sweep-2"));
     assert_eq!((of_trials.count(), runs.len()), (6, 7), "{runs:?}");
@@ -187,7 +186,7 @@ fn a_sweep_trains_with_the_best_settings_and_repeats_no_trial() {
     assert_eq!(untimed(&sweep(&[])), untimed(&said));
     assert!(trials.iter().zip(written).all(|(p, at)| p.metadata().unwrap().modified().unwrap() == at));
 
-    // The rows are the same with more room than any history needs, the network is not.
+    // With more events per history than any user has, the rows stay the same but the network differs.
     sweep(&["features.last_events=300"]);
     let kept = std::fs::read_dir(output.join("state/sweeps")).unwrap().count();
     assert_eq!((kept, below(&output.join("state/sweeps")).len()), (2, 12));
@@ -198,7 +197,7 @@ fn tensorboard_and_metrics_jsonl_hold_the_same_curves() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     trained(&output, &["train.epochs_max=3", "train.checkpoint_steps=0"]);
-    // The same run once more: its curves are replaced, not doubled.
+    // The same run again replaces its curves.
     trained(&output, &["train.epochs_max=3", "train.checkpoint_steps=0"]);
     let (lines, events) = (metrics(&output), events(&output));
     assert_eq!(lines[0]["settings"]["train"]["epochs_max"], 3);
@@ -207,18 +206,18 @@ fn tensorboard_and_metrics_jsonl_hold_the_same_curves() {
     assert_eq!(last["version"], card.version.as_str());
     assert_eq!(last["figures"]["auc_test_search"], card.figures["auc_test_search"]);
 
-    // Three epochs of the intents; the demand's are three times as many, and may stop early.
-    for lesson in ["intents", "demand"] {
-        let of_lesson: Vec<_> = events.as_object().unwrap().iter().filter(|(t, _)| t.starts_with(lesson)).collect();
-        let mut tags: Vec<&str> = of_lesson.iter().map(|(tag, _)| tag.split_once('/').unwrap().1).collect();
-        // So few validation users may be of one class, and then have no such figure.
+    // Three epochs of intents; demand has three times as many, and may stop early.
+    for task in ["intents", "demand"] {
+        let of_task: Vec<_> = events.as_object().unwrap().iter().filter(|(t, _)| t.starts_with(task)).collect();
+        let mut tags: Vec<&str> = of_task.iter().map(|(tag, _)| tag.split_once('/').unwrap().1).collect();
+        // So few validation users may be of one class and then have no AUC.
         tags.retain(|tag| *tag != "auc_valid_purchase");
         assert_eq!(tags, ["learning_rate", "loss_train", "loss_valid", "samples_per_second", "waiting_share"]);
-        for (tag, points) in of_lesson {
+        for (tag, points) in of_task {
             let lines: Vec<&Value> = lines.iter().filter(|line| line.get(tag).is_some()).collect();
             let points = points.as_array().unwrap();
             assert_eq!(points.len(), lines.len(), "{tag}");
-            assert!(if lesson == "intents" { points.len() == 3 } else { points.len() >= 3 }, "{tag}: {points:?}");
+            assert!(if task == "intents" { points.len() == 3 } else { points.len() >= 3 }, "{tag}: {points:?}");
             for (point, line) in points.iter().zip(lines) {
                 assert_eq!(point[0], line["step"], "{tag}");
                 let near = |a: &Value, b: &Value| {
@@ -245,7 +244,7 @@ async fn a_training_on_a_full_disk_continues_and_counts_failed_writes() {
     let output = Location::open("memory://full-disk/out", &S3Config::default()).unwrap();
     let (full, _) = StoppingStore::full(&output, "state/training");
     let card = fitted(config.clone(), full).await;
-    // Each network's steps, and its end.
+    // Each network's steps and its end.
     assert!(card.figures["journal_writes_failed"] >= 4.0, "{:?}", card.figures);
     let left: Vec<String> = output.list().await.unwrap().iter().map(|m| m.location.to_string()).collect();
     assert!(left.iter().any(|p| p.ends_with("metrics.jsonl")) && !left.iter().any(|p| p.contains("state")), "{left:?}");

@@ -1,4 +1,4 @@
-//! Against what the simulation knows: purchase probabilities, recommendations, demand, reorder points and anomalies.
+//! Compares results with the simulated truth: purchase probabilities, recommendations, demand, reorder points, anomalies.
 
 use arrow::array::AsArray;
 use arrow::compute::cast;
@@ -13,9 +13,9 @@ use std::sync::LazyLock;
 
 use crate::support::regression::auc_in_sample;
 
-/// Trained before the first night.
+/// Date of the training, before the first night.
 const TRAINED_ON: &str = "2026-04-20";
-/// A model that trains in a minute or two.
+/// Settings of a model that trains in a minute or two.
 const MODEST: [&str; 12] = [
     "--set",
     "model.width=32",
@@ -56,7 +56,7 @@ static SHOP: LazyLock<Shop> = LazyLock::new(|| {
     Shop { _folder: folder, lake, output }
 });
 
-/// Anomalies on the day before the last night: users who do one kind of thing a dozen times within minutes.
+/// Plants anomalies on the day before the last night: users who repeat one kind of event a dozen times within minutes.
 fn plant(lake: &str) {
     let (events, to) = (format!("{lake}/events/"), format!("{lake}/events/dt=2026-05-13/planted.parquet"));
     let sql = format!(
@@ -75,7 +75,7 @@ fn plant(lake: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     std::thread::spawn(move || {
         runtime.block_on(async {
-            // Plain strings, as in the lake's other files: a reader of all of them merges their types.
+            // Plain strings, as in the lake's other files, because a reader of all files merges their types.
             let plain = SessionConfig::new().set_bool("datafusion.execution.parquet.schema_force_view_types", false);
             let ctx = SessionContext::new_with_config(plain);
             ctx.register_parquet("events", events, ParquetReadOptions::default()).await.unwrap();
@@ -91,8 +91,8 @@ fn done(arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The numbers of a query over lake, truth and every published night, by column. `met` and `intents` know people by the
-/// login that they ended up with, `person`; so does `truth`.
+/// Returns the numbers of a query over lake, truth and every published night, by column. In `met`, `intents` and `truth`, a
+/// `person` is the last login of a user.
 async fn numbers(sql: &str) -> Vec<Vec<f64>> {
     let shop = &*SHOP;
     let ctx = SessionContext::new();
@@ -124,7 +124,7 @@ async fn numbers(sql: &str) -> Vec<Vec<f64>> {
     columns
 }
 
-/// A condition on `met`: the week from a night on.
+/// Returns a condition on `met`: the week from a night on.
 fn week_after(night: &str) -> String {
     format!("ts >= TIMESTAMP '{night}' AND ts < TIMESTAMP '{night}' + INTERVAL '7 days'")
 }
@@ -155,7 +155,7 @@ async fn recommendations_beat_popularity() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn published_demand_beats_seasonal_naive_after_training() {
-    // Naive is told last week's demand, stock-outs or not, where the product saw sales alone.
+    // The naive forecast knows last week's true demand, also during stock-outs; the product knew only sales.
     let night = NIGHTS[0];
     let sql = format!(
         "SELECT d.q05, d.q10, d.q25, d.q50, d.q75, d.q90, d.q95, w.units_wanted, n.units_wanted \
@@ -192,15 +192,15 @@ async fn lead_times_without_stock_out_match_the_service_level() {
     let lead_times = points.len() as f64;
     let served = points.iter().zip(wanted).filter(|(point, wanted)| wanted <= point).count() as f64 / lead_times;
     let asked = levels.iter().sum::<f64>() / lead_times;
-    // Lead times of one item overlap and share its forecast: items are what was sampled.
+    // Lead times of one item overlap and share its forecast, so items are the sampled unit.
     let mut misses: BTreeMap<i64, f64> = BTreeMap::new();
     for row in 0..points.len() {
         *misses.entry(items[row] as i64).or_default() += f64::from(u8::from(wanted[row] <= points[row])) - levels[row];
     }
     let mean = (served - asked) * lead_times / misses.len() as f64;
     let of_items = misses.values().map(|miss| (miss - mean).powi(2)).sum::<f64>().sqrt() / lead_times;
-    // Of a handful of misses the spread says too little: of four of 192 it is two thirds of what there is where service is as
-    // asked and lead times are independent, which those of one item are not.
+    // A handful of misses underestimates the spread: four of 192 give two thirds of the spread of independent lead times at the
+    // requested service level, and lead times of one item are not independent.
     let independent = (asked * (1.0 - asked) / lead_times).sqrt();
     let error = of_items.max(independent);
     println!(
