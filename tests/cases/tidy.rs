@@ -1,28 +1,9 @@
-//! Reads the repository itself: file openings, SQL headers, leftovers, documents, stray files.
+//! Reads the repository itself: file openings, SQL headers, open work, stray files, prose.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
-    let found = find_files(folder, extension);
-    assert!(!found.is_empty(), "no .{extension} under {folder}");
-    found
-}
-
-fn find_files(folder: &str, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
-            if entry.is_dir() {
-                folders.push(entry);
-            } else if entry.extension().is_some_and(|e| e == extension) {
-                found.push(entry);
-            }
-        }
-    }
-    found
-}
+use crate::support::repository::{files, find_files, read};
 
 #[test]
 fn every_source_file_says_what_it_is_for() {
@@ -31,11 +12,11 @@ fn every_source_file_says_what_it_is_for() {
     }
 }
 
-/// How the first line of a SQL file may begin: with the grain, with the columns of raw files, or with what a failing row means.
+/// Allowed beginnings of the first line of a SQL file: its grain, the columns of raw files, or the meaning of a failing row.
 const SQL_OPENINGS: [&str; 5] =
     ["one row per ", "one or more rows per ", "one row: ", "raw columns of ", "check (stops the night): one row "];
 
-/// What is wrong with the first lines of a SQL file, if anything.
+/// Returns the fault of a SQL file's first line, if it has one.
 fn sql_opening_fault(folder: &str, text: &str) -> Option<String> {
     let Some(opening) = text.lines().next().and_then(|line| line.strip_prefix("-- ")) else {
         return Some("expected a comment on the first line".into());
@@ -86,197 +67,13 @@ fn a_sql_file_without_its_grain_is_found() {
 }
 
 #[test]
-fn nothing_is_left_to_do_in_silence() {
+fn no_source_file_marks_open_work() {
     let marks = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["unimplemented", "!("].concat()];
     for path in files("src", "rs").into_iter().chain(files("sql", "sql")) {
         let text = fs::read_to_string(&path).unwrap();
         for mark in &marks {
             assert!(!text.contains(mark), "{}: {mark}", path.display());
         }
-    }
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
-
-/// What a document shows as typed: lines of its code blocks, and code spans.
-fn shown_commands(text: &str) -> Vec<String> {
-    let mut shown = Vec::new();
-    for (i, block) in text.split("```").enumerate() {
-        match i % 2 {
-            1 => shown.extend(block.lines().map(String::from)),
-            _ => shown.extend(block.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " "))),
-        }
-    }
-    shown
-}
-
-#[test]
-fn commands_in_the_documents_exist() {
-    use clap::CommandFactory;
-    let mut command = intentcast::commands::Cli::command();
-    command.build();
-    let makefile = read("Makefile");
-    let mut seen = 0;
-    for document in documents() {
-        for line in shown_commands(&read(&document)) {
-            let words: Vec<&str> = line.split_whitespace().take_while(|w| !w.starts_with('#')).collect();
-            // What stands before the verb comes in pairs.
-            let flags = words.iter().skip(1).step_by(2).take_while(|w| w.starts_with("--")).count();
-            let words = [words.get(..1).unwrap_or_default(), words.get(1 + 2 * flags..).unwrap_or_default()].concat();
-            match words.as_slice() {
-                ["make", verb, ..] => {
-                    assert!(makefile.contains(&format!("\n{verb}:")), "{document}: `make {verb}`: no such verb");
-                    seen += 1;
-                }
-                ["intentcast", verb, rest @ ..] if verb.starts_with(char::is_alphabetic) => {
-                    let found = command.find_subcommand(verb);
-                    let found = found.unwrap_or_else(|| panic!("{document}: `intentcast {verb}`: no such verb"));
-                    // A query follows -c.
-                    let rest = rest.iter().take_while(|word| **word != "-c");
-                    for flag in rest.filter_map(|word| word.strip_prefix("--")) {
-                        let flag = flag.split('=').next().unwrap_or(flag);
-                        let known = found.get_arguments().any(|a| a.get_long() == Some(flag));
-                        assert!(known, "{document}: `intentcast {verb} --{flag}`: no such flag");
-                    }
-                    seen += 1;
-                }
-                _ => {}
-            }
-        }
-    }
-    assert!(seen >= 40, "only {seen} commands found: is the search broken?");
-}
-
-/// The documents that people follow, by their paths; decisions say what was, not what is.
-fn documents() -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let below = |path: &PathBuf| path.strip_prefix(root).unwrap().display().to_string();
-    let docs =
-        files("docs", "md").iter().map(below).filter(|path| !path.starts_with("docs/decisions")).collect::<Vec<_>>();
-    ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(String::from).into_iter().chain(docs).collect()
-}
-
-#[test]
-fn files_that_the_documents_name_exist() {
-    const FOLDERS: [&str; 9] = ["src/", "sql/", "jobs/", "lab/", "tests/", "benches/", "infra/", "docs/", "fixtures/"];
-    // A folder below sql.folder that does not exist until users write functions of their own.
-    const OWN: &str = "sql/functions";
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut seen, mut missing) = (0, Vec::new());
-    for document in documents() {
-        for line in shown_commands(&read(&document)) {
-            for word in line.split(|c: char| c.is_whitespace() || "()[],;'\"".contains(c)) {
-                let word = word.trim_end_matches(['.', ':', '/']);
-                // A name in capitals or angle brackets, a star or three dots stand for some file.
-                let stands_for = word.contains(['<', '*', '…', '{'])
-                    || word
-                        .split(['/', '.'])
-                        .any(|part| part.len() > 2 && part.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
-                if !FOLDERS.iter().any(|folder| word.starts_with(folder)) || stands_for || word == OWN {
-                    continue;
-                }
-                seen += 1;
-                if !root.join(word).exists() {
-                    missing.push(format!("{document}: {word}"));
-                }
-            }
-        }
-    }
-    assert!(missing.is_empty(), "named, and not there: {missing:#?}");
-    assert!(seen >= 100, "only {seen} files found: is the search broken?");
-}
-
-/// The text with each `{…}` (Airflow's templates, Python's names) filled in: a date where it says `ds`, else a path.
-fn filled_in(text: &str) -> String {
-    let (mut filled, mut inner, mut depth) = (String::new(), String::new(), 0);
-    for c in text.chars() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth > 0 => {
-                depth -= 1;
-                if depth == 0 {
-                    filled += if inner.split_whitespace().any(|word| word == "ds") { "2026-03-01" } else { "/a/path" };
-                    inner.clear();
-                }
-            }
-            c if depth > 0 => inner.push(c),
-            c => filled.push(c),
-        }
-    }
-    filled
-}
-
-/// The words of every call of intentcast in a crontab or a DAG, what the shell fills in filled in.
-fn scheduled_calls(text: &str) -> Vec<Vec<String>> {
-    let text = filled_in(&text.replace("\\\n", " "));
-    let text = text.replace("\"$(date +\\%F)\"", "2026-03-01").replace("\"$CONFIG\"", "/a/path");
-    let mut calls = Vec::new();
-    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-        for (at, _) in line.match_indices("intentcast ") {
-            // As the end of a longer word, such as a path, it is another program.
-            if line[..at].ends_with(|c: char| !c.is_whitespace() && c != '"') {
-                continue;
-            }
-            let call = line[at..].split([';', '&', '|', '"']).next().unwrap();
-            calls.push(call.split_whitespace().map(String::from).collect());
-        }
-    }
-    calls
-}
-
-#[test]
-fn cron_and_airflow_calls_parse() {
-    use clap::Parser;
-    let mut verbs = Vec::new();
-    for path in files("jobs/cron", "crontab").into_iter().chain(files("jobs/airflow", "py")) {
-        for call in scheduled_calls(&fs::read_to_string(&path).unwrap()) {
-            let parsed = intentcast::commands::Cli::try_parse_from(&call);
-            let parsed = parsed.unwrap_or_else(|e| panic!("{}: {}\n{e}", path.display(), call.join(" ")));
-            assert!(parsed.settings.config.is_some(), "{}: {call:?} reads no configuration", path.display());
-            verbs.push(format!("{:?}", parsed.verb).split([' ', '{', '(']).next().unwrap().to_string());
-        }
-    }
-    verbs.sort();
-    assert_eq!(verbs, ["Gc", "Gc", "Nightly", "Nightly", "Train", "Train"], "is the search broken?");
-}
-
-#[test]
-fn scheduled_calls_are_found_with_all_of_their_words() {
-    let cron = "# intentcast is run here\nCONFIG=/etc/x\n0 5 * * 0 intentcast --config \"$CONFIG\" train --date \"$(date +\\%F)\" \
-                && /opt/intentcast gc; intentcast gc --nope\n";
-    let words = |call: &str| call.split(' ').map(String::from).collect::<Vec<_>>();
-    assert_eq!(
-        scheduled_calls(cron),
-        [words("intentcast --config /a/path train --date 2026-03-01"), words("intentcast gc --nope")]
-    );
-    let python = "run(f\"intentcast --config {CONFIG} train --date {{{{ end | ds }}}}\", \"intentcast\")\n\
-                  B = \"\"\"\nintentcast \\\n    gc\ncode=$?\n";
-    assert_eq!(
-        scheduled_calls(python),
-        [words("intentcast --config /a/path train --date 2026-03-01"), words("intentcast gc")]
-    );
-}
-
-#[test]
-fn every_document_is_linked_from_the_index() {
-    let index = read("docs/README.md");
-    for path in files("docs", "md") {
-        let below = path
-            .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"))
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_string();
-        assert!(below == "README.md" || index.contains(&format!("({below})")), "docs/README.md does not link {below}");
-    }
-    for link in index.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
-        let file = link.split('#').next().unwrap_or(link);
-        assert!(
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(file).exists(),
-            "docs/README.md: dead link {link}"
-        );
     }
 }
 
@@ -314,7 +111,7 @@ fn nothing_strays_at_the_top() {
             let text = String::from_utf8(listed.stdout).unwrap();
             text.lines().filter_map(|line| line.split('/').next().map(String::from)).collect()
         }
-        // An unpacked archive has no git; what is there then is what was packed, and what building adds.
+        // An unpacked archive has no git; it holds the packed files and what building adds.
         _ => {
             let ignored = read(".gitignore");
             let entries = fs::read_dir(root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
@@ -327,7 +124,7 @@ fn nothing_strays_at_the_top() {
     }
 }
 
-/// Words of a private dialect that readers stumbled over, `-` at a place that keeps this file from holding them.
+/// Words of a private dialect that confused readers. The `-` keeps them out of this file.
 const DIALECT: [&str; 17] = [
     "a-new",
     "be-side",
@@ -348,7 +145,7 @@ const DIALECT: [&str; 17] = [
     "some-body",
 ];
 
-/// How often a file may still use them; a count that is too high fails as well, so the list only shrinks.
+/// Number of times that a file may still use them. A count that is too high fails as well, so the list only shrinks.
 const DIALECT_LEFT: [(&str, usize); 3] = [
     // A file of text models and its key, which released bundles hold.
     ("src/model/text/bundle.rs", 3),
@@ -401,4 +198,48 @@ fn dialect_is_counted_in_whole_words() {
         count_dialect(&format!("{first}. {first}s, {}; {}", first.to_uppercase(), second.replace(' ', "\n"))),
         3
     );
+}
+
+/// Words that begin a doc comment as a fragment. It begins with a verb or a noun instead.
+const FRAGMENTS: [&str; 8] = ["Of", "What", "Whether", "How", "Where", "Which", "Who", "Why"];
+
+/// Rooms whose doc comments still have fragments.
+const FRAGMENTS_LEFT: [&str; 2] = ["src/config/", "src/score/"];
+
+/// Returns the first lines of doc comments, and of their paragraphs, that begin with one of [`FRAGMENTS`].
+fn fragments(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut in_paragraph = false;
+    for line in text.lines() {
+        let line = line.trim();
+        let prose = line.strip_prefix("///").or(line.strip_prefix("//!")).map(str::trim);
+        let begins = prose.and_then(|prose| prose.split(' ').next()).is_some_and(|word| FRAGMENTS.contains(&word));
+        if begins && !in_paragraph {
+            found.push(line);
+        }
+        in_paragraph = prose.is_some_and(|prose| !prose.is_empty());
+    }
+    found
+}
+
+#[test]
+fn doc_comments_begin_with_a_verb_or_a_noun() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for path in ["src", "tests", "benches"].iter().flat_map(|folder| files(folder, "rs")) {
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        if FRAGMENTS_LEFT.iter().any(|room| name.starts_with(room)) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(fragments(&text), Vec::<&str>::new(), "{name}: begin with a verb or a noun");
+    }
+}
+
+#[test]
+fn fragments_are_found_at_the_beginning_of_paragraphs() {
+    let bad = ["//! How it works.", "/// Of a user.", "/// Which one."];
+    let text =
+        format!("{}\n\n{}\n/// Where lines continue.\n///\n    {}\nfn f() {{}} // What else.", bad[0], bad[1], bad[2]);
+    assert_eq!(fragments(&text), bad);
+    assert_eq!(fragments("/// Offers.\n/// Whatever follows."), Vec::<&str>::new());
 }

@@ -9,6 +9,7 @@ pub mod pictures;
 pub mod published;
 pub mod random_model;
 pub mod regression;
+pub mod repository;
 pub mod s3;
 pub mod sessions;
 pub mod shop;

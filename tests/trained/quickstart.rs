@@ -1,6 +1,6 @@
 //! Runs the commands that the documents show: the quickstart from its first block to its last, then the runbook in its shop.
 //!
-//! A comment in front of a block says what becomes of it: `<!-- run -->`, or `<!-- file: NAME -->` for a file to write.
+//! A comment before a block says what to do with it: `<!-- run -->`, or `<!-- file: NAME -->` for a file to write.
 //! All other blocks of commands are listed in [`NOT_RUN`], each with the reason.
 
 use std::fs;
@@ -20,7 +20,7 @@ const NOT_RUN: [(&str, &str, &str); 16] = [
     ("docs/howto/lake.md", "", "tests/cases/importing.rs follows this page with the files that it shows"),
     ("docs/howto/public-data.md", "", "needs a publisher's files; tests/cases/importing.rs imports made-up ones"),
     ("docs/howto/s3.md", "", "needs a bucket; tests/trained/nightly.rs runs nights on S3"),
-    ("docs/howto/cron.md", "crontab", "would replace the crontab; tests/cases/tidy.rs parses its entries"),
+    ("docs/howto/cron.md", "crontab", "would replace the crontab; tests/cases/documents.rs parses its entries"),
     ("docs/howto/cron.md", "intentcast models", "the runbook's blocks promote a model"),
     ("docs/howto/upgrade.md", "", "needs two versions"),
     ("docs/howto/encoder.md", "", "downloads weights; tests/trained/text.rs uses a small encoder"),
@@ -30,17 +30,17 @@ const NOT_RUN: [(&str, &str, &str); 16] = [
     ("docs/models/vision.md", "", "needs pictures and weights; tests/trained/image.rs trains and calls small ones"),
 ];
 
-/// How a line of a block of commands begins.
+/// Beginnings of a line of commands.
 const COMMANDS: [&str; 4] = ["intentcast ", "make ", "cargo ", "crontab "];
 
 /// A fenced block of a document.
 struct Block {
-    /// The comment in front of it, such as `run`; empty without one.
+    /// The comment before it, such as `run`; empty without one.
     mark: String,
     text: String,
 }
 
-/// The fenced blocks of a document, in order.
+/// Returns the fenced blocks of a document, in order.
 fn blocks(document: &str) -> Vec<Block> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{document}: {e}"));
@@ -91,7 +91,7 @@ fn follow(document: &str, folder: &Path, fill: impl Fn(&str) -> String) -> Vec<S
     printed
 }
 
-/// The shop that the quickstart makes, and what each of its blocks printed.
+/// The shop that the quickstart makes, and the output of each of its blocks.
 struct Shop {
     folder: tempfile::TempDir,
     printed: Vec<String>,
@@ -133,7 +133,7 @@ fn the_runbook_works_in_the_shop_of_the_quickstart() {
     );
 }
 
-/// The documents that show commands: the README, and what is below docs/ but for decisions and generated references.
+/// Returns the documents that show commands: the README, and docs/ without decisions and generated references.
 fn documents() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found: Vec<PathBuf> = vec!["README.md".into(), "CONTRIBUTING.md".into()];
