@@ -12,7 +12,6 @@ use crate::sql_files::SqlFiles;
 /// The SQL of every view of one lake.
 #[derive(Debug, Clone)]
 pub struct LakeSql {
-    pub name: String,
     views: BTreeMap<&'static str, ViewSql>,
 }
 
@@ -52,7 +51,7 @@ impl LakeSql {
             };
             views.insert(view, found);
         }
-        Ok(Self { name: name.into(), views })
+        Ok(Self { views })
     }
 
     pub fn view(&self, view: &str) -> Result<&ViewSql> {

@@ -110,12 +110,8 @@ impl UserInputs {
         Ok(inputs)
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.user_ids.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.user_ids.is_empty()
     }
 
     /// Appends the rows of `other`.

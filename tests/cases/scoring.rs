@@ -128,7 +128,8 @@ async fn the_encoder_does_not_see_the_run_date() {
     columns[1] = Arc::new(later.with_timezone("UTC"));
     let moved = StructArray::new(features.fields().clone(), columns, None);
     let after = UserInputs::from_struct(&moved, &contract, 50, &Contents::default()).unwrap();
-    let keys = |i: &UserInputs| (0..i.len()).map(|r| i.encoder_key(r, &Contents::default())).collect::<Vec<_>>();
+    let keys =
+        |i: &UserInputs| (0..i.user_ids.len()).map(|r| i.encoder_key(r, &Contents::default())).collect::<Vec<_>>();
     assert_eq!(keys(&before), keys(&after));
     assert_ne!(before.idle_log_hours[0], after.idle_log_hours[0]);
 }

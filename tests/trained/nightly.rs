@@ -65,7 +65,9 @@ fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
         for batch in ctx.sql(&sql).await.unwrap().collect().await.unwrap() {
             let (features, none) = (StructArray::from(batch), FeatureContract(vec![]));
             let users = UserInputs::from_struct(&features, &none, card.intent.item_buckets, &contents).unwrap();
-            inputs.extend((0..users.len()).map(|row| (users.user_ids[row].clone(), users.encoder_key(row, &contents))));
+            inputs.extend(
+                (0..users.user_ids.len()).map(|row| (users.user_ids[row].clone(), users.encoder_key(row, &contents))),
+            );
         }
         inputs
     })

@@ -36,7 +36,8 @@ impl RawForecast {
         }
     }
 
-    /// Returns mean and quantiles without calibration.
+    /// Returns mean and quantiles without calibration, which tests compare with.
+    #[cfg(test)]
     pub fn uncalibrated(&self) -> Forecast {
         match self {
             RawForecast::Quantiles(forecast) => *forecast,

@@ -47,7 +47,6 @@ impl CnnShape {
 
 #[derive(Debug)]
 pub struct Cnn {
-    pub shape: CnnShape,
     blocks: Vec<ConvolutionNorm>,
     outputs: nn::Linear,
 }
@@ -64,7 +63,7 @@ impl Cnn {
             inputs = outputs;
         }
         let outputs = nn::linear(path / "outputs", inputs, shape.width, Default::default());
-        Self { shape: shape.clone(), blocks, outputs }
+        Self { blocks, outputs }
     }
 
     /// Maps float32 [n, 3, h, w] to [n, width].

@@ -11,9 +11,9 @@
 //! There is no key projection: one query times a matrix is again one vector, which is learnt directly. A video without
 //! frames gives zeros.
 
-use tch::{Device, Kind, Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 
 /// The frames of some videos, padded at the end to the longest.
 #[derive(Debug)]
@@ -22,31 +22,6 @@ pub struct Frames {
     pub x: Tensor,
     /// bool [videos, frames]; false for padding.
     pub present: Tensor,
-}
-
-impl Frames {
-    /// Pads videos, each a list of frame vectors of `width` numbers.
-    pub fn pad(videos: &[Vec<Vec<f32>>], width: usize, device: Device) -> Result<Self> {
-        let longest = videos.iter().map(Vec::len).max().unwrap_or(0).max(1);
-        let mut x = vec![0f32; videos.len() * longest * width];
-        let mut present = vec![false; videos.len() * longest];
-        for (video, frames) in videos.iter().enumerate() {
-            for (i, frame) in frames.iter().enumerate() {
-                if frame.len() != width {
-                    let text = format!("frame {i} of video {video}: expected {width} numbers, got {}", frame.len());
-                    return Err(Failure::input(text));
-                }
-                let at = video * longest + i;
-                x[at * width..(at + 1) * width].copy_from_slice(frame);
-                present[at] = true;
-            }
-        }
-        let size = [videos.len() as i64, longest as i64];
-        Ok(Self {
-            x: Tensor::f_from_slice(&x)?.f_view([size[0], size[1], width as i64])?.f_to_device(device)?,
-            present: Tensor::f_from_slice(&present)?.f_view(size)?.f_to_device(device)?,
-        })
-    }
 }
 
 #[derive(Debug)]
@@ -92,7 +67,7 @@ impl FramePooling {
 mod tests {
     use super::*;
     use crate::model::vision::fixtures::{fill, largest_difference, uniform};
-    use tch::nn::OptimizerConfig;
+    use tch::{Device, nn::OptimizerConfig};
 
     fn pooling(width: i64, outputs: i64) -> (nn::VarStore, FramePooling) {
         let store = nn::VarStore::new(Device::Cpu);
@@ -107,17 +82,36 @@ mod tests {
         lengths.iter().map(|&n| (0..n).map(|_| numbers.by_ref().take(6).collect()).collect()).collect()
     }
 
+    /// Pads videos, each a list of frame vectors of 6 numbers.
+    fn pad(videos: &[Vec<Vec<f32>>]) -> Frames {
+        let longest = videos.iter().map(Vec::len).max().unwrap().max(1);
+        let mut x = vec![0f32; videos.len() * longest * 6];
+        let mut present = vec![false; videos.len() * longest];
+        for (video, frames) in videos.iter().enumerate() {
+            for (i, frame) in frames.iter().enumerate() {
+                let at = video * longest + i;
+                x[at * 6..(at + 1) * 6].copy_from_slice(frame);
+                present[at] = true;
+            }
+        }
+        let size = [videos.len() as i64, longest as i64];
+        Frames {
+            x: Tensor::from_slice(&x).view([size[0], size[1], 6]),
+            present: Tensor::from_slice(&present).view(size),
+        }
+    }
+
     #[test]
     fn padding_does_not_change_vectors() {
         let (_store, pooling) = pooling(6, 4);
         let videos = videos(&[3, 1, 0, 5]);
-        let mut together = Frames::pad(&videos, 6, Device::Cpu).unwrap();
+        let mut together = pad(&videos);
         // Padding may hold anything.
         let absent = together.present.logical_not().unsqueeze(-1);
         together.x = together.x.masked_fill(&absent, f64::NAN);
         let vectors = pooling.forward(&together).unwrap();
         for (i, video) in videos.into_iter().enumerate() {
-            let alone = pooling.forward(&Frames::pad(&[video], 6, Device::Cpu).unwrap()).unwrap();
+            let alone = pooling.forward(&pad(&[video])).unwrap();
             assert!(largest_difference(&vectors.narrow(0, i as i64, 1), &alone) < 1e-6, "video {i}");
         }
         assert_eq!(Vec::<f32>::try_from(vectors.get(2)).unwrap(), [0.0; 4]);
@@ -126,7 +120,7 @@ mod tests {
     #[test]
     fn one_frame_is_its_value_projection() {
         let (_store, pooling) = pooling(6, 4);
-        let frames = Frames::pad(&videos(&[1, 1]), 6, Device::Cpu).unwrap();
+        let frames = pad(&videos(&[1, 1]));
         let projected = frames.x.squeeze_dim(1).linear(&pooling.value.ws, pooling.value.bs.as_ref());
         assert!(largest_difference(&pooling.forward(&frames).unwrap(), &projected) < 1e-6);
     }
@@ -142,7 +136,7 @@ mod tests {
         let weights: Vec<f32> = video[0].iter().map(|f| (dot(&query, f) / 6f32.sqrt()).exp()).collect();
         let sum: f32 = weights.iter().sum();
         let expected: f32 = video[0].iter().zip(&weights).map(|(f, w)| w / sum * (dot(&value, f) + bias)).sum();
-        let got = pooling.forward(&Frames::pad(&video, 6, Device::Cpu).unwrap()).unwrap().double_value(&[0, 0]);
+        let got = pooling.forward(&pad(&video)).unwrap().double_value(&[0, 0]);
         assert!((got - f64::from(expected)).abs() < 1e-5, "{got} {expected}");
     }
 
@@ -156,7 +150,7 @@ mod tests {
         }
         let wanted: Vec<f32> = videos.iter().enumerate().map(|(i, video)| video[i % 8][5]).collect();
         let wanted = Tensor::from_slice(&wanted).view([-1, 1]);
-        let frames = Frames::pad(&videos, 6, Device::Cpu).unwrap();
+        let frames = pad(&videos);
         let loss = || pooling.forward(&frames).unwrap().mse_loss(&wanted, tch::Reduction::Mean);
         let mut optimizer = nn::Adam::default().build(&store, 5e-2).unwrap();
         for _ in 0..300 {
@@ -170,16 +164,10 @@ mod tests {
     #[test]
     fn gradients_of_a_video_without_frames_are_finite() {
         let (store, pooling) = pooling(6, 4);
-        let frames = Frames::pad(&videos(&[0, 2]), 6, Device::Cpu).unwrap();
+        let frames = pad(&videos(&[0, 2]));
         pooling.forward(&frames).unwrap().sum(Kind::Float).backward();
         for (name, variable) in store.variables() {
             assert_eq!(variable.grad().isfinite().all().int64_value(&[]), 1, "{name}");
         }
-    }
-
-    #[test]
-    fn frames_of_another_width_are_refused() {
-        let failure = Frames::pad(&videos(&[2]), 5, Device::Cpu).unwrap_err();
-        assert_eq!(failure.message, "frame 0 of video 0: expected 5 numbers, got 6");
     }
 }

@@ -18,7 +18,7 @@ impl ImageNetwork {
     /// Creates a network with random weights below `path`, without a classifier.
     pub fn new(path: &nn::Path, card: &ImageEncoderCard) -> Self {
         match card.architecture.depth() {
-            Some(depth) => Self::ResNet(ResNet::new(path, depth, None)),
+            Some(depth) => Self::ResNet(ResNet::new(path, depth)),
             None => Self::Cnn(Cnn::new(path, &card.cnn_shape())),
         }
     }
@@ -32,12 +32,11 @@ impl ImageNetwork {
     }
 }
 
-/// Loads a safetensors file into a store. It ignores `num_batches_tracked`, which nothing reads, and the classifier
-/// `fc` if the network has none. All other tensors must match the store by name and shape, and be finite.
+/// Loads a safetensors file into a store. It ignores `num_batches_tracked` and the classifier `fc`, which nothing reads. All
+/// other tensors must match the store by name and shape, and be finite.
 pub fn load_weights(store: &mut nn::VarStore, bytes: &[u8]) -> Result<()> {
     let mut tensors = weights::tensors_from_bytes(bytes)?;
-    let has_classifier = store.variables().contains_key("fc.weight");
-    tensors.retain(|name, _| !name.ends_with(".num_batches_tracked") && (has_classifier || !name.starts_with("fc.")));
+    tensors.retain(|name, _| !name.ends_with(".num_batches_tracked") && !name.starts_with("fc."));
     weights::from_tensors(&mut [store], tensors)
 }
 
@@ -47,26 +46,21 @@ mod tests {
     use crate::model::vision::encoder_card::Architecture;
     use crate::model::vision::fixtures::fill;
     use crate::model::vision::preprocess::Preprocess;
-    use crate::model::vision::resnet::ResNetDepth;
     use tch::Device;
 
     type Named = Vec<(String, Tensor)>;
 
-    fn fresh(classes: Option<i64>) -> nn::VarStore {
+    fn fresh() -> nn::VarStore {
         let store = nn::VarStore::new(Device::Cpu);
-        match classes {
-            Some(_) => drop(ResNet::new(&store.root(), ResNetDepth::Eighteen, classes)),
-            None => {
-                let card = ImageEncoderCard::new(Architecture::ResNet18, Preprocess::default());
-                drop(ImageNetwork::new(&store.root(), &card));
-            }
-        }
+        let card = ImageEncoderCard::new(Architecture::ResNet18, Preprocess::default());
+        ImageNetwork::new(&store.root(), &card);
         store
     }
 
     /// Makes a file as torchvision writes it, then applies a change.
     fn file(change: impl Fn(&mut Named)) -> Vec<u8> {
-        let store = fresh(Some(10));
+        let store = fresh();
+        nn::linear(store.root() / "fc", 512, 10, Default::default());
         fill(&store);
         let mut named: Named = store.variables().into_iter().collect();
         named.push(("bn1.num_batches_tracked".into(), Tensor::from(7i64)));
@@ -79,20 +73,18 @@ mod tests {
             let entry = named.iter_mut().find(|(n, _)| n == name).unwrap();
             entry.1 = tch::no_grad(|| by(&entry.1));
         });
-        load_weights(&mut fresh(None), &bytes).unwrap_err().message
+        load_weights(&mut fresh(), &bytes).unwrap_err().message
     }
 
     #[test]
-    fn a_file_loads_with_or_without_the_classifier() {
+    fn a_file_loads_without_its_classifier() {
         let bytes = file(|_| {});
-        for classes in [None, Some(10)] {
-            let mut store = fresh(classes);
-            load_weights(&mut store, &bytes).unwrap();
-            let filled = fresh(classes);
-            fill(&filled);
-            for (name, tensor) in store.variables() {
-                assert_eq!(tensor, filled.variables()[&name], "{name}");
-            }
+        let mut store = fresh();
+        load_weights(&mut store, &bytes).unwrap();
+        let filled = fresh();
+        fill(&filled);
+        for (name, tensor) in store.variables() {
+            assert_eq!(tensor, filled.variables()[&name], "{name}");
         }
     }
 
@@ -100,20 +92,14 @@ mod tests {
     fn weights_that_do_not_fit_are_refused_by_name() {
         let name = "layer3.1.conv2.weight";
         let missing = file(|named| named.retain(|(n, _)| n != name));
-        let text = load_weights(&mut fresh(None), &missing).unwrap_err().message;
+        let text = load_weights(&mut fresh(), &missing).unwrap_err().message;
         assert_eq!(text, format!("{name} is missing: expected the shape [256, 256, 3, 3]"));
         let extra = file(|named| named.push(("layer5.0.conv1.weight".into(), Tensor::from(1f32))));
-        let text = load_weights(&mut fresh(None), &extra).unwrap_err().message;
+        let text = load_weights(&mut fresh(), &extra).unwrap_err().message;
         assert_eq!(text, "layer5.0.conv1.weight belongs to no network of the card: expected none, got the shape []");
         let text = replaced(name, |t| t.narrow(0, 0, 9));
         assert_eq!(text, format!("{name}: expected the shape [256, 256, 3, 3], got [9, 256, 3, 3]"));
         let text = replaced("bn1.running_mean", |t| t * f64::NAN);
         assert_eq!(text, "bn1.running_mean holds numbers that are not finite");
-    }
-
-    #[test]
-    fn another_number_of_classes_is_refused_if_used() {
-        let text = load_weights(&mut fresh(Some(11)), &file(|_| {})).unwrap_err().message;
-        assert!(text.contains("expected the shape [11"), "{text}");
     }
 }

@@ -4,7 +4,7 @@
 use tch::{Tensor, nn};
 
 use super::layers::{Convolution, ConvolutionNorm};
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResNetDepth {
@@ -79,15 +79,13 @@ impl Block {
 
 #[derive(Debug)]
 pub struct ResNet {
-    pub depth: ResNetDepth,
     stem: ConvolutionNorm,
     blocks: Vec<Block>,
-    classifier: Option<nn::Linear>,
 }
 
 impl ResNet {
-    /// Creates random weights below `path`, with a classifier `fc` only if `classes` are given.
-    pub fn new(path: &nn::Path, depth: ResNetDepth, classes: Option<i64>) -> Self {
+    /// Creates random weights below `path`, without torchvision's classifier `fc`.
+    pub fn new(path: &nn::Path, depth: ResNetDepth) -> Self {
         let stem = Convolution { inputs: 3, outputs: 64, kernel: 7, stride: 2 };
         let mut blocks = Vec::new();
         let mut inputs = stem.outputs;
@@ -99,8 +97,7 @@ impl ResNet {
                 inputs = inner * depth.expansion();
             }
         }
-        let classifier = classes.map(|n| nn::linear(path / "fc", inputs, n, Default::default()));
-        Self { depth, stem: ConvolutionNorm::new(path / "conv1", path / "bn1", stem), blocks, classifier }
+        Self { stem: ConvolutionNorm::new(path / "conv1", path / "bn1", stem), blocks }
     }
 
     /// Returns the last block's mean over the picture: float32 [n, 3, h, w] to [n, 512 or 2048].
@@ -111,13 +108,6 @@ impl ResNet {
             x = block.forward(&x, train)?;
         }
         Ok(x.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?)
-    }
-
-    /// Returns float32 [n, classes].
-    pub fn logits(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
-        let classifier =
-            self.classifier.as_ref().ok_or_else(|| Failure::bug("this ResNet was built without classes"))?;
-        Ok(self.features(pixels, train)?.f_linear(&classifier.ws, classifier.bs.as_ref())?)
     }
 }
 
@@ -130,24 +120,26 @@ mod tests {
     const ALL: [(&str, ResNetDepth); 3] =
         [("resnet18", ResNetDepth::Eighteen), ("resnet34", ResNetDepth::ThirtyFour), ("resnet50", ResNetDepth::Fifty)];
 
-    fn network(depth: ResNetDepth) -> (nn::VarStore, ResNet) {
+    /// Returns a network and torchvision's classifier of ten classes.
+    fn network(depth: ResNetDepth) -> (nn::VarStore, ResNet, nn::Linear) {
         let store = nn::VarStore::new(Device::Cpu);
-        let network = ResNet::new(&store.root(), depth, Some(10));
+        let network = ResNet::new(&store.root(), depth);
+        let classifier = nn::linear(store.root() / "fc", depth.width(), 10, Default::default());
         fill(&store);
-        (store, network)
+        (store, network, classifier)
     }
 
     #[test]
     fn all_depths_agree_with_torchvision() {
         let (expected, x) = (expected("networks.safetensors"), input([2, 3, 96, 80]));
         for (name, depth) in ALL {
-            let (store, network) = network(depth);
+            let (store, network, classifier) = network(depth);
             assert_eq!(store.variables().len() as i64, expected[&format!("{name}.tensors")].int64_value(&[0]));
             let _guard = tch::no_grad_guard();
             let features = network.features(&x, false).unwrap();
             assert_eq!(features.size(), [2, depth.width()]);
+            let logits = features.linear(&classifier.ws, classifier.bs.as_ref());
             let features = largest_difference(&features, &expected[&format!("{name}.features")]);
-            let logits = network.logits(&x, false).unwrap();
             let logits = largest_difference(&logits, &expected[&format!("{name}.logits")]);
             println!("{name}: features differ by {features:.1e}, logits by {logits:.1e}");
             assert!(features < 1e-4 && logits < 1e-4, "{name}: {features} {logits}");
@@ -157,7 +149,7 @@ mod tests {
     #[test]
     fn training_agrees_with_torchvision() {
         let expected = expected("networks.safetensors");
-        let (store, network) = network(ResNetDepth::Eighteen);
+        let (store, network, _) = network(ResNetDepth::Eighteen);
         let features = network.features(&input([2, 3, 96, 80]), true).unwrap();
         features.square().mean(tch::Kind::Float).backward();
         let variables = store.variables();
@@ -173,13 +165,5 @@ mod tests {
             println!("resnet18 in training, {name}: {difference:.1e}");
             assert!(difference < 1e-4, "{name}: {difference}");
         }
-    }
-
-    #[test]
-    fn without_classes_there_is_no_classifier() {
-        let store = nn::VarStore::new(Device::Cpu);
-        let network = ResNet::new(&store.root(), ResNetDepth::Eighteen, None);
-        assert!(!store.variables().keys().any(|name| name.starts_with("fc")));
-        assert_eq!(network.logits(&input([1, 3, 32, 32]), false).unwrap_err().kind.exit_code(), 70);
     }
 }
