@@ -32,7 +32,7 @@ pub enum FailureKind {
 
 /// A cause that code acts on, where the kind alone does not say enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The bytes of a file are not what its format promises. `searched`: the message names the file, or the search for it has
     /// ended without a result.
     Undecodable { searched: bool },
@@ -62,38 +62,38 @@ impl FailureKind {
 #[derive(Debug, Clone)]
 pub struct Failure {
     pub kind: FailureKind,
-    pub cause: Option<Cause>,
+    pub(crate) cause: Option<Cause>,
     pub message: String,
     pub hint: Option<String>,
     /// The error that this failure reports; shared, because an engine may hand one error to several partitions.
-    pub source: Option<Arc<dyn Error + Send + Sync>>,
+    pub(crate) source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
-    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, cause: None, message: message.into(), hint: None, source: None }
     }
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Usage, message)
     }
-    pub fn input(message: impl Into<String>) -> Self {
+    pub(crate) fn input(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Input, message)
     }
-    pub fn check(message: impl Into<String>) -> Self {
+    pub(crate) fn check(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Check, message)
     }
-    pub fn fenced(message: impl Into<String>) -> Self {
+    pub(crate) fn fenced(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Fenced, message)
     }
-    pub fn model(message: impl Into<String>) -> Self {
+    pub(crate) fn model(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Model, message)
     }
-    pub fn bug(message: impl fmt::Display) -> Self {
+    pub(crate) fn bug(message: impl fmt::Display) -> Self {
         Self::new(FailureKind::Bug, format!("{message} (this is a bug in intentcast)"))
     }
-    pub fn transient(message: impl Into<String>) -> Self {
+    pub(crate) fn transient(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Transient, message)
     }
     /// Logs the errors behind this one at debug level (`RUST_LOG=intentcast=debug`).
@@ -103,21 +103,21 @@ impl Failure {
         }
     }
     /// Returns whether the failure reports a file whose bytes are not what its format promises.
-    pub fn is_undecodable(&self) -> bool {
+    pub(crate) fn is_undecodable(&self) -> bool {
         matches!(self.cause, Some(Cause::Undecodable { .. }))
     }
     /// Keeps the error that this failure reports.
-    pub fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
     /// Adds what to do about it; shown on its own line after `hint:`.
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
     /// Puts `context: ` in front of the message to say where.
-    pub fn at(mut self, context: impl fmt::Display) -> Self {
+    pub(crate) fn at(mut self, context: impl fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
     }
@@ -140,7 +140,7 @@ impl Error for Failure {
 }
 
 /// Returns the errors of a chain from the outermost to the root. An `io::Error` hides the error that it wraps from `source()`.
-pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
         None => error.source(),
@@ -187,7 +187,7 @@ fn classify(error: &datafusion::error::DataFusionError) -> (FailureKind, Option<
 }
 
 /// Returns the failure of a request that the store refused for want of rights; `None` if it failed for another reason.
-pub fn store_refusal(error: &(dyn Error + 'static)) -> Option<Failure> {
+pub(crate) fn store_refusal(error: &(dyn Error + 'static)) -> Option<Failure> {
     let typed = chain(error).filter_map(|e| e.downcast_ref::<object_store::Error>()).any(|e| {
         matches!(e, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
     });
@@ -270,7 +270,7 @@ impl From<tch::TchError> for Failure {
 }
 
 /// Returns whether an error or a panic of libtorch reads as a failed allocation, on a GPU or on a CPU; the bindings keep only its text.
-pub fn reads_as_out_of_memory(text: &str) -> bool {
+pub(crate) fn reads_as_out_of_memory(text: &str) -> bool {
     ["out of memory", "can't allocate memory"].iter().any(|phrase| text.contains(phrase))
 }
 

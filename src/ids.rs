@@ -14,7 +14,7 @@ pub struct RunDate(pub NaiveDate);
 
 impl RunDate {
     /// Returns the instant D 00:00 local time. If a clock change skips midnight, that is the first instant of the day.
-    pub fn as_of(self, zone: chrono_tz::Tz) -> DateTime<Utc> {
+    pub(crate) fn as_of(self, zone: chrono_tz::Tz) -> DateTime<Utc> {
         (0..4)
             .filter_map(|hour| self.0.and_hms_opt(hour, 0, 0))
             .find_map(|local| zone.from_local_datetime(&local).earliest())
@@ -58,36 +58,36 @@ impl fmt::Display for Generation {
 }
 
 /// Returns a date as Arrow's date32 counts it: days since 1970-01-01.
-pub fn date32(date: NaiveDate) -> i32 {
+pub(crate) fn date32(date: NaiveDate) -> i32 {
     Date32Type::from_naive_date(date)
 }
 
 /// A BLAKE3 hash that names content, as hex digits. How many are written is part of the name of files and models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContentHash(blake3::Hash);
+pub(crate) struct ContentHash(blake3::Hash);
 
 impl ContentHash {
-    pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn from_bytes(bytes: impl AsRef<[u8]>) -> Self {
         Self(blake3::hash(bytes.as_ref()))
     }
 
     /// The hash of everything that was fed to `hasher`.
-    pub fn from_hasher(hasher: &blake3::Hasher) -> Self {
+    pub(crate) fn from_hasher(hasher: &blake3::Hasher) -> Self {
         Self(hasher.finalize())
     }
 
     /// 16 digits: distinguishes the files of one output and the versions of one registry.
-    pub fn short(self) -> String {
+    pub(crate) fn short(self) -> String {
         self.0.to_hex()[..16].into()
     }
 
     /// 32 digits: distinguishes inputs whose confusion would go unnoticed.
-    pub fn long(self) -> String {
+    pub(crate) fn long(self) -> String {
         self.0.to_hex()[..32].into()
     }
 
     /// All 64 digits.
-    pub fn full(self) -> String {
+    pub(crate) fn full(self) -> String {
         self.0.to_hex().to_string()
     }
 }
@@ -95,16 +95,16 @@ impl ContentHash {
 /// Version of a trained model: the day on which its labels end and the beginning of its weights' hash, `20260301-0a1b2c3d`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ModelVersion(pub String);
+pub(crate) struct ModelVersion(pub(crate) String);
 
 impl ModelVersion {
     /// Composes the version of a model whose labels end before `labels_end` (`2026-03-01`).
-    pub fn new(labels_end: &str, weights_hash: &str) -> Self {
+    pub(crate) fn new(labels_end: &str, weights_hash: &str) -> Self {
         Self(format!("{}-{}", labels_end.replace('-', ""), weights_hash.get(..8).unwrap_or(weights_hash)))
     }
 
     /// Returns the day before which all of the model's labels end; `None` for a name that training did not make.
-    pub fn labels_end(&self) -> Option<NaiveDate> {
+    pub(crate) fn labels_end(&self) -> Option<NaiveDate> {
         NaiveDate::parse_from_str(self.0.split_once('-')?.0, "%Y%m%d").ok()
     }
 }

@@ -42,7 +42,7 @@ impl SqlFiles {
     }
 
     /// Returns the names of the folders directly in `folder`.
-    pub fn folders(&self, folder: &str) -> Vec<String> {
+    pub(crate) fn folders(&self, folder: &str) -> Vec<String> {
         let below = self.0.keys().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/')?.split_once('/'));
         let mut names: Vec<String> = below.map(|(name, _)| name.into()).collect();
         // Paths are sorted, so that repeats are adjacent.
@@ -51,7 +51,7 @@ impl SqlFiles {
     }
 
     /// Returns a hash of the paths and texts of the named folders; it changes when anything that they compute may change.
-    pub fn fingerprint(&self, folders: &[&str]) -> String {
+    pub(crate) fn fingerprint(&self, folders: &[&str]) -> String {
         let mut hasher = blake3::Hasher::new();
         for (path, text) in self.0.iter().filter(|(p, _)| folders.iter().any(|f| p.starts_with(&format!("{f}/")))) {
             hasher.update(path.as_bytes()).update(&[0]).update(text.as_bytes()).update(&[0]);

@@ -37,9 +37,9 @@ pub enum Access {
 /// Configuration, lake, SQL files, output, models and visible nights of one verb or of one night of a backfill.
 #[derive(Debug)]
 pub struct Workspace {
-    pub config: Config,
-    pub sql: SqlFiles,
-    pub models: Arc<Models>,
+    pub(crate) config: Config,
+    pub(crate) sql: SqlFiles,
+    pub(crate) models: Arc<Models>,
     access: Access,
     lake: Option<Lake>,
     output: Option<Location>,
@@ -82,27 +82,27 @@ impl Workspace {
     }
 
     /// Returns the lake; fails (exit 2) where none is configured.
-    pub fn lake(&self) -> Result<&Lake> {
+    pub(crate) fn lake(&self) -> Result<&Lake> {
         self.lake.as_ref().ok_or_else(|| not_configured("lake"))
     }
 
     /// Returns the output; fails (exit 2) where none is configured.
-    pub fn output(&self) -> Result<&Location> {
+    pub(crate) fn output(&self) -> Result<&Location> {
         self.output.as_ref().ok_or_else(|| not_configured("output"))
     }
 
     /// Returns the visible nights, by date.
-    pub fn nights(&self) -> &[VisibleNight] {
+    pub(crate) fn nights(&self) -> &[VisibleNight] {
         &self.nights
     }
 
     /// Returns the visible night of one date.
-    pub fn night(&self, run_date: RunDate) -> Option<&VisibleNight> {
+    pub(crate) fn night(&self, run_date: RunDate) -> Option<&VisibleNight> {
         self.nights.iter().find(|night| night.run_date() == run_date)
     }
 
     /// Returns the earlier nights whose published demand a night of `run_date` reads.
-    pub fn earlier_nights(&self, run_date: RunDate) -> EarlierNights {
+    pub(crate) fn earlier_nights(&self, run_date: RunDate) -> EarlierNights {
         EarlierNights::before(run_date, &self.nights, &self.config)
     }
 
@@ -116,12 +116,12 @@ impl Workspace {
     }
 
     /// Plans which rollups a night of `run_date` reuses and builds. Writes nothing.
-    pub async fn plan_rollups(&self, run_date: RunDate) -> Result<RollupPlan> {
+    pub(crate) async fn plan_rollups(&self, run_date: RunDate) -> Result<RollupPlan> {
         RollupPlan::open(&self.session(), self.source()?, run_date).await
     }
 
     /// Builds the rollups that a plan lacks: below the output, or, read-only, for this workspace alone.
-    pub async fn build_rollups(&self, plan: RollupPlan, run_date: RunDate) -> Result<Rollups> {
+    pub(crate) async fn build_rollups(&self, plan: RollupPlan, run_date: RunDate) -> Result<Rollups> {
         if self.access == Access::ReadWrite || plan.is_complete() {
             return plan.build(&self.session(), self.source()?, run_date).await;
         }
@@ -150,7 +150,7 @@ impl Workspace {
     }
 
     /// Opens a session like [`Self::session_as_of`] that shares some tables of another session of the same date.
-    pub async fn session_sharing(
+    pub(crate) async fn session_sharing(
         &self,
         other: &SessionContext,
         tables: &[&str],
@@ -193,7 +193,7 @@ impl Workspace {
     }
 
     /// Returns the latest visible night before a date.
-    pub fn night_before(&self, run_date: RunDate) -> Option<&VisibleNight> {
+    pub(crate) fn night_before(&self, run_date: RunDate) -> Option<&VisibleNight> {
         self.nights.iter().rfind(|night| night.run_date() < run_date)
     }
 

@@ -77,13 +77,13 @@ fn other_version(found: impl std::fmt::Display) -> Failure {
 
 /// Encodes and decodes plans for driver, scheduler and executors.
 #[derive(Debug)]
-pub struct PlanCodec {
-    pub models: Arc<Models>,
-    pub ballista: BallistaPhysicalExtensionCodec,
+pub(crate) struct PlanCodec {
+    pub(crate) models: Arc<Models>,
+    pub(crate) ballista: BallistaPhysicalExtensionCodec,
 }
 
 impl PlanCodec {
-    pub fn new(models: Arc<Models>) -> Self {
+    pub(crate) fn new(models: Arc<Models>) -> Self {
         Self { models, ballista: BallistaPhysicalExtensionCodec::default() }
     }
 }

@@ -6,6 +6,6 @@
 
 mod client;
 mod codec;
-pub mod processes;
+pub(crate) mod processes;
 
 pub use client::connect;

@@ -23,32 +23,32 @@ const MESSAGE_BYTES_MAX: u32 = 64 << 20;
 
 /// Addresses, task slots and folder of an executor.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ExecutorPlace {
+pub(crate) struct ExecutorPlace {
     /// Connect to the scheduler at this address.
     #[arg(long, default_value = "127.0.0.1:50050", value_name = "HOST:PORT")]
-    pub scheduler: String,
+    pub(crate) scheduler: String,
     /// Listen on this address.
     #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
-    pub bind: String,
+    pub(crate) bind: String,
     /// Tell other processes to reach this executor by this name or address [default: --bind].
     #[arg(long, value_name = "HOST")]
-    pub advertise: Option<String>,
+    pub(crate) advertise: Option<String>,
     /// Serve shuffled rows on this port.
     #[arg(long, default_value_t = 50051)]
-    pub port: u16,
+    pub(crate) port: u16,
     /// Accept tasks on this port.
     #[arg(long, default_value_t = 50052)]
-    pub task_port: u16,
+    pub(crate) task_port: u16,
     /// Run this many tasks at once [default: one per core].
     #[arg(long)]
-    pub tasks: Option<usize>,
+    pub(crate) tasks: Option<usize>,
     /// Store shuffled rows in this folder [default: a temporary one].
     #[arg(long, value_name = "FOLDER")]
-    pub work_folder: Option<PathBuf>,
+    pub(crate) work_folder: Option<PathBuf>,
 }
 
 /// Runs the scheduler until it is stopped.
-pub async fn scheduler(config: &Config, bind: SocketAddr) -> Result<()> {
+pub(crate) async fn scheduler(config: &Config, bind: SocketAddr) -> Result<()> {
     let mut settings = SchedulerConfig::default()
         .with_hostname(bind.ip().to_string())
         .with_port(bind.port())
@@ -70,7 +70,7 @@ pub async fn scheduler(config: &Config, bind: SocketAddr) -> Result<()> {
 }
 
 /// Runs an executor until it is stopped.
-pub async fn executor(config: &Config, place: &ExecutorPlace) -> Result<()> {
+pub(crate) async fn executor(config: &Config, place: &ExecutorPlace) -> Result<()> {
     let (host, port) = place
         .scheduler
         .rsplit_once(':')

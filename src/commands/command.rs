@@ -8,18 +8,18 @@ use crate::failure::Result;
 
 /// Locations of lake and output.
 #[derive(Debug, Args)]
-pub struct Places {
+pub(crate) struct Places {
     /// Read the Parquet lake at this root: s3://…, file://… or a plain path [default: lake.uri].
     #[arg(long, value_name = "URI")]
-    pub lake: Option<String>,
+    pub(crate) lake: Option<String>,
     /// Write tables/, state/ and models/ below this root [default: output.uri].
     #[arg(long, value_name = "URI")]
-    pub output: Option<String>,
+    pub(crate) output: Option<String>,
 }
 
 /// One verb of the command line.
 #[async_trait(?Send)]
-pub trait Command {
+pub(crate) trait Command {
     /// Returns the locations that the verb's flags name.
     fn places(&self) -> Option<&Places> {
         None

@@ -22,7 +22,7 @@ pub enum Format {
 }
 
 /// Prints rows as they come, except for a table, whose column widths depend on all of them.
-pub async fn print_rows(rows: DataFrame, format: Format) -> Result<()> {
+pub(crate) async fn print_rows(rows: DataFrame, format: Format) -> Result<()> {
     let schema = Arc::new(rows.schema().as_arrow().clone());
     if format == Format::Table {
         let mut batches = rows.collect().await?;
@@ -50,12 +50,12 @@ pub async fn print_rows(rows: DataFrame, format: Format) -> Result<()> {
 }
 
 /// Prints batches that are in memory.
-pub fn print(batches: &[RecordBatch], format: Format) -> Result<()> {
+pub(crate) fn print(batches: &[RecordBatch], format: Format) -> Result<()> {
     std::io::stdout().lock().write_all(&encode(batches, format, true)?).or_else(ignore_closed_pipe)
 }
 
 /// Prints columns of equal length under their names.
-pub fn print_columns(columns: &[(&str, ArrayRef)], format: Format) -> Result<()> {
+pub(crate) fn print_columns(columns: &[(&str, ArrayRef)], format: Format) -> Result<()> {
     let fields: Vec<Field> = columns.iter().map(|(name, a)| Field::new(*name, a.data_type().clone(), true)).collect();
     let arrays = columns.iter().map(|(_, array)| Arc::clone(array)).collect();
     print(&[RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?], format)

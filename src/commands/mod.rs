@@ -46,10 +46,10 @@ pub struct Settings {
     pub config: Option<PathBuf>,
     /// Override one setting; wins over INTENTCAST_SECTION__KEY, which wins over the file.
     #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = parse_setting)]
-    pub set: Vec<(String, String)>,
+    pub(crate) set: Vec<(String, String)>,
     /// Log to standard error as text, or as one JSON object per line.
     #[arg(long, global = true, default_value = "text", value_parser = ["text", "json"])]
-    pub log_format: String,
+    pub(crate) log_format: String,
 }
 
 #[derive(Debug, Subcommand)]

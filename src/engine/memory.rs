@@ -21,14 +21,14 @@ const EXCHANGE: &str = "RepartitionExec";
 /// A greedy pool in which one partition's sort holds at most `sort_bytes_max`. Aggregates have no cap: those of lists are
 /// charged for whole shared buffers, many times what they hold, and spilling does not help them.
 #[derive(Debug)]
-pub struct CappedPool {
+pub(crate) struct CappedPool {
     all: GreedyMemoryPool,
     sort_bytes_max: usize,
 }
 
 impl CappedPool {
     /// Makes a pool that grants one sort at most half of it, shared by the sort's `partitions`.
-    pub fn new(bytes_max: usize, partitions: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize, partitions: usize) -> Self {
         Self { all: GreedyMemoryPool::new(bytes_max), sort_bytes_max: bytes_max / (2 * partitions.max(1)) }
     }
 }

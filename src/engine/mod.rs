@@ -2,7 +2,7 @@
 //!
 //! The workspace adds functions, stores, the cluster and scoring to it; other rooms ask the workspace for sessions.
 
-pub mod memory;
+mod memory;
 pub mod places;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};

@@ -11,13 +11,13 @@ use crate::failure::Result;
 
 /// Runs a plan on other machines and returns its rows.
 #[async_trait]
-pub trait Remote: Debug + Send + Sync {
+pub(crate) trait Remote: Debug + Send + Sync {
     async fn run(&self, ctx: &SessionContext, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>>;
 }
 
 /// Carries the remote in the session's configuration, so that sessions made from it run in the same place.
 #[derive(Debug)]
-pub struct Place(pub Arc<dyn Remote>);
+pub(crate) struct Place(pub(crate) Arc<dyn Remote>);
 
 /// Runs `plan` and returns all of its rows at once; meant for plans with few result rows.
 pub async fn run(ctx: &SessionContext, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {

@@ -14,16 +14,16 @@ const KEY: &str = "user_id";
 
 /// The names of the added files, in order.
 #[derive(Debug)]
-pub struct AddedFeatures(Vec<String>);
+pub(crate) struct AddedFeatures(Vec<String>);
 
 impl AddedFeatures {
-    pub fn find(sql: &SqlFiles) -> Self {
+    pub(crate) fn find(sql: &SqlFiles) -> Self {
         Self(sql.folder("features").filter(|(name, _)| name.starts_with(PREFIX)).map(|(name, _)| name.into()).collect())
     }
 
     /// Returns the query of `user_features` with the added columns behind its own. The engine holds a join's first table in
     /// memory and streams the second, so the narrow added tables come first.
-    pub fn join_to(&self, user_features: &str) -> String {
+    pub(crate) fn join_to(&self, user_features: &str) -> String {
         if self.0.is_empty() {
             return user_features.into();
         }
@@ -39,7 +39,7 @@ impl AddedFeatures {
 
     /// Refuses a file without `user_id` or with a column that `user_features` or another such file has. Expects the views that
     /// these files read to be registered.
-    pub async fn check(&self, ctx: &SessionContext, sql: &SqlFiles) -> Result<()> {
+    pub(crate) async fn check(&self, ctx: &SessionContext, sql: &SqlFiles) -> Result<()> {
         if self.0.is_empty() {
             return Ok(());
         }

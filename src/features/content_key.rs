@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The function. Null for contents without information: null, blank texts, no bytes, vectors that are empty, all zeros or not
 /// all finite, and frames of which one is such a vector or differs in length from the first.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct ContentKey {
+pub(crate) struct ContentKey {
     signature: Signature,
 }
 
@@ -63,7 +63,7 @@ fn keys(contents: &ArrayRef) -> Result<Int64Array> {
 }
 
 /// Returns the key of a text; `None` if it is blank.
-pub fn text_key(text: &str) -> Option<i64> {
+pub(crate) fn text_key(text: &str) -> Option<i64> {
     (!text.trim().is_empty()).then(|| hash(text.as_bytes()))
 }
 

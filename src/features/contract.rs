@@ -22,7 +22,7 @@ pub struct FeatureColumn {
 pub struct FeatureContract(pub Vec<FeatureColumn>);
 
 impl FeatureContract {
-    pub fn from_schema(schema: &Schema) -> Self {
+    pub(crate) fn from_schema(schema: &Schema) -> Self {
         let numeric = schema.fields().iter().filter(|f| f.data_type().is_numeric());
         Self(numeric.map(|f| FeatureColumn { name: f.name().clone(), dtype: f.data_type().to_string() }).collect())
     }
@@ -34,7 +34,7 @@ impl FeatureContract {
     }
 
     /// Refuses (exit 6) features of the night's SQL that are not the bundle's, and names the columns that differ.
-    pub fn refuse_different(&self, night: &FeatureContract, bundle: &str) -> Result<()> {
+    pub(crate) fn refuse_different(&self, night: &FeatureContract, bundle: &str) -> Result<()> {
         if self == night {
             return Ok(());
         }

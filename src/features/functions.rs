@@ -70,14 +70,14 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
 
 /// A function without arguments whose value is fixed for the session; the optimizer folds it to a literal.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Constant {
+pub(crate) struct Constant {
     name: String,
-    pub value: ScalarValue,
+    pub(crate) value: ScalarValue,
     signature: Signature,
 }
 
 impl Constant {
-    pub fn new(name: &str, value: ScalarValue) -> Self {
+    pub(crate) fn new(name: &str, value: ScalarValue) -> Self {
         Self { name: name.into(), value, signature: Signature::nullary(Volatility::Immutable) }
     }
 }
@@ -99,16 +99,16 @@ impl ScalarUDFImpl for Constant {
 
 /// `local_day(ts)`: date32; `local_hour(ts)`: 0..23; both in the lake's time zone.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct LocalTime {
+pub(crate) struct LocalTime {
     name: &'static str,
     returns: DataType,
-    pub zone: Tz,
+    pub(crate) zone: Tz,
     signature: Signature,
 }
 
 impl LocalTime {
     /// Returns `local_day` or `local_hour`.
-    pub fn from_name(name: &str, zone: Tz) -> Result<Self> {
+    pub(crate) fn from_name(name: &str, zone: Tz) -> Result<Self> {
         let (name, returns) = match name {
             "local_day" => ("local_day", DataType::Date32),
             "local_hour" => ("local_hour", DataType::Int64),
@@ -165,7 +165,7 @@ impl CachedOffset {
 
 /// `row_json(struct)`: the struct as one line of JSON, nulls left out.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct RowJson {
+pub(crate) struct RowJson {
     signature: Signature,
 }
 
@@ -200,16 +200,16 @@ impl ScalarUDFImpl for RowJson {
 
 /// `user_bucket(user_id)`, `item_bucket(item_id)`: 0 to [`BUCKETS`] - 1 by a hash of the id, null without one.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     name: &'static str,
     signature: Signature,
 }
 
 impl Bucket {
-    pub const NAMES: [&str; 2] = ["user_bucket", "item_bucket"];
+    pub(crate) const NAMES: [&str; 2] = ["user_bucket", "item_bucket"];
 
     /// Returns the function of a name; an executor gets only the name.
-    pub fn from_name(name: &str) -> Result<Self> {
+    pub(crate) fn from_name(name: &str) -> Result<Self> {
         match Self::NAMES.into_iter().find(|known| *known == name) {
             Some(name) => Ok(Self { name, signature: Signature::string(1, Volatility::Immutable) }),
             None => exec_err!("{name}: expected {}", Self::NAMES.join(" or ")),

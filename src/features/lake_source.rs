@@ -9,14 +9,14 @@ use crate::sql_files::SqlFiles;
 
 /// A listed lake with the SQL files and settings that turn it into features.
 #[derive(Debug, Clone, Copy)]
-pub struct LakeSource<'a> {
-    pub config: &'a Config,
-    pub sql: &'a SqlFiles,
-    pub lake: &'a Lake,
+pub(crate) struct LakeSource<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) sql: &'a SqlFiles,
+    pub(crate) lake: &'a Lake,
 }
 
 /// Opens an empty session that shares `ctx`'s settings, memory pool and function factory, but none of its tables.
-pub fn sibling(ctx: &SessionContext) -> SessionContext {
+pub(crate) fn sibling(ctx: &SessionContext) -> SessionContext {
     let config: SessionConfig = ctx.copied_config().with_create_default_catalog_and_schema(true);
     let empty = SessionContext::new_with_config_rt(config, ctx.runtime_env());
     match ctx.state().function_factory() {

@@ -26,7 +26,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Returns the fields of one event of the list, in order.
-pub fn event_fields() -> Fields {
+pub(crate) fn event_fields() -> Fields {
     Fields::from(vec![
         Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
         Field::new("event_type", DataType::Utf8, true),

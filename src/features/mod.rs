@@ -4,18 +4,18 @@
 //! state, feature and label view is registered as of a date. The workspace is the only caller of [`register`] and of
 //! [`rollups::RollupPlan`]; everyone else asks it for a session.
 
-pub mod added_features;
-pub mod content_key;
+mod added_features;
+pub(crate) mod content_key;
 pub mod contract;
 pub mod functions;
 mod lake_source;
 pub mod last_events;
-pub mod ordered_list;
+pub(crate) mod ordered_list;
 pub mod parts;
-pub mod quarantine;
+pub(crate) mod quarantine;
 pub mod rollups;
-pub mod user_functions;
-pub mod views;
+pub(crate) mod user_functions;
+pub(crate) mod views;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
@@ -31,11 +31,11 @@ use crate::tables::schemas;
 use parts::Part;
 use rollups::Rollups;
 
-pub use lake_source::{LakeSource, sibling};
+pub(crate) use lake_source::{LakeSource, sibling};
 
 /// Table of the demand that earlier nights published, with their run date as `_dt`. A caller that reads published nights
 /// registers it before [`register`], which otherwise registers it without rows.
-pub const EARLIER_DEMAND: &str = "earlier_demand";
+pub(crate) const EARLIER_DEMAND: &str = "earlier_demand";
 
 /// The dates, users and items that a session covers.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,12 @@ impl Scope {
 }
 
 /// Registers the functions of a night and the lake, state, feature and label views in `ctx`.
-pub async fn register(ctx: &SessionContext, source: LakeSource<'_>, rollups: &Rollups, scope: Scope) -> Result<()> {
+pub(crate) async fn register(
+    ctx: &SessionContext,
+    source: LakeSource<'_>,
+    rollups: &Rollups,
+    scope: Scope,
+) -> Result<()> {
     functions::register(ctx, source.config, scope.run_date)?;
     let end = ScalarValue::Date32(Some(date32(scope.labels_end.0)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
@@ -82,11 +87,11 @@ pub async fn register(ctx: &SessionContext, source: LakeSource<'_>, rollups: &Ro
 }
 
 /// Counts the items of a session (HyperLogLog, within a percent or two) and finds their first day.
-pub const ITEMS_SEEN_SQL: &str = "SELECT approx_distinct(item_id), min(event_day) FROM unit_item_day \
+pub(crate) const ITEMS_SEEN_SQL: &str = "SELECT approx_distinct(item_id), min(event_day) FROM unit_item_day \
      WHERE event_day < run_date() AND arrival_day < run_date()";
 
 /// Splits a night's items into parts that fit in the engine's memory.
-pub async fn item_parts(ctx: &SessionContext, config: &Config) -> Result<Vec<Part>> {
+pub(crate) async fn item_parts(ctx: &SessionContext, config: &Config) -> Result<Vec<Part>> {
     let rows = ctx.sql(ITEMS_SEEN_SQL).await?.collect().await?;
     let items = rows.first().map_or(0, |row| row.column(0).as_primitive::<UInt64Type>().value(0));
     Ok(Part::for_items(config, items))

@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The function itself, ready to register.
-pub fn ordered_list() -> AggregateUDF {
+pub(crate) fn ordered_list() -> AggregateUDF {
     AggregateUDF::from(OrderedList { signature: Signature::any(2, Volatility::Immutable) })
 }
 

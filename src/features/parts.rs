@@ -8,7 +8,7 @@ use super::rollups::Rollups;
 use crate::config::Config;
 
 /// Values of `user_bucket` and `item_bucket`.
-pub const BUCKETS: i32 = 1 << 16;
+pub(crate) const BUCKETS: i32 = 1 << 16;
 
 /// Engine memory that the features of one event row take at most, measured (docs/decisions/0005-user-parts.md).
 const BYTES_PER_EVENT: u64 = 160;
@@ -19,21 +19,21 @@ const BYTES_PER_ITEM_DAY: u64 = 320;
 /// The users or items of a range of buckets, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    pub first_bucket: i32,
-    pub last_bucket: i32,
+    pub(crate) first_bucket: i32,
+    pub(crate) last_bucket: i32,
 }
 
 impl Part {
     pub const ALL: Self = Self { first_bucket: 0, last_bucket: BUCKETS - 1 };
 
     /// Returns about this share of all, always the same ones; at least one bucket.
-    pub fn share(share: f64) -> Self {
+    pub(crate) fn share(share: f64) -> Self {
         let end = (share.clamp(0.0, 1.0) * f64::from(BUCKETS)).ceil() as i32;
         Self { first_bucket: 0, last_bucket: end.max(1) - 1 }
     }
 
     /// Splits the part into `parts` parts of nearly equal size.
-    pub fn split(self, parts: u32) -> Vec<Self> {
+    pub(crate) fn split(self, parts: u32) -> Vec<Self> {
         let buckets = i64::from(self.last_bucket - self.first_bucket) + 1;
         let parts = i64::from(parts).clamp(1, buckets);
         let start = |k: i64| self.first_bucket + (k * buckets / parts) as i32;
@@ -41,7 +41,7 @@ impl Part {
     }
 
     /// Splits `items` items into `engine.item_parts` parts, or as many as keep each within `engine.memory_bytes_max`.
-    pub fn for_items(config: &Config, items: u64) -> Vec<Self> {
+    pub(crate) fn for_items(config: &Config, items: u64) -> Vec<Self> {
         let bytes = items * u64::from(config.demand.history_days + config.demand.horizon_days) * BYTES_PER_ITEM_DAY;
         let parts = match config.engine.item_parts {
             0 => bytes.div_ceil(config.engine.memory_bytes_max.max(1)),
@@ -51,12 +51,12 @@ impl Part {
     }
 
     /// Splits a night's users into `engine.user_parts` parts, or as many as keep each within `engine.memory_bytes_max`.
-    pub fn for_night(config: &Config, rollups: &Rollups) -> Vec<Self> {
+    pub(crate) fn for_night(config: &Config, rollups: &Rollups) -> Vec<Self> {
         Self::for_share(config, rollups, 1.0)
     }
 
     /// Splits about this share of the users into parts that are no larger than a night's.
-    pub fn for_share(config: &Config, rollups: &Rollups, share: f64) -> Vec<Self> {
+    pub(crate) fn for_share(config: &Config, rollups: &Rollups, share: f64) -> Vec<Self> {
         let events: u64 = rollups.units.iter().map(|u| u.rows).sum();
         let night_parts = match config.engine.user_parts {
             0 => (events * BYTES_PER_EVENT).div_ceil(config.engine.memory_bytes_max.max(1)),

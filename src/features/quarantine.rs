@@ -6,10 +6,10 @@
 
 /// One reason of the table `quarantine`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reason {
+pub(crate) struct Reason {
     /// The value of `quarantine.reason`.
-    pub name: &'static str,
-    pub meaning: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) meaning: &'static str,
 }
 
 const fn reason(name: &'static str, meaning: &'static str) -> Reason {
@@ -17,7 +17,7 @@ const fn reason(name: &'static str, meaning: &'static str) -> Reason {
 }
 
 /// Every reason; a row has the first that the SQL finds.
-pub const REASONS: [Reason; 8] = [
+pub(crate) const REASONS: [Reason; 8] = [
     reason("null_time", "no readable time"),
     reason("unknown_event_type", "an event type that is not one of the eight known ones"),
     reason("time_in_future", "a time later than the night's start by more than lake.time_tolerance_hours"),

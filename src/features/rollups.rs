@@ -33,16 +33,16 @@ const OUTPUTS: [&str; 4] = ["unit_event", "unit_quarantine", "unit_user_day", "u
 
 /// One stored unit: its source files with fingerprints, its outputs with their sizes, and its counts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Unit {
-    pub id: String,
-    pub first_dt: Option<NaiveDate>,
-    pub last_dt: Option<NaiveDate>,
+pub(crate) struct Unit {
+    pub(crate) id: String,
+    pub(crate) first_dt: Option<NaiveDate>,
+    pub(crate) last_dt: Option<NaiveDate>,
     /// Path and fingerprint of each source file.
-    pub sources: BTreeMap<String, String>,
+    pub(crate) sources: BTreeMap<String, String>,
     /// The files of each output.
-    pub outputs: BTreeMap<String, Vec<OutputFile>>,
-    pub rows: u64,
-    pub quarantined: BTreeMap<String, u64>,
+    pub(crate) outputs: BTreeMap<String, Vec<OutputFile>>,
+    pub(crate) rows: u64,
+    pub(crate) quarantined: BTreeMap<String, u64>,
     /// True for a unit that was built for one read-only session and is not stored below the output.
     #[serde(skip)]
     of_this_session: bool,
@@ -50,9 +50,9 @@ pub struct Unit {
 
 /// One file of a unit, named relative to the unit's folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct OutputFile {
-    pub name: String,
-    pub bytes: u64,
+pub(crate) struct OutputFile {
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
 }
 
 /// Counts of what a night read and skipped.
@@ -60,10 +60,10 @@ pub struct OutputFile {
 pub struct ReadReport {
     pub files_read: u64,
     pub bytes_read: u64,
-    pub files_skipped: u64,
-    pub bytes_skipped: u64,
+    pub(crate) files_skipped: u64,
+    pub(crate) bytes_skipped: u64,
     pub rows_read: u64,
-    pub units_built: u64,
+    pub(crate) units_built: u64,
     pub units_kept: u64,
     /// Bad rows of the newly read files, by reason.
     pub quarantined: BTreeMap<String, u64>,
@@ -72,7 +72,7 @@ pub struct ReadReport {
 /// The units that a night reads.
 #[derive(Debug)]
 pub struct Rollups {
-    pub units: Vec<Unit>,
+    pub(crate) units: Vec<Unit>,
     pub report: ReadReport,
     /// Folder of the stored units.
     location: Location,
@@ -84,7 +84,7 @@ pub struct Rollups {
 /// Stored units that a night of a date can use, and the event files that need new units. Making it reads listings and
 /// manifests only and writes nothing.
 #[derive(Debug)]
-pub struct RollupPlan {
+pub(crate) struct RollupPlan {
     stored: Rollups,
     /// The files of each unit to build.
     to_build: Vec<Vec<ListedFile>>,
@@ -92,7 +92,7 @@ pub struct RollupPlan {
 
 impl RollupPlan {
     /// Compares the lake's event files before `run_date` with the stored units.
-    pub async fn open(ctx: &SessionContext, source: LakeSource<'_>, run_date: RunDate) -> Result<Self> {
+    pub(crate) async fn open(ctx: &SessionContext, source: LakeSource<'_>, run_date: RunDate) -> Result<Self> {
         let LakeSource { config, sql, lake } = source;
         let output = Location::open(&config.output.uri, &config.s3)?;
         let location = output.folder(&format!("state/rollups/{}", state_fingerprint(config, sql)));
@@ -111,7 +111,7 @@ impl RollupPlan {
     }
 
     /// Reports what building would read; rows and bad rows are not known yet.
-    pub fn report(&self) -> ReadReport {
+    pub(crate) fn report(&self) -> ReadReport {
         ReadReport {
             files_read: self.files().count() as u64,
             bytes_read: self.files().map(|f| f.meta.size).sum(),
@@ -121,30 +121,35 @@ impl RollupPlan {
     }
 
     /// Returns the stored units alone: enough to plan queries with, not to answer them.
-    pub fn stored(&self) -> &Rollups {
+    pub(crate) fn stored(&self) -> &Rollups {
         &self.stored
     }
 
     /// Returns true where every event file is covered by a stored unit.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.to_build.is_empty()
     }
 
     /// Hashes every source file behind the night, those of units to build included.
-    pub fn input_fingerprint(&self) -> String {
+    pub(crate) fn input_fingerprint(&self) -> String {
         let to_build = self.files().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta)));
         let stored = self.stored.units.iter().flat_map(|u| u.sources.clone());
         fingerprint_sources(&stored.chain(to_build).collect())
     }
 
     /// Reads the footers of the files to build from and refuses the first that is damaged or does not fit.
-    pub async fn check_files(&self, lake: &Lake) -> Result<()> {
+    pub(crate) async fn check_files(&self, lake: &Lake) -> Result<()> {
         let files: Vec<ListedFile> = self.files().cloned().collect();
         lake.check("events", &files).await
     }
 
     /// Builds the missing units below the output and makes them count for later runs.
-    pub async fn build(self, ctx: &SessionContext, source: LakeSource<'_>, run_date: RunDate) -> Result<Rollups> {
+    pub(crate) async fn build(
+        self,
+        ctx: &SessionContext,
+        source: LakeSource<'_>,
+        run_date: RunDate,
+    ) -> Result<Rollups> {
         let location = self.stored.location.clone();
         let (rollups, built) = self.build_units(ctx, source, run_date).await?;
         if !built.is_empty() {
@@ -156,7 +161,7 @@ impl RollupPlan {
     }
 
     /// Builds the missing units in `folder` for one session; nothing below the output changes.
-    pub async fn build_into(
+    pub(crate) async fn build_into(
         mut self,
         folder: Location,
         ctx: &SessionContext,
@@ -343,12 +348,12 @@ impl Rollups {
     }
 
     /// Registers `unit_event`, `unit_user_day`, `unit_item_day` and `unit_quarantine` over all units.
-    pub fn register(&self, ctx: &SessionContext) -> Result<()> {
+    pub(crate) fn register(&self, ctx: &SessionContext) -> Result<()> {
         OUTPUTS.iter().try_for_each(|output| self.register_output(ctx, output, output, &self.units))
     }
 
     /// Hashes every source file behind the night.
-    pub fn input_fingerprint(&self) -> String {
+    pub(crate) fn input_fingerprint(&self) -> String {
         fingerprint_sources(&self.units.iter().flat_map(|u| u.sources.clone()).collect())
     }
 }
@@ -446,7 +451,7 @@ async fn output_schemas(
 }
 
 /// Registers `known_event_ids` without rows, as for the first unit of a lake.
-pub async fn register_no_known_ids(ctx: &SessionContext) -> Result<()> {
+pub(crate) async fn register_no_known_ids(ctx: &SessionContext) -> Result<()> {
     let none = "SELECT CAST(NULL AS VARCHAR) AS event_id, CAST(NULL AS DATE) AS event_day WHERE false";
     ctx.register_table("known_event_ids", ctx.sql(none).await?.into_view())?;
     Ok(())

@@ -8,7 +8,7 @@ use crate::failure::{Failure, Result};
 use crate::sql_files::SqlFiles;
 
 /// Runs every `CREATE FUNCTION` of the folder; replaces a function that exists already.
-pub async fn create(ctx: &SessionContext, sql: &SqlFiles) -> Result<()> {
+pub(crate) async fn create(ctx: &SessionContext, sql: &SqlFiles) -> Result<()> {
     for (name, text) in sql.folder("functions") {
         let place = format!("sql/functions/{name}.sql");
         for statement in DFParser::parse_sql(text).map_err(|e| Failure::from(e).at(&place))? {

@@ -17,7 +17,7 @@ struct ViewFile {
 }
 
 /// Registers every file of `folders`; a name that is registered already is left as it is.
-pub async fn register(ctx: &SessionContext, sql: &SqlFiles, folders: &[&str]) -> Result<()> {
+pub(crate) async fn register(ctx: &SessionContext, sql: &SqlFiles, folders: &[&str]) -> Result<()> {
     let added = AddedFeatures::find(sql);
     let mut pending: BTreeMap<String, ViewFile> = BTreeMap::new();
     for folder in folders {
@@ -54,7 +54,7 @@ pub async fn register(ctx: &SessionContext, sql: &SqlFiles, folders: &[&str]) ->
 }
 
 /// Registers one file, by its path without extension, in place of what is registered now.
-pub async fn register_one(ctx: &SessionContext, sql: &SqlFiles, path: &str) -> Result<()> {
+pub(crate) async fn register_one(ctx: &SessionContext, sql: &SqlFiles, path: &str) -> Result<()> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let plan = ctx.sql(sql.get(path)?).await.map_err(|e| Failure::from(e).at(format!("sql/{path}.sql")))?;
     ctx.deregister_table(name)?;

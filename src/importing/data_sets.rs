@@ -9,11 +9,11 @@ use crate::lake::lake_file::LakeSettings;
 
 /// A data set, named like its folder under `sql/lakes/`.
 #[derive(Debug)]
-pub struct DataSet {
-    pub name: &'static str,
-    pub format: Format,
+pub(crate) struct DataSet {
+    pub(crate) name: &'static str,
+    pub(crate) format: Format,
     /// The shop's zone; the lake has the shop's days.
-    pub time_zone: &'static str,
+    pub(crate) time_zone: &'static str,
 }
 
 const TAOBAO: Format = Format::Csv(&[&["user_id", "item_id", "category_id", "behavior", "unix_seconds"]]);
@@ -35,7 +35,7 @@ const DATA_SETS: [DataSet; 8] = [
 
 impl DataSet {
     /// The settings of the lake: files by local event day, and no arrival times.
-    pub fn settings(&self) -> LakeSettings {
+    pub(crate) fn settings(&self) -> LakeSettings {
         LakeSettings {
             name: Some(self.name.into()),
             time_zone: Some(self.time_zone.into()),
@@ -46,7 +46,7 @@ impl DataSet {
 }
 
 /// Returns the data set of a name; refuses an unknown name.
-pub fn find(name: &str) -> Result<&'static DataSet> {
+pub(crate) fn find(name: &str) -> Result<&'static DataSet> {
     DATA_SETS.iter().find(|s| s.name == name).ok_or_else(|| {
         let known: Vec<_> = DATA_SETS.iter().map(|s| s.name).collect();
         Failure::usage(format!("import: unknown data set {name:?}")).hint(format!("known: {}", known.join(", ")))

@@ -14,9 +14,9 @@ use crate::lake::parquet_files::{self, LAKE_ROW_GROUP_ROWS};
 use crate::lake::stores::Location;
 
 /// The folder of some rows: the view that they feed and, for events, their day.
-pub type Folder = (&'static str, Option<NaiveDate>);
+pub(crate) type Folder = (&'static str, Option<NaiveDate>);
 
-pub struct LakeWriter {
+pub(crate) struct LakeWriter {
     to: Location,
     buffered: BTreeMap<Folder, Vec<RecordBatch>>,
     bytes_buffered: usize,
@@ -24,11 +24,11 @@ pub struct LakeWriter {
     flushes: u32,
     written: Vec<(&'static str, ListedFile)>,
     /// Rows added so far, by view.
-    pub rows: BTreeMap<&'static str, u64>,
+    pub(crate) rows: BTreeMap<&'static str, u64>,
 }
 
 impl LakeWriter {
-    pub fn new(to: Location, bytes_buffered_max: usize) -> Self {
+    pub(crate) fn new(to: Location, bytes_buffered_max: usize) -> Self {
         Self {
             to,
             buffered: BTreeMap::new(),
@@ -40,7 +40,7 @@ impl LakeWriter {
         }
     }
 
-    pub async fn add(&mut self, folder: Folder, batch: RecordBatch) -> Result<()> {
+    pub(crate) async fn add(&mut self, folder: Folder, batch: RecordBatch) -> Result<()> {
         *self.rows.entry(folder.0).or_default() += batch.num_rows() as u64;
         self.bytes_buffered += batch.get_array_memory_size();
         self.buffered.entry(folder).or_default().push(batch);
@@ -51,7 +51,7 @@ impl LakeWriter {
     }
 
     /// Writes the buffered rows, one file per folder.
-    pub async fn flush(&mut self) -> Result<()> {
+    pub(crate) async fn flush(&mut self) -> Result<()> {
         for (folder, batches) in std::mem::take(&mut self.buffered) {
             let bytes = to_parquet(&batches)?;
             let path = self.begin_file(folder, bytes.len() as u64);
@@ -63,7 +63,7 @@ impl LakeWriter {
     }
 
     /// Streams the rows of a query, whose columns are the declared ones, into one file of `view`.
-    pub async fn stream(
+    pub(crate) async fn stream(
         &mut self,
         view: &'static str,
         declared: &Declared,
@@ -84,12 +84,12 @@ impl LakeWriter {
     }
 
     /// The written files of a view.
-    pub fn files(&self, view: &str) -> Vec<ListedFile> {
+    pub(crate) fn files(&self, view: &str) -> Vec<ListedFile> {
         self.written.iter().filter(|(of, _)| *of == view).map(|(_, file)| file.clone()).collect()
     }
 
     /// Deletes everything that was written.
-    pub async fn delete_written(&mut self) -> Result<()> {
+    pub(crate) async fn delete_written(&mut self) -> Result<()> {
         self.buffered.clear();
         self.to.delete(self.written.drain(..).map(|(_, file)| file.meta.location).collect()).await
     }

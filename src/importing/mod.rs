@@ -44,14 +44,14 @@ const BATCH_ROWS: usize = 16_384;
 
 /// Counts of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ImportReport {
-    pub rows_read: u64,
+pub(crate) struct ImportReport {
+    pub(crate) rows_read: u64,
     /// Rows written, by view; facts count (item, fact) rows.
-    pub rows_written: BTreeMap<&'static str, u64>,
+    pub(crate) rows_written: BTreeMap<&'static str, u64>,
     /// Skipped lines, by reason.
-    pub skipped: Reasons,
-    pub days: BTreeSet<NaiveDate>,
-    pub time_zone: &'static str,
+    pub(crate) skipped: Reasons,
+    pub(crate) days: BTreeSet<NaiveDate>,
+    pub(crate) time_zone: &'static str,
 }
 
 impl fmt::Display for ImportReport {
@@ -69,7 +69,7 @@ impl fmt::Display for ImportReport {
 }
 
 /// Reads `files` as the data set `name` and writes a lake at `to`, where there must be none yet.
-pub async fn import(config: &Config, name: &str, files: &[PathBuf], to: &str) -> Result<ImportReport> {
+pub(crate) async fn import(config: &Config, name: &str, files: &[PathBuf], to: &str) -> Result<ImportReport> {
     let bytes = files.iter().filter_map(|f| std::fs::metadata(f).ok()).map(|m| m.len()).sum();
     let bar = progress::bar("bytes", bytes);
     let mut import = Import::open(config, data_sets::find(name)?, Location::open(to, &config.s3)?).await?;

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Result};
 
 /// File format of a data set's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Comma-separated with a header line.
     CsvWithHeader,
     /// Comma-separated without a header.
@@ -23,11 +23,11 @@ pub enum Format {
 }
 
 /// The possible lists of field names of a file without a header; a row has the one with as many names as it has fields.
-pub type Layouts = &'static [&'static [&'static str]];
+pub(crate) type Layouts = &'static [&'static [&'static str]];
 
 /// Reason why a row cannot be read.
 #[derive(Debug)]
-pub enum RowError {
+pub(crate) enum RowError {
     /// This row is damaged; the next one may be good.
     Damaged(String),
     /// The rest of the file cannot be read, and how much is missing is unknown.
@@ -35,10 +35,10 @@ pub enum RowError {
 }
 
 /// A value for each wanted column; blank and absent ones are `None`.
-pub type Row = Result<Vec<Option<String>>, RowError>;
+pub(crate) type Row = Result<Vec<Option<String>>, RowError>;
 
 /// Reads the names in the header; `None` if the format has no header.
-pub fn header(path: &Path, format: Format) -> Result<Option<Vec<String>>> {
+pub(crate) fn header(path: &Path, format: Format) -> Result<Option<Vec<String>>> {
     match format {
         Format::CsvWithHeader => {
             read_header(&mut csv(decompressed(path, &ProgressBar::hidden())?, true), path).map(Some)
@@ -48,7 +48,7 @@ pub fn header(path: &Path, format: Format) -> Result<Option<Vec<String>>> {
 }
 
 /// Streams the rows of a file.
-pub fn rows(
+pub(crate) fn rows(
     path: &Path,
     format: Format,
     wanted: &[String],

@@ -10,31 +10,31 @@ use crate::failure::Result;
 use crate::lake::declared::Declared;
 
 /// Counts of skipped rows by reason.
-pub type Reasons = BTreeMap<String, u64>;
+pub(crate) type Reasons = BTreeMap<String, u64>;
 
 /// Rows that are collected for the next batch.
-pub struct TypedRows {
+pub(crate) struct TypedRows {
     declared: Declared,
     columns: Vec<StringBuilder>,
     rows: usize,
 }
 
 impl TypedRows {
-    pub fn new(declared: Declared) -> Self {
+    pub(crate) fn new(declared: Declared) -> Self {
         let columns = declared.schema.fields().iter().map(|_| StringBuilder::new()).collect();
         Self { declared, columns, rows: 0 }
     }
 
     /// The names of the columns, in the order that [`Self::push`] takes values.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.declared.schema.fields().iter().map(|f| f.name().clone()).collect()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows
     }
 
-    pub fn push(&mut self, values: Vec<Option<String>>) {
+    pub(crate) fn push(&mut self, values: Vec<Option<String>>) {
         for ((column, field), value) in self.columns.iter_mut().zip(self.declared.schema.fields()).zip(values) {
             // Text stays as it was published; blanks around a number or a time are ignored.
             let text = *field.data_type() == DataType::Utf8;
@@ -45,7 +45,7 @@ impl TypedRows {
 
     /// Returns the collected rows, typed, and counts of the skipped ones. An unreadable value of a column that is not required
     /// becomes null.
-    pub fn take(&mut self) -> Result<(RecordBatch, Reasons)> {
+    pub(crate) fn take(&mut self) -> Result<(RecordBatch, Reasons)> {
         let mut reasons: Vec<Option<String>> = vec![None; self.rows];
         let mut columns: Vec<ArrayRef> = Vec::new();
         for (column, field) in self.columns.iter_mut().zip(self.declared.schema.fields()) {

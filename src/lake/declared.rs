@@ -11,18 +11,18 @@ use std::sync::Arc;
 use crate::failure::{Failure, Result};
 
 /// The hint of every message that refuses a file of the lake.
-pub const FIX_FILE: &str = "fix or remove the file and rerun";
+pub(crate) const FIX_FILE: &str = "fix or remove the file and rerun";
 
 /// The columns as which the raw files of one view are read.
 #[derive(Debug, Clone)]
-pub struct Declared {
-    pub schema: SchemaRef,
-    pub required: Vec<String>,
+pub(crate) struct Declared {
+    pub(crate) schema: SchemaRef,
+    pub(crate) required: Vec<String>,
 }
 
 impl Declared {
     /// Parses the SQL of a `raw_<view>.sql`. `place` names the file in messages.
-    pub async fn parse(ctx: &SessionContext, place: &str, sql: &str) -> Result<Self> {
+    pub(crate) async fn parse(ctx: &SessionContext, place: &str, sql: &str) -> Result<Self> {
         let statement = DFParser::parse_sql(sql).map_err(|e| Failure::from(e).at(place))?.pop_front();
         let Some(DfStatement::Statement(inner)) = statement else {
             return Err(Failure::usage(format!("{place}: expected one CREATE TABLE statement")));
@@ -48,7 +48,7 @@ impl Declared {
     }
 
     /// Refuses a file that lacks a required column or has a declared one in a type that does not convert.
-    pub fn check(&self, file: &str, found: &Schema) -> Result<()> {
+    pub(crate) fn check(&self, file: &str, found: &Schema) -> Result<()> {
         for name in &self.required {
             if found.field_with_name(name).is_err() {
                 let wanted = self.schema.field_with_name(name).map_err(Failure::bug)?.data_type();

@@ -25,20 +25,20 @@ use crate::ids::date32;
 
 /// Rows of a batch with a column of bytes: pictures can have megabytes each, and a batch is in memory as a whole. Filters and
 /// content keys are computed within the scan, so that hardly any picture leaves it.
-pub const PICTURES_PER_BATCH: usize = 32;
+pub(crate) const PICTURES_PER_BATCH: usize = 32;
 
 /// One file of the table, as listed.
 #[derive(Debug, Clone)]
-pub struct ListedFile {
-    pub meta: ObjectMeta,
+pub(crate) struct ListedFile {
+    pub(crate) meta: ObjectMeta,
     /// The URL or path that messages show; the value of `_file`.
-    pub name: String,
+    pub(crate) name: String,
     /// The date in the folder name, if there is one; the value of `_dt`.
-    pub dt: Option<NaiveDate>,
+    pub(crate) dt: Option<NaiveDate>,
 }
 
 #[derive(Debug)]
-pub struct FilesTable {
+pub(crate) struct FilesTable {
     store_url: ObjectStoreUrl,
     columns: TableSchema,
     files: Vec<ListedFile>,
@@ -46,7 +46,7 @@ pub struct FilesTable {
 
 impl FilesTable {
     /// Files are read as `file_schema`: a file may lack nullable columns, and have more columns or narrower types.
-    pub fn new(store_url: &Url, file_schema: SchemaRef, files: Vec<ListedFile>) -> DfResult<Self> {
+    pub(crate) fn new(store_url: &Url, file_schema: SchemaRef, files: Vec<ListedFile>) -> DfResult<Self> {
         let listed = vec![
             Arc::new(Field::new("_file", DataType::Utf8, true)),
             Arc::new(Field::new("_dt", DataType::Date32, true)),

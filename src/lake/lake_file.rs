@@ -20,21 +20,21 @@ struct LakeFile {
 /// The settings that a lake file can have; those that it leaves out stay as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LakeSettings {
+pub(crate) struct LakeSettings {
     /// Folder under `sql/lakes/`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_zone: Option<String>,
+    pub(crate) time_zone: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub partition: Option<Partition>,
+    pub(crate) partition: Option<Partition>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub arrival: Option<Arrival>,
+    pub(crate) arrival: Option<Arrival>,
 }
 
 impl LakeSettings {
     /// Replaces the settings of `lake` by these, except for the keys of `[lake]` that the user gave.
-    pub fn apply(self, lake: &mut LakeConfig, given: impl Fn(&str) -> bool) {
+    pub(crate) fn apply(self, lake: &mut LakeConfig, given: impl Fn(&str) -> bool) {
         fn replace<T>(setting: &mut T, value: Option<T>, given: bool) {
             match value {
                 Some(value) if !given => *setting = value,
@@ -49,7 +49,7 @@ impl LakeSettings {
 }
 
 /// Returns the configuration with the settings of the lake at `lake.uri`; unchanged if there is no lake or no file.
-pub async fn with_lake_settings(mut config: Config) -> Result<Config> {
+pub(crate) async fn with_lake_settings(mut config: Config) -> Result<Config> {
     if config.lake.uri.is_empty() {
         return Ok(config);
     }
@@ -69,13 +69,13 @@ pub async fn with_lake_settings(mut config: Config) -> Result<Config> {
 }
 
 /// Writes the file of the lake below `to`; `comment` is its first line.
-pub async fn write(to: &Location, comment: &str, lake: LakeSettings) -> Result<()> {
+pub(crate) async fn write(to: &Location, comment: &str, lake: LakeSettings) -> Result<()> {
     let text = toml::to_string(&LakeFile { lake }).map_err(Failure::bug)?;
     to.write(NAME, format!("# {comment}\n{text}")).await
 }
 
 /// Returns whether the lake has the file.
-pub async fn exists(lake: &Location) -> Result<bool> {
+pub(crate) async fn exists(lake: &Location) -> Result<bool> {
     Ok(lake.read_if_there(NAME).await?.is_some())
 }
 

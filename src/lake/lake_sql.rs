@@ -11,26 +11,26 @@ use crate::sql_files::SqlFiles;
 
 /// The SQL of every view of one lake.
 #[derive(Debug, Clone)]
-pub struct LakeSql {
+pub(crate) struct LakeSql {
     views: BTreeMap<&'static str, ViewSql>,
 }
 
 /// The SQL of one view.
 #[derive(Debug, Clone)]
-pub struct ViewSql {
+pub(crate) struct ViewSql {
     /// The columns as which its raw files are read.
-    pub declared: Declared,
+    pub(crate) declared: Declared,
     /// True if the lake's folder declares them, false if `canonical/` does.
-    pub declared_by_lake: bool,
+    pub(crate) declared_by_lake: bool,
     /// `import_<view>.sql`: place and text of the query that an import runs once over the events to get this view's raw rows.
-    pub facts: Option<(String, String)>,
+    pub(crate) facts: Option<(String, String)>,
     place: String,
     text: String,
 }
 
 impl LakeSql {
     /// Reads `lakes/<name>/`; a name without a folder is refused.
-    pub async fn load(name: &str, sql: &SqlFiles) -> Result<Self> {
+    pub(crate) async fn load(name: &str, sql: &SqlFiles) -> Result<Self> {
         if sql.folder(&format!("lakes/{name}")).next().is_none() {
             return Err(Failure::usage(format!("lake.name: no SQL files in sql/lakes/{name}/"))
                 .hint(format!("known: {}; put your own folder under sql.folder", sql.folders("lakes").join(", "))));
@@ -54,12 +54,12 @@ impl LakeSql {
         Ok(Self { views })
     }
 
-    pub fn view(&self, view: &str) -> Result<&ViewSql> {
+    pub(crate) fn view(&self, view: &str) -> Result<&ViewSql> {
         self.views.get(view).ok_or_else(|| Failure::bug(format!("no SQL for {view}")))
     }
 
     /// Registers `<view>` over the registered `raw_<view>`.
-    pub async fn register(&self, ctx: &SessionContext, view: &str) -> Result<()> {
+    pub(crate) async fn register(&self, ctx: &SessionContext, view: &str) -> Result<()> {
         let ViewSql { place, text, .. } = self.view(view)?;
         let plan = ctx.sql(text).await.map_err(|e| Failure::from(e).at(place))?;
         ctx.register_table(view, plan.into_view())?;

@@ -3,15 +3,15 @@
 //! In: `lake.uri`, and the SQL of `sql/lakes/<name>/`. Out: the canonical views (`events`, `items`, …), registered in a session
 //! over exactly the listed files. Every room that reads or writes objects uses [`stores::Location`].
 
-pub mod declared;
-pub mod files_table;
-pub mod lake_file;
-pub mod lake_sql;
-pub mod parquet_files;
+pub(crate) mod declared;
+pub(crate) mod files_table;
+pub(crate) mod lake_file;
+pub(crate) mod lake_sql;
+pub(crate) mod parquet_files;
 mod profile;
-pub mod retry;
+pub(crate) mod retry;
 pub mod stores;
-pub mod unreadable;
+pub(crate) mod unreadable;
 mod view_names;
 
 use chrono::NaiveDate;
@@ -31,12 +31,12 @@ use files_table::{FilesTable, ListedFile};
 use lake_sql::LakeSql;
 use stores::Location;
 
-pub use view_names::VIEWS;
+pub(crate) use view_names::VIEWS;
 
 /// A listed lake: every Parquet file by view, and what its SQL declares.
 #[derive(Debug, Clone)]
-pub struct Lake {
-    pub location: Location,
+pub(crate) struct Lake {
+    pub(crate) location: Location,
     files: BTreeMap<&'static str, Vec<ListedFile>>,
     sql: LakeSql,
     partition: Partition,
@@ -45,7 +45,7 @@ pub struct Lake {
 
 impl Lake {
     /// Lists the lake once; later steps read these files and no others.
-    pub async fn open(config: &Config, sql: &SqlFiles) -> Result<Self> {
+    pub(crate) async fn open(config: &Config, sql: &SqlFiles) -> Result<Self> {
         let location = Location::open(&config.lake.uri, &config.s3)?;
         let sql = LakeSql::load(&config.lake.name, sql).await?;
         let mut files = BTreeMap::new();
@@ -70,12 +70,12 @@ impl Lake {
         Ok(lake)
     }
 
-    pub fn files(&self, view: &str) -> &[ListedFile] {
+    pub(crate) fn files(&self, view: &str) -> &[ListedFile] {
         self.files.get(view).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the event files that can have events before `as_of()` of the run date.
-    pub fn event_files(&self, run_date: RunDate) -> Vec<ListedFile> {
+    pub(crate) fn event_files(&self, run_date: RunDate) -> Vec<ListedFile> {
         let last = match self.partition {
             Partition::EventDateUtc => (run_date.as_of(self.zone) - chrono::Duration::microseconds(1)).date_naive(),
             Partition::EventDateLocal | Partition::IngestDate => run_date.plus_days(-1).0,
@@ -85,7 +85,7 @@ impl Lake {
     }
 
     /// Reads the footers of `files` of one view; refuses the first that is not Parquet or does not fit the declaration.
-    pub async fn check(&self, view: &str, files: &[ListedFile]) -> Result<()> {
+    pub(crate) async fn check(&self, view: &str, files: &[ListedFile]) -> Result<()> {
         let declared = &self.sql.view(view)?.declared;
         futures::stream::iter(files.iter().map(|file| async move {
             let footer = DFParquetMetadata::new(self.location.store.as_ref(), &file.meta).fetch_schema().await;
@@ -109,14 +109,14 @@ impl Lake {
     }
 
     /// Registers `raw_<view>` over `files` and `<view>` by the lake's SQL.
-    pub async fn register_view(&self, ctx: &SessionContext, view: &str, files: Vec<ListedFile>) -> Result<()> {
+    pub(crate) async fn register_view(&self, ctx: &SessionContext, view: &str, files: Vec<ListedFile>) -> Result<()> {
         let schema = Arc::clone(&self.sql.view(view)?.declared.schema);
         register_files(ctx, &format!("raw_{view}"), &self.location, schema, files)?;
         self.sql.register(ctx, view).await
     }
 
     /// Registers every view: `events` over the files that a night of `run_date` reads, the others over all their files.
-    pub async fn register(&self, ctx: &SessionContext, run_date: RunDate) -> Result<()> {
+    pub(crate) async fn register(&self, ctx: &SessionContext, run_date: RunDate) -> Result<()> {
         self.register_view(ctx, "events", self.event_files(run_date)).await?;
         for view in &VIEWS[1..] {
             self.check(view, self.files(view)).await?;
@@ -127,7 +127,7 @@ impl Lake {
 }
 
 /// Registers a table over listed files, and the store that holds them.
-pub fn register_files(
+pub(crate) fn register_files(
     ctx: &SessionContext,
     name: &str,
     location: &Location,
@@ -139,7 +139,7 @@ pub fn register_files(
 }
 
 /// Makes a table over listed files, and registers the store that holds them.
-pub fn files_table(
+pub(crate) fn files_table(
     ctx: &SessionContext,
     location: &Location,
     schema: arrow::datatypes::SchemaRef,
@@ -160,7 +160,7 @@ fn dt_of(meta: &ObjectMeta) -> Option<NaiveDate> {
 }
 
 /// Returns a hash of path, size and the store's tag or modification time, which changes when the content does.
-pub fn fingerprint(meta: &ObjectMeta) -> String {
+pub(crate) fn fingerprint(meta: &ObjectMeta) -> String {
     let tag = meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.to_rfc3339());
     ContentHash::from_bytes(format!("{}\0{}\0{tag}", meta.location, meta.size)).short()
 }

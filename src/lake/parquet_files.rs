@@ -17,17 +17,17 @@ use super::stores::Location;
 use crate::failure::Result;
 
 /// Rows of a row group in the files of a lake.
-pub const LAKE_ROW_GROUP_ROWS: usize = 131_072;
+pub(crate) const LAKE_ROW_GROUP_ROWS: usize = 131_072;
 
 /// Returns what every Parquet file of ours shares: zstd, and row groups of a bounded number of rows.
-pub fn writer_properties(row_group_rows: usize) -> WriterPropertiesBuilder {
+pub(crate) fn writer_properties(row_group_rows: usize) -> WriterPropertiesBuilder {
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(row_group_rows))
 }
 
 /// Streams `batches`, cast to `schema`, into one file; returns its rows and bytes.
-pub async fn write(
+pub(crate) async fn write(
     location: &Location,
     path: &Path,
     schema: &SchemaRef,
@@ -49,7 +49,7 @@ pub async fn write(
 }
 
 /// Describes a file that we wrote ourselves, without listing the store.
-pub fn listed(location: &Location, path: Path, bytes: u64, dt: Option<chrono::NaiveDate>) -> ListedFile {
+pub(crate) fn listed(location: &Location, path: Path, bytes: u64, dt: Option<chrono::NaiveDate>) -> ListedFile {
     let name = location.display(&path);
     let meta =
         ObjectMeta { location: path, last_modified: DateTime::UNIX_EPOCH, size: bytes, e_tag: None, version: None };
@@ -57,7 +57,7 @@ pub fn listed(location: &Location, path: Path, bytes: u64, dt: Option<chrono::Na
 }
 
 /// Returns the schema with nullable columns and without view types, at every depth: our files are written and read so.
-pub fn plain(schema: &Schema) -> SchemaRef {
+pub(crate) fn plain(schema: &Schema) -> SchemaRef {
     fn plain_type(data_type: &DataType) -> DataType {
         match data_type {
             DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,

@@ -31,7 +31,7 @@ const STORE_VARIABLES: [&str; 4] = [
 
 /// A profile's credentials, cached until they are about to expire.
 #[derive(Debug)]
-pub struct ProfileCredentials {
+pub(crate) struct ProfileCredentials {
     files: ProfileFileCredentialsProvider,
     cached: Mutex<Option<Credentials>>,
 }
@@ -39,7 +39,7 @@ pub struct ProfileCredentials {
 impl ProfileCredentials {
     /// Opens the profile that `s3.profile` or `AWS_PROFILE` names, or the default one where there are files and nothing else
     /// gives credentials. Returns `None` where object_store is to find them.
-    pub fn from_config(s3: &S3Config) -> Option<Self> {
+    pub(crate) fn from_config(s3: &S3Config) -> Option<Self> {
         let variables: HashMap<String, String> = environment().into_iter().filter(|(_, v)| !v.is_empty()).collect();
         let store_finds_them = STORE_VARIABLES.iter().any(|name| variables.contains_key(*name));
         if !s3.access_key_id.is_empty() || (s3.profile.is_empty() && store_finds_them) {

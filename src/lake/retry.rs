@@ -13,17 +13,17 @@ use crate::failure::{Failure, FailureKind, Result};
 
 /// Limits of the retries of an operation: their number, their delays and their total time.
 #[derive(Debug, Clone, Copy)]
-pub struct RetryPolicy {
-    pub attempts_max: u32,
+pub(crate) struct RetryPolicy {
+    pub(crate) attempts_max: u32,
     /// Largest delay after the first attempt; it doubles with every further attempt.
-    pub delay_first: Duration,
-    pub delay_max: Duration,
+    pub(crate) delay_first: Duration,
+    pub(crate) delay_max: Duration,
     /// No attempt starts later than this after the first one.
-    pub budget: Duration,
+    pub(crate) budget: Duration,
 }
 
 /// Time and randomness of a retry loop.
-pub trait RetryClock {
+pub(crate) trait RetryClock {
     fn now(&self) -> Instant;
     fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + Send;
     /// Returns a random number in [0, 1).
@@ -32,7 +32,7 @@ pub trait RetryClock {
 
 /// The machine's clock and random numbers.
 #[derive(Debug, Clone, Copy)]
-pub struct SystemClock;
+pub(crate) struct SystemClock;
 
 impl RetryClock for SystemClock {
     fn now(&self) -> Instant {
@@ -51,7 +51,7 @@ impl RetryClock for SystemClock {
 impl RetryPolicy {
     /// Runs `operation` until it succeeds, fails for a reason that does not pass, or exhausts the policy. The last failure is
     /// returned. `what` names the operation in the log.
-    pub async fn run<T, F>(
+    pub(crate) async fn run<T, F>(
         &self,
         clock: &impl RetryClock,
         what: impl Display,

@@ -51,19 +51,19 @@ impl Location {
     }
 
     /// The path of one object below this folder.
-    pub fn path(&self, name: &str) -> Path {
+    pub(crate) fn path(&self, name: &str) -> Path {
         name.split('/').filter(|p| !p.is_empty()).fold(self.prefix.clone(), |p, part| p.join(part))
     }
 
     /// The path of an object that others named. Keeps its characters, where [`Self::path`] encodes those that a store may not
     /// accept. None for a name that cannot be an object, such as a step upwards.
-    pub fn path_as_is(&self, name: &str) -> Option<Path> {
+    pub(crate) fn path_as_is(&self, name: &str) -> Option<Path> {
         let below: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
         Path::parse(format!("{}/{}", self.prefix, below.join("/"))).ok()
     }
 
     /// Returns the name that messages show: the URL, or the plain path of a local file.
-    pub fn display(&self, path: &Path) -> String {
+    pub(crate) fn display(&self, path: &Path) -> String {
         match self.url.scheme() {
             "file" => format!("/{path}"),
             _ => self.full_url(path),
@@ -71,7 +71,7 @@ impl Location {
     }
 
     /// The full URL of an object in this store.
-    pub fn full_url(&self, path: &Path) -> String {
+    pub(crate) fn full_url(&self, path: &Path) -> String {
         let mut url = self.url.clone();
         url.set_path(&format!("/{path}"));
         url.to_string()
@@ -98,7 +98,7 @@ impl Location {
     }
 
     /// Lists every object below this folder, grouped by the folder directly below this one.
-    pub async fn list_by_folder(&self) -> Result<BTreeMap<String, Vec<ObjectMeta>>> {
+    pub(crate) async fn list_by_folder(&self) -> Result<BTreeMap<String, Vec<ObjectMeta>>> {
         let mut folders: BTreeMap<String, Vec<ObjectMeta>> = BTreeMap::new();
         for object in self.list().await? {
             let folder = object.location.prefix_match(&self.prefix).into_iter().flatten().next();
@@ -109,7 +109,7 @@ impl Location {
     }
 
     /// Returns whether there is no object below this folder.
-    pub async fn is_empty(&self) -> Result<bool> {
+    pub(crate) async fn is_empty(&self) -> Result<bool> {
         match self.store.list(Some(&self.prefix)).next().await {
             None | Some(Err(object_store::Error::NotFound { .. })) => Ok(true),
             Some(Ok(_)) => Ok(false),
@@ -118,7 +118,7 @@ impl Location {
     }
 
     /// Lists the names of folders and the objects directly below this folder.
-    pub async fn children(&self) -> Result<(Vec<String>, Vec<ObjectMeta>)> {
+    pub(crate) async fn children(&self) -> Result<(Vec<String>, Vec<ObjectMeta>)> {
         let listed = match self.store.list_with_delimiter(Some(&self.prefix)).await {
             Ok(listed) => listed,
             Err(object_store::Error::NotFound { .. }) => return Ok((Vec::new(), Vec::new())),
@@ -137,12 +137,12 @@ impl Location {
     }
 
     /// Reads an object; `None` if there is no such object.
-    pub async fn read_if_there(&self, name: &str) -> Result<Option<Bytes>> {
+    pub(crate) async fn read_if_there(&self, name: &str) -> Result<Option<Bytes>> {
         self.read_at(&self.path(name)).await
     }
 
     /// Reads the object at a path of this store; `None` if there is none.
-    pub async fn read_at(&self, path: &Path) -> Result<Option<Bytes>> {
+    pub(crate) async fn read_at(&self, path: &Path) -> Result<Option<Bytes>> {
         match self.store.get(path).await {
             Ok(got) => Ok(Some(got.bytes().await?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),

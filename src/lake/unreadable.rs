@@ -26,7 +26,7 @@ fn searched(failure: Failure) -> Failure {
 }
 
 /// Adds the name of the lake's file that does not decode to the failure of a verb; leaves other failures as they are.
-pub async fn name_file(config: &Config, failure: Failure) -> Failure {
+pub(crate) async fn name_file(config: &Config, failure: Failure) -> Failure {
     if !unsearched(&failure) {
         return failure;
     }
@@ -40,7 +40,7 @@ pub async fn name_file(config: &Config, failure: Failure) -> Failure {
 impl Lake {
     /// Adds the first of these files that does not decode to the failure; leaves it as it is if all of them do. `files`: each
     /// with the view that it feeds.
-    pub async fn name_unreadable<'a>(
+    pub(crate) async fn name_unreadable<'a>(
         &self,
         failure: Failure,
         files: impl Iterator<Item = (&'a str, &'a ListedFile)> + Send,
@@ -72,7 +72,7 @@ impl Lake {
 }
 
 /// Returns the first of these columns of one file whose bytes do not decode; `None` if all of them do.
-pub async fn undecoded_column(file: &DataFrame, columns: &[&str]) -> Result<Option<String>> {
+pub(crate) async fn undecoded_column(file: &DataFrame, columns: &[&str]) -> Result<Option<String>> {
     if decodes(file, columns).await? {
         return Ok(None);
     }

@@ -8,7 +8,7 @@ const BINS: usize = (1.0f32.to_bits() >> BITS_DROPPED) as usize + 1;
 
 /// Running sums over pairs of probability and outcome.
 #[derive(Debug)]
-pub struct BinaryMetrics {
+pub(crate) struct BinaryMetrics {
     rows: u64,
     log_loss: f64,
     brier: f64,
@@ -26,7 +26,7 @@ impl Default for BinaryMetrics {
 
 impl BinaryMetrics {
     /// Adds one row. `probability` is between 0 and 1.
-    pub fn add(&mut self, probability: f64, outcome: bool) {
+    pub(crate) fn add(&mut self, probability: f64, outcome: bool) {
         self.rows += 1;
         self.log_loss += log_loss_of(probability, outcome);
         self.brier += (probability - f64::from(u8::from(outcome))).powi(2);
@@ -38,30 +38,30 @@ impl BinaryMetrics {
         *(if outcome { positives } else { negatives }) += 1;
     }
 
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
     /// Returns the area under the ROC curve, or `None` if one class is empty. Differs from [`super::auc`] only by pairs of scores
     /// within 0.05 % of each other.
-    pub fn auc(&self) -> Option<f64> {
+    pub(crate) fn auc(&self) -> Option<f64> {
         auc_of_ties(self.bins.iter().map(|&(p, n)| (p.into(), n.into())))
     }
 
-    pub fn log_loss(&self) -> f64 {
+    pub(crate) fn log_loss(&self) -> f64 {
         self.log_loss / self.rows.max(1) as f64
     }
 
     /// Returns the mean squared difference of probability and outcome (Brier 1950).
-    pub fn brier(&self) -> f64 {
+    pub(crate) fn brier(&self) -> f64 {
         self.brier / self.rows.max(1) as f64
     }
 
-    pub fn mean_predicted(&self) -> f64 {
+    pub(crate) fn mean_predicted(&self) -> f64 {
         self.predicted / self.rows.max(1) as f64
     }
 
-    pub fn share_observed(&self) -> f64 {
+    pub(crate) fn share_observed(&self) -> f64 {
         self.observed as f64 / self.rows.max(1) as f64
     }
 }

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 /// Returns a 95 % percentile interval of a metric over rows drawn with replacement (Efron 1979). Draws without a value (one
 /// class missing) are skipped; `None` if more than half are.
-pub fn bootstrap_interval(
+pub(crate) fn bootstrap_interval(
     scores: &[f64],
     labels: &[bool],
     metric: impl Fn(&[f64], &[bool]) -> Option<f64>,
@@ -20,7 +20,7 @@ pub fn bootstrap_interval(
 }
 
 /// Returns the same interval of a metric of any `n` items; `metric` gets the indices of the drawn items.
-pub fn bootstrap_interval_over_indices(
+pub(crate) fn bootstrap_interval_over_indices(
     n: usize,
     rounds: usize,
     seed: u64,

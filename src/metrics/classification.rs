@@ -25,7 +25,7 @@ pub(super) fn auc_of_ties(ties: impl Iterator<Item = (u64, u64)>) -> Option<f64>
 
 /// Returns the average precision: precision at each distinct score, weighted by the recall that it adds. A random ranking has
 /// the share of positives. `None` without positives.
-pub fn average_precision(scores: &[f64], labels: &[bool]) -> Option<f64> {
+pub(crate) fn average_precision(scores: &[f64], labels: &[bool]) -> Option<f64> {
     let mut order: Vec<usize> = (0..scores.len().min(labels.len())).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     let positives = labels.iter().filter(|&&l| l).count() as f64;
@@ -47,13 +47,13 @@ pub fn average_precision(scores: &[f64], labels: &[bool]) -> Option<f64> {
 }
 
 /// Returns the share of labels that `scores` above `threshold` predict correctly.
-pub fn accuracy(scores: &[f64], labels: &[bool], threshold: f64) -> f64 {
+pub(crate) fn accuracy(scores: &[f64], labels: &[bool], threshold: f64) -> f64 {
     let correct = scores.iter().zip(labels).filter(|(s, l)| (**s > threshold) == **l).count();
     correct as f64 / labels.len().max(1) as f64
 }
 
 /// Returns the harmonic mean of precision and recall of `scores` above `threshold`; 0 without true positives.
-pub fn f1(scores: &[f64], labels: &[bool], threshold: f64) -> f64 {
+pub(crate) fn f1(scores: &[f64], labels: &[bool], threshold: f64) -> f64 {
     let found = scores.iter().zip(labels).filter(|(s, l)| **s > threshold && **l).count();
     let chosen = scores.iter().filter(|s| **s > threshold).count();
     let positives = labels.iter().filter(|l| **l).count();
@@ -61,7 +61,7 @@ pub fn f1(scores: &[f64], labels: &[bool], threshold: f64) -> f64 {
 }
 
 /// Returns the mean negative log-likelihood of binary labels.
-pub fn log_loss(probabilities: &[f64], labels: &[bool]) -> f64 {
+pub(crate) fn log_loss(probabilities: &[f64], labels: &[bool]) -> f64 {
     let sum: f64 = probabilities.iter().zip(labels).map(|(&p, &y)| log_loss_of(p, y)).sum();
     sum / labels.len().max(1) as f64
 }

@@ -19,7 +19,7 @@ const FREEDOM_MAX: f64 = 1e6;
 
 /// Sums over items and days: `N` numerators with one common denominator.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ClusteredRatios<const N: usize> {
+pub(crate) struct ClusteredRatios<const N: usize> {
     /// Sums by item and week.
     cells: BTreeMap<(usize, i64), Cell<N>>,
 }
@@ -32,9 +32,9 @@ struct Cell<const N: usize> {
 
 /// A ratio with its standard error.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ratio {
-    pub value: f64,
-    pub error: f64,
+pub(crate) struct Ratio {
+    pub(crate) value: f64,
+    pub(crate) error: f64,
     /// Degrees of freedom of `error`.
     freedom: f64,
 }
@@ -47,7 +47,7 @@ impl<const N: usize> Default for ClusteredRatios<N> {
 
 impl<const N: usize> ClusteredRatios<N> {
     /// Adds one day of one item. Days count from the same day for all items.
-    pub fn add(&mut self, item: usize, day: i64, denominator: f64, numerators: [f64; N]) {
+    pub(crate) fn add(&mut self, item: usize, day: i64, denominator: f64, numerators: [f64; N]) {
         let empty = Cell { denominator: 0.0, numerators: [0.0; N] };
         let cell = self.cells.entry((item, day.div_euclid(7))).or_insert(empty);
         cell.denominator += denominator;
@@ -57,12 +57,12 @@ impl<const N: usize> ClusteredRatios<N> {
     }
 
     /// Returns the sum of all denominators.
-    pub fn denominator(&self) -> f64 {
+    pub(crate) fn denominator(&self) -> f64 {
         self.cells.values().map(|cell| cell.denominator).sum()
     }
 
     /// Returns the ratio of one numerator, or `None` if the denominator is zero.
-    pub fn ratio(&self, numerator: usize) -> Option<Ratio> {
+    pub(crate) fn ratio(&self, numerator: usize) -> Option<Ratio> {
         let denominator = self.denominator();
         if denominator <= 0.0 {
             return None;
@@ -95,7 +95,7 @@ impl<const N: usize> ClusteredRatios<N> {
 
 impl Ratio {
     /// Returns half the width of the 95 % interval.
-    pub fn half_width(&self) -> f64 {
+    pub(crate) fn half_width(&self) -> f64 {
         student_quantile(self.freedom) * self.error
     }
 }

@@ -12,7 +12,7 @@ const WITHIN: usize = 1;
 
 /// Coverage of one quantile, or of a range between two quantiles, over many items.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Coverage {
+pub(crate) struct Coverage {
     /// Days, and on how many of them the outcome was inside and within.
     days: ClusteredRatios<2>,
     items: usize,
@@ -20,16 +20,16 @@ pub struct Coverage {
 
 /// A share with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share {
-    pub value: f64,
-    pub low: f64,
-    pub high: f64,
+pub(crate) struct Share {
+    pub(crate) value: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
 }
 
 impl Coverage {
     /// Adds one item's outcomes: the day, counted from the same day for all items; whether the outcome is inside; and whether
     /// it is inside or on a bound.
-    pub fn add(&mut self, days: impl IntoIterator<Item = (i64, bool, bool)>) {
+    pub(crate) fn add(&mut self, days: impl IntoIterator<Item = (i64, bool, bool)>) {
         let mut any = false;
         for (day, inside, within) in days {
             self.days.add(self.items, day, 1.0, [inside, within].map(|hit| f64::from(u8::from(hit))));
@@ -39,22 +39,22 @@ impl Coverage {
     }
 
     /// Returns the number of items with at least one day.
-    pub fn items(&self) -> usize {
+    pub(crate) fn items(&self) -> usize {
         self.items
     }
 
     /// Returns the number of days over all items.
-    pub fn days(&self) -> f64 {
+    pub(crate) fn days(&self) -> f64 {
         self.days.denominator()
     }
 
     /// Returns the share of days with an outcome inside, ties excluded; `None` without days.
-    pub fn inside(&self) -> Option<Share> {
+    pub(crate) fn inside(&self) -> Option<Share> {
         self.share(INSIDE)
     }
 
     /// Returns the share of days with an outcome inside or on a bound; `None` without days.
-    pub fn within(&self) -> Option<Share> {
+    pub(crate) fn within(&self) -> Option<Share> {
         self.share(WITHIN)
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A higher index means that the feature has drifted (Siddiqi 2006, section 6.3.1: below 0.10 no change, 0.10 to 0.25 a small
 /// one).
-pub const PSI_SHIFTED: f64 = 0.25;
+pub(crate) const PSI_SHIFTED: f64 = 0.25;
 
 /// Lower bound of a bin's share, so that the logarithm stays finite.
 const SHARE_MIN: f64 = 1e-4;
@@ -13,14 +13,14 @@ const SHARE_MIN: f64 = 1e-4;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Deciles {
     /// Upper bounds of all bins but the last, ascending; fewer than nine if values repeat.
-    pub edges: Vec<f32>,
+    pub(crate) edges: Vec<f32>,
     /// The share of rows per bin, then the share of nulls; they sum to one.
-    pub shares: Vec<f64>,
+    pub(crate) shares: Vec<f64>,
 }
 
 impl Deciles {
     /// Computes the deciles; NaN is null.
-    pub fn from_values(values: impl Iterator<Item = f32> + Clone) -> Self {
+    pub(crate) fn from_values(values: impl Iterator<Item = f32> + Clone) -> Self {
         let mut known: Vec<f32> = values.clone().filter(|v| !v.is_nan()).collect();
         known.sort_by(f32::total_cmp);
         let mut edges: Vec<f32> = match known.is_empty() {
@@ -36,7 +36,7 @@ impl Deciles {
 
     /// Returns Σ (actual - expected) · ln(actual / expected) over the bins: the symmetrised Kullback-Leibler divergence known as
     /// the population stability index (Siddiqi, "Credit Risk Scorecards", 2006, section 6.3.1). Nulls are a bin.
-    pub fn population_stability_index(&self, now: &BinCounts) -> f64 {
+    pub(crate) fn population_stability_index(&self, now: &BinCounts) -> f64 {
         let mut index = 0.0;
         for (expected_share, actual_share) in self.shares.iter().zip(now.shares()) {
             let expected = expected_share.max(SHARE_MIN);
@@ -49,18 +49,18 @@ impl Deciles {
 
 /// The number of values per bin.
 #[derive(Debug, Clone)]
-pub struct BinCounts<'a> {
+pub(crate) struct BinCounts<'a> {
     edges: &'a [f32],
     counts: Vec<u64>,
 }
 
 impl<'a> BinCounts<'a> {
-    pub fn new(edges: &'a [f32]) -> Self {
+    pub(crate) fn new(edges: &'a [f32]) -> Self {
         Self { edges, counts: vec![0; edges.len() + 2] }
     }
 
     /// Counts a value; NaN is null.
-    pub fn add(&mut self, value: f32) {
+    pub(crate) fn add(&mut self, value: f32) {
         let bin = match value.is_nan() {
             true => self.edges.len() + 1,
             false => self.edges.partition_point(|&edge| edge < value),

@@ -1,10 +1,10 @@
 //! Errors of point and quantile forecasts.
 
-pub fn mean_absolute_error(forecasts: &[f64], actual: &[f64]) -> f64 {
+pub(crate) fn mean_absolute_error(forecasts: &[f64], actual: &[f64]) -> f64 {
     forecasts.iter().zip(actual).map(|(f, a)| (f - a).abs()).sum::<f64>() / actual.len().max(1) as f64
 }
 
-pub fn root_mean_squared_error(forecasts: &[f64], actual: &[f64]) -> f64 {
+pub(crate) fn root_mean_squared_error(forecasts: &[f64], actual: &[f64]) -> f64 {
     let sum: f64 = forecasts.iter().zip(actual).map(|(f, a)| (f - a) * (f - a)).sum();
     (sum / actual.len().max(1) as f64).sqrt()
 }

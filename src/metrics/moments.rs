@@ -2,7 +2,7 @@
 
 /// Running moments. NaN is null and is ignored.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Moments {
+pub(crate) struct Moments {
     count: u64,
     mean: f64,
     /// Σ (value - mean)².
@@ -10,7 +10,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    pub fn add(&mut self, value: f64) {
+    pub(crate) fn add(&mut self, value: f64) {
         if value.is_nan() {
             return;
         }
@@ -21,12 +21,12 @@ impl Moments {
     }
 
     /// Returns the mean; 0 without values.
-    pub fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.mean
     }
 
     /// Returns the standard deviation of the population; 0 without values.
-    pub fn deviation(&self) -> f64 {
+    pub(crate) fn deviation(&self) -> f64 {
         (self.squares / self.count.max(1) as f64).sqrt()
     }
 }

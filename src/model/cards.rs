@@ -13,7 +13,7 @@ use crate::failure::{Failure, FailureKind, Result};
 use crate::ids::ContentHash;
 
 /// A JSON file that describes the model in a folder `models/KIND-DATE-HASH/`: everything but its weights.
-pub trait Card: Serialize + DeserializeOwned {
+pub(crate) trait Card: Serialize + DeserializeOwned {
     /// The kind's name in `train --task`.
     const KIND: &'static str;
     /// The file's name in the folder.
@@ -34,7 +34,7 @@ pub trait Card: Serialize + DeserializeOwned {
 impl Registry {
     /// Writes a model's files, by their names below its folder, and returns the sealed card. The card is written last, so that
     /// a version with a card is complete. Such a model never becomes champion.
-    pub async fn write_files<C: Card>(&self, mut card: C, mut files: Vec<(String, Bytes)>) -> Result<C> {
+    pub(crate) async fn write_files<C: Card>(&self, mut card: C, mut files: Vec<(String, Bytes)>) -> Result<C> {
         files.sort();
         let hash = hash(&files);
         let day: String = card.trained_at().chars().filter(char::is_ascii_digit).take(8).collect();
@@ -49,7 +49,7 @@ impl Registry {
     }
 
     /// Returns the card of a version of the kind `C`.
-    pub async fn card_of<C: Card>(&self, version: &str) -> Result<C> {
+    pub(crate) async fn card_of<C: Card>(&self, version: &str) -> Result<C> {
         let kind = C::KIND;
         let folder = self.0.folder(version);
         let hint = format!("`intentcast models` lists the versions; `intentcast train --task {kind}` makes one");
@@ -74,7 +74,7 @@ impl Registry {
     }
 
     /// Returns the readable cards of a kind, oldest first; logs the unreadable ones.
-    pub async fn cards_of<C: Card>(&self) -> Result<Vec<C>> {
+    pub(crate) async fn cards_of<C: Card>(&self) -> Result<Vec<C>> {
         let mut cards = Vec::<C>::new();
         let prefix = format!("{}-", C::KIND);
         for version in self.0.children().await?.0.iter().filter(|version| version.starts_with(&prefix)) {
@@ -94,7 +94,7 @@ fn hash(files: &[(String, Bytes)]) -> String {
 }
 
 /// Returns the hash of parts, each preceded by its length, so that different lists of parts give different hashes.
-pub fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
+pub(crate) fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes());
@@ -104,7 +104,7 @@ pub fn hash_of(parts: impl Iterator<Item = Bytes>) -> String {
 }
 
 /// Refuses files that changed since they were written; `weights_hash` is the card's.
-pub fn check_files(url: &str, mut files: Vec<(String, Bytes)>, weights_hash: &str) -> Result<()> {
+pub(crate) fn check_files(url: &str, mut files: Vec<(String, Bytes)>, weights_hash: &str) -> Result<()> {
     files.sort();
     match hash(&files)[..16] == *weights_hash {
         true => Ok(()),
@@ -114,7 +114,7 @@ pub fn check_files(url: &str, mut files: Vec<(String, Bytes)>, weights_hash: &st
 
 /// Returns the trained weights of a part as the bytes of a safetensors file; refuses numbers that are not finite. `section`
 /// holds the settings that the hint names.
-pub fn bytes_of(section: &str, named: &[(String, Tensor)]) -> Result<Bytes> {
+pub(crate) fn bytes_of(section: &str, named: &[(String, Tensor)]) -> Result<Bytes> {
     for (name, tensor) in named {
         if !weights::all_finite(tensor)? {
             return Err(Failure::model(format!("weights of {name} are not finite after training"))
@@ -126,7 +126,7 @@ pub fn bytes_of(section: &str, named: &[(String, Tensor)]) -> Result<Bytes> {
 
 /// Builds a part of a network and loads its weights from the bytes of the file `path`. Returns the part and the frozen store of
 /// its weights.
-pub fn read_part<T>(
+pub(crate) fn read_part<T>(
     bytes: &[u8],
     path: String,
     device: Device,
@@ -140,7 +140,7 @@ pub fn read_part<T>(
 }
 
 /// Turns a failure to read a model's files into a failure of the model.
-pub fn damaged(failure: Failure) -> Failure {
+pub(crate) fn damaged(failure: Failure) -> Failure {
     Failure { kind: FailureKind::Model, ..failure }.hint("train again")
 }
 

@@ -10,19 +10,19 @@ use crate::failure::Result;
 use crate::ids::ContentHash;
 
 /// The kinds of content, in the order of every list of them.
-pub const MODALITIES: [&str; 3] = ["text", "image", "video"];
-pub const TEXT: usize = 0;
-pub const IMAGE: usize = 1;
-pub const VIDEO: usize = 2;
+pub(crate) const MODALITIES: [&str; 3] = ["text", "image", "video"];
+pub(crate) const TEXT: usize = 0;
+pub(crate) const IMAGE: usize = 1;
+pub(crate) const VIDEO: usize = 2;
 
 /// Frames stored per video; a longer video is sampled evenly.
-pub const FRAMES_MAX: usize = 64;
+pub(crate) const FRAMES_MAX: usize = 64;
 
 /// The row in [`Contents`] for each modality; 0 for no content.
-pub type ContentRows = [u32; MODALITIES.len()];
+pub(crate) type ContentRows = [u32; MODALITIES.len()];
 
 /// The content key for each modality; `None` for no content.
-pub type ContentKeys = [Option<i64>; MODALITIES.len()];
+pub(crate) type ContentKeys = [Option<i64>; MODALITIES.len()];
 
 /// The vectors of each modality. Rows are only added, never changed, so a row number stays valid.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,13 +48,13 @@ impl Contents {
     }
 
     /// Returns the numbers per vector of each modality.
-    pub fn dims(&self) -> [i64; MODALITIES.len()] {
+    pub(crate) fn dims(&self) -> [i64; MODALITIES.len()] {
         [0, 1, 2].map(|modality| self.0[modality].dims as i64)
     }
 
     /// Adds a vector, or the concatenated vectors of a video's frames, unless the key exists already. Returns false for
     /// invalid vectors: a wrong dimension, a number that is not finite, or only zeros.
-    pub fn insert(&mut self, modality: usize, key: i64, vectors: &[f32]) -> bool {
+    pub(crate) fn insert(&mut self, modality: usize, key: i64, vectors: &[f32]) -> bool {
         let stored = &mut self.0[modality];
         let length = |vector: &[f32]| vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
         let whole = stored.dims > 0 && !vectors.is_empty() && vectors.len().is_multiple_of(stored.dims);
@@ -78,7 +78,7 @@ impl Contents {
     }
 
     /// Replaces the vectors of `modality` with those of `others` for `keys`, in the order of `keys`. Missing keys are skipped.
-    pub fn with(mut self, modality: usize, others: &Contents, keys: impl IntoIterator<Item = i64>) -> Self {
+    pub(crate) fn with(mut self, modality: usize, others: &Contents, keys: impl IntoIterator<Item = i64>) -> Self {
         let from = &others.0[modality];
         self.0[modality] = Vectors { dims: from.dims, ..Vectors::default() };
         for key in keys {
@@ -90,7 +90,7 @@ impl Contents {
     }
 
     /// Adds the vectors of `others`, as they are, whose keys are not known.
-    pub fn extend(&mut self, others: &Contents) {
+    pub(crate) fn extend(&mut self, others: &Contents) {
         for (own, from) in self.0.iter_mut().zip(&others.0) {
             for (&key, row) in from.keys.iter().zip(1..) {
                 if own.dims != from.dims || own.rows.contains_key(&key) {
@@ -106,37 +106,37 @@ impl Contents {
     }
 
     /// Reports whether every key of `others` is known.
-    pub fn has_all(&self, others: &Contents) -> bool {
+    pub(crate) fn has_all(&self, others: &Contents) -> bool {
         self.0.iter().zip(&others.0).all(|(own, from)| from.keys.iter().all(|key| own.rows.contains_key(key)))
     }
 
     /// Returns whether the collection has a vector for `key`.
-    pub fn has(&self, modality: usize, key: i64) -> bool {
+    pub(crate) fn has(&self, modality: usize, key: i64) -> bool {
         self.0[modality].rows.contains_key(&key)
     }
 
     /// Returns the rows of `keys`; 0 for missing keys.
-    pub fn rows(&self, keys: &ContentKeys) -> ContentRows {
+    pub(crate) fn rows(&self, keys: &ContentKeys) -> ContentRows {
         [0, 1, 2].map(|m| keys[m].and_then(|key| self.0[m].rows.get(&key)).copied().unwrap_or(0))
     }
 
     /// Returns the key of a row; 0 for row 0 and for a row that does not exist.
-    pub fn key(&self, modality: usize, row: u32) -> i64 {
+    pub(crate) fn key(&self, modality: usize, row: u32) -> i64 {
         row.checked_sub(1).and_then(|at| self.0[modality].keys.get(at as usize)).copied().unwrap_or(0)
     }
 
     /// Returns the number of contents of a modality.
-    pub fn len(&self, modality: usize) -> usize {
+    pub(crate) fn len(&self, modality: usize) -> usize {
         self.0[modality].keys.len()
     }
 
     /// Estimates the memory of all vectors and keys.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.0.iter().map(|of| (of.values.len() * size_of::<f32>() + of.keys.len() * 32) as u64).sum()
     }
 
     /// Returns a hash of the keys and their order. Equal fingerprints mean that row numbers refer to the same contents.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for vectors in &self.0 {
             hasher.update(&(vectors.dims as u64).to_le_bytes());
@@ -149,7 +149,7 @@ impl Contents {
 
     /// Returns the vectors that a batch needs, one entry per modality that is read. `rows` holds [`ContentRows`] as int64
     /// [modalities, ..] on the CPU.
-    pub fn gather(&self, rows: &Tensor) -> Result<Vec<ContentBatch>> {
+    pub(crate) fn gather(&self, rows: &Tensor) -> Result<Vec<ContentBatch>> {
         let used = (0..MODALITIES.len()).filter(|&modality| self.0[modality].dims > 0);
         used.map(|modality| self.gather_one(modality, &rows.f_get(modality as i64)?)).collect()
     }
@@ -189,22 +189,22 @@ impl Vectors {
 
 /// The distinct contents of one modality in a batch, and which of them each event (or item) has.
 #[derive(Debug)]
-pub struct ContentBatch {
+pub(crate) struct ContentBatch {
     /// Index in [`MODALITIES`].
-    pub modality: usize,
+    pub(crate) modality: usize,
     /// float32 [distinct, frames, dims], padded at the end; frames is 1 except for videos.
-    pub vectors: Tensor,
+    pub(crate) vectors: Tensor,
     /// bool [distinct, frames]; false for padding.
-    pub present: Tensor,
+    pub(crate) present: Tensor,
     /// float32 [distinct, 1]: 0 for no content, else 1.
-    pub known: Tensor,
+    pub(crate) known: Tensor,
     /// int64 [..]: index of the distinct content of each event or item.
-    pub at: Tensor,
+    pub(crate) at: Tensor,
 }
 
 impl ContentBatch {
     /// Returns the contents of some of the events (or items), by their positions, int64 [n].
-    pub fn select(&self, positions: &Tensor) -> Result<Self> {
+    pub(crate) fn select(&self, positions: &Tensor) -> Result<Self> {
         let (distinct, at, _) = self.at.f_index_select(0, positions)?.f_internal_unique2(true, true, false)?;
         let select = |each: &Tensor| each.f_index_select(0, &distinct);
         Ok(Self {
@@ -217,7 +217,7 @@ impl ContentBatch {
     }
 
     /// Copies the batch to `device`.
-    pub fn to(&self, device: Device) -> Result<Self> {
+    pub(crate) fn to(&self, device: Device) -> Result<Self> {
         let copy = |of: &Tensor| of.f_to_device(device);
         Ok(Self {
             modality: self.modality,
@@ -230,7 +230,7 @@ impl ContentBatch {
 }
 
 /// Returns content rows of events or items as int64 [modalities, rows].
-pub fn rows_tensor(rows: &[ContentRows]) -> Result<Tensor> {
+pub(crate) fn rows_tensor(rows: &[ContentRows]) -> Result<Tensor> {
     let flat: Vec<i64> = (0..MODALITIES.len()).flat_map(|m| rows.iter().map(move |row| row[m].into())).collect();
     Ok(Tensor::f_from_slice(&flat)?.f_view([MODALITIES.len() as i64, rows.len() as i64])?)
 }

@@ -20,7 +20,7 @@ const TYPES: i64 = 10;
 
 /// Events of several users as numbers, padded at the end to the longest history.
 #[derive(Debug)]
-pub struct EventBatch {
+pub(crate) struct EventBatch {
     /// int64 [4, users, events]: type, item, category, position counted from the newest event.
     ids: Tensor,
     /// float32 [users, events, EVENT_REALS].
@@ -28,13 +28,13 @@ pub struct EventBatch {
     /// One entry per modality that the network reads, by [users, events].
     contents: Vec<ContentBatch>,
     /// int64 [users].
-    pub lengths: Tensor,
+    pub(crate) lengths: Tensor,
 }
 
 impl EventBatch {
     /// Builds a batch from one sequence of events per user, oldest first, on `device`. `contents` holds the vectors of the
     /// events' content rows.
-    pub fn from_sequences(
+    pub(crate) fn from_sequences(
         sequences: &[&[EventInput]],
         events_max: i64,
         contents: &Contents,
@@ -76,7 +76,12 @@ impl EventBatch {
 
     /// Builds the same batch on the CPU from columns of all users' events, one user after the other. `lengths` is the number
     /// of events of each user.
-    pub fn from_columns(columns: EventColumns, lengths: &[i64], events_max: i64, contents: &Contents) -> Result<Self> {
+    pub(crate) fn from_columns(
+        columns: EventColumns,
+        lengths: &[i64],
+        events_max: i64,
+        contents: &Contents,
+    ) -> Result<Self> {
         let EventColumns { ids: [types, items, categories], contents: content_rows, reals } = columns;
         let longest = lengths.iter().copied().max().unwrap_or(0).max(1);
         let users = lengths.len() as i64;
@@ -117,7 +122,7 @@ impl EventBatch {
     }
 
     /// Copies the batch to `device`.
-    pub fn to(&self, device: Device) -> Result<Self> {
+    pub(crate) fn to(&self, device: Device) -> Result<Self> {
         let copy = |of: &Tensor| of.f_to_device(device);
         let contents = self.contents.iter().map(|of| of.to(device)).collect::<Result<_>>()?;
         Ok(Self { ids: copy(&self.ids)?, reals: copy(&self.reals)?, contents, lengths: copy(&self.lengths)? })
@@ -125,7 +130,7 @@ impl EventBatch {
 
     /// Returns all numbers: ids, reals and the content vectors of each event, lengths.
     #[cfg(test)]
-    pub fn values(&self) -> (Vec<i64>, Vec<f32>, Vec<i64>) {
+    pub(crate) fn values(&self) -> (Vec<i64>, Vec<f32>, Vec<i64>) {
         let flat = |of: &Tensor| of.contiguous().view([-1]);
         let ints = |of: &Tensor| Vec::try_from(&flat(of)).unwrap();
         let each = |of: &ContentBatch| flat(&of.vectors.index_select(0, &flat(&of.at)));
@@ -142,18 +147,18 @@ impl EventBatch {
 
 /// Events of several users as flat columns, on the CPU.
 #[derive(Debug)]
-pub struct EventColumns {
+pub(crate) struct EventColumns {
     /// Integers [events] each: type, item and category.
-    pub ids: [Tensor; 3],
+    pub(crate) ids: [Tensor; 3],
     /// Integers [events × modalities], row-major.
-    pub contents: Tensor,
+    pub(crate) contents: Tensor,
     /// float32 [events × EVENT_REALS], row-major.
-    pub reals: Tensor,
+    pub(crate) reals: Tensor,
 }
 
 /// The embedding tables of an event's parts.
 #[derive(Debug)]
-pub struct EventEmbedding {
+pub(crate) struct EventEmbedding {
     event_type: nn::Embedding,
     item: nn::Embedding,
     category: nn::Embedding,
@@ -164,7 +169,7 @@ pub struct EventEmbedding {
 
 impl EventEmbedding {
     /// Creates initial weights below `path`.
-    pub fn new(path: &nn::Path, shape: &IntentShape) -> Self {
+    pub(crate) fn new(path: &nn::Path, shape: &IntentShape) -> Self {
         let d = shape.width;
         let table = |name: &str, rows: i64| small_embedding(path / name, rows, d);
         Self {
@@ -178,7 +183,7 @@ impl EventEmbedding {
     }
 
     /// Returns the vectors of the events' items, float32 [users, events, width], and the whole events, padded.
-    pub fn forward(&self, batch: &EventBatch) -> Result<(Tensor, PaddedEvents)> {
+    pub(crate) fn forward(&self, batch: &EventBatch) -> Result<(Tensor, PaddedEvents)> {
         let items = self.item_vectors(&batch.ids.get(1), &batch.ids.get(2), &batch.contents)?;
         let x = self.event_type.forward(&batch.ids.get(0))
             + &items
@@ -188,23 +193,28 @@ impl EventEmbedding {
     }
 
     /// Returns how many numbers [`Self::content_means`] gives per user; 0 for a fusion of one level.
-    pub fn content_means_width(&self) -> i64 {
+    pub(crate) fn content_means_width(&self) -> i64 {
         self.fusion.means_width()
     }
 
     /// Returns each user's mean text, image and video vector, or `None` for a fusion of one level.
-    pub fn content_means(&self, batch: &EventBatch, items: &Tensor) -> Result<Option<Tensor>> {
+    pub(crate) fn content_means(&self, batch: &EventBatch, items: &Tensor) -> Result<Option<Tensor>> {
         self.fusion.means(items, &batch.contents)
     }
 
     /// Returns the vectors of the event types, float32 [9, width]: unknown, then the eight types.
-    pub fn type_vectors(&self) -> Tensor {
+    pub(crate) fn type_vectors(&self) -> Tensor {
         self.event_type.ws.narrow(0, 1, TYPES - 1)
     }
 
     /// Returns item vectors from the buckets of item ids and categories and from the items' contents. A rarely seen item is
     /// close to its category and to items with similar contents.
-    pub fn item_vectors(&self, items: &Tensor, categories: &Tensor, contents: &[ContentBatch]) -> Result<Tensor> {
+    pub(crate) fn item_vectors(
+        &self,
+        items: &Tensor,
+        categories: &Tensor,
+        contents: &[ContentBatch],
+    ) -> Result<Tensor> {
         self.fusion.forward(&(self.item.forward(items) + self.category.forward(categories)), contents)
     }
 }

@@ -22,7 +22,7 @@ use crate::failure::Result;
 
 /// Joins item vectors with the vectors of their contents.
 #[derive(Debug)]
-pub struct Fusion {
+pub(crate) struct Fusion {
     width: i64,
     /// One map per modality; `None` for a modality that is not read.
     maps: [Option<ContentMap>; MODALITIES.len()],
@@ -76,7 +76,7 @@ struct MappedContents {
 
 impl Fusion {
     /// Creates initial weights below `path`. `dims` are the numbers per vector of each modality; 0 for one that is not read.
-    pub fn new(path: &nn::Path, name: FusionName, width: i64, dims: [i64; MODALITIES.len()]) -> Self {
+    pub(crate) fn new(path: &nn::Path, name: FusionName, width: i64, dims: [i64; MODALITIES.len()]) -> Self {
         let maps = [0, 1, 2].map(|modality| {
             let path = path / format!("content_{}", MODALITIES[modality]);
             (dims[modality] > 0).then(|| match modality {
@@ -102,7 +102,7 @@ impl Fusion {
     }
 
     /// Joins item vectors, float32 [.., width], with their contents; returns the same shape.
-    pub fn forward(&self, items: &Tensor, contents: &[ContentBatch]) -> Result<Tensor> {
+    pub(crate) fn forward(&self, items: &Tensor, contents: &[ContentBatch]) -> Result<Tensor> {
         let mapped = self.map_contents(items, contents)?;
         if mapped.is_empty() {
             return Ok(items.shallow_clone());
@@ -142,13 +142,13 @@ impl Fusion {
     }
 
     /// Returns how many numbers [`Self::means`] gives per user; 0 for a fusion of one level.
-    pub fn means_width(&self) -> i64 {
+    pub(crate) fn means_width(&self) -> i64 {
         if self.multilevel { self.maps.iter().flatten().count() as i64 * self.width } else { 0 }
     }
 
     /// Returns each user's mean of each modality over the events that have one, float32 [users, modalities × width]; `None`
     /// for a fusion of one level. `items`: float32 [users, events, width].
-    pub fn means(&self, items: &Tensor, contents: &[ContentBatch]) -> Result<Option<Tensor>> {
+    pub(crate) fn means(&self, items: &Tensor, contents: &[ContentBatch]) -> Result<Option<Tensor>> {
         if self.means_width() == 0 {
             return Ok(None);
         }

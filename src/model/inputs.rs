@@ -9,33 +9,33 @@ use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
 
 /// Real-valued inputs of an event: log price, its absence, log dwell, its absence, log gap, log age, hour sine, cosine.
-pub const EVENT_REALS: usize = 8;
+pub(crate) const EVENT_REALS: usize = 8;
 /// Index of the gap to the previous event in [`EventInput::reals`].
-pub const GAP: usize = 4;
+pub(crate) const GAP: usize = 4;
 /// Event types in the order of their numbers, from 1.
-pub const EVENT_TYPES: [&str; 8] =
+pub(crate) const EVENT_TYPES: [&str; 8] =
     ["view", "click", "search", "favorite", "cart", "remove_from_cart", "purchase", "review"];
 /// Hash buckets of categories.
-pub const CATEGORY_BUCKETS: u64 = 2048;
+pub(crate) const CATEGORY_BUCKETS: u64 = 2048;
 
 /// One event as the encoder reads it. Times are relative to the user's last event, never to the run date.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EventInput {
     /// 1..=8 in the order of [`EVENT_TYPES`]; 0 for unknown.
-    pub event_type: i64,
+    pub(crate) event_type: i64,
     /// Hash bucket of the item id, 1..=buckets; 0 for none.
-    pub item: i64,
+    pub(crate) item: i64,
     /// Hash bucket of the category, 1..=[`CATEGORY_BUCKETS`]; 0 for none.
-    pub category: i64,
+    pub(crate) category: i64,
     /// Rows in [`Contents`] of its text, image and video.
-    pub contents: ContentRows,
+    pub(crate) contents: ContentRows,
     /// Numbers in the order of [`EVENT_REALS`].
     pub reals: [f32; EVENT_REALS],
 }
 
 impl EventInput {
     /// Returns the event with everything but its times masked.
-    pub fn masked(mut self) -> Self {
+    pub(crate) fn masked(mut self) -> Self {
         self.event_type = 0;
         self.item = 0;
         self.category = 0;
@@ -115,7 +115,7 @@ impl UserInputs {
     }
 
     /// Appends the rows of `other`.
-    pub fn append(&mut self, other: UserInputs) {
+    pub(crate) fn append(&mut self, other: UserInputs) {
         self.user_ids.extend(other.user_ids);
         self.events.extend(other.events);
         self.tabular.extend(other.tabular);
@@ -215,7 +215,7 @@ impl EventFields {
 }
 
 /// Returns the hash bucket of a text, 1..=buckets; the same on every machine.
-pub fn hash_bucket(text: &str, buckets: u64) -> i64 {
+pub(crate) fn hash_bucket(text: &str, buckets: u64) -> i64 {
     let hash = blake3::hash(text.as_bytes());
     let mut word = [0; 8];
     word.copy_from_slice(&hash.as_bytes()[..8]);
@@ -223,7 +223,7 @@ pub fn hash_bucket(text: &str, buckets: u64) -> i64 {
 }
 
 /// Returns sign(x) · ln(1 + |x|), the scale of tabular features; NaN stays NaN.
-pub fn signed_log(x: f64) -> f32 {
+pub(crate) fn signed_log(x: f64) -> f32 {
     (x.signum() * x.abs().ln_1p()) as f32
 }
 

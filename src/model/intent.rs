@@ -22,18 +22,18 @@ const UNITS: i64 = CHURN + 1;
 
 /// Raw outputs of the heads, float32 [users, ..].
 #[derive(Debug)]
-pub struct RawOutputs {
+pub(crate) struct RawOutputs {
     /// [users, intents], as the intents' head reads them.
-    pub intents: Tensor,
+    pub(crate) intents: Tensor,
     /// [users, 1]: the log-odds of churn.
-    pub churn: Tensor,
+    pub(crate) churn: Tensor,
     /// [users, 2]: expected units and spend in the units of [`Scaling`], positive.
-    pub amounts: Tensor,
+    pub(crate) amounts: Tensor,
 }
 
 impl RawOutputs {
     /// Joins the users of several batches, in order.
-    pub fn cat(parts: &[RawOutputs]) -> Result<RawOutputs> {
+    pub(crate) fn cat(parts: &[RawOutputs]) -> Result<RawOutputs> {
         let join = |of: &dyn Fn(&RawOutputs) -> &Tensor| Tensor::f_cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
         Ok(RawOutputs { intents: join(&|r| &r.intents)?, churn: join(&|r| &r.churn)?, amounts: join(&|r| &r.amounts)? })
     }
@@ -41,22 +41,22 @@ impl RawOutputs {
 
 /// The network for one user at a time: encoder, heads and item vectors.
 #[derive(Debug)]
-pub struct IntentNetwork {
-    pub shape: IntentShape,
+pub(crate) struct IntentNetwork {
+    pub(crate) shape: IntentShape,
     events: EventEmbedding,
     backbone: Box<dyn Backbone>,
     pool: nn::Linear,
     /// The encoder state of users without events, [width].
     empty: Tensor,
     trunk: nn::SequentialT,
-    pub head: Box<dyn IntentHead>,
+    pub(crate) head: Box<dyn IntentHead>,
     user_map: nn::Linear,
     item_bias: nn::Embedding,
 }
 
 impl IntentNetwork {
     /// Creates initial weights below `path`.
-    pub fn new(path: &nn::Path, shape: &IntentShape) -> Self {
+    pub(crate) fn new(path: &nn::Path, shape: &IntentShape) -> Self {
         let d = shape.width;
         let backbone = backbones::build(&(path / "backbone"), shape);
         let summary = match backbone.summary() {
@@ -87,12 +87,12 @@ impl IntentNetwork {
     }
 
     /// Builds a batch of event sequences, oldest first, on `device`. `contents` holds the vectors of the events' content rows.
-    pub fn batch(&self, sequences: &[&[EventInput]], contents: &Contents, device: Device) -> Result<EventBatch> {
+    pub(crate) fn batch(&self, sequences: &[&[EventInput]], contents: &Contents, device: Device) -> Result<EventBatch> {
         EventBatch::from_sequences(sequences, self.shape.events_max, contents, device)
     }
 
     /// Encodes a batch on this network's device: float32 [users, width]. Users without events get a learnt vector.
-    pub fn encode_users(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
+    pub(crate) fn encode_users(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
         let (items, padded) = self.events.forward(batch)?;
         let states = self.backbone.states(&padded, train)?;
         let mut summary = vec![last_state(&states, &padded)];
@@ -108,19 +108,19 @@ impl IntentNetwork {
     }
 
     /// Returns the state of each event, float32 [sequences, events, width]; those of padding may be any finite numbers.
-    pub fn event_states(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
+    pub(crate) fn event_states(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
         let (_, padded) = self.events.forward(batch)?;
         self.backbone.states(&padded, train)
     }
 
     /// Returns the logits of each event type for event states [.., width], float32 [.., 9] (unknown, then the eight types),
     /// by the dot product with the types' embeddings.
-    pub fn event_type_logits(&self, states: &Tensor) -> Tensor {
+    pub(crate) fn event_type_logits(&self, states: &Tensor) -> Tensor {
         states.matmul(&self.events.type_vectors().transpose(0, 1))
     }
 
     /// Returns the raw outputs of encoded users; `rows` are their places in `inputs`.
-    pub fn outputs_for_rows(
+    pub(crate) fn outputs_for_rows(
         &self,
         states: &Tensor,
         inputs: &UserInputs,
@@ -136,7 +136,7 @@ impl IntentNetwork {
     }
 
     /// Returns the raw outputs of encoded users. `tabular` comes from [`Scaling::head_inputs`].
-    pub fn outputs(&self, states: &Tensor, tabular: &Tensor, train: bool) -> Result<RawOutputs> {
+    pub(crate) fn outputs(&self, states: &Tensor, tabular: &Tensor, train: bool) -> Result<RawOutputs> {
         let raw = self.trunk.forward_t(&Tensor::f_cat(&[states, tabular], -1)?, train);
         Ok(RawOutputs {
             intents: raw.narrow(1, 0, CHURN),
@@ -146,7 +146,7 @@ impl IntentNetwork {
     }
 
     /// Returns the published outputs, float32 [users, targets]: probabilities, then amounts in units and money.
-    pub fn scores(&self, raw: &RawOutputs, scaling: &Scaling) -> Result<Tensor> {
+    pub(crate) fn scores(&self, raw: &RawOutputs, scaling: &Scaling) -> Result<Tensor> {
         Ok(Tensor::f_cat(
             &[
                 self.head.probabilities(&raw.intents),
@@ -160,13 +160,18 @@ impl IntentNetwork {
 
     /// Returns item vectors, float32 [items, width], and popularity biases, float32 [items], from the buckets of item ids and
     /// categories, int64 [items] each, and the items' contents.
-    pub fn items(&self, buckets: &Tensor, categories: &Tensor, contents: &[ContentBatch]) -> Result<(Tensor, Tensor)> {
+    pub(crate) fn items(
+        &self,
+        buckets: &Tensor,
+        categories: &Tensor,
+        contents: &[ContentBatch],
+    ) -> Result<(Tensor, Tensor)> {
         let bias = self.item_bias.forward(buckets).squeeze_dim(-1);
         Ok((self.events.item_vectors(buckets, categories, contents)?, bias))
     }
 
     /// Returns user vectors, float32 [rows, width]. The dot product with an item vector, plus the item's bias, ranks items.
-    pub fn user_vectors(&self, states: &Tensor) -> Tensor {
+    pub(crate) fn user_vectors(&self, states: &Tensor) -> Tensor {
         self.user_map.forward(states)
     }
 }

@@ -11,7 +11,7 @@ use crate::failure::Result;
 /// Dependency between the labels of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LabelStructure {
+pub(crate) enum LabelStructure {
     /// Exactly one label per row: probabilities sum to one.
     Single,
     /// Independent labels.
@@ -22,23 +22,23 @@ pub enum LabelStructure {
 
 /// Sizes of a label head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadSizes {
+pub(crate) struct HeadSizes {
     /// Numbers of a vector.
-    pub width: i64,
-    pub labels: usize,
+    pub(crate) width: i64,
+    pub(crate) labels: usize,
 }
 
 /// Maps the vector of a text or image to its labels.
 #[derive(Debug)]
-pub struct LabelHead {
-    pub labels: LabelStructure,
+pub(crate) struct LabelHead {
+    pub(crate) labels: LabelStructure,
     map: nn::Linear,
     chain: Box<dyn IntentHead>,
 }
 
 impl LabelHead {
     /// Creates initial weights below `path`.
-    pub fn new(path: &nn::Path<'_>, labels: LabelStructure, sizes: HeadSizes) -> Self {
+    pub(crate) fn new(path: &nn::Path<'_>, labels: LabelStructure, sizes: HeadSizes) -> Self {
         let name = match labels {
             LabelStructure::Single | LabelStructure::Multi => HeadName::Sigmoid,
             LabelStructure::Chain => HeadName::Crf,
@@ -50,7 +50,7 @@ impl LabelHead {
         }
     }
 
-    pub fn sizes(&self) -> HeadSizes {
+    pub(crate) fn sizes(&self) -> HeadSizes {
         let size = self.map.ws.size();
         HeadSizes { width: size[1], labels: size[0] as usize }
     }
@@ -59,12 +59,12 @@ impl LabelHead {
     ///
     /// There is no dropout: most of a vector is common to all rows, which the bias removes. Dropping parts of that common
     /// component would hide the differences between rows.
-    pub fn logits(&self, vectors: &Tensor) -> Result<Tensor> {
+    pub(crate) fn logits(&self, vectors: &Tensor) -> Result<Tensor> {
         Ok(vectors.f_linear(&self.map.ws, self.map.bs.as_ref())?)
     }
 
     /// Logits → the probability of each label, the same shape.
-    pub fn probabilities(&self, logits: &Tensor) -> Tensor {
+    pub(crate) fn probabilities(&self, logits: &Tensor) -> Tensor {
         match self.labels {
             LabelStructure::Single => logits.softmax(-1, Kind::Float),
             LabelStructure::Multi | LabelStructure::Chain => self.chain.probabilities(logits),
@@ -72,7 +72,7 @@ impl LabelHead {
     }
 
     /// Logits → the most probable labels as zeros and ones, the same shape.
-    pub fn decode(&self, logits: &Tensor) -> Tensor {
+    pub(crate) fn decode(&self, logits: &Tensor) -> Tensor {
         match self.labels {
             LabelStructure::Single => logits.zeros_like().scatter_value(1, &logits.argmax(1, true), 1.0),
             LabelStructure::Multi | LabelStructure::Chain => self.chain.decode(logits),
@@ -80,7 +80,7 @@ impl LabelHead {
     }
 
     /// Returns the negative log-likelihood of label vectors, float [rows]. Not defined for [`LabelStructure::Single`].
-    pub fn negative_log_likelihood(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
+    pub(crate) fn negative_log_likelihood(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
         self.chain.negative_log_likelihood(logits, labels)
     }
 }

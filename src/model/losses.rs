@@ -7,7 +7,7 @@
 use tch::{Kind, Tensor};
 
 /// Returns the binary cross-entropy of logits; `positive_weight` broadcasts to the logits and weights label 1.
-pub fn cross_entropy(logits: &Tensor, labels: &Tensor, positive_weight: Option<&Tensor>) -> Tensor {
+pub(crate) fn cross_entropy(logits: &Tensor, labels: &Tensor, positive_weight: Option<&Tensor>) -> Tensor {
     let positive = labels * logits.log_sigmoid();
     let negative = (1.0 - labels) * (-logits).log_sigmoid();
     let likelihood: Tensor = match positive_weight {
@@ -18,7 +18,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, positive_weight: Option<&
 }
 
 /// Returns the focal loss of logits (Lin et al. 2017, eq. 4): cross-entropy times (1 - p of the label)^gamma.
-pub fn focal(logits: &Tensor, labels: &Tensor, gamma: f64) -> Tensor {
+pub(crate) fn focal(logits: &Tensor, labels: &Tensor, gamma: f64) -> Tensor {
     let p = logits.sigmoid();
     let missed: Tensor = 1.0 - &p;
     let positive = labels * missed.pow_tensor_scalar(gamma) * logits.log_sigmoid();
@@ -29,59 +29,59 @@ pub fn focal(logits: &Tensor, labels: &Tensor, gamma: f64) -> Tensor {
 
 /// Returns one minus the soft intersection over union of each column of logits (Rahman and Wang 2016), float [columns].
 /// One pseudo-count on both sides keeps a column without positives defined; the loss then rewards low probabilities.
-pub fn soft_iou(logits: &Tensor, labels: &Tensor) -> Tensor {
+pub(crate) fn soft_iou(logits: &Tensor, labels: &Tensor) -> Tensor {
     soft_iou_of_probabilities(&logits.sigmoid(), labels)
 }
 
 /// Returns [`soft_iou`] of probabilities instead of logits.
-pub fn soft_iou_of_probabilities(p: &Tensor, labels: &Tensor) -> Tensor {
+pub(crate) fn soft_iou_of_probabilities(p: &Tensor, labels: &Tensor) -> Tensor {
     let sum = |t: Tensor| t.sum_dim_intlist(0i64, false, None::<Kind>);
     let intersection = sum(p * labels);
     let union = sum(p + labels - p * labels);
     1.0 - (intersection + 1.0) / (union + 1.0)
 }
 
-pub fn squared_error(forecast: &Tensor, actual: &Tensor) -> Tensor {
+pub(crate) fn squared_error(forecast: &Tensor, actual: &Tensor) -> Tensor {
     (forecast - actual).square()
 }
 
-pub fn absolute_error(forecast: &Tensor, actual: &Tensor) -> Tensor {
+pub(crate) fn absolute_error(forecast: &Tensor, actual: &Tensor) -> Tensor {
     (forecast - actual).abs()
 }
 
 /// Returns the root of the mean squared error over all elements: one number. The gradient of the root is infinite at zero
 /// error, so 1e-9 is added to the mean.
-pub fn root_mean_squared_error(forecast: &Tensor, actual: &Tensor) -> Tensor {
+pub(crate) fn root_mean_squared_error(forecast: &Tensor, actual: &Tensor) -> Tensor {
     (squared_error(forecast, actual).mean(None::<Kind>) + 1e-9).sqrt()
 }
 
 /// Returns the Huber loss (Huber 1964): quadratic up to an error of `delta`, linear beyond.
-pub fn huber(forecast: &Tensor, actual: &Tensor, delta: f64) -> Tensor {
+pub(crate) fn huber(forecast: &Tensor, actual: &Tensor, delta: f64) -> Tensor {
     let error = absolute_error(forecast, actual);
     let within = error.clamp_max(delta);
     &within * (&error - &within * 0.5)
 }
 
 /// Returns the pinball loss (Koenker and Bassett 1978) of quantiles [.., levels] for actual values [.., 1].
-pub fn pinball(quantiles: &Tensor, actual: &Tensor, levels: &Tensor) -> Tensor {
+pub(crate) fn pinball(quantiles: &Tensor, actual: &Tensor, levels: &Tensor) -> Tensor {
     let error = actual - quantiles;
     (&error * levels).maximum(&(&error * (levels - 1.0)))
 }
 
 /// Returns the Poisson negative log-likelihood without the term that depends on the actual count only. `mean` > 0.
-pub fn poisson(mean: &Tensor, actual: &Tensor) -> Tensor {
+pub(crate) fn poisson(mean: &Tensor, actual: &Tensor) -> Tensor {
     mean - actual * mean.log()
 }
 
 /// Returns the Tweedie deviance loss for 1 < `power` < 2: compound Poisson-gamma, many zeros and a long tail (Jørgensen 1987).
 /// `mean` > 0.
-pub fn tweedie(mean: &Tensor, actual: &Tensor, power: f64) -> Tensor {
+pub(crate) fn tweedie(mean: &Tensor, actual: &Tensor, power: f64) -> Tensor {
     mean.pow_tensor_scalar(2.0 - power) / (2.0 - power) - actual * mean.pow_tensor_scalar(1.0 - power) / (1.0 - power)
 }
 
 /// Returns the negative binomial negative log-likelihood with variance mean + mean² / `size` (DeepAR, Salinas et al. 2020).
 /// `mean`, `size` > 0.
-pub fn negative_binomial(mean: &Tensor, size: &Tensor, actual: &Tensor) -> Tensor {
+pub(crate) fn negative_binomial(mean: &Tensor, size: &Tensor, actual: &Tensor) -> Tensor {
     let total = (mean + size).log();
     (actual + 1.0).lgamma() + size.lgamma()
         - (actual + size).lgamma()

@@ -14,7 +14,7 @@ pub(crate) mod events;
 mod fusion;
 pub(crate) mod heads;
 pub mod inputs;
-pub mod intent;
+pub(crate) mod intent;
 pub(crate) mod labels;
 pub(crate) mod losses;
 pub(crate) mod out_of_memory;

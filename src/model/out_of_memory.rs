@@ -10,7 +10,7 @@ use crate::failure::{Cause, Failure, FailureKind, Result, reads_as_out_of_memory
 /// batches that were too large; the first one is logged.
 ///
 /// A batch can also run out of memory by a panic, because some operators of the bindings return no `Result`.
-pub fn retry_in_halves<R, T>(
+pub(crate) fn retry_in_halves<R, T>(
     rows: &[R],
     what: &str,
     halved: &AtomicU64,

@@ -10,7 +10,7 @@ use crate::failure::Result;
 
 /// A recurrent cell. Time grows linearly with a sequence's length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecurrentCell {
+pub(crate) enum RecurrentCell {
     /// Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate by Gers et al. 2000). With four gates the
     /// largest cell and the one that remembers longest.
     Lstm,
@@ -24,14 +24,14 @@ pub enum RecurrentCell {
 
 /// Sizes of a stack.
 #[derive(Debug, Clone, Copy)]
-pub struct StackSizes {
+pub(crate) struct StackSizes {
     /// Numbers per step of the input.
-    pub inputs: i64,
+    pub(crate) inputs: i64,
     /// Numbers of a state.
-    pub width: i64,
-    pub layers: i64,
+    pub(crate) width: i64,
+    pub(crate) layers: i64,
     /// Dropout between layers.
-    pub dropout: f64,
+    pub(crate) dropout: f64,
 }
 
 /// One layer's weights: input to gates, state to gates, and their biases.
@@ -39,7 +39,7 @@ type LayerWeights = [Tensor; 4];
 
 /// Layers of one recurrent cell; each layer reads the states of the layer below.
 #[derive(Debug)]
-pub struct RecurrentStack {
+pub(crate) struct RecurrentStack {
     cell: RecurrentCell,
     sizes: StackSizes,
     layers: Vec<LayerWeights>,
@@ -47,7 +47,7 @@ pub struct RecurrentStack {
 
 impl RecurrentStack {
     /// Creates initial weights below `path`.
-    pub fn new(path: &nn::Path, cell: RecurrentCell, sizes: StackSizes) -> Self {
+    pub(crate) fn new(path: &nn::Path, cell: RecurrentCell, sizes: StackSizes) -> Self {
         let gates_per_unit = match cell {
             RecurrentCell::Lstm => 4,
             RecurrentCell::Gru => 3,
@@ -93,7 +93,7 @@ impl RecurrentStack {
     }
 
     /// float32 [rows, steps, inputs] → the last layer's state at every step, float32 [rows, steps, width].
-    pub fn states(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    pub(crate) fn states(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let mut states = x.shallow_clone();
         for (i, weights) in self.layers.iter().enumerate() {
             if i > 0 {

@@ -12,7 +12,7 @@ pub struct Registry(pub Location);
 
 impl Registry {
     /// Returns the champion's version, or `None` before the first promotion.
-    pub async fn champion(&self) -> Result<Option<String>> {
+    pub(crate) async fn champion(&self) -> Result<Option<String>> {
         let pointer = self.0.read_if_there("champion").await?;
         Ok(pointer.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_string()))
     }

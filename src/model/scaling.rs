@@ -22,7 +22,7 @@ pub struct Scaling {
 impl Scaling {
     /// Builds the scaling from the moments of each feature. A feature that is constant in training carries no information,
     /// even if it varies later: its deviation becomes `f32::MAX`, which scales every value to zero.
-    pub fn from_moments(features: &[Moments], units: f64, spend: f64) -> Self {
+    pub(crate) fn from_moments(features: &[Moments], units: f64, spend: f64) -> Self {
         let deviation = |moments: &Moments| {
             let deviation = moments.deviation();
             let constant = deviation <= 1e-6 * moments.mean().abs().max(1.0);
@@ -40,7 +40,7 @@ impl Scaling {
     /// values, their null flags, idle time, its null flag.
     ///
     /// `tabular` is row-major [users, features]; `idle_log_hours` is [users]. NaN is null.
-    pub fn head_inputs(&self, tabular: &[f32], idle_log_hours: &[f32]) -> Result<Tensor> {
+    pub(crate) fn head_inputs(&self, tabular: &[f32], idle_log_hours: &[f32]) -> Result<Tensor> {
         let users = idle_log_hours.len() as i64;
         let features = self.mean.len() as i64;
         let mean = Tensor::f_from_slice(&self.mean)?;

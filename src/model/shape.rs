@@ -31,7 +31,7 @@ pub struct IntentShape {
 #[cfg(test)]
 impl IntentShape {
     /// Returns a small shape that tests adapt: one tabular feature, no contents, no dropout.
-    pub fn tiny(backbone: BackboneName, head: HeadName) -> Self {
+    pub(crate) fn tiny(backbone: BackboneName, head: HeadName) -> Self {
         Self {
             backbone,
             head,

@@ -7,19 +7,19 @@
 /// One thing that the network predicts of a user.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Column of `sql/labels/intent_labels.sql` (churn is the absence of a row there).
-    pub label: &'static str,
+    pub(crate) label: &'static str,
     /// Field of `score_intents(…)` and column of the table `intent`.
     pub output: &'static str,
-    pub kind: TargetKind,
+    pub(crate) kind: TargetKind,
     /// Describes the column in docs/reference/tables.md.
-    pub meaning: &'static str,
+    pub(crate) meaning: &'static str,
 }
 
 /// Decides the loss and the range of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetKind {
+pub(crate) enum TargetKind {
     /// A probability, trained together with the other intents by `model.loss` through `model.head`.
     Intent,
     /// A probability, trained on its own by cross-entropy.
@@ -85,20 +85,20 @@ macro_rules! field_of_first {
 }
 
 /// Names of the intents, in the order of the chain and of the published columns.
-pub const INTENTS: [&str; count(TargetKind::Intent)] = field_of_first!(count(TargetKind::Intent), name);
+pub(crate) const INTENTS: [&str; count(TargetKind::Intent)] = field_of_first!(count(TargetKind::Intent), name);
 /// Columns of a user's labels, in the order of [`TARGETS`].
-pub const LABELS: [&str; TARGETS.len()] = field_of_first!(TARGETS.len(), label);
+pub(crate) const LABELS: [&str; TARGETS.len()] = field_of_first!(TARGETS.len(), label);
 /// Outputs of the heads, in the order of [`TARGETS`].
 pub const OUTPUTS: [&str; TARGETS.len()] = field_of_first!(TARGETS.len(), output);
 
 /// Position of purchases among the targets.
-pub const PURCHASE: usize = position("purchase");
+pub(crate) const PURCHASE: usize = position("purchase");
 /// Position of churn among the targets; the intents are before it, the amounts after it.
-pub const CHURN: i64 = INTENTS.len() as i64;
+pub(crate) const CHURN: i64 = INTENTS.len() as i64;
 /// Number of binary targets: the intents and churn. They come first.
 pub const BINARY: usize = INTENTS.len() + 1;
 /// Number of amounts. They come last.
-pub const AMOUNTS: usize = count(TargetKind::Amount);
+pub(crate) const AMOUNTS: usize = count(TargetKind::Amount);
 
 const fn count(kind: TargetKind) -> usize {
     let (mut found, mut at) = (0, 0);

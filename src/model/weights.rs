@@ -7,7 +7,7 @@ use crate::failure::{Failure, Result};
 
 /// Returns the weights of all stores as a safetensors file; names are unique across stores. Refuses weights that are not
 /// finite.
-pub fn to_bytes(stores: &[&nn::VarStore]) -> Result<Vec<u8>> {
+pub(crate) fn to_bytes(stores: &[&nn::VarStore]) -> Result<Vec<u8>> {
     let mut named = Vec::new();
     for store in stores {
         for (name, tensor) in store.variables() {
@@ -22,7 +22,7 @@ pub fn to_bytes(stores: &[&nn::VarStore]) -> Result<Vec<u8>> {
 }
 
 /// Returns named tensors as the bytes of a safetensors file.
-pub fn tensors_to_bytes(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
+pub(crate) fn tensors_to_bytes(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
     // libtorch's bindings read and write safetensors by path only, so the bytes pass through a temporary file.
     let path = temporary();
     let written = Tensor::write_safetensors(named, &path).map_err(|e| unusable(&path, e));
@@ -32,7 +32,7 @@ pub fn tensors_to_bytes(named: &[(String, Tensor)]) -> Result<Vec<u8>> {
 }
 
 /// Returns the tensors of a safetensors file, by name.
-pub fn tensors_from_bytes(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
+pub(crate) fn tensors_from_bytes(bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
     let path = temporary();
     let written = std::fs::write(&path, bytes).map_err(|e| unusable(&path, e));
     let read = written.map(|()| Tensor::read_safetensors(&path));
@@ -47,12 +47,12 @@ fn unusable(path: &std::path::Path, error: impl std::fmt::Display) -> Failure {
 }
 
 /// Returns how many numbers a store holds.
-pub fn parameter_count(store: &nn::VarStore) -> i64 {
+pub(crate) fn parameter_count(store: &nn::VarStore) -> i64 {
     store.variables().values().map(|variable| variable.numel() as i64).sum()
 }
 
 /// Replaces the numbers of one variable by those that `update` computes from the present ones: as many, on any device.
-pub fn replace(store: &nn::VarStore, name: &str, update: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<()> {
+pub(crate) fn replace(store: &nn::VarStore, name: &str, update: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<()> {
     let Some(mut variable) = store.variables().remove(name) else {
         return Err(Failure::bug(format!("no weights are named {name}")));
     };
@@ -64,12 +64,12 @@ pub fn replace(store: &nn::VarStore, name: &str, update: impl FnOnce(&Tensor) ->
 }
 
 /// Copies weights into the variables of all stores. Names and shapes must match exactly, and all numbers must be finite.
-pub fn from_bytes(stores: &mut [&mut nn::VarStore], bytes: &[u8]) -> Result<()> {
+pub(crate) fn from_bytes(stores: &mut [&mut nn::VarStore], bytes: &[u8]) -> Result<()> {
     from_tensors(stores, tensors_from_bytes(bytes)?)
 }
 
 /// Does the same as [`from_bytes`] for tensors.
-pub fn from_tensors(stores: &mut [&mut nn::VarStore], mut weights: HashMap<String, Tensor>) -> Result<()> {
+pub(crate) fn from_tensors(stores: &mut [&mut nn::VarStore], mut weights: HashMap<String, Tensor>) -> Result<()> {
     for store in stores {
         for (name, mut variable) in store.variables() {
             let Some(saved) = weights.remove(&name) else {
@@ -99,7 +99,7 @@ pub fn from_tensors(stores: &mut [&mut nn::VarStore], mut weights: HashMap<Strin
 }
 
 /// Returns whether no number of a tensor is NaN or infinite.
-pub fn all_finite(tensor: &Tensor) -> Result<bool> {
+pub(crate) fn all_finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 1)
 }
 

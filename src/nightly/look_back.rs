@@ -26,16 +26,16 @@ const QUANTILES: [(&str, f64); 7] =
     [("q05", 0.05), ("q10", 0.10), ("q25", 0.25), ("q50", 0.50), ("q75", 0.75), ("q90", 0.90), ("q95", 0.95)];
 
 /// Compares earlier nights with what happened since, from tonight's session.
-pub struct LookBack<'a> {
-    pub workspace: &'a Workspace,
-    pub ctx: &'a SessionContext,
-    pub rollups: &'a Rollups,
-    pub tonight: RunDate,
+pub(crate) struct LookBack<'a> {
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) ctx: &'a SessionContext,
+    pub(crate) rollups: &'a Rollups,
+    pub(crate) tonight: RunDate,
 }
 
 impl LookBack<'_> {
     /// Returns `{"intents": …, "churn": …, "demand": …}`, each where a night is old enough; null where none is.
-    pub async fn figures(&self) -> Result<Value> {
+    pub(crate) async fn figures(&self) -> Result<Value> {
         let nights = self.workspace.nights();
         let config = &self.workspace.config;
         let ago = |days: u32| self.tonight.plus_days(-i64::from(days));

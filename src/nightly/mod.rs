@@ -6,8 +6,8 @@
 //! Idempotent: a finished night is left alone when nothing changed. Resumable: features and scores are checkpointed under
 //! the hash of everything that they follow from, so a second attempt starts where the first one stopped.
 
-pub mod look_back;
-pub mod plan;
+mod look_back;
+pub(crate) mod plan;
 
 use datafusion::prelude::SessionContext;
 use indicatif::ProgressBar;
@@ -40,11 +40,11 @@ use plan::{NightPlan, Stage, StageFigures, Survey};
 
 /// Options of one night.
 #[derive(Debug, Clone)]
-pub struct NightOptions {
-    pub run_date: RunDate,
+pub(crate) struct NightOptions {
+    pub(crate) run_date: RunDate,
     /// Gives up (exit 75) after this long; checkpoints serve the next attempt.
-    pub deadline: Option<Duration>,
-    pub fault: FaultPoint,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) fault: FaultPoint,
 }
 
 /// State tables that a night of many user parts checkpoints once for all of them.
@@ -52,22 +52,22 @@ const GUEST_STATE: [&str; 2] = ["guest_day", "guest_event"];
 
 /// Report of a night, for the summary and the `runs` row.
 #[derive(Debug, Clone, Serialize)]
-pub struct NightReport {
-    pub run_date: RunDate,
-    pub generation: u64,
-    pub model_version: String,
-    pub read: ReadReport,
-    pub stages: BTreeMap<String, StageFigures>,
-    pub table_rows: BTreeMap<String, i64>,
-    pub table_paths: BTreeMap<String, String>,
-    pub users_encoded: u64,
-    pub users_kept: u64,
+pub(crate) struct NightReport {
+    pub(crate) run_date: RunDate,
+    pub(crate) generation: u64,
+    pub(crate) model_version: String,
+    pub(crate) read: ReadReport,
+    pub(crate) stages: BTreeMap<String, StageFigures>,
+    pub(crate) table_rows: BTreeMap<String, i64>,
+    pub(crate) table_paths: BTreeMap<String, String>,
+    pub(crate) users_encoded: u64,
+    pub(crate) users_kept: u64,
     /// False where the same night was published before.
-    pub published: bool,
+    pub(crate) published: bool,
 }
 
 /// Runs one night under its lock. Nights of one process share `models`: each version is loaded once for all of them.
-pub async fn run(config: &Config, models: &Arc<Models>, options: &NightOptions) -> Result<NightReport> {
+pub(crate) async fn run(config: &Config, models: &Arc<Models>, options: &NightOptions) -> Result<NightReport> {
     let output = Location::open(&config.output.uri, &config.s3)?;
     let held = lock::acquire(&output, options.run_date, &config.lock).await?;
     let work = run_locked(config, models, options, &held);

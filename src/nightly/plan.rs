@@ -27,7 +27,7 @@ use crate::workspace::Workspace;
 
 /// One step of a night.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Builds the rollups of new event files.
     Rollups,
     /// Builds every user's features.
@@ -50,7 +50,7 @@ pub enum Stage {
 
 impl Stage {
     /// Returns every stage in the order in which a night runs them.
-    pub fn all() -> Vec<Stage> {
+    pub(crate) fn all() -> Vec<Stage> {
         let before =
             [Stage::Rollups, Stage::UserFeatures, Stage::Contents, Stage::IntentScores, Stage::DemandForecasts];
         let after = [Stage::Checks, Stage::LookBack, Stage::Publish];
@@ -58,7 +58,7 @@ impl Stage {
     }
 
     /// Returns the name that progress, logs, `runs.stages` and `--format json` use.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Stage::Rollups => "rollups",
             Stage::UserFeatures => "user_features",
@@ -73,7 +73,7 @@ impl Stage {
     }
 
     /// Returns the query whose rows this stage checkpoints, so that a second attempt reads them: its path below sql/.
-    pub fn checkpointed_query(self) -> Option<&'static str> {
+    pub(crate) fn checkpointed_query(self) -> Option<&'static str> {
         match self {
             Stage::UserFeatures => Some("features/user_features"),
             Stage::IntentScores => Some("score/intent_scores"),
@@ -99,32 +99,32 @@ impl Stage {
 
 /// Seconds, rows and bytes of one stage.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct StageFigures {
-    pub seconds: f64,
-    pub rows: u64,
-    pub bytes: u64,
+pub(crate) struct StageFigures {
+    pub(crate) seconds: f64,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Facts about lake, state, model and published nights that a plan follows from.
 #[derive(Debug)]
-pub struct Survey {
-    pub run_date: RunDate,
+pub(crate) struct Survey {
+    pub(crate) run_date: RunDate,
     /// None where no model was trained yet.
-    pub model: Option<BundleCard>,
-    pub rollups: RollupPlan,
+    pub(crate) model: Option<BundleCard>,
+    pub(crate) rollups: RollupPlan,
     /// The visible night of this date.
-    pub visible: Option<VisibleNight>,
+    pub(crate) visible: Option<VisibleNight>,
     /// The latest visible night up to this date, else the latest of all: its figures predict this one's.
-    pub last: Option<RunRecord>,
+    pub(crate) last: Option<RunRecord>,
     /// Hash of everything that the night's rows follow from; none without a model.
-    pub manifest_hash: Option<String>,
+    pub(crate) manifest_hash: Option<String>,
     /// Names of checkpoints that an attempt with this manifest left complete.
-    pub checkpoints: Vec<&'static str>,
+    pub(crate) checkpoints: Vec<&'static str>,
 }
 
 /// Looks at everything a plan needs and refuses what the night would refuse: a damaged file (exit 3), features that the model
 /// does not know (exit 6). The session is as of `run_date`, over the stored rollups.
-pub async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(Survey, SessionContext)> {
+pub(crate) async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(Survey, SessionContext)> {
     let model = match workspace.models.card("").await {
         Ok(card) => Some(card),
         Err(failure) if failure.kind == FailureKind::Model && workspace.config.model.version.is_empty() => None,
@@ -201,7 +201,7 @@ fn settings_of_rows(config: &Config) -> Result<String> {
 }
 
 /// Returns the folder of a night's checkpoints.
-pub fn checkpoint_folder(output: &Location, run_date: RunDate, manifest_hash: &str) -> Location {
+pub(crate) fn checkpoint_folder(output: &Location, run_date: RunDate, manifest_hash: &str) -> Location {
     output.folder(&format!("state/features/{run_date}/{manifest_hash}"))
 }
 
@@ -218,40 +218,41 @@ async fn find_checkpoints(output: &Location, run_date: RunDate, manifest_hash: &
 
 /// Plan of a night: its stages and what they read, reuse and cost.
 #[derive(Debug, Clone, Serialize)]
-pub struct NightPlan {
-    pub run_date: RunDate,
+pub(crate) struct NightPlan {
+    pub(crate) run_date: RunDate,
     /// None where there is no model yet: the night would be refused.
-    pub model_version: Option<String>,
-    pub read: ReadReport,
+    pub(crate) model_version: Option<String>,
+    pub(crate) read: ReadReport,
     /// The generation of that date which readers see now.
-    pub visible_generation: Option<u64>,
+    pub(crate) visible_generation: Option<u64>,
     /// The visible night came from the same inputs, SQL, model and settings: the night leaves it as it is.
-    pub nothing_to_do: bool,
+    pub(crate) nothing_to_do: bool,
     /// The night whose figures the prediction is based on; none where no night was published yet.
-    pub predicted_from: Option<RunDate>,
-    pub stages: Vec<StagePlan>,
-    pub seconds_predicted: Option<f64>,
-    pub bytes_written_predicted: Option<u64>,
+    pub(crate) predicted_from: Option<RunDate>,
+    pub(crate) stages: Vec<StagePlan>,
+    pub(crate) seconds_predicted: Option<f64>,
+    pub(crate) bytes_written_predicted: Option<u64>,
 }
 
 /// One stage to come.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StagePlan {
+pub(crate) struct StagePlan {
     #[serde(skip)]
-    pub stage: Stage,
-    pub name: &'static str,
-    pub what: String,
-    pub seconds_predicted: Option<f64>,
-    pub rows_predicted: Option<u64>,
-    pub bytes_predicted: Option<u64>,
+    pub(crate) stage: Stage,
+    pub(crate) name: &'static str,
+    pub(crate) what: String,
+    pub(crate) seconds_predicted: Option<f64>,
+    pub(crate) rows_predicted: Option<u64>,
+    pub(crate) bytes_predicted: Option<u64>,
 }
 
 impl NightPlan {
     /// Decides from the facts alone.
-    pub fn new(survey: &Survey) -> Result<Self> {
+    pub(crate) fn new(survey: &Survey) -> Result<Self> {
         let visible = survey.visible.as_ref();
         // The manifest names every source file, so units that are missing change nothing.
-        let nothing_to_do = visible.is_some_and(|night| Some(&night.run.manifest_hash) == survey.manifest_hash.as_ref());
+        let nothing_to_do =
+            visible.is_some_and(|night| Some(&night.run.manifest_hash) == survey.manifest_hash.as_ref());
         let figures = survey.last.as_ref().map(figures_by_stage).transpose()?.unwrap_or_default();
         let read = survey.rollups.report();
         let stages = match nothing_to_do {
@@ -333,7 +334,7 @@ fn bytes_written(stages: &[StagePlan]) -> u64 {
 
 /// Plans a checkpointed query. Views of features and state are registered with what an overlay adds to their files; the
 /// others are planned from their file at `path` below sql/.
-pub async fn plan_query(ctx: &SessionContext, sql: &SqlFiles, name: &str, path: &str) -> Result<DataFrame> {
+pub(crate) async fn plan_query(ctx: &SessionContext, sql: &SqlFiles, name: &str, path: &str) -> Result<DataFrame> {
     let in_file = |e: datafusion::error::DataFusionError| Failure::from(e).at(format!("sql/{path}.sql"));
     match ctx.table_exist(name)? {
         true => ctx.table(name).await.map_err(in_file),
@@ -342,7 +343,7 @@ pub async fn plan_query(ctx: &SessionContext, sql: &SqlFiles, name: &str, path: 
 }
 
 /// Returns the physical plans of the checkpointed queries, by stage name. Plans only: no row is read.
-pub async fn physical_plans(ctx: &SessionContext, sql: &SqlFiles) -> Result<BTreeMap<String, String>> {
+pub(crate) async fn physical_plans(ctx: &SessionContext, sql: &SqlFiles) -> Result<BTreeMap<String, String>> {
     contract::register_model_input(ctx).await?;
     views::register_one(ctx, sql, "score/anomaly").await?;
     let mut plans = BTreeMap::new();

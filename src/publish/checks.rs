@@ -31,10 +31,10 @@ const ROWS_SHOWN_MAX: usize = 10;
 /// One fault that a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
-    pub check: String,
-    pub subject: String,
-    pub expected: String,
-    pub got: String,
+    pub(crate) check: String,
+    pub(crate) subject: String,
+    pub(crate) expected: String,
+    pub(crate) got: String,
 }
 
 impl std::fmt::Display for Finding {

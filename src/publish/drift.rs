@@ -17,7 +17,7 @@ const NAMED_MAX: usize = 5;
 
 /// Returns `{feature: stability index}` over `user_features`, computed in one pass. Null if the card has no deciles (older
 /// bundles have none) or there are no users. Users without events are left out, as in training.
-pub async fn measure(ctx: &SessionContext, card: &BundleCard) -> Result<Value> {
+pub(crate) async fn measure(ctx: &SessionContext, card: &BundleCard) -> Result<Value> {
     let trained: Vec<(&String, &Deciles)> = card.feature_deciles.iter().collect();
     if trained.is_empty() {
         return Ok(Value::Null);

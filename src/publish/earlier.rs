@@ -17,11 +17,11 @@ use crate::tables::{schemas, write_files::table_location};
 
 /// The nights that a night reads, oldest first.
 #[derive(Debug, Clone, Default)]
-pub struct EarlierNights(Vec<VisibleNight>);
+pub(crate) struct EarlierNights(Vec<VisibleNight>);
 
 impl EarlierNights {
     /// Selects the nights that the night of `date` reads from all visible nights (ordered by date).
-    pub fn before(date: RunDate, nights: &[VisibleNight], config: &Config) -> Self {
+    pub(crate) fn before(date: RunDate, nights: &[VisibleNight], config: &Config) -> Self {
         let oldest = date.plus_days(-i64::from(config.demand.history_days));
         let in_window = |night: &&VisibleNight| night.run_date() >= oldest && night.run_date() < date;
         let mut read: Vec<VisibleNight> =
@@ -31,14 +31,14 @@ impl EarlierNights {
     }
 
     /// Returns a hash that changes when these nights or their content change.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let parts = self.0.iter().flat_map(|night| [night.run_date().to_string(), night.run.manifest_hash.clone()]);
         let parts: Vec<String> = parts.collect();
         runs::manifest_hash(parts.iter().map(String::as_str))
     }
 
     /// Registers `earlier_demand`: the columns of `demand`, and the run date as `_dt`.
-    pub async fn register(&self, ctx: &SessionContext, output: &Location) -> Result<()> {
+    pub(crate) async fn register(&self, ctx: &SessionContext, output: &Location) -> Result<()> {
         let files = readers::night_files(output, "demand", &self.0).await?;
         ctx.deregister_table(EARLIER_DEMAND)?;
         let folder = table_location(output, "demand");

@@ -34,13 +34,13 @@ pub struct GcPlan {
     /// Data files that no reader can reach, with their bytes.
     pub orphan_files: Vec<(Path, u64)>,
     /// Files below `state/features/` of nights that cannot be shown or resumed, with their bytes, by date and manifest.
-    pub old_features: BTreeMap<(RunDate, String), Vec<(Path, u64)>>,
+    pub(crate) old_features: BTreeMap<(RunDate, String), Vec<(Path, u64)>>,
     /// Encoder states that no later night looks up, with their bytes.
     pub old_encoder_states: Vec<(Path, u64)>,
     /// Catalogues of old plans, with their bytes.
     pub old_catalogues: Vec<(Path, u64)>,
     /// Content vectors that no night needs.
-    pub stale_contents: Vec<StaleFile>,
+    pub(crate) stale_contents: Vec<StaleFile>,
     /// Objects of lock generations that a newer one has replaced, with their bytes.
     pub lock_objects: Vec<(Path, u64)>,
 }
@@ -50,7 +50,7 @@ pub struct GcPlan {
 pub struct GcRow {
     pub kind: &'static str,
     /// The file, or the run date of a night.
-    pub path: String,
+    pub(crate) path: String,
     pub bytes: u64,
     pub reason: String,
 }

@@ -20,16 +20,16 @@ use crate::score::contents::vector_files::{USED_KEYS_FOLDER, VECTORS_FOLDER, ret
 
 /// A file that is removed, or rewritten without some of its rows.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StaleFile {
-    pub file: Path,
+pub(crate) struct StaleFile {
+    pub(crate) file: Path,
     /// Size of the whole file.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Keys of the rows that stay; `None` removes the file.
-    pub kept_keys: Option<Arc<HashSet<i64>>>,
+    pub(crate) kept_keys: Option<Arc<HashSet<i64>>>,
 }
 
 /// Decides which files are stale; changes nothing.
-pub async fn plan(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<StaleFile>> {
+pub(crate) async fn plan(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<StaleFile>> {
     let used_folders = folders_of_models(output).await?;
     let mut key_lists = output.folder(USED_KEYS_FOLDER).list_by_folder().await?;
     let removed =
@@ -72,7 +72,7 @@ pub async fn plan(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<S
 }
 
 /// Executes the plan. The new file is written first: an interruption leaves rows twice, which readers read as once.
-pub async fn execute(output: &Location, stale: &[StaleFile]) -> Result<()> {
+pub(crate) async fn execute(output: &Location, stale: &[StaleFile]) -> Result<()> {
     for StaleFile { file, kept_keys, .. } in stale {
         if let Some(kept_keys) = kept_keys {
             retain_keys(output, file, kept_keys).await?;

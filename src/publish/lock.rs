@@ -21,9 +21,9 @@ use crate::lake::stores::Location;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Owner {
     pub host: String,
-    pub pid: u32,
-    pub uuid: String,
-    pub started_at: DateTime<Utc>,
+    pub(crate) pid: u32,
+    pub(crate) uuid: String,
+    pub(crate) started_at: DateTime<Utc>,
 }
 
 impl Owner {
@@ -92,7 +92,7 @@ pub async fn acquire(output: &Location, run_date: RunDate, settings: &LockConfig
 
 impl NightLock {
     /// Fails with [`Failure::fenced`] when a newer generation exists. Called before each commit.
-    pub async fn check(&self) -> Result<()> {
+    pub(crate) async fn check(&self) -> Result<()> {
         let state = read_state(&self.folder).await?;
         if state.newest <= self.generation.0 {
             return Ok(());

@@ -22,7 +22,7 @@ pub struct FaultPoint(pub Option<String>);
 
 impl FaultPoint {
     /// Aborts as `kill -9` does if `name` is the chosen point: no destructor runs, nothing is flushed.
-    pub fn reached(&self, name: &str) {
+    pub(crate) fn reached(&self, name: &str) {
         if self.0.as_deref() == Some(name) {
             std::process::abort();
         }

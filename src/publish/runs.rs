@@ -23,7 +23,7 @@ use crate::tables::{delta_log, write_files};
 /// Kind of event that a row records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RunKind {
+pub(crate) enum RunKind {
     /// The tables of a night were published.
     #[default]
     Night,
@@ -38,39 +38,39 @@ pub enum RunKind {
 /// One row of `runs`. Structured columns are JSON text in the table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    pub run_date: RunDate,
+    pub(crate) run_date: RunDate,
     pub generation: Generation,
-    pub kind: RunKind,
-    pub status: String,
-    pub made_visible_at: DateTime<Utc>,
+    pub(crate) kind: RunKind,
+    pub(crate) status: String,
+    pub(crate) made_visible_at: DateTime<Utc>,
     #[serde(default)]
-    pub model_version: Option<ModelVersion>,
+    pub(crate) model_version: Option<ModelVersion>,
     #[serde(default)]
-    pub sql_fingerprint: Option<String>,
+    pub(crate) sql_fingerprint: Option<String>,
     #[serde(default)]
-    pub input_fingerprint: Option<String>,
+    pub(crate) input_fingerprint: Option<String>,
     #[serde(default)]
-    pub rows_read: Option<i64>,
+    pub(crate) rows_read: Option<i64>,
     #[serde(default)]
-    pub rows_quarantined: Option<i64>,
+    pub(crate) rows_quarantined: Option<i64>,
     #[serde(default, with = "json_text")]
-    pub quarantined_by_reason: BTreeMap<String, i64>,
+    pub(crate) quarantined_by_reason: BTreeMap<String, i64>,
     #[serde(default)]
-    pub arrival_mode: Option<String>,
+    pub(crate) arrival_mode: Option<String>,
     pub manifest_hash: String,
     /// Delta version of each table whose partition `run_date` holds this run.
     #[serde(default, with = "json_text")]
     pub table_versions: BTreeMap<String, u64>,
     #[serde(default, with = "json_text")]
-    pub stages: Value,
+    pub(crate) stages: Value,
     #[serde(default, with = "json_text")]
-    pub drift: Value,
+    pub(crate) drift: Value,
     #[serde(default, with = "json_text")]
-    pub accuracy: Value,
+    pub(crate) accuracy: Value,
     #[serde(default)]
-    pub hides_generation: Option<u64>,
+    pub(crate) hides_generation: Option<u64>,
     #[serde(default)]
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 impl RunRecord {
@@ -104,11 +104,11 @@ impl RunRecord {
 mod json_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
-    pub fn serialize<T: Serialize, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: Serialize, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&serde_json::to_string(value).map_err(serde::ser::Error::custom)?)
     }
 
-    pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    pub(crate) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
         serde_json::from_str(&String::deserialize(from)?).map_err(serde::de::Error::custom)
     }
 }
@@ -125,7 +125,7 @@ impl VisibleNight {
     }
 
     /// Returns the Delta version of `table` whose partition holds this night; `None` if the run did not write that table.
-    pub fn version(&self, table: &str) -> Option<u64> {
+    pub(crate) fn version(&self, table: &str) -> Option<u64> {
         self.run.table_versions.get(table).copied()
     }
 }
@@ -189,7 +189,7 @@ pub async fn visible_on(output: &Location, run_date: RunDate) -> Result<Option<V
 }
 
 /// Appends one row, which takes effect for readers at once.
-pub async fn append(output: &Location, record: &RunRecord) -> Result<()> {
+pub(crate) async fn append(output: &Location, record: &RunRecord) -> Result<()> {
     let mut decoder = arrow::json::ReaderBuilder::new(schemas::file_schema(RUNS)?).build_decoder()?;
     decoder.serialize(std::slice::from_ref(record))?;
     let row = decoder.flush()?.ok_or_else(|| Failure::bug("no run row was made"))?;
@@ -235,7 +235,7 @@ async fn hide(output: &Location, held: &NightLock) -> Result<()> {
 }
 
 /// Hashes the parts that make two runs of a night the same: inputs, SQL, model, settings.
-pub fn manifest_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn manifest_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
@@ -244,7 +244,7 @@ pub fn manifest_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// Registers `runs` as a view of all rows; empty if there is no such table yet.
-pub async fn register(ctx: &SessionContext, output: &Location) -> Result<()> {
+pub(crate) async fn register(ctx: &SessionContext, output: &Location) -> Result<()> {
     if delta_log::open(output, RUNS, None).await?.is_some() {
         let rows = delta::scan_at(ctx, output, RUNS, None, None).await?;
         ctx.register_table(RUNS, rows.into_view())?;

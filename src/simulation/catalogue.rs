@@ -57,21 +57,21 @@ const BRAND_TRIES: usize = 3;
 const APPEAL_TRIES: usize = 12;
 
 pub(super) struct Item {
-    pub category: u16,
-    pub brand_slot: u8,
+    pub(crate) category: u16,
+    pub(crate) brand_slot: u8,
     /// Ten-thousandths of the currency unit, as decimal(18,4) stores it.
-    pub price: i64,
-    pub title: String,
-    pub vector: [f32; VECTOR_WIDTH],
+    pub(crate) price: i64,
+    pub(crate) title: String,
+    pub(crate) vector: [f32; VECTOR_WIDTH],
     /// The property that the signal shows (signal.rs).
-    pub appeal: bool,
+    pub(crate) appeal: bool,
     /// True if it is sold from the first day to the last.
-    pub always_sold: bool,
+    pub(crate) always_sold: bool,
     /// Mean rating by buyers.
-    pub quality: f32,
-    pub first_day: u32,
+    pub(crate) quality: f32,
+    pub(crate) first_day: u32,
     /// The day from which it is no longer sold.
-    pub last_day: u32,
+    pub(crate) last_day: u32,
     popularity: f64,
     /// Growth of its share per day, in log units.
     trend: f64,
@@ -82,19 +82,19 @@ pub(super) struct Item {
 
 #[derive(Clone, Copy)]
 pub(super) struct Promotion {
-    pub item: u32,
-    pub first_day: u32,
-    pub last_day: u32,
-    pub price: i64,
+    pub(crate) item: u32,
+    pub(crate) first_day: u32,
+    pub(crate) last_day: u32,
+    pub(crate) price: i64,
 }
 
 pub(super) struct Catalogue {
-    pub items: Vec<Item>,
-    pub promotions: Vec<Promotion>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) promotions: Vec<Promotion>,
     /// Items of each category, by increasing item number.
     members: Vec<Vec<u32>>,
     today: Today,
-    pub signal: Signal,
+    pub(crate) signal: Signal,
 }
 
 /// Prices and choice weights of one day.

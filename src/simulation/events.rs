@@ -11,15 +11,15 @@ use super::writer::{instant, money, schema};
 /// One event before it has an id.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Event {
-    pub ts: i64,
-    pub event_type: &'static str,
-    pub item: Option<u32>,
-    pub query: Option<String>,
-    pub dwell_ms: Option<i64>,
-    pub quantity: Option<i32>,
-    pub price: Option<i64>,
-    pub rating: Option<i8>,
-    pub text: Option<String>,
+    pub(crate) ts: i64,
+    pub(crate) event_type: &'static str,
+    pub(crate) item: Option<u32>,
+    pub(crate) query: Option<String>,
+    pub(crate) dwell_ms: Option<i64>,
+    pub(crate) quantity: Option<i32>,
+    pub(crate) price: Option<i64>,
+    pub(crate) rating: Option<i8>,
+    pub(crate) text: Option<String>,
 }
 
 pub(super) fn events_schema() -> SchemaRef {
@@ -44,7 +44,7 @@ pub(super) fn events_schema() -> SchemaRef {
 /// Column builders of a batch of events.
 #[derive(Default)]
 pub(super) struct Columns {
-    pub rows: usize,
+    pub(crate) rows: usize,
     event_id: StringBuilder,
     user_id: StringBuilder,
     session_id: StringBuilder,

@@ -36,13 +36,13 @@ const READY_STAYS: f32 = 0.7;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Habits {
     /// Chance of a visit on an average day without an episode.
-    pub activity: f32,
+    pub(crate) activity: f32,
     /// Chance that an idle visit starts an episode.
-    pub episode: f32,
+    pub(crate) episode: f32,
     /// Chance that a starting episode is genuine.
-    pub genuine: f32,
+    pub(crate) genuine: f32,
     /// Chance that an idle visit ends with an impulse purchase.
-    pub impulse: f32,
+    pub(crate) impulse: f32,
 }
 
 impl Habits {

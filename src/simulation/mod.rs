@@ -49,8 +49,8 @@ const PROPENSITY_DAYS: u32 = 7;
 pub struct SimulateReport {
     pub events: u64,
     pub purchases: u64,
-    pub bytes: u64,
-    pub faults: u64,
+    pub(crate) bytes: u64,
+    pub(crate) faults: u64,
 }
 
 impl fmt::Display for SimulateReport {

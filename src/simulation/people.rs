@@ -14,40 +14,40 @@ const COUNTRIES: [&str; 6] = ["DE", "FR", "NL", "ES", "IT", "PL"];
 
 #[derive(Clone, Debug)]
 pub(super) struct Person {
-    pub habits: Habits,
-    pub tastes: [u16; 3],
-    pub brand_slot: u8,
+    pub(crate) habits: Habits,
+    pub(crate) tastes: [u16; 3],
+    pub(crate) brand_slot: u8,
     /// Hour of the day around which visits start.
-    pub hour: u8,
+    pub(crate) hour: u8,
     /// First day with a visit; 0 for users from before the lake begins.
-    pub joins: u32,
+    pub(crate) joins: u32,
     /// First day without visits: churned, or erased.
-    pub leaves: u32,
+    pub(crate) leaves: u32,
     /// Before this day the user is the guest `g…`; 0 = never a guest, `NEVER` = never logs in.
-    pub logs_in: u32,
-    pub state: State,
+    pub(crate) logs_in: u32,
+    pub(crate) state: State,
     /// Category of the current episode.
-    pub category: u16,
+    pub(crate) category: u16,
     /// Item in the cart since the episode's first session.
-    pub cart: u32,
+    pub(crate) cart: u32,
     /// The item that the episode narrowed down to.
-    pub held: u32,
-    pub bought: u32,
-    pub review_day: u32,
-    pub return_day: u32,
+    pub(crate) held: u32,
+    pub(crate) bought: u32,
+    pub(crate) review_day: u32,
+    pub(crate) return_day: u32,
     /// The item to return: the user may have bought another one since.
-    pub return_item: u32,
-    pub return_quantity: i32,
+    pub(crate) return_item: u32,
+    pub(crate) return_quantity: i32,
 }
 
 /// The user's row in the `users` table; drawn again when it is written, not stored.
 pub(super) struct MasterData {
-    pub country: &'static str,
-    pub consent: Option<bool>,
-    pub excluded: Option<bool>,
+    pub(crate) country: &'static str,
+    pub(crate) consent: Option<bool>,
+    pub(crate) excluded: Option<bool>,
     /// Days from the start of the lake: negative, because only users from before it have one.
-    pub signed_up_day: Option<i64>,
-    pub erasure_day: Option<u32>,
+    pub(crate) signed_up_day: Option<i64>,
+    pub(crate) erasure_day: Option<u32>,
 }
 
 impl Person {

@@ -13,8 +13,8 @@ use super::stock::Stock;
 
 /// A visit's events and whether it ended with a purchase that the shop could serve.
 pub(super) struct Visit {
-    pub events: Vec<Event>,
-    pub bought: bool,
+    pub(crate) events: Vec<Event>,
+    pub(crate) bought: bool,
 }
 
 /// Units in one purchase, and their mean.

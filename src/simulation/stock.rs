@@ -6,24 +6,24 @@ use super::random::{Purpose, stream};
 
 #[derive(Clone, Debug)]
 pub(super) struct StockLine {
-    pub on_hand: i64,
-    pub on_order: i64,
-    pub lead_time_days: i32,
-    pub pack_size: i32,
-    pub min_order_quantity: i32,
-    pub service_level: Option<f64>,
+    pub(crate) on_hand: i64,
+    pub(crate) on_order: i64,
+    pub(crate) lead_time_days: i32,
+    pub(crate) pack_size: i32,
+    pub(crate) min_order_quantity: i32,
+    pub(crate) service_level: Option<f64>,
     /// The smoothed daily sales that the shop sees.
     daily_demand: f64,
     /// The buyer's margin of safety; below one means stock-outs.
     caution: f64,
     /// (arrival day, units).
     due: Vec<(u32, i64)>,
-    pub wanted: i64,
-    pub sold: i64,
+    pub(crate) wanted: i64,
+    pub(crate) sold: i64,
 }
 
 pub(super) struct Stock {
-    pub lines: Vec<StockLine>,
+    pub(crate) lines: Vec<StockLine>,
 }
 
 impl Stock {

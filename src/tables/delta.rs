@@ -57,7 +57,7 @@ pub async fn replace_partition(output: &Location, commit: &TableCommit<'_>) -> R
 }
 
 /// Adds the staged files to the night's partition, once per generation, with the same fencing.
-pub async fn append(output: &Location, commit: &TableCommit<'_>) -> Result<u64> {
+pub(crate) async fn append(output: &Location, commit: &TableCommit<'_>) -> Result<u64> {
     commit_until_settled(output, commit, Mode::Append).await
 }
 
@@ -184,7 +184,7 @@ fn night_of(partition: &HashMap<String, Option<String>>) -> Option<RunDate> {
 }
 
 /// Returns a run date as a literal of the engine.
-pub fn date_scalar(date: RunDate) -> datafusion::common::ScalarValue {
+pub(crate) fn date_scalar(date: RunDate) -> datafusion::common::ScalarValue {
     datafusion::common::ScalarValue::Date32(Some(date32(date.0)))
 }
 

@@ -11,13 +11,13 @@ use crate::lake::{files_table, files_table::ListedFile, parquet_files, stores::L
 
 /// Rows and bytes that were written.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub struct Materialised {
-    pub rows: u64,
-    pub bytes: u64,
+pub(crate) struct Materialised {
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Writes the rows of `query` below `folder`, at least one file per partition that has rows. File names begin with `name`.
-pub async fn write(
+pub(crate) async fn write(
     ctx: &SessionContext,
     name: &str,
     query: DataFrame,
@@ -37,7 +37,7 @@ pub async fn write(
 }
 
 /// Writes the rows of `query` as [`write`] does, then registers the files as table `name`.
-pub async fn materialise(
+pub(crate) async fn materialise(
     ctx: &SessionContext,
     name: &str,
     query: DataFrame,
@@ -53,7 +53,7 @@ pub async fn materialise(
 }
 
 /// Registers the files of an earlier attempt as table `name`; returns false if there are none.
-pub async fn reuse(ctx: &SessionContext, name: &str, schema: SchemaRef, folder: &Location) -> Result<bool> {
+pub(crate) async fn reuse(ctx: &SessionContext, name: &str, schema: SchemaRef, folder: &Location) -> Result<bool> {
     let objects = folder.list().await?.into_iter();
     let listed = objects.map(|meta| ListedFile { name: folder.display(&meta.location), dt: None, meta });
     let files: Vec<_> = listed.filter(|file| file.name.ends_with(".parquet")).collect();

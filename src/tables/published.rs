@@ -8,7 +8,7 @@ use super::table_spec::{Column, TableSpec, column, concatenated};
 use crate::model::targets::TARGETS;
 
 /// The tables of a night, in the order in which they are built and committed; `runs` comes after all of them.
-pub const NIGHT: &[&TableSpec] =
+pub(crate) const NIGHT: &[&TableSpec] =
     &[&INTENT, &RECOMMENDATION, &DEMAND, &DEMAND_TOTAL, &REPLENISHMENT, &SEGMENT, &QUARANTINE];
 
 const INTENT: TableSpec = TableSpec {
@@ -151,7 +151,7 @@ const QUARANTINE: TableSpec = TableSpec {
 
 /// Runs, and the nights that they made visible. Not a table of a night: rows are appended, never replaced.
 #[rustfmt::skip]
-pub const RUNS: TableSpec = TableSpec {
+pub(crate) const RUNS: TableSpec = TableSpec {
     name: "runs",
     grain: "run: a night, a rollback, an erasure or an expiry",
     key: &[],

@@ -14,10 +14,10 @@ use super::table_spec::TableSpec;
 use crate::failure::{Failure, Result};
 
 /// Partition column of every table. Delta keeps it in the log and in the folder name, not in the data files.
-pub const PARTITION: &str = "run_date";
+pub(crate) const PARTITION: &str = "run_date";
 
 /// Name of the table that makes nights visible.
-pub const RUNS: &str = published::RUNS.name;
+pub(crate) const RUNS: &str = published::RUNS.name;
 
 /// Names of the tables of a night, in the order in which they are committed; `runs` comes after all of them.
 pub const NIGHT_TABLES: [&str; NIGHT.len()] = {

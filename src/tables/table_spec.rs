@@ -10,38 +10,38 @@ use arrow::datatypes::{DataType, TimeUnit};
 pub struct TableSpec {
     pub name: &'static str,
     /// Completes the sentence "One row per …".
-    pub grain: &'static str,
+    pub(crate) grain: &'static str,
     /// Columns that identify a row within a night. Empty where rows may repeat.
     pub key: &'static [&'static str],
     /// Further column sets in which no two rows of a night agree.
-    pub also_unique: &'static [&'static [&'static str]],
+    pub(crate) also_unique: &'static [&'static [&'static str]],
     /// Columns of the data files: all but `run_date`. Every column is nullable; a lake that cannot feed one leaves it null.
-    pub columns: &'static [Column],
+    pub(crate) columns: &'static [Column],
 }
 
 impl TableSpec {
     /// Every column set that must be unique and not null within a night.
-    pub fn unique_sets(&self) -> impl Iterator<Item = &'static [&'static str]> {
+    pub(crate) fn unique_sets(&self) -> impl Iterator<Item = &'static [&'static str]> {
         [self.key].into_iter().chain(self.also_unique.iter().copied()).filter(|columns| !columns.is_empty())
     }
 }
 
 /// One column of a published table.
 #[derive(Debug, Clone, Copy)]
-pub struct Column {
-    pub name: &'static str,
-    pub kind: ColumnType,
+pub(crate) struct Column {
+    pub(crate) name: &'static str,
+    pub(crate) kind: ColumnType,
     /// Meaning, unit and when the column is null.
-    pub meaning: &'static str,
+    pub(crate) meaning: &'static str,
 }
 
-pub const fn column(name: &'static str, kind: ColumnType, meaning: &'static str) -> Column {
+pub(crate) const fn column(name: &'static str, kind: ColumnType, meaning: &'static str) -> Column {
     Column { name, kind, meaning }
 }
 
 /// The column types that published tables use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColumnType {
+pub(crate) enum ColumnType {
     Text,
     Date,
     /// An instant in UTC.
@@ -52,7 +52,7 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
-    pub fn arrow(self) -> DataType {
+    pub(crate) fn arrow(self) -> DataType {
         match self {
             Self::Text => DataType::Utf8,
             Self::Date => DataType::Date32,
@@ -65,7 +65,7 @@ impl ColumnType {
 }
 
 /// Concatenates column lists, so that a declaration can include columns that are declared elsewhere.
-pub const fn concatenated<const N: usize>(parts: &[&[Column]]) -> [Column; N] {
+pub(crate) const fn concatenated<const N: usize>(parts: &[&[Column]]) -> [Column; N] {
     let mut all = [column("", ColumnType::Text, ""); N];
     let (mut part, mut to) = (0, 0);
     while part < parts.len() {

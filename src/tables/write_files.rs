@@ -44,21 +44,21 @@ const ROW_GROUP_BYTES_MAX: usize = 32 << 20;
 
 /// Folder, names and sizes of the files. Sent to executors as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct WriteTarget {
+pub(crate) struct WriteTarget {
     /// Scheme and authority of the store, as registered with the session (`s3://bucket`, `file:///`).
-    pub store: Url,
+    pub(crate) store: Url,
     /// Path of the table's folder within the store.
-    pub folder: String,
+    pub(crate) folder: String,
     /// `run_date=D`: the folder below the table's and the beginning of each emitted path. Empty: no such folder.
-    pub partition: String,
+    pub(crate) partition: String,
     /// Beginning of the file names, so that people recognise the files.
-    pub name: String,
-    pub file_rows_max: u64,
-    pub row_group_rows_max: u64,
+    pub(crate) name: String,
+    pub(crate) file_rows_max: u64,
+    pub(crate) row_group_rows_max: u64,
 }
 
 impl WriteTarget {
-    pub fn new(location: &Location, table: &str, run_date: RunDate, generation: Generation) -> Result<Self> {
+    pub(crate) fn new(location: &Location, table: &str, run_date: RunDate, generation: Generation) -> Result<Self> {
         Ok(Self {
             store: location.store_url()?,
             folder: table_location(location, table).prefix.to_string(),
@@ -70,7 +70,7 @@ impl WriteTarget {
     }
 
     /// Puts files directly into `folder`, their names beginning with `name`.
-    pub fn plain(folder: &Location, name: &str) -> Result<Self> {
+    pub(crate) fn plain(folder: &Location, name: &str) -> Result<Self> {
         Ok(Self {
             store: folder.store_url()?,
             folder: folder.prefix.to_string(),
@@ -84,7 +84,7 @@ impl WriteTarget {
 }
 
 /// Returns the folder of a table below the output's root.
-pub fn table_location(output: &Location, table: &str) -> Location {
+pub(crate) fn table_location(output: &Location, table: &str) -> Location {
     output.folder(&format!("tables/{table}"))
 }
 
@@ -92,13 +92,13 @@ pub fn table_location(output: &Location, table: &str) -> Location {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedFile {
     /// Relative to the table's folder.
-    pub path: String,
-    pub rows: i64,
-    pub bytes: i64,
+    pub(crate) path: String,
+    pub(crate) rows: i64,
+    pub(crate) bytes: i64,
     /// Delta's per-file statistics, as JSON.
-    pub stats: String,
+    pub(crate) stats: String,
     /// The attempt that wrote it. An attempt may write several files.
-    pub attempt: String,
+    pub(crate) attempt: String,
 }
 
 /// Schema of the operator's rows.
@@ -110,14 +110,14 @@ static OUTPUT: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// Writes its input and emits (`path`, `rows`, `bytes`, `stats`, `attempt`), one row per file.
 #[derive(Debug, Clone)]
-pub struct WriteFilesExec {
+pub(crate) struct WriteFilesExec {
     input: Arc<dyn ExecutionPlan>,
     target: WriteTarget,
     properties: Arc<PlanProperties>,
 }
 
 impl WriteFilesExec {
-    pub fn new(input: Arc<dyn ExecutionPlan>, target: WriteTarget) -> Self {
+    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, target: WriteTarget) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&OUTPUT)),
             datafusion::physical_expr::Partitioning::UnknownPartitioning(
@@ -131,7 +131,7 @@ impl WriteFilesExec {
         Self { input, target, properties: Arc::new(properties) }
     }
 
-    pub fn target(&self) -> &WriteTarget {
+    pub(crate) fn target(&self) -> &WriteTarget {
         &self.target
     }
 }
@@ -294,7 +294,7 @@ fn to_batch(files: &[StagedFile]) -> Result<RecordBatch> {
 }
 
 /// Converts the operator's rows to files, in path order.
-pub fn from_batches(batches: &[RecordBatch]) -> Result<Vec<StagedFile>> {
+pub(crate) fn from_batches(batches: &[RecordBatch]) -> Result<Vec<StagedFile>> {
     let mut files = Vec::new();
     for batch in batches {
         let text = |i: usize| batch.column(i).as_any().downcast_ref::<StringArray>();
@@ -329,7 +329,7 @@ pub async fn stage(
 }
 
 /// Writes the rows of a query to `target`, in this process or on the session's cluster.
-pub async fn write(ctx: &SessionContext, rows: DataFrame, target: WriteTarget) -> Result<Vec<StagedFile>> {
+pub(crate) async fn write(ctx: &SessionContext, rows: DataFrame, target: WriteTarget) -> Result<Vec<StagedFile>> {
     let plan = Arc::new(WriteFilesExec::new(rows.create_physical_plan().await?, target));
     from_batches(&places::run(ctx, plan).await?)
 }

@@ -9,7 +9,7 @@ use crate::model::shape::IntentShape;
 
 /// The events that an event attends to.
 #[derive(Debug, Clone, Copy)]
-pub enum AttentionMask<'a> {
+pub(crate) enum AttentionMask<'a> {
     /// Events where this is true, bool [users, 1, 1, events].
     Visible(&'a Tensor),
     /// The event itself and earlier ones.
@@ -28,7 +28,7 @@ struct Block {
 
 /// Attention blocks with a final layer norm.
 #[derive(Debug)]
-pub struct AttentionBlocks {
+pub(crate) struct AttentionBlocks {
     blocks: Vec<Block>,
     norm: nn::LayerNorm,
     width: i64,
@@ -38,7 +38,7 @@ pub struct AttentionBlocks {
 
 impl AttentionBlocks {
     /// Creates initial weights below `path`.
-    pub fn new(path: &nn::Path, shape: &IntentShape) -> Self {
+    pub(crate) fn new(path: &nn::Path, shape: &IntentShape) -> Self {
         let d = shape.width;
         let blocks = (0..shape.layers).map(|i| {
             let layer = path / format!("layer{i}");
@@ -61,7 +61,7 @@ impl AttentionBlocks {
     }
 
     /// float32 [users, events, width] → the same shape.
-    pub fn states(&self, events: &Tensor, mask: AttentionMask<'_>, train: bool) -> Result<Tensor> {
+    pub(crate) fn states(&self, events: &Tensor, mask: AttentionMask<'_>, train: bool) -> Result<Tensor> {
         let mut x = events.shallow_clone();
         for block in &self.blocks {
             x = &x + self.attend(block, &x, mask)?.f_dropout(self.dropout, train)?;

@@ -7,18 +7,18 @@ use crate::failure::Result;
 
 /// Embedded events of several users, padded at the end to the longest history.
 #[derive(Debug)]
-pub struct PaddedEvents {
+pub(crate) struct PaddedEvents {
     /// float32 [users, events, width], oldest event first.
-    pub x: Tensor,
+    pub(crate) x: Tensor,
     /// int64 [users]; 0 for a user without events.
-    pub lengths: Tensor,
+    pub(crate) lengths: Tensor,
     /// bool [users, events]; false for padding.
-    pub present: Tensor,
+    pub(crate) present: Tensor,
 }
 
 /// States that summarise a user's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StateSummary {
+pub(crate) enum StateSummary {
     /// The newest event's state, which has seen all other events.
     Last,
     /// The newest event's state and the mean of all states.
@@ -26,7 +26,7 @@ pub enum StateSummary {
 }
 
 /// A network that turns a user's embedded events into one state per event.
-pub trait Backbone: fmt::Debug + Send {
+pub(crate) trait Backbone: fmt::Debug + Send {
     /// Returns one state per event, float32 [users, events, width]. The states of real events must not depend on padding;
     /// the states of padding may be any finite numbers.
     fn states(&self, events: &PaddedEvents, train: bool) -> Result<Tensor>;

@@ -11,10 +11,10 @@ use crate::failure::Result;
 use crate::model::shape::IntentShape;
 
 #[derive(Debug)]
-pub struct Causal(AttentionBlocks);
+pub(crate) struct Causal(AttentionBlocks);
 
 impl Causal {
-    pub fn new(path: &nn::Path, shape: &IntentShape) -> Self {
+    pub(crate) fn new(path: &nn::Path, shape: &IntentShape) -> Self {
         Self(AttentionBlocks::new(path, shape))
     }
 }

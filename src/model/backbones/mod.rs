@@ -16,10 +16,10 @@ use super::shape::IntentShape;
 use crate::config::networks::BackboneName;
 use recurrent::RecurrentBackbone;
 
-pub use backbone::{Backbone, PaddedEvents, StateSummary};
+pub(crate) use backbone::{Backbone, PaddedEvents, StateSummary};
 
 /// Creates the backbone that the shape names, with initial weights below `path`.
-pub fn build(path: &nn::Path, shape: &IntentShape) -> Box<dyn Backbone> {
+pub(crate) fn build(path: &nn::Path, shape: &IntentShape) -> Box<dyn Backbone> {
     match shape.backbone {
         BackboneName::Transformer => Box::new(transformer::Transformer::new(path, shape)),
         BackboneName::Causal => Box::new(causal::Causal::new(path, shape)),

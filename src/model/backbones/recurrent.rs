@@ -11,10 +11,10 @@ use crate::model::recurrent::{RecurrentCell, RecurrentStack, StackSizes};
 use crate::model::shape::IntentShape;
 
 #[derive(Debug)]
-pub struct RecurrentBackbone(RecurrentStack);
+pub(crate) struct RecurrentBackbone(RecurrentStack);
 
 impl RecurrentBackbone {
-    pub fn new(path: &nn::Path, cell: RecurrentCell, shape: &IntentShape) -> Self {
+    pub(crate) fn new(path: &nn::Path, cell: RecurrentCell, shape: &IntentShape) -> Self {
         let sizes =
             StackSizes { inputs: shape.width, width: shape.width, layers: shape.layers, dropout: shape.dropout };
         Self(RecurrentStack::new(path, cell, sizes))

@@ -11,10 +11,10 @@ use crate::failure::Result;
 use crate::model::shape::IntentShape;
 
 #[derive(Debug)]
-pub struct Transformer(AttentionBlocks);
+pub(crate) struct Transformer(AttentionBlocks);
 
 impl Transformer {
-    pub fn new(path: &nn::Path, shape: &IntentShape) -> Self {
+    pub(crate) fn new(path: &nn::Path, shape: &IntentShape) -> Self {
         Self(AttentionBlocks::new(path, shape))
     }
 }

@@ -17,8 +17,8 @@ pub const FORMAT: u32 = 4;
 pub(super) const CARD_FILE: &str = "bundle.json";
 
 /// Folders of the text and the image encoder in a bundle.
-pub const TEXT_FOLDER: &str = "text";
-pub const IMAGE_FOLDER: &str = "image";
+pub(crate) const TEXT_FOLDER: &str = "text";
+pub(crate) const IMAGE_FOLDER: &str = "image";
 
 /// The card of a model that nights use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,20 +62,20 @@ pub struct BundleCard {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BundledTextEncoder {
     /// Its folder at training time.
-    pub source: String,
+    pub(crate) source: String,
     /// Hash of everything that its vectors depend on.
-    pub hash: String,
+    pub(crate) hash: String,
     /// Tokens of a text that are read; 0 for the limit in the encoder's folder.
-    pub tokens_max: u32,
+    pub(crate) tokens_max: u32,
 }
 
 /// An image encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BundledImageEncoder {
     /// Its folder at training time.
-    pub source: String,
+    pub(crate) source: String,
     /// Hash of everything that its vectors depend on.
-    pub hash: String,
+    pub(crate) hash: String,
 }
 
 impl BundleCard {
@@ -105,7 +105,7 @@ pub(super) fn damaged(failure: Failure) -> Failure {
 
 /// Refuses an encoder whose hash differs from the one that the model was trained with. Compares the first 16 digits, because
 /// hashes can be shortened and their suffix depends on the precision of this machine.
-pub fn check_encoder_hash(version: &str, folder: &str, trained: &str, found: &str) -> Result<()> {
+pub(crate) fn check_encoder_hash(version: &str, folder: &str, trained: &str, found: &str) -> Result<()> {
     let digits = |hash: &str| hash.get(..16).unwrap_or(hash).to_string();
     if digits(trained) == digits(found) {
         return Ok(());

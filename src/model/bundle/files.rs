@@ -94,7 +94,7 @@ impl Registry {
     }
 
     /// Reads the card of a version; refuses models of other kinds.
-    pub async fn card(&self, version: &str) -> Result<BundleCard> {
+    pub(crate) async fn card(&self, version: &str) -> Result<BundleCard> {
         match self.0.folder(version).read_if_there(CARD_FILE).await? {
             Some(bytes) => BundleCard::parse(version, &bytes),
             None => Err(self.missing_card(version).await?),

@@ -27,7 +27,7 @@ pub struct IndexedItem {
 
 impl IndexedItem {
     /// Returns the buckets of the id and of the category (0 for none), as event inputs have them.
-    pub fn buckets(&self, item_buckets: u64) -> (i64, i64) {
+    pub(crate) fn buckets(&self, item_buckets: u64) -> (i64, i64) {
         (hash_bucket(&self.item_id, item_buckets), self.category_bucket())
     }
 
@@ -38,11 +38,11 @@ impl IndexedItem {
 
 /// Item vectors and biases that the network computes, on the CPU.
 #[derive(Debug)]
-pub struct ItemVectors {
+pub(crate) struct ItemVectors {
     /// float32 [items, width].
-    pub vectors: Tensor,
+    pub(crate) vectors: Tensor,
     /// float32 [items].
-    pub bias: Tensor,
+    pub(crate) bias: Tensor,
 }
 
 impl ItemVectors {

@@ -16,11 +16,11 @@ use crate::model::weights::parameter_count;
 /// A loaded model: both networks on one device, and the recommendation index.
 pub struct Bundle {
     pub card: BundleCard,
-    pub device: Device,
+    pub(crate) device: Device,
     pub(super) networks: Networks,
     /// The items of the recommendation index.
-    pub items: Vec<IndexedItem>,
-    pub item_vectors: ItemVectors,
+    pub(crate) items: Vec<IndexedItem>,
+    pub(crate) item_vectors: ItemVectors,
 }
 
 impl fmt::Debug for Bundle {
@@ -42,15 +42,15 @@ impl Bundle {
     }
 
     /// Computes the vectors of a catalogue whose items may be newer than the training (cold start).
-    pub fn catalogue_vectors(&self, items: &[IndexedItem], contents: &Contents) -> Result<ItemVectors> {
+    pub(crate) fn catalogue_vectors(&self, items: &[IndexedItem], contents: &Contents) -> Result<ItemVectors> {
         ItemVectors::of_catalogue(&self.networks.intent, &self.items, items, contents, self.device)
     }
 
-    pub fn intent(&self) -> &IntentNetwork {
+    pub(crate) fn intent(&self) -> &IntentNetwork {
         &self.networks.intent
     }
 
-    pub fn demand(&self) -> &DemandNetwork {
+    pub(crate) fn demand(&self) -> &DemandNetwork {
         &self.networks.demand
     }
 

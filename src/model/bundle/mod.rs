@@ -10,9 +10,11 @@ mod loaded;
 mod networks;
 
 pub use super::registry::Registry;
-pub use card::{BundleCard, BundledImageEncoder, BundledTextEncoder, FORMAT};
+pub use card::{BundleCard, FORMAT};
+pub(crate) use card::{BundledImageEncoder, BundledTextEncoder};
 pub(crate) use card::{IMAGE_FOLDER, TEXT_FOLDER, check_encoder_hash};
 pub use files::BundleParts;
-pub use item_index::{IndexedItem, ItemVectors};
+pub use item_index::IndexedItem;
+pub(crate) use item_index::ItemVectors;
 pub use loaded::Bundle;
 pub use networks::Networks;

@@ -10,10 +10,10 @@ use crate::model::shape::IntentShape;
 /// Both networks. Each has its own store of weights, so that training one cannot change the other.
 #[derive(Debug)]
 pub struct Networks {
-    pub intent: IntentNetwork,
+    pub(crate) intent: IntentNetwork,
     pub intent_store: nn::VarStore,
-    pub demand: DemandNetwork,
-    pub demand_store: nn::VarStore,
+    pub(crate) demand: DemandNetwork,
+    pub(crate) demand_store: nn::VarStore,
 }
 
 impl Networks {

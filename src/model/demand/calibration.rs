@@ -14,49 +14,49 @@ use super::forecast::{Forecast, QUANTILE_LEVELS, RawForecast, counts_forecast};
 use super::pattern::DemandPattern;
 
 /// One number per level of [`QUANTILE_LEVELS`], by demand pattern.
-pub type Corrections = BTreeMap<DemandPattern, [f64; QUANTILE_LEVELS.len()]>;
+pub(crate) type Corrections = BTreeMap<DemandPattern, [f64; QUANTILE_LEVELS.len()]>;
 
 /// Corrections of daily and lead-time forecasts. A pattern with too few items in the calibration weeks has none.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Calibration {
     /// Added to the network's quantiles of a day, in units of the item's scale.
     #[serde(default)]
-    pub shifts: Corrections,
+    pub(crate) shifts: Corrections,
     /// The levels, ascending, at which quantiles of a day's counts are read.
     #[serde(default)]
-    pub levels: Corrections,
+    pub(crate) levels: Corrections,
     /// Added to the network's quantiles of a lead time, in units of the item's scale over the lead time.
     #[serde(default)]
-    pub lead_shifts: Corrections,
+    pub(crate) lead_shifts: Corrections,
     /// The levels, ascending, at which quantiles of a lead time's counts are read.
     #[serde(default)]
-    pub lead_levels: Corrections,
+    pub(crate) lead_levels: Corrections,
     #[serde(default)]
-    pub means: MeanFactors,
+    pub(crate) means: MeanFactors,
     #[serde(default)]
-    pub lead_means: MeanFactors,
+    pub(crate) lead_means: MeanFactors,
 }
 
 /// Factors of means by demand pattern. Network quantiles and counts have separate factors, because separate heads predict
 /// their means.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct MeanFactors {
+pub(crate) struct MeanFactors {
     #[serde(default)]
-    pub of_network: BTreeMap<DemandPattern, f64>,
+    pub(crate) of_network: BTreeMap<DemandPattern, f64>,
     #[serde(default)]
-    pub of_counts: BTreeMap<DemandPattern, f64>,
+    pub(crate) of_counts: BTreeMap<DemandPattern, f64>,
 }
 
 /// The days that a forecast covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ForecastSpan {
+pub(crate) enum ForecastSpan {
     Day,
     LeadTime,
 }
 
 impl Calibration {
     /// Returns the calibrated forecast of an item with this pattern and scale (units over the span).
-    pub fn apply(&self, raw: &RawForecast, span: ForecastSpan, pattern: DemandPattern, scale: f64) -> Forecast {
+    pub(crate) fn apply(&self, raw: &RawForecast, span: ForecastSpan, pattern: DemandPattern, scale: f64) -> Forecast {
         let (shifts, levels, means) = match span {
             ForecastSpan::Day => (&self.shifts, &self.levels, &self.means),
             ForecastSpan::LeadTime => (&self.lead_shifts, &self.lead_levels, &self.lead_means),

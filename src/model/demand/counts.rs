@@ -2,7 +2,7 @@
 
 /// Returns the quantiles of ascending `levels` of the negative binomial with this mean and variance mean + mean² / size. Each
 /// is the smallest count whose distribution function reaches the level, so they ascend too. All are zero if the mean is zero.
-pub fn quantiles<const N: usize>(mean: f64, size: f64, levels: &[f64; N]) -> [f64; N] {
+pub(crate) fn quantiles<const N: usize>(mean: f64, size: f64, levels: &[f64; N]) -> [f64; N] {
     if mean <= 0.0 || !mean.is_finite() || size <= 0.0 {
         return [0.0; N];
     }
@@ -18,7 +18,7 @@ pub fn quantiles<const N: usize>(mean: f64, size: f64, levels: &[f64; N]) -> [f6
 }
 
 /// Returns P(demand < `count`) and P(demand <= `count`) of the same distribution.
-pub fn cumulative_bounds(mean: f64, size: f64, count: f64) -> (f64, f64) {
+pub(crate) fn cumulative_bounds(mean: f64, size: f64, count: f64) -> (f64, f64) {
     if mean <= 0.0 || !mean.is_finite() || size <= 0.0 {
         return (f64::from(u8::from(count > 0.0)), 1.0);
     }
@@ -61,7 +61,7 @@ impl CountWalk {
 
 /// Returns ln Γ(x) for x > 0: Stirling's series after shifting the argument up (Abramowitz and Stegun 6.1.41), to about 1e-13.
 /// `statrs` has one too; this one keeps published quantiles equal to the bit.
-pub fn ln_gamma(x: f64) -> f64 {
+pub(crate) fn ln_gamma(x: f64) -> f64 {
     let mut y = x;
     let mut shift = 0.0;
     while y < 15.0 {

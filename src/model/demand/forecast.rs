@@ -3,12 +3,12 @@
 use super::counts;
 
 /// Levels of the forecast quantiles, ascending.
-pub const QUANTILE_LEVELS: [f64; 7] = [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95];
+pub(crate) const QUANTILE_LEVELS: [f64; 7] = [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95];
 /// Numbers of a forecast: the mean, then the quantiles of [`QUANTILE_LEVELS`].
 pub(super) const FORECAST_VALUES: usize = 1 + QUANTILE_LEVELS.len();
 
 /// One forecast in units: the mean, then the quantiles of [`QUANTILE_LEVELS`].
-pub type Forecast = [f64; FORECAST_VALUES];
+pub(crate) type Forecast = [f64; FORECAST_VALUES];
 
 /// The calibrated forecasts of one item.
 #[derive(Debug, Clone)]
@@ -16,12 +16,12 @@ pub struct ItemForecast {
     /// One forecast per day of the horizon.
     pub daily: Vec<Forecast>,
     /// The forecast of the total over the lead time.
-    pub lead_time: Forecast,
+    pub(crate) lead_time: Forecast,
 }
 
 /// One forecast before calibration.
 #[derive(Debug, Clone, PartialEq)]
-pub enum RawForecast {
+pub(crate) enum RawForecast {
     /// Mean and quantiles of the network.
     Quantiles(Forecast),
     /// A negative binomial with variance mean + mean² / size.
@@ -29,7 +29,7 @@ pub enum RawForecast {
 }
 
 impl RawForecast {
-    pub fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         match self {
             RawForecast::Quantiles(forecast) => forecast[0],
             RawForecast::Counts { mean, .. } => *mean,
@@ -38,7 +38,7 @@ impl RawForecast {
 
     /// Returns mean and quantiles without calibration, which tests compare with.
     #[cfg(test)]
-    pub fn uncalibrated(&self) -> Forecast {
+    pub(crate) fn uncalibrated(&self) -> Forecast {
         match self {
             RawForecast::Quantiles(forecast) => *forecast,
             RawForecast::Counts { mean, size } => counts_forecast(*mean, *size, &QUANTILE_LEVELS),
@@ -55,7 +55,7 @@ pub(super) fn counts_forecast(mean: f64, size: f64, levels: &[f64; QUANTILE_LEVE
 
 /// The forecasts of one item before calibration.
 #[derive(Debug, Clone)]
-pub struct RawItemForecast {
-    pub daily: Vec<RawForecast>,
-    pub lead_time: RawForecast,
+pub(crate) struct RawItemForecast {
+    pub(crate) daily: Vec<RawForecast>,
+    pub(crate) lead_time: RawForecast,
 }

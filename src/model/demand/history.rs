@@ -17,9 +17,9 @@ use crate::model::inputs::{CATEGORY_BUCKETS, hash_bucket};
 pub struct ItemHistory {
     pub item_id: String,
     /// Hash bucket of the category, 0 for none.
-    pub category: i64,
+    pub(crate) category: i64,
     /// Vector of the item's image or text, of length one; empty if there is none or it is not finite.
-    pub content: Vec<f32>,
+    pub(crate) content: Vec<f32>,
     /// The first day, in days since 1970-01-01.
     pub first_day: i64,
     pub units: Vec<f64>,
@@ -32,44 +32,44 @@ pub struct ItemHistory {
     /// empty if the query does not supply them.
     pub intent_units: Vec<f64>,
     /// One flag per day of the horizon; empty if no promotion is planned.
-    pub promoted_future: Vec<bool>,
+    pub(crate) promoted_future: Vec<bool>,
     /// The promotion's price on each day of the horizon, NaN on days without one; empty if no promotion is planned.
-    pub price_future: Vec<f64>,
+    pub(crate) price_future: Vec<f64>,
     pub days_since_first_seen: i64,
     pub lead_time_days: i64,
 }
 
 /// The demand pattern and total sales of an item, which select and scale its forecast.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ItemFacts {
-    pub pattern: DemandPattern,
+pub(crate) struct ItemFacts {
+    pub(crate) pattern: DemandPattern,
     /// Units sold on the days in stock.
-    pub units: f64,
-    pub days_in_stock: f64,
-    pub lead_time_days: i64,
+    pub(crate) units: f64,
+    pub(crate) days_in_stock: f64,
+    pub(crate) lead_time_days: i64,
 }
 
 impl ItemFacts {
     /// Returns the item's scale in units per day: the mean over the days in stock, with a pseudo-count of 1/30 unit on one
     /// day.
-    pub fn scale(&self) -> f64 {
+    pub(crate) fn scale(&self) -> f64 {
         (self.units + 1.0 / 30.0) / (self.days_in_stock + 1.0)
     }
 
     /// Returns the scale of the total over the lead time, in units.
-    pub fn lead_scale(&self) -> f64 {
+    pub(crate) fn lead_scale(&self) -> f64 {
         self.scale() * self.lead_time_days as f64
     }
 
     /// Returns the fallback for short histories: a sales rate estimated from the days in stock and the prior of new items.
-    pub fn fallback(&self, prior: RatePrior, days: i64) -> RawForecast {
+    pub(crate) fn fallback(&self, prior: RatePrior, days: i64) -> RawForecast {
         prior.predictive(self.units, self.days_in_stock, days)
     }
 }
 
 impl ItemHistory {
     /// Reads `history` structs as `item_history` packs them.
-    pub fn from_struct(histories: &StructArray) -> Result<Vec<Self>> {
+    pub(crate) fn from_struct(histories: &StructArray) -> Result<Vec<Self>> {
         let column = |name: &str| {
             let found = histories.column_by_name(name);
             found.ok_or_else(|| Failure::model(format!("forecast_demand: the history lacks {name}")))
@@ -128,7 +128,7 @@ impl ItemHistory {
     }
 
     /// Classifies and sums up the item. An item first seen less than `history_days_min` days ago is new.
-    pub fn facts(&self, history_days_min: i64) -> ItemFacts {
+    pub(crate) fn facts(&self, history_days_min: i64) -> ItemFacts {
         let mut units = 0.0;
         let mut days_in_stock = 0.0;
         for sold in self.in_stock_units() {
@@ -140,7 +140,7 @@ impl ItemHistory {
     }
 
     /// Returns the day after the history's last day, in days since 1970-01-01: the first day that is forecast.
-    pub fn as_of_day(&self) -> i64 {
+    pub(crate) fn as_of_day(&self) -> i64 {
         self.first_day + self.units.len() as i64
     }
 
@@ -173,7 +173,7 @@ impl ItemHistory {
 
     /// Appends the numbers of the last days, row-major [history_days, PAST_DAY_VALUES], with zeros before the first day. `scale`
     /// is [`ItemFacts::scale`].
-    pub fn append_past_days(&self, history_days: usize, scale: f64, to: &mut Vec<f32>) {
+    pub(crate) fn append_past_days(&self, history_days: usize, scale: f64, to: &mut Vec<f32>) {
         let n = self.units.len();
         let skip = n.saturating_sub(history_days);
         let usual = self.usual_price();
@@ -197,7 +197,7 @@ impl ItemHistory {
     }
 
     /// Appends the numbers of the future days, row-major [horizon_days, FUTURE_DAY_VALUES].
-    pub fn append_future_days(&self, horizon_days: usize, to: &mut Vec<f32>) {
+    pub(crate) fn append_future_days(&self, horizon_days: usize, to: &mut Vec<f32>) {
         let usual = self.usual_price();
         for step in 0..horizon_days {
             to.extend([f32::from(u8::from(self.promoted_on(step))), price_ratio(self.price_on(step), usual)]);
@@ -205,13 +205,13 @@ impl ItemHistory {
     }
 
     /// Returns the price ratio of days after the horizon.
-    pub fn later_price_ratio(&self) -> f32 {
+    pub(crate) fn later_price_ratio(&self) -> f32 {
         price_ratio(self.price_on(usize::MAX), self.usual_price())
     }
 
     /// Returns the units sold on the last day in stock of each weekday, starting with the weekday of the first forecast day;
     /// zero without such a day. This is the seasonal naive baseline.
-    pub fn last_units_by_weekday(&self) -> [f64; 7] {
+    pub(crate) fn last_units_by_weekday(&self) -> [f64; 7] {
         let n = self.units.len();
         std::array::from_fn(|step| {
             let weeks_before = (0..(n + step) / 7).map(|week| n + step - 7 * (week + 1));
@@ -261,7 +261,7 @@ pub mod tests {
     use super::*;
 
     /// Returns a history that is always in stock, at a constant price, and ends on Sunday 2026-03-01.
-    pub fn item(units: &[f64]) -> ItemHistory {
+    pub(crate) fn item(units: &[f64]) -> ItemHistory {
         let n = units.len();
         ItemHistory {
             first_day: 20_514 - n as i64,

@@ -13,24 +13,24 @@ use crate::failure::Result;
 
 /// The columns of several items, computed from their histories; [`DemandRows`] describes them.
 #[derive(Debug, Clone, Default)]
-pub struct DemandColumns {
-    pub past: Vec<f32>,
-    pub past_days: Vec<i32>,
-    pub as_of_day: Vec<i32>,
-    pub category: Vec<i32>,
-    pub content: Vec<f32>,
-    pub content_offsets: Vec<i32>,
-    pub future: Vec<f32>,
-    pub later_price_ratio: Vec<f32>,
-    pub units: Vec<f64>,
-    pub days_in_stock: Vec<f64>,
-    pub pattern: Vec<u8>,
-    pub lead_time_days: Vec<i32>,
+pub(crate) struct DemandColumns {
+    pub(crate) past: Vec<f32>,
+    pub(crate) past_days: Vec<i32>,
+    pub(crate) as_of_day: Vec<i32>,
+    pub(crate) category: Vec<i32>,
+    pub(crate) content: Vec<f32>,
+    pub(crate) content_offsets: Vec<i32>,
+    pub(crate) future: Vec<f32>,
+    pub(crate) later_price_ratio: Vec<f32>,
+    pub(crate) units: Vec<f64>,
+    pub(crate) days_in_stock: Vec<f64>,
+    pub(crate) pattern: Vec<u8>,
+    pub(crate) lead_time_days: Vec<i32>,
 }
 
 impl DemandColumns {
     /// Computes the columns of items with `history_days` past and `horizon_days` future days.
-    pub fn from_histories(
+    pub(crate) fn from_histories(
         items: &[ItemHistory],
         history_days: usize,
         horizon_days: usize,
@@ -55,7 +55,7 @@ impl DemandColumns {
         columns
     }
 
-    pub fn rows(&self) -> DemandRows<'_> {
+    pub(crate) fn rows(&self) -> DemandRows<'_> {
         DemandRows {
             past: &self.past,
             past_days: &self.past_days,
@@ -75,42 +75,42 @@ impl DemandColumns {
 
 /// Borrowed columns of several items.
 #[derive(Debug, Clone, Copy)]
-pub struct DemandRows<'a> {
+pub(crate) struct DemandRows<'a> {
     /// Row-major [items, history_days, PAST_DAY_VALUES], the last day last; zeros before an item's first day.
-    pub past: &'a [f32],
+    pub(crate) past: &'a [f32],
     /// Number of those days on which the item existed.
-    pub past_days: &'a [i32],
+    pub(crate) past_days: &'a [i32],
     /// The first day that is forecast, in days since 1970-01-01.
-    pub as_of_day: &'a [i32],
+    pub(crate) as_of_day: &'a [i32],
     /// Hash buckets of categories, 0 for none.
-    pub category: &'a [i32],
+    pub(crate) category: &'a [i32],
     /// Content vectors of length one, one after the other.
-    pub content: &'a [f32],
+    pub(crate) content: &'a [f32],
     /// Start of each item's content vector in `content`, and the end of the last; equal offsets mean no vector.
-    pub content_offsets: &'a [i32],
+    pub(crate) content_offsets: &'a [i32],
     /// Row-major [items, horizon_days, FUTURE_DAY_VALUES].
-    pub future: &'a [f32],
+    pub(crate) future: &'a [f32],
     /// The price ratio of the days after the horizon.
-    pub later_price_ratio: &'a [f32],
+    pub(crate) later_price_ratio: &'a [f32],
     /// The fields of [`ItemFacts`]. Units of the days in stock.
-    pub units: &'a [f64],
-    pub days_in_stock: &'a [f64],
+    pub(crate) units: &'a [f64],
+    pub(crate) days_in_stock: &'a [f64],
     /// Index in [`DemandPattern::ALL`].
-    pub pattern: &'a [u8],
-    pub lead_time_days: &'a [i32],
+    pub(crate) pattern: &'a [u8],
+    pub(crate) lead_time_days: &'a [i32],
 }
 
 impl DemandRows<'_> {
     /// Returns the number of items.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.as_of_day.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    pub fn facts(&self, row: usize) -> ItemFacts {
+    pub(crate) fn facts(&self, row: usize) -> ItemFacts {
         ItemFacts {
             pattern: DemandPattern::ALL.get(usize::from(self.pattern[row])).copied().unwrap_or(DemandPattern::New),
             units: self.units[row],
@@ -127,7 +127,7 @@ impl DemandRows<'_> {
     }
 
     /// Returns the network's inputs on the CPU. `lead_days` is the lead time of each item, at least 1.
-    pub fn inputs(&self, lead_days: &[i64], shape: &DemandShape) -> Result<DemandInputs> {
+    pub(crate) fn inputs(&self, lead_days: &[i64], shape: &DemandShape) -> Result<DemandInputs> {
         let items = self.len() as i64;
         let history = shape.history_days;
         let horizon = shape.horizon_days;
@@ -204,26 +204,26 @@ impl DemandRows<'_> {
 
 /// Inputs of one forward pass.
 #[derive(Debug)]
-pub struct DemandInputs {
+pub(crate) struct DemandInputs {
     /// float32 [items, history_days, PAST_DAY_INPUTS], or fewer for a network without intents.
-    pub past: Tensor,
+    pub(crate) past: Tensor,
     /// int64 [items].
-    pub category: Tensor,
+    pub(crate) category: Tensor,
     /// float32 [items, content_dims] and [items, 1]: vectors, and whether each item has one.
-    pub content: Option<(Tensor, Tensor)>,
+    pub(crate) content: Option<(Tensor, Tensor)>,
     /// float32 [items, 1]: the items' scales in units per day.
-    pub scale: Tensor,
+    pub(crate) scale: Tensor,
     /// float32 [items, 1].
-    pub lead_days: Tensor,
+    pub(crate) lead_days: Tensor,
     /// float32 [items, horizon_days, FUTURE_DAY_INPUTS].
-    pub future: Tensor,
+    pub(crate) future: Tensor,
     /// float32 [items, LEAD_TIME_INPUTS].
-    pub lead: Tensor,
+    pub(crate) lead: Tensor,
 }
 
 impl DemandInputs {
     /// Copies the inputs to `device`.
-    pub fn to(&self, device: Device) -> Result<Self> {
+    pub(crate) fn to(&self, device: Device) -> Result<Self> {
         let copy = |tensor: &Tensor| tensor.f_to_device(device);
         let content = match &self.content {
             Some((vectors, known)) => Some((copy(vectors)?, copy(known)?)),

@@ -18,8 +18,9 @@ mod pattern;
 mod rate_prior;
 mod shape;
 
-pub use calibration::{Calibration, MeanFactors};
-pub use forecast::ItemForecast;
+pub use calibration::Calibration;
+pub(crate) use calibration::MeanFactors;
+pub(crate) use forecast::ItemForecast;
 pub use history::ItemHistory;
 pub use network::DemandNetwork;
 pub use pattern::DemandPattern;

@@ -16,7 +16,7 @@ use crate::model::embedding::small_embedding;
 use crate::model::inputs::CATEGORY_BUCKETS;
 
 /// Items of one forward pass, at most; bounds memory.
-pub const BATCH_ITEMS_MAX: usize = 256;
+pub(crate) const BATCH_ITEMS_MAX: usize = 256;
 
 /// Mean and size of the count distribution.
 const COUNT_OUTPUTS: usize = 2;
@@ -29,7 +29,7 @@ const INTENTS_MASKED_SHARE: f64 = 0.2;
 
 /// The model that an item's forecast comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForecastSource {
+pub(crate) enum ForecastSource {
     /// The prior of new items: the history is too short.
     New,
     /// The prior of items without a sale in their history.
@@ -41,11 +41,11 @@ pub enum ForecastSource {
 
 /// Outputs of a head for days or lead times, in units of demand.
 #[derive(Debug)]
-pub struct DemandOutputs {
+pub(crate) struct DemandOutputs {
     /// Mean and quantiles, float32 [.., 8].
-    pub quantiles: Tensor,
+    pub(crate) quantiles: Tensor,
     /// Mean and size of a negative binomial, float32 [.., 2], positive.
-    pub counts: Tensor,
+    pub(crate) counts: Tensor,
 }
 
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl DemandNetwork {
     }
 
     /// Returns the outputs for each day of the horizon, [items, horizon, ..], and for each item's lead time, [items, ..].
-    pub fn forward(&self, inputs: &DemandInputs, train: bool) -> Result<(DemandOutputs, DemandOutputs)> {
+    pub(crate) fn forward(&self, inputs: &DemandInputs, train: bool) -> Result<(DemandOutputs, DemandOutputs)> {
         let items = inputs.past.size()[0];
         let past = inputs.past.shallow_clone();
         let state = self.history.state(&if train { self.mask_intents(past)? } else { past }, train)?;
@@ -105,7 +105,7 @@ impl DemandNetwork {
     }
 
     /// Returns the model that an item's forecast comes from.
-    pub fn source(&self, item: &ItemFacts) -> ForecastSource {
+    pub(crate) fn source(&self, item: &ItemFacts) -> ForecastSource {
         match item.pattern {
             DemandPattern::New => ForecastSource::New,
             DemandPattern::Dormant => ForecastSource::Dormant,
@@ -115,7 +115,7 @@ impl DemandNetwork {
     }
 
     /// Returns the calibration's factor of the means of the item's days.
-    pub fn mean_factor(&self, item: &ItemFacts) -> f64 {
+    pub(crate) fn mean_factor(&self, item: &ItemFacts) -> f64 {
         let means = &self.shape.calibration.means;
         let factors = match self.source(item) {
             ForecastSource::Quantiles => &means.of_network,
@@ -149,7 +149,7 @@ impl DemandNetwork {
 
     /// Does the same as [`Self::forecast`] for at most [`BATCH_ITEMS_MAX`] items, which were classified with the shape's
     /// `history_days_min`.
-    pub fn forecast_rows(&self, items: &DemandRows<'_>, device: Device) -> Result<Vec<ItemForecast>> {
+    pub(crate) fn forecast_rows(&self, items: &DemandRows<'_>, device: Device) -> Result<Vec<ItemForecast>> {
         let calibration = &self.shape.calibration;
         let mut forecasts = Vec::with_capacity(items.len());
         for (row, raw) in self.raw_forecasts(items, device)?.into_iter().enumerate() {
@@ -164,7 +164,7 @@ impl DemandNetwork {
     }
 
     /// Returns the forecasts of at most [`BATCH_ITEMS_MAX`] items before calibration.
-    pub fn raw_forecasts(&self, items: &DemandRows<'_>, device: Device) -> Result<Vec<RawItemForecast>> {
+    pub(crate) fn raw_forecasts(&self, items: &DemandRows<'_>, device: Device) -> Result<Vec<RawItemForecast>> {
         if items.is_empty() {
             return Ok(Vec::new());
         }

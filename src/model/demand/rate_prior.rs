@@ -21,7 +21,7 @@ impl RatePrior {
     /// Gamma and Poisson give a negative binomial (Gelman et al., "Bayesian Data Analysis", 3rd ed., section 2.6). If days
     /// vary more than Poisson sales, both the estimate of the rate and the days ahead are more uncertain by that amount; the
     /// result is the negative binomial of the same mean and variance. Without a prior, an item that never sold gets zero.
-    pub fn predictive(self, sold: f64, seen: f64, days: i64) -> RawForecast {
+    pub(crate) fn predictive(self, sold: f64, seen: f64, days: i64) -> RawForecast {
         let units = self.units + f64::max(sold, 0.0);
         let seen_days = self.days + seen;
         if units <= 0.0 || seen_days <= 0.0 {

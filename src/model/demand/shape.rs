@@ -49,7 +49,7 @@ impl DemandShape {
 #[cfg(test)]
 impl DemandShape {
     /// Returns a small shape that tests adapt.
-    pub fn tiny(network: DemandNetworkName) -> Self {
+    pub(crate) fn tiny(network: DemandNetworkName) -> Self {
         Self {
             network,
             width: 8,

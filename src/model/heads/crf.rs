@@ -9,14 +9,14 @@ use tch::{Kind, Tensor, nn};
 use super::intent_head::IntentHead;
 
 #[derive(Debug)]
-pub struct Crf {
+pub(crate) struct Crf {
     /// Score of each pair of neighbouring labels: float [length - 1, 2, 2], by the first label, then the second.
     pairs: Tensor,
 }
 
 impl Crf {
     /// Creates a chain of `length` labels, at least one, with zero pair scores below `path`.
-    pub fn new(path: &nn::Path, length: i64) -> Self {
+    pub(crate) fn new(path: &nn::Path, length: i64) -> Self {
         Self { pairs: path.zeros("pairs", &[length - 1, 2, 2]) }
     }
 

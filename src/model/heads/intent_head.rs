@@ -4,7 +4,7 @@ use std::fmt;
 use tch::Tensor;
 
 /// A joint distribution of ordered binary labels, parametrised by one raw score per label.
-pub trait IntentHead: fmt::Debug + Send {
+pub(crate) trait IntentHead: fmt::Debug + Send {
     /// Raw scores, float [rows, labels] → the probability of each label, the same shape.
     fn probabilities(&self, raw: &Tensor) -> Tensor;
 

@@ -12,15 +12,15 @@ use tch::nn;
 use super::targets::INTENTS;
 use crate::config::networks::HeadName;
 
-pub use intent_head::IntentHead;
+pub(crate) use intent_head::IntentHead;
 
 /// Creates the head of the intents, with initial weights below `path`.
-pub fn build(path: &nn::Path, name: HeadName) -> Box<dyn IntentHead> {
+pub(crate) fn build(path: &nn::Path, name: HeadName) -> Box<dyn IntentHead> {
     build_for(path, name, INTENTS.len())
 }
 
 /// Creates the head for any number of ordered labels.
-pub fn build_for(path: &nn::Path, name: HeadName, labels: usize) -> Box<dyn IntentHead> {
+pub(crate) fn build_for(path: &nn::Path, name: HeadName, labels: usize) -> Box<dyn IntentHead> {
     match name {
         HeadName::Sigmoid => Box::new(sigmoid::Sigmoid),
         HeadName::Crf => Box::new(crf::Crf::new(path, labels as i64)),

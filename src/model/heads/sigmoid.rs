@@ -6,7 +6,7 @@ use super::intent_head::IntentHead;
 use crate::model::losses;
 
 #[derive(Debug)]
-pub struct Sigmoid;
+pub(crate) struct Sigmoid;
 
 impl IntentHead for Sigmoid {
     fn probabilities(&self, raw: &Tensor) -> Tensor {

@@ -16,9 +16,9 @@ use crate::model::registry::Registry;
 use crate::model::weights;
 
 /// The format version of `table.json`.
-pub const TABLE_FORMAT: u32 = 1;
+pub(crate) const TABLE_FORMAT: u32 = 1;
 /// The card, whose presence marks a folder of the registry as a table model.
-pub const TABLE_CARD: &str = "table.json";
+pub(crate) const TABLE_CARD: &str = "table.json";
 const WEIGHTS: &str = "weights.safetensors";
 /// Rows per forward pass.
 const BATCH_ROWS: usize = 8192;
@@ -26,28 +26,28 @@ const BATCH_ROWS: usize = 8192;
 /// The contents of `table.json`: everything about a table model except its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableCard {
-    pub format: u32,
-    pub version: String,
-    pub trained_at: String,
+    pub(crate) format: u32,
+    pub(crate) version: String,
+    pub(crate) trained_at: String,
     /// The files or folders of the training table.
-    pub table: Vec<String>,
+    pub(crate) table: Vec<String>,
     /// Description of the split into training, validation and test, for people.
     pub split: String,
     pub columns: TableColumns,
-    pub labels: Vec<TableLabel>,
-    pub shape: TableShape,
-    pub weights_hash: String,
+    pub(crate) labels: Vec<TableLabel>,
+    pub(crate) shape: TableShape,
+    pub(crate) weights_hash: String,
     /// Figures on the test rows.
     pub figures: BTreeMap<String, f64>,
     /// The `[model]`, `[train]` and `[table]` settings of the training, for people; nothing reads them.
     #[serde(default)]
-    pub settings: serde_json::Value,
+    pub(crate) settings: serde_json::Value,
 }
 
 /// A loaded table model.
 #[derive(Debug)]
-pub struct TableModel {
-    pub card: TableCard,
+pub(crate) struct TableModel {
+    pub(crate) card: TableCard,
     network: TableNetwork,
     /// Owns the weights of `network`.
     _store: nn::VarStore,
@@ -55,7 +55,7 @@ pub struct TableModel {
 
 impl TableModel {
     /// Predicts one label, given by its index in the card, for all rows.
-    pub fn predict(&self, inputs: &TableInputs, label: usize) -> Result<Vec<f64>> {
+    pub(crate) fn predict(&self, inputs: &TableInputs, label: usize) -> Result<Vec<f64>> {
         let _guard = tch::no_grad_guard();
         let kind = self.card.labels[label].kind;
         let all_rows = TableBatch::from_inputs(inputs, &self.network.shape)?;
@@ -70,7 +70,7 @@ impl TableModel {
 }
 
 /// Returns a tensor's numbers, in order.
-pub fn to_vec(tensor: &Tensor) -> Result<Vec<f64>> {
+pub(crate) fn to_vec(tensor: &Tensor) -> Result<Vec<f64>> {
     let flat = tensor.f_to_device(Device::Cpu)?.f_to_kind(tch::Kind::Double)?.f_contiguous()?.f_view([-1])?;
     Ok(Vec::<f64>::try_from(&flat)?)
 }
@@ -99,7 +99,7 @@ impl Card for TableCard {
 
 impl Registry {
     /// Writes a table model. The card is written last, so that a version with a card is complete.
-    pub async fn write_table(&self, mut card: TableCard, store: &nn::VarStore) -> Result<TableCard> {
+    pub(crate) async fn write_table(&self, mut card: TableCard, store: &nn::VarStore) -> Result<TableCard> {
         let weights = weights::to_bytes(&[store])?;
         let hash = ContentHash::from_bytes(&weights).short();
         let day: String = card.trained_at.chars().filter(char::is_ascii_digit).take(8).collect();
@@ -111,7 +111,7 @@ impl Registry {
     }
 
     /// Loads a table model and checks its weights against the card.
-    pub async fn load_table(&self, version: &str, device: Device) -> Result<TableModel> {
+    pub(crate) async fn load_table(&self, version: &str, device: Device) -> Result<TableModel> {
         let card: TableCard = self.card_of(version).await?;
         let folder = self.0.folder(version);
         let weights = folder.read(WEIGHTS).await.map_err(damaged)?;

@@ -28,7 +28,7 @@ const FIRST: i64 = 2;
 /// The scale or the categories of a column, learnt in training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ColumnKind {
+pub(crate) enum ColumnKind {
     /// The mean and deviation of the signed logarithm.
     Number { mean: f32, deviation: f32 },
     /// The known categories, in the order of their indices.
@@ -39,8 +39,8 @@ pub enum ColumnKind {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableColumn {
-    pub name: String,
-    pub kind: ColumnKind,
+    pub(crate) name: String,
+    pub(crate) kind: ColumnKind,
 }
 
 /// The input columns of a model, in order.
@@ -50,14 +50,14 @@ pub struct TableColumns(pub Vec<TableColumn>);
 
 /// The numbers of some rows that the network takes.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct TableInputs {
-    pub rows: usize,
+pub(crate) struct TableInputs {
+    pub(crate) rows: usize,
     /// Row-major [rows, 2 × numbers]: standardised values (0 where null), then null flags.
-    pub reals: Vec<f32>,
+    pub(crate) reals: Vec<f32>,
     /// Row-major [rows, categories].
-    pub categories: Vec<i64>,
+    pub(crate) categories: Vec<i64>,
     /// Vectors of each vector column.
-    pub vectors: Vec<VectorRows>,
+    pub(crate) vectors: Vec<VectorRows>,
 }
 
 /// Returns true for types of categories, false for types of numbers, `None` for others.
@@ -74,7 +74,7 @@ fn type_is_category(given: &DataType) -> Option<bool> {
 impl TableColumns {
     /// Learns the named columns from the training rows of a table. The columns in `categories` are categories whatever
     /// their type.
-    pub fn fit(
+    pub(crate) fn fit(
         table: &RecordBatch,
         names: &[String],
         categories: &[String],
@@ -113,12 +113,12 @@ impl TableColumns {
     }
 
     /// The number of numeric columns.
-    pub fn numbers(&self) -> usize {
+    pub(crate) fn numbers(&self) -> usize {
         self.0.iter().filter(|c| matches!(c.kind, ColumnKind::Number { .. })).count()
     }
 
     /// The number of indices of each category column.
-    pub fn category_counts(&self) -> Vec<i64> {
+    pub(crate) fn category_counts(&self) -> Vec<i64> {
         let count = |c: &TableColumn| match &c.kind {
             ColumnKind::Category { values } => Some(values.len() as i64 + FIRST),
             ColumnKind::Number { .. } | ColumnKind::Vector(_) => None,
@@ -127,7 +127,7 @@ impl TableColumns {
     }
 
     /// The length of the vectors of each column of vectors.
-    pub fn vector_widths(&self) -> Vec<i64> {
+    pub(crate) fn vector_widths(&self) -> Vec<i64> {
         let width = |c: &TableColumn| match &c.kind {
             ColumnKind::Vector(scale) => Some(scale.width as i64),
             ColumnKind::Number { .. } | ColumnKind::Category { .. } => None,
@@ -136,7 +136,7 @@ impl TableColumns {
     }
 
     /// Turns rows into numbers. `column` returns a column by its name.
-    pub fn transform(&self, rows: usize, column: impl Fn(&str) -> Option<ArrayRef>) -> Result<TableInputs> {
+    pub(crate) fn transform(&self, rows: usize, column: impl Fn(&str) -> Option<ArrayRef>) -> Result<TableInputs> {
         let mut scaled_columns = Vec::new();
         let mut category_columns = Vec::new();
         let mut vectors = Vec::new();
@@ -175,7 +175,7 @@ impl TableColumns {
 }
 
 /// Returns the values of a column as numbers, NaN for null. Refuses text and infinity.
-pub fn numbers(name: &str, array: &ArrayRef) -> Result<Vec<f64>> {
+pub(crate) fn numbers(name: &str, array: &ArrayRef) -> Result<Vec<f64>> {
     if type_is_category(array.data_type()) != Some(false) {
         return Err(Failure::input(format!("column {name}: expected numbers, got {}", array.data_type())));
     }

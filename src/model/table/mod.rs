@@ -5,7 +5,7 @@
 //! the registry. `training::table` and `score::functions` call it.
 
 pub mod bundle;
-pub mod columns;
-pub mod network;
+pub(crate) mod columns;
+pub(crate) mod network;
 mod scaling;
-pub mod vector_columns;
+mod vector_columns;

@@ -12,27 +12,27 @@ use crate::failure::Result;
 use crate::model::embedding::{SMALL, small_embedding};
 
 /// The hidden layers, as in the behaviour network.
-pub const HIDDEN: [i64; 2] = [128, 64];
+pub(crate) const HIDDEN: [i64; 2] = [128, 64];
 const EMBEDDING_WIDTH_MAX: i64 = 16;
 
 /// The sizes of the network, part of the card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TableShape {
+pub(crate) struct TableShape {
     /// The number of values and null flags.
-    pub reals: i64,
+    pub(crate) reals: i64,
     /// The number of indices of each category column.
     #[serde(rename = "places")]
-    pub category_counts: Vec<i64>,
+    pub(crate) category_counts: Vec<i64>,
     /// The length of the vectors of each column of vectors.
     #[serde(default)]
-    pub vectors: Vec<i64>,
-    pub hidden: Vec<i64>,
-    pub dropout: f64,
-    pub outputs: i64,
+    pub(crate) vectors: Vec<i64>,
+    pub(crate) hidden: Vec<i64>,
+    pub(crate) dropout: f64,
+    pub(crate) outputs: i64,
 }
 
 impl TableShape {
-    pub fn new(columns: &TableColumns, hidden: &[i64], dropout: f64, outputs: usize) -> Self {
+    pub(crate) fn new(columns: &TableColumns, hidden: &[i64], dropout: f64, outputs: usize) -> Self {
         Self {
             reals: 2 * columns.numbers() as i64,
             category_counts: columns.category_counts(),
@@ -55,7 +55,7 @@ impl TableShape {
 /// The meaning and the scale of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TableLabelKind {
+pub(crate) enum TableLabelKind {
     /// The log-odds of a binary label.
     Binary,
     /// An expected amount, never negative, in units of the mean amount.
@@ -68,7 +68,7 @@ pub enum TableLabelKind {
 
 impl TableLabelKind {
     /// Converts a label's value to the unit of the output.
-    pub fn training_target(self, value: f64) -> f32 {
+    pub(crate) fn training_target(self, value: f64) -> f32 {
         match self {
             Self::Binary | Self::Class { .. } => value as f32,
             Self::Amount { unit } => (value / unit) as f32,
@@ -78,7 +78,7 @@ impl TableLabelKind {
 
     /// Converts one of the raw outputs, float [rows, outputs], to predictions, float [rows]: probabilities, amounts or
     /// numbers.
-    pub fn prediction(self, raw: &Tensor, output: usize) -> Result<Tensor> {
+    pub(crate) fn prediction(self, raw: &Tensor, output: usize) -> Result<Tensor> {
         let column = raw.f_select(1, output as i64)?;
         Ok(match self {
             Self::Binary => column.sigmoid(),
@@ -93,15 +93,15 @@ impl TableLabelKind {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TableLabel {
+pub(crate) struct TableLabel {
     /// The column, or `column=class` for a class.
-    pub name: String,
-    pub kind: TableLabelKind,
+    pub(crate) name: String,
+    pub(crate) kind: TableLabelKind,
 }
 
 impl TableLabel {
     /// The column that holds the label.
-    pub fn column(&self) -> &str {
+    pub(crate) fn column(&self) -> &str {
         match self.kind {
             TableLabelKind::Class { .. } => self.name.split_once('=').map_or(&self.name, |(column, _)| column),
             _ => &self.name,
@@ -111,7 +111,7 @@ impl TableLabel {
 
 /// Some rows of a table, as tensors on the CPU.
 #[derive(Debug)]
-pub struct TableBatch {
+pub(crate) struct TableBatch {
     /// float32 [rows, reals].
     reals: Tensor,
     /// Categories of each category column: int64 [rows].
@@ -129,7 +129,7 @@ struct VectorBatch {
 }
 
 impl TableBatch {
-    pub fn from_inputs(inputs: &TableInputs, shape: &TableShape) -> Result<Self> {
+    pub(crate) fn from_inputs(inputs: &TableInputs, shape: &TableShape) -> Result<Self> {
         let rows = inputs.rows as i64;
         let category_columns = shape.category_counts.len() as i64;
         let all_categories = Tensor::f_from_slice(&inputs.categories)?.f_view([rows, category_columns])?;
@@ -149,7 +149,7 @@ impl TableBatch {
     }
 
     /// Returns some rows, given as int64 [rows] on the CPU.
-    pub fn select(&self, rows: &Tensor) -> Result<Self> {
+    pub(crate) fn select(&self, rows: &Tensor) -> Result<Self> {
         let of_rows = |tensor: &Tensor| -> Result<Tensor> { Ok(tensor.f_index_select(0, rows)?) };
         let vectors = self.vectors.iter().map(|column| -> Result<VectorBatch> {
             Ok(VectorBatch { values: of_rows(&column.values)?, is_missing: of_rows(&column.is_missing)? })
@@ -162,7 +162,7 @@ impl TableBatch {
     }
 
     /// Returns the same rows without copying them.
-    pub fn shallow_clone(&self) -> Self {
+    pub(crate) fn shallow_clone(&self) -> Self {
         let vectors = self.vectors.iter().map(|column| VectorBatch {
             values: column.values.shallow_clone(),
             is_missing: column.is_missing.shallow_clone(),
@@ -176,14 +176,14 @@ impl TableBatch {
 }
 
 /// Converts row numbers to a tensor: int64 [rows].
-pub fn row_indices(rows: &[usize]) -> Result<Tensor> {
+pub(crate) fn row_indices(rows: &[usize]) -> Result<Tensor> {
     Ok(Tensor::f_from_slice(&rows.iter().map(|&row| row as i64).collect::<Vec<_>>())?)
 }
 
 #[derive(Debug)]
-pub struct TableNetwork {
-    pub shape: TableShape,
-    pub device: Device,
+pub(crate) struct TableNetwork {
+    pub(crate) shape: TableShape,
+    pub(crate) device: Device,
     embeddings: Vec<nn::Embedding>,
     /// The learnt substitute of a missing vector, by column: float32 [width]. If no training row lacks a vector, it
     /// stays near zero, which is the mean of the standardised vectors.
@@ -192,7 +192,7 @@ pub struct TableNetwork {
 }
 
 impl TableNetwork {
-    pub fn new(path: &nn::Path, shape: &TableShape) -> Self {
+    pub(crate) fn new(path: &nn::Path, shape: &TableShape) -> Self {
         let embed = |(i, &n): (usize, &i64)| small_embedding(path / "categories" / i, n, shape.embedding_width(n));
         let embedded = shape.category_counts.iter().map(|&n| shape.embedding_width(n)).sum::<i64>();
         // Each vector has a flag, like each number.
@@ -214,7 +214,7 @@ impl TableNetwork {
     }
 
     /// Returns float32 [rows, outputs]; see [`TableLabelKind::prediction`].
-    pub fn raw_outputs(&self, batch: &TableBatch, train: bool) -> Result<Tensor> {
+    pub(crate) fn raw_outputs(&self, batch: &TableBatch, train: bool) -> Result<Tensor> {
         let on_device = |tensor: &Tensor| tensor.f_to_device(self.device);
         let mut inputs = vec![on_device(&batch.reals)?];
         for (indices, embedding) in batch.categories.iter().zip(&self.embeddings) {

@@ -15,26 +15,26 @@ use crate::failure::{Failure, Result};
 
 /// The scale of a column of vectors, learnt in training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VectorScale {
+pub(crate) struct VectorScale {
     /// The length of each vector.
-    pub width: usize,
+    pub(crate) width: usize,
     /// Mean of each dimension.
-    pub means: Vec<f32>,
+    pub(crate) means: Vec<f32>,
     /// Deviation of each dimension.
-    pub deviations: Vec<f32>,
+    pub(crate) deviations: Vec<f32>,
 }
 
 /// The standardised vectors of some rows.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct VectorRows {
+pub(crate) struct VectorRows {
     /// Row-major [rows, width]; zeros for null vectors.
-    pub values: Vec<f32>,
+    pub(crate) values: Vec<f32>,
     /// 0 for null vectors, else 1.
-    pub known: Vec<f32>,
+    pub(crate) known: Vec<f32>,
 }
 
 /// True for lists of numbers.
-pub fn is_vector(data_type: &DataType) -> bool {
+pub(crate) fn is_vector(data_type: &DataType) -> bool {
     match data_type {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             item.data_type().is_numeric()
@@ -46,7 +46,7 @@ pub fn is_vector(data_type: &DataType) -> bool {
 impl VectorScale {
     /// Learns the scale from the training rows. Refuses the column if any row has a vector of another length than most
     /// or with NaN, infinity or null in it.
-    pub fn fit(name: &str, array: &ArrayRef, rows: &[usize]) -> Result<Self> {
+    pub(crate) fn fit(name: &str, array: &ArrayRef, rows: &[usize]) -> Result<Self> {
         let column = VectorColumn::new(name, array)?;
         let width = column.most_common_length();
         if width == 0 {
@@ -68,7 +68,7 @@ impl VectorScale {
     }
 
     /// Standardises the vectors of some rows. Refuses the same columns as [`Self::fit`].
-    pub fn transform(&self, name: &str, array: &ArrayRef) -> Result<VectorRows> {
+    pub(crate) fn transform(&self, name: &str, array: &ArrayRef) -> Result<VectorRows> {
         if [self.means.len(), self.deviations.len()] != [self.width; 2] {
             return Err(Failure::model(format!(
                 "column {name}: expected {} means and deviations in the model's card, got {} and {}",

@@ -6,7 +6,7 @@ use crate::failure::Result;
 
 /// The function between the two linear maps of a feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
+pub(crate) enum Activation {
     /// Exact: x Φ(x).
     Gelu,
     /// x Φ(x), approximated with tanh (Hendrycks and Gimpel 2016).
@@ -21,7 +21,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    pub const NAMES: [(&'static str, Activation); 9] = [
+    pub(crate) const NAMES: [(&'static str, Activation); 9] = [
         ("gelu", Activation::Gelu),
         ("gelu_new", Activation::GeluTanh),
         ("gelu_pytorch_tanh", Activation::GeluTanh),
@@ -33,11 +33,11 @@ impl Activation {
         ("tanh", Activation::Tanh),
     ];
 
-    pub fn from_name(name: &str) -> Option<Activation> {
+    pub(crate) fn from_name(name: &str) -> Option<Activation> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
     }
 
-    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn apply(self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
             Activation::Gelu => x.f_gelu("none")?,
             Activation::GeluTanh => x.f_gelu("tanh")?,

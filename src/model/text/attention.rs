@@ -12,12 +12,12 @@ use crate::failure::Result;
 
 /// Tokens that each token may attend to: bool [texts, 1, 1 or tokens, tokens].
 #[derive(Debug)]
-pub struct AttentionMask(Tensor);
+pub(crate) struct AttentionMask(Tensor);
 
 impl AttentionMask {
     /// `is_token` is bool [texts, tokens], false for padding, which follows the text. Every token therefore attends at
     /// least to the text's first one, so that no row of the mask is empty and gives NaN.
-    pub fn new(is_token: &Tensor, causal: bool) -> Result<Self> {
+    pub(crate) fn new(is_token: &Tensor, causal: bool) -> Result<Self> {
         let keys = is_token.f_unsqueeze(1)?.f_unsqueeze(1)?;
         if !causal {
             return Ok(Self(keys));
@@ -42,18 +42,18 @@ enum InputProjections {
 }
 
 #[derive(Debug)]
-pub struct Attention {
+pub(crate) struct Attention {
     inputs: InputProjections,
     output: Projection,
     /// Added by fine-tuning; `None` in a pretrained network.
-    pub prefix: Option<Prefix>,
+    pub(crate) prefix: Option<Prefix>,
     heads: i64,
     dropout: f64,
 }
 
 impl Attention {
     /// Takes the tensors of the block named `block`.
-    pub fn load(loader: &mut WeightLoader<'_>, block: &str, shape: &TextShape, layout: Layout) -> Result<Self> {
+    pub(crate) fn load(loader: &mut WeightLoader<'_>, block: &str, shape: &TextShape, layout: Layout) -> Result<Self> {
         let names = loader.names();
         let width = shape.width;
         let mut map =
@@ -69,7 +69,7 @@ impl Attention {
     }
 
     /// Maps float32 [texts, tokens, width] to the same shape.
-    pub fn attend(&self, x: &Tensor, mask: &AttentionMask, train: bool) -> Result<Tensor> {
+    pub(crate) fn attend(&self, x: &Tensor, mask: &AttentionMask, train: bool) -> Result<Tensor> {
         let [queries, mut keys, mut values] = self.split(x)?;
         let mut keys_mask = mask.0.shallow_clone();
         if let Some(prefix) = &self.prefix {
@@ -92,7 +92,7 @@ impl Attention {
     }
 
     /// Returns the maps to which LoRA adds a difference, with the names of its variables.
-    pub fn low_rank_maps(&mut self) -> Vec<(&'static str, &mut Projection)> {
+    pub(crate) fn low_rank_maps(&mut self) -> Vec<(&'static str, &mut Projection)> {
         match &mut self.inputs {
             InputProjections::Separate([q, _, v]) => vec![("queries", q), ("values", v)],
             InputProjections::Fused(qkv) => vec![("inputs", qkv)],

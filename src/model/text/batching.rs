@@ -6,21 +6,21 @@ use crate::failure::Result;
 
 /// A batch of token ids, padded at the end to the longest text.
 #[derive(Debug)]
-pub struct PaddedTokens {
+pub(crate) struct PaddedTokens {
     /// int64 [texts, tokens].
-    pub ids: Tensor,
+    pub(crate) ids: Tensor,
     /// bool [texts, tokens]: false for padding.
-    pub is_token: Tensor,
+    pub(crate) is_token: Tensor,
 }
 
 impl PaddedTokens {
-    pub fn to_device(&self, device: Device) -> Result<Self> {
+    pub(crate) fn to_device(&self, device: Device) -> Result<Self> {
         Ok(Self { ids: self.ids.f_to_device(device)?, is_token: self.is_token.f_to_device(device)? })
     }
 }
 
 /// Pads the token ids of some texts.
-pub fn pad(rows: &[&[i64]], pad_id: i64, device: Device) -> Result<PaddedTokens> {
+pub(crate) fn pad(rows: &[&[i64]], pad_id: i64, device: Device) -> Result<PaddedTokens> {
     let tokens = rows.iter().map(|row| row.len()).max().unwrap_or(0).max(1);
     let size = [rows.len() as i64, tokens as i64];
     let mut ids = Vec::new();
@@ -38,7 +38,7 @@ pub fn pad(rows: &[&[i64]], pad_id: i64, device: Device) -> Result<PaddedTokens>
 
 /// Returns the indices of texts with at least one token, shortest first, in batches of at most `tokens_max` padded
 /// tokens. A longer text is a batch by itself.
-pub fn sort_into_batches(lengths: &[usize], tokens_max: usize) -> Vec<Vec<usize>> {
+pub(crate) fn sort_into_batches(lengths: &[usize], tokens_max: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).filter(|text| lengths[*text] > 0).collect();
     order.sort_by_key(|text| lengths[*text]);
     let mut batches: Vec<Vec<usize>> = Vec::new();

@@ -12,8 +12,8 @@ use super::weight_loader::WeightLoader;
 use crate::failure::Result;
 
 #[derive(Debug)]
-pub struct Block {
-    pub attention: Attention,
+pub(crate) struct Block {
+    pub(crate) attention: Attention,
     norm_attention: Norm,
     widen: Projection,
     narrow: Projection,
@@ -22,13 +22,13 @@ pub struct Block {
     norm_before: bool,
     dropout: f64,
     /// Added after each layer by fine-tuning; `None` in a pretrained network.
-    pub adapter_attention: Option<Adapter>,
-    pub adapter_feed_forward: Option<Adapter>,
+    pub(crate) adapter_attention: Option<Adapter>,
+    pub(crate) adapter_feed_forward: Option<Adapter>,
 }
 
 impl Block {
     /// Takes the tensors of the block named `name`.
-    pub fn load(loader: &mut WeightLoader<'_>, name: &str, shape: &TextShape) -> Result<Self> {
+    pub(crate) fn load(loader: &mut WeightLoader<'_>, name: &str, shape: &TextShape) -> Result<Self> {
         let gpt2 = shape.family == Family::Gpt2;
         let layout = if gpt2 { Layout::InOut } else { Layout::OutIn };
         let names = loader.names();
@@ -50,7 +50,7 @@ impl Block {
     }
 
     /// Maps float32 [texts, tokens, width] to the same shape.
-    pub fn forward(&self, x: &Tensor, mask: &AttentionMask, train: bool) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, mask: &AttentionMask, train: bool) -> Result<Tensor> {
         if self.norm_before {
             let x = x.f_add(&self.attend(&self.norm_attention.forward(x)?, mask, train)?)?;
             return Ok(x.f_add(&self.feed_forward(&self.norm_feed_forward.forward(&x)?, train)?)?);

@@ -18,9 +18,9 @@ use crate::model::labels::{HeadSizes, LabelHead, LabelStructure};
 use crate::model::registry::Registry;
 
 /// The format version of `text.json`.
-pub const TEXT_FORMAT: u32 = 1;
+pub(crate) const TEXT_FORMAT: u32 = 1;
 /// The card, whose presence marks a folder of the registry as a text classifier.
-pub const TEXT_CARD: &str = "text.json";
+pub(crate) const TEXT_CARD: &str = "text.json";
 const HEAD: &str = "head.safetensors";
 const ADDED: &str = "beside.safetensors";
 /// The subfolder of the encoder.
@@ -28,47 +28,47 @@ const ENCODER: &str = "text";
 
 /// The contents of `text.json`: everything about a text classifier except its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TextCard {
-    pub format: u32,
-    pub version: String,
-    pub trained_at: String,
+pub(crate) struct TextCard {
+    pub(crate) format: u32,
+    pub(crate) version: String,
+    pub(crate) trained_at: String,
     /// The files or folders of the training table.
-    pub table: Vec<String>,
-    pub text_column: String,
+    pub(crate) table: Vec<String>,
+    pub(crate) text_column: String,
     /// Description of the split into training, validation and test, for people.
-    pub split: String,
+    pub(crate) split: String,
     /// The folder of the pretrained encoder.
-    pub encoder: String,
-    pub encoder_hash: String,
-    pub strategy: String,
-    pub kind: LabelStructure,
-    pub labels: Vec<String>,
+    pub(crate) encoder: String,
+    pub(crate) encoder_hash: String,
+    pub(crate) strategy: String,
+    pub(crate) kind: LabelStructure,
+    pub(crate) labels: Vec<String>,
     #[serde(rename = "beside")]
-    pub added_modules: AddedModules,
+    pub(crate) added_modules: AddedModules,
     /// Longer texts are truncated to this number of tokens.
-    pub max_length: usize,
-    pub weights_hash: String,
+    pub(crate) max_length: usize,
+    pub(crate) weights_hash: String,
     /// Figures on the test rows.
-    pub figures: BTreeMap<String, f64>,
+    pub(crate) figures: BTreeMap<String, f64>,
     /// The `[model]`, `[train]` and `[text]` settings of the training, for people; nothing reads them.
     #[serde(default)]
-    pub settings: serde_json::Value,
+    pub(crate) settings: serde_json::Value,
 }
 
 /// The trained weights of a text classifier, by name.
 #[derive(Debug)]
-pub struct TextModelWeights<'a> {
+pub(crate) struct TextModelWeights<'a> {
     /// The folder of the pretrained encoder, whose other files are copied.
-    pub folder: &'a TextFolder,
-    pub encoder: Vec<(String, Tensor)>,
-    pub head: Vec<(String, Tensor)>,
-    pub added: Vec<(String, Tensor)>,
+    pub(crate) folder: &'a TextFolder,
+    pub(crate) encoder: Vec<(String, Tensor)>,
+    pub(crate) head: Vec<(String, Tensor)>,
+    pub(crate) added: Vec<(String, Tensor)>,
 }
 
 /// A loaded text classifier.
 #[derive(Debug)]
-pub struct TextModel {
-    pub card: TextCard,
+pub(crate) struct TextModel {
+    pub(crate) card: TextCard,
     classifier: TextClassifier,
     tokenizer: TextTokenizer,
     /// Own the weights of `classifier`.
@@ -77,7 +77,7 @@ pub struct TextModel {
 
 impl TextModel {
     /// Returns the probability of each label of each text, computed in batches of at most `tokens_max` padded tokens.
-    pub fn probabilities(&self, texts: &[&str], tokens_max: usize) -> Result<Vec<Vec<f64>>> {
+    pub(crate) fn probabilities(&self, texts: &[&str], tokens_max: usize) -> Result<Vec<Vec<f64>>> {
         self.classifier.probabilities(&self.tokenizer, texts, tokens_max)
     }
 }
@@ -106,7 +106,7 @@ impl Card for TextCard {
 
 impl Registry {
     /// Writes a text classifier.
-    pub async fn write_text(&self, card: TextCard, weights: TextModelWeights<'_>) -> Result<TextCard> {
+    pub(crate) async fn write_text(&self, card: TextCard, weights: TextModelWeights<'_>) -> Result<TextCard> {
         let mut files = in_encoder_folder(&weights.folder.files);
         let to_bytes = |named| bytes_of(TextCard::KIND, named);
         files.push((format!("{ENCODER}/{}", weights.folder.weights_name), to_bytes(&weights.encoder)?));
@@ -118,7 +118,7 @@ impl Registry {
     }
 
     /// Loads a text classifier and checks its files against the card.
-    pub async fn load_text(&self, version: &str, device: Device) -> Result<TextModel> {
+    pub(crate) async fn load_text(&self, version: &str, device: Device) -> Result<TextModel> {
         let card: TextCard = self.card_of(version).await?;
         let folder = self.0.folder(version);
         let encoder = TextFolder::load(&folder.folder(ENCODER), Some(card.max_length)).await.map_err(damaged)?;

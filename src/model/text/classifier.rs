@@ -16,7 +16,7 @@ use crate::model::labels::LabelHead;
 /// weights after training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AddedModules {
+pub(crate) enum AddedModules {
     #[serde(rename = "nothing")]
     None,
     Adapters {
@@ -29,7 +29,7 @@ pub enum AddedModules {
 
 impl AddedModules {
     /// Adds them to a network, with fresh variables below `path`.
-    pub fn add_to(self, network: &mut TextNetwork, path: &nn::Path<'_>) -> Result<()> {
+    pub(crate) fn add_to(self, network: &mut TextNetwork, path: &nn::Path<'_>) -> Result<()> {
         match self {
             Self::None => Ok(()),
             Self::Adapters { bottleneck } => {
@@ -42,30 +42,30 @@ impl AddedModules {
 }
 
 #[derive(Debug)]
-pub struct TextClassifier {
-    pub network: TextNetwork,
-    pub head: LabelHead,
+pub(crate) struct TextClassifier {
+    pub(crate) network: TextNetwork,
+    pub(crate) head: LabelHead,
     pooling: Pooling,
     device: Device,
 }
 
 impl TextClassifier {
     /// The input width of `head` must be [`TextClassifier::width`].
-    pub fn new(network: TextNetwork, pooling: &Pooling, head: LabelHead, device: Device) -> Self {
+    pub(crate) fn new(network: TextNetwork, pooling: &Pooling, head: LabelHead, device: Device) -> Self {
         Self { network, head, pooling: without_normalisation(pooling), device }
     }
 
-    pub fn device(&self) -> Device {
+    pub(crate) fn device(&self) -> Device {
         self.device
     }
 
     /// The length of a text's vector in a folder's network.
-    pub fn width(folder: &TextFolder) -> i64 {
+    pub(crate) fn width(folder: &TextFolder) -> i64 {
         folder.pooling.width(folder.shape.width)
     }
 
     /// Returns the vectors of texts: float32 [texts, width]. A text without tokens gives zeros.
-    pub fn embed(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
+    pub(crate) fn embed(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
         let batch = pad(rows, self.network.shape.pad_id, self.device)?;
         let is_empty: Vec<bool> = rows.iter().map(|row| row.is_empty()).collect();
         if !is_empty.contains(&true) {
@@ -82,19 +82,19 @@ impl TextClassifier {
     }
 
     /// Returns the vectors of padded texts, each with at least one token: float32 [texts, width].
-    pub fn embed_padded(&self, batch: &PaddedTokens, train: bool) -> Result<Tensor> {
+    pub(crate) fn embed_padded(&self, batch: &PaddedTokens, train: bool) -> Result<Tensor> {
         let on_device = batch.to_device(self.device)?;
         self.pooling.pool(&self.network.states(&on_device, train)?, &on_device.is_token)
     }
 
     /// Returns float32 [texts, labels].
-    pub fn logits(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
+    pub(crate) fn logits(&self, rows: &[&[i64]], train: bool) -> Result<Tensor> {
         self.head.logits(&self.embed(rows, train)?)
     }
 
     /// Applies `compute` to batches of at most `tokens_max` padded tokens, without gradients. Returns one row per text,
     /// on the CPU and in the texts' order.
-    pub fn map_batches(
+    pub(crate) fn map_batches(
         &self,
         rows: &[&[i64]],
         tokens_max: usize,
@@ -118,7 +118,12 @@ impl TextClassifier {
     }
 
     /// Returns the probability of each label of each text.
-    pub fn probabilities(&self, tokenizer: &TextTokenizer, texts: &[&str], tokens_max: usize) -> Result<Vec<Vec<f64>>> {
+    pub(crate) fn probabilities(
+        &self,
+        tokenizer: &TextTokenizer,
+        texts: &[&str],
+        tokens_max: usize,
+    ) -> Result<Vec<Vec<f64>>> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }

@@ -17,13 +17,13 @@ use crate::model::out_of_memory::retry_in_halves;
 use crate::model::weights::all_finite;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EncoderSettings {
+pub(crate) struct EncoderSettings {
     /// Longer texts are truncated to this number of tokens. `None`: the folder's setting, or else 512. Never more than
     /// the network has positions.
-    pub max_length: Option<usize>,
+    pub(crate) max_length: Option<usize>,
     /// Texts of a batch × tokens of its longest one. A longer text is a batch by itself.
-    pub batch_tokens_max: usize,
-    pub device: Device,
+    pub(crate) batch_tokens_max: usize,
+    pub(crate) device: Device,
 }
 
 impl Default for EncoderSettings {
@@ -34,16 +34,16 @@ impl Default for EncoderSettings {
 
 /// The hidden states of a padded batch.
 #[derive(Debug)]
-pub struct TextStates {
+pub(crate) struct TextStates {
     /// float32 [texts, tokens, width].
-    pub states: Tensor,
+    pub(crate) states: Tensor,
     /// bool [texts, tokens]: false for padding.
-    pub is_token: Tensor,
+    pub(crate) is_token: Tensor,
 }
 
 /// A pretrained encoder with fixed weights.
 #[derive(Debug)]
-pub struct TextEncoder {
+pub(crate) struct TextEncoder {
     network: TextNetwork,
     tokenizer: TextTokenizer,
     pooling: Pooling,
@@ -57,7 +57,7 @@ pub struct TextEncoder {
 
 impl TextEncoder {
     /// Loads a Hugging Face folder. Refuses, by name, files that do not fit together.
-    pub async fn open(folder: &Location, settings: EncoderSettings) -> Result<Self> {
+    pub(crate) async fn open(folder: &Location, settings: EncoderSettings) -> Result<Self> {
         let loaded = TextFolder::load(folder, settings.max_length).await?;
         let mut store = nn::VarStore::new(settings.device);
         let network = loaded.network(&store.root())?;
@@ -67,7 +67,7 @@ impl TextEncoder {
     }
 
     /// Converts the encoder to another precision.
-    pub fn in_precision(mut self, precision: Precision) -> Self {
+    pub(crate) fn in_precision(mut self, precision: Precision) -> Self {
         if precision == Precision::Bf16 {
             self.store.bfloat16();
         }
@@ -77,30 +77,30 @@ impl TextEncoder {
 
     /// A hash of everything that a vector depends on besides its text: configuration, tokenizer, weights, pooling,
     /// maximum length. Caches of vectors use it in their keys.
-    pub fn hash(&self) -> &str {
+    pub(crate) fn hash(&self) -> &str {
         &self.hash
     }
 
     /// The length of a vector.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.pooling.width(self.network.shape.width) as usize
     }
 
     /// The maximum number of tokens of a text, including special tokens.
     #[cfg(test)]
-    pub fn max_length(&self) -> usize {
+    pub(crate) fn max_length(&self) -> usize {
         self.tokenizer.max_length()
     }
 
     /// Returns the token ids of each text, without padding.
     #[cfg(test)]
-    pub fn token_ids(&self, texts: &[&str]) -> Result<Vec<Vec<i64>>> {
+    pub(crate) fn token_ids(&self, texts: &[&str]) -> Result<Vec<Vec<i64>>> {
         self.tokenizer.ids(texts)
     }
 
     /// Returns one vector per text, in order. A text without tokens (an empty one, if the tokenizer adds no special
     /// tokens) gives zeros.
-    pub fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+    pub(crate) fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
         let ids = self.tokenizer.ids(texts)?;
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
         let mut vectors = vec![vec![0.0; self.width()]; texts.len()];
@@ -116,7 +116,7 @@ impl TextEncoder {
 
     /// Returns the hidden states of all texts as one batch.
     #[cfg(test)]
-    pub fn states(&self, texts: &[&str]) -> Result<TextStates> {
+    pub(crate) fn states(&self, texts: &[&str]) -> Result<TextStates> {
         let ids = self.tokenizer.ids(texts)?;
         self.batch_states(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
@@ -145,6 +145,6 @@ impl TextEncoder {
 }
 
 /// Converts the maximum length of settings and cards, where 0 stands for the folder's.
-pub fn length_max(tokens_max: u32) -> Option<usize> {
+pub(crate) fn length_max(tokens_max: u32) -> Option<usize> {
     (tokens_max > 0).then_some(tokens_max as usize)
 }

@@ -19,16 +19,16 @@ use crate::model::cards::hash_of;
 const REVISION: &[u8] = b"text encoder 1";
 
 #[derive(Debug)]
-pub struct TextFolder {
-    pub shape: TextShape,
-    pub tokenizer: TextTokenizer,
-    pub pooling: Pooling,
+pub(crate) struct TextFolder {
+    pub(crate) shape: TextShape,
+    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) pooling: Pooling,
     /// A hash of everything that a vector depends on: configuration, tokenizer, weights, pooling, maximum length.
-    pub hash: String,
+    pub(crate) hash: String,
     /// All files except the weights, by their paths below the folder.
-    pub files: Vec<(String, Bytes)>,
+    pub(crate) files: Vec<(String, Bytes)>,
     /// The path below the folder of a single weights file.
-    pub weights_name: String,
+    pub(crate) weights_name: String,
     /// Tensors by their names in the files.
     tensors: HashMap<String, Tensor>,
     /// Names the folder in messages.
@@ -37,7 +37,7 @@ pub struct TextFolder {
 
 impl TextFolder {
     /// Without `max_length`, the folder's setting applies, or else [`MAX_LENGTH`] tokens.
-    pub async fn load(root: &Location, max_length: Option<usize>) -> Result<Self> {
+    pub(crate) async fn load(root: &Location, max_length: Option<usize>) -> Result<Self> {
         let SentenceTransformersFiles { transformer, pooling, pooled_width, max_length: folder_max_length, mut files } =
             SentenceTransformersFiles::load(root).await?;
         let folder = sentence_transformers::subfolder(root, &transformer);
@@ -66,7 +66,7 @@ impl TextFolder {
     }
 
     /// Builds the folder's network with its weights as trainable variables below `path`.
-    pub fn network(&self, path: &nn::Path<'_>) -> Result<TextNetwork> {
+    pub(crate) fn network(&self, path: &nn::Path<'_>) -> Result<TextNetwork> {
         let tensors = self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         TextNetwork::load(path, &self.shape, tensors).map_err(|f| f.at(&self.url))
     }

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result};
 
 /// Layout in which a folder stores the weight of a linear map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// [outputs, inputs], as in torch's linear layer.
     OutIn,
     /// [inputs, outputs], as in GPT-2's "Conv1D".
@@ -18,7 +18,7 @@ pub enum Layout {
 
 /// x → x W + b over the last axis.
 #[derive(Debug)]
-pub struct Projection {
+pub(crate) struct Projection {
     weight: Tensor,
     bias: Tensor,
     layout: Layout,
@@ -28,7 +28,7 @@ pub struct Projection {
 
 impl Projection {
     /// Takes `{name}.weight` and `{name}.bias`; `sizes` are inputs and outputs.
-    pub fn load(loader: &mut WeightLoader<'_>, name: &str, layout: Layout, sizes: (i64, i64)) -> Result<Self> {
+    pub(crate) fn load(loader: &mut WeightLoader<'_>, name: &str, layout: Layout, sizes: (i64, i64)) -> Result<Self> {
         let (inputs, outputs) = sizes;
         let shape = match layout {
             Layout::OutIn => [outputs, inputs],
@@ -40,7 +40,7 @@ impl Projection {
     }
 
     /// Maps float32 [.., inputs] to [.., outputs].
-    pub fn project(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn project(&self, x: &Tensor) -> Result<Tensor> {
         let projected = x.f_linear(&self.out_in()?, Some(&self.bias))?;
         match &self.low_rank {
             Some(low_rank) => Ok(projected.f_add(&low_rank.output_difference(x)?)?),
@@ -48,14 +48,14 @@ impl Projection {
         }
     }
 
-    pub fn add_low_rank(&mut self, path: &nn::Path<'_>, settings: LowRankSettings) -> Result<()> {
+    pub(crate) fn add_low_rank(&mut self, path: &nn::Path<'_>, settings: LowRankSettings) -> Result<()> {
         let (outputs, inputs) = self.out_in()?.size2()?;
         self.low_rank = Some(LowRank::new(path, (inputs, outputs), settings)?);
         Ok(())
     }
 
     /// Adds the low-rank difference to the weight and drops it.
-    pub fn merge_low_rank(&mut self) -> Result<()> {
+    pub(crate) fn merge_low_rank(&mut self) -> Result<()> {
         if let Some(low_rank) = self.low_rank.take() {
             let merged = self.out_in()?.f_add(&low_rank.weight_difference()?)?;
             // The view shares the weight's memory, so this writes the variable itself.
@@ -75,26 +75,26 @@ impl Projection {
 
 /// A layer norm over the last axis.
 #[derive(Debug)]
-pub struct Norm {
+pub(crate) struct Norm {
     weight: Tensor,
     bias: Tensor,
     epsilon: f64,
 }
 
 impl Norm {
-    pub fn load(loader: &mut WeightLoader<'_>, name: &str, width: i64, epsilon: f64) -> Result<Self> {
+    pub(crate) fn load(loader: &mut WeightLoader<'_>, name: &str, width: i64, epsilon: f64) -> Result<Self> {
         let weight = loader.variable(&format!("{name}.weight"), &[width])?;
         let bias = loader.variable(&format!("{name}.bias"), &[width])?;
         Ok(Self { weight, bias, epsilon })
     }
 
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
     }
 }
 
 /// Returns the rows of an embedding for int64 ids.
-pub fn look_up(embedding: &Tensor, ids: &Tensor) -> Result<Tensor> {
+pub(crate) fn look_up(embedding: &Tensor, ids: &Tensor) -> Result<Tensor> {
     debug_assert_eq!(ids.kind(), Kind::Int64);
     Ok(Tensor::f_embedding(embedding, ids, -1, false, false)?)
 }

@@ -6,7 +6,7 @@ use crate::failure::Result;
 
 /// The difference scale · up · down to a linear map, through a few dimensions.
 #[derive(Debug)]
-pub struct LowRank {
+pub(crate) struct LowRank {
     /// [rank, inputs]
     down: Tensor,
     /// [outputs, rank], initially zeros.
@@ -15,7 +15,7 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    pub fn new(path: &nn::Path<'_>, sizes: (i64, i64), settings: LowRankSettings) -> Result<Self> {
+    pub(crate) fn new(path: &nn::Path<'_>, sizes: (i64, i64), settings: LowRankSettings) -> Result<Self> {
         let (inputs, outputs) = sizes;
         let down = path.f_randn("down", &[settings.rank, inputs], 0.0, 1.0 / (inputs as f64).sqrt())?;
         let up = path.f_zeros("up", &[outputs, settings.rank])?;
@@ -23,21 +23,21 @@ impl LowRank {
     }
 
     /// Returns what is added to the map's output: [.., inputs] → [.., outputs].
-    pub fn output_difference(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn output_difference(&self, x: &Tensor) -> Result<Tensor> {
         let none = None::<&Tensor>;
         Ok(x.f_linear(&self.down, none)?.f_linear(&self.up, none)?.f_mul_scalar(self.scale)?)
     }
 
     /// Returns what is added to the map's weight: [outputs, inputs].
-    pub fn weight_difference(&self) -> Result<Tensor> {
+    pub(crate) fn weight_difference(&self) -> Result<Tensor> {
         Ok(self.up.f_matmul(&self.down)?.f_mul_scalar(self.scale)?)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LowRankSettings {
+pub(crate) struct LowRankSettings {
     /// Rank of the update; at least 1.
-    pub rank: i64,
+    pub(crate) rank: i64,
     /// The difference is scaled by alpha / rank.
-    pub alpha: f64,
+    pub(crate) alpha: f64,
 }

@@ -14,20 +14,20 @@ use super::weight_loader::WeightLoader;
 use crate::failure::Result;
 
 #[derive(Debug)]
-pub struct TextNetwork {
-    pub shape: TextShape,
+pub(crate) struct TextNetwork {
+    pub(crate) shape: TextShape,
     words: Tensor,
     positions: Tensor,
     segments: Option<Tensor>,
     norm_first: Option<Norm>,
-    pub blocks: Vec<Block>,
+    pub(crate) blocks: Vec<Block>,
     norm_last: Option<Norm>,
 }
 
 impl TextNetwork {
     /// Builds the network from tensors named as in a folder. They become trainable variables below `path`, under the
     /// same names without the family's prefix. Refuses missing, misshapen, non-finite and unused tensors.
-    pub fn load(path: &nn::Path<'_>, shape: &TextShape, tensors: HashMap<String, Tensor>) -> Result<Self> {
+    pub(crate) fn load(path: &nn::Path<'_>, shape: &TextShape, tensors: HashMap<String, Tensor>) -> Result<Self> {
         let names = TensorNames::for_family(shape.family);
         let mut loader = WeightLoader::new(path, names, tensors)?;
         let width = shape.width;
@@ -46,12 +46,12 @@ impl TextNetwork {
     }
 
     /// The word embedding: [vocabulary, width].
-    pub fn words(&self) -> &Tensor {
+    pub(crate) fn words(&self) -> &Tensor {
         &self.words
     }
 
     /// Returns the hidden states of the last layer: float32 [texts, tokens, width]. Those of padding are meaningless.
-    pub fn states(&self, batch: &PaddedTokens, train: bool) -> Result<Tensor> {
+    pub(crate) fn states(&self, batch: &PaddedTokens, train: bool) -> Result<Tensor> {
         let mask = AttentionMask::new(&batch.is_token, self.shape.family.is_causal())?;
         let mut x = self.embed(&batch.ids)?.f_dropout(self.shape.dropout, train)?;
         for block in &self.blocks {

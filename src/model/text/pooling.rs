@@ -6,7 +6,7 @@ use crate::failure::Result;
 
 /// A way to turn the states of a text's tokens into one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoolingMode {
+pub(crate) enum PoolingMode {
     /// The first token's state.
     Cls,
     Max,
@@ -20,7 +20,7 @@ pub enum PoolingMode {
 
 impl PoolingMode {
     /// The names in `1_Pooling/config.json`, in the order in which several modes are concatenated.
-    pub const NAMES: [(&'static str, PoolingMode); 6] = [
+    pub(crate) const NAMES: [(&'static str, PoolingMode); 6] = [
         ("cls_token", PoolingMode::Cls),
         ("max_tokens", PoolingMode::Max),
         ("mean_tokens", PoolingMode::Mean),
@@ -63,11 +63,11 @@ fn weighted_sum(states: &Tensor, weights: &Tensor) -> Result<Tensor> {
 
 /// Pooling of states that a folder declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pooling {
+pub(crate) struct Pooling {
     /// At least one; the vectors of several modes are concatenated.
-    pub modes: Vec<PoolingMode>,
+    pub(crate) modes: Vec<PoolingMode>,
     /// Scales vectors to length one.
-    pub normalise: bool,
+    pub(crate) normalise: bool,
 }
 
 impl Default for Pooling {
@@ -79,18 +79,18 @@ impl Default for Pooling {
 
 impl Pooling {
     /// The length of a vector.
-    pub fn width(&self, states: i64) -> i64 {
+    pub(crate) fn width(&self, states: i64) -> i64 {
         states * self.modes.len() as i64
     }
 
     /// A stable text of the settings. It is part of the hash of a folder, so changing it recomputes all cached vectors.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         format!("Pooling {{ pools: {:?}, normalise: {} }}", self.modes, self.normalise)
     }
 
     /// Maps states, float32 [texts, tokens, width], to float32 [texts, `width()`]. `is_token` is bool [texts, tokens]
     /// with at least one token per text.
-    pub fn pool(&self, states: &Tensor, is_token: &Tensor) -> Result<Tensor> {
+    pub(crate) fn pool(&self, states: &Tensor, is_token: &Tensor) -> Result<Tensor> {
         let by_mode = self.modes.iter().map(|mode| mode.pool(states, is_token)).collect::<Result<Vec<_>>>()?;
         let pooled = Tensor::f_cat(&by_mode, 1)?;
         if !self.normalise {

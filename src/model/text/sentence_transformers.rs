@@ -10,15 +10,15 @@ use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct SentenceTransformersFiles {
+pub(crate) struct SentenceTransformersFiles {
     /// The path of the network's files: empty for the folder itself; older folders have a subfolder.
-    pub transformer: String,
-    pub pooling: Pooling,
+    pub(crate) transformer: String,
+    pub(crate) pooling: Pooling,
     /// The width that the pooling expects.
-    pub pooled_width: Option<i64>,
-    pub max_length: Option<usize>,
+    pub(crate) pooled_width: Option<i64>,
+    pub(crate) max_length: Option<usize>,
     /// The files that were read, by their paths below the folder.
-    pub files: Vec<(String, Bytes)>,
+    pub(crate) files: Vec<(String, Bytes)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,7 +36,7 @@ impl Module {
 }
 
 impl SentenceTransformersFiles {
-    pub async fn load(folder: &Location) -> Result<Self> {
+    pub(crate) async fn load(folder: &Location) -> Result<Self> {
         let mut files = Self {
             transformer: String::new(),
             pooling: Pooling::default(),
@@ -77,12 +77,12 @@ impl SentenceTransformersFiles {
 }
 
 /// Returns the folder below `path`, or the folder itself if the path is empty.
-pub fn subfolder(folder: &Location, path: &str) -> Location {
+pub(crate) fn subfolder(folder: &Location, path: &str) -> Location {
     if path.is_empty() { folder.clone() } else { folder.folder(path) }
 }
 
 /// Returns the path of a file in the folder that [`subfolder`] gives.
-pub fn path_below(path: &str, name: &str) -> String {
+pub(crate) fn path_below(path: &str, name: &str) -> String {
     match path.trim_matches('/') {
         "" => name.into(),
         trimmed => format!("{trimmed}/{name}"),

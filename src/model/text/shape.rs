@@ -8,7 +8,7 @@ use crate::failure::{Failure, Result};
 
 /// The supported architectures, by `model_type`. MiniLM and most sentence encoders use one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     Bert,
     Roberta,
     DistilBert,
@@ -16,10 +16,10 @@ pub enum Family {
 }
 
 impl Family {
-    pub const ALL: [Family; 4] = [Family::Bert, Family::Roberta, Family::DistilBert, Family::Gpt2];
+    pub(crate) const ALL: [Family; 4] = [Family::Bert, Family::Roberta, Family::DistilBert, Family::Gpt2];
 
     /// The value of `model_type` in `config.json`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Family::Bert => "bert",
             Family::Roberta => "roberta",
@@ -29,38 +29,38 @@ impl Family {
     }
 
     /// True if a token attends only to itself and earlier tokens.
-    pub fn is_causal(self) -> bool {
+    pub(crate) fn is_causal(self) -> bool {
         self == Family::Gpt2
     }
 }
 
 /// Everything that defines a network except its weights.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TextShape {
-    pub family: Family,
+pub(crate) struct TextShape {
+    pub(crate) family: Family,
     /// Rows of the word embedding. A tokenizer may know fewer words, never more.
-    pub vocabulary: i64,
-    pub width: i64,
-    pub layers: i64,
-    pub heads: i64,
-    pub feed_forward_width: i64,
+    pub(crate) vocabulary: i64,
+    pub(crate) width: i64,
+    pub(crate) layers: i64,
+    pub(crate) heads: i64,
+    pub(crate) feed_forward_width: i64,
     /// Rows of the position embedding, including RoBERTa's unused first ones.
-    pub position_rows: i64,
+    pub(crate) position_rows: i64,
     /// Rows of the segment embedding; 0 if the family has none. Every text is in segment 0.
-    pub segments: i64,
-    pub pad_id: i64,
+    pub(crate) segments: i64,
+    pub(crate) pad_id: i64,
     /// Added to the variance in layer norms.
-    pub epsilon: f64,
-    pub activation: Activation,
+    pub(crate) epsilon: f64,
+    pub(crate) activation: Activation,
     /// Dropout of hidden states in training.
-    pub dropout: f64,
+    pub(crate) dropout: f64,
     /// Dropout of attention weights in training.
-    pub attention_dropout: f64,
+    pub(crate) attention_dropout: f64,
 }
 
 impl TextShape {
     /// Parses `config.json`.
-    pub fn parse(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         let fields: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| Failure::model(e.to_string()))?;
         let fields = Fields(fields);
         let shape = match fields.family()? {
@@ -73,12 +73,12 @@ impl TextShape {
     }
 
     /// The position of a text's first token. RoBERTa counts from the id after its padding id.
-    pub fn first_position(&self) -> i64 {
+    pub(crate) fn first_position(&self) -> i64 {
         if self.family == Family::Roberta { self.pad_id + 1 } else { 0 }
     }
 
     /// The number of tokens for which there are positions.
-    pub fn positions(&self) -> i64 {
+    pub(crate) fn positions(&self) -> i64 {
         self.position_rows - self.first_position()
     }
 

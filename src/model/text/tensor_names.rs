@@ -5,7 +5,7 @@ use super::shape::Family;
 
 /// The linear maps that give attention its queries, keys and values.
 #[derive(Debug, Clone, Copy)]
-pub enum AttentionInputs {
+pub(crate) enum AttentionInputs {
     /// One map each.
     Separate([&'static str; 3]),
     /// One map for all three, concatenated.
@@ -14,24 +14,24 @@ pub enum AttentionInputs {
 
 /// Tensor names without the family's prefix; those of a block also without the block's prefix.
 #[derive(Debug)]
-pub struct TensorNames {
+pub(crate) struct TensorNames {
     /// Precedes all names but the head's in a model with a head.
     prefix: &'static str,
-    pub words: &'static str,
-    pub positions: &'static str,
-    pub segments: Option<&'static str>,
+    pub(crate) words: &'static str,
+    pub(crate) positions: &'static str,
+    pub(crate) segments: Option<&'static str>,
     /// The norm of the summed embeddings. A family has either this one or `norm_last`.
-    pub norm_first: Option<&'static str>,
+    pub(crate) norm_first: Option<&'static str>,
     /// The norm of the last block's states.
-    pub norm_last: Option<&'static str>,
+    pub(crate) norm_last: Option<&'static str>,
     /// Block number i is `{blocks}.{i}`.
-    pub blocks: &'static str,
-    pub inputs: AttentionInputs,
-    pub output: &'static str,
-    pub norm_attention: &'static str,
-    pub widen: &'static str,
-    pub narrow: &'static str,
-    pub norm_feed_forward: &'static str,
+    pub(crate) blocks: &'static str,
+    pub(crate) inputs: AttentionInputs,
+    pub(crate) output: &'static str,
+    pub(crate) norm_attention: &'static str,
+    pub(crate) widen: &'static str,
+    pub(crate) narrow: &'static str,
+    pub(crate) norm_feed_forward: &'static str,
     ignored_starts: &'static [&'static str],
     ignored_ends: &'static [&'static str],
 }
@@ -90,7 +90,7 @@ const GPT2: TensorNames = TensorNames {
 };
 
 impl TensorNames {
-    pub fn for_family(family: Family) -> &'static TensorNames {
+    pub(crate) fn for_family(family: Family) -> &'static TensorNames {
         match family {
             Family::Bert => &BERT,
             Family::Roberta => &ROBERTA,
@@ -101,7 +101,7 @@ impl TensorNames {
 
     /// Removes the family's prefix and renames gamma and beta of a layer norm, as in the first BERT folders, to weight
     /// and bias.
-    pub fn canonical(&self, name: &str) -> String {
+    pub(crate) fn canonical(&self, name: &str) -> String {
         let name = name.strip_prefix(self.prefix).unwrap_or(name);
         for (old, new) in [(".gamma", ".weight"), (".beta", ".bias")] {
             if let Some(layer) = name.strip_suffix(old) {
@@ -112,7 +112,7 @@ impl TensorNames {
     }
 
     /// True if a folder may hold a tensor of this name that is not loaded.
-    pub fn is_ignored(&self, name: &str) -> bool {
+    pub(crate) fn is_ignored(&self, name: &str) -> bool {
         self.ignored_starts.iter().any(|start| name.starts_with(start))
             || self.ignored_ends.iter().any(|end| name.ends_with(end))
     }

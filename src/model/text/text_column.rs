@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use crate::failure::{Failure, Result};
 
 /// True for types that are read as text, including Null, the type of a literal NULL.
-pub fn is_text_type(data_type: &DataType) -> bool {
+pub(crate) fn is_text_type(data_type: &DataType) -> bool {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => true,
@@ -17,7 +17,7 @@ pub fn is_text_type(data_type: &DataType) -> bool {
 }
 
 /// Returns the text of each row; nulls stay null. `name` names the column in messages.
-pub fn read_texts(name: &str, array: &ArrayRef) -> Result<Vec<Option<String>>> {
+pub(crate) fn read_texts(name: &str, array: &ArrayRef) -> Result<Vec<Option<String>>> {
     if !is_text_type(array.data_type()) {
         return Err(Failure::usage(format!("{name}: expected text, got {}", array.data_type()))
             .hint("convert it with CAST(… AS VARCHAR)"));

@@ -8,7 +8,7 @@ use super::shape::TextShape;
 use crate::failure::{Failure, Result};
 
 /// The maximum length in tokens if neither the caller nor the folder sets one.
-pub const MAX_LENGTH: usize = 512;
+pub(crate) const MAX_LENGTH: usize = 512;
 
 /// Texts are cut to this number of characters per token of the maximum length, and never below that of [`MAX_LENGTH`]
 /// tokens. A text of 10 MB costs no more than one of 32,768 characters. The cut changes the ids only of a text whose
@@ -20,7 +20,7 @@ const CHARACTERS_PER_TOKEN: usize = 64;
 const ROBUSTNESS_SAMPLE: &str = "\u{10fffd}\0\u{7f} 木\u{301}🙂\u{200d}x \n";
 
 #[derive(Debug)]
-pub struct TextTokenizer {
+pub(crate) struct TextTokenizer {
     tokenizer: Tokenizer,
     max_length: usize,
 }
@@ -28,7 +28,7 @@ pub struct TextTokenizer {
 impl TextTokenizer {
     /// Parses `tokenizer.json`. `length` includes the special tokens that are added and is limited to the network's
     /// positions. Refuses a tokenizer whose ids do not fit the word embedding.
-    pub fn from_bytes(bytes: &[u8], length: usize, shape: &TextShape) -> Result<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8], length: usize, shape: &TextShape) -> Result<Self> {
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| Failure::model(e.to_string()))?;
         let max_length = length.min(usize::try_from(shape.positions()).unwrap_or(usize::MAX));
         let added = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
@@ -51,13 +51,13 @@ impl TextTokenizer {
     }
 
     /// The maximum number of tokens of a text, including special tokens.
-    pub fn max_length(&self) -> usize {
+    pub(crate) fn max_length(&self) -> usize {
         self.max_length
     }
 
     /// Returns the ids of each text, without padding. An empty text gives only special tokens, or none if the tokenizer
     /// adds none. Special tokens written literally in a text are treated as such, as in `transformers`.
-    pub fn ids(&self, texts: &[&str]) -> Result<Vec<Vec<i64>>> {
+    pub(crate) fn ids(&self, texts: &[&str]) -> Result<Vec<Vec<i64>>> {
         let cut = texts.iter().map(|text| self.cut(text)).collect();
         let encoded = self.tokenizer.encode_batch_fast(cut, true);
         let encoded = encoded.map_err(|e| Failure::model(format!("tokenizer.json: {e}")))?;
@@ -65,12 +65,12 @@ impl TextTokenizer {
     }
 
     /// The id of the mask token; `None` if the tokenizer has none (GPT-2).
-    pub fn mask_id(&self) -> Option<i64> {
+    pub(crate) fn mask_id(&self) -> Option<i64> {
         ["[MASK]", "<mask>"].iter().find_map(|word| self.tokenizer.token_to_id(word)).map(i64::from)
     }
 
     /// The ids of special tokens.
-    pub fn special_ids(&self) -> HashSet<i64> {
+    pub(crate) fn special_ids(&self) -> HashSet<i64> {
         let added = self.tokenizer.get_added_tokens_decoder().into_iter();
         added.filter(|(_, token)| token.special).map(|(id, _)| i64::from(id)).collect()
     }

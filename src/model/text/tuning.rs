@@ -14,7 +14,7 @@ use crate::failure::Result;
 impl TextNetwork {
     /// Adds low-rank differences to the queries and values of every block (in GPT-2 also to the keys: they share one
     /// map).
-    pub fn add_low_rank(&mut self, path: &nn::Path<'_>, settings: LowRankSettings) -> Result<()> {
+    pub(crate) fn add_low_rank(&mut self, path: &nn::Path<'_>, settings: LowRankSettings) -> Result<()> {
         for (i, block) in self.blocks.iter_mut().enumerate() {
             for (name, map) in block.attention.low_rank_maps() {
                 map.add_low_rank(&(path / format!("block{i}") / name), settings)?;
@@ -25,7 +25,7 @@ impl TextNetwork {
 
     /// Adds every low-rank difference to its map's weight and drops it, so that the network is as fast as before
     /// tuning.
-    pub fn merge_low_rank(&mut self) -> Result<()> {
+    pub(crate) fn merge_low_rank(&mut self) -> Result<()> {
         for block in &mut self.blocks {
             for (_, map) in block.attention.low_rank_maps() {
                 map.merge_low_rank()?;
@@ -35,7 +35,7 @@ impl TextNetwork {
     }
 
     /// Adds adapters after both layers of every block.
-    pub fn add_adapters(&mut self, path: &nn::Path<'_>, bottleneck: i64) {
+    pub(crate) fn add_adapters(&mut self, path: &nn::Path<'_>, bottleneck: i64) {
         for (i, block) in self.blocks.iter_mut().enumerate() {
             let path = path / format!("block{i}");
             let adapter = |name: &str| Some(Adapter::new(&(&path / name), self.shape.width, bottleneck));
@@ -44,7 +44,7 @@ impl TextNetwork {
     }
 
     /// Adds trainable keys and values in front of every text, in every block.
-    pub fn add_prefixes(&mut self, path: &nn::Path<'_>, length: i64) -> Result<()> {
+    pub(crate) fn add_prefixes(&mut self, path: &nn::Path<'_>, length: i64) -> Result<()> {
         for (i, block) in self.blocks.iter_mut().enumerate() {
             block.attention.prefix = Some(Prefix::new(&(path / format!("block{i}")), &self.shape, length)?);
         }

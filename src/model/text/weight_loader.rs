@@ -11,12 +11,12 @@ use crate::lake::stores::Location;
 use crate::model::weights;
 
 /// Holds all weights, if they are not in shards.
-pub const SINGLE_FILE: &str = "model.safetensors";
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 /// Names the shard of each tensor.
-pub const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Returns the names and bytes of the weights files, ordered by name.
-pub async fn read_files(folder: &Location) -> Result<Vec<(String, bytes::Bytes)>> {
+pub(crate) async fn read_files(folder: &Location) -> Result<Vec<(String, bytes::Bytes)>> {
     if let Some(bytes) = folder.read_if_there(SINGLE_FILE).await? {
         return Ok(vec![(SINGLE_FILE.into(), bytes)]);
     }
@@ -44,7 +44,7 @@ fn shards(index: &[u8]) -> Result<BTreeSet<String>> {
 }
 
 /// Returns the tensors of all files by their names in the files.
-pub fn tensors(files: &[(String, bytes::Bytes)]) -> Result<HashMap<String, Tensor>> {
+pub(crate) fn tensors(files: &[(String, bytes::Bytes)]) -> Result<HashMap<String, Tensor>> {
     let mut all = HashMap::new();
     for (file, bytes) in files {
         for (name, tensor) in weights::tensors_from_bytes(bytes).map_err(|f| f.at(file))? {
@@ -57,14 +57,18 @@ pub fn tensors(files: &[(String, bytes::Bytes)]) -> Result<HashMap<String, Tenso
 }
 
 /// Hands out tensors as trainable variables below a path of a store.
-pub struct WeightLoader<'a> {
+pub(crate) struct WeightLoader<'a> {
     path: nn::Path<'a>,
     names: &'static TensorNames,
     tensors: HashMap<String, Tensor>,
 }
 
 impl<'a> WeightLoader<'a> {
-    pub fn new(path: &nn::Path<'a>, names: &'static TensorNames, tensors: HashMap<String, Tensor>) -> Result<Self> {
+    pub(crate) fn new(
+        path: &nn::Path<'a>,
+        names: &'static TensorNames,
+        tensors: HashMap<String, Tensor>,
+    ) -> Result<Self> {
         let mut renamed = HashMap::new();
         for (name, tensor) in tensors {
             let canonical = names.canonical(&name);
@@ -75,12 +79,12 @@ impl<'a> WeightLoader<'a> {
         Ok(Self { path: path.sub_path(""), names, tensors: renamed })
     }
 
-    pub fn names(&self) -> &'static TensorNames {
+    pub(crate) fn names(&self) -> &'static TensorNames {
         self.names
     }
 
     /// Takes out a tensor and converts it to float32.
-    pub fn variable(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
+    pub(crate) fn variable(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
         let Some(tensor) = self.tensors.remove(name) else {
             return Err(Failure::model(format!("{name} is missing: expected the shape {shape:?}")));
         };
@@ -102,7 +106,7 @@ impl<'a> WeightLoader<'a> {
     }
 
     /// Refuses tensors that no layer took, except those that are ignored.
-    pub fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         let left: BTreeSet<&String> = self.tensors.keys().filter(|name| !self.names.is_ignored(name)).collect();
         match left.first() {
             None => Ok(()),

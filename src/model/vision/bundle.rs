@@ -19,50 +19,50 @@ use crate::model::labels::{HeadSizes, LabelHead, LabelStructure};
 use crate::model::registry::Registry;
 
 /// The format version of `image.json`.
-pub const IMAGE_FORMAT: u32 = 1;
+pub(crate) const IMAGE_FORMAT: u32 = 1;
 /// The card, whose presence marks a folder of the registry as an image classifier.
-pub const IMAGE_CARD: &str = "image.json";
+pub(crate) const IMAGE_CARD: &str = "image.json";
 const HEAD: &str = "head.safetensors";
 /// The subfolder of the encoder.
 const ENCODER: &str = "image";
 
 /// The contents of `image.json`: everything about an image classifier except its weights and its encoder's card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ImageModelCard {
-    pub format: u32,
-    pub version: String,
-    pub trained_at: String,
+pub(crate) struct ImageModelCard {
+    pub(crate) format: u32,
+    pub(crate) version: String,
+    pub(crate) trained_at: String,
     /// The files or folders of the training table.
-    pub table: Vec<String>,
-    pub image_column: String,
+    pub(crate) table: Vec<String>,
+    pub(crate) image_column: String,
     /// Description of the split into training, validation and test, for people.
-    pub split: String,
+    pub(crate) split: String,
     /// The folder of the pretrained encoder. Empty, like its hash, if training started from random weights.
-    pub encoder: String,
-    pub encoder_hash: String,
-    pub strategy: String,
-    pub kind: LabelStructure,
-    pub labels: Vec<String>,
-    pub weights_hash: String,
+    pub(crate) encoder: String,
+    pub(crate) encoder_hash: String,
+    pub(crate) strategy: String,
+    pub(crate) kind: LabelStructure,
+    pub(crate) labels: Vec<String>,
+    pub(crate) weights_hash: String,
     /// Figures on the test rows.
-    pub figures: BTreeMap<String, f64>,
+    pub(crate) figures: BTreeMap<String, f64>,
     /// The `[model]`, `[train]` and `[image]` settings of the training, for people; nothing reads them.
     #[serde(default)]
-    pub settings: serde_json::Value,
+    pub(crate) settings: serde_json::Value,
 }
 
 /// The trained weights of an image classifier, by name, and its encoder's card.
 #[derive(Debug)]
-pub struct ImageModelWeights<'a> {
-    pub encoder_card: &'a ImageEncoderCard,
-    pub encoder: Vec<(String, Tensor)>,
-    pub head: Vec<(String, Tensor)>,
+pub(crate) struct ImageModelWeights<'a> {
+    pub(crate) encoder_card: &'a ImageEncoderCard,
+    pub(crate) encoder: Vec<(String, Tensor)>,
+    pub(crate) head: Vec<(String, Tensor)>,
 }
 
 /// A loaded image classifier.
 #[derive(Debug)]
-pub struct ImageModel {
-    pub card: ImageModelCard,
+pub(crate) struct ImageModel {
+    pub(crate) card: ImageModelCard,
     encoder: ImageEncoder,
     head: LabelHead,
     /// Owns the weights of `head`.
@@ -71,7 +71,7 @@ pub struct ImageModel {
 
 impl ImageModel {
     /// Returns the probability of each label of each picture, or the error of a picture that cannot be decoded.
-    pub fn probabilities(&self, pictures: &[&[u8]]) -> Result<Vec<Result<Vec<f64>, PictureError>>> {
+    pub(crate) fn probabilities(&self, pictures: &[&[u8]]) -> Result<Vec<Result<Vec<f64>, PictureError>>> {
         let vectors = self.encoder.encode(pictures)?;
         let decoded: Vec<&Vec<f32>> = vectors.iter().filter_map(|vector| vector.as_ref().ok()).collect();
         if decoded.is_empty() {
@@ -121,7 +121,11 @@ impl Card for ImageModelCard {
 
 impl Registry {
     /// Writes an image classifier.
-    pub async fn write_image(&self, card: ImageModelCard, weights: ImageModelWeights<'_>) -> Result<ImageModelCard> {
+    pub(crate) async fn write_image(
+        &self,
+        card: ImageModelCard,
+        weights: ImageModelWeights<'_>,
+    ) -> Result<ImageModelCard> {
         let to_bytes = |named| bytes_of(ImageModelCard::KIND, named);
         let files = vec![
             (format!("{ENCODER}/{CARD}"), weights.encoder_card.to_bytes()?.into()),
@@ -132,7 +136,7 @@ impl Registry {
     }
 
     /// Loads an image classifier and checks its files against the card.
-    pub async fn load_image(&self, version: &str, device: Device) -> Result<ImageModel> {
+    pub(crate) async fn load_image(&self, version: &str, device: Device) -> Result<ImageModel> {
         let card: ImageModelCard = self.card_of(version).await?;
         let folder = self.0.folder(version);
         let encoder_folder = ImageFolder::load(&folder.folder(ENCODER)).await.map_err(damaged)?;

@@ -29,7 +29,7 @@ impl Default for CnnShape {
 
 impl CnnShape {
     /// Refuses sizes that reduce a picture of `side` pixels to nothing.
-    pub fn check(&self, side: i64) -> Result<()> {
+    pub(crate) fn check(&self, side: i64) -> Result<()> {
         let blocks = self.channels.len();
         if blocks == 0 || blocks > BLOCKS_MAX {
             return Err(Failure::model(format!("expected 1 to {BLOCKS_MAX} blocks in cnn.channels, got {blocks}")));
@@ -53,7 +53,7 @@ pub struct Cnn {
 
 impl Cnn {
     /// Creates random weights below `path`: `blocks.N.{conv, norm}` and `outputs`.
-    pub fn new(path: &nn::Path, shape: &CnnShape) -> Self {
+    pub(crate) fn new(path: &nn::Path, shape: &CnnShape) -> Self {
         let mut blocks = Vec::new();
         let mut inputs = 3;
         for (i, &outputs) in shape.channels.iter().enumerate() {
@@ -67,7 +67,7 @@ impl Cnn {
     }
 
     /// Maps float32 [n, 3, h, w] to [n, width].
-    pub fn features(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
+    pub(crate) fn features(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
         let mut x = pixels.shallow_clone();
         for block in &self.blocks {
             x = block.forward(&x, train)?.f_relu_()?.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?;

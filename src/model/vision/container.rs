@@ -15,7 +15,7 @@ const END_OF_IMAGE: u8 = 0xD9;
 const START_OF_SCAN: u8 = 0xDA;
 
 /// Refuses a picture that ends before its container format says.
-pub fn check_complete(bytes: &[u8], format: ImageFormat) -> Result<(), PictureError> {
+pub(crate) fn check_complete(bytes: &[u8], format: ImageFormat) -> Result<(), PictureError> {
     match format {
         ImageFormat::Jpeg => check_jpeg(bytes),
         ImageFormat::WebP => check_webp(bytes),

@@ -21,15 +21,15 @@ const LARGE_BYTES: u64 = 8 << 20;
 /// Limits on the size of a picture. Decoding the worst one takes less than three times `decoder_bytes_max`: its decoded
 /// pixels, their 8-bit copy and the decoder's buffers. Only one picture above [`LARGE_BYTES`] is decoded at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PictureLimits {
-    pub encoded_bytes_max: usize,
-    pub side_pixels_max: u32,
-    pub pixels_max: u64,
+pub(crate) struct PictureLimits {
+    pub(crate) encoded_bytes_max: usize,
+    pub(crate) side_pixels_max: u32,
+    pub(crate) pixels_max: u64,
     /// Limits the decoded pixels (16-bit RGBA takes 8 bytes per pixel), and the allocations of decoders that count
     /// them.
-    pub decoder_bytes_max: u64,
+    pub(crate) decoder_bytes_max: u64,
     /// The longer side divided by the shorter one: enlarging the shorter side enlarges the longer one too.
-    pub aspect_max: u32,
+    pub(crate) aspect_max: u32,
 }
 
 impl Default for PictureLimits {
@@ -67,7 +67,7 @@ impl PictureLimits {
 }
 
 /// Decodes one picture into pixels of 8 bits per channel, rows from the top.
-pub fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<RgbImage, PictureError> {
+pub(crate) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<RgbImage, PictureError> {
     let format = guess_format(bytes)?;
     if bytes.len() > limits.encoded_bytes_max {
         return Err(PictureError::Bytes { max: limits.encoded_bytes_max, got: bytes.len() });

@@ -7,7 +7,7 @@ use crate::failure::{Failure, Result};
 
 /// Applies `convert` to each picture, in order, with one thread per core. `convert` may call libtorch, which uses one
 /// thread within each of them: resizing a small picture gains nothing from more.
-pub fn map_in_parallel<P: Sync, T: Send>(pictures: &[P], convert: impl Fn(&P) -> T + Sync) -> Result<Vec<T>> {
+pub(crate) fn map_in_parallel<P: Sync, T: Send>(pictures: &[P], convert: impl Fn(&P) -> T + Sync) -> Result<Vec<T>> {
     Ok(thread_pool()?.install(|| pictures.par_iter().map(&convert).collect()))
 }
 

@@ -21,12 +21,12 @@ use crate::model::weights;
 const BATCH_PICTURES: usize = 32;
 
 /// One entry per picture, in order.
-pub type PictureVectors = Vec<Result<Vec<f32>, PictureError>>;
+pub(crate) type PictureVectors = Vec<Result<Vec<f32>, PictureError>>;
 
 /// A loaded image encoder, owned by one thread.
 pub struct ImageEncoder {
-    pub card: ImageEncoderCard,
-    pub device: Device,
+    pub(crate) card: ImageEncoderCard,
+    pub(crate) device: Device,
     limits: PictureLimits,
     network: ImageNetwork,
     /// The type that the network computes in.
@@ -46,12 +46,12 @@ impl fmt::Debug for ImageEncoder {
 
 impl ImageEncoder {
     /// Loads a folder; see [`ImageFolder`].
-    pub async fn open(folder: &Location, device: Device, limits: PictureLimits) -> Result<Self> {
+    pub(crate) async fn open(folder: &Location, device: Device, limits: PictureLimits) -> Result<Self> {
         Self::from_folder(&ImageFolder::load(folder).await?, device, limits)
     }
 
     /// Builds the encoder of a loaded folder.
-    pub fn from_folder(folder: &ImageFolder, device: Device, limits: PictureLimits) -> Result<Self> {
+    pub(crate) fn from_folder(folder: &ImageFolder, device: Device, limits: PictureLimits) -> Result<Self> {
         let (mut store, network) = folder.network(device)?;
         store.freeze();
         let card = folder.card.clone();
@@ -60,7 +60,7 @@ impl ImageEncoder {
     }
 
     /// Converts the encoder to another precision.
-    pub fn in_precision(mut self, precision: Precision) -> Self {
+    pub(crate) fn in_precision(mut self, precision: Precision) -> Self {
         if precision == Precision::Bf16 {
             self.store.bfloat16();
             self.kind = Kind::BFloat16;
@@ -77,17 +77,17 @@ impl ImageEncoder {
 
     /// A hash of everything that a vector depends on besides its picture: the card, the weights, how pictures are
     /// decoded. Caches of vectors use it in their keys.
-    pub fn hash(&self) -> &str {
+    pub(crate) fn hash(&self) -> &str {
         &self.hash
     }
 
     /// The length of a vector.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.card.width() as usize
     }
 
     /// Returns a vector or an error per picture. Fails as a whole only if libtorch does.
-    pub fn encode(&self, pictures: &[&[u8]]) -> Result<PictureVectors> {
+    pub(crate) fn encode(&self, pictures: &[&[u8]]) -> Result<PictureVectors> {
         let mut vectors = Vec::with_capacity(pictures.len());
         for batch in pictures.chunks(BATCH_PICTURES) {
             vectors

@@ -21,10 +21,10 @@ pub enum Architecture {
 
 impl Architecture {
     /// All names, as in the card.
-    pub const KNOWN: [&str; 4] = ["resnet18", "resnet34", "resnet50", "cnn"];
+    pub(crate) const KNOWN: [&str; 4] = ["resnet18", "resnet34", "resnet50", "cnn"];
 
     /// `None` for the small CNN.
-    pub fn depth(self) -> Option<ResNetDepth> {
+    pub(crate) fn depth(self) -> Option<ResNetDepth> {
         match self {
             Self::ResNet18 => Some(ResNetDepth::Eighteen),
             Self::ResNet34 => Some(ResNetDepth::ThirtyFour),
@@ -40,9 +40,9 @@ impl Architecture {
 pub struct ImageEncoderCard {
     #[serde(default = "format")]
     format: u64,
-    pub architecture: Architecture,
+    pub(crate) architecture: Architecture,
     #[serde(default)]
-    pub preprocess: Preprocess,
+    pub(crate) preprocess: Preprocess,
     /// Sizes of the small CNN. Only allowed, and optional, if `architecture` is `cnn`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnn: Option<CnnShape>,
@@ -59,7 +59,7 @@ impl ImageEncoderCard {
     }
 
     /// Parses and checks a card.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let refuse = |e: serde_json::Error| Failure::model(e.to_string());
         let json: serde_json::Value = serde_json::from_slice(bytes).map_err(refuse)?;
         if let Some(format) = json.get("format").filter(|f| f.as_u64() != Some(FORMAT)) {
@@ -88,17 +88,17 @@ impl ImageEncoderCard {
     }
 
     /// Returns the canonical bytes of the card, independent of how the original was formatted.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec_pretty(self).map_err(Failure::bug)
     }
 
     /// The sizes of the small CNN.
-    pub fn cnn_shape(&self) -> CnnShape {
+    pub(crate) fn cnn_shape(&self) -> CnnShape {
         self.cnn.clone().unwrap_or_default()
     }
 
     /// The length of a vector.
-    pub fn width(&self) -> i64 {
+    pub(crate) fn width(&self) -> i64 {
         match self.architecture.depth() {
             Some(depth) => depth.width(),
             None => self.cnn_shape().width,

@@ -7,22 +7,22 @@ use tch::{Tensor, nn};
 
 use crate::model::weights;
 
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/vision")).join(name)
 }
 
 /// Reads a picture's bytes.
-pub fn picture(name: &str) -> Vec<u8> {
+pub(crate) fn picture(name: &str) -> Vec<u8> {
     std::fs::read(fixture("pictures").join(name)).unwrap()
 }
 
 /// Reads the expected tensors of a fixture file.
-pub fn expected(name: &str) -> HashMap<String, Tensor> {
+pub(crate) fn expected(name: &str) -> HashMap<String, Tensor> {
     weights::tensors_from_bytes(&std::fs::read(fixture(name)).unwrap()).unwrap()
 }
 
 /// Returns numbers in [0, 1): FNV-1a of the name seeds splitmix64, whose words give their upper 24 bits.
-pub fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
+pub(crate) fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
     let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv);
     (1..=count as u64).map(move |i| {
@@ -49,7 +49,7 @@ fn tensor(name: &str, shape: &[i64]) -> Tensor {
 }
 
 /// Fills all variables of a store with the formula's numbers.
-pub fn fill(store: &nn::VarStore) {
+pub(crate) fn fill(store: &nn::VarStore) {
     for (name, mut variable) in store.variables() {
         tch::no_grad(|| variable.copy_(&tensor(&name, &variable.size())));
     }
@@ -57,7 +57,7 @@ pub fn fill(store: &nn::VarStore) {
 
 /// Returns float32 [n, 3, height, width]: noise plus slopes that differ by picture and channel, since noise alone
 /// hardly changes a pooled vector.
-pub fn input(shape: [i64; 4]) -> Tensor {
+pub(crate) fn input(shape: [i64; 4]) -> Tensor {
     let mut noise = uniform("input", shape.iter().product::<i64>() as usize);
     let mut values = Vec::new();
     for n in 0..shape[0] {
@@ -73,7 +73,7 @@ pub fn input(shape: [i64; 4]) -> Tensor {
 }
 
 /// Returns the largest absolute difference of two tensors.
-pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+pub(crate) fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     (a.to_kind(tch::Kind::Double) - b.to_kind(tch::Kind::Double)).abs().max().double_value(&[])
 }

@@ -10,26 +10,26 @@ use crate::failure::{Failure, Result};
 use crate::ids::ContentHash;
 use crate::lake::stores::Location;
 
-pub const CARD: &str = "config.json";
-pub const WEIGHTS: &str = "model.safetensors";
+pub(crate) const CARD: &str = "config.json";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
 /// Part of the hash. Raise it when decoding or resizing gives other pixels than before, so that cached vectors are
 /// renewed.
 const DECODING: &[u8] = b"intentcast pictures 1";
 
 #[derive(Debug)]
-pub struct ImageFolder {
-    pub card: ImageEncoderCard,
+pub(crate) struct ImageFolder {
+    pub(crate) card: ImageEncoderCard,
     /// A hash of everything that a vector depends on besides its picture.
-    pub hash: String,
+    pub(crate) hash: String,
     /// The names and bytes of both files.
-    pub files: [(&'static str, Bytes); 2],
+    pub(crate) files: [(&'static str, Bytes); 2],
     /// Names the weights file in messages.
     weights_url: String,
 }
 
 impl ImageFolder {
     /// Reads both files. Refuses a missing file or an invalid card.
-    pub async fn load(folder: &Location) -> Result<Self> {
+    pub(crate) async fn load(folder: &Location) -> Result<Self> {
         let card_bytes = read_required(folder, CARD).await?;
         let card = ImageEncoderCard::from_bytes(&card_bytes).map_err(|f| f.at(display_path(folder, CARD)))?;
         let weights = read_required(folder, WEIGHTS).await?;
@@ -39,7 +39,7 @@ impl ImageFolder {
     }
 
     /// Builds the network with its weights. Refuses by name weights that are missing, unused, misshapen or not finite.
-    pub fn network(&self, device: Device) -> Result<(nn::VarStore, ImageNetwork)> {
+    pub(crate) fn network(&self, device: Device) -> Result<(nn::VarStore, ImageNetwork)> {
         let mut store = nn::VarStore::new(device);
         let network = ImageNetwork::new(&store.root(), &self.card);
         let [_, (_, weights)] = &self.files;

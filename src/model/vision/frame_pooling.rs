@@ -17,15 +17,15 @@ use crate::failure::Result;
 
 /// The frames of some videos, padded at the end to the longest.
 #[derive(Debug)]
-pub struct Frames {
+pub(crate) struct Frames {
     /// float32 [videos, frames, width].
-    pub x: Tensor,
+    pub(crate) x: Tensor,
     /// bool [videos, frames]; false for padding.
-    pub present: Tensor,
+    pub(crate) present: Tensor,
 }
 
 #[derive(Debug)]
-pub struct FramePooling {
+pub(crate) struct FramePooling {
     /// float32 [width].
     query: Tensor,
     value: nn::Linear,
@@ -34,14 +34,14 @@ pub struct FramePooling {
 
 impl FramePooling {
     /// Creates random weights below `path`: `query` and `value.{weight, bias}`.
-    pub fn new(path: &nn::Path, width: i64, outputs: i64) -> Self {
+    pub(crate) fn new(path: &nn::Path, width: i64, outputs: i64) -> Self {
         let query = path.var("query", &[width], nn::Init::Randn { mean: 0.0, stdev: 0.02 });
         let value = nn::linear(path / "value", width, outputs, Default::default());
         Self { query, value, scale: 1.0 / (width as f64).sqrt() }
     }
 
     /// Returns the attention weights: float32 [videos, frames], 0 for padding, with sum 1 for a video with frames.
-    pub fn weights(&self, frames: &Frames) -> Result<Tensor> {
+    pub(crate) fn weights(&self, frames: &Frames) -> Result<Tensor> {
         let absent = frames.present.f_logical_not()?;
         let scores = self.masked_frames(frames)?.f_matmul(&self.query)?.f_mul_scalar(self.scale)?;
         // Softmax over no frames would be NaN, and so would its gradient. With the lowest number, the weights are
@@ -51,7 +51,7 @@ impl FramePooling {
     }
 
     /// Returns one vector per video: float32 [videos, outputs].
-    pub fn forward(&self, frames: &Frames) -> Result<Tensor> {
+    pub(crate) fn forward(&self, frames: &Frames) -> Result<Tensor> {
         let weights = self.weights(frames)?;
         let values = self.masked_frames(frames)?.f_linear(&self.value.ws, self.value.bs.as_ref())?;
         Ok(weights.f_unsqueeze(1)?.f_matmul(&values)?.f_squeeze_dim(1)?)

@@ -6,15 +6,15 @@ use crate::failure::Result;
 
 /// The sizes of a convolution. Its padding preserves the picture's size, apart from the stride.
 #[derive(Debug, Clone, Copy)]
-pub struct Convolution {
-    pub inputs: i64,
-    pub outputs: i64,
-    pub kernel: i64,
-    pub stride: i64,
+pub(crate) struct Convolution {
+    pub(crate) inputs: i64,
+    pub(crate) outputs: i64,
+    pub(crate) kernel: i64,
+    pub(crate) stride: i64,
 }
 
 #[derive(Debug)]
-pub struct ConvolutionNorm {
+pub(crate) struct ConvolutionNorm {
     weight: Tensor,
     norm: nn::BatchNorm,
     stride: i64,
@@ -30,7 +30,7 @@ const INITIAL_WEIGHTS: nn::Init = nn::Init::Kaiming {
 
 impl ConvolutionNorm {
     /// Creates random weights as `convolution.weight` and `norm.{weight, bias, running_mean, running_var}`.
-    pub fn new(convolution: nn::Path, norm: nn::Path, sizes: Convolution) -> Self {
+    pub(crate) fn new(convolution: nn::Path, norm: nn::Path, sizes: Convolution) -> Self {
         let Convolution { inputs, outputs, kernel, stride } = sizes;
         let weight = convolution.var("weight", &[outputs, inputs, kernel, kernel], INITIAL_WEIGHTS);
         let config = nn::BatchNormConfig { ws_init: nn::Init::Const(1.0), ..Default::default() };
@@ -40,7 +40,7 @@ impl ConvolutionNorm {
     /// Maps float32 [n, inputs, h, w] to [n, outputs, h / stride, w / stride]. In training, it normalises by the
     /// batch's statistics and moves the running ones towards them by a tenth; otherwise it normalises by the running
     /// ones.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let stride = [self.stride; 2];
         let padding = [self.padding; 2];
         let convolved = x.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, [1, 1], 1)?;

@@ -24,7 +24,7 @@ impl ImageNetwork {
     }
 
     /// Maps normalised pixels, float32 [n, 3, crop, crop], to vectors, float32 [n, width].
-    pub fn features(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    pub(crate) fn features(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         match self {
             Self::ResNet(network) => network.features(x, train),
             Self::Cnn(network) => network.features(x, train),
@@ -34,7 +34,7 @@ impl ImageNetwork {
 
 /// Loads a safetensors file into a store. It ignores `num_batches_tracked` and the classifier `fc`, which nothing reads. All
 /// other tensors must match the store by name and shape, and be finite.
-pub fn load_weights(store: &mut nn::VarStore, bytes: &[u8]) -> Result<()> {
+pub(crate) fn load_weights(store: &mut nn::VarStore, bytes: &[u8]) -> Result<()> {
     let mut tensors = weights::tensors_from_bytes(bytes)?;
     tensors.retain(|name, _| !name.ends_with(".num_batches_tracked") && !name.starts_with("fc."));
     weights::from_tensors(&mut [store], tensors)

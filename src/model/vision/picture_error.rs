@@ -2,7 +2,7 @@
 
 /// The reason why a picture has no vector.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PictureError {
+pub(crate) enum PictureError {
     #[error("the picture is empty")]
     Empty,
     #[error("expected a JPEG, PNG or WebP picture, got {0}")]

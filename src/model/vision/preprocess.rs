@@ -30,7 +30,7 @@ impl Default for Preprocess {
 
 impl Preprocess {
     /// Refuses impossible settings.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let resize = self.resize;
         let crop = self.crop;
         if !(1 <= crop && crop <= resize && resize <= SIDE_MAX) {
@@ -46,19 +46,19 @@ impl Preprocess {
     }
 
     /// Returns the centre of a resized picture: uint8 [3, crop, crop].
-    pub fn centre_crop(&self, picture: &RgbImage) -> Result<Tensor> {
+    pub(crate) fn centre_crop(&self, picture: &RgbImage) -> Result<Tensor> {
         let square = self.resized_square(picture)?;
         let margin = self.margin();
         Ok(square.f_narrow(1, margin, self.crop)?.f_narrow(2, margin, self.crop)?.f_contiguous()?)
     }
 
     /// The distance of the centre crop from the edges of a resized square.
-    pub fn margin(&self) -> i64 {
+    pub(crate) fn margin(&self) -> i64 {
         margin(self.resize - self.crop)
     }
 
     /// Returns the centre with its surroundings: uint8 [3, resize, resize]. Training moves its crop within that.
-    pub fn resized_square(&self, picture: &RgbImage) -> Result<Tensor> {
+    pub(crate) fn resized_square(&self, picture: &RgbImage) -> Result<Tensor> {
         let height = i64::from(picture.height());
         let width = i64::from(picture.width());
         let rows_first = Tensor::f_from_data_size(picture.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
@@ -82,7 +82,7 @@ impl Preprocess {
     }
 
     /// Maps uint8 [n, 3, h, w] to float32 of the same shape, on the input's device.
-    pub fn normalise(&self, levels: &Tensor) -> Result<Tensor> {
+    pub(crate) fn normalise(&self, levels: &Tensor) -> Result<Tensor> {
         let by_channel = |v: &[f32; 3]| Tensor::f_from_slice(v)?.f_view([1, 3, 1, 1])?.f_to_device(levels.device());
         let shares = levels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
         Ok(shares.f_sub(&by_channel(&self.mean)?)?.f_div(&by_channel(&self.std)?)?)

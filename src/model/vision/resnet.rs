@@ -7,7 +7,7 @@ use super::layers::{Convolution, ConvolutionNorm};
 use crate::failure::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResNetDepth {
+pub(crate) enum ResNetDepth {
     Eighteen,
     ThirtyFour,
     Fifty,
@@ -30,7 +30,7 @@ impl ResNetDepth {
     }
 
     /// The length of a vector.
-    pub fn width(self) -> i64 {
+    pub(crate) fn width(self) -> i64 {
         512 * self.expansion()
     }
 }
@@ -85,7 +85,7 @@ pub struct ResNet {
 
 impl ResNet {
     /// Creates random weights below `path`, without torchvision's classifier `fc`.
-    pub fn new(path: &nn::Path, depth: ResNetDepth) -> Self {
+    pub(crate) fn new(path: &nn::Path, depth: ResNetDepth) -> Self {
         let stem = Convolution { inputs: 3, outputs: 64, kernel: 7, stride: 2 };
         let mut blocks = Vec::new();
         let mut inputs = stem.outputs;
@@ -101,7 +101,7 @@ impl ResNet {
     }
 
     /// Returns the last block's mean over the picture: float32 [n, 3, h, w] to [n, 512 or 2048].
-    pub fn features(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
+    pub(crate) fn features(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
         let stem = self.stem.forward(pixels, train)?.f_relu_()?;
         let mut x = stem.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         for block in &self.blocks {

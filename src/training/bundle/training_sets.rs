@@ -25,7 +25,7 @@ const TRAINING_USERS_MIN: usize = 40;
 #[derive(Debug, Clone)]
 pub struct TrainingSets {
     /// Nothing on or after this date was read.
-    pub labels_end: RunDate,
+    pub(crate) labels_end: RunDate,
     pub as_of_dates: Vec<RunDate>,
     pub contract: FeatureContract,
     /// Users of the training split at the older dates.
@@ -37,9 +37,9 @@ pub struct TrainingSets {
     pub index: Vec<IndexedItem>,
     /// Content vectors of the catalogue and of texts.
     pub contents: Arc<Contents>,
-    pub encoders: ContentEncoderCards,
-    pub sql_fingerprint: String,
-    pub input_fingerprint: String,
+    pub(crate) encoders: ContentEncoderCards,
+    pub(crate) sql_fingerprint: String,
+    pub(crate) input_fingerprint: String,
 }
 
 impl TrainingSets {

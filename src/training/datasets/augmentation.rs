@@ -18,25 +18,25 @@ const REORDERED_SHARE: f64 = 0.3;
 
 /// The changes made to each history; none by default.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Augmenter {
+pub(crate) struct Augmenter {
     kind: Augmentation,
     item_dropout: f64,
 }
 
 impl Augmenter {
-    pub fn from_config(config: &TrainConfig) -> Self {
+    pub(crate) fn from_config(config: &TrainConfig) -> Self {
         Self { kind: config.augmentation, item_dropout: config.item_dropout }
     }
 
     /// Crops, masks and reorders: another view of the same history.
-    pub const ALL: Self = Self { kind: Augmentation::All, item_dropout: 0.0 };
+    pub(crate) const ALL: Self = Self { kind: Augmentation::All, item_dropout: 0.0 };
 
-    pub fn changes_nothing(&self) -> bool {
+    pub(crate) fn changes_nothing(&self) -> bool {
         self.kind == Augmentation::None && self.item_dropout == 0.0
     }
 
     /// Returns a changed copy of a history.
-    pub fn augment(&self, events: &[EventInput], rng: &mut ChaCha8Rng) -> Vec<EventInput> {
+    pub(crate) fn augment(&self, events: &[EventInput], rng: &mut ChaCha8Rng) -> Vec<EventInput> {
         let cropped = match self.kind {
             Augmentation::Crop | Augmentation::Both | Augmentation::All => crop(events, rng),
             Augmentation::None | Augmentation::Mask | Augmentation::Reorder => events,

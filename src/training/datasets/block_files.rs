@@ -13,24 +13,24 @@ use crate::failure::{Failure, Result};
 use crate::ids::ContentHash;
 
 /// Hashes blocks, one after the other.
-pub struct RowsHash(blake3::Hasher);
+pub(crate) struct RowsHash(blake3::Hasher);
 
 impl RowsHash {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(blake3::Hasher::new())
     }
 
-    pub fn add(&mut self, rows: &impl BlockRows) -> Result<()> {
+    pub(crate) fn add(&mut self, rows: &impl BlockRows) -> Result<()> {
         // The stream of a contiguous batch has the same bytes for the same rows.
         Ok(write_stream(&mut self.0, &rows.batch().schema(), rows.batch())?)
     }
 
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         ContentHash::from_hasher(&self.0).long()
     }
 }
 
-pub fn write_stream(
+pub(crate) fn write_stream(
     to: impl std::io::Write,
     schema: &SchemaRef,
     rows: &RecordBatch,
@@ -41,7 +41,7 @@ pub fn write_stream(
     writer.flush()
 }
 
-pub fn read_block<R: BlockRows>(file: &File, schema: &SchemaRef) -> Result<R> {
+pub(crate) fn read_block<R: BlockRows>(file: &File, schema: &SchemaRef) -> Result<R> {
     let from_start = BufReader::new(FromStart { file, at: 0 });
     let reader = StreamReader::try_new(from_start, None).map_err(|e| scratch_failure::<R>(&e))?;
     let parts = reader.map(|rows| R::try_from_batch(rows.map_err(|e| scratch_failure::<R>(&e))?, schema));
@@ -62,7 +62,7 @@ impl Read for FromStart<'_> {
     }
 }
 
-pub fn scratch_failure<R: BlockRows>(error: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn scratch_failure<R: BlockRows>(error: &dyn std::fmt::Display) -> Failure {
     Failure::transient(format!("training: scratch files of {}: {error}", R::KIND))
         .hint("check the space below engine.spill_folder (the system's temporary folder if it is not set)")
 }

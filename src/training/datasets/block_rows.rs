@@ -73,28 +73,28 @@ pub trait BlockRows: Clone + Send + Sync + Sized + 'static {
 }
 
 /// The field of a list's elements.
-pub fn element(data_type: DataType) -> Arc<Field> {
+pub(crate) fn element(data_type: DataType) -> Arc<Field> {
     Arc::new(Field::new_list_field(data_type, false))
 }
 
 /// The type of a column with `width` float32 in each row.
-pub fn numbers(width: usize) -> DataType {
+pub(crate) fn numbers(width: usize) -> DataType {
     DataType::FixedSizeList(element(DataType::Float32), width as i32)
 }
 
 /// Makes a column from row-major float32 [rows, width].
-pub fn matrix(values: Vec<f32>, width: usize) -> Result<ArrayRef> {
+pub(crate) fn matrix(values: Vec<f32>, width: usize) -> Result<ArrayRef> {
     let array = Arc::new(Float32Array::from(values));
     Ok(Arc::new(FixedSizeListArray::try_new(element(DataType::Float32), width as i32, array, None)?))
 }
 
 /// Makes a column of lists of these lengths.
-pub fn lists(lengths: impl Iterator<Item = usize>, values: ArrayRef) -> Result<ArrayRef> {
+pub(crate) fn lists(lengths: impl Iterator<Item = usize>, values: ArrayRef) -> Result<ArrayRef> {
     let field = element(values.data_type().clone());
     Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::from_lengths(lengths), values, None)?))
 }
 
 /// The numbers of all rows, row-major; of a slice only its own.
-pub fn flat(rows: &FixedSizeListArray) -> &[f32] {
+pub(crate) fn flat(rows: &FixedSizeListArray) -> &[f32] {
     rows.values().as_primitive::<Float32Type>().values()
 }

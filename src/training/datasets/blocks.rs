@@ -74,12 +74,12 @@ impl<R: BlockRows> Blocks<R> {
         self.rows
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
     /// Hash of every number and id.
-    pub fn fingerprint(&self) -> &str {
+    pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
@@ -108,7 +108,7 @@ impl<R: BlockRows> Blocks<R> {
     }
 
     /// Reads the rows of a window's blocks.
-    pub fn read_window(&self, window: &[usize]) -> Result<R> {
+    pub(crate) fn read_window(&self, window: &[usize]) -> Result<R> {
         let blocks = match &self.source {
             Source::InMemory(rows) => return Ok(rows.clone()),
             Source::OnDisk(blocks) => blocks,
@@ -131,7 +131,7 @@ impl<R: BlockRows> Blocks<R> {
 
     /// Draws at most `rows_max` of the `wanted` rows, and no more than a window holds, each with the same probability; in
     /// the order of the blocks.
-    pub fn sample(&self, rows_max: usize, rng: &mut ChaCha8Rng, wanted: impl Fn(&R) -> Vec<usize>) -> Result<R> {
+    pub(crate) fn sample(&self, rows_max: usize, rng: &mut ChaCha8Rng, wanted: impl Fn(&R) -> Vec<usize>) -> Result<R> {
         let mut sample = R::concat(&self.schema, &[])?;
         // A random rank for each row of the sample; the lowest ranks stay.
         let mut ranks: Vec<u64> = Vec::new();
@@ -165,7 +165,7 @@ impl<R: BlockRows> Blocks<R> {
 }
 
 /// Writes rows, in any order, each to its block.
-pub struct BlockWriter<R> {
+pub(crate) struct BlockWriter<R> {
     schema: SchemaRef,
     files: Vec<StreamWriter<BufWriter<File>>>,
     window_bytes: u64,
@@ -175,7 +175,7 @@ pub struct BlockWriter<R> {
 
 impl<R: BlockRows> BlockWriter<R> {
     /// Creates the scratch files for about `bytes_expected` bytes of rows, below `engine.spill_folder`.
-    pub fn new(config: &Config, schema: SchemaRef, bytes_expected: u64) -> Result<Self> {
+    pub(crate) fn new(config: &Config, schema: SchemaRef, bytes_expected: u64) -> Result<Self> {
         let window_bytes = (config.train.memory_bytes_max / WINDOWS).max(1);
         let block_bytes = (window_bytes / BLOCKS_PER_WINDOW).max(1);
         let blocks = bytes_expected.div_ceil(block_bytes).clamp(1, BLOCKS_MAX) as usize;
@@ -192,7 +192,7 @@ impl<R: BlockRows> BlockWriter<R> {
         Ok(Self { files, schema, window_bytes, rows: 0, kind: PhantomData })
     }
 
-    pub fn add(&mut self, rows: &R) -> Result<()> {
+    pub(crate) fn add(&mut self, rows: &R) -> Result<()> {
         self.rows += rows.len();
         let mut rows_by_block: Vec<Vec<usize>> = vec![Vec::new(); self.files.len()];
         for row in 0..rows.len() {
@@ -206,7 +206,7 @@ impl<R: BlockRows> BlockWriter<R> {
     }
 
     /// Sorts each block, so that the order in which the rows came does not matter.
-    pub fn finish(self) -> Result<Blocks<R>> {
+    pub(crate) fn finish(self) -> Result<Blocks<R>> {
         let mut blocks = Vec::new();
         let mut hash = RowsHash::new();
         for mut writer in self.files {

@@ -16,15 +16,15 @@ use crate::score::encoders::{SharedImageEncoder, SharedTextEncoder};
 
 /// The encoders of texts and images, for the bundle's card.
 #[derive(Debug, Clone, Default)]
-pub struct ContentEncoderCards {
-    pub text: Option<BundledTextEncoder>,
-    pub image: Option<BundledImageEncoder>,
+pub(crate) struct ContentEncoderCards {
+    pub(crate) text: Option<BundledTextEncoder>,
+    pub(crate) image: Option<BundledImageEncoder>,
 }
 
 impl TrainingContext<'_> {
     /// Returns the content vectors as of `end`: those of the catalogue, which has no history, and those of the texts as of
     /// `dates`.
-    pub async fn contents(&self, end: RunDate, dates: &[RunDate]) -> Result<(Contents, ContentEncoderCards)> {
+    pub(crate) async fn contents(&self, end: RunDate, dates: &[RunDate]) -> Result<(Contents, ContentEncoderCards)> {
         let model = &self.config().model;
         let mut contents = match model.content_inputs {
             true => contents::training_vectors(&self.whole_session(end).await?).await?,

@@ -19,30 +19,30 @@ const CALIBRATION_FRACTION: u32 = 20;
 
 /// Purposes of a date: the most items for each, drawn where there are more; 0 where the date does not serve it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ItemPurposes {
-    pub train: u32,
+pub(crate) struct ItemPurposes {
+    pub(crate) train: u32,
     /// As of dates a horizon apart, the newest of which ends where the oldest training date begins. Their horizons do not
     /// overlap, and the network is trained on none of them.
-    pub calibration: u32,
+    pub(crate) calibration: u32,
     /// The newest date, whose horizon begins where the others end.
-    pub test: u32,
+    pub(crate) test: u32,
     /// New items whose horizons end where that of the test date begins.
-    pub new_before_test: u32,
+    pub(crate) new_before_test: u32,
     /// New items as of the newest dates of all.
-    pub new_newest: u32,
+    pub(crate) new_newest: u32,
 }
 
 /// The limit on the items of one purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ItemLimit {
-    pub items_max: u32,
+pub(crate) struct ItemLimit {
+    pub(crate) items_max: u32,
     /// Only new items are wanted.
-    pub new_only: bool,
+    pub(crate) new_only: bool,
 }
 
 impl ItemPurposes {
     /// The limit of each purpose, in the order of the fields.
-    pub fn limits(&self) -> [ItemLimit; 5] {
+    pub(crate) fn limits(&self) -> [ItemLimit; 5] {
         let all = |items_max: u32| ItemLimit { items_max, new_only: false };
         let new = |items_max: u32| ItemLimit { items_max, new_only: true };
         [all(self.train), all(self.calibration), all(self.test), new(self.new_before_test), new(self.new_newest)]
@@ -52,7 +52,7 @@ impl ItemPurposes {
 /// Dates with known labels before `end`, in a lake whose first day with an item is `first_day`. In the first weeks of a
 /// lake nothing is known of the time before, and every item is new: such dates are used for calibration only where they
 /// are used for training too.
-pub fn item_as_of_dates(end: RunDate, first_day: RunDate, config: &Config) -> BTreeMap<RunDate, ItemPurposes> {
+pub(crate) fn item_as_of_dates(end: RunDate, first_day: RunDate, config: &Config) -> BTreeMap<RunDate, ItemPurposes> {
     let train = &config.train;
     let demand = &config.demand;
     let horizon = demand.horizon_days;

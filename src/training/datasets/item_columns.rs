@@ -28,10 +28,10 @@ pub struct ItemColumns(RecordBatch);
 pub type ItemBlocks = Blocks<ItemColumns>;
 
 /// Days of histories.
-pub struct HistoryDays {
-    pub all: f64,
+pub(crate) struct HistoryDays {
+    pub(crate) all: f64,
     /// Days for which a night had published purchase intents.
-    pub with_intents: f64,
+    pub(crate) with_intents: f64,
 }
 
 /// Indices of the columns after the id.
@@ -74,7 +74,7 @@ impl BlockRows for ItemColumns {
 }
 
 impl ItemColumns {
-    pub fn schema(demand: &DemandConfig) -> SchemaRef {
+    pub(crate) fn schema(demand: &DemandConfig) -> SchemaRef {
         let field = |name: &str, data_type: DataType| Field::new(name, data_type, false);
         let history = demand.history_days as usize;
         let horizon = demand.horizon_days as usize;
@@ -138,7 +138,7 @@ impl ItemColumns {
     }
 
     /// Estimates the memory of `items` rows.
-    pub fn estimate_bytes(items: usize, demand: &DemandConfig) -> u64 {
+    pub(crate) fn estimate_bytes(items: usize, demand: &DemandConfig) -> u64 {
         let history = demand.history_days as usize;
         let horizon = demand.horizon_days as usize;
         let numbers = history * PAST_DAY_VALUES + horizon * (FUTURE_DAY_VALUES + 2);
@@ -146,7 +146,7 @@ impl ItemColumns {
     }
 
     /// The columns that the inputs of the network are made from.
-    pub fn item_rows(&self) -> DemandRows<'_> {
+    pub(crate) fn item_rows(&self) -> DemandRows<'_> {
         let content = self.list(Column::Content);
         DemandRows {
             past: self.matrix(Column::Past),
@@ -164,11 +164,11 @@ impl ItemColumns {
         }
     }
 
-    pub fn facts(&self, row: usize) -> ItemFacts {
+    pub(crate) fn facts(&self, row: usize) -> ItemFacts {
         self.item_rows().facts(row)
     }
 
-    pub fn as_of_day(&self, row: usize) -> i64 {
+    pub(crate) fn as_of_day(&self, row: usize) -> i64 {
         self.values::<Int32Type>(Column::AsOfDay)[row].into()
     }
 
@@ -180,26 +180,26 @@ impl ItemColumns {
 
     /// Seasonal naive forecast of a day of the horizon: the units sold on the same weekday of the last week that was in
     /// stock then.
-    pub fn seasonal_naive(&self, row: usize, day: usize) -> f64 {
+    pub(crate) fn seasonal_naive(&self, row: usize, day: usize) -> f64 {
         self.matrix(Column::WeekdayUnits)[row * 7 + day % 7].into()
     }
 
     /// Day and units of each day of the horizon on which the item was in stock.
-    pub fn days_in_stock(&self, row: usize) -> impl Iterator<Item = (usize, f64)> {
+    pub(crate) fn days_in_stock(&self, row: usize) -> impl Iterator<Item = (usize, f64)> {
         let days =
             self.future(Column::FutureUnits, row).iter().zip(self.future(Column::FutureInStock, row)).enumerate();
         days.filter(|(_, (_, stocked))| **stocked > 0.5).map(|(day, (units, _))| (day, f64::from(*units)))
     }
 
     /// Demand over the item's lead time; `None` where it was out of stock on a day of it, or the horizon is shorter.
-    pub fn lead_time_units(&self, row: usize) -> Option<f64> {
+    pub(crate) fn lead_time_units(&self, row: usize) -> Option<f64> {
         let days = usize::try_from(self.item_rows().lead_time_days[row]).ok()?;
         let stocked = self.future(Column::FutureInStock, row).get(..days)?.iter().all(|&stocked| stocked > 0.5);
         stocked.then(|| self.future(Column::FutureUnits, row)[..days].iter().map(|&units| f64::from(units)).sum())
     }
 
     /// Units on each day of the horizon, and 1 where the item was in stock; float32 [items, horizon_days] both.
-    pub fn outcome_tensors(&self) -> Result<[Tensor; 2]> {
+    pub(crate) fn outcome_tensors(&self) -> Result<[Tensor; 2]> {
         let tensor = |column: Column| -> Result<Tensor> {
             Ok(Tensor::f_from_slice(self.matrix(column))?.f_view([self.len() as i64, -1])?.to_kind(Kind::Float))
         };
@@ -207,11 +207,11 @@ impl ItemColumns {
     }
 
     /// Length of a row's content vector; 0 without one.
-    pub fn content_dims(&self, row: usize) -> usize {
+    pub(crate) fn content_dims(&self, row: usize) -> usize {
         self.list(Column::Content).value_length(row) as usize
     }
 
-    pub fn history_days(&self) -> HistoryDays {
+    pub(crate) fn history_days(&self) -> HistoryDays {
         let all = self.item_rows().past_days.iter().map(|&days| f64::from(days)).sum();
         let known = self.matrix(Column::Past).iter().skip(PAST_DAY_VALUES - INTENT_INPUTS + 1).step_by(PAST_DAY_VALUES);
         HistoryDays { all, with_intents: known.map(|&known| f64::from(known)).sum() }
@@ -243,7 +243,7 @@ pub mod tests {
     use crate::model::demand::history::tests::item;
 
     /// Settings with histories of four weeks.
-    pub fn demand(horizon_days: usize) -> DemandConfig {
+    pub(crate) fn demand(horizon_days: usize) -> DemandConfig {
         DemandConfig {
             horizon_days: horizon_days as u32,
             history_days: 28,
@@ -253,7 +253,7 @@ pub mod tests {
     }
 
     /// Encodes items with the settings of [`demand`].
-    pub fn columns(set: &LabelledItems) -> ItemColumns {
+    pub(crate) fn columns(set: &LabelledItems) -> ItemColumns {
         ItemColumns::from_items(set, &demand(set.units.first().map_or(0, Vec::len))).unwrap()
     }
 

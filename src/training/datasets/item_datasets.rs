@@ -29,14 +29,14 @@ pub struct ItemDatasets {
 }
 
 /// Blocks with new items, from before the test date and from the newest dates.
-pub struct NewItems<'a> {
-    pub before_test: Vec<&'a ItemBlocks>,
-    pub newest: Vec<&'a ItemBlocks>,
+pub(crate) struct NewItems<'a> {
+    pub(crate) before_test: Vec<&'a ItemBlocks>,
+    pub(crate) newest: Vec<&'a ItemBlocks>,
 }
 
 impl ItemDatasets {
     /// Reads the items; nothing on or after `end` is read.
-    pub async fn gather(context: &TrainingContext<'_>, end: RunDate) -> Result<Self> {
+    pub(crate) async fn gather(context: &TrainingContext<'_>, end: RunDate) -> Result<Self> {
         let config = context.config();
         let newest = end.plus_days(-i64::from(config.demand.horizon_days));
         let extent = context.item_extent(newest).await?;
@@ -53,13 +53,13 @@ impl ItemDatasets {
     }
 
     /// All datasets, in the order of [`ItemPurposes::limits`].
-    pub fn all(&self) -> [&ItemBlocks; 5] {
+    pub(crate) fn all(&self) -> [&ItemBlocks; 5] {
         [&self.train, &self.calibration, &self.test, &self.new_before_test, &self.new_newest].map(Arc::as_ref)
     }
 
     /// Blocks to look for new items in. Where a purpose has none, those of the other dates stand in: the network trains on
     /// no new items, so the training dates are as valid as others.
-    pub fn new_items(&self) -> NewItems<'_> {
+    pub(crate) fn new_items(&self) -> NewItems<'_> {
         let [train, calibration, test, before_test, newest] = self.all();
         NewItems {
             before_test: if before_test.is_empty() { vec![train, calibration] } else { vec![before_test] },
@@ -122,12 +122,12 @@ impl ItemWriters {
 }
 
 /// Returns whether the network forecasts items of this demand pattern; the others follow a prior.
-pub fn is_forecast_by_network(pattern: DemandPattern) -> bool {
+pub(crate) fn is_forecast_by_network(pattern: DemandPattern) -> bool {
     !matches!(pattern, DemandPattern::New | DemandPattern::Dormant)
 }
 
 /// Rows that the network trains on; the other rows that it forecasts are its validation set.
-pub fn training_rows(items: &ItemColumns) -> Vec<usize> {
+pub(crate) fn training_rows(items: &ItemColumns) -> Vec<usize> {
     let mut rows = items.rows_in(Split::Train);
     rows.extend(items.rows_in(Split::Test));
     let item_rows = items.item_rows();
@@ -139,7 +139,7 @@ pub fn training_rows(items: &ItemColumns) -> Vec<usize> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemStatistics {
     /// Number of training rows.
-    pub training_rows: usize,
+    pub(crate) training_rows: usize,
     /// The most frequent length of the content vectors, the smallest of several; 0 where most items have none.
     pub content_dims: usize,
     /// Share of the days of the histories for which a night had published purchase intents.

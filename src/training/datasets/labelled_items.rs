@@ -9,7 +9,7 @@ use crate::model::demand::ItemHistory;
 use crate::score::service::as_struct;
 
 /// Selects items with their histories and the days that followed.
-pub const ITEMS_SQL: &str = "SELECT h.history, l.future_units, l.future_in_stock \
+pub(crate) const ITEMS_SQL: &str = "SELECT h.history, l.future_units, l.future_in_stock \
      FROM item_history h JOIN demand_labels l ON h.item_id = l.item_id";
 
 /// Some items as of one date, with the days that followed.
@@ -24,7 +24,7 @@ pub struct LabelledItems {
 
 impl LabelledItems {
     /// Decodes the rows of [`ITEMS_SQL`].
-    pub fn from_rows(rows: &RecordBatch) -> Result<Self> {
+    pub(crate) fn from_rows(rows: &RecordBatch) -> Result<Self> {
         let mut items = Self { items: ItemHistory::from_struct(as_struct(rows.column(0))?)?, ..Self::default() };
         let units = rows.column(1).as_list::<i32>();
         let in_stock = rows.column(2).as_list::<i32>();

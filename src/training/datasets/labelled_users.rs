@@ -15,7 +15,7 @@ use crate::model::targets::{CHURN, LABELS, TARGETS, Target, TargetKind};
 use crate::score::service::as_struct;
 
 /// Selects features, the labels in the order of [`TARGETS`] and next items of users.
-pub fn users_sql() -> String {
+pub(crate) fn users_sql() -> String {
     let label = |target: &Target| match target.kind {
         TargetKind::Churn => format!("CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS {}", target.label),
         TargetKind::Intent | TargetKind::Amount => format!("l.{}", target.label),
@@ -30,13 +30,13 @@ pub fn users_sql() -> String {
 }
 
 /// Index of each item in the item index, by item id.
-pub type ItemPositions = HashMap<String, u32>;
+pub(crate) type ItemPositions = HashMap<String, u32>;
 
 /// The catalogue that resolves item ids and contents.
 #[derive(Debug, Clone, Copy)]
-pub struct ItemCatalogue<'a> {
-    pub positions: &'a ItemPositions,
-    pub contents: &'a Contents,
+pub(crate) struct ItemCatalogue<'a> {
+    pub(crate) positions: &'a ItemPositions,
+    pub(crate) contents: &'a Contents,
 }
 
 /// Some users as of one date.
@@ -46,12 +46,12 @@ pub struct LabelledUsers {
     /// Row-major [users, targets]; NaN where a label is unknown or masked.
     pub labels: Vec<f32>,
     /// Positions in the item index of the items of the horizon, most engaged first; empty for most users.
-    pub next_items: Vec<Vec<u32>>,
+    pub(crate) next_items: Vec<Vec<u32>>,
 }
 
 impl LabelledUsers {
     /// Decodes the rows of [`users_sql`].
-    pub fn from_rows(
+    pub(crate) fn from_rows(
         rows: &RecordBatch,
         contract: &FeatureContract,
         item_buckets: u64,
@@ -80,7 +80,7 @@ impl LabelledUsers {
     }
 
     /// Masks the labels that the date does not use for the splits of the users.
-    pub fn mask_labels(&mut self, date: &UserAsOfDate, splits: &[Split]) {
+    pub(crate) fn mask_labels(&mut self, date: &UserAsOfDate, splits: &[Split]) {
         for (&split, labels) in splits.iter().zip(self.labels.chunks_mut(LABELS.len())) {
             for (at, label) in labels.iter_mut().enumerate() {
                 let label_use = if at == CHURN as usize { date.churn } else { date.intents };

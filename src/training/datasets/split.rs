@@ -20,7 +20,7 @@ pub fn split(id: &str) -> Split {
 }
 
 /// Returns whether an id is in a share of all ids, by its hash; the answer is the same at every date.
-pub fn is_in_share(id: &str, share: f64) -> bool {
+pub(crate) fn is_in_share(id: &str, share: f64) -> bool {
     // These bytes are independent of those that splits, parts and blocks use.
     let hash = blake3::hash(id.as_bytes());
     let place = u32::from_le_bytes([16, 17, 18, 19].map(|byte| hash.as_bytes()[byte]));
@@ -28,12 +28,12 @@ pub fn is_in_share(id: &str, share: f64) -> bool {
 }
 
 /// Past dates, newest first, whose labels of `label_days` days end before `end`.
-pub fn past_dates(end: RunDate, label_days: u32, step_days: u32, count: u32) -> Vec<RunDate> {
+pub(crate) fn past_dates(end: RunDate, label_days: u32, step_days: u32, count: u32) -> Vec<RunDate> {
     (0..i64::from(count)).map(|k| end.plus_days(-i64::from(label_days) - k * i64::from(step_days))).collect()
 }
 
 /// Fails where a set is too small to train on, with a hint on what to change.
-pub fn require_rows(kind: &str, rows: usize, rows_min: usize) -> Result<()> {
+pub(crate) fn require_rows(kind: &str, rows: usize, rows_min: usize) -> Result<()> {
     match rows >= rows_min {
         true => Ok(()),
         false => Err(Failure::input(format!("training: expected at least {rows_min} {kind}, got {rows}"))

@@ -25,38 +25,38 @@ use crate::workspace::Workspace;
 const ITEM_ROWS_MAX: usize = 1024;
 
 /// Everything that a session as of a past date needs.
-pub struct TrainingContext<'a> {
-    pub workspace: &'a Workspace,
-    pub rollups: &'a Rollups,
+pub(crate) struct TrainingContext<'a> {
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) rollups: &'a Rollups,
     /// Nothing on or after this date is read.
-    pub labels_end: RunDate,
+    pub(crate) labels_end: RunDate,
 }
 
 /// Number of ids that the lake held before a date, and their first day.
 #[derive(Debug, Clone, Copy)]
-pub struct LakeExtent {
+pub(crate) struct LakeExtent {
     /// Ids with events, estimated by a HyperLogLog sketch to within one or two percent.
-    pub ids: u64,
+    pub(crate) ids: u64,
     /// Day of the first event.
-    pub first_day: Option<RunDate>,
+    pub(crate) first_day: Option<RunDate>,
 }
 
 /// Blocks that users are written to, by split.
-pub struct UserWriters {
+pub(crate) struct UserWriters {
     /// Users of the training split.
-    pub train: BlockWriter<UserColumns>,
+    pub(crate) train: BlockWriter<UserColumns>,
     /// Users of the validation and test splits.
-    pub held_out: BlockWriter<UserColumns>,
+    pub(crate) held_out: BlockWriter<UserColumns>,
 }
 
 /// Users written at one date.
-pub struct UserCounts {
-    pub train: usize,
-    pub held_out: usize,
+pub(crate) struct UserCounts {
+    pub(crate) train: usize,
+    pub(crate) held_out: usize,
 }
 
 impl TrainingContext<'_> {
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.workspace.config
     }
 
@@ -72,21 +72,21 @@ impl TrainingContext<'_> {
     }
 
     /// The features that the night's SQL makes.
-    pub async fn contract(&self, as_of: RunDate) -> Result<FeatureContract> {
+    pub(crate) async fn contract(&self, as_of: RunDate) -> Result<FeatureContract> {
         features::contract::register_model_input(&self.whole_session(as_of).await?).await
     }
 
     /// The items that can be recommended, ordered by id.
-    pub async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
+    pub(crate) async fn item_index(&self, as_of: RunDate) -> Result<Vec<IndexedItem>> {
         catalogue::session_items(&self.whole_session(as_of).await?).await
     }
 
-    pub async fn user_extent(&self, as_of: RunDate) -> Result<LakeExtent> {
+    pub(crate) async fn user_extent(&self, as_of: RunDate) -> Result<LakeExtent> {
         let sql = "SELECT approx_distinct(user_id), min(event_day) FROM unit_user_day WHERE event_day < run_date()";
         self.query_extent(as_of, sql).await
     }
 
-    pub async fn item_extent(&self, as_of: RunDate) -> Result<LakeExtent> {
+    pub(crate) async fn item_extent(&self, as_of: RunDate) -> Result<LakeExtent> {
         self.query_extent(as_of, features::ITEMS_SEEN_SQL).await
     }
 
@@ -104,7 +104,7 @@ impl TrainingContext<'_> {
 
     /// Writes the users before a date, sampled by hash to about a `share` of them. Each goes to the writer of its split,
     /// if the date uses any of its labels there.
-    pub async fn write_users(
+    pub(crate) async fn write_users(
         &self,
         date: &UserAsOfDate,
         share: f64,
@@ -137,7 +137,7 @@ impl TrainingContext<'_> {
 
     /// Passes the items before a date with the horizon that followed to `take`, some at a time, in no order. `ids` is about
     /// how many there are; the exact number is returned.
-    pub async fn read_items(
+    pub(crate) async fn read_items(
         &self,
         as_of: RunDate,
         ids: u64,

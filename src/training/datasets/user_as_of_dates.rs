@@ -14,7 +14,7 @@ use crate::ids::RunDate;
 
 /// Use of a label at a date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LabelUse {
+pub(crate) enum LabelUse {
     /// None: the label is not known yet.
     Unknown,
     /// Validation and test, at the newest date where the label is known.
@@ -24,7 +24,7 @@ pub enum LabelUse {
 }
 
 impl LabelUse {
-    pub fn is_used_for(self, split: Split) -> bool {
+    pub(crate) fn is_used_for(self, split: Split) -> bool {
         match self {
             Self::Unknown => false,
             Self::HeldOut => split != Split::Train,
@@ -35,29 +35,29 @@ impl LabelUse {
 
 /// A past date with the uses of its labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UserAsOfDate {
-    pub as_of: RunDate,
+pub(crate) struct UserAsOfDate {
+    pub(crate) as_of: RunDate,
     /// Use of the intents, units and spend.
-    pub intents: LabelUse,
-    pub churn: LabelUse,
+    pub(crate) intents: LabelUse,
+    pub(crate) churn: LabelUse,
 }
 
 impl UserAsOfDate {
     /// Returns whether any label is used for a split.
-    pub fn is_used_for(&self, split: Split) -> bool {
+    pub(crate) fn is_used_for(&self, split: Split) -> bool {
         self.intents.is_used_for(split) || self.churn.is_used_for(split)
     }
 }
 
 /// The newest date whose intents are known before `end`.
-pub fn newest_as_of_date(end: RunDate, config: &Config) -> RunDate {
+pub(crate) fn newest_as_of_date(end: RunDate, config: &Config) -> RunDate {
     end.plus_days(-i64::from(config.intents.horizon_days))
 }
 
 /// `train.as_of_dates` dates, newest first; fewer in a lake that began on `first_day`, because with less than a step of
 /// history the features only show the age of the lake. There are always two dates with known churn, of which one is held
 /// out.
-pub fn user_as_of_dates(end: RunDate, first_day: Option<RunDate>, config: &Config) -> Vec<UserAsOfDate> {
+pub(crate) fn user_as_of_dates(end: RunDate, first_day: Option<RunDate>, config: &Config) -> Vec<UserAsOfDate> {
     let train = &config.train;
     let intents = &config.intents;
     let churn_days = intents.churn_days.max(intents.horizon_days);

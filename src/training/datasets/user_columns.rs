@@ -58,7 +58,7 @@ impl BlockRows for UserColumns {
 
 impl UserColumns {
     /// `features` is the number of tabular features.
-    pub fn schema(features: usize) -> SchemaRef {
+    pub(crate) fn schema(features: usize) -> SchemaRef {
         let field = |name: &str, data_type: DataType| Field::new(name, data_type, false);
         Arc::new(Schema::new(vec![
             field("user_id", DataType::Utf8),
@@ -98,7 +98,7 @@ impl UserColumns {
     }
 
     /// Estimates the memory of `users` rows with `events` events in all.
-    pub fn estimate_bytes(users: usize, events: usize, features: usize) -> u64 {
+    pub(crate) fn estimate_bytes(users: usize, events: usize, features: usize) -> u64 {
         (users * (ROW_BYTES + features * 4) + events * EVENT_BYTES) as u64
     }
 
@@ -119,7 +119,7 @@ impl UserColumns {
     }
 
     /// Row-major [users, features]; NaN where null.
-    pub fn tabular(&self) -> &[f32] {
+    pub(crate) fn tabular(&self) -> &[f32] {
         self.numbers(Column::Tabular)
     }
 
@@ -131,33 +131,33 @@ impl UserColumns {
         self.column(Column::Idle).as_primitive::<Float32Type>().values()
     }
 
-    pub fn event_count(&self, row: usize) -> usize {
+    pub(crate) fn event_count(&self, row: usize) -> usize {
         self.list(Column::Events).value_length(row) as usize
     }
 
     /// Item bucket of each event of a row, 0 for an event without an item.
-    pub fn event_items(&self, row: usize) -> &[u32] {
+    pub(crate) fn event_items(&self, row: usize) -> &[u32] {
         let lists = self.list(Column::Events);
         let offsets = lists.value_offsets();
         &EventArrays::new(lists).item.values()[offsets[row] as usize..offsets[row + 1] as usize]
     }
 
     /// Positions in the item index of the items of the horizon, most engaged first.
-    pub fn next_items(&self, row: usize) -> &[u32] {
+    pub(crate) fn next_items(&self, row: usize) -> &[u32] {
         let lists = self.list(Column::NextItems);
         let offsets = lists.value_offsets();
         &lists.values().as_primitive::<UInt32Type>().values()[offsets[row] as usize..offsets[row + 1] as usize]
     }
 
     /// Events of every row, decoded, oldest first; augmentation changes these.
-    pub fn histories(&self) -> Vec<Vec<EventInput>> {
+    pub(crate) fn histories(&self) -> Vec<Vec<EventInput>> {
         let events = EventArrays::new(self.list(Column::Events));
         let offsets = self.list(Column::Events).value_offsets();
         offsets.windows(2).map(|w| (w[0] as usize..w[1] as usize).map(|at| events.event(at)).collect()).collect()
     }
 
     /// Events of all rows, padded at the end to the longest. `contents` resolves their content rows.
-    pub fn events(&self, events_max: i64, contents: &Contents) -> Result<EventBatch> {
+    pub(crate) fn events(&self, events_max: i64, contents: &Contents) -> Result<EventBatch> {
         let lists = self.list(Column::Events);
         let events = EventArrays::new(lists);
         let (from, to) = match lists.value_offsets() {
@@ -180,18 +180,18 @@ impl UserColumns {
     }
 
     /// Standardised features and idle time, float32 [users, 2 × features + 2].
-    pub fn scaled_features(&self, scaling: &Scaling) -> Result<Tensor> {
+    pub(crate) fn scaled_features(&self, scaling: &Scaling) -> Result<Tensor> {
         scaling.head_inputs(self.tabular(), self.idle_log_hours())
     }
 
     /// float32 [users, targets].
-    pub fn labels_tensor(&self) -> Result<Tensor> {
+    pub(crate) fn labels_tensor(&self) -> Result<Tensor> {
         Ok(Tensor::f_from_slice(self.labels())?.f_view([self.len() as i64, LABELS.len() as i64])?)
     }
 
     /// Draws one next item for each row that has any, by a random number of each row in 0..1. Returns the rows and their
     /// items, int64 both; `None` where no row has a next item.
-    pub fn sample_next_items(&self, draws: &[f64]) -> Result<Option<(Tensor, Tensor)>> {
+    pub(crate) fn sample_next_items(&self, draws: &[f64]) -> Result<Option<(Tensor, Tensor)>> {
         let lists = self.list(Column::NextItems);
         let offsets = lists.value_offsets();
         let flat = lists.values().as_primitive::<UInt32Type>().values();
@@ -292,12 +292,12 @@ pub mod tests {
     use rand_chacha::ChaCha8Rng;
     use tch::Device;
 
-    pub fn day() -> RunDate {
+    pub(crate) fn day() -> RunDate {
         "2026-02-01".parse().unwrap()
     }
 
     /// Contents with five images and two videos.
-    pub fn contents() -> Contents {
+    pub(crate) fn contents() -> Contents {
         let mut contents = Contents::new([0, 2, 3]);
         for key in 1..=5 {
             assert!(contents.insert(1, key, &[key as f32, 1.0]));
@@ -307,7 +307,7 @@ pub mod tests {
     }
 
     /// Users u0, u1, … with one feature, random events up to `events_max` and random next items of ten.
-    pub fn random(users: usize, events_max: usize, seed: u64) -> LabelledUsers {
+    pub(crate) fn random(users: usize, events_max: usize, seed: u64) -> LabelledUsers {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let event = |rng: &mut ChaCha8Rng| EventInput {
             event_type: rng.random_range(0..=8),

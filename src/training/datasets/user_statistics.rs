@@ -15,33 +15,33 @@ use crate::model::targets::{BINARY, LABELS, PURCHASE};
 /// Users whose features are sampled for deciles and for the baseline: the first of the blocks, which are a random sample.
 const SAMPLED_MAX: usize = 100_000;
 /// Shorter histories are no use for pretraining.
-pub const EVENTS_MIN: usize = 2;
+pub(crate) const EVENTS_MIN: usize = 2;
 
 /// Statistics of the users in the training split.
 #[derive(Debug, Clone, Default)]
-pub struct UserStatistics {
+pub(crate) struct UserStatistics {
     /// Users whose labels are used.
-    pub labelled: usize,
+    pub(crate) labelled: usize,
     /// Users with at least [`EVENTS_MIN`] events.
-    pub histories: usize,
+    pub(crate) histories: usize,
     /// Labelled users for whom each binary label is known.
-    pub known: [usize; BINARY],
+    pub(crate) known: [usize; BINARY],
     /// Labelled users with each binary label.
-    pub positives: [usize; BINARY],
+    pub(crate) positives: [usize; BINARY],
     /// Number of labelled users who interacted with each item of the index within the horizon.
-    pub next_item_users: Vec<u64>,
+    pub(crate) next_item_users: Vec<u64>,
     /// True for each bucket of item ids that an event has; up to the last such bucket.
-    pub item_buckets_seen: Vec<bool>,
-    pub scaling: Scaling,
+    pub(crate) item_buckets_seen: Vec<bool>,
+    pub(crate) scaling: Scaling,
     /// Features of the sampled users, row-major [sampled, features]; NaN where null.
-    pub tabular: Vec<f32>,
+    pub(crate) tabular: Vec<f32>,
     /// Purchase label of each sampled user.
-    pub purchased: Vec<bool>,
+    pub(crate) purchased: Vec<bool>,
 }
 
 impl UserStatistics {
     /// `features` is the number of features, `items` that of items in the index.
-    pub fn from_blocks(users: &UserBlocks, features: usize, items: usize, labels_share: f64) -> Result<Self> {
+    pub(crate) fn from_blocks(users: &UserBlocks, features: usize, items: usize, labels_share: f64) -> Result<Self> {
         let mut statistics = Self { next_item_users: vec![0; items], ..Self::default() };
         let mut feature_moments = vec![Moments::default(); features];
         let mut buyer_moments = [Moments::default(); 2];
@@ -97,12 +97,12 @@ impl UserStatistics {
     }
 
     /// The share of positives of each binary label, among the users for whom it is known.
-    pub fn base_rates(&self) -> Vec<f64> {
+    pub(crate) fn base_rates(&self) -> Vec<f64> {
         self.positives.iter().zip(&self.known).map(|(&n, &known)| n as f64 / known.max(1) as f64).collect()
     }
 
     /// Deciles of each feature, by name.
-    pub fn deciles(&self, contract: &FeatureContract) -> BTreeMap<String, Deciles> {
+    pub(crate) fn deciles(&self, contract: &FeatureContract) -> BTreeMap<String, Deciles> {
         let deciles_of =
             |feature: usize| Deciles::from_values(self.tabular.iter().skip(feature).step_by(contract.0.len()).copied());
         contract.0.iter().enumerate().map(|(f, column)| (column.name.clone(), deciles_of(f))).collect()

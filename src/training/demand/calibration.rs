@@ -91,7 +91,7 @@ struct Outcome<'a> {
 /// with dependent data"). There are several dates because all items of one week err together: the error of one date would
 /// pass for that of the network.
 #[derive(Debug, Default)]
-pub struct ForecastOutcomes {
+pub(crate) struct ForecastOutcomes {
     /// Distance of the outcome above each quantile of the network, in units of the item's scale.
     of_network: BTreeMap<(ForecastSpan, DemandPattern), Scores<[f32; QUANTILE_LEVELS.len()]>>,
     /// Level of the outcome in the count distribution.
@@ -100,7 +100,7 @@ pub struct ForecastOutcomes {
 
 impl ForecastOutcomes {
     /// Forecasts items and adds the outcomes.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         network: &DemandNetwork,
         items: &ItemColumns,
@@ -156,13 +156,13 @@ impl ForecastOutcomes {
     }
 
     /// Removes the outcomes of items of one demand pattern.
-    pub fn remove(&mut self, pattern: DemandPattern) {
+    pub(crate) fn remove(&mut self, pattern: DemandPattern) {
         self.of_network.retain(|(_, of), _| *of != pattern);
         self.of_counts.retain(|(_, of), _| *of != pattern);
     }
 
     /// The corrections with which each level and each sum of means would have been right.
-    pub fn calibration(&self) -> Calibration {
+    pub(crate) fn calibration(&self) -> Calibration {
         let shifts = |span: ForecastSpan| -> Corrections { by_pattern(&self.of_network, span, Scores::shifts) };
         let levels = |span: ForecastSpan| -> Corrections { by_pattern(&self.of_counts, span, Scores::levels) };
         let means = |span: ForecastSpan| MeanFactors {

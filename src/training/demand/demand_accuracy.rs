@@ -21,7 +21,12 @@ const BOOTSTRAP_ROUNDS: usize = 400;
 /// Figures of the forecasts as they would be published, over days in stock. The pinball loss of all items comes with an
 /// interval over items drawn with replacement; lead times have coverage only. Seasonal naive repeats the sales of the
 /// same weekday of the last week in stock.
-pub fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device, seed: u64) -> Result<BTreeMap<String, f64>> {
+pub(crate) fn figures(
+    network: &DemandNetwork,
+    test: &ItemBlocks,
+    device: Device,
+    seed: u64,
+) -> Result<BTreeMap<String, f64>> {
     let mut all = Totals::default();
     let mut by_pattern: BTreeMap<DemandPattern, Totals> = BTreeMap::new();
     let mut forecasts = 0;
@@ -77,7 +82,7 @@ pub fn figures(network: &DemandNetwork, test: &ItemBlocks, device: Device, seed:
 
 /// The mean pinball loss of all levels over days in stock; sweeps compare by that of the validation set. `None` without a
 /// day in stock.
-pub fn mean_pinball(network: &DemandNetwork, items: &ItemColumns, device: Device) -> Result<Option<f64>> {
+pub(crate) fn mean_pinball(network: &DemandNetwork, items: &ItemColumns, device: Device) -> Result<Option<f64>> {
     let mut sum = 0.0;
     let mut cells = 0;
     for chunk in items.chunks(BATCH_ITEMS_MAX) {

@@ -11,7 +11,7 @@ use crate::model::losses;
 const LIKELIHOOD_WEIGHT: f64 = 0.1;
 
 /// Losses before the division by their weights, so that those of the parts of a set add up.
-pub struct DemandLosses {
+pub(crate) struct DemandLosses {
     days: WeightedSum,
     day_counts: WeightedSum,
     lead_times: WeightedSum,
@@ -40,14 +40,14 @@ impl WeightedSum {
 }
 
 impl DemandLosses {
-    pub fn new(network: &DemandNetwork, batch: &ItemBatch, train: bool) -> Result<Self> {
+    pub(crate) fn new(network: &DemandNetwork, batch: &ItemBatch, train: bool) -> Result<Self> {
         let (daily, total) = network.forward(&batch.inputs, train)?;
         let [days, day_counts] = outlook_losses(&daily, &batch.days)?;
         let [lead_times, lead_time_counts] = outlook_losses(&total, &batch.lead_times)?;
         Ok(Self { days, day_counts, lead_times, lead_time_counts })
     }
 
-    pub fn plus(&self, other: &Self) -> Self {
+    pub(crate) fn plus(&self, other: &Self) -> Self {
         Self {
             days: self.days.plus(&other.days),
             day_counts: self.day_counts.plus(&other.day_counts),
@@ -57,7 +57,7 @@ impl DemandLosses {
     }
 
     /// The loss as one number.
-    pub fn mean(&self) -> Tensor {
+    pub(crate) fn mean(&self) -> Tensor {
         self.days.mean()
             + self.lead_times.mean()
             + (self.day_counts.mean() + self.lead_time_counts.mean()) * LIKELIHOOD_WEIGHT

@@ -11,14 +11,14 @@ use crate::model::demand::{BATCH_ITEMS_MAX, DemandNetwork};
 use crate::training::datasets::{BlockRows, ItemBlocks, ItemColumns};
 use crate::training::fitting::{BatchLoss, Batches, Epoch, EpochSize, TrainingTask, Validation, batches_of_blocks};
 
-pub struct DemandTask<'a> {
-    pub network: &'a DemandNetwork,
-    pub items: &'a Arc<ItemBlocks>,
+pub(crate) struct DemandTask<'a> {
+    pub(crate) network: &'a DemandNetwork,
+    pub(crate) items: &'a Arc<ItemBlocks>,
     /// Items of one epoch.
-    pub samples: usize,
+    pub(crate) samples: usize,
     /// The validation set; may be empty.
-    pub validation: ItemColumns,
-    pub device: Device,
+    pub(crate) validation: ItemColumns,
+    pub(crate) device: Device,
 }
 
 impl TrainingTask for DemandTask<'_> {

@@ -10,22 +10,22 @@ use crate::model::demand::inputs::DemandInputs;
 use crate::training::datasets::{BlockRows, ItemColumns, training_rows};
 use crate::training::fitting::BatchBuilder;
 
-pub const BATCH_ITEMS: usize = 64;
+pub(crate) const BATCH_ITEMS: usize = 64;
 
 /// Inputs and observations of some items.
-pub struct ItemBatch {
-    pub first_item: String,
-    pub items: usize,
-    pub inputs: DemandInputs,
+pub(crate) struct ItemBatch {
+    pub(crate) first_item: String,
+    pub(crate) items: usize,
+    pub(crate) inputs: DemandInputs,
     /// Demand on each day of the horizon, [items, horizon].
-    pub days: ObservedDemand,
+    pub(crate) days: ObservedDemand,
     /// Demand over each lead time, [items].
-    pub lead_times: ObservedDemand,
+    pub(crate) lead_times: ObservedDemand,
 }
 
 impl ItemBatch {
     /// `lead_days` has a lead time for each item, between 1 day and the horizon.
-    pub fn new(items: &ItemColumns, lead_days: &[i64], shape: &DemandShape) -> Result<Self> {
+    pub(crate) fn new(items: &ItemColumns, lead_days: &[i64], shape: &DemandShape) -> Result<Self> {
         let inputs = items.item_rows().inputs(lead_days, shape)?;
         let [units, in_stock] = items.outcome_tensors()?;
         let weights = ItemWeights {
@@ -37,7 +37,7 @@ impl ItemBatch {
         Ok(Self { first_item: items.id(0).to_string(), items: items.len(), inputs, days, lead_times })
     }
 
-    pub fn to(&self, device: Device) -> Result<Self> {
+    pub(crate) fn to(&self, device: Device) -> Result<Self> {
         Ok(Self {
             first_item: self.first_item.clone(),
             items: self.items,
@@ -50,11 +50,11 @@ impl ItemBatch {
 
 /// Observed demand, and the weight of each number in the loss. Days out of stock, and lead times with such a day, have no
 /// weight: demand is unknown then.
-pub struct ObservedDemand {
-    pub units: Tensor,
-    pub weight: Tensor,
+pub(crate) struct ObservedDemand {
+    pub(crate) units: Tensor,
+    pub(crate) weight: Tensor,
     /// Weight of slow items, which get quantiles of counts; zero for others.
-    pub slow_weight: Tensor,
+    pub(crate) slow_weight: Tensor,
 }
 
 /// Weights of items, float32 [items, 1] both.
@@ -95,7 +95,7 @@ impl ObservedDemand {
 }
 
 /// Builds batches of random items, each with a random lead time.
-pub struct ItemBatchBuilder(pub DemandShape);
+pub(crate) struct ItemBatchBuilder(pub(crate) DemandShape);
 
 impl BatchBuilder for ItemBatchBuilder {
     type Rows = ItemColumns;

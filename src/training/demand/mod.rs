@@ -114,7 +114,7 @@ fn fit_settings(config: &TrainConfig) -> FitSettings {
 }
 
 /// Refuses too few histories. Called before anything is trained, because the intents take far longer.
-pub fn require_histories(statistics: &ItemStatistics, config: &DemandConfig) -> Result<()> {
+pub(crate) fn require_histories(statistics: &ItemStatistics, config: &DemandConfig) -> Result<()> {
     let histories = statistics.training_rows;
     if histories >= HISTORIES_MIN {
         return Ok(());

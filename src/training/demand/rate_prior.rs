@@ -33,7 +33,7 @@ impl ItemSales {
 /// variance between items beyond that of their days (Bühlmann and Straub 1970, "Glaubwürdigkeit für Schadensätze", who
 /// also weigh items by their days), and the spread is how far the days of one item vary beyond Poisson sales. Returns the
 /// default, which has no effect, where there are too few such items.
-pub fn fit_rate_prior(blocks: &[&ItemBlocks], pattern: DemandPattern) -> Result<RatePrior> {
+pub(crate) fn fit_rate_prior(blocks: &[&ItemBlocks], pattern: DemandPattern) -> Result<RatePrior> {
     let mut sales: Vec<ItemSales> = Vec::new();
     for window in blocks.iter().flat_map(|items| items.each_window()) {
         let items = window?;

@@ -15,13 +15,13 @@ const EPSILON: f64 = 1e-8;
 
 /// Optimizer state of the trainable weights of a store; ordered by name, because norms are summed in that order.
 #[derive(Debug)]
-pub struct AdamW {
+pub(crate) struct AdamW {
     weights: BTreeMap<String, Moments>,
     weight_decay: f64,
     /// Factor on the learning rate of a weight, by name; 1 for a weight without an entry.
     rate_factors: BTreeMap<String, f64>,
     /// Steps taken, by which the moments are corrected for their start at zero.
-    pub steps: u64,
+    pub(crate) steps: u64,
 }
 
 #[derive(Debug)]
@@ -35,12 +35,16 @@ struct Moments {
 
 impl AdamW {
     #[cfg(test)]
-    pub fn new(store: &nn::VarStore, weight_decay: f64) -> Self {
+    pub(crate) fn new(store: &nn::VarStore, weight_decay: f64) -> Self {
         Self::with_rate_factors(store, weight_decay, BTreeMap::new())
     }
 
     /// `rate_factors`, by the name of a weight, multiply the learning rate of a step.
-    pub fn with_rate_factors(store: &nn::VarStore, weight_decay: f64, rate_factors: BTreeMap<String, f64>) -> Self {
+    pub(crate) fn with_rate_factors(
+        store: &nn::VarStore,
+        weight_decay: f64,
+        rate_factors: BTreeMap<String, f64>,
+    ) -> Self {
         let trained = store.variables().into_iter().filter(|(_, weight)| weight.requires_grad());
         let moments = |weight: Tensor| {
             let (first, second) = tch::no_grad(|| (weight.zeros_like(), weight.zeros_like()));
@@ -54,12 +58,12 @@ impl AdamW {
         }
     }
 
-    pub fn zero_grad(&mut self) {
+    pub(crate) fn zero_grad(&mut self) {
         self.weights.values_mut().for_each(|m| m.weight.zero_grad());
     }
 
     /// Multiplies the gradients, for a mean over accumulated batches.
-    pub fn scale(&mut self, share: f64) -> Result<()> {
+    pub(crate) fn scale(&mut self, share: f64) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for mut gradient in self.weights.values().map(|m| m.weight.grad()).filter(Tensor::defined) {
             let _ = gradient.f_mul_scalar_(share)?;
@@ -68,7 +72,7 @@ impl AdamW {
     }
 
     /// Clips the gradients to a norm over all weights; returns the norm before.
-    pub fn clip(&mut self, norm_max: f64) -> Result<f64> {
+    pub(crate) fn clip(&mut self, norm_max: f64) -> Result<f64> {
         let _guard = tch::no_grad_guard();
         let mut gradients: Vec<Tensor> =
             self.weights.values().map(|m| m.weight.grad()).filter(Tensor::defined).collect();
@@ -87,7 +91,7 @@ impl AdamW {
     }
 
     /// Takes one step against the gradients.
-    pub fn step(&mut self, learning_rate: f64) -> Result<()> {
+    pub(crate) fn step(&mut self, learning_rate: f64) -> Result<()> {
         let _guard = tch::no_grad_guard();
         self.steps += 1;
         let correction = |beta: f64| 1.0 - beta.powi(self.steps.min(i32::MAX as u64) as i32);
@@ -108,7 +112,7 @@ impl AdamW {
     }
 
     /// Both moments of every weight, named `first/…` and `second/…`; they share memory with the optimizer.
-    pub fn moments(&self) -> Vec<(String, Tensor)> {
+    pub(crate) fn moments(&self) -> Vec<(String, Tensor)> {
         let named = |(name, m): (&String, &Moments)| {
             [(format!("first/{name}"), m.first.shallow_clone()), (format!("second/{name}"), m.second.shallow_clone())]
         };
@@ -116,7 +120,7 @@ impl AdamW {
     }
 
     /// Restores saved moments and the number of steps taken.
-    pub fn restore(&mut self, steps: u64, take: &mut dyn FnMut(&str) -> Option<Tensor>) -> Result<()> {
+    pub(crate) fn restore(&mut self, steps: u64, take: &mut dyn FnMut(&str) -> Option<Tensor>) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for (name, m) in &mut self.weights {
             for (kind, moment) in [("first", &mut m.first), ("second", &mut m.second)] {

@@ -31,7 +31,7 @@ pub(super) struct BatchReceiver<B> {
 }
 
 impl<B> BatchReceiver<B> {
-    pub fn new(batches: Receiver<Message<B>>) -> Self {
+    pub(crate) fn new(batches: Receiver<Message<B>>) -> Self {
         Self { batches, ended: false }
     }
 }

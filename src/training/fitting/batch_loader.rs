@@ -16,12 +16,12 @@ use crate::failure::Result;
 use crate::training::datasets::{BlockRows, Blocks};
 
 /// Padded tokens of a training batch; bounds its memory whatever the lengths of its rows.
-pub const TOKENS_MAX: usize = 16_384;
+pub(crate) const TOKENS_MAX: usize = 16_384;
 /// Batches of shuffled rows that are sorted by length together.
 const SORTED_BATCHES: usize = 16;
 
 /// Builds batches from rows.
-pub trait BatchBuilder: Send + 'static {
+pub(crate) trait BatchBuilder: Send + 'static {
     type Rows: BlockRows;
     type Batch: Send + 'static;
 
@@ -44,14 +44,14 @@ pub trait BatchBuilder: Send + 'static {
 
 /// Size of an epoch and of its batches.
 #[derive(Debug, Clone, Copy)]
-pub struct EpochSize {
-    pub batch_rows_max: usize,
+pub(crate) struct EpochSize {
+    pub(crate) batch_rows_max: usize,
     /// Samples of the epoch; each epoch draws others.
-    pub samples_max: usize,
+    pub(crate) samples_max: usize,
 }
 
 /// Batches of one epoch over blocks.
-pub fn batches_of_blocks<R: BatchBuilder>(
+pub(crate) fn batches_of_blocks<R: BatchBuilder>(
     blocks: &Arc<Blocks<R::Rows>>,
     builder: R,
     size: EpochSize,

@@ -19,27 +19,27 @@ const HASH_BYTES: usize = 32;
 
 /// Progress of a training. Numbers that decide are stored by their bits: JSON may lose the last one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainingProgress {
+pub(crate) struct TrainingProgress {
     /// Whole epochs.
-    pub epochs: u32,
+    pub(crate) epochs: u32,
     /// Batches done in the epoch that has begun.
-    pub batches: u64,
+    pub(crate) batches: u64,
     /// Samples done in the epoch that has begun.
-    pub samples: u64,
-    pub steps: u64,
+    pub(crate) samples: u64,
+    pub(crate) steps: u64,
     /// Sum of the losses of the batches in the epoch that has begun.
     #[serde(with = "bits")]
-    pub loss_sum: f64,
+    pub(crate) loss_sum: f64,
     /// The lowest validation loss so far; infinite before the first.
     #[serde(with = "bits")]
-    pub best_loss: f64,
-    pub epochs_without_improvement: u32,
+    pub(crate) best_loss: f64,
+    pub(crate) epochs_without_improvement: u32,
     /// Time spent so far, over all processes.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// The weights are the best ones, and nothing is left to do.
-    pub finished: bool,
+    pub(crate) finished: bool,
     /// One record for each whole epoch.
-    pub records: Vec<EpochRecord>,
+    pub(crate) records: Vec<EpochRecord>,
 }
 
 impl Default for TrainingProgress {
@@ -61,13 +61,13 @@ impl Default for TrainingProgress {
 
 /// Progress with its tensors: `weights/…`, `best/…` once there is a best epoch, `first/…` and `second/…` moments.
 #[derive(Debug)]
-pub struct Checkpoint {
-    pub progress: TrainingProgress,
-    pub tensors: HashMap<String, Tensor>,
+pub(crate) struct Checkpoint {
+    pub(crate) progress: TrainingProgress,
+    pub(crate) tensors: HashMap<String, Tensor>,
 }
 
 /// Encodes progress and tensors as one object.
-pub fn to_bytes(progress: &TrainingProgress, mut tensors: Vec<(String, Tensor)>) -> Result<Vec<u8>> {
+pub(crate) fn to_bytes(progress: &TrainingProgress, mut tensors: Vec<(String, Tensor)>) -> Result<Vec<u8>> {
     let text = serde_json::to_vec(progress).map_err(Failure::bug)?;
     tensors.push((PROGRESS.into(), Tensor::f_from_slice(&text)?));
     let body = weights::tensors_to_bytes(&tensors)?;
@@ -76,7 +76,7 @@ pub fn to_bytes(progress: &TrainingProgress, mut tensors: Vec<(String, Tensor)>)
 
 impl Checkpoint {
     /// Decodes an object; refuses one that differs in any byte from what was written.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let damaged = || Failure::model("damaged or half written: its bytes do not match their checksum");
         let (hash, body) = bytes.split_at_checked(HASH_BYTES).ok_or_else(damaged)?;
         if blake3::hash(body).as_bytes() != hash {
@@ -94,11 +94,11 @@ impl Checkpoint {
 mod bits {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(value.to_bits())
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
         u64::deserialize(from).map(f64::from_bits)
     }
 }

@@ -10,11 +10,11 @@ use crate::failure::{Failure, Result};
 use crate::ids::ContentHash;
 
 /// Hash of settings, data and code. A training resumes only from checkpoints of the same fingerprint.
-pub struct TrainingFingerprint(blake3::Hasher);
+pub(crate) struct TrainingFingerprint(blake3::Hasher);
 
 impl TrainingFingerprint {
     /// Hashes the settings of every training, the device, the code, and `more` settings of the task.
-    pub fn new(config: &Config, more: &impl Serialize) -> Result<Self> {
+    pub(crate) fn new(config: &Config, more: &impl Serialize) -> Result<Self> {
         let mut train = config.train.clone();
         // How often checkpoints are written changes no weight.
         train.checkpoint_steps = 0;
@@ -27,24 +27,24 @@ impl TrainingFingerprint {
         Ok(Self(hasher))
     }
 
-    pub fn add_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn add_bytes(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     /// Adds rows in their order, with the names and types of their columns.
-    pub fn add_rows(&mut self, rows: &RecordBatch) -> Result<()> {
+    pub(crate) fn add_rows(&mut self, rows: &RecordBatch) -> Result<()> {
         let mut writer = StreamWriter::try_new(&mut self.0, &rows.schema())?;
         writer.write(rows)?;
         Ok(writer.finish()?)
     }
 
     /// Adds a value by its `Debug` text, which must show all of it.
-    pub fn add_debug(&mut self, value: &impl std::fmt::Debug) -> Result<()> {
+    pub(crate) fn add_debug(&mut self, value: &impl std::fmt::Debug) -> Result<()> {
         write!(self.0, "{value:?}").map_err(Failure::bug)
     }
 
     /// The first 32 hex digits of the hash.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         ContentHash::from_hasher(&self.0).long()
     }
 }

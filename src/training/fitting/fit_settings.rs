@@ -4,26 +4,26 @@ use std::collections::BTreeMap;
 
 /// Length, speed and seed of a training.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FitSettings {
-    pub epochs_max: u32,
+pub(crate) struct FitSettings {
+    pub(crate) epochs_max: u32,
     /// Early stopping: epochs in a row without a better validation loss.
-    pub patience_epochs: u32,
-    pub learning_rate: f64,
-    pub weight_decay: f64,
-    pub seed: u64,
+    pub(crate) patience_epochs: u32,
+    pub(crate) learning_rate: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) seed: u64,
 }
 
 /// Options of the optimizer's steps, where a task needs other than the defaults.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StepOptions {
-    pub schedule: Schedule,
+pub(crate) struct StepOptions {
+    pub(crate) schedule: Schedule,
     /// Gradients are clipped to this norm over all weights.
-    pub gradient_norm_max: f64,
+    pub(crate) gradient_norm_max: f64,
     /// Batches whose gradients make one step, at least 1; the last step of an epoch may have fewer. With more than 1 there
     /// are no checkpoints: a partial sum of gradients is not saved.
-    pub accumulation_steps: u32,
+    pub(crate) accumulation_steps: u32,
     /// Factor on the learning rate of a weight, by the weight's name; 1 for a weight without an entry.
-    pub rate_factors: BTreeMap<String, f64>,
+    pub(crate) rate_factors: BTreeMap<String, f64>,
 }
 
 impl Default for StepOptions {
@@ -39,7 +39,7 @@ impl Default for StepOptions {
 
 /// The learning rate over the course of a training.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Schedule {
+pub(crate) enum Schedule {
     /// Linear warm-up over the first twentieth, then a cosine down to a twentieth of the rate.
     Cosine,
     /// Linear warm-up over the first `warmup_share`, then linear down to zero (Devlin et al. 2018).

@@ -8,22 +8,22 @@ use super::task::{Batches, Epoch};
 use crate::failure::Result;
 
 /// A batch made from one group of rows.
-pub struct GroupBatch<B> {
-    pub rows: usize,
+pub(crate) struct GroupBatch<B> {
+    pub(crate) rows: usize,
     /// Rows count from 1.
-    pub first_row: usize,
-    pub data: B,
+    pub(crate) first_row: usize,
+    pub(crate) data: B,
 }
 
 impl<B> GroupBatch<B> {
     /// Contents of the batch, for the error that its loss is not a number.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!("{} rows, the first is row {}", self.rows, self.first_row)
     }
 }
 
 /// Batches of one epoch, one for each group. `make` gets the random numbers of the batch's step.
-pub fn batches_of_groups<B: Send + 'static>(
+pub(crate) fn batches_of_groups<B: Send + 'static>(
     groups: Vec<Vec<usize>>,
     epoch: Epoch,
     make: impl Fn(&[usize], &mut ChaCha8Rng) -> Result<B> + Send + 'static,

@@ -8,7 +8,7 @@ use super::fit_settings::StepOptions;
 use crate::failure::Result;
 
 /// A thing that can be trained: the loop asks it for batches, losses and validations.
-pub trait TrainingTask {
+pub(crate) trait TrainingTask {
     type Batch;
 
     /// Name in messages, checkpoints and curves: `intents`.
@@ -41,21 +41,21 @@ pub trait TrainingTask {
 }
 
 /// Batches of an epoch, made as they are needed.
-pub type Batches<B> = Box<dyn Iterator<Item = Result<B>>>;
+pub(crate) type Batches<B> = Box<dyn Iterator<Item = Result<B>>>;
 
 /// Everything that the batches of one epoch follow from.
 #[derive(Debug, Clone)]
-pub struct Epoch {
+pub(crate) struct Epoch {
     /// Decides the order of the batches, and nothing else does.
-    pub order: ChaCha8Rng,
+    pub(crate) order: ChaCha8Rng,
     /// Batches at the start that are already done.
-    pub skip: u64,
-    pub step_seeds: StepSeeds,
+    pub(crate) skip: u64,
+    pub(crate) step_seeds: StepSeeds,
 }
 
 /// Random numbers of an epoch's steps. They are known before the steps, so the thread that makes a batch can draw them.
 #[derive(Debug, Clone)]
-pub struct StepSeeds {
+pub(crate) struct StepSeeds {
     seed: u64,
     /// Steps before the epoch.
     steps_before: u64,
@@ -70,14 +70,14 @@ impl Epoch {
 
     /// The first epoch of a training by this seed.
     #[cfg(test)]
-    pub fn first(seed: u64) -> Self {
+    pub(crate) fn first(seed: u64) -> Self {
         Self::new(seed, 0, 0, 0)
     }
 }
 
 impl StepSeeds {
     /// The random numbers that [`TrainingTask::loss`] gets for a batch; batches of an epoch count from 1.
-    pub fn rng(&self, batch: u64) -> ChaCha8Rng {
+    pub(crate) fn rng(&self, batch: u64) -> ChaCha8Rng {
         self.seed_and_rng(batch).1
     }
 
@@ -96,11 +96,11 @@ fn rng_of_stream(seed: u64, stream: u64) -> ChaCha8Rng {
 
 /// The loss of one batch.
 #[derive(Debug)]
-pub struct BatchLoss {
+pub(crate) struct BatchLoss {
     /// One number with a gradient.
-    pub trained: Tensor,
+    pub(crate) trained: Tensor,
     /// The part that validation measures too, so that both curves show the same quantity. `None` means all of it.
-    pub reported: Option<Tensor>,
+    pub(crate) reported: Option<Tensor>,
 }
 
 impl From<Tensor> for BatchLoss {
@@ -111,8 +111,8 @@ impl From<Tensor> for BatchLoss {
 
 /// Result of a validation.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Validation {
-    pub loss: f64,
+pub(crate) struct Validation {
+    pub(crate) loss: f64,
     /// Further figures of the epoch, by name; may be empty.
-    pub figures: Vec<(&'static str, f64)>,
+    pub(crate) figures: Vec<(&'static str, f64)>,
 }

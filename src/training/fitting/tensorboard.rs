@@ -6,15 +6,15 @@ use prost::Message;
 
 /// Values by tag at one step of a run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scalars {
+pub(crate) struct Scalars {
     /// Unix seconds.
-    pub wall_time: f64,
-    pub step: u64,
-    pub values: Vec<(String, f64)>,
+    pub(crate) wall_time: f64,
+    pub(crate) step: u64,
+    pub(crate) values: Vec<(String, f64)>,
 }
 
 /// Encodes a whole event file: the version that readers look for first, then the scalars.
-pub fn event_file(scalars: &[Scalars]) -> Vec<u8> {
+pub(crate) fn event_file(scalars: &[Scalars]) -> Vec<u8> {
     let wall_time = scalars.first().map_or(0.0, |s| s.wall_time);
     let version = Event { wall_time, step: 0, file_version: Some("brain.Event:2".into()), summary: None };
     let events = scalars.iter().map(|at_step| Event {

@@ -12,31 +12,31 @@ pub(super) struct ThroughputMeter<C> {
 }
 
 impl<C: Fn() -> Duration> ThroughputMeter<C> {
-    pub fn new(clock: C) -> Self {
+    pub(crate) fn new(clock: C) -> Self {
         Self { clock, waited: Duration::ZERO, total: Duration::ZERO, samples: 0 }
     }
 
     /// Counts the time that `next` takes as waiting.
-    pub fn wait<T>(&mut self, next: impl FnOnce() -> T) -> T {
+    pub(crate) fn wait<T>(&mut self, next: impl FnOnce() -> T) -> T {
         let since = (self.clock)();
         let got = next();
         self.waited += (self.clock)() - since;
         got
     }
 
-    pub fn add_samples(&mut self, samples: u64) {
+    pub(crate) fn add_samples(&mut self, samples: u64) {
         self.samples += samples;
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.total = (self.clock)();
     }
 
-    pub fn samples_per_second(&self) -> f64 {
+    pub(crate) fn samples_per_second(&self) -> f64 {
         self.samples as f64 / self.total.as_secs_f64().max(1e-9)
     }
 
-    pub fn waiting_share(&self) -> f64 {
+    pub(crate) fn waiting_share(&self) -> f64 {
         self.waited.as_secs_f64() / self.total.as_secs_f64().max(1e-9)
     }
 }

@@ -102,7 +102,7 @@ fn checkpoint_number(progress: &TrainingProgress) -> u64 {
 }
 
 /// Logs, before a training, the checkpoints of other settings, data or code, which it ignores.
-pub async fn log_other_checkpoints(output: &Location, fingerprint: &str) -> Result<()> {
+pub(crate) async fn log_other_checkpoints(output: &Location, fingerprint: &str) -> Result<()> {
     let folder = output.folder(CHECKPOINTS_FOLDER);
     for other in folder.children().await?.0.iter().filter(|name| *name != fingerprint) {
         let place = folder.folder(other);
@@ -112,7 +112,7 @@ pub async fn log_other_checkpoints(output: &Location, fingerprint: &str) -> Resu
 }
 
 /// Removes, after a training, its checkpoints, and those of other trainings that are older than `age_hours`.
-pub async fn remove_checkpoints(output: &Location, fingerprint: &str, age_hours: u32) -> Result<()> {
+pub(crate) async fn remove_checkpoints(output: &Location, fingerprint: &str, age_hours: u32) -> Result<()> {
     let own = output.folder(CHECKPOINTS_FOLDER).folder(fingerprint).prefix;
     let oldest = chrono::Utc::now() - chrono::TimeDelta::hours(age_hours.into());
     let all = output.folder(CHECKPOINTS_FOLDER).list().await?.into_iter();
@@ -144,7 +144,7 @@ impl Journal {
     }
 
     /// Loads the newest whole checkpoint of a task. Damaged ones are logged and ignored.
-    pub fn load_checkpoint(&mut self, task: &str) -> Result<Option<Checkpoint>> {
+    pub(crate) fn load_checkpoint(&mut self, task: &str) -> Result<Option<Checkpoint>> {
         let (true, Some(location)) = (self.writes_checkpoints(), &self.location) else { return Ok(None) };
         for (_, path) in location.checkpoints_of(task)?.into_iter().rev() {
             let name = path.filename().unwrap_or_default().to_string();
@@ -168,14 +168,14 @@ impl Journal {
         Ok(None)
     }
 
-    pub fn checkpoint_is_due(&self, steps: u64) -> bool {
+    pub(crate) fn checkpoint_is_due(&self, steps: u64) -> bool {
         let by_steps = self.every_steps > 0 && steps >= self.last_checkpoint.steps + self.every_steps;
         let by_time = !self.every.is_zero() && self.last_checkpoint.at.elapsed() >= self.every;
         self.writes_checkpoints() && (by_steps || by_time)
     }
 
     /// Writes a checkpoint and removes those that it replaces.
-    pub fn write_checkpoint(&mut self, task: &str, progress: &TrainingProgress, tensors: Vec<(String, Tensor)>) {
+    pub(crate) fn write_checkpoint(&mut self, task: &str, progress: &TrainingProgress, tensors: Vec<(String, Tensor)>) {
         let Some(location) = self.location.as_ref().filter(|_| self.writes_checkpoints()) else { return };
         let written =
             checkpoint::to_bytes(progress, tensors).and_then(|bytes| location.write_checkpoint(task, progress, bytes));
@@ -185,7 +185,7 @@ impl Journal {
 
     /// Writes the values of an epoch: one event file (TensorBoard follows growing folders, not replaced files), and
     /// `metrics.jsonl` again with all lines.
-    pub fn record_epoch(&mut self, record: EpochRecord) {
+    pub(crate) fn record_epoch(&mut self, record: EpochRecord) {
         let scalars = record.scalars();
         self.records.push(record);
         let Some(location) = &self.location else { return };
@@ -198,7 +198,7 @@ impl Journal {
     }
 
     /// Writes the figures as the last line of `metrics.jsonl`.
-    pub async fn write_figures(mut self, version: Option<&str>, figures: &BTreeMap<String, f64>) {
+    pub(crate) async fn write_figures(mut self, version: Option<&str>, figures: &BTreeMap<String, f64>) {
         let Some(location) = &self.location else { return };
         let last = serde_json::json!({ "version": version, "figures": figures });
         let written = location.curves.write("metrics.jsonl", self.lines(Some(last))).await;
@@ -206,7 +206,7 @@ impl Journal {
     }
 
     /// Removes the curves of an earlier training of the same run.
-    pub fn clear_curves(&mut self) {
+    pub(crate) fn clear_curves(&mut self) {
         let Some(location) = &self.location else { return };
         let cleared = location.runtime.block_on(async {
             let old = location.curves.list().await?;
@@ -216,7 +216,7 @@ impl Journal {
     }
 
     /// Warns of writes that failed, and adds their number to the figures.
-    pub fn report_failures(&self, figures: &mut BTreeMap<String, f64>) {
+    pub(crate) fn report_failures(&self, figures: &mut BTreeMap<String, f64>) {
         if self.failed_writes > 0 {
             tracing::warn!("{} writes of checkpoints and curves failed", self.failed_writes);
             figures.insert("journal_writes_failed".into(), self.failed_writes as f64);

@@ -25,16 +25,16 @@ const IMPROVEMENT_MIN: f64 = 1e-5;
 
 /// Result of a fit.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FitSummary {
-    pub epochs: u32,
-    pub steps: u64,
+pub(crate) struct FitSummary {
+    pub(crate) epochs: u32,
+    pub(crate) steps: u64,
     /// The lowest loss, which belongs to the final weights.
-    pub loss: f64,
-    pub seconds: f64,
+    pub(crate) loss: f64,
+    pub(crate) seconds: f64,
 }
 
 /// Trains the weights of `store` in place; ends with those of the best epoch.
-pub fn fit<T: TrainingTask>(
+pub(crate) fn fit<T: TrainingTask>(
     task: &mut T,
     store: &mut nn::VarStore,
     settings: &FitSettings,

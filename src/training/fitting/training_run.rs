@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::failure::Result;
 use crate::lake::stores::Location;
 
-pub struct TrainingRun<'a> {
+pub(crate) struct TrainingRun<'a> {
     config: &'a Config,
     output: Location,
     fingerprint: String,
@@ -19,7 +19,7 @@ pub struct TrainingRun<'a> {
 impl<'a> TrainingRun<'a> {
     /// Opens the journal. The folder of the curves is named after `kind`, such as a date, and the fingerprint; `settings`
     /// are written for its readers.
-    pub async fn start(
+    pub(crate) async fn start(
         config: &'a Config,
         kind: &str,
         fingerprint: TrainingFingerprint,
@@ -35,7 +35,7 @@ impl<'a> TrainingRun<'a> {
     }
 
     /// Trains on a thread that may block: on libtorch, and on the store of the checkpoints. Needs a multi-threaded runtime.
-    pub fn train<T>(&mut self, work: impl FnOnce(&mut Journal) -> Result<T>) -> Result<T> {
+    pub(crate) fn train<T>(&mut self, work: impl FnOnce(&mut Journal) -> Result<T>) -> Result<T> {
         tokio::task::block_in_place(|| {
             self.journal.clear_curves();
             work(&mut self.journal)
@@ -43,7 +43,7 @@ impl<'a> TrainingRun<'a> {
     }
 
     /// Writes the figures to the journal and removes the checkpoints. `version`: the model version, if one was written.
-    pub async fn finish(self, version: Option<&str>, figures: &BTreeMap<String, f64>) -> Result<()> {
+    pub(crate) async fn finish(self, version: Option<&str>, figures: &BTreeMap<String, f64>) -> Result<()> {
         self.journal.write_figures(version, figures).await;
         training_journal::remove_checkpoints(&self.output, &self.fingerprint, self.config.gc.orphan_age_hours).await
     }

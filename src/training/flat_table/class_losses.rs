@@ -8,14 +8,20 @@ use crate::model::losses;
 /// No class weighs more than this, however rare, and none less than its inverse.
 const CLASS_WEIGHT_MAX: f64 = 50.0;
 
-pub fn limit_class_weight(weight: f64) -> f32 {
+pub(crate) fn limit_class_weight(weight: f64) -> f32 {
     weight.clamp(1.0 / CLASS_WEIGHT_MAX, CLASS_WEIGHT_MAX) as f32
 }
 
 /// Returns the mean cross-entropy or focal loss of logits, float32 [rows, classes], against zeros and ones of the same
 /// shape. A row without a one adds nothing. `weights` are float32 [classes]; the focal loss ignores them. The overlap
 /// has a function of its own: [`class_overlap_loss`].
-pub fn class_loss(loss: LossName, gamma: f64, logits: &Tensor, ones: &Tensor, weights: Option<&Tensor>) -> Tensor {
+pub(crate) fn class_loss(
+    loss: LossName,
+    gamma: f64,
+    logits: &Tensor,
+    ones: &Tensor,
+    weights: Option<&Tensor>,
+) -> Tensor {
     let likelihood = logits.log_softmax(-1, Kind::Float);
     let weighted = match (loss, weights) {
         (LossName::Focal, _) => {
@@ -32,7 +38,7 @@ pub fn class_loss(loss: LossName, gamma: f64, logits: &Tensor, ones: &Tensor, we
 /// [labels]. A label without a positive has no overlap to increase: its remaining gradient, 1 / (1 + Σp)², is larger
 /// than that of a batch with positives, and a few such batches of a rare label drive its sigmoid to a no from which it
 /// does not recover.
-pub fn class_overlap_loss(probabilities: &Tensor, ones: &Tensor, has_positive: &Tensor) -> Tensor {
+pub(crate) fn class_overlap_loss(probabilities: &Tensor, ones: &Tensor, has_positive: &Tensor) -> Tensor {
     let by_label = losses::soft_iou_of_probabilities(probabilities, ones) * has_positive;
     by_label.sum(Kind::Float) / has_positive.sum(Kind::Float).clamp_min(1.0)
 }

@@ -19,7 +19,11 @@ const INFERRED_ROWS_MAX: usize = 1_000_000;
 const QUOTE: u8 = b'"';
 
 /// Returns the merged schema of the files.
-pub async fn infer(ctx: &SessionContext, files: &[(Arc<dyn ObjectStore>, Path)], delimiter: u8) -> Result<Schema> {
+pub(crate) async fn infer(
+    ctx: &SessionContext,
+    files: &[(Arc<dyn ObjectStore>, Path)],
+    delimiter: u8,
+) -> Result<Schema> {
     let format = CsvFormat::default().with_has_header(true).with_delimiter(delimiter);
     let mut rows_left = INFERRED_ROWS_MAX;
     let mut schemas = Vec::new();

@@ -3,10 +3,10 @@
 use crate::metrics::{accuracy, auc, average_precision, bootstrap_interval, f1};
 
 /// Bootstrap samples per interval.
-pub const BOOTSTRAP_ROUNDS: usize = 1000;
+pub(crate) const BOOTSTRAP_ROUNDS: usize = 1000;
 
 /// Passes on AUC and average precision with 95 % intervals, accuracy and F1 at one half, and the share of positives.
-pub fn binary_figures(predicted: &[f64], truth: &[bool], seed: u64, put: &mut dyn FnMut(&str, f64)) {
+pub(crate) fn binary_figures(predicted: &[f64], truth: &[bool], seed: u64, put: &mut dyn FnMut(&str, f64)) {
     type Metric = fn(&[f64], &[bool]) -> Option<f64>;
     for (name, metric) in [("auc", auc as Metric), ("ap", average_precision)] {
         let Some(value) = metric(predicted, truth) else { continue };

@@ -13,8 +13,8 @@ use crate::failure::{Failure, FailureKind, Result};
 use crate::lake::{stores::Location, unreadable};
 
 /// The rows of all files, not read yet.
-pub struct OpenedFiles {
-    pub frame: DataFrame,
+pub(crate) struct OpenedFiles {
+    pub(crate) frame: DataFrame,
     /// Empty for CSV.
     parquet_urls: Vec<String>,
 }
@@ -32,7 +32,7 @@ struct TableFiles {
 }
 
 /// Opens files and folders of one format.
-pub async fn open(ctx: &SessionContext, config: &Config, uris: &[String]) -> Result<OpenedFiles> {
+pub(crate) async fn open(ctx: &SessionContext, config: &Config, uris: &[String]) -> Result<OpenedFiles> {
     let files = list_all(ctx, config, uris).await?;
     match files.format {
         Format::Csv => {
@@ -94,7 +94,7 @@ async fn list(ctx: &SessionContext, config: &Config, uri: &str) -> Result<TableF
 }
 
 /// Turns an error of a reader into one about the file.
-pub fn unreadable_file(error: DataFusionError) -> Failure {
+pub(crate) fn unreadable_file(error: DataFusionError) -> Failure {
     let failure = Failure::from(error).at("--table");
     match failure.kind {
         FailureKind::Bug => Failure { kind: FailureKind::Input, ..failure }
@@ -105,7 +105,7 @@ pub fn unreadable_file(error: DataFusionError) -> Failure {
 
 impl OpenedFiles {
     /// Adds the file and the column that cannot be decoded to a failure: Parquet's reader names neither.
-    pub async fn locate(&self, ctx: &SessionContext, schema: &Schema, failure: Failure) -> Failure {
+    pub(crate) async fn locate(&self, ctx: &SessionContext, schema: &Schema, failure: Failure) -> Failure {
         if !failure.is_undecodable() {
             return failure;
         }

@@ -14,12 +14,12 @@ const WORDS: [(&str, f64); 8] =
 /// A column with more classes holds ids or texts.
 const CLASSES_MAX: usize = 1000;
 
-pub fn is_text(column: &ArrayRef) -> bool {
+pub(crate) fn is_text(column: &ArrayRef) -> bool {
     matches!(column.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 /// Returns a label's values as numbers, 1 and 0 for text that means yes and no. Refuses other text and NaN.
-pub fn numeric_labels(name: &str, column: &ArrayRef) -> Result<Vec<f64>> {
+pub(crate) fn numeric_labels(name: &str, column: &ArrayRef) -> Result<Vec<f64>> {
     if is_text(column) {
         return yes_or_no_labels(name, column);
     }
@@ -31,7 +31,7 @@ pub fn numeric_labels(name: &str, column: &ArrayRef) -> Result<Vec<f64>> {
 }
 
 /// Returns the values of a label that has only zeros and ones; `None` for any other.
-pub fn binary_labels(name: &str, column: &ArrayRef) -> Option<Vec<f64>> {
+pub(crate) fn binary_labels(name: &str, column: &ArrayRef) -> Option<Vec<f64>> {
     let values = numeric_labels(name, column).ok()?;
     values.iter().all(|v| *v == 0.0 || *v == 1.0).then_some(values)
 }
@@ -55,7 +55,7 @@ fn yes_or_no_labels(name: &str, column: &ArrayRef) -> Result<Vec<f64>> {
 }
 
 /// Returns the classes of the training rows in alphabetical order. Refuses a label with one class, or with too many.
-pub fn class_names<'a>(label: &str, texts: &[&'a str], train: &[usize]) -> Result<BTreeSet<&'a str>> {
+pub(crate) fn class_names<'a>(label: &str, texts: &[&'a str], train: &[usize]) -> Result<BTreeSet<&'a str>> {
     let classes: BTreeSet<&str> = train.iter().map(|&row| texts[row]).collect();
     match classes.len() {
         0 | 1 => Err(constant_label(label, train.len(), classes.first().unwrap_or(&"nothing"))),
@@ -66,7 +66,7 @@ pub fn class_names<'a>(label: &str, texts: &[&'a str], train: &[usize]) -> Resul
 }
 
 /// The refusal of a label with one value.
-pub fn constant_label(name: &str, rows: usize, value: &str) -> Failure {
+pub(crate) fn constant_label(name: &str, rows: usize, value: &str) -> Failure {
     Failure::input(format!(
         "label {name}: all {rows} training rows have the same value, {value}: there is nothing to learn"
     ))

@@ -18,18 +18,18 @@ use crate::failure::{Failure, Result};
 
 /// The one input column of a task.
 #[derive(Debug, Clone, Copy)]
-pub struct InputColumn<'a> {
+pub(crate) struct InputColumn<'a> {
     /// The flag that names the column.
-    pub flag: &'a str,
-    pub name: &'a str,
+    pub(crate) flag: &'a str,
+    pub(crate) name: &'a str,
     /// Describes one value for messages, such as `a text`.
-    pub description: &'a str,
+    pub(crate) description: &'a str,
     /// Also reads the values on rows without a label.
-    pub with_unlabelled: bool,
+    pub(crate) with_unlabelled: bool,
 }
 
 /// Reads all columns; those that are neither labels nor excluded are the inputs. Rows without a label are ignored.
-pub async fn read_all_columns(config: &Config, options: &TableOptions) -> Result<FlatTable> {
+pub(crate) async fn read_all_columns(config: &Config, options: &TableOptions) -> Result<FlatTable> {
     let source = TableSource::open(config, options).await?;
     let schema = source.schema();
     refuse_unknown_columns(&schema, options, None)?;
@@ -46,7 +46,11 @@ pub async fn read_all_columns(config: &Config, options: &TableOptions) -> Result
 
 /// Reads the labels and one input column, which alone decides the split of a row. Rows without the column or a label
 /// are ignored.
-pub async fn read_input_column(config: &Config, options: &TableOptions, input: InputColumn<'_>) -> Result<FlatTable> {
+pub(crate) async fn read_input_column(
+    config: &Config,
+    options: &TableOptions,
+    input: InputColumn<'_>,
+) -> Result<FlatTable> {
     let source = TableSource::open(config, options).await?;
     refuse_unknown_columns(&source.schema(), options, Some(input))?;
     let mut selected: Vec<&str> = vec![input.name];
@@ -140,7 +144,7 @@ fn warn_of_ignored_rows(rows: &FilteredRows, lacking: &str) {
 }
 
 /// Returns the input columns: all except labels, excluded columns and the time column.
-pub fn feature_names(schema: &Schema, options: &TableOptions) -> Result<Vec<String>> {
+pub(crate) fn feature_names(schema: &Schema, options: &TableOptions) -> Result<Vec<String>> {
     let is_feature = |name: &String| {
         !options.label.contains(name) && !options.exclude.contains(name) && options.time_column.as_ref() != Some(name)
     };

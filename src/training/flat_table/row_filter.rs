@@ -9,39 +9,39 @@ use crate::failure::Result;
 use crate::ids::ContentHash;
 
 /// Decides which rows are used.
-pub struct RowFilter {
+pub(crate) struct RowFilter {
     /// The columns whose hash is a row's key.
-    pub key_columns: Vec<String>,
+    pub(crate) key_columns: Vec<String>,
     /// Rows with a null in one of these columns are ignored.
-    pub required_columns: Vec<String>,
+    pub(crate) required_columns: Vec<String>,
     /// If given, rows with a value in this column but without a label are collected too.
-    pub unlabelled_input: Option<String>,
+    pub(crate) unlabelled_input: Option<String>,
     /// The share of rows that are sampled; 1 or more for all.
-    pub sampled_share: f64,
+    pub(crate) sampled_share: f64,
 }
 
 /// The rows that a filter selected.
 #[derive(Default)]
-pub struct FilteredRows {
-    pub labelled: KeyedRows,
-    pub unlabelled: KeyedRows,
+pub(crate) struct FilteredRows {
+    pub(crate) labelled: KeyedRows,
+    pub(crate) unlabelled: KeyedRows,
     /// The number of rows with a null in a required column.
-    pub ignored: usize,
+    pub(crate) ignored: usize,
     rows_read: usize,
 }
 
 /// Some rows with their keys and numbers.
 #[derive(Default)]
-pub struct KeyedRows {
+pub(crate) struct KeyedRows {
     batches: Vec<RecordBatch>,
-    pub keys: Vec<String>,
+    pub(crate) keys: Vec<String>,
     /// The number of each row in its files, from 1.
-    pub numbers: Vec<usize>,
+    pub(crate) numbers: Vec<usize>,
 }
 
 impl FilteredRows {
     /// Adds the selected rows of the next batch.
-    pub fn add(&mut self, batch: &RecordBatch, filter: &RowFilter) -> Result<()> {
+    pub(crate) fn add(&mut self, batch: &RecordBatch, filter: &RowFilter) -> Result<()> {
         let keys = row_keys(batch, &filter.key_columns)?;
         let is_complete = rows_without_nulls(batch, &filter.required_columns)?;
         let is_sampled: Vec<bool> =
@@ -71,7 +71,7 @@ impl KeyedRows {
         Ok(())
     }
 
-    pub fn concat(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+    pub(crate) fn concat(&self, schema: &SchemaRef) -> Result<RecordBatch> {
         Ok(concat_batches(schema, &self.batches)?)
     }
 }

@@ -2,12 +2,12 @@
 
 /// Limits libtorch to one thread within an operation until dropped. Small layers gain nothing from more, and waiting
 /// for each other takes longer than the work: on two busy cores, 3 s of training became 3 minutes.
-pub struct SingleThread {
+pub(crate) struct SingleThread {
     threads_before: i32,
 }
 
 impl SingleThread {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let threads_before = tch::get_num_threads();
         tch::set_num_threads(1);
         Self { threads_before }

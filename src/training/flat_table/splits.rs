@@ -10,7 +10,7 @@ use crate::training::datasets::{Split, split};
 
 /// The split of each row.
 #[derive(Debug)]
-pub struct RowSplits {
+pub(crate) struct RowSplits {
     by_row: Vec<Split>,
     rule: Rule,
 }
@@ -27,13 +27,13 @@ enum Rule {
 
 impl RowSplits {
     /// Splits rows by their keys; rows with equal keys are in the same split.
-    pub fn by_hash(keys: &[String]) -> Self {
+    pub(crate) fn by_hash(keys: &[String]) -> Self {
         Self { by_row: keys.iter().map(|key| split(key)).collect(), rule: Rule::Hash }
     }
 
     /// Puts the earliest 80 % of the rows into training and the last 10 % into test; rows with equal times are in the
     /// same split.
-    pub fn by_time(column: &str, rows: &RecordBatch) -> Result<Self> {
+    pub(crate) fn by_time(column: &str, rows: &RecordBatch) -> Result<Self> {
         let times = times(column, rows)?;
         if times.null_count() > 0 || times.values().iter().any(|t| t.is_nan()) {
             return Err(refuse_time_column(column, "nulls"));
@@ -54,22 +54,22 @@ impl RowSplits {
 
     /// Replaces the keys of a split by hash, so that rows with equal inputs are in the same split. A split by time
     /// stays.
-    pub fn use_keys(&mut self, keys: &[String]) {
+    pub(crate) fn use_keys(&mut self, keys: &[String]) {
         if let Rule::Hash = self.rule {
             *self = Self::by_hash(keys);
         }
     }
 
-    pub fn by_row(&self) -> &Vec<Split> {
+    pub(crate) fn by_row(&self) -> &Vec<Split> {
         &self.by_row
     }
 
-    pub fn rows_in(&self, split: Split) -> Vec<usize> {
+    pub(crate) fn rows_in(&self, split: Split) -> Vec<usize> {
         (0..self.by_row.len()).filter(|&row| self.by_row[row] == split).collect()
     }
 
     /// Describes the rule for people.
-    pub fn description(&self) -> String {
+    pub(crate) fn description(&self) -> String {
         match &self.rule {
             Rule::Hash => "split 80/10/10 by a hash of the row".into(),
             Rule::Time { column, .. } => format!("split by {column}: 80 % earlier, 10 %, 10 % later"),
@@ -78,7 +78,7 @@ impl RowSplits {
 
     /// Returns which of some rows without a label may be used in training: those that the rule puts into training and
     /// whose keys are not those of validation or test rows.
-    pub fn usable_in_training(
+    pub(crate) fn usable_in_training(
         &self,
         rows: &RecordBatch,
         keys: &[String],

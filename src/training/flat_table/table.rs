@@ -11,29 +11,29 @@ use crate::training::datasets::Split;
 use crate::training::fitting::TrainingFingerprint;
 
 #[derive(Debug)]
-pub struct FlatTable {
-    pub rows: RecordBatch,
+pub(crate) struct FlatTable {
+    pub(crate) rows: RecordBatch,
     /// The number of each row in its files, from 1, for messages.
-    pub numbers: Vec<usize>,
-    pub splits: RowSplits,
+    pub(crate) numbers: Vec<usize>,
+    pub(crate) splits: RowSplits,
     /// The number of rows that lack a label or the input column.
-    pub ignored_rows: usize,
+    pub(crate) ignored_rows: usize,
     /// The input column's values on rows without a label. Values of validation and test rows are not among them, nor
     /// rows that would be in these splits. `None` if the task does not read such rows.
-    pub unlabelled: Option<ArrayRef>,
+    pub(crate) unlabelled: Option<ArrayRef>,
 }
 
 impl FlatTable {
-    pub fn column(&self, name: &str) -> Result<&ArrayRef> {
+    pub(crate) fn column(&self, name: &str) -> Result<&ArrayRef> {
         Ok(self.rows.column(self.rows.schema().index_of(name)?))
     }
 
-    pub fn rows_in(&self, split: Split) -> Vec<usize> {
+    pub(crate) fn rows_in(&self, split: Split) -> Vec<usize> {
         self.splits.rows_in(split)
     }
 
     /// Returns the rows for training, validation and test that `keep` accepts.
-    pub fn rows_by_split(&self, keep: impl Fn(usize) -> bool) -> [Vec<usize>; 3] {
+    pub(crate) fn rows_by_split(&self, keep: impl Fn(usize) -> bool) -> [Vec<usize>; 3] {
         [Split::Train, Split::Valid, Split::Test].map(|split| {
             let mut rows = self.rows_in(split);
             rows.retain(|&row| keep(row));
@@ -42,7 +42,11 @@ impl FlatTable {
     }
 
     /// Adds the rows, their splits and the options to the fingerprint of a training.
-    pub fn add_to_fingerprint(&self, options: &TableOptions, fingerprint: &mut TrainingFingerprint) -> Result<()> {
+    pub(crate) fn add_to_fingerprint(
+        &self,
+        options: &TableOptions,
+        fingerprint: &mut TrainingFingerprint,
+    ) -> Result<()> {
         fingerprint.add_debug(&(&options.label, &options.category, &options.exclude, self.splits.by_row()))?;
         // As rows, because the Debug representation of a long array shows only its ends.
         if let Some(unlabelled) = &self.unlabelled {
@@ -53,7 +57,7 @@ impl FlatTable {
 }
 
 /// Returns the keys of validation and test rows.
-pub fn held_out_keys<'a>(keys: &'a [String], splits: &RowSplits) -> HashSet<&'a str> {
+pub(crate) fn held_out_keys<'a>(keys: &'a [String], splits: &RowSplits) -> HashSet<&'a str> {
     let held_out = keys.iter().zip(splits.by_row()).filter(|(_, split)| **split != Split::Train);
     held_out.map(|(key, _)| key.as_str()).collect()
 }

@@ -18,22 +18,22 @@ use crate::training::labelled::{InputBuilder, RowEncoder};
 const WARMUP_BATCHES: usize = 30;
 
 /// A network with its head, and the pictures of all rows.
-pub struct ImageRows<'a> {
-    pub network: &'a ImageNetwork,
-    pub head: &'a LabelHead,
-    pub crops: CropBuilder,
+pub(crate) struct ImageRows<'a> {
+    pub(crate) network: &'a ImageNetwork,
+    pub(crate) head: &'a LabelHead,
+    pub(crate) crops: CropBuilder,
     /// True if batch normalisation in training uses the statistics of the batch instead of the running ones.
-    pub uses_batch_statistics: bool,
-    pub batch_rows: usize,
-    pub device: Device,
+    pub(crate) uses_batch_statistics: bool,
+    pub(crate) batch_rows: usize,
+    pub(crate) device: Device,
 }
 
 /// Cuts crops out of the pictures.
 #[derive(Clone)]
-pub struct CropBuilder {
-    pub pictures: Arc<TablePictures>,
-    pub preprocess: Preprocess,
-    pub augmentation: ImageAugmentation,
+pub(crate) struct CropBuilder {
+    pub(crate) pictures: Arc<TablePictures>,
+    pub(crate) preprocess: Preprocess,
+    pub(crate) augmentation: ImageAugmentation,
 }
 
 impl InputBuilder for CropBuilder {
@@ -74,7 +74,7 @@ impl ImageRows<'_> {
 
     /// Moves the running statistics of random weights to those of the pictures. A head fitted on the initial ones would
     /// see others in the first epoch.
-    pub fn warm_up_statistics(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<()> {
+    pub(crate) fn warm_up_statistics(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let batches = self.group_rows(rows, rng);
         for batch in batches.iter().cycle().take(WARMUP_BATCHES) {

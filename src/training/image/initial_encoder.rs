@@ -10,12 +10,12 @@ use crate::lake::stores::Location;
 use crate::model::vision::{Architecture, ImageEncoderCard, ImageFolder, ImageNetwork, Preprocess};
 use crate::training::labelled::split_group;
 
-pub struct InitialEncoder {
-    pub card: ImageEncoderCard,
+pub(crate) struct InitialEncoder {
+    pub(crate) card: ImageEncoderCard,
     /// `None` for random weights.
     pretrained: Option<Pretrained>,
     /// True if batch normalisation in training uses the statistics of the batch.
-    pub uses_batch_statistics: bool,
+    pub(crate) uses_batch_statistics: bool,
 }
 
 struct Pretrained {
@@ -25,7 +25,7 @@ struct Pretrained {
 
 impl InitialEncoder {
     /// Loads the folder of `--encoder`, or makes a card for random weights.
-    pub async fn load(config: &Config, uri: Option<&str>) -> Result<Self> {
+    pub(crate) async fn load(config: &Config, uri: Option<&str>) -> Result<Self> {
         let Some(uri) = uri else {
             refuse_settings_of_pretrained(&config.image)?;
             return Ok(Self { card: random_card(&config.image), pretrained: None, uses_batch_statistics: true });
@@ -38,22 +38,22 @@ impl InitialEncoder {
         })
     }
 
-    pub fn has_random_weights(&self) -> bool {
+    pub(crate) fn has_random_weights(&self) -> bool {
         self.pretrained.is_none()
     }
 
     /// The folder of the encoder; empty for random weights.
-    pub fn uri(&self) -> String {
+    pub(crate) fn uri(&self) -> String {
         self.pretrained.as_ref().map_or_else(String::new, |pretrained| pretrained.uri.clone())
     }
 
     /// The hash of the encoder; empty for random weights.
-    pub fn hash(&self) -> String {
+    pub(crate) fn hash(&self) -> String {
         self.pretrained.as_ref().map_or_else(String::new, |pretrained| pretrained.folder.hash.clone())
     }
 
     /// Builds the network in the encoder's group of a store that is still empty.
-    pub fn network(&self, store: &nn::VarStore) -> Result<ImageNetwork> {
+    pub(crate) fn network(&self, store: &nn::VarStore) -> Result<ImageNetwork> {
         let network = ImageNetwork::new(&(store.root() / strategy::ENCODER), &self.card);
         if let Some(pretrained) = &self.pretrained {
             let (source, _) = pretrained.folder.network(store.device()).map_err(|f| f.at("--encoder"))?;

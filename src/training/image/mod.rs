@@ -41,7 +41,11 @@ use crate::score::devices;
 use crate::training::fitting::{Journal, TrainingFingerprint, TrainingRun};
 
 /// Trains an image model and writes it to the registry. It never becomes champion.
-pub async fn train(config: &Config, table_options: &TableOptions, options: &InputOptions) -> Result<ImageModelCard> {
+pub(crate) async fn train(
+    config: &Config,
+    table_options: &TableOptions,
+    options: &InputOptions,
+) -> Result<ImageModelCard> {
     let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
     let Some(image_column) = &options.image_column else {
         return Err(Failure::usage("train --task image: pass --image-column"));

@@ -18,14 +18,19 @@ const CONCURRENT_FETCHES: usize = 16;
 const TABLE_EXTENSIONS: [&str; 2] = [".csv", ".parquet"];
 
 #[derive(Debug)]
-pub enum PictureSource {
+pub(crate) enum PictureSource {
     Bytes(ArrayRef),
     Files { paths: Vec<String>, folder: Location },
 }
 
 impl PictureSource {
     /// `image_folder` is that of the command line; without it, paths are below the folder of the tables.
-    pub fn new(config: &Config, column: &ArrayRef, tables: &[String], image_folder: Option<&str>) -> Result<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        column: &ArrayRef,
+        tables: &[String],
+        image_folder: Option<&str>,
+    ) -> Result<Self> {
         match column.data_type() {
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView => match image_folder {
                 None => Ok(Self::Bytes(ArrayRef::clone(column))),
@@ -47,7 +52,7 @@ impl PictureSource {
     }
 
     /// Refuses paths outside the folder; `numbers` are the numbers of the rows in the table.
-    pub fn check_paths(&self, numbers: &[usize]) -> Result<()> {
+    pub(crate) fn check_paths(&self, numbers: &[usize]) -> Result<()> {
         let Self::Files { paths, folder } = self else { return Ok(()) };
         match paths.iter().zip(numbers).find(|(path, _)| is_outside(path)) {
             None => Ok(()),
@@ -60,7 +65,7 @@ impl PictureSource {
     }
 
     /// Returns the encoded pictures of some rows, or the reason why a row has none.
-    pub async fn fetch(&self, rows: Range<usize>) -> Result<Vec<Result<Bytes, String>>> {
+    pub(crate) async fn fetch(&self, rows: Range<usize>) -> Result<Vec<Result<Bytes, String>>> {
         match self {
             Self::Bytes(column) => {
                 let pictures = read_pictures(&column.slice(rows.start, rows.len()))?;

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 
 #[derive(Debug)]
-pub struct SquareStore {
+pub(crate) struct SquareStore {
     storage: Storage,
     /// The number of bytes so far, which is the offset of the next square.
     end: u64,
@@ -22,7 +22,7 @@ enum Storage {
 
 impl SquareStore {
     /// Uses memory if `bytes_max` fits in `train.memory_bytes_max`, else a file.
-    pub fn new(config: &Config, bytes_max: u64) -> Result<Self> {
+    pub(crate) fn new(config: &Config, bytes_max: u64) -> Result<Self> {
         if bytes_max <= config.train.memory_bytes_max {
             return Ok(Self { storage: Storage::Memory(Vec::new()), end: 0 });
         }
@@ -35,7 +35,7 @@ impl SquareStore {
     }
 
     /// Adds a square and returns its offset.
-    pub fn push(&mut self, levels: &[u8]) -> Result<u64> {
+    pub(crate) fn push(&mut self, levels: &[u8]) -> Result<u64> {
         match &mut self.storage {
             Storage::Memory(all) => all.extend_from_slice(levels),
             Storage::File(file) => file.write_all(levels).map_err(storage_failure)?,
@@ -46,7 +46,7 @@ impl SquareStore {
     }
 
     /// Fills `levels` with the bytes at an offset.
-    pub fn read(&self, offset: u64, levels: &mut [u8]) -> Result<()> {
+    pub(crate) fn read(&self, offset: u64, levels: &mut [u8]) -> Result<()> {
         match &self.storage {
             Storage::Memory(all) => {
                 let start = offset as usize;

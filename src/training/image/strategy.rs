@@ -12,7 +12,7 @@ use crate::model::vision::ImageEncoderCard;
 use crate::training::fitting::{Schedule, StepOptions};
 use crate::training::labelled::{HEAD, split_group};
 
-pub const ENCODER: &str = "image";
+pub(crate) const ENCODER: &str = "image";
 /// The stages of a ResNet after its stem.
 const RESNET_STAGES: i64 = 4;
 /// The default learning rate of pretrained weights.
@@ -21,7 +21,7 @@ const PRETRAINED_RATE: f64 = 1e-4;
 const RANDOM_RATE: f64 = 1e-3;
 
 /// Freezes all weights that the strategy does not train.
-pub fn freeze_weights(config: &ImageConfig, card: &ImageEncoderCard, store: &nn::VarStore) -> Result<()> {
+pub(crate) fn freeze_weights(config: &ImageConfig, card: &ImageEncoderCard, store: &nn::VarStore) -> Result<()> {
     let stages = stages(card);
     let frozen = i64::from(config.frozen_stages);
     if frozen > stages {
@@ -41,7 +41,7 @@ pub fn freeze_weights(config: &ImageConfig, card: &ImageEncoderCard, store: &nn:
 }
 
 /// Returns the learning rate of the encoder's last stage.
-pub fn learning_rate(config: &ImageConfig, has_random_weights: bool) -> f64 {
+pub(crate) fn learning_rate(config: &ImageConfig, has_random_weights: bool) -> f64 {
     match config.learning_rate {
         0.0 if has_random_weights => RANDOM_RATE,
         0.0 => PRETRAINED_RATE,
@@ -51,7 +51,7 @@ pub fn learning_rate(config: &ImageConfig, has_random_weights: bool) -> f64 {
 
 /// Returns the step options of a training on this store. The encoder's weights have `learning_rate`, reduced in lower
 /// stages; the head has a rate of its own.
-pub fn step_options(
+pub(crate) fn step_options(
     config: &ImageConfig,
     card: &ImageEncoderCard,
     learning_rate: f64,

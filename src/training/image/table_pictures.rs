@@ -18,18 +18,18 @@ const CHUNK_ROWS: usize = 64;
 
 /// The pictures of all rows.
 #[derive(Debug)]
-pub struct TablePictures {
+pub(crate) struct TablePictures {
     /// The side of a square.
     side: i64,
     squares: SquareStore,
     /// Offset of each row's square, or `None` if its picture cannot be read.
     offsets: Vec<Option<u64>>,
     /// Hash of each row's picture. Rows with equal pictures are in the same split.
-    pub keys: Vec<String>,
+    pub(crate) keys: Vec<String>,
     /// The number of rows without a square.
-    pub unreadable: usize,
+    pub(crate) unreadable: usize,
     /// The first of them, with the reason.
-    pub first_unreadable: Option<String>,
+    pub(crate) first_unreadable: Option<String>,
 }
 
 /// The offset of a picture's square, or the reason why it has none, by the picture's hash.
@@ -37,7 +37,7 @@ type DecodedPictures = HashMap<String, Result<u64, String>>;
 
 impl TablePictures {
     /// Fetches and decodes all pictures of a table.
-    pub async fn load(
+    pub(crate) async fn load(
         config: &Config,
         table: &FlatTable,
         source: &PictureSource,
@@ -116,12 +116,12 @@ impl TablePictures {
     }
 
     /// True if a row has a picture.
-    pub fn has(&self, row: usize) -> bool {
+    pub(crate) fn has(&self, row: usize) -> bool {
         self.offsets[row].is_some()
     }
 
     /// Returns the squares of some rows: uint8 [rows, 3, side, side].
-    pub fn squares(&self, rows: &[usize]) -> Result<Tensor> {
+    pub(crate) fn squares(&self, rows: &[usize]) -> Result<Tensor> {
         let bytes = square_bytes(self.side) as usize;
         let mut levels = vec![0; rows.len() * bytes];
         for (&row, square) in rows.iter().zip(levels.chunks_mut(bytes)) {

@@ -13,7 +13,7 @@ const BIASES: &str = "intent.head3.bias";
 
 /// Sets the biases of the binary outputs to the log-odds of their labels among the labelled users. Units and spend are in
 /// means of a buyer and pass a softplus; their biases become those that yield the share of buyers.
-pub fn start_at_base_rates(store: &nn::VarStore, users: &UserStatistics) -> Result<()> {
+pub(crate) fn start_at_base_rates(store: &nn::VarStore, users: &UserStatistics) -> Result<()> {
     let rate = |label: usize| (users.positives[label] as f64 + 0.5) / (users.known[label] as f64 + 1.0);
     let log_odds = (0..BINARY).map(|label| (rate(label) / (1.0 - rate(label))).ln());
     let amount = rate(PURCHASE).exp_m1().ln();

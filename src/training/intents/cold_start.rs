@@ -13,7 +13,7 @@ use crate::model::weights;
 const VECTORS: &str = "intent.item.weight";
 
 /// Replaces the vectors of unseen buckets by that of no id. `seen` has one flag for each bucket.
-pub fn reset_unseen_items(store: &nn::VarStore, seen: &[bool]) -> Result<()> {
+pub(crate) fn reset_unseen_items(store: &nn::VarStore, seen: &[bool]) -> Result<()> {
     weights::replace(store, VECTORS, |vectors| {
         let seen = Tensor::f_from_slice(seen)?.f_to_device(vectors.device())?.f_unsqueeze(1)?;
         Ok(vectors.f_where_self(&seen, &vectors.f_narrow(0, 0, 1)?)?)

@@ -8,11 +8,11 @@ use crate::training::datasets::{UserBlocks, UserStatistics};
 
 /// The users to train on, the catalogue, and the users to evaluate on.
 #[derive(Debug, Clone, Copy)]
-pub struct IntentData<'a> {
-    pub train: &'a Arc<UserBlocks>,
-    pub statistics: &'a UserStatistics,
+pub(crate) struct IntentData<'a> {
+    pub(crate) train: &'a Arc<UserBlocks>,
+    pub(crate) statistics: &'a UserStatistics,
     /// Users of the validation and test splits.
-    pub held_out: &'a UserBlocks,
-    pub items: &'a [IndexedItem],
-    pub contents: &'a Arc<Contents>,
+    pub(crate) held_out: &'a UserBlocks,
+    pub(crate) items: &'a [IndexedItem],
+    pub(crate) contents: &'a Arc<Contents>,
 }

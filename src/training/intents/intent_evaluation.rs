@@ -25,16 +25,16 @@ type Metric = fn(&[f64], &[bool]) -> Option<f64>;
 
 /// Everything that scoring users needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Evaluator<'a> {
-    pub network: &'a IntentNetwork,
-    pub scaling: &'a Scaling,
-    pub contents: &'a Contents,
-    pub device: Device,
+pub(crate) struct Evaluator<'a> {
+    pub(crate) network: &'a IntentNetwork,
+    pub(crate) scaling: &'a Scaling,
+    pub(crate) contents: &'a Contents,
+    pub(crate) device: Device,
 }
 
 impl Evaluator<'_> {
     /// Users scored per second, on the first window of users: the fastest of a few passes, because other load only slows.
-    pub fn users_per_second(self, users: &UserBlocks) -> Result<Option<f64>> {
+    pub(crate) fn users_per_second(self, users: &UserBlocks) -> Result<Option<f64>> {
         let Some(window) = users.each_window().next().transpose()? else { return Ok(None) };
         let rows: Vec<usize> = (0..window.len().min(TIMED_ROWS_MAX)).collect();
         let started = Instant::now();
@@ -74,10 +74,10 @@ impl Evaluator<'_> {
 
 /// The users of a split with the outputs of the network; their order does not matter.
 #[derive(Debug)]
-pub struct Evaluation {
-    pub raw: RawOutputs,
+pub(crate) struct Evaluation {
+    pub(crate) raw: RawOutputs,
     /// float32 [users, targets], in the order of the outputs; NaN where a label is unknown or masked.
-    pub labels: Tensor,
+    pub(crate) labels: Tensor,
     /// `labels` as columns.
     label_columns: Vec<Vec<f64>>,
     /// The published scores, one column for each of the nine outputs.
@@ -86,7 +86,7 @@ pub struct Evaluation {
 
 impl Evaluation {
     /// Scores the users of a split; `None` if there are none.
-    pub fn try_new(evaluator: Evaluator<'_>, users: &UserBlocks, wanted: Split) -> Result<Option<Self>> {
+    pub(crate) fn try_new(evaluator: Evaluator<'_>, users: &UserBlocks, wanted: Split) -> Result<Option<Self>> {
         let mut raw_batches = Vec::new();
         let mut label_batches = Vec::new();
         for window in users.each_window() {
@@ -114,7 +114,7 @@ impl Evaluation {
     }
 
     /// Number of users whose purchase label is known.
-    pub fn users(&self) -> usize {
+    pub(crate) fn users(&self) -> usize {
         self.known_rows(PURCHASE).count()
     }
 
@@ -124,13 +124,13 @@ impl Evaluation {
         rows.map(|row| (self.score_columns[label][row], self.label_columns[label][row] > 0.5)).unzip()
     }
 
-    pub fn auc_purchase(&self) -> Option<f64> {
+    pub(crate) fn auc_purchase(&self) -> Option<f64> {
         let (scores, classes) = self.scores_and_classes(PURCHASE);
         auc(&scores, &classes)
     }
 
     /// Mean log loss over intents and churn; comparable whatever loss the network was trained with.
-    pub fn log_loss(&self) -> f64 {
+    pub(crate) fn log_loss(&self) -> f64 {
         let loss_of = |label: usize| {
             let (scores, classes) = self.scores_and_classes(label);
             (!classes.is_empty()).then(|| log_loss(&scores, &classes))
@@ -141,7 +141,7 @@ impl Evaluation {
 
     /// AUC and average precision of the intents and of churn, where both classes are present, with 95 % intervals for
     /// purchase and churn; and the share of users whose intents are all decoded right.
-    pub fn figures(&self, network: &IntentNetwork, seed: u64) -> Result<BTreeMap<String, f64>> {
+    pub(crate) fn figures(&self, network: &IntentNetwork, seed: u64) -> Result<BTreeMap<String, f64>> {
         let mut figures = BTreeMap::new();
         let metrics: [(&str, Metric); 2] = [("auc", auc), ("ap", average_precision)];
         for (label, name) in TARGETS[..BINARY].iter().map(|target| target.name).enumerate() {

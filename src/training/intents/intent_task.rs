@@ -26,7 +26,7 @@ use crate::training::fitting::{
 /// Weight of the next-item loss against the intents.
 const NEXT_ITEM_WEIGHT: f64 = 0.3;
 
-pub struct IntentTask<'a> {
+pub(crate) struct IntentTask<'a> {
     network: &'a IntentNetwork,
     data: IntentData<'a>,
     config: &'a Config,
@@ -40,7 +40,7 @@ pub struct IntentTask<'a> {
 }
 
 impl<'a> IntentTask<'a> {
-    pub fn new(
+    pub(crate) fn new(
         network: &'a IntentNetwork,
         store: &nn::VarStore,
         data: IntentData<'a>,
@@ -95,7 +95,7 @@ impl<'a> IntentTask<'a> {
     }
 
     /// Figures of the test users at the newest date, and those of the validation users that a sweep compares by.
-    pub fn figures(&self) -> Result<BTreeMap<String, f64>> {
+    pub(crate) fn figures(&self) -> Result<BTreeMap<String, f64>> {
         let mut figures = BTreeMap::from([
             ("users_train".to_string(), self.data.statistics.labelled as f64),
             // How many windows of `train.memory_bytes_max` an epoch reads.

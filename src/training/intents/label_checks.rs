@@ -6,7 +6,7 @@ use crate::training::datasets::UserStatistics;
 
 /// Refuses training users without any positive intent, or without a known churn label. Warns of labels with one class
 /// only, which the network learns as never (or always).
-pub fn require_labels(users: &UserStatistics, horizon_days: u32) -> Result<()> {
+pub(crate) fn require_labels(users: &UserStatistics, horizon_days: u32) -> Result<()> {
     let UserStatistics { labelled, known, positives, .. } = users;
     if positives[..INTENTS.len()].iter().all(|&n| n == 0) {
         return Err(Failure::input(format!(

@@ -18,10 +18,10 @@ mod recency_frequency_baseline;
 mod semi_supervised;
 mod user_batches;
 
-pub use intent_data::IntentData;
-pub use label_checks::require_labels;
-pub use popularity_bias::start_at_popularity;
-pub use recency_frequency_baseline::recency_frequency_auc;
+pub(crate) use intent_data::IntentData;
+pub(crate) use label_checks::require_labels;
+pub(crate) use popularity_bias::start_at_popularity;
+pub(crate) use recency_frequency_baseline::recency_frequency_auc;
 
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ use base_rate_bias::start_at_base_rates;
 use intent_task::IntentTask;
 
 /// Trains in place. Returns figures of the test users at the newest date.
-pub fn train(
+pub(crate) fn train(
     network: &IntentNetwork,
     store: &mut nn::VarStore,
     data: IntentData<'_>,

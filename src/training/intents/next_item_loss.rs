@@ -26,7 +26,7 @@ const HIDDEN_SHARE: f64 = 0.1;
 
 /// The catalogue that next items are ranked against.
 #[derive(Debug)]
-pub struct NextItemLoss {
+pub(crate) struct NextItemLoss {
     /// int64 [items]: buckets of ids.
     ids: Tensor,
     /// int64 [items]: buckets of categories.
@@ -46,7 +46,7 @@ struct Draw {
 
 impl NextItemLoss {
     /// Creates the loss; above `full_items_max` items, it ranks a sample.
-    pub fn new(data: IntentData<'_>, item_buckets: u64, full_items_max: u32, device: Device) -> Result<Self> {
+    pub(crate) fn new(data: IntentData<'_>, item_buckets: u64, full_items_max: u32, device: Device) -> Result<Self> {
         let IntentData { items, contents, statistics, .. } = data;
         let (ids, categories): (Vec<i64>, Vec<i64>) = items.iter().map(|i| i.buckets(item_buckets)).unzip();
         let counts: Vec<f64> = statistics.next_item_users.iter().map(|&n| n as f64).collect();
@@ -62,7 +62,7 @@ impl NextItemLoss {
 
     /// The mean loss of the users with a next item; `None` where the catalogue has fewer than two items. `states` are
     /// float32 [users, width].
-    pub fn loss(
+    pub(crate) fn loss(
         &self,
         network: &IntentNetwork,
         states: &Tensor,

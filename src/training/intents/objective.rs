@@ -24,7 +24,7 @@ const HUBER_DELTA: f64 = 1.0;
 const TWEEDIE_POWER: f64 = 1.5;
 
 #[derive(Debug)]
-pub struct Objective {
+pub(crate) struct Objective {
     loss: LossName,
     focal_gamma: f64,
     amount_loss: AmountLossName,
@@ -37,7 +37,12 @@ pub struct Objective {
 
 impl Objective {
     /// Class weights follow from the labelled users.
-    pub fn new(model: &ModelConfig, train: &TrainConfig, users: &UserStatistics, device: Device) -> Result<Self> {
+    pub(crate) fn new(
+        model: &ModelConfig,
+        train: &TrainConfig,
+        users: &UserStatistics,
+        device: Device,
+    ) -> Result<Self> {
         let class_weights = match model.class_weights {
             ClassWeights::None => None,
             ClassWeights::Balanced => Some(balanced(users)),
@@ -62,7 +67,7 @@ impl Objective {
     /// The loss as one number: of the intents (weighted and summed over the intents, mean over users), of churn, and a share
     /// of that of the amounts. `labels` are float32 [users, targets], NaN where churn is unknown; they are smoothed in training
     /// only.
-    pub fn loss(
+    pub(crate) fn loss(
         &self,
         head: &dyn IntentHead,
         raw: &RawOutputs,

@@ -13,7 +13,7 @@ use crate::model::weights;
 const BIASES: &str = "intent.item_bias.weight";
 
 /// Sets the bias of each item to the centred log of one plus the number of its users (`next_item_users`, one per item).
-pub fn start_at_popularity(
+pub(crate) fn start_at_popularity(
     store: &nn::VarStore,
     items: &[IndexedItem],
     item_buckets: u64,

@@ -14,7 +14,7 @@ const COLUMNS: [&str; 6] =
     ["recency_hours", "events_7d", "events_28d", "purchase_recency_days", "purchases_28d", "purchases_90d"];
 
 /// Test AUC of a purchase within the horizon by the recency-frequency model; `None` where a class is missing.
-pub fn recency_frequency_auc(
+pub(crate) fn recency_frequency_auc(
     train: &UserStatistics,
     held_out: &UserBlocks,
     contract: &FeatureContract,

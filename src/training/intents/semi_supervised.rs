@@ -16,7 +16,7 @@ const CONFIDENT_SHARE: f64 = 0.5;
 
 /// Mean loss of the student's probabilities against the teacher's, float32 [users, outputs] each. `base_rates` has the share
 /// of positives of each output among the labelled users.
-pub fn loss(method: Unlabelled, student: &Tensor, teacher: &Tensor, base_rates: &[f64]) -> Tensor {
+pub(crate) fn loss(method: Unlabelled, student: &Tensor, teacher: &Tensor, base_rates: &[f64]) -> Tensor {
     let fixed = teacher.detach();
     match method {
         Unlabelled::None => student.sum(Kind::Float) * 0.0,

@@ -16,45 +16,45 @@ use crate::training::datasets::{Augmenter, BlockRows, Split, UserColumns, is_in_
 use crate::training::fitting::{BatchBuilder, TOKENS_MAX};
 
 /// Inputs and labels of some users, on the CPU.
-pub struct UserBatch {
-    pub first_user: String,
-    pub users: usize,
-    pub events: EventBatch,
+pub(crate) struct UserBatch {
+    pub(crate) first_user: String,
+    pub(crate) users: usize,
+    pub(crate) events: EventBatch,
     /// Scaled features, see [`Scaling::head_inputs`].
-    pub tabular: Tensor,
+    pub(crate) tabular: Tensor,
     /// float32 [users, 9].
-    pub labels: Tensor,
-    pub next_items: Option<NextItems>,
-    pub unlabelled: Option<UnlabelledBatch>,
+    pub(crate) labels: Tensor,
+    pub(crate) next_items: Option<NextItems>,
+    pub(crate) unlabelled: Option<UnlabelledBatch>,
 }
 
 /// One next item for each user who has any.
-pub struct NextItems {
+pub(crate) struct NextItems {
     /// int64: indices of the users in the batch.
-    pub users: Tensor,
+    pub(crate) users: Tensor,
     /// int64: positions of their items in the item index.
-    pub items: Tensor,
+    pub(crate) items: Tensor,
 }
 
 /// Users whose labels are not used.
-pub struct UnlabelledBatch {
+pub(crate) struct UnlabelledBatch {
     /// Their histories, for the teacher.
-    pub events: EventBatch,
+    pub(crate) events: EventBatch,
     /// Augmented histories, for the student.
-    pub augmented: EventBatch,
-    pub tabular: Tensor,
+    pub(crate) augmented: EventBatch,
+    pub(crate) tabular: Tensor,
 }
 
 /// Builds batches of users.
-pub struct UserBatchBuilder {
-    pub scaling: Scaling,
-    pub contents: Arc<Contents>,
-    pub augmenter: Augmenter,
-    pub events_max: i64,
-    pub labels_share: f64,
-    pub unlabelled: Unlabelled,
+pub(crate) struct UserBatchBuilder {
+    pub(crate) scaling: Scaling,
+    pub(crate) contents: Arc<Contents>,
+    pub(crate) augmenter: Augmenter,
+    pub(crate) events_max: i64,
+    pub(crate) labels_share: f64,
+    pub(crate) unlabelled: Unlabelled,
     /// Rows of the window in the training split whose labels are not used.
-    pub unlabelled_rows: Vec<usize>,
+    pub(crate) unlabelled_rows: Vec<usize>,
 }
 
 impl BatchBuilder for UserBatchBuilder {

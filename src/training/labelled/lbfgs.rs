@@ -19,16 +19,16 @@ const VALUE_TOLERANCE: f64 = 1e-7;
 
 /// The end of a search.
 #[derive(Debug)]
-pub struct Minimum {
-    pub at: Tensor,
-    pub value: f64,
-    pub steps: u32,
+pub(crate) struct Minimum {
+    pub(crate) at: Tensor,
+    pub(crate) value: f64,
+    pub(crate) steps: u32,
 }
 
 /// Minimises `objective` from `start`, float [weights], in at most `steps_max` steps. `objective` returns the value and
 /// its gradient. The value at the start must be finite; a step to NaN or infinity is halved like one that leads
 /// upwards.
-pub fn minimise(
+pub(crate) fn minimise(
     start: Tensor,
     steps_max: u32,
     mut objective: impl FnMut(&Tensor) -> Result<(f64, Tensor)>,

@@ -25,18 +25,22 @@ const MAP: &str = "map.weight";
 const BIAS: &str = "map.bias";
 
 /// Settings and data for fitting a head.
-pub struct HeadFit<'a> {
-    pub loss: &'a ClassifierLoss,
-    pub loss_name: LossName,
-    pub label_smoothing: f64,
+pub(crate) struct HeadFit<'a> {
+    pub(crate) loss: &'a ClassifierLoss,
+    pub(crate) loss_name: LossName,
+    pub(crate) label_smoothing: f64,
     /// Limits the steps for each penalty.
-    pub steps_max: u32,
-    pub train: &'a [usize],
-    pub valid: &'a [usize],
+    pub(crate) steps_max: u32,
+    pub(crate) train: &'a [usize],
+    pub(crate) valid: &'a [usize],
 }
 
 /// Fits an encoder's head, whose variables are in `store`, and returns figures.
-pub fn fit_head(encoder: &impl RowEncoder, store: &nn::VarStore, fit: HeadFit<'_>) -> Result<BTreeMap<String, f64>> {
+pub(crate) fn fit_head(
+    encoder: &impl RowEncoder,
+    store: &nn::VarStore,
+    fit: HeadFit<'_>,
+) -> Result<BTreeMap<String, f64>> {
     let clock = std::time::Instant::now();
     let HeadSizes { width, labels } = encoder.head().sizes();
     let rows_max = NUMBERS_MAX / (width as usize + labels);

@@ -12,8 +12,8 @@ use crate::model::labels::{LabelHead, LabelStructure};
 use crate::model::losses;
 use crate::training::flat_table::{class_loss, class_overlap_loss, limit_class_weight};
 
-pub struct ClassifierLoss {
-    pub targets: Arc<LabelTargets>,
+pub(crate) struct ClassifierLoss {
+    pub(crate) targets: Arc<LabelTargets>,
     focal_gamma: f64,
     /// Weights of positives, or of classes: float32 [labels].
     weights: Option<Tensor>,
@@ -21,7 +21,7 @@ pub struct ClassifierLoss {
 
 impl ClassifierLoss {
     /// Class weights are those of the training rows.
-    pub fn new(targets: &Arc<LabelTargets>, train: &[usize], config: &Config, device: Device) -> Result<Self> {
+    pub(crate) fn new(targets: &Arc<LabelTargets>, train: &[usize], config: &Config, device: Device) -> Result<Self> {
         let weights = match config.model.class_weights {
             ClassWeights::None => None,
             ClassWeights::Balanced => {
@@ -33,7 +33,7 @@ impl ClassifierLoss {
 
     /// Returns the mean loss of logits, float32 [rows, labels], against the zeros and ones of these rows, of the same
     /// shape and on any device. A chain always uses its own likelihood.
-    pub fn mean(
+    pub(crate) fn mean(
         &self,
         head: &LabelHead,
         logits: &Tensor,

@@ -18,7 +18,7 @@ mod training;
 mod weight_groups;
 
 pub(in crate::training) use loss::ClassifierLoss;
-pub use options::InputOptions;
+pub(crate) use options::InputOptions;
 pub(in crate::training) use options::refuse_flags_of_other_tasks;
 pub(in crate::training) use row_encoder::{InputBuilder, RowEncoder, evaluate_logits};
 pub(in crate::training) use targets::{LabelTargets, read_targets};

@@ -7,7 +7,7 @@ use crate::failure::Result;
 use crate::model::labels::LabelHead;
 
 /// Makes the inputs of a batch. It needs no network, so that another thread can run it ahead of the device.
-pub trait InputBuilder: Send + 'static {
+pub(crate) trait InputBuilder: Send + 'static {
     /// Inputs of a batch, on the CPU.
     type Inputs: Send + 'static;
 
@@ -15,7 +15,7 @@ pub trait InputBuilder: Send + 'static {
 }
 
 /// Encodes a task's rows as vectors.
-pub trait RowEncoder {
+pub(crate) trait RowEncoder {
     type Builder: InputBuilder;
 
     fn input_builder(&self) -> Self::Builder;
@@ -40,7 +40,7 @@ pub trait RowEncoder {
 }
 
 /// Returns logits without gradients, float32 [rows, labels] on the encoder's device, where a chain's weights are.
-pub fn evaluate_logits(encoder: &impl RowEncoder, rows: &[usize]) -> Result<Tensor> {
+pub(crate) fn evaluate_logits(encoder: &impl RowEncoder, rows: &[usize]) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let logits = encoder.map_vectors(rows, &|vectors| encoder.head().logits(vectors))?;
     Ok(logits.f_to_device(encoder.device())?)

@@ -13,9 +13,9 @@ use crate::training::flat_table::{FlatTable, binary_labels, class_names, constan
 
 /// LabelStructure as zeros and ones on every row.
 #[derive(Debug)]
-pub struct LabelTargets {
-    pub kind: LabelStructure,
-    pub labels: Vec<String>,
+pub(crate) struct LabelTargets {
+    pub(crate) kind: LabelStructure,
+    pub(crate) labels: Vec<String>,
     /// Row-major [rows, labels].
     ones: Vec<f32>,
     /// False for rows whose class is in no training row.
@@ -24,26 +24,31 @@ pub struct LabelTargets {
 
 impl LabelTargets {
     /// Returns the zeros and ones of some rows: float32 [rows, labels].
-    pub fn select(&self, rows: &[usize]) -> Result<Tensor> {
+    pub(crate) fn select(&self, rows: &[usize]) -> Result<Tensor> {
         let count = self.labels.len();
         let flat: Vec<f32> = rows.iter().flat_map(|&row| &self.ones[row * count..(row + 1) * count]).copied().collect();
         Ok(Tensor::f_from_slice(&flat)?.f_view([rows.len() as i64, count as i64])?)
     }
 
     /// Returns true for each of these rows that has a label.
-    pub fn truth(&self, label: usize, rows: &[usize]) -> Vec<bool> {
+    pub(crate) fn truth(&self, label: usize, rows: &[usize]) -> Vec<bool> {
         rows.iter().map(|&row| self.ones[row * self.labels.len() + label] > 0.5).collect()
     }
 
     /// Returns those of the rows whose class is known.
-    pub fn known_rows(&self, mut rows: Vec<usize>) -> Vec<usize> {
+    pub(crate) fn known_rows(&self, mut rows: Vec<usize>) -> Vec<usize> {
         rows.retain(|&row| self.is_known[row]);
         rows
     }
 }
 
 /// Reads the labels; their classes are those of the training rows.
-pub fn read_targets(config: &Config, table: &FlatTable, names: &[String], train: &[usize]) -> Result<LabelTargets> {
+pub(crate) fn read_targets(
+    config: &Config,
+    table: &FlatTable,
+    names: &[String],
+    train: &[usize],
+) -> Result<LabelTargets> {
     // A match without a wildcard, so that a new head is not trained as another one.
     let kind = match config.model.head {
         HeadName::Sigmoid => LabelStructure::Multi,

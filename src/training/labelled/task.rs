@@ -12,17 +12,17 @@ use crate::training::fitting::{
     BatchLoss, Batches, Epoch, GroupBatch, StepOptions, TrainingTask, Validation, batches_of_groups,
 };
 
-pub struct ClassifierTask<'a, E: RowEncoder> {
-    pub encoder: &'a E,
-    pub loss: &'a ClassifierLoss,
-    pub train: &'a [usize],
-    pub valid: &'a [usize],
-    pub config: &'a Config,
-    pub step_options: StepOptions,
+pub(crate) struct ClassifierTask<'a, E: RowEncoder> {
+    pub(crate) encoder: &'a E,
+    pub(crate) loss: &'a ClassifierLoss,
+    pub(crate) train: &'a [usize],
+    pub(crate) valid: &'a [usize],
+    pub(crate) config: &'a Config,
+    pub(crate) step_options: StepOptions,
 }
 
 /// The inputs and labels of some rows, on the CPU.
-pub struct ClassifierBatch<I> {
+pub(crate) struct ClassifierBatch<I> {
     inputs: I,
     /// float32 [rows, labels].
     ones: Tensor,

@@ -10,11 +10,11 @@ use crate::model::labels::{LabelHead, LabelStructure};
 use crate::training::flat_table::{BOOTSTRAP_ROUNDS, binary_figures};
 
 /// The rows to evaluate on.
-pub struct TestRows<'a> {
-    pub rows: &'a [usize],
-    pub targets: &'a LabelTargets,
+pub(crate) struct TestRows<'a> {
+    pub(crate) rows: &'a [usize],
+    pub(crate) targets: &'a LabelTargets,
     /// Names figures over several labels.
-    pub column: &'a str,
+    pub(crate) column: &'a str,
 }
 
 /// Returns figures on the test rows, whose logits are on the head's device.
@@ -22,7 +22,12 @@ pub struct TestRows<'a> {
 /// Independent labels: the figures of binary labels, the share of rows with all labels right, and for several labels
 /// their mean AUC. Classes: accuracy, mean F1 and AUC over the classes, and the accuracy of the most frequent class.
 /// AUCs have 95 % intervals.
-pub fn test_figures(head: &LabelHead, logits: &Tensor, test: TestRows<'_>, seed: u64) -> Result<BTreeMap<String, f64>> {
+pub(crate) fn test_figures(
+    head: &LabelHead,
+    logits: &Tensor,
+    test: TestRows<'_>,
+    seed: u64,
+) -> Result<BTreeMap<String, f64>> {
     let TestRows { rows, targets, column } = test;
     let _guard = tch::no_grad_guard();
     let probabilities = by_label(&head.probabilities(logits))?;

@@ -19,22 +19,22 @@ use crate::training::fitting::{self, FitSettings, Journal, StepOptions};
 const TRAIN_ROWS_MIN: usize = 20;
 
 /// Plan for training a classifier.
-pub struct ClassifierPlan<'a> {
-    pub loss: &'a ClassifierLoss,
+pub(crate) struct ClassifierPlan<'a> {
+    pub(crate) loss: &'a ClassifierLoss,
     /// The rows for training, validation and test.
-    pub rows: &'a [Vec<usize>; 3],
+    pub(crate) rows: &'a [Vec<usize>; 3],
     /// Limits the steps of the head alone, for each penalty; 0 leaves the head at random weights.
-    pub head_epochs_max: u32,
+    pub(crate) head_epochs_max: u32,
     /// 0 trains only the head.
-    pub epochs_max: u32,
-    pub learning_rate: f64,
-    pub step_options: StepOptions,
+    pub(crate) epochs_max: u32,
+    pub(crate) learning_rate: f64,
+    pub(crate) step_options: StepOptions,
     /// Names figures over several labels.
-    pub column: &'a str,
+    pub(crate) column: &'a str,
 }
 
 /// Fits the head, then trains the trainable weights of the store, and returns figures on the test rows.
-pub fn train_classifier(
+pub(crate) fn train_classifier(
     config: &Config,
     encoder: &impl RowEncoder,
     store: &mut nn::VarStore,
@@ -84,7 +84,7 @@ pub fn train_classifier(
 
 /// Returns how many weights a store has, and how many of them are trained. The weights of the group `discarded` are not
 /// counted.
-pub fn count_weights(store: &nn::VarStore, discarded: Option<&str>) -> Result<BTreeMap<String, f64>> {
+pub(crate) fn count_weights(store: &nn::VarStore, discarded: Option<&str>) -> Result<BTreeMap<String, f64>> {
     let trained: i64 = store.variables().values().filter(|w| w.requires_grad()).map(|w| w.numel() as i64).sum();
     let unused: i64 = match discarded {
         Some(group) => weights_of_group(store, group)?.iter().map(|(_, w)| w.numel() as i64).sum(),
@@ -98,7 +98,7 @@ pub fn count_weights(store: &nn::VarStore, discarded: Option<&str>) -> Result<BT
 
 /// Refuses too few rows for training, or none for validation or test. `ignored` says how many rows are ignored, and
 /// why.
-pub fn require_enough_rows([train, valid, test]: &[Vec<usize>; 3], ignored: &str) -> Result<()> {
+pub(crate) fn require_enough_rows([train, valid, test]: &[Vec<usize>; 3], ignored: &str) -> Result<()> {
     if train.len() >= TRAIN_ROWS_MIN && !valid.is_empty() && !test.is_empty() {
         return Ok(());
     }

@@ -6,10 +6,10 @@ use tch::{Tensor, nn};
 use crate::failure::Result;
 
 /// The group of the head.
-pub const HEAD: &str = "head";
+pub(crate) const HEAD: &str = "head";
 
 /// Returns the weights of a group by their names in it, on the CPU.
-pub fn weights_of_group(store: &nn::VarStore, wanted: &str) -> Result<Vec<(String, Tensor)>> {
+pub(crate) fn weights_of_group(store: &nn::VarStore, wanted: &str) -> Result<Vec<(String, Tensor)>> {
     let mut weights = Vec::new();
     for (name, weight) in store.variables() {
         if let (group, name_in_group) = split_group(&name)
@@ -23,6 +23,6 @@ pub fn weights_of_group(store: &nn::VarStore, wanted: &str) -> Result<Vec<(Strin
 }
 
 /// Splits a variable's name into its group and the name in it.
-pub fn split_group(name: &str) -> (&str, &str) {
+pub(crate) fn split_group(name: &str) -> (&str, &str) {
     name.split_once('.').unwrap_or((name, ""))
 }

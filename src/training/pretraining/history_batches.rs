@@ -21,13 +21,13 @@ const MASKED_SHARE: f64 = 0.15;
 const ITEM_TARGETS_MAX: usize = 1024;
 
 /// Histories of some users with their targets.
-pub struct HistoryBatch {
-    pub users: usize,
-    pub first_user: String,
-    pub examples: Examples,
+pub(crate) struct HistoryBatch {
+    pub(crate) users: usize,
+    pub(crate) first_user: String,
+    pub(crate) examples: Examples,
 }
 
-pub enum Examples {
+pub(crate) enum Examples {
     /// Histories, perhaps with masked events, and the events to predict.
     Prediction(EventBatch, EventTargets),
     /// Two augmented copies of each history.
@@ -35,43 +35,43 @@ pub enum Examples {
 }
 
 /// Events to predict.
-pub struct EventTargets {
+pub(crate) struct EventTargets {
     /// int64 [events]: indices of the states that predict them, over the flattened padded batch.
-    pub places: Tensor,
+    pub(crate) places: Tensor,
     /// int64 [events].
-    pub types: Tensor,
+    pub(crate) types: Tensor,
     /// `None` where fewer than two different items could be predicted.
-    pub items: Option<ItemTargets>,
+    pub(crate) items: Option<ItemTargets>,
 }
 
 /// Events whose items are to be predicted, among the items of the batch.
-pub struct ItemTargets {
+pub(crate) struct ItemTargets {
     /// int64 [events]: as in [`EventTargets`].
-    pub places: Tensor,
+    pub(crate) places: Tensor,
     /// int64 [events]: index of each event's item in `items`.
-    pub truth: Tensor,
+    pub(crate) truth: Tensor,
     /// int64 [items]: buckets of ids.
-    pub items: Tensor,
+    pub(crate) items: Tensor,
     /// int64 [items]: buckets of categories.
-    pub categories: Tensor,
-    pub contents: Vec<ContentBatch>,
+    pub(crate) categories: Tensor,
+    pub(crate) contents: Vec<ContentBatch>,
 }
 
 /// Rows in a split whose histories are long enough.
-pub fn rows_with_history(users: &UserColumns, wanted: Split) -> Vec<usize> {
+pub(crate) fn rows_with_history(users: &UserColumns, wanted: Split) -> Vec<usize> {
     users.rows_in(wanted).into_iter().filter(|&row| users.event_count(row) >= EVENTS_MIN).collect()
 }
 
 /// Builds batches for one method of pretraining.
 #[derive(Clone)]
-pub struct HistoryBatchBuilder {
-    pub method: Pretraining,
-    pub events_max: i64,
-    pub contents: Arc<Contents>,
+pub(crate) struct HistoryBatchBuilder {
+    pub(crate) method: Pretraining,
+    pub(crate) events_max: i64,
+    pub(crate) contents: Arc<Contents>,
 }
 
 impl HistoryBatchBuilder {
-    pub fn build(&self, users: &UserColumns, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<HistoryBatch> {
+    pub(crate) fn build(&self, users: &UserColumns, rows: &[usize], rng: &mut ChaCha8Rng) -> Result<HistoryBatch> {
         let taken = users.take(rows)?;
         let decoded = taken.histories();
         let histories: Vec<&[EventInput]> = decoded.iter().map(Vec::as_slice).collect();
@@ -164,9 +164,9 @@ impl HistoryBatchBuilder {
 }
 
 /// Builds the batches of one epoch, with the random numbers of its steps.
-pub struct HistoryBatches {
-    pub builder: HistoryBatchBuilder,
-    pub step_seeds: StepSeeds,
+pub(crate) struct HistoryBatches {
+    pub(crate) builder: HistoryBatchBuilder,
+    pub(crate) step_seeds: StepSeeds,
 }
 
 impl BatchBuilder for HistoryBatches {

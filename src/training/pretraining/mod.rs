@@ -29,26 +29,26 @@ use nt_xent::nt_xent;
 
 /// The users to pretrain on.
 #[derive(Clone, Copy)]
-pub struct HistoryData<'a> {
+pub(crate) struct HistoryData<'a> {
     /// Users to train on: those of the training split with enough events, labelled or not.
-    pub users: &'a Arc<UserBlocks>,
+    pub(crate) users: &'a Arc<UserBlocks>,
     /// Number of histories that are used.
-    pub histories: usize,
+    pub(crate) histories: usize,
     /// Users whose validation split decides on early stopping.
-    pub held_out: &'a UserBlocks,
-    pub contents: &'a Arc<Contents>,
+    pub(crate) held_out: &'a UserBlocks,
+    pub(crate) contents: &'a Arc<Contents>,
 }
 
 #[derive(Clone, Copy)]
-pub struct PretrainingOptions {
-    pub method: Pretraining,
-    pub batch_rows: usize,
-    pub device: Device,
+pub(crate) struct PretrainingOptions {
+    pub(crate) method: Pretraining,
+    pub(crate) batch_rows: usize,
+    pub(crate) device: Device,
     /// Seed of the validation batches.
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
-pub struct PretrainingTask<'a> {
+pub(crate) struct PretrainingTask<'a> {
     network: &'a IntentNetwork,
     data: HistoryData<'a>,
     options: PretrainingOptions,
@@ -56,7 +56,7 @@ pub struct PretrainingTask<'a> {
 }
 
 impl<'a> PretrainingTask<'a> {
-    pub fn new(network: &'a IntentNetwork, data: HistoryData<'a>, options: PretrainingOptions) -> Self {
+    pub(crate) fn new(network: &'a IntentNetwork, data: HistoryData<'a>, options: PretrainingOptions) -> Self {
         let builder = HistoryBatchBuilder {
             method: options.method,
             events_max: network.shape.events_max,

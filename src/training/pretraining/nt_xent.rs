@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 const TEMPERATURE: f64 = 0.2;
 
 /// NT-Xent of two views, float32 [histories, width] each: row i of one view belongs to row i of the other.
-pub fn nt_xent(one: &Tensor, other: &Tensor) -> Tensor {
+pub(crate) fn nt_xent(one: &Tensor, other: &Tensor) -> Tensor {
     let n = one.size()[0];
     let both = Tensor::cat(&[one, other], 0);
     let length = both.square().sum_dim_intlist(1i64, true, Kind::Float).sqrt().clamp_min(1e-6);

@@ -18,12 +18,12 @@ use crate::training::flat_table::{
 };
 
 /// True for text that does not mean yes and no, and for all columns in `categories`.
-pub fn is_class_label(name: &str, column: &ArrayRef, categories: &[String]) -> bool {
+pub(crate) fn is_class_label(name: &str, column: &ArrayRef, categories: &[String]) -> bool {
     categories.iter().any(|category| category == name) || (is_text(column) && numeric_labels(name, column).is_err())
 }
 
 /// Returns a target of zeros and ones for each class of the training rows; `first` is the output of the first class.
-pub fn read_targets(name: &str, column: &ArrayRef, train: &[usize], first: usize) -> Result<Vec<Target>> {
+pub(crate) fn read_targets(name: &str, column: &ArrayRef, train: &[usize], first: usize) -> Result<Vec<Target>> {
     let array = cast(column, &DataType::LargeUtf8)?;
     let texts: Vec<&str> = array.as_string::<i64>().iter().map(|text| text.unwrap_or_default()).collect();
     let classes = class_names(name, &texts, train)?;
@@ -42,7 +42,13 @@ pub fn read_targets(name: &str, column: &ArrayRef, train: &[usize], first: usize
 
 /// Returns the mean loss of logits, float32 [rows, classes], against zeros and ones of the same shape. A row without a
 /// one adds nothing. `weights` are float32 [classes].
-pub fn loss(logits: &Tensor, ones: &Tensor, weights: Option<&Tensor>, smoothing: f64, model: &ModelConfig) -> Tensor {
+pub(crate) fn loss(
+    logits: &Tensor,
+    ones: &Tensor,
+    weights: Option<&Tensor>,
+    smoothing: f64,
+    model: &ModelConfig,
+) -> Tensor {
     let has_positive = ones.amax([0i64].as_slice(), false);
     let smoothed: Tensor = ones * (1.0 - smoothing) + smoothing / ones.size()[1] as f64;
     match model.loss {
@@ -65,7 +71,12 @@ struct Choice {
 
 /// Passes on the accuracy of the most probable class and the mean F1 of the classes (of those that occur or are
 /// predicted), with 95 % bootstrap intervals over rows. `probabilities` and `truths` are by class.
-pub fn test_figures(probabilities: &[Vec<f64>], truths: &[Vec<bool>], seed: u64, put: &mut dyn FnMut(&str, f64)) {
+pub(crate) fn test_figures(
+    probabilities: &[Vec<f64>],
+    truths: &[Vec<bool>],
+    seed: u64,
+    put: &mut dyn FnMut(&str, f64),
+) {
     let rows = 0..truths.first().map_or(0, Vec::len);
     let choices: Vec<Choice> = rows.filter_map(|row| choice(probabilities, truths, row)).collect();
     type Metric = fn(&[Choice]) -> Option<f64>;

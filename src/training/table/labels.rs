@@ -9,7 +9,7 @@ use crate::model::table::network::{TableLabel, TableLabelKind};
 use crate::training::flat_table::{FlatTable, TableOptions, constant_label, numeric_labels};
 
 /// Reads the labels; units, means and classes are those of the training rows.
-pub fn read_targets(
+pub(crate) fn read_targets(
     config: &Config,
     table: &FlatTable,
     options: &TableOptions,

@@ -26,7 +26,7 @@ const HUBER_DELTA: f64 = 1.0;
 /// Power of the Tweedie loss, between Poisson (1) and gamma (2).
 const TWEEDIE_POWER: f64 = 1.5;
 
-pub struct TableTask<'a> {
+pub(crate) struct TableTask<'a> {
     network: &'a TableNetwork,
     /// The inputs of all rows.
     inputs: TableBatch,
@@ -43,7 +43,7 @@ pub struct TableTask<'a> {
 }
 
 /// The inputs and target values of some rows, on the CPU.
-pub struct TableTaskBatch {
+pub(crate) struct TableTaskBatch {
     inputs: TableBatch,
     values: TargetValues,
 }
@@ -52,7 +52,7 @@ pub struct TableTaskBatch {
 struct TargetValues(Vec<Tensor>);
 
 impl<'a> TableTask<'a> {
-    pub fn new(
+    pub(crate) fn new(
         network: &'a TableNetwork,
         inputs: &TableInputs,
         targets: &'a [Target],
@@ -153,7 +153,7 @@ impl<'a> TableTask<'a> {
     /// Returns figures on the test rows. Binary labels: those of [`binary_figures`]. Classes: those of
     /// [`class_labels::test_figures`]. Numbers: mean absolute and root mean squared error, of the network and of the
     /// training mean.
-    pub fn test_figures(&self, seed: u64) -> Result<BTreeMap<String, f64>> {
+    pub(crate) fn test_figures(&self, seed: u64) -> Result<BTreeMap<String, f64>> {
         let outputs = self.evaluate(self.test)?;
         let mut figures = BTreeMap::new();
         for (output, Target { label, values }) in self.targets.iter().enumerate() {

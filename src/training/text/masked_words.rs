@@ -24,18 +24,18 @@ const SELECTED_SHARE: f64 = 0.15;
 const MASKED_SHARE: f64 = 0.8;
 const REPLACED_SHARE: f64 = 0.1;
 /// The head's group in the store; its weights are discarded after pretraining.
-pub const GROUP: &str = "masked";
+pub(crate) const GROUP: &str = "masked";
 
 /// The texts to pretrain on.
-pub struct MaskedTexts<'a> {
-    pub ids: Arc<TokenIds>,
-    pub train: Vec<usize>,
-    pub valid: &'a [usize],
-    pub tokenizer: &'a TextTokenizer,
+pub(crate) struct MaskedTexts<'a> {
+    pub(crate) ids: Arc<TokenIds>,
+    pub(crate) train: Vec<usize>,
+    pub(crate) valid: &'a [usize],
+    pub(crate) tokenizer: &'a TextTokenizer,
 }
 
 /// Trains all weights of the encoder, and returns the validation loss before and after.
-pub fn pretrain(
+pub(crate) fn pretrain(
     config: &Config,
     network: &TextNetwork,
     store: &mut nn::VarStore,

@@ -40,7 +40,7 @@ const SINGLE_THREAD_WIDTH: i64 = 128;
 const MERGED_DIFFERENCE_MAX: f64 = 1e-5;
 
 /// Trains a text model and writes it to the registry. It never becomes champion.
-pub async fn train(config: &Config, table_options: &TableOptions, options: &InputOptions) -> Result<TextCard> {
+pub(crate) async fn train(config: &Config, table_options: &TableOptions, options: &InputOptions) -> Result<TextCard> {
     let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
     let (Some(text_column), Some(encoder)) = (&options.text_column, &options.encoder) else {
         return Err(Failure::usage("train --task text: pass --text-column and --encoder"));

@@ -16,12 +16,12 @@ use crate::model::text::tensor_names::TensorNames;
 use crate::training::fitting::{Schedule, StepOptions};
 use crate::training::labelled::{HEAD, split_group};
 
-pub const ENCODER: &str = "text";
-pub const ADDED: &str = "added";
+pub(crate) const ENCODER: &str = "text";
+pub(crate) const ADDED: &str = "added";
 
 /// Adds the strategy's modules to the network, freezes all weights that the strategy does not train, and returns the
 /// modules that remain after training.
-pub fn prepare(config: &TextConfig, network: &mut TextNetwork, store: &nn::VarStore) -> Result<AddedModules> {
+pub(crate) fn prepare(config: &TextConfig, network: &mut TextNetwork, store: &nn::VarStore) -> Result<AddedModules> {
     let layers = network.shape.layers;
     if i64::from(config.frozen_layers) > layers {
         let got = config.frozen_layers;
@@ -67,7 +67,7 @@ fn added_learning_rate(config: &TextConfig, strategy: TextStrategy) -> f64 {
 
 /// Returns the step options of a training on this store. Pretrained weights have `text.learning_rate`, reduced in lower
 /// layers; other groups have rates of their own.
-pub fn step_options(config: &TextConfig, shape: &TextShape, store: &nn::VarStore) -> StepOptions {
+pub(crate) fn step_options(config: &TextConfig, shape: &TextShape, store: &nn::VarStore) -> StepOptions {
     let factor = |name: &str| match split_group(name) {
         (ENCODER, name) => config.layer_decay.powi((shape.layers - layer(shape, name)) as i32),
         (HEAD, _) => config.head_learning_rate / config.learning_rate,

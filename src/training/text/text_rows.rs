@@ -12,21 +12,21 @@ use crate::model::text::classifier::TextClassifier;
 use crate::training::labelled::{InputBuilder, RowEncoder};
 
 /// The token ids of each row.
-pub type TokenIds = Vec<Vec<i64>>;
+pub(crate) type TokenIds = Vec<Vec<i64>>;
 
 /// This number of rows is shuffled, then sorted by length: batches stay mixed, and padding small.
 const POOL_ROWS: usize = 1024;
 
 /// A classifier and the token ids of all rows.
-pub struct TextRows<'a> {
-    pub classifier: &'a TextClassifier,
-    pub ids: Arc<TokenIds>,
+pub(crate) struct TextRows<'a> {
+    pub(crate) classifier: &'a TextClassifier,
+    pub(crate) ids: Arc<TokenIds>,
     /// Limits the padded tokens of a batch.
-    pub tokens_max: usize,
+    pub(crate) tokens_max: usize,
 }
 
 /// Pads the token ids of a batch.
-pub struct PaddedTokensBuilder {
+pub(crate) struct PaddedTokensBuilder {
     ids: Arc<TokenIds>,
     pad_id: i64,
 }
@@ -73,12 +73,17 @@ impl RowEncoder for TextRows<'_> {
 }
 
 /// Returns the token ids of some rows.
-pub fn ids_of_rows<'a>(ids: &'a [Vec<i64>], rows: &[usize]) -> Vec<&'a [i64]> {
+pub(crate) fn ids_of_rows<'a>(ids: &'a [Vec<i64>], rows: &[usize]) -> Vec<&'a [i64]> {
     rows.iter().map(|&row| ids[row].as_slice()).collect()
 }
 
 /// Groups rows into batches of at most `tokens_max` padded tokens, composed and ordered by `rng` alone.
-pub fn group_by_length(rows: &[usize], ids: &[Vec<i64>], tokens_max: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
+pub(crate) fn group_by_length(
+    rows: &[usize],
+    ids: &[Vec<i64>],
+    tokens_max: usize,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Vec<usize>> {
     let mut shuffled = rows.to_vec();
     shuffled.shuffle(rng);
     let mut groups = Vec::new();

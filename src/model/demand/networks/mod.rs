@@ -15,10 +15,10 @@ use crate::config::networks::DemandNetworkName;
 use crate::model::recurrent::RecurrentCell;
 use recurrent::RecurrentHistory;
 
-pub use history_network::HistoryNetwork;
+pub(crate) use history_network::HistoryNetwork;
 
 /// Creates the network that the shape names, with initial weights below `path`.
-pub fn build(path: &nn::Path, shape: &DemandShape, inputs: i64) -> Box<dyn HistoryNetwork> {
+pub(crate) fn build(path: &nn::Path, shape: &DemandShape, inputs: i64) -> Box<dyn HistoryNetwork> {
     match shape.network {
         DemandNetworkName::Lstm => Box::new(RecurrentHistory::new(path, RecurrentCell::Lstm, shape, inputs)),
         DemandNetworkName::Gru => Box::new(RecurrentHistory::new(path, RecurrentCell::Gru, shape, inputs)),

@@ -9,10 +9,10 @@ use crate::model::demand::shape::DemandShape;
 use crate::model::recurrent::{RecurrentCell, RecurrentStack, StackSizes};
 
 #[derive(Debug)]
-pub struct RecurrentHistory(RecurrentStack);
+pub(crate) struct RecurrentHistory(RecurrentStack);
 
 impl RecurrentHistory {
-    pub fn new(path: &nn::Path, cell: RecurrentCell, shape: &DemandShape, inputs: i64) -> Self {
+    pub(crate) fn new(path: &nn::Path, cell: RecurrentCell, shape: &DemandShape, inputs: i64) -> Self {
         let sizes = StackSizes { inputs, width: shape.width, layers: shape.layers, dropout: 0.0 };
         Self(RecurrentStack::new(path, cell, sizes))
     }

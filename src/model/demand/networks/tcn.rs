@@ -22,13 +22,13 @@ struct Layer {
 }
 
 #[derive(Debug)]
-pub struct Tcn {
+pub(crate) struct Tcn {
     enter: nn::Conv1D,
     layers: Vec<Layer>,
 }
 
 impl Tcn {
-    pub fn new(path: &nn::Path, shape: &DemandShape, inputs: i64) -> Self {
+    pub(crate) fn new(path: &nn::Path, shape: &DemandShape, inputs: i64) -> Self {
         let d = shape.width;
         let mut layers = Vec::new();
         let mut dilation = 1;

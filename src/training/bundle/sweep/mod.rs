@@ -8,5 +8,5 @@
 mod search;
 mod sweep_file;
 
-pub use search::Trial;
-pub use sweep_file::Sweep;
+pub(crate) use search::Trial;
+pub(crate) use sweep_file::Sweep;

@@ -12,15 +12,15 @@ use crate::training::bundle::training_sets::TrainingSets;
 
 /// One trial of one rung, as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Trial {
-    pub number: u32,
-    pub rung: u32,
-    pub epochs_max: u32,
-    pub settings: BTreeMap<String, String>,
+pub(crate) struct Trial {
+    pub(crate) number: u32,
+    pub(crate) rung: u32,
+    pub(crate) epochs_max: u32,
+    pub(crate) settings: BTreeMap<String, String>,
     /// The metric on the validation set; null where the training failed or the set is too small.
-    pub value: Option<f64>,
-    pub failure: Option<String>,
-    pub seconds: f64,
+    pub(crate) value: Option<f64>,
+    pub(crate) failure: Option<String>,
+    pub(crate) seconds: f64,
 }
 
 /// Settings that are still in the search.
@@ -41,7 +41,7 @@ impl Sweep {
     /// Runs the trials, rung by rung. Returns the configuration with the settings of the best trial, and all trials. `train`
     /// returns the figures of one training. A training that fails because of its model (its loss is not a number) is a lost
     /// trial; any other failure ends the search.
-    pub async fn search(
+    pub(crate) async fn search(
         &self,
         config: &Config,
         folder: &Location,
@@ -140,7 +140,7 @@ impl Sweep {
     }
 
     /// The folder of the trials, by everything that the training follows from and by the file.
-    pub fn trials_folder(&self, config: &Config, sets: &TrainingSets, output: &Location) -> Result<Location> {
+    pub(crate) fn trials_folder(&self, config: &Config, sets: &TrainingSets, output: &Location) -> Result<Location> {
         let mut fingerprint = sets.fingerprint(config)?;
         fingerprint.add_bytes(&serde_json::to_vec(self).map_err(Failure::bug)?);
         Ok(output.folder(&format!("state/sweeps/{}", &fingerprint.finish()[..16])))

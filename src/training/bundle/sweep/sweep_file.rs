@@ -36,25 +36,25 @@ const DRAWS_PER_TRIAL: u32 = 32;
 /// The contents of FILE.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sweep {
+pub(crate) struct Sweep {
     #[serde(default)]
-    pub sweep: Halving,
+    pub(crate) sweep: Halving,
     /// Values to try, by setting (`model.width`).
-    pub space: BTreeMap<String, Choice>,
+    pub(crate) space: BTreeMap<String, Choice>,
 }
 
 /// Settings of successive halving.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Halving {
+pub(crate) struct Halving {
     /// Trials of the first rung.
-    pub trials: u32,
+    pub(crate) trials: u32,
     /// Epochs of the first rung.
-    pub epochs_min: u32,
+    pub(crate) epochs_min: u32,
     /// One trial of this many continues to the next rung, with this many times the epochs.
-    pub eta: u32,
-    pub seed: u64,
-    pub metric: Metric,
+    pub(crate) eta: u32,
+    pub(crate) seed: u64,
+    pub(crate) metric: Metric,
 }
 
 impl Default for Halving {
@@ -66,7 +66,7 @@ impl Default for Halving {
 /// Figure that trials are compared by, on the validation set; comparable whatever loss they are trained with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Metric {
+pub(crate) enum Metric {
     /// Mean over the intents and churn.
     LogLoss,
     AucPurchase,
@@ -75,7 +75,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    pub fn figure(self) -> &'static str {
+    pub(crate) fn figure(self) -> &'static str {
         match self {
             Self::LogLoss => "log_loss_valid",
             Self::AucPurchase => "auc_valid_purchase",
@@ -92,7 +92,7 @@ impl Metric {
 /// Values of one setting: a list, or a range.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Choice {
+pub(crate) enum Choice {
     Values(Vec<toml::Value>),
     Range {
         low: f64,
@@ -144,7 +144,7 @@ impl Choice {
 
 impl Sweep {
     /// Reads and checks a file.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub(crate) fn load(path: &Path) -> Result<Self> {
         let place = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("{place}: {e}")))?;
         let sweep: Self = toml::from_str(&text).map_err(|e| Failure::usage(format!("{place}: {e}")))?;
