@@ -1,8 +1,9 @@
 //! Registers folders of SQL files as views, each after the ones that it reads.
 
+use datafusion::error::DataFusionError;
+use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::DFParser;
-use datafusion::sql::resolve::resolve_table_references;
+use datafusion::sql::parser::Statement;
 use std::collections::BTreeMap;
 
 use super::added_features::AddedFeatures;
@@ -13,27 +14,37 @@ use crate::sql_files::SqlFiles;
 struct ViewFile {
     /// The file's name in messages.
     place: String,
-    text: String,
+    query: Statement,
+    /// Tables that the query reads, by bare name.
+    reads: Vec<String>,
+}
+
+impl ViewFile {
+    fn parse(state: &SessionState, place: String, text: &str) -> Result<Self> {
+        let in_file = |e: DataFusionError| Failure::from(e).at(&place);
+        let query = state.sql_to_statement(text, &state.config_options().sql_parser.dialect).map_err(in_file)?;
+        let tables = state.resolve_table_references(&query).map_err(in_file)?;
+        let reads = tables.iter().map(|table| table.table().to_string()).collect();
+        Ok(Self { place, query, reads })
+    }
 }
 
 /// Registers every file of `folders`; a name that is registered already is left as it is.
 pub(crate) async fn register(ctx: &SessionContext, sql: &SqlFiles, folders: &[&str]) -> Result<()> {
     let added = AddedFeatures::find(sql);
+    // Copying the state takes longer than planning a small file; its catalogue is shared, so it sees each view registered.
+    let state = ctx.state();
     let mut pending: BTreeMap<String, ViewFile> = BTreeMap::new();
     for folder in folders {
         for (name, text) in sql.folder(folder) {
             let text = if name == "user_features" { added.join_to(text) } else { text.into() };
-            pending.insert(name.into(), ViewFile { place: format!("sql/{folder}/{name}.sql"), text });
+            pending.insert(name.into(), ViewFile::parse(&state, format!("sql/{folder}/{name}.sql"), &text)?);
         }
     }
     while !pending.is_empty() {
-        let mut ready = Vec::new();
-        for (name, file) in &pending {
-            let reads = tables_read(&file.text).map_err(|f| f.at(&file.place))?;
-            if !reads.iter().any(|read| read != name && pending.contains_key(read)) {
-                ready.push(name.clone());
-            }
-        }
+        let waits = |name: &String, file: &ViewFile| file.reads.iter().any(|r| r != name && pending.contains_key(r));
+        let ready: Vec<String> =
+            pending.iter().filter(|(name, file)| !waits(name, file)).map(|(name, _)| name.clone()).collect();
         if ready.is_empty() {
             let names: Vec<_> = pending.keys().map(String::as_str).collect();
             return Err(Failure::usage(format!("sql: circular dependency between views: {}", names.join(", "))));
@@ -46,8 +57,9 @@ pub(crate) async fn register(ctx: &SessionContext, sql: &SqlFiles, folders: &[&s
             if name == "user_features" {
                 added.check(ctx, sql).await?;
             }
-            let plan = ctx.sql(&file.text).await.map_err(|e| Failure::from(e).at(&file.place))?;
-            ctx.register_table(name, plan.into_view())?;
+            let plan = state.statement_to_plan(file.query).await.map_err(|e| Failure::from(e).at(&file.place))?;
+            let rows = ctx.execute_logical_plan(plan).await.map_err(|e| Failure::from(e).at(&file.place))?;
+            ctx.register_table(name, rows.into_view())?;
         }
     }
     Ok(())
@@ -60,14 +72,4 @@ pub(crate) async fn register_one(ctx: &SessionContext, sql: &SqlFiles, path: &st
     ctx.deregister_table(name)?;
     ctx.register_table(name, plan.into_view())?;
     Ok(())
-}
-
-/// Returns the tables that a query reads, by bare name.
-fn tables_read(text: &str) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for statement in DFParser::parse_sql(text)? {
-        let (tables, _) = resolve_table_references(&statement, true)?;
-        names.extend(tables.iter().map(|table| table.table().to_string()));
-    }
-    Ok(names)
 }
