@@ -19,9 +19,7 @@ use super::{functions, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::{ContentHash, RunDate};
-use crate::lake::{
-    Lake, files_table, files_table::ListedFile, fingerprint, parquet_files, register_files, stores::Location,
-};
+use crate::lake::{files_table, files_table::ListedFile, fingerprint, parquet_files, register_files, stores::Location};
 use crate::sql_files::SqlFiles;
 use crate::tables::materialise;
 
@@ -81,8 +79,8 @@ pub struct Rollups {
     schemas: BTreeMap<&'static str, SchemaRef>,
 }
 
-/// Stored units that a night of a date can use, and the event files that need new units. Making it reads listings and
-/// manifests only and writes nothing.
+/// Stored units that a night of a date can use, and the event files that need new units, whose footers are checked. Making it
+/// reads listings, manifests and those footers, and writes nothing.
 #[derive(Debug)]
 pub(crate) struct RollupPlan {
     stored: Rollups,
@@ -91,7 +89,8 @@ pub(crate) struct RollupPlan {
 }
 
 impl RollupPlan {
-    /// Compares the lake's event files before `run_date` with the stored units.
+    /// Compares the lake's event files before `run_date` with the stored units. Refuses the first file to build from that is
+    /// damaged or does not fit.
     pub(crate) async fn open(ctx: &SessionContext, source: LakeSource<'_>, run_date: RunDate) -> Result<Self> {
         let LakeSource { config, sql, lake } = source;
         let output = Location::open(&config.output.uri, &config.s3)?;
@@ -107,7 +106,9 @@ impl RollupPlan {
         let bytes = |files: &[ListedFile]| files.iter().map(|f| f.meta.size).sum::<u64>();
         stored.report.files_skipped = (lake.files("events").len() - uncovered.len()) as u64;
         stored.report.bytes_skipped = bytes(lake.files("events")) - bytes(&uncovered);
-        Ok(Self { stored, to_build: group(uncovered) })
+        let plan = Self { stored, to_build: group(uncovered) };
+        lake.check("events", &plan.files().cloned().collect::<Vec<_>>()).await?;
+        Ok(plan)
     }
 
     /// Reports what building would read; rows and bad rows are not known yet.
@@ -135,12 +136,6 @@ impl RollupPlan {
         let to_build = self.files().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta)));
         let stored = self.stored.units.iter().flat_map(|u| u.sources.clone());
         fingerprint_sources(&stored.chain(to_build).collect())
-    }
-
-    /// Reads the footers of the files to build from and refuses the first that is damaged or does not fit.
-    pub(crate) async fn check_files(&self, lake: &Lake) -> Result<()> {
-        let files: Vec<ListedFile> = self.files().cloned().collect();
-        lake.check("events", &files).await
     }
 
     /// Builds the missing units below the output and makes them count for later runs.
@@ -178,7 +173,6 @@ impl RollupPlan {
         source: LakeSource<'_>,
         run_date: RunDate,
     ) -> Result<(Rollups, Vec<Unit>)> {
-        self.check_files(source.lake).await?;
         let mut rollups = self.stored;
         let mut built = Vec::new();
         for files in self.to_build {

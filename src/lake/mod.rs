@@ -22,6 +22,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::OnceCell;
 
 use crate::config::{Config, Partition};
 use crate::failure::{Cause, Failure, Result};
@@ -41,6 +42,8 @@ pub(crate) struct Lake {
     sql: LakeSql,
     partition: Partition,
     zone: chrono_tz::Tz,
+    /// Set once the files of all views but `events` were checked; every session registers the same files.
+    masters_checked: OnceCell<()>,
 }
 
 impl Lake {
@@ -59,7 +62,14 @@ impl Lake {
             });
             files.insert(view, listed.collect::<Vec<_>>());
         }
-        let lake = Self { location, files, sql, partition: config.lake.partition, zone: config.time_zone() };
+        let lake = Self {
+            location,
+            files,
+            sql,
+            partition: config.lake.partition,
+            zone: config.time_zone(),
+            masters_checked: OnceCell::new(),
+        };
         if lake.files("events").is_empty() {
             return Err(Failure::input(format!(
                 "{}events/: no Parquet files",
@@ -117,10 +127,17 @@ impl Lake {
 
     /// Registers every view: `events` over the files that a night of `run_date` reads, the others over all their files.
     pub(crate) async fn register(&self, ctx: &SessionContext, run_date: RunDate) -> Result<()> {
+        self.masters_checked.get_or_try_init(|| self.check_masters()).await?;
         self.register_view(ctx, "events", self.event_files(run_date)).await?;
         for view in &VIEWS[1..] {
-            self.check(view, self.files(view)).await?;
             self.register_view(ctx, view, self.files(view).to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_masters(&self) -> Result<()> {
+        for view in &VIEWS[1..] {
+            self.check(view, self.files(view)).await?;
         }
         Ok(())
     }

@@ -131,7 +131,6 @@ pub(crate) async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(
         Err(failure) => return Err(failure),
     };
     let rollups = workspace.plan_rollups(run_date).await?;
-    rollups.check_files(workspace.lake()?).await?;
     let ctx = workspace.session_as_of(rollups.stored(), Scope::night(run_date)).await?;
     if let Some(card) = &model {
         let features = FeatureContract::from_schema(ctx.table("user_features").await?.schema().as_arrow());
