@@ -6,6 +6,7 @@
 //! Idempotent: a finished night is left alone when nothing changed. Resumable: features and scores are checkpointed under
 //! the hash of everything that they follow from, so a second attempt starts where the first one stopped.
 
+mod checkpoints;
 mod look_back;
 pub(crate) mod plan;
 
@@ -35,6 +36,7 @@ use crate::score::service::{ScoringService, encoder_states};
 use crate::tables::schemas::NIGHT_TABLES;
 use crate::tables::{materialise, write_files};
 use crate::workspace::{Access, Workspace};
+use checkpoints::{CheckpointedQuery, checkpoint_folder};
 use look_back::LookBack;
 use plan::{NightPlan, Stage, StageFigures, Survey};
 
@@ -46,9 +48,6 @@ pub(crate) struct NightOptions {
     pub(crate) deadline: Option<Duration>,
     pub(crate) fault: FaultPoint,
 }
-
-/// State tables that a night of many user parts checkpoints once for all of them.
-const GUEST_STATE: [&str; 2] = ["guest_day", "guest_event"];
 
 /// Report of a night, for the summary and the `runs` row.
 #[derive(Debug, Clone, Serialize)]
@@ -118,7 +117,7 @@ async fn run_locked(
     };
     let manifest_hash = manifest_hash.ok_or_else(|| Failure::bug("a night without a manifest"))?;
     let night = Night {
-        checkpoints: plan::checkpoint_folder(workspace.output()?, run_date, &manifest_hash),
+        checkpoints: checkpoint_folder(workspace.output()?, run_date, &manifest_hash),
         report: NightReport { read: rollups.report.clone(), ..report },
         workspace: &workspace,
         options,
@@ -259,13 +258,13 @@ impl Night<'_> {
         let parts = Part::for_night(&self.workspace.config, self.rollups);
         let scopes: Vec<Scope> = parts.into_iter().map(|users| Scope { users, ..night }).collect();
         if scopes.len() > 1 {
-            self.stages.bar.inc_length(GUEST_STATE.len() as u64);
-            for table in GUEST_STATE {
-                let query = Checkpointed { name: table, path: &format!("state/{table}") };
+            self.stages.bar.inc_length(CheckpointedQuery::GUEST_STATE.len() as u64);
+            for query in CheckpointedQuery::GUEST_STATE {
                 self.run_checkpointed(&self.ctx.clone(), query, &self.checkpoints.clone()).await?;
             }
         }
-        self.run_in_parts(Stage::UserFeatures, &scopes, &GUEST_STATE).await
+        let shared = CheckpointedQuery::GUEST_STATE.map(CheckpointedQuery::name);
+        self.run_in_parts(CheckpointedQuery::USER_FEATURES, &scopes, &shared).await
     }
 
     /// Scores intents with the encoder states that earlier nights cached, and counts how many users needed the encoder.
@@ -277,7 +276,7 @@ impl Night<'_> {
         // The service has counted the process's earlier nights too.
         let encoded_before = self.service.counters.get(|c| &c.users_encoded);
         let kept_before = self.service.counters.get(|c| &c.users_kept);
-        self.run_in_parts(Stage::IntentScores, &[Scope::night(run_date)], &[]).await?;
+        self.run_in_parts(CheckpointedQuery::INTENT_SCORES, &[Scope::night(run_date)], &[]).await?;
         self.report.users_encoded = self.service.counters.get(|c| &c.users_encoded) - encoded_before;
         self.report.users_kept = self.service.counters.get(|c| &c.users_kept) - kept_before;
         encoder_states::save(output, &self.card.weights_hash, run_date, self.service.take_used_states()).await
@@ -288,31 +287,30 @@ impl Night<'_> {
         let night = Scope::night(self.options.run_date);
         let parts = features::item_parts(&self.ctx, &self.workspace.config).await?;
         let scopes: Vec<Scope> = parts.into_iter().map(|items| Scope { items, ..night }).collect();
-        self.run_in_parts(Stage::DemandForecasts, &scopes, &[features::EARLIER_DEMAND]).await
+        self.run_in_parts(CheckpointedQuery::DEMAND_FORECASTS, &scopes, &[features::EARLIER_DEMAND]).await
     }
 
-    /// Runs a stage's query for each scope in a session of its own that shares `tables` with the night's; a single scope
-    /// runs in the night's own session.
-    async fn run_in_parts(&mut self, stage: Stage, scopes: &[Scope], tables: &[&str]) -> Result<()> {
-        let path = stage.checkpointed_query().ok_or_else(|| Failure::bug("a stage without a query"))?;
-        let query = Checkpointed { name: stage.name(), path };
+    /// Runs a query for each scope in a session of its own that shares `tables` with the night's; a single scope runs in the
+    /// night's own session.
+    async fn run_in_parts(&mut self, query: CheckpointedQuery, scopes: &[Scope], tables: &[&str]) -> Result<()> {
         let (ctx, checkpoints) = (self.ctx.clone(), self.checkpoints.clone());
         if scopes.len() == 1 {
             return self.run_checkpointed(&ctx, query, &checkpoints).await;
         }
         self.stages.bar.inc_length(scopes.len() as u64 - 1);
-        let all = checkpoints.folder(&format!("{}-parts-{}", query.name, scopes.len()));
+        let name = query.name();
+        let all = checkpoints.folder(&format!("{name}-parts-{}", scopes.len()));
         for (number, &scope) in scopes.iter().enumerate() {
             let part = self.workspace.session_sharing(&ctx, tables, self.rollups, scope).await?;
             self.run_checkpointed(&part, query, &all.folder(&number.to_string())).await?;
         }
-        let planned = plan::plan_query(&ctx, &self.workspace.sql, query.name, path).await?;
+        let planned = query.plan(&ctx, &self.workspace.sql).await?;
         let schema = parquet_files::plain(planned.schema().as_arrow());
-        if !materialise::reuse(&ctx, query.name, Arc::clone(&schema), &all).await? {
+        if !materialise::reuse(&ctx, name, Arc::clone(&schema), &all).await? {
             // No part had a row.
-            materialise::register_rows(&ctx, query.name, &all, schema, Vec::new())?;
+            materialise::register_rows(&ctx, name, &all, schema, Vec::new())?;
         }
-        checkpoints.write(&format!("{}/done", query.name), Vec::new()).await?;
+        checkpoints.write(&format!("{name}/done"), Vec::new()).await?;
         Ok(())
     }
 
@@ -320,13 +318,12 @@ impl Night<'_> {
     async fn run_checkpointed(
         &mut self,
         ctx: &SessionContext,
-        query: Checkpointed<'_>,
+        query: CheckpointedQuery,
         checkpoints: &Location,
     ) -> Result<()> {
-        let Checkpointed { name, path } = query;
+        let name = query.name();
         let clock = self.stages.begin(name);
-        let in_file = |failure: Failure| failure.at(format!("sql/{path}.sql"));
-        let planned = plan::plan_query(ctx, &self.workspace.sql, name, path).await?;
+        let planned = query.plan(ctx, &self.workspace.sql).await?;
         let folder = checkpoints.folder(name);
         if folder.read_if_there("done").await?.is_some() {
             let schema = parquet_files::plain(planned.schema().as_arrow());
@@ -338,7 +335,7 @@ impl Night<'_> {
         }
         // Files of an attempt that died would be read twice.
         folder.delete(folder.list().await?.into_iter().map(|m| m.location).collect()).await?;
-        let done = materialise::materialise(ctx, name, planned, &folder).await.map_err(in_file)?;
+        let done = materialise::materialise(ctx, name, planned, &folder).await.map_err(|f| f.at(query.place()))?;
         folder.write("done", Vec::new()).await?;
         self.stages.end(name, clock, done.rows, done.bytes);
         Ok(())
@@ -408,11 +405,4 @@ impl Night<'_> {
         record.accuracy = self.accuracy.clone();
         Ok(record)
     }
-}
-
-/// A query whose rows are checkpointed: the name of its table and folder, and its path below sql/.
-#[derive(Clone, Copy)]
-struct Checkpointed<'a> {
-    name: &'a str,
-    path: &'a str,
 }

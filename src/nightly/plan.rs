@@ -5,11 +5,12 @@
 //! facts alone. `nightly --dry-run` prints the plan, the night executes it.
 
 use datafusion::physical_plan::displayable;
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::checkpoints::{CheckpointedQuery, checkpoint_folder};
 use crate::config::Config;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::features::contract::FeatureContract;
@@ -72,12 +73,12 @@ impl Stage {
         }
     }
 
-    /// Returns the query whose rows this stage checkpoints, so that a second attempt reads them: its path below sql/.
-    pub(crate) fn checkpointed_query(self) -> Option<&'static str> {
+    /// Returns the query whose rows this stage checkpoints, so that a second attempt reads them.
+    fn checkpointed_query(self) -> Option<CheckpointedQuery> {
         match self {
-            Stage::UserFeatures => Some("features/user_features"),
-            Stage::IntentScores => Some("score/intent_scores"),
-            Stage::DemandForecasts => Some("score/demand_forecasts"),
+            Stage::UserFeatures => Some(CheckpointedQuery::USER_FEATURES),
+            Stage::IntentScores => Some(CheckpointedQuery::INTENT_SCORES),
+            Stage::DemandForecasts => Some(CheckpointedQuery::DEMAND_FORECASTS),
             _ => None,
         }
     }
@@ -91,7 +92,7 @@ impl Stage {
             Stage::LookBack => "measure drift and the accuracy of earlier nights".into(),
             Stage::Publish => "commit the tables, then `runs`".into(),
             Stage::UserFeatures | Stage::IntentScores | Stage::DemandForecasts => {
-                format!("sql/{}.sql", self.checkpointed_query().unwrap_or_default())
+                self.checkpointed_query().map(CheckpointedQuery::place).unwrap_or_default()
             }
         }
     }
@@ -197,11 +198,6 @@ fn settings_of_rows(config: &Config) -> Result<String> {
         &config.segment,
     ))
     .map_err(Failure::bug)
-}
-
-/// Returns the folder of a night's checkpoints.
-pub(crate) fn checkpoint_folder(output: &Location, run_date: RunDate, manifest_hash: &str) -> Location {
-    output.folder(&format!("state/features/{run_date}/{manifest_hash}"))
 }
 
 async fn find_checkpoints(output: &Location, run_date: RunDate, manifest_hash: &str) -> Result<Vec<&'static str>> {
@@ -331,26 +327,15 @@ fn bytes_written(stages: &[StagePlan]) -> u64 {
     stages.iter().filter(|s| s.stage != Stage::Rollups).filter_map(|s| s.bytes_predicted).sum()
 }
 
-/// Plans a checkpointed query. Views of features and state are registered with what an overlay adds to their files; the
-/// others are planned from their file at `path` below sql/.
-pub(crate) async fn plan_query(ctx: &SessionContext, sql: &SqlFiles, name: &str, path: &str) -> Result<DataFrame> {
-    let in_file = |e: datafusion::error::DataFusionError| Failure::from(e).at(format!("sql/{path}.sql"));
-    match ctx.table_exist(name)? {
-        true => ctx.table(name).await.map_err(in_file),
-        false => ctx.sql(sql.get(path)?).await.map_err(in_file),
-    }
-}
-
 /// Returns the physical plans of the checkpointed queries, by stage name. Plans only: no row is read.
 pub(crate) async fn physical_plans(ctx: &SessionContext, sql: &SqlFiles) -> Result<BTreeMap<String, String>> {
     contract::register_model_input(ctx).await?;
     views::register_one(ctx, sql, "score/anomaly").await?;
     let mut plans = BTreeMap::new();
     for stage in Stage::all() {
-        let Some(path) = stage.checkpointed_query() else { continue };
-        let in_file = |e: datafusion::error::DataFusionError| Failure::from(e).at(format!("sql/{path}.sql"));
-        let query = plan_query(ctx, sql, stage.name(), path).await?;
-        let plan = query.create_physical_plan().await.map_err(in_file)?;
+        let Some(query) = stage.checkpointed_query() else { continue };
+        let planned = query.plan(ctx, sql).await?;
+        let plan = planned.create_physical_plan().await.map_err(|e| Failure::from(e).at(query.place()))?;
         plans.insert(stage.name().into(), displayable(plan.as_ref()).indent(false).to_string());
     }
     Ok(plans)
@@ -401,6 +386,13 @@ mod tests {
     fn stage_names_are_distinct() {
         let names: std::collections::BTreeSet<&str> = Stage::all().into_iter().map(Stage::name).collect();
         assert_eq!(names.len(), Stage::all().len());
+    }
+
+    #[test]
+    fn a_checkpoint_is_named_like_its_stage() {
+        let named = Stage::all().into_iter().filter_map(|stage| Some((stage.name(), stage.checkpointed_query()?)));
+        let named: Vec<_> = named.collect();
+        assert!(named.len() == 3 && named.iter().all(|(name, query)| query.name() == *name), "{named:?}");
     }
 
     #[test]
