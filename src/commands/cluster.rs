@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use clap::{Args, Subcommand};
 use std::net::SocketAddr;
 
-use super::command::{Command, Places};
+use super::command::{Command, Needs, Places};
 use crate::cluster::processes::{self, ExecutorPlace};
 use crate::config::Config;
 use crate::failure::Result;
@@ -37,18 +37,11 @@ enum Role {
 
 #[async_trait(?Send)]
 impl Command for Cluster {
-    fn places(&self) -> Option<&Places> {
+    fn needs(&self) -> Needs<'_> {
         match &self.role {
-            Role::Scheduler { places, .. } | Role::Executor { places, .. } => Some(places),
+            Role::Scheduler { places, .. } => Needs { tensors: false, ..Needs::lake_and_models(places) },
+            Role::Executor { places, .. } => Needs::lake_and_models(places),
         }
-    }
-
-    fn reads_lake(&self) -> bool {
-        true
-    }
-
-    fn makes_tensors(&self) -> bool {
-        matches!(self.role, Role::Executor { .. })
     }
 
     async fn run(&self, config: &Config) -> Result<()> {

@@ -17,23 +17,36 @@ pub(crate) struct Places {
     pub(crate) output: Option<String>,
 }
 
+/// Needs of a verb, which are met before it runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Needs<'a> {
+    /// Locations that the verb's flags name.
+    pub(crate) places: Option<&'a Places>,
+    /// True for a verb that reads a lake: `lake.toml` then adds to its settings, and a file that fails to decode is named. The
+    /// other verbs must work where the lake is out of reach.
+    pub(crate) lake: bool,
+    /// True for a verb that makes tensors: the GPU's library has to be open before the first one.
+    pub(crate) tensors: bool,
+}
+
+impl<'a> Needs<'a> {
+    /// Needs of a verb that works on the output alone.
+    pub(crate) fn output(places: &'a Places) -> Self {
+        Self { places: Some(places), ..Self::default() }
+    }
+
+    /// Needs of a verb that reads a lake and runs models on it.
+    pub(crate) fn lake_and_models(places: &'a Places) -> Self {
+        Self { places: Some(places), lake: true, tensors: true }
+    }
+}
+
 /// One verb of the command line.
 #[async_trait(?Send)]
 pub(crate) trait Command {
-    /// Returns the locations that the verb's flags name.
-    fn places(&self) -> Option<&Places> {
-        None
-    }
-
-    /// Returns true for a verb that reads a lake: `lake.toml` then adds to its settings, and a file that fails to decode is
-    /// named. The other verbs must work where the lake is out of reach.
-    fn reads_lake(&self) -> bool {
-        false
-    }
-
-    /// Returns true for a verb that makes tensors: the GPU's library has to be open before the first one.
-    fn makes_tensors(&self) -> bool {
-        false
+    /// Returns the needs of the verb; by default it has none.
+    fn needs(&self) -> Needs<'_> {
+        Needs::default()
     }
 
     async fn run(&self, config: &Config) -> Result<()>;

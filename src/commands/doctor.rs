@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use clap::Args;
 
-use super::command::Command;
+use super::command::{Command, Needs};
 use crate::config::Config;
 use crate::failure::Result;
 use crate::score::devices::{self, Cuda};
@@ -14,8 +14,8 @@ pub struct Doctor;
 
 #[async_trait(?Send)]
 impl Command for Doctor {
-    fn makes_tensors(&self) -> bool {
-        true
+    fn needs(&self) -> Needs<'_> {
+        Needs { tensors: true, ..Needs::default() }
     }
 
     async fn run(&self, config: &Config) -> Result<()> {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use clap::Args;
 use std::sync::Arc;
 
-use super::command::{Command, Places};
+use super::command::{Command, Needs, Places};
 use super::format::{Format, print_columns};
 use crate::config::Config;
 use crate::failure::Result;
@@ -27,8 +27,8 @@ pub struct Gc {
 
 #[async_trait(?Send)]
 impl Command for Gc {
-    fn places(&self) -> Option<&Places> {
-        Some(&self.places)
+    fn needs(&self) -> Needs<'_> {
+        Needs::output(&self.places)
     }
 
     async fn run(&self, config: &Config) -> Result<()> {

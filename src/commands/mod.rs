@@ -25,7 +25,7 @@ use crate::config::{Config, environment};
 use crate::failure::{Failure, Result};
 use crate::lake::{lake_file, unreadable};
 use crate::score::devices;
-use command::{Command, Places};
+use command::{Command, Needs, Places};
 
 /// The nightly intent and demand job: Parquet lake in, purchase intents, demand quantiles and reorder lines out.
 #[derive(Debug, Parser)]
@@ -88,7 +88,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         start_logging(&self.settings.log_format);
         let command = self.verb.command();
-        let config = self.resolve_config(command.places())?;
+        let config = self.resolve_config(command.needs().places)?;
         // Plans of a night nest deeply, and a debug build has large stack frames: 2 MiB, the default, leave little room.
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build();
         let runtime = runtime.map_err(|e| Failure::bug(format!("no runtime: {e}")))?;
@@ -112,13 +112,14 @@ impl Cli {
 }
 
 async fn run_command(command: &dyn Command, config: Config) -> Result<()> {
-    // What the user set wins over what the lake says of itself.
-    let config = if command.reads_lake() { lake_file::with_lake_settings(config).await? } else { config };
-    if command.makes_tensors() && config.score.device != "cpu" {
+    let Needs { lake, tensors, .. } = command.needs();
+    // The user's settings win over the lake's own.
+    let config = if lake { lake_file::with_lake_settings(config).await? } else { config };
+    if tensors && config.score.device != "cpu" {
         devices::find_cuda();
     }
     match command.run(&config).await {
-        Err(failure) if command.reads_lake() => Err(unreadable::name_file(&config, failure).await),
+        Err(failure) if lake => Err(unreadable::name_file(&config, failure).await),
         done => done,
     }
 }

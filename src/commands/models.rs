@@ -6,7 +6,7 @@ use clap::Args;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::command::{Command, Places};
+use super::command::{Command, Needs, Places};
 use super::format::{self, Format};
 use crate::config::Config;
 use crate::failure::Result;
@@ -46,8 +46,8 @@ impl Line {
 
 #[async_trait(?Send)]
 impl Command for Models {
-    fn places(&self) -> Option<&Places> {
-        Some(&self.places)
+    fn needs(&self) -> Needs<'_> {
+        Needs::output(&self.places)
     }
 
     async fn run(&self, config: &Config) -> Result<()> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::command::{Command, Places};
+use super::command::{Command, Needs, Places};
 use super::format::{self, Format};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
@@ -52,16 +52,8 @@ struct Dates {
 
 #[async_trait(?Send)]
 impl Command for Nightly {
-    fn places(&self) -> Option<&Places> {
-        Some(&self.places)
-    }
-
-    fn reads_lake(&self) -> bool {
-        true
-    }
-
-    fn makes_tensors(&self) -> bool {
-        true
+    fn needs(&self) -> Needs<'_> {
+        Needs::lake_and_models(&self.places)
     }
 
     async fn run(&self, config: &Config) -> Result<()> {

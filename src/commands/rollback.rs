@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use clap::Args;
 
-use super::command::{Command, Places};
+use super::command::{Command, Needs, Places};
 use crate::config::Config;
 use crate::failure::Result;
 use crate::ids::RunDate;
@@ -24,8 +24,8 @@ pub struct Rollback {
 
 #[async_trait(?Send)]
 impl Command for Rollback {
-    fn places(&self) -> Option<&Places> {
-        Some(&self.places)
+    fn needs(&self) -> Needs<'_> {
+        Needs::output(&self.places)
     }
 
     async fn run(&self, config: &Config) -> Result<()> {

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::command::{Command, Places};
+use super::command::{Command, Needs, Places};
 use super::format::{self, Format};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
@@ -50,16 +50,8 @@ pub struct Sql {
 
 #[async_trait(?Send)]
 impl Command for Sql {
-    fn places(&self) -> Option<&Places> {
-        Some(&self.places)
-    }
-
-    fn reads_lake(&self) -> bool {
-        true
-    }
-
-    fn makes_tensors(&self) -> bool {
-        true
+    fn needs(&self) -> Needs<'_> {
+        Needs::lake_and_models(&self.places)
     }
 
     async fn run(&self, config: &Config) -> Result<()> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::command::{Command, Places};
+use super::command::{Command, Needs, Places};
 use super::format::{self, Format};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
@@ -57,16 +57,8 @@ enum Task {
 
 #[async_trait(?Send)]
 impl Command for Train {
-    fn places(&self) -> Option<&Places> {
-        Some(&self.places)
-    }
-
-    fn reads_lake(&self) -> bool {
-        self.task == Task::Night
-    }
-
-    fn makes_tensors(&self) -> bool {
-        true
+    fn needs(&self) -> Needs<'_> {
+        Needs { lake: self.task == Task::Night, ..Needs::lake_and_models(&self.places) }
     }
 
     async fn run(&self, config: &Config) -> Result<()> {
