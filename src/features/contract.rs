@@ -57,7 +57,7 @@ impl FeatureContract {
             differences.push("the order of the columns".into());
         }
         Err(Failure::model(format!("model {bundle} was trained on other features: {}", differences.join("; ")))
-            .hint("run `intentcast train`, or restore sql/features/user_features.sql and user_feature_*.sql"))
+            .hint("run `intentcast train`, or set sql.folder as in that training: user_features.sql and user_feature_*.sql decide"))
     }
 }
 
