@@ -31,7 +31,7 @@ lint: setup ## Formatting and clippy, warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-docs: setup ## Generates docs/reference/, jobs/nightly.toml and two SQL checks from the code; the tests compare them
+docs: setup ## Generates docs/reference/, jobs/nightly.toml and three SQL checks from the code; the tests compare them
 	INTENTCAST_WRITE_DOCS=1 cargo test --locked --test integration -- references::
 
 bench: setup ## Release benchmarks: scoring by number of owners, last events against array_agg

@@ -36,7 +36,7 @@ pub(crate) enum Cause {
     /// The bytes of a file are not what its format promises. `searched`: the message names the file, or the search for it has
     /// ended without a result.
     Undecodable { searched: bool },
-    /// The store refused the request: wrong credentials or missing rights.
+    /// The store refused the request: wrong credentials, missing rights or no such bucket.
     StoreRefused,
     /// A conditional write found that another writer was first.
     Conflict,
@@ -178,6 +178,10 @@ fn classify(error: &datafusion::error::DataFusionError) -> (FailureKind, Option<
         E::ObjectStore(_) | E::IoError(_) => return (FailureKind::Transient, None),
         E::ParquetError(reader) => reader.as_ref(),
         E::ArrowError(reader, _) if matches!(**reader, ArrowError::ParquetError(_)) => reader.as_ref(),
+        // A value that a conversion or a sum cannot represent. The file that has it is searched for.
+        E::ArrowError(value, _) if is_value_error(value) => {
+            return (FailureKind::Input, Some(Cause::Undecodable { searched: false }));
+        }
         _ => return (FailureKind::Bug, None),
     };
     match store_failed(reader) {
@@ -186,8 +190,20 @@ fn classify(error: &datafusion::error::DataFusionError) -> (FailureKind, Option<
     }
 }
 
-/// Returns the failure of a request that the store refused for want of rights; `None` if it failed for another reason.
+fn is_value_error(error: &ArrowError) -> bool {
+    use ArrowError as E;
+    matches!(error, E::CastError(_) | E::ParseError(_) | E::ArithmeticOverflow(_) | E::DivideByZero)
+        // Decimals that do not fit their precision.
+        || matches!(error, E::InvalidArgumentError(text) if text.contains("is too large to store in a Decimal")
+            || text.contains("is too small to store in a Decimal"))
+}
+
+/// Returns the failure of a request that the store refused for want of rights or of the bucket; `None` if it failed for another
+/// reason.
 pub(crate) fn store_refusal(error: &(dyn Error + 'static)) -> Option<Failure> {
+    if let Some(failure) = missing_bucket(error) {
+        return Some(failure);
+    }
     let typed = chain(error).filter_map(|e| e.downcast_ref::<object_store::Error>()).any(|e| {
         matches!(e, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
     });
@@ -196,6 +212,18 @@ pub(crate) fn store_refusal(error: &(dyn Error + 'static)) -> Option<Failure> {
         cause: Some(Cause::StoreRefused),
         ..Failure::usage(format!("store refused access: {error}"))
             .hint("check the credentials and the bucket policy: reading, listing, writing and deleting are needed")
+    })
+}
+
+/// Returns the failure of a request to a bucket that does not exist. object_store keeps the store's answer as text.
+fn missing_bucket(error: &(dyn Error + 'static)) -> Option<Failure> {
+    let answer = chain(error).map(|e| e.to_string()).find(|text| text.contains("NoSuchBucket"))?;
+    let name = answer.split("<BucketName>").nth(1).and_then(|rest| rest.split('<').next());
+    let name = name.map_or(String::new(), |name| format!(" {name}"));
+    Some(Failure {
+        cause: Some(Cause::StoreRefused),
+        ..Failure::usage(format!("the bucket{name} does not exist"))
+            .hint("correct the address, or s3.endpoint and s3.region; or create the bucket")
     })
 }
 
@@ -232,6 +260,9 @@ impl From<object_store::Error> for Failure {
     fn from(error: object_store::Error) -> Self {
         use object_store::Error as E;
         let failure = match &error {
+            E::NotFound { .. } if missing_bucket(&error).is_some() => {
+                store_refusal(&error).unwrap_or_else(|| Failure::usage(error.to_string()))
+            }
             E::NotFound { path, .. } => Failure::input(format!("{path}: not found")),
             E::AlreadyExists { .. } | E::Precondition { .. } => {
                 Failure { cause: Some(Cause::Conflict), ..Failure::transient(format!("store: {error}")) }

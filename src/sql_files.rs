@@ -32,6 +32,12 @@ impl SqlFiles {
         })
     }
 
+    /// Returns a file as it was built into the binary, whatever an overlay has at its path.
+    pub fn built_in(path: &str) -> Result<&'static str> {
+        let file = BUILT_IN.get_file(format!("{path}.sql")).and_then(|file| file.contents_utf8());
+        file.ok_or_else(|| Failure::bug(format!("sql/{path}.sql is not built in")))
+    }
+
     /// Returns (file name without extension, text) of every file directly in `folder`, by name.
     pub fn folder<'a>(&'a self, folder: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let prefix = format!("{folder}/");

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::rollups::{RollupPlan, Rollups};
-use crate::features::{self, LakeSource, Scope, contract, rollups, user_functions, views};
+use crate::features::{self, LakeSource, Scope, contract, master, rollups, user_functions, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::publish::earlier::EarlierNights;
@@ -49,6 +49,7 @@ pub struct Workspace {
     engine: EngineSession,
     /// Holds the rollups of read-only sessions.
     scratch: OnceCell<TempDir>,
+    master_checked: OnceCell<()>,
 }
 
 /// [`SessionContext`] without its unreadable `Debug` output.
@@ -78,7 +79,18 @@ impl Workspace {
             None => Vec::new(),
         };
         let engine = EngineSession(cluster::connect(engine::session(config)?, config, &models)?);
-        Ok(Self { config: config.clone(), sql, models, access, lake, output, nights, engine, scratch: OnceCell::new() })
+        Ok(Self {
+            config: config.clone(),
+            sql,
+            models,
+            access,
+            lake,
+            output,
+            nights,
+            engine,
+            scratch: OnceCell::new(),
+            master_checked: OnceCell::new(),
+        })
     }
 
     /// Returns the lake; fails (exit 2) where none is configured.
@@ -146,7 +158,14 @@ impl Workspace {
         let ctx = self.session();
         self.earlier_nights(scope.run_date).register(&ctx, self.output()?).await?;
         features::register(&ctx, self.source()?, rollups, scope).await?;
+        self.check_master(&ctx).await?;
         Ok(ctx)
+    }
+
+    /// Checks users, items, inventory, promotions and erasures, once for all sessions: they read the same files.
+    async fn check_master(&self, ctx: &SessionContext) -> Result<()> {
+        self.master_checked.get_or_try_init(|| master::check(ctx, &self.config)).await?;
+        Ok(())
     }
 
     /// Opens a session like [`Self::session_as_of`] that shares some tables of another session of the same date.
@@ -175,15 +194,19 @@ impl Workspace {
         }
         user_functions::create(&ctx, &self.sql).await?;
         let Some(lake) = &self.lake else { return Ok(ctx) };
+        lake.log_ignored();
         let date = self.query_date(lake, date);
         let Some(output) = &self.output else {
             features::functions::register(&ctx, &self.config, date)?;
             lake.register(&ctx, date).await?;
+            views::register(&ctx, &self.sql, &["master"]).await?;
+            self.check_master(&ctx).await?;
             return Ok(ctx);
         };
         let rollups = self.rollups(date).await?;
         self.earlier_nights(date).register(&ctx, output).await?;
         features::register(&ctx, self.source()?, &rollups, Scope::night(date)).await?;
+        self.check_master(&ctx).await?;
         contract::register_model_input(&ctx).await?;
         rollups::register_no_known_ids(&ctx).await?;
         views::register(&ctx, &self.sql, &["rollups", "score"]).await?;

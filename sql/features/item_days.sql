@@ -8,10 +8,9 @@ WITH first_seen AS (
     GROUP BY item_id
 ),
 stock AS (
-    SELECT item_id, as_of, max(on_hand) AS on_hand FROM inventory
+    SELECT item_id, as_of, on_hand FROM inventory
     WHERE as_of < run_date() AND as_of >= run_date() - CAST(demand_history_days() AS INT)
         AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
-    GROUP BY item_id, as_of
 ),
 happened AS (
     SELECT item_id, event_day, units, returns, revenue, views, carts, price_sum, price_events FROM item_day

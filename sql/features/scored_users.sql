@@ -9,31 +9,25 @@ WITH known AS (
         AND user_bucket(coalesce(stitched.canonical_user_id, users.user_id))
             BETWEEN user_bucket_first() AND user_bucket_last()
 ),
-guests AS (
-    SELECT user_id, canonical_user_id FROM users WHERE canonical_user_id IS NOT NULL
-),
-statements AS (
-    SELECT user_id, consent, excluded FROM users
-    UNION ALL
-    SELECT guests.user_id, users.consent, users.excluded
-    FROM guests JOIN users ON users.user_id = guests.canonical_user_id
-),
+-- What any id of a person said holds for all of them, and no consent wins.
 master AS (
     SELECT
-        user_id,
-        bool_and(coalesce(consent, consent_default())) AS consent,
-        bool_or(coalesce(excluded, false)) AS excluded
-    FROM statements
-    WHERE user_bucket(user_id) BETWEEN user_bucket_first() AND user_bucket_last()
-    GROUP BY user_id
+        coalesce(person.canonical_user_id, users.user_id) AS person_id,
+        bool_and(coalesce(users.consent, consent_default())) AS consent,
+        bool_or(coalesce(users.excluded, false)) AS excluded
+    FROM person RIGHT JOIN users ON users.user_id = person.user_id
+    GROUP BY coalesce(person.canonical_user_id, users.user_id)
 ),
 erased AS (
-    SELECT user_id FROM erasures
-    UNION
-    SELECT guests.user_id FROM guests JOIN erasures ON erasures.user_id = guests.canonical_user_id
+    SELECT DISTINCT coalesce(person.canonical_user_id, erasures.user_id) AS person_id
+    FROM person RIGHT JOIN erasures ON erasures.user_id = person.user_id
+),
+known_persons AS (
+    SELECT known.user_id, coalesce(person.canonical_user_id, known.user_id) AS person_id
+    FROM person RIGHT JOIN known ON known.user_id = person.user_id
 )
-SELECT known.user_id
-FROM known
-    LEFT JOIN master ON known.user_id = master.user_id
-    LEFT ANTI JOIN erased ON known.user_id = erased.user_id
+SELECT known_persons.user_id
+FROM known_persons
+    LEFT JOIN master ON known_persons.person_id = master.person_id
+    LEFT ANTI JOIN erased ON known_persons.person_id = erased.person_id
 WHERE coalesce(master.consent, consent_default()) AND NOT coalesce(master.excluded, false)

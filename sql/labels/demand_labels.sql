@@ -11,10 +11,9 @@ sold AS (
     GROUP BY item_id, event_day
 ),
 stock AS (
-    SELECT item_id, as_of, max(on_hand) AS on_hand FROM inventory
+    SELECT item_id, as_of, on_hand FROM inventory
     WHERE as_of >= run_date() AND as_of < labels_end()
         AND item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
-    GROUP BY item_id, as_of
 ),
 known AS (
     SELECT DISTINCT item_id FROM item_day

@@ -6,6 +6,14 @@ SELECT
     -- A purchase without a quantity is one unit; a negative quantity is a return.
     CASE WHEN event_type = 'purchase' THEN coalesce(quantity, 1) END AS quantity,
     CAST(price AS DECIMAL(18, 4)) AS price,
+    CASE WHEN price IS NOT NULL THEN nullif(currency, '') END AS currency,
+    -- Price times quantity. A price that four decimals cannot hold is multiplied before it is rounded.
+    CASE
+        WHEN event_type <> 'purchase' THEN NULL
+        WHEN CAST(CAST(price AS DECIMAL(18, 4)) AS DOUBLE) = price
+            THEN CAST(coalesce(quantity, 1) AS DECIMAL(14, 0)) * CAST(price AS DECIMAL(18, 4))
+        ELSE CAST(coalesce(quantity, 1) * price AS DECIMAL(33, 4))
+    END AS amount,
     coalesce(event_id, concat_ws('|', event_type, item_id, query, CAST(price AS VARCHAR), CAST(quantity AS VARCHAR)))
         AS event_key
 FROM checked_events

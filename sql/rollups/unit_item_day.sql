@@ -5,7 +5,7 @@ SELECT
     arrival_day,
     coalesce(sum(greatest(quantity, 0)), 0) AS units,
     coalesce(sum(greatest(-quantity, 0)), 0) AS returns,
-    coalesce(sum(CASE WHEN quantity > 0 THEN CAST(quantity AS DECIMAL(14, 0)) * price END), 0) AS revenue,
+    coalesce(sum(amount) FILTER (WHERE quantity > 0), 0) AS revenue,
     count(*) FILTER (WHERE event_type IN ('view', 'click')) AS views,
     count(*) FILTER (WHERE event_type = 'cart') AS carts,
     coalesce(sum(price), 0) AS price_sum,

@@ -1,2 +1,4 @@
--- one row per bad event of the lake's files: its file, the reason, and the row as JSON with a masked user_id
-SELECT source_file, reason, row_json FROM unit_quarantine
+-- one row per bad row of the lake's files: its view and file, the reason, and the row as JSON with a masked user_id
+SELECT 'events' AS view, source_file, reason, column_name, row_json FROM unit_quarantine
+UNION ALL
+SELECT view, source_file, reason, column_name, row_json FROM master_quarantine

@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::features::content_key::ContentKey;
-use crate::features::functions::{Bucket, Constant, LocalTime, RowJson};
-use crate::features::{last_events, ordered_list};
+use crate::features::functions::{Bucket, Constant, LocalTime, NonBlank, RowJson};
+use crate::features::{connected_groups, last_events, ordered_list};
+use crate::lake::file_columns::ReadFunction;
 use crate::score::functions::ScoringFunction;
 use crate::score::models::{ModelRef, Models};
 use crate::score::operator::{ScoreExec, Scoring};
@@ -49,9 +50,13 @@ enum Function {
     /// The IANA name of the zone.
     Local(String),
     RowJson,
+    NonBlank,
     /// `user_bucket` or `item_bucket`, by its name.
     Bucket,
     ContentKey,
+    /// A function with which scans convert columns, by its name.
+    Read,
+    ConnectedGroups,
     LastEvents,
     OrderedList,
     /// A user's function, by its module's location and hash, never its weights.
@@ -148,12 +153,14 @@ impl PhysicalExtensionCodec for PlanCodec {
                 LocalTime::from_name(name, zone)?.into()
             }
             Some(Function::RowJson) => RowJson::default().into(),
+            Some(Function::NonBlank) => NonBlank::default().into(),
             Some(Function::Bucket) => Bucket::from_name(name)?.into(),
             Some(Function::ContentKey) => ContentKey::default().into(),
+            Some(Function::Read) => ReadFunction::from_name(name)?.into(),
             Some(Function::Torch(declaration)) => {
                 TorchFunction::from_plan(declaration, Arc::new(self.models.config().clone())).into()
             }
-            Some(Function::LastEvents | Function::OrderedList) | None => {
+            Some(Function::ConnectedGroups | Function::LastEvents | Function::OrderedList) | None => {
                 return self.ballista.try_decode_udf(name, bytes);
             }
         }))
@@ -168,10 +175,14 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::Local(local.zone.name().into()), bytes)
         } else if function.is::<RowJson>() {
             write(&Function::RowJson, bytes)
+        } else if function.is::<NonBlank>() {
+            write(&Function::NonBlank, bytes)
         } else if function.is::<Bucket>() {
             write(&Function::Bucket, bytes)
         } else if function.is::<ContentKey>() {
             write(&Function::ContentKey, bytes)
+        } else if function.is::<ReadFunction>() {
+            write(&Function::Read, bytes)
         } else if let Some(ours) = as_torch_function(node) {
             write(&Function::Torch(ours.declaration.clone()), bytes)
         } else {
@@ -181,6 +192,7 @@ impl PhysicalExtensionCodec for PlanCodec {
 
     fn try_decode_udaf(&self, name: &str, bytes: &[u8]) -> Result<Arc<AggregateUDF>> {
         match read::<Function>(bytes)? {
+            Some(Function::ConnectedGroups) => Ok(Arc::new(connected_groups::connected_groups())),
             Some(Function::LastEvents) => Ok(Arc::new(last_events::last_events())),
             Some(Function::OrderedList) => Ok(Arc::new(ordered_list::ordered_list())),
             _ => self.ballista.try_decode_udaf(name, bytes),
@@ -189,6 +201,7 @@ impl PhysicalExtensionCodec for PlanCodec {
 
     fn try_encode_udaf(&self, node: &AggregateUDF, bytes: &mut Vec<u8>) -> Result<()> {
         match node.name() {
+            name if name == connected_groups::connected_groups().name() => write(&Function::ConnectedGroups, bytes),
             name if name == last_events::last_events().name() => write(&Function::LastEvents, bytes),
             name if name == ordered_list::ordered_list().name() => write(&Function::OrderedList, bytes),
             _ => self.ballista.try_encode_udaf(node, bytes),

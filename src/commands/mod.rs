@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use crate::config::{Config, environment};
 use crate::failure::{Failure, Result};
 use crate::lake::{lake_file, unreadable};
+use crate::panics;
 use crate::score::devices;
 use command::{Command, Needs, Places};
 
@@ -118,7 +119,7 @@ async fn run_command(command: &dyn Command, config: Config) -> Result<()> {
     if tensors && config.score.device != "cpu" {
         devices::find_cuda();
     }
-    match command.run(&config).await {
+    match panics::caught(command.run(&config)).await {
         Err(failure) if lake => Err(unreadable::name_file(&config, failure).await),
         done => done,
     }

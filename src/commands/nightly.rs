@@ -13,6 +13,8 @@ use super::format::{self, Format};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
+use crate::lake;
+use crate::nightly::objections::{self, Accept};
 use crate::nightly::plan::{self, NightPlan};
 use crate::nightly::{self, NightOptions, NightReport};
 use crate::publish::night::FaultPoint;
@@ -39,6 +41,9 @@ pub struct Nightly {
     /// Print the result in this format; json and csv print data only.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// Publish in spite of these objections, and note them in `runs`.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
+    accept: Vec<Accept>,
     #[arg(long, hide = true)]
     die_at: Option<String>,
 }
@@ -76,7 +81,8 @@ impl Command for Nightly {
 impl Nightly {
     async fn run_night(&self, config: &Config, models: &Arc<Models>, run_date: RunDate) -> Result<()> {
         let deadline = self.deadline.map(Duration::from_secs);
-        let options = NightOptions { run_date, deadline, fault: FaultPoint(self.die_at.clone()) };
+        let options =
+            NightOptions { run_date, deadline, fault: FaultPoint(self.die_at.clone()), accept: self.accept.clone() };
         let report = nightly::run(config, models, &options).await?;
         match self.format {
             Format::Json => print_json(&report),
@@ -89,6 +95,11 @@ impl Nightly {
         let workspace = Workspace::open(config, Arc::clone(models), Access::ReadOnly).await?;
         let (survey, ctx) = plan::survey(&workspace, run_date).await?;
         let night = NightPlan::new(&survey)?;
+        if survey.rollups.is_complete() {
+            for objection in objections::find(&ctx, config, run_date).await? {
+                tracing::warn!("the night would stop (exit 4): {}", objection.message);
+            }
+        }
         match self.format {
             Format::Json => {
                 let plans = match &survey.model {
@@ -139,10 +150,13 @@ fn print_summary(config: &Config, report: &NightReport) -> Result<()> {
         report.users_encoded,
         report.users_kept
     );
+    if !report.read.files_ignored.is_empty() {
+        println!("ignored objects that are no data: {}", lake::count_by_reason(&report.read.files_ignored));
+    }
     print_tables(report, Format::Table)?;
-    let (lake, output) = (&config.lake.uri, &config.output.uri);
+    let (lake_uri, output) = (&config.lake.uri, &config.output.uri);
     let query = "SELECT * FROM replenishment ORDER BY stock_out_risk DESC LIMIT 10";
-    println!("next: intentcast sql --lake {lake} --output {output} -c '{query}'");
+    println!("next: intentcast sql --lake {lake_uri} --output {output} -c '{query}'");
     Ok(())
 }
 

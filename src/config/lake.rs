@@ -1,5 +1,7 @@
 //! Settings of the places that a night reads from and writes to: the lake, the output, SQL files, S3.
 
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+
 use super::declare::{choices, settings};
 use crate::failure::{Failure, Result};
 
@@ -45,6 +47,17 @@ settings! {
         arrival: Arrival = Arrival::Column;
         /// Tolerance in hours: a row is quarantined if its time is further than this outside its partition, or in the future.
         time_tolerance_hours: u32 = 24;
+        /// First date that is plausible: an earlier time, such as 1970-01-01 of a failed conversion, is quarantined.
+        first_date: String = "1990-01-01".into();
+        /// Currency of all prices, an ISO code such as EUR. Empty: the lake's only one; a lake with two is refused.
+        currency: String = String::new();
+        /// Most ids that guest-to-login pairs connect to one person. A larger group, such as a shared device, is not stitched.
+        stitched_max: u32 = 100, 2..=1_000_000;
+        /// Largest accepted age in days of the newest event: more stops the night with exit code 4, unless it is accepted.
+        freshness_days_max: u32 = 3;
+        /// Smallest accepted number of events of a day of the last week, as a share of the median of the same weekday in the four
+        /// weeks before: less stops the night with exit code 4, unless it is accepted.
+        volume_share_min: f64 = 0.3, 0.0..=1.0;
         /// Largest accepted share of bad rows. Above it the night stops with exit code 4.
         quarantine_share_max: f64 = 0.01, 0.0..=1.0;
     }
@@ -58,7 +71,26 @@ impl LakeConfig {
                 self.time_zone
             )));
         }
+        if self.first_date.parse::<NaiveDate>().is_err() {
+            return Err(Failure::usage(format!(
+                "lake.first_date: expected a date such as 1990-01-01, got {:?}",
+                self.first_date
+            )));
+        }
+        let is_code = self.currency.len() == 3 && self.currency.chars().all(|c| c.is_ascii_uppercase());
+        if !self.currency.is_empty() && !is_code {
+            return Err(Failure::usage(format!(
+                "lake.currency: expected an ISO code such as EUR, or nothing, got {:?}",
+                self.currency
+            )));
+        }
         Ok(())
+    }
+
+    /// Returns the first plausible instant.
+    pub fn first_at(&self) -> DateTime<Utc> {
+        let date = self.first_date.parse::<NaiveDate>().unwrap_or_default();
+        date.and_time(NaiveTime::MIN).and_utc()
     }
 }
 

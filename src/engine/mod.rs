@@ -34,6 +34,8 @@ pub fn session(config: &Config) -> Result<SessionContext> {
     let options = settings.options_mut();
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.schema_force_view_types = false;
+    // The default, nanoseconds, ends in 2262: later times of such a column would wrap to wrong ones.
+    options.execution.parquet.coerce_int96 = Some("us".into());
     options.sql_parser.map_string_types_to_utf8view = false;
     // Sums of floats depend on order; ours are integers and decimals, so partitions may come in any order.
     options.execution.collect_statistics = false;

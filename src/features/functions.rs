@@ -49,6 +49,9 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ("recommendation_top_k", i64::from(config.recommendation.top_k).into()),
         ("recommendation_exclude_bought", config.recommendation.exclude_bought.into()),
         ("time_tolerance", hours(config.lake.time_tolerance_hours)),
+        ("lake_first_at", instant(config.lake.first_at())),
+        ("stitched_max", i64::from(config.lake.stitched_max).into()),
+        ("lake_currency", config.lake.currency.as_str().into()),
         ("partition_kind", partition.into()),
         ("arrival_kind", arrival.into()),
     ];
@@ -59,10 +62,12 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ctx.register_udf(LocalTime::from_name(name, zone)?.into());
     }
     ctx.register_udf(ScalarUDF::from(RowJson::default()));
+    ctx.register_udf(ScalarUDF::from(NonBlank::default()));
     for name in Bucket::NAMES {
         ctx.register_udf(Bucket::from_name(name)?.into());
     }
     ctx.register_udf(ScalarUDF::from(ContentKey::default()));
+    ctx.register_udaf(super::connected_groups::connected_groups());
     ctx.register_udaf(super::last_events::last_events());
     ctx.register_udaf(super::ordered_list::ordered_list());
     Ok(())
@@ -195,6 +200,41 @@ impl ScalarUDFImpl for RowJson {
         writer.finish()?;
         let text = String::from_utf8_lossy(&writer.into_inner()).into_owned();
         Ok(ColumnarValue::Array(Arc::new(text.lines().map(Some).collect::<StringArray>())))
+    }
+}
+
+/// `non_blank(text)`: the text as it is, or null where it has nothing but white space.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct NonBlank {
+    signature: Signature,
+}
+
+impl Default for NonBlank {
+    fn default() -> Self {
+        Self { signature: Signature::string(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for NonBlank {
+    fn name(&self) -> &str {
+        "non_blank"
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let texts = cast(&arrays[0], &DataType::Utf8)?;
+        let texts = texts.as_string::<i32>();
+        let is_blank = |text: Option<&str>| text.is_some_and(|text| text.trim().is_empty());
+        if !texts.iter().any(is_blank) {
+            return Ok(ColumnarValue::Array(Arc::new(texts.clone())));
+        }
+        let kept = texts.iter().map(|text| text.filter(|text| !is_blank(Some(text))));
+        Ok(ColumnarValue::Array(Arc::new(kept.collect::<StringArray>())))
     }
 }
 

@@ -4,12 +4,14 @@
 //! state, feature and label view is registered as of a date. The workspace is the only caller of [`register`] and of
 //! [`rollups::RollupPlan`]; everyone else asks it for a session.
 
-mod added_features;
+pub(crate) mod added_features;
+pub(crate) mod connected_groups;
 pub(crate) mod content_key;
 pub mod contract;
 pub mod functions;
 mod lake_source;
 pub mod last_events;
+pub(crate) mod master;
 pub(crate) mod ordered_list;
 pub mod parts;
 pub(crate) mod quarantine;
@@ -83,7 +85,7 @@ pub(crate) async fn register(
         fields.push(Arc::new(Field::new("_dt", DataType::Date32, true)));
         ctx.register_table(EARLIER_DEMAND, Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))?;
     }
-    views::register(ctx, source.sql, &["state", "features", "labels"]).await
+    views::register(ctx, source.sql, &["master", "state", "features", "labels"]).await
 }
 
 /// Counts the items of a session (HyperLogLog, within a percent or two) and finds their first day.

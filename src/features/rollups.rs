@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::lake_source::{LakeSource, sibling};
+use super::quarantine::OTHER_CURRENCY;
 use super::{functions, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
@@ -41,6 +42,9 @@ pub(crate) struct Unit {
     pub(crate) outputs: BTreeMap<String, Vec<OutputFile>>,
     pub(crate) rows: u64,
     pub(crate) quarantined: BTreeMap<String, u64>,
+    /// Good rows with a price, by currency; rows without a currency are not counted.
+    #[serde(default)]
+    pub(crate) currencies: BTreeMap<String, u64>,
     /// True for a unit that was built for one read-only session and is not stored below the output.
     #[serde(skip)]
     of_this_session: bool,
@@ -60,6 +64,8 @@ pub struct ReadReport {
     pub bytes_read: u64,
     pub(crate) files_skipped: u64,
     pub(crate) bytes_skipped: u64,
+    /// Objects below the folders of the lake's views that are no data, by reason.
+    pub(crate) files_ignored: BTreeMap<String, u64>,
     pub rows_read: u64,
     pub(crate) units_built: u64,
     pub units_kept: u64,
@@ -106,9 +112,12 @@ impl RollupPlan {
         let bytes = |files: &[ListedFile]| files.iter().map(|f| f.meta.size).sum::<u64>();
         stored.report.files_skipped = (lake.files("events").len() - uncovered.len()) as u64;
         stored.report.bytes_skipped = bytes(lake.files("events")) - bytes(&uncovered);
-        let plan = Self { stored, to_build: group(uncovered) };
-        lake.check("events", &plan.files().cloned().collect::<Vec<_>>()).await?;
-        Ok(plan)
+        stored.report.files_ignored = lake.ignored();
+        let mut to_build = group(uncovered);
+        for files in &mut to_build {
+            *files = lake.check("events", std::mem::take(files)).await?;
+        }
+        Ok(Self { stored, to_build })
     }
 
     /// Reports what building would read; rows and bad rows are not known yet.
@@ -181,6 +190,7 @@ impl RollupPlan {
             built.push(unit);
         }
         rollups.report.refuse_bad_share(source.config.lake.quarantine_share_max)?;
+        rollups.refuse_mixed_currencies(source.config)?;
         Ok((rollups, built))
     }
 
@@ -192,7 +202,12 @@ impl RollupPlan {
 impl ReadReport {
     /// Fails (exit 4) where more than `share_max` of the newly read rows are bad.
     fn refuse_bad_share(&self, share_max: f64) -> Result<()> {
-        let bad: u64 = self.quarantined.values().sum();
+        let foreign = self.quarantined.get(OTHER_CURRENCY).copied().unwrap_or_default();
+        let mut bad: u64 = self.quarantined.values().sum();
+        // A shop that also sells abroad has such rows by nature; a wrong setting makes them the most.
+        if 2 * foreign <= self.rows_read {
+            bad -= foreign;
+        }
         let share = bad as f64 / self.rows_read.max(1) as f64;
         if share <= share_max {
             return Ok(());
@@ -260,6 +275,7 @@ impl Rollups {
             outputs: BTreeMap::new(),
             rows: 0,
             quarantined: BTreeMap::new(),
+            currencies: BTreeMap::new(),
             of_this_session: self.session_location.is_some(),
         };
         for output in OUTPUTS {
@@ -281,7 +297,8 @@ impl Rollups {
                 self.register_output(&ctx, output, output, std::slice::from_ref(&unit))?;
             }
         }
-        for (reason, rows) in count_reasons(&ctx).await? {
+        unit.currencies = count_rows(&ctx, CURRENCIES_SQL).await?.into_iter().collect();
+        for (reason, rows) in count_rows(&ctx, REASONS_SQL).await? {
             *self.report.quarantined.entry(reason.clone()).or_default() += rows;
             unit.quarantined.insert(reason, rows);
         }
@@ -341,6 +358,29 @@ impl Rollups {
         Ok(())
     }
 
+    /// Fails (exit 3) where prices are in several currencies and `lake.currency` does not choose one: their sum means nothing.
+    fn refuse_mixed_currencies(&self, config: &Config) -> Result<()> {
+        let mut rows: BTreeMap<&str, u64> = BTreeMap::new();
+        for (currency, count) in self.units.iter().flat_map(|unit| &unit.currencies) {
+            *rows.entry(currency).or_default() += count;
+        }
+        if rows.len() < 2 || !config.lake.currency.is_empty() {
+            return Ok(());
+        }
+        let counts: Vec<String> = rows.iter().map(|(currency, count)| format!("{currency} {count}")).collect();
+        let most = rows.iter().rev().max_by_key(|(_, count)| **count).map_or("", |(currency, _)| currency);
+        Err(Failure::input(format!(
+            "{}: prices in {} currencies (rows: {}); nothing was stored",
+            config.lake.uri,
+            rows.len(),
+            counts.join(", ")
+        ))
+        .hint(format!(
+            "set `lake.currency = \"{most}\"`: rows in another currency are then quarantined as {OTHER_CURRENCY}; or convert \
+             the prices in the lake's events.sql"
+        )))
+    }
+
     /// Registers `unit_event`, `unit_user_day`, `unit_item_day` and `unit_quarantine` over all units.
     pub(crate) fn register(&self, ctx: &SessionContext) -> Result<()> {
         OUTPUTS.iter().try_for_each(|output| self.register_output(ctx, output, output, &self.units))
@@ -388,17 +428,20 @@ fn at(output: &str, error: datafusion::error::DataFusionError) -> Failure {
     Failure::from(error).at(format!("sql/rollups/{output}.sql"))
 }
 
-/// Hashes everything but the files that rollups depend on: their SQL, the lake's SQL and the settings that change rows.
+/// Hashes everything but the files that rollups depend on: their SQL, the lake's SQL and the settings that change rows. A test
+/// finds a setting that the SQL reads and this lacks.
 fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
     let lake = format!("lakes/{}", config.lake.name);
     let text = format!(
-        "2\0{}\0{}\0{}\0{:?}\0{:?}\0{}",
+        "3\0{}\0{}\0{}\0{:?}\0{:?}\0{}\0{}\0{}",
         sql.fingerprint(&["rollups", "lakes/canonical", &lake]),
         config.lake.uri.trim_end_matches('/'),
         config.lake.time_zone,
         config.lake.partition,
         config.lake.arrival,
         config.lake.time_tolerance_hours,
+        config.lake.first_date,
+        config.lake.currency,
     );
     ContentHash::from_bytes(text).short()
 }
@@ -451,24 +494,29 @@ pub(crate) async fn register_no_known_ids(ctx: &SessionContext) -> Result<()> {
     Ok(())
 }
 
-async fn count_reasons(ctx: &SessionContext) -> Result<Vec<(String, u64)>> {
+const REASONS_SQL: &str =
+    "SELECT CAST(reason AS VARCHAR) AS reason, count(*) AS n FROM unit_quarantine GROUP BY reason ORDER BY reason";
+const CURRENCIES_SQL: &str =
+    "SELECT currency, count(*) AS n FROM unit_event WHERE currency IS NOT NULL GROUP BY currency ORDER BY currency";
+
+/// Returns names and counts of a query with these two columns.
+async fn count_rows(ctx: &SessionContext, sql: &str) -> Result<Vec<(String, u64)>> {
     use arrow::array::AsArray;
-    let sql =
-        "SELECT CAST(reason AS VARCHAR) AS reason, count(*) AS n FROM unit_quarantine GROUP BY reason ORDER BY reason";
-    let mut reasons = Vec::new();
+    let mut rows = Vec::new();
     for batch in ctx.sql(sql).await?.collect().await? {
         let names = arrow::compute::cast(batch.column(0), &DataType::Utf8)?;
         let counts = batch.column(1).as_primitive::<arrow::datatypes::Int64Type>();
         for (name, n) in names.as_string::<i32>().iter().zip(counts.values()) {
-            reasons.push((name.unwrap_or_default().to_string(), *n as u64));
+            rows.push((name.unwrap_or_default().to_string(), *n as u64));
         }
     }
-    Ok(reasons)
+    Ok(rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datafusion::execution::FunctionRegistry;
 
     fn unit(days: std::ops::Range<u32>) -> Unit {
         Unit {
@@ -479,7 +527,43 @@ mod tests {
             outputs: BTreeMap::new(),
             rows: 0,
             quarantined: BTreeMap::new(),
+            currencies: BTreeMap::new(),
             of_this_session: false,
+        }
+    }
+
+    /// Functions of settings that rollups may call, as [`state_fingerprint`] has their settings. `read_at` is the exception: it
+    /// only decides which times are in the future.
+    const FINGERPRINTED: [&str; 6] =
+        ["arrival_kind", "partition_kind", "time_tolerance", "lake_first_at", "lake_currency", "read_at"];
+
+    #[test]
+    fn rollups_call_only_settings_of_their_fingerprint() {
+        let ctx = SessionContext::new();
+        functions::register(&ctx, &Config::default(), "2026-03-01".parse().unwrap()).unwrap();
+        let is_value = |name: &str| {
+            let function = ctx.udf(name).ok();
+            function.is_some_and(|function| {
+                let function: &dyn std::any::Any = function.inner().as_ref();
+                function.is::<functions::Constant>()
+            })
+        };
+        assert!(FINGERPRINTED.into_iter().all(is_value), "FINGERPRINTED has a name that is no value of the session");
+        let sql = SqlFiles::load(&Config::default()).unwrap();
+        let lakes = sql.folders("lakes").into_iter().map(|lake| format!("lakes/{lake}"));
+        for folder in lakes.chain(["rollups".into()]) {
+            for (file, text) in sql.folder(&folder) {
+                let word = |c: char| c.is_alphanumeric() || c == '_';
+                let called =
+                    text.match_indices("()").filter_map(|(at, _)| text[..at].rsplit(|c: char| !word(c)).next());
+                let missing: Vec<&str> =
+                    called.filter(|name| is_value(name) && !FINGERPRINTED.contains(name)).collect();
+                assert!(
+                    missing.is_empty(),
+                    "sql/{folder}/{file}.sql calls {missing:?}, but rollups of another value would be reused\n\
+                     hint: add the setting to state_fingerprint, then the name to FINGERPRINTED"
+                );
+            }
         }
     }
 

@@ -82,7 +82,8 @@ mod tests {
     #[tokio::test]
     async fn rows_that_lack_what_is_required_are_counted_by_reason() {
         let sql = "CREATE TABLE raw (n BIGINT NOT NULL, at TIMESTAMP(6) NOT NULL, x DOUBLE, t VARCHAR)";
-        let mut rows = TypedRows::new(Declared::parse(&SessionContext::new(), "raw.sql", sql).await.unwrap());
+        let mut rows =
+            TypedRows::new(Declared::parse(&SessionContext::new(), "raw.sql", "view.sql", sql).await.unwrap());
         let row = |values: [&str; 4]| values.map(|v| (!v.is_empty()).then(|| v.to_string())).to_vec();
         rows.push(row([" 1", "2026-01-01 10:00:00", "one", " t "]));
         rows.push(row(["", "2026-01-01", "1", "t"]));

@@ -10,17 +10,20 @@ use async_trait::async_trait;
 use chrono::NaiveDate;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
+use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction};
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, empty::EmptyExec};
 use object_store::ObjectMeta;
 use std::sync::Arc;
 use url::Url;
 
+use super::file_columns::{self, FileColumn, physical_schema};
 use crate::ids::date32;
 
 /// Rows of a batch with a column of bytes: pictures can have megabytes each, and a batch is in memory as a whole. Filters and
@@ -35,6 +38,8 @@ pub(crate) struct ListedFile {
     pub(crate) name: String,
     /// The date in the folder name, if there is one; the value of `_dt`.
     pub(crate) dt: Option<NaiveDate>,
+    /// Columns that need more than the engine's cast; `None` where there are none, or where the file was not checked.
+    pub(crate) columns: Option<Arc<Vec<FileColumn>>>,
 }
 
 #[derive(Debug)]
@@ -47,19 +52,15 @@ pub(crate) struct FilesTable {
 impl FilesTable {
     /// Files are read as `file_schema`: a file may lack nullable columns, and have more columns or narrower types.
     pub(crate) fn new(store_url: &Url, file_schema: SchemaRef, files: Vec<ListedFile>) -> DfResult<Self> {
-        let listed = vec![
-            Arc::new(Field::new("_file", DataType::Utf8, true)),
-            Arc::new(Field::new("_dt", DataType::Date32, true)),
-        ];
         Ok(Self {
             store_url: ObjectStoreUrl::parse(store_url.as_str())?,
-            columns: TableSchema::builder(file_schema).with_table_partition_cols(listed).build(),
+            columns: with_listed_columns(file_schema),
             files,
         })
     }
 
     /// Returns the files that pass the filters over `_file` and `_dt`.
-    fn prune(&self, state: &dyn Session, filters: &[Expr]) -> DfResult<Vec<&ListedFile>> {
+    pub(super) fn prune(&self, state: &dyn Session, filters: &[Expr]) -> DfResult<Vec<&ListedFile>> {
         let listing_filters: Vec<Expr> = filters.iter().filter(|f| reads_only_listing(f)).cloned().collect();
         let Some(predicate) = conjunction(listing_filters) else { return Ok(self.files.iter().collect()) };
         let schema = Arc::new(Schema::new(vec![
@@ -119,9 +120,57 @@ impl TableProvider for FilesTable {
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
+        let mut scans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        for (columns, group) in by_columns(files) {
+            let columns = columns.map_or(&[][..], Vec::as_slice);
+            let scan = self.scan_files(state, projection, limit, columns, &group)?;
+            scans.push(match columns.is_empty() {
+                true => scan,
+                false => file_columns::convert(scan, &schema, columns)?,
+            });
+        }
+        match scans.len() {
+            1 => Ok(scans.swap_remove(0)),
+            _ => UnionExec::try_new(scans),
+        }
+    }
+}
+
+/// Groups files by how their columns are read; nearly always one group.
+fn by_columns(files: Vec<&ListedFile>) -> Vec<(Option<&Vec<FileColumn>>, Vec<&ListedFile>)> {
+    let mut groups: Vec<(Option<&Vec<FileColumn>>, Vec<&ListedFile>)> = Vec::new();
+    for file in files {
+        let columns = file.columns.as_deref();
+        match groups.iter_mut().find(|(known, _)| *known == columns) {
+            Some((_, group)) => group.push(file),
+            None => groups.push((columns, vec![file])),
+        }
+    }
+    groups
+}
+
+impl FilesTable {
+    /// Scans files whose `columns` differ from the declared ones in the same way.
+    fn scan_files(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+        columns: &[FileColumn],
+        files: &[&ListedFile],
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let table = match columns.is_empty() {
+            true => self.columns.clone(),
+            false => with_listed_columns(physical_schema(self.columns.file_schema(), columns)),
+        };
+        let has_pictures = datafusion::common::project_schema(table.table_schema(), projection)?
+            .fields()
+            .iter()
+            .any(|f| *f.data_type() == DataType::Binary);
         let options = state.config_options().execution.parquet.clone();
         // The engine's filter pushdown hands down filters over rows; setting them here too would test them twice.
-        let source = ParquetSource::new(self.columns.clone()).with_pushdown_filters(options.pushdown_filters);
+        let source = ParquetSource::new(table).with_pushdown_filters(options.pushdown_filters);
+        let source = source.with_table_parquet_options(TableParquetOptions { global: options, ..Default::default() });
         let partitions = state.config().target_partitions().min(files.len());
         let mut groups = vec![Vec::new(); partitions];
         for (at, file) in files.iter().enumerate() {
@@ -129,13 +178,19 @@ impl TableProvider for FilesTable {
             groups[at * partitions / files.len()]
                 .push(PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(listed));
         }
-        let pictures = schema.fields().iter().any(|f| *f.data_type() == DataType::Binary);
         let scan = FileScanConfigBuilder::new(self.store_url.clone(), Arc::new(source))
             .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
-            .with_batch_size(pictures.then(|| PICTURES_PER_BATCH.min(state.config().batch_size())))
+            .with_batch_size(has_pictures.then(|| PICTURES_PER_BATCH.min(state.config().batch_size())))
             .build();
         Ok(DataSourceExec::from_data_source(scan))
     }
+}
+
+/// Adds the columns that come from the listing.
+fn with_listed_columns(file_schema: SchemaRef) -> TableSchema {
+    let listed =
+        vec![Arc::new(Field::new("_file", DataType::Utf8, true)), Arc::new(Field::new("_dt", DataType::Date32, true))];
+    TableSchema::builder(file_schema).with_table_partition_cols(listed).build()
 }

@@ -1,10 +1,14 @@
 //! Reads a lake's folder of SQL: the columns of its raw files, its canonical views, and the facts that an import adds.
 //! `sql/lakes/canonical/` supplies each file that the lake's folder does not have.
 
-use datafusion::prelude::SessionContext;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::cast;
+use datafusion::prelude::{SessionContext, ident, lit};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::declared::Declared;
+use super::declared::{Declared, cast_of, converts};
 use super::view_names::VIEWS;
 use crate::failure::{Failure, Result};
 use crate::sql_files::SqlFiles;
@@ -24,6 +28,8 @@ pub(crate) struct ViewSql {
     pub(crate) declared_by_lake: bool,
     /// `import_<view>.sql`: place and text of the query that an import runs once over the events to get this view's raw rows.
     pub(crate) facts: Option<(String, String)>,
+    /// The columns that the view must have, with their types.
+    canonical: SchemaRef,
     place: String,
     text: String,
 }
@@ -42,8 +48,10 @@ impl LakeSql {
             let (raw_place, raw_text) = text(sql, name, &format!("raw_{view}"))?;
             let (place, text) = text(sql, name, view)?;
             let facts = format!("lakes/{name}/import_{view}");
+            let canonical = SqlFiles::built_in(&format!("lakes/canonical/raw_{view}"))?;
             let found = ViewSql {
-                declared: Declared::parse(&ctx, &raw_place, &raw_text).await?,
+                canonical: Declared::parse(&ctx, "canonical columns", "", canonical).await?.schema,
+                declared: Declared::parse(&ctx, &raw_place, &place, &raw_text).await?,
                 declared_by_lake: sql.get(&own).is_ok(),
                 facts: sql.get(&facts).ok().map(|text| (format!("sql/{facts}.sql"), text.into())),
                 place,
@@ -58,13 +66,55 @@ impl LakeSql {
         self.views.get(view).ok_or_else(|| Failure::bug(format!("no SQL for {view}")))
     }
 
-    /// Registers `<view>` over the registered `raw_<view>`.
+    /// Registers a view over the registered `raw_<view>`, with exactly the canonical columns in their types, and `_file` and `_dt`:
+    /// `events`, and `lake_<view>` for the others, whose rows sql/master/ checks.
     pub(crate) async fn register(&self, ctx: &SessionContext, view: &str) -> Result<()> {
-        let ViewSql { place, text, .. } = self.view(view)?;
-        let plan = ctx.sql(text).await.map_err(|e| Failure::from(e).at(place))?;
-        ctx.register_table(view, plan.into_view())?;
+        let ViewSql { canonical, place, text, .. } = self.view(view)?;
+        let rows = ctx.sql(text).await.map_err(|e| Failure::from(e).at(place))?;
+        let found = rows.schema().as_arrow().clone();
+        let mut wanted: Vec<FieldRef> = canonical.fields().iter().cloned().collect();
+        wanted.extend(LISTED.iter().map(|(name, data_type)| Arc::new(Field::new(*name, data_type.clone(), true))));
+        let mut columns = Vec::new();
+        for has in found.fields() {
+            let Some(field) = wanted.iter().find(|field| field.name() == has.name()) else { continue };
+            columns.push(match has.data_type() == field.data_type() {
+                true => ident(has.name()),
+                false if converts(has.data_type(), field.data_type()) => {
+                    cast(ident(has.name()), field.data_type().clone()).alias(has.name())
+                }
+                false => return Err(wrong_type(place, field, has)),
+            });
+        }
+        for field in &wanted {
+            let name = field.name();
+            if found.field_with_name(name).is_ok() {
+                continue;
+            }
+            // An aggregate over catalogue files has no file.
+            if view == "events" || canonical.field_with_name(name).is_ok() {
+                return Err(missing_column(place, name, &found));
+            }
+            columns.push(lit(ScalarValue::try_from(field.data_type())?).alias(name));
+        }
+        let name = if view == "events" { view.into() } else { format!("lake_{view}") };
+        ctx.register_table(name, rows.select(columns)?.into_view())?;
         Ok(())
     }
+}
+
+/// The columns that a lake's view hands on from the listing.
+const LISTED: [(&str, DataType); 2] = [("_file", DataType::Utf8), ("_dt", DataType::Date32)];
+
+fn missing_column(place: &str, name: &str, found: &Schema) -> Failure {
+    let has: Vec<&str> = found.fields().iter().map(|f| f.name().as_str()).collect();
+    Failure::usage(format!("{place}: expected a column {name}, found {}", has.join(", ")))
+        .hint(format!("select it in that file; `CAST(NULL AS …) AS {name}` where the lake has nothing for it"))
+}
+
+fn wrong_type(place: &str, wanted: &Field, found: &Field) -> Failure {
+    let (name, wanted, found) = (wanted.name(), wanted.data_type(), found.data_type());
+    Failure::usage(format!("{place}: column {name}: expected {wanted}, found {found}"))
+        .hint(format!("write `{} AS {name}` in that file", cast_of(name, found, wanted)))
 }
 
 /// Returns place and text of a lake's file, or else of the canonical one.

@@ -70,6 +70,11 @@ impl Location {
         }
     }
 
+    /// Returns the name that messages show for this folder, with a slash at its end.
+    pub fn display_folder(&self) -> String {
+        format!("{}/", self.display(&self.prefix).trim_end_matches('/'))
+    }
+
     /// The full URL of an object in this store.
     pub(crate) fn full_url(&self, path: &Path) -> String {
         let mut url = self.url.clone();

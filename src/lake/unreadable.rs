@@ -8,7 +8,8 @@ use super::declared::FIX_FILE;
 use super::files_table::ListedFile;
 use super::{Lake, VIEWS, register_files};
 use crate::config::Config;
-use crate::failure::{Cause, Failure, Result};
+use crate::failure::{Cause, Failure, FailureKind, Result};
+use crate::panics;
 use crate::sql_files::SqlFiles;
 
 /// Bounds the search: it only improves the message of a night that has failed already.
@@ -55,7 +56,7 @@ impl Lake {
         });
         let mut found = futures::stream::iter(searches).buffered(FILES_AT_ONCE).filter_map(std::future::ready).boxed();
         match tokio::time::timeout(SEARCH_MAX, found.next()).await {
-            Ok(Some(place)) => searched(failure).at(place).hint(FIX_FILE),
+            Ok(Some(place)) => Failure { kind: FailureKind::Input, ..searched(failure) }.at(place).hint(FIX_FILE),
             Ok(None) => failure,
             Err(_) => searched(failure)
                 .hint(format!("a lake file is corrupt; the search for it timed out after {} s", SEARCH_MAX.as_secs())),
@@ -65,7 +66,8 @@ impl Lake {
     async fn unreadable_column(&self, view: &str, file: &ListedFile) -> Result<Option<String>> {
         let schema = &self.sql.view(view)?.declared.schema;
         let ctx = SessionContext::new();
-        register_files(&ctx, "file", &self.location, schema.clone(), vec![file.clone()])?;
+        let checked = self.check(view, vec![file.clone()]).await?;
+        register_files(&ctx, "file", &self.location, schema.clone(), checked)?;
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         undecoded_column(&ctx.table("file").await?, &names).await
     }
@@ -85,16 +87,15 @@ pub(crate) async fn undecoded_column(file: &DataFrame, columns: &[&str]) -> Resu
 }
 
 async fn decodes(file: &DataFrame, columns: &[&str]) -> Result<bool> {
-    let mut rows = file.clone().select_columns(columns)?.execute_stream().await?;
-    loop {
-        match rows.try_next().await {
-            Ok(Some(_)) => {}
-            Ok(None) => return Ok(true),
-            // A file that is gone or that the store does not show says nothing about its bytes.
-            Err(error) => {
-                let failure = Failure::from(error);
-                return if failure.is_undecodable() { Ok(false) } else { Err(failure) };
-            }
-        }
+    let all_rows = async {
+        let mut rows = file.clone().select_columns(columns)?.execute_stream().await?;
+        while rows.try_next().await?.is_some() {}
+        Ok(())
+    };
+    match panics::caught(all_rows).await {
+        Ok(()) => Ok(true),
+        Err(failure) if failure.is_undecodable() => Ok(false),
+        // A file that is gone or that the store does not show says nothing about its bytes.
+        Err(failure) => Err(failure),
     }
 }

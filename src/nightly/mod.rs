@@ -8,6 +8,7 @@
 
 mod checkpoints;
 mod look_back;
+pub(crate) mod objections;
 pub(crate) mod plan;
 
 use datafusion::prelude::SessionContext;
@@ -23,7 +24,7 @@ use crate::failure::{Failure, Result};
 use crate::features::rollups::{ReadReport, Rollups};
 use crate::features::{self, Scope, contract, parts::Part, views};
 use crate::ids::{ModelVersion, RunDate};
-use crate::lake::{parquet_files, stores::Location};
+use crate::lake::{count_by_reason, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
 use crate::progress;
 use crate::publish::checks::{self, StagedNight, register_staged};
@@ -38,6 +39,7 @@ use crate::tables::{materialise, write_files};
 use crate::workspace::{Access, Workspace};
 use checkpoints::{CheckpointedQuery, checkpoint_folder};
 use look_back::LookBack;
+use objections::Accept;
 use plan::{NightPlan, Stage, StageFigures, Survey};
 
 /// Options of one night.
@@ -47,6 +49,8 @@ pub(crate) struct NightOptions {
     /// Gives up (exit 75) after this long; checkpoints serve the next attempt.
     pub(crate) deadline: Option<Duration>,
     pub(crate) fault: FaultPoint,
+    /// Objections in spite of which the night is published.
+    pub(crate) accept: Vec<Accept>,
 }
 
 /// Report of a night, for the summary and the `runs` row.
@@ -115,6 +119,9 @@ async fn run_locked(
         true => planning,
         false => workspace.session_as_of(&rollups, Scope::night(run_date)).await?,
     };
+    let objections = objections::find(&ctx, config, run_date).await?;
+    let accepted = objections::stop_unless_accepted(&objections, &options.accept)?;
+    let unstitched = objections::count_unstitched(&ctx, config).await?;
     let manifest_hash = manifest_hash.ok_or_else(|| Failure::bug("a night without a manifest"))?;
     let night = Night {
         checkpoints: checkpoint_folder(workspace.output()?, run_date, &manifest_hash),
@@ -128,6 +135,7 @@ async fn run_locked(
         ctx,
         stages,
         staged: StagedTables::new(),
+        notes: accepted.into_iter().chain(unstitched).collect(),
         drift: Value::Null,
         accuracy: Value::Null,
     };
@@ -201,6 +209,8 @@ struct Night<'a> {
     stages: StageLog,
     report: NightReport,
     staged: StagedTables,
+    /// Sentences for `runs.note`.
+    notes: Vec<String>,
     drift: Value,
     accuracy: Value,
 }
@@ -380,7 +390,7 @@ impl Night<'_> {
 
     fn run_record(&self, manifest_hash: String) -> Result<RunRecord> {
         let mut record = RunRecord::new(self.held, manifest_hash);
-        let folders = ["lakes", "rollups", "state", "features", "score", "tables"];
+        let folders = ["lakes", "master", "rollups", "state", "features", "score", "tables"];
         record.model_version = Some(ModelVersion(self.card.version.clone()));
         record.sql_fingerprint = Some(self.workspace.sql.fingerprint(&folders));
         record.input_fingerprint = Some(self.rollups.input_fingerprint());
@@ -403,6 +413,11 @@ impl Night<'_> {
         record.stages = serde_json::to_value(&self.stages.figures).map_err(Failure::bug)?;
         record.drift = self.drift.clone();
         record.accuracy = self.accuracy.clone();
+        let ignored = &self.rollups.report.files_ignored;
+        let ignored = (!ignored.is_empty())
+            .then(|| format!("ignored objects of the lake that are no data: {}", count_by_reason(ignored)));
+        let notes: Vec<String> = self.notes.iter().cloned().chain(ignored).collect();
+        record.note = (!notes.is_empty()).then(|| notes.join("; "));
         Ok(record)
     }
 }

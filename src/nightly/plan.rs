@@ -172,7 +172,7 @@ fn manifest_hash(
     let lake = workspace.lake()?;
     let masters = lake::VIEWS[1..].iter().flat_map(|view| lake.files(view));
     let masters: Vec<String> = masters.map(|file| lake::fingerprint(&file.meta)).collect();
-    let folders = ["lakes", "rollups", "state", "features", "score", "tables", "checks"];
+    let folders = ["lakes", "master", "rollups", "state", "features", "score", "tables", "checks"];
     Ok(runs::manifest_hash([
         run_date.to_string().as_str(),
         &workspace.sql.fingerprint(&folders),
@@ -355,6 +355,9 @@ impl fmt::Display for NightPlan {
             read.files_skipped,
             read.bytes_skipped
         )?;
+        if !read.files_ignored.is_empty() {
+            writeln!(f, "ignores objects that are no data: {}", lake::count_by_reason(&read.files_ignored))?;
+        }
         match &self.model_version {
             Some(version) => writeln!(f, "model {version}")?,
             None => writeln!(f, "no model yet: the night would be refused (exit 6); run `intentcast train` first")?,

@@ -6,7 +6,7 @@
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::TransactionError;
 use deltalake::kernel::{StructField, StructType};
-use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use deltalake::logstore::LogStoreRef;
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::SaveMode;
 use deltalake::{DeltaTable, DeltaTableError};
@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::failure::{Cause, Failure, Result, store_refusal};
 use crate::ids::RunDate;
+use crate::lake::delta_table;
 use crate::lake::stores::Location;
 use crate::tables::schemas::{self, PARTITION};
 use crate::tables::write_files::table_location;
@@ -33,10 +34,7 @@ const PROPERTIES: [(&str, &str); 4] = [
 ];
 
 fn log_store(output: &Location, table: &str) -> Result<LogStoreRef> {
-    let place = table_location(output, table);
-    let options = StorageConfig::default();
-    let prefixed = options.decorate_store(Arc::clone(&place.store), &place.url).map_err(failure(table))?;
-    Ok(default_logstore(Arc::from(prefixed), Arc::clone(&place.store), &place.url, &options))
+    delta_table::log_store(&table_location(output, table)).map_err(failure(table))
 }
 
 /// Opens the table at `version`, or at its newest; `None` if it does not exist.
@@ -57,15 +55,12 @@ pub(crate) async fn open(output: &Location, table: &str, version: Option<u64>) -
 /// Opens the newest state of the table; creates an empty table if there is none.
 pub(crate) async fn open_or_create(output: &Location, table: &str) -> Result<DeltaTable> {
     if let Some(opened) = open(output, table, None).await? {
-        check_columns(&opened, table)?;
-        return Ok(opened);
+        return add_missing_columns(opened, table).await;
     }
-    let schema: StructType = schemas::table_schema(table)?.as_ref().try_into_kernel().map_err(Failure::bug)?;
-    let columns: Vec<StructField> = schema.fields().cloned().collect();
     let created = CreateBuilder::new()
         .with_log_store(log_store(output, table)?)
         .with_table_name(table)
-        .with_columns(columns)
+        .with_columns(columns_of(table)?)
         .with_partition_columns([PARTITION])
         .with_configuration(PROPERTIES.map(|(key, value)| (key.to_string(), Some(value.to_string()))))
         .with_save_mode(SaveMode::Ignore)
@@ -80,16 +75,22 @@ pub(crate) async fn open_or_create(output: &Location, table: &str) -> Result<Del
     }
 }
 
-fn check_columns(opened: &DeltaTable, table: &str) -> Result<()> {
+/// Adds the columns that an earlier version did not write; its nights have null there. Nothing else of the table changes.
+async fn add_missing_columns(opened: DeltaTable, table: &str) -> Result<DeltaTable> {
     let found = opened.snapshot().map_err(failure(table))?.schema();
-    let wanted = schemas::table_schema(table)?;
-    let missing: Vec<&str> =
-        wanted.fields().iter().map(|f| f.name().as_str()).filter(|name| found.field(name).is_none()).collect();
+    let missing: Vec<StructField> =
+        columns_of(table)?.into_iter().filter(|column| found.field(column.name()).is_none()).collect();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(opened);
     }
-    Err(Failure::usage(format!("table {table} was made by another version: it lacks {}", missing.join(", ")))
-        .hint("publish to a new --output, or move the old table aside"))
+    let names: Vec<&str> = missing.iter().map(|column| column.name().as_str()).collect();
+    tracing::info!("table {table}: adding the columns {}, which an earlier version did not have", names.join(", "));
+    opened.add_columns().with_fields(missing.clone()).await.map_err(failure(table))
+}
+
+fn columns_of(table: &str) -> Result<Vec<StructField>> {
+    let schema: StructType = schemas::table_schema(table)?.as_ref().try_into_kernel().map_err(Failure::bug)?;
+    Ok(schema.fields().cloned().collect())
 }
 
 /// Returns the manifest hash of the newest commit that published `run_date`, searching from the newest version backwards.

@@ -1,10 +1,11 @@
-//! Renders the checks that repeat declarations: `sql/checks/keys.sql` from the tables' keys, and
+//! Renders the checks that repeat declarations: `sql/checks/keys.sql` and `values.sql` from the tables' keys and columns, and
 //! `sql/checks/probabilities.sql` from the targets. `make docs` writes the files; a test compares them.
 //!
 //! They are files like all other checks, so that an analyst can read them, run them in the shell and overlay them.
 
+use super::published::NIGHT;
 use super::schemas::specs;
-use super::table_spec::TableSpec;
+use super::table_spec::{Column, ColumnType, TableSpec};
 use crate::model::targets::{BINARY, TARGETS};
 
 /// The text of `sql/checks/keys.sql`.
@@ -42,6 +43,48 @@ fn repeated_keys(spec: &TableSpec, columns: &[&str]) -> String {
         nulls.join(" OR "),
         table = spec.name
     )
+}
+
+/// The text of `sql/checks/values.sql`.
+pub fn values_sql() -> String {
+    let tables: Vec<String> = NIGHT.iter().map(|spec| bad_values(spec)).collect();
+    format!(
+        "-- check (stops the night): one row per column with values that its declaration excludes: null, NaN or infinite\n\
+         -- Generated from src/tables/published.rs by `make docs`. Each table is read once.\n\
+         WITH counted AS (\n{}\n)\n\
+         SELECT\n    \
+             found['name'] AS subject,\n    \
+             found['expected'] AS expected,\n    \
+             concat(found['bad'], ' rows that are not') AS got\n\
+         FROM counted\n\
+         WHERE found['bad'] > 0\n\
+         ORDER BY subject\n",
+        tables.join("\n    UNION ALL\n")
+    )
+}
+
+fn bad_values(spec: &TableSpec) -> String {
+    let columns: Vec<String> = spec.columns.iter().filter_map(|column| bad_values_of(spec.name, column)).collect();
+    format!(
+        "    SELECT unnest(make_array(\n        {}\n    )) AS found FROM {}",
+        columns.join(",\n        "),
+        spec.name
+    )
+}
+
+/// Counts the bad values of a column; `None` where every value is allowed.
+fn bad_values_of(table: &str, column: &Column) -> Option<String> {
+    let name = column.name;
+    let not_finite = format!("isnan({name}) OR abs({name}) = CAST('Infinity' AS DOUBLE)");
+    let (bad, expected) = match (column.null_when(), column.kind) {
+        (None, ColumnType::Float64) => (format!("{name} IS NULL OR {not_finite}"), "finite numbers, none null"),
+        (Some(_), ColumnType::Float64) => (not_finite, "finite numbers or null"),
+        (None, _) => (format!("{name} IS NULL"), "none null"),
+        (Some(_), _) => return None,
+    };
+    Some(format!(
+        "named_struct('name', '{table}.{name}', 'expected', '{expected}', 'bad', count(*) FILTER (WHERE {bad}))"
+    ))
 }
 
 /// The text of `sql/checks/probabilities.sql`.

@@ -139,12 +139,14 @@ const SEGMENT: TableSpec = TableSpec {
 #[rustfmt::skip]
 const QUARANTINE: TableSpec = TableSpec {
     name: "quarantine",
-    grain: "bad event row of the lake",
+    grain: "bad row of the lake",
     key: &[],
     also_unique: &[],
     columns: &[
-        column("source_file", Text, "the event file that holds the row"),
+        column("view", Text, "the canonical view that the row would belong to: events, items, …"),
+        column("source_file", Text, "the file that holds the row; null where the lake's SQL does not hand on `_file`"),
         column("reason", Text, "why the row was set aside; sql/rollups/checked_events.sql has the list"),
+        column("column_name", Text, "the column that is bad; null where the reason says it or the row is bad as a whole"),
         column("row_json", Text, "the row as JSON, with ids masked"),
     ],
 };

@@ -12,8 +12,8 @@ pub fn markdown() -> Result<String> {
         "# The published tables\n\n\
          Generated from src/tables/published.rs by `make docs`; a test compares them. The tables are Delta tables below\n\
          `<output>/tables/`, partitioned by `run_date` (a date, the last column of each). `runs` alone decides which nights\n\
-         are visible; sql/views/visible_nights.sql is the query. Times are UTC. Every column always exists and may be null\n\
-         unless its meaning says otherwise.\n",
+         are visible; sql/views/visible_nights.sql is the query. Times are UTC. Every column always exists. It is null only where\n\
+         its meaning says so, and no number is NaN or infinite: sql/checks/values.sql stops a night otherwise.\n",
     );
     for spec in specs() {
         write!(text, "\n## {}\n\nOne row per {}.", spec.name, spec.grain).map_err(Failure::bug)?;

@@ -1,7 +1,7 @@
 //! Declaration of a published table: its grain, its keys, its columns with type and meaning.
 //!
 //! [`published`](super::published) holds the declarations. The Arrow and Delta schemas (`schemas`), docs/reference/tables.md
-//! (`reference`) and sql/checks/keys.sql (`generated_checks`) follow from them.
+//! (`reference`), sql/checks/keys.sql and values.sql (`generated_checks`) follow from them.
 
 use arrow::datatypes::{DataType, TimeUnit};
 
@@ -15,7 +15,7 @@ pub struct TableSpec {
     pub key: &'static [&'static str],
     /// Further column sets in which no two rows of a night agree.
     pub(crate) also_unique: &'static [&'static [&'static str]],
-    /// Columns of the data files: all but `run_date`. Every column is nullable; a lake that cannot feed one leaves it null.
+    /// Columns of the data files: all but `run_date`.
     pub(crate) columns: &'static [Column],
 }
 
@@ -31,8 +31,15 @@ impl TableSpec {
 pub(crate) struct Column {
     pub(crate) name: &'static str,
     pub(crate) kind: ColumnType,
-    /// Meaning, unit and when the column is null.
+    /// Meaning and unit; a column that may be null says when after `; null `, and a check holds the others to it.
     pub(crate) meaning: &'static str,
+}
+
+impl Column {
+    /// Returns when the column may be null; `None` for one that never is.
+    pub(crate) fn null_when(&self) -> Option<&'static str> {
+        self.meaning.split_once("; null ").map(|(_, when)| when)
+    }
 }
 
 pub(crate) const fn column(name: &'static str, kind: ColumnType, meaning: &'static str) -> Column {

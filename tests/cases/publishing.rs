@@ -91,6 +91,8 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
         "probabilities: intent.p_cart: expected every row between 0 and 1, got 1 rows",
         "probabilities: intent.p_view: expected every row between 0 and 1, got 2 rows",
         "probabilities: intent.p_search: expected every row between 0 and 1, got 2 rows",
+        "values: intent.p_view: expected finite numbers, none null, got 1 rows that are not",
+        "values: intent.p_search: expected finite numbers, none null, got 1 rows that are not",
         "quantiles: demand of item i1",
         "keys: keys of intent (user_id): expected each once, none null, got 3 keys",
         "change: mean of intent.p_purchase",
@@ -104,7 +106,7 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
 fn of_user(user: &str, p: f64) -> String {
     let scores = nights::probabilities(p);
     format!(
-        "SELECT '{user}' AS user_id, {scores}, 1.5 AS expected_units, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version"
+        "SELECT '{user}' AS user_id, {scores}, 1.5 AS expected_units, 9.0 AS expected_spend, 0.1 AS anomaly_score, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version"
     )
 }
 

@@ -1,4 +1,4 @@
-//! Files that are generated from the code: docs/reference/, jobs/nightly.toml, two checks below sql/checks/. These tests render
+//! Files that are generated from the code: docs/reference/, jobs/nightly.toml, three checks below sql/checks/. These tests render
 //! them again and compare; `make docs` writes them.
 
 use clap::{Command, CommandFactory};
@@ -35,6 +35,7 @@ fn the_table_reference_names_every_column_and_what_it_means() {
 #[test]
 fn generated_checks_follow_from_the_declarations() {
     check("sql/checks/keys.sql", &intentcast::tables::generated_checks::keys_sql());
+    check("sql/checks/values.sql", &intentcast::tables::generated_checks::values_sql());
     check("sql/checks/probabilities.sql", &intentcast::tables::generated_checks::probabilities_sql());
 }
 

@@ -13,6 +13,7 @@ pub mod repository;
 pub mod s3;
 pub mod sessions;
 pub mod shop;
+pub mod small_lake;
 pub mod stopping_store;
 pub mod training_shop;
 

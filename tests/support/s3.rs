@@ -58,7 +58,8 @@ struct Object {
 }
 
 impl S3Server {
-    /// Listens on a free port of 127.0.0.1. Any bucket name works; each is a prefix of one key space.
+    /// Listens on a free port of 127.0.0.1. Any bucket name but `nosuchbucket` works; each is a prefix of one
+    /// key space.
     pub fn start() -> Self {
         let bucket = Arc::new(Bucket::default());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -138,6 +139,9 @@ impl Bucket {
     }
 
     fn allow(&self, action: Action, name: &str) -> S3Result<()> {
+        if name.starts_with("nosuchbucket/") {
+            return Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"));
+        }
         let denied = self.denied.lock().unwrap();
         match denied.iter().any(|(what, prefix)| *what == action && name.starts_with(prefix.as_str())) {
             true => Err(s3_error!(AccessDenied)),

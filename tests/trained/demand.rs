@@ -183,18 +183,19 @@ async fn sums_that_differ_stop_the_night() {
         )
     };
     let reconciled = ", 2.0 AS model_mean, 6.0 AS intent_units, 0.5 AS intent_weight";
+    let alone = ", 4.0 AS model_mean, 0.0 AS intent_weight";
     for (sql, fault) in [
-        (rows("4.0", ""), None),
+        (rows("4.0", alone), None),
         (rows("4.0", reconciled), None),
         (
-            rows("CASE level WHEN 'total' THEN 5.0 ELSE 4.0 END", ""),
+            rows("CASE level WHEN 'total' THEN 5.0 ELSE 4.0 END", alone),
             Some("demand of total: expected the sum of its items"),
         ),
-        (rows("CASE level WHEN 'total' THEN 4.0 ELSE 3.0 END", ""), Some("demand of category: expected the sum")),
+        (rows("CASE level WHEN 'total' THEN 4.0 ELSE 3.0 END", alone), Some("demand of category: expected the sum")),
         (rows("4.0", &reconciled.replace("0.5", "0.75")), Some("expected network and intents, reconciled, 5")),
-        (format!("{} WHERE level = 'total'", rows("4.0", "")), Some("demand of category: expected the sum")),
-        (format!("{0} UNION ALL {0}", rows("4.0", "")), Some("expected the sum of its items, 4.0, got 8.0")),
-        (rows("CAST('NaN' AS DOUBLE)", ""), Some("demand of total")),
+        (format!("{} WHERE level = 'total'", rows("4.0", alone)), Some("demand of category: expected the sum")),
+        (format!("{0} UNION ALL {0}", rows("4.0", alone)), Some("expected the sum of its items, 4.0, got 8.0")),
+        (rows("CAST('NaN' AS DOUBLE)", alone), Some("demand of total")),
     ] {
         let staged = nights::stage(&ctx, &output, &held, &with_total(&sql)).await;
         match (nights::check(&ctx, &output, held.run_date, &staged).await, fault) {

@@ -383,3 +383,33 @@ fn the_same_seed_gives_the_same_bytes() {
     assert!(first.lines().count() > 15, "{first}");
     assert_eq!(first, digest("b"));
 }
+
+#[test]
+fn a_stale_lake_stops_the_night_unless_accepted() {
+    let (_own, lake, output) = shop();
+    let places = ["--lake", &lake, "--output", &output, "--date", "2026-03-08"];
+    let stopped = refused(&[&["nightly"], &places[..]].concat(), 4);
+    assert!(stopped.contains("newest event is 6 days old (2026-03-01; lake.freshness_days_max = 3)"), "{stopped}");
+    let plan = run(&[&["nightly"], &places[..], &["--dry-run"]].concat());
+    let log = String::from_utf8_lossy(&plan.stderr).into_owned();
+    assert!(
+        plan.status.success() && log.contains("the night would stop (exit 4): newest event is 6 days old"),
+        "{log}"
+    );
+    done(&[&["nightly"], &places[..], &["--accept", "freshness"]].concat());
+    let note = query(&output, "SELECT note FROM runs");
+    assert!(note.contains("accepted: newest event is 6 days old"), "{note}");
+}
+
+#[test]
+fn a_half_loaded_day_stops_the_night_unless_accepted() {
+    let (_own, lake, output) = shop();
+    let day = Path::new(&lake).join("events/dt=2026-02-24");
+    let file = std::fs::read_dir(day).unwrap().next().unwrap().unwrap().path();
+    lakes::rewrite(&file, "SELECT * FROM rows LIMIT 5");
+    let places = ["--lake", &lake, "--output", &output, "--date", "2026-02-26"];
+    let stopped = refused(&[&["nightly"], &places[..]].concat(), 4);
+    assert!(stopped.contains("2026-02-24 has ") && stopped.contains("may be loaded by half"), "{stopped}");
+    assert!(stopped.contains("--accept volume"), "{stopped}");
+    done(&[&["nightly"], &places[..], &["--accept", "volume"]].concat());
+}

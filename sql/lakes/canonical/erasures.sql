@@ -1,2 +1,2 @@
 -- one row per user_id that asked to be forgotten
-SELECT user_id, requested_at FROM raw_erasures
+SELECT user_id, requested_at, _file FROM raw_erasures

@@ -124,7 +124,13 @@ pub(crate) fn require_histories(statistics: &ItemStatistics, config: &DemandConf
          of {} past dates if it sold in the {} days before and was first seen at least {} days before",
         config.as_of_dates, config.history_days, config.history_days_min
     ))
-    .hint("raise demand.as_of_dates, lower demand.history_days_min, or train on a lake with more items, days or purchases"))
+    .hint(format!(
+        "raise demand.as_of_dates, lower demand.history_days_min, or train on a lake with more items, days or purchases; items \
+         must be first seen {} days before the training date (twice demand.horizon_days and demand.history_days_min): in a \
+         younger lake lower demand.horizon_days; with 7 it is {} days",
+        2 * config.horizon_days + config.history_days_min,
+        2 * 7 + config.history_days_min
+    )))
 }
 
 /// Draws at most `rows_max` items that are not new.

@@ -1,0 +1,11 @@
+-- one row per row of the lake's users, with the reason if it is bad
+SELECT
+    non_blank(user_id) AS user_id,
+    non_blank(canonical_user_id) AS canonical_user_id,
+    signed_up_at, country, consent, excluded, _file,
+    CASE
+        WHEN non_blank(user_id) IS NULL THEN 'null_id'
+        WHEN signed_up_at < lake_first_at() THEN 'time_too_early'
+    END AS reason,
+    CASE WHEN non_blank(user_id) IS NOT NULL AND signed_up_at < lake_first_at() THEN 'signed_up_at' END AS column_name
+FROM lake_users
