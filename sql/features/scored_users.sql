@@ -9,15 +9,6 @@ WITH known AS (
         AND user_bucket(coalesce(stitched.canonical_user_id, users.user_id))
             BETWEEN user_bucket_first() AND user_bucket_last()
 ),
--- What any id of a person said holds for all of them, and no consent wins.
-master AS (
-    SELECT
-        coalesce(person.canonical_user_id, users.user_id) AS person_id,
-        bool_and(coalesce(users.consent, consent_default())) AS consent,
-        bool_or(coalesce(users.excluded, false)) AS excluded
-    FROM person RIGHT JOIN users ON users.user_id = person.user_id
-    GROUP BY coalesce(person.canonical_user_id, users.user_id)
-),
 erased AS (
     SELECT DISTINCT coalesce(person.canonical_user_id, erasures.user_id) AS person_id
     FROM person RIGHT JOIN erasures ON erasures.user_id = person.user_id
@@ -28,6 +19,6 @@ known_persons AS (
 )
 SELECT known_persons.user_id
 FROM known_persons
-    LEFT JOIN master ON known_persons.person_id = master.person_id
+    LEFT JOIN person_consent ON known_persons.person_id = person_consent.person_id
     LEFT ANTI JOIN erased ON known_persons.person_id = erased.person_id
-WHERE coalesce(master.consent, consent_default()) AND NOT coalesce(master.excluded, false)
+WHERE coalesce(person_consent.consent, consent_default()) AND NOT coalesce(person_consent.excluded, false)

@@ -22,9 +22,10 @@ impl CheckpointedQuery {
     pub(crate) const INTENT_SCORES: Self = Self::File("score/intent_scores");
     pub(crate) const DEMAND_FORECASTS: Self = Self::File("score/demand_forecasts");
     /// State tables that a night of many user parts checkpoints once for all of them.
-    pub(crate) const GUEST_STATE: [Self; 4] = [
+    pub(crate) const GUEST_STATE: [Self; 5] = [
         Self::View("state/stitched"),
         Self::View("state/person"),
+        Self::View("state/person_consent"),
         Self::View("state/guest_day"),
         Self::View("state/guest_event"),
     ];
