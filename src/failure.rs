@@ -259,15 +259,13 @@ impl From<Failure> for datafusion::error::DataFusionError {
 impl From<object_store::Error> for Failure {
     fn from(error: object_store::Error) -> Self {
         use object_store::Error as E;
-        let failure = match &error {
-            E::NotFound { .. } if missing_bucket(&error).is_some() => {
-                store_refusal(&error).unwrap_or_else(|| Failure::usage(error.to_string()))
-            }
-            E::NotFound { path, .. } => Failure::input(format!("{path}: not found")),
-            E::AlreadyExists { .. } | E::Precondition { .. } => {
+        let failure = match (store_refusal(&error), &error) {
+            (Some(refusal), _) => refusal,
+            (None, E::NotFound { path, .. }) => Failure::input(format!("{path}: not found")),
+            (None, E::AlreadyExists { .. } | E::Precondition { .. }) => {
                 Failure { cause: Some(Cause::Conflict), ..Failure::transient(format!("store: {error}")) }
             }
-            _ => store_refusal(&error).unwrap_or_else(|| Failure::transient(format!("store: {error}"))),
+            (None, _) => Failure::transient(format!("store: {error}")),
         };
         failure.caused_by(error)
     }

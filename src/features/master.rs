@@ -10,7 +10,7 @@ use datafusion::prelude::SessionContext;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 
-/// Bad rows of a view that are few enough to go on with, whatever their share, unless they are a tenth of it.
+/// Number of bad rows below which a view is accepted whatever their share, unless they are a tenth of it.
 const FEW_ROWS: i64 = 20;
 
 const BAD_ERASURES_SQL: &str = "SELECT coalesce(min(_file), 'erasures/') AS file, count(*) AS bad FROM lake_erasures WHERE non_blank(user_id) IS NULL HAVING count(*) > 0";

@@ -204,7 +204,7 @@ impl ReadReport {
     fn refuse_bad_share(&self, share_max: f64) -> Result<()> {
         let foreign = self.quarantined.get(OTHER_CURRENCY).copied().unwrap_or_default();
         let mut bad: u64 = self.quarantined.values().sum();
-        // A shop that also sells abroad has such rows by nature; a wrong setting makes them the most.
+        // Such rows are normal in a shop that also sells abroad; where they are the majority, the setting is wrong.
         if 2 * foreign <= self.rows_read {
             bad -= foreign;
         }

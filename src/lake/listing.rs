@@ -1,4 +1,4 @@
-//! Lists the files of a view's folder: each object is data, is skipped for a counted reason, or refuses the lake.
+//! Lists the files of a view's folder: each object is data, is ignored for a counted reason, or refuses the lake.
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -21,7 +21,7 @@ const PEEKS_AT_ONCE: usize = 16;
 /// Reason for which an object below a view's folder is no data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SkipReason {
+pub enum IgnoreReason {
     /// A part of its path begins with `_` or `.`: markers, checksums, staging folders.
     Hidden,
     /// It has no bytes and no Parquet ending: a folder marker of an object store.
@@ -30,13 +30,13 @@ pub enum SkipReason {
     NotParquet,
 }
 
-impl SkipReason {
+impl IgnoreReason {
     /// Returns the name that reports use.
     pub fn name(self) -> &'static str {
         match self {
-            SkipReason::Hidden => "hidden",
-            SkipReason::Empty => "empty",
-            SkipReason::NotParquet => "not_parquet",
+            IgnoreReason::Hidden => "hidden",
+            IgnoreReason::Empty => "empty",
+            IgnoreReason::NotParquet => "not_parquet",
         }
     }
 }
@@ -45,7 +45,7 @@ impl SkipReason {
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     pub files: Vec<ListedFile>,
-    pub skipped: BTreeMap<SkipReason, Vec<String>>,
+    pub ignored: BTreeMap<IgnoreReason, Vec<String>>,
     /// True for a Delta table, whose files come from its log.
     pub is_delta: bool,
 }
@@ -65,7 +65,7 @@ impl Listing {
             let parts = parts_below(folder, &meta.location);
             refuse_table_format(folder, &parts)?;
             if parts.iter().any(|part| part.starts_with(['_', '.'])) {
-                listing.skip(SkipReason::Hidden, name);
+                listing.ignore(IgnoreReason::Hidden, name);
                 continue;
             }
             let dt = partition_date(&name, &parts)?;
@@ -73,7 +73,7 @@ impl Listing {
             match parts.last().map(|part| part.to_lowercase()) {
                 Some(last) if last.ends_with(".parquet") => listing.files.push(file),
                 Some(last) if file.meta.size == 0 && !has_parquet_ending(&last) => {
-                    listing.skip(SkipReason::Empty, file.name);
+                    listing.ignore(IgnoreReason::Empty, file.name);
                 }
                 _ => unknown.push(file),
             }
@@ -85,20 +85,20 @@ impl Listing {
         for (file, is_data) in peeked.buffered(PEEKS_AT_ONCE).try_collect::<Vec<_>>().await? {
             match is_data {
                 true => listing.files.push(file),
-                false => listing.skip(SkipReason::NotParquet, file.name),
+                false => listing.ignore(IgnoreReason::NotParquet, file.name),
             }
         }
         listing.files.sort_by(|a, b| a.meta.location.cmp(&b.meta.location));
         Ok(listing)
     }
 
-    /// Counts the skipped objects by reason.
-    pub fn ignored(&self) -> BTreeMap<String, u64> {
-        self.skipped.iter().map(|(reason, names)| (reason.name().into(), names.len() as u64)).collect()
+    /// Counts the ignored objects by reason.
+    pub fn count_ignored(&self) -> BTreeMap<String, u64> {
+        self.ignored.iter().map(|(reason, names)| (reason.name().into(), names.len() as u64)).collect()
     }
 
-    fn skip(&mut self, reason: SkipReason, name: String) {
-        self.skipped.entry(reason).or_default().push(name);
+    fn ignore(&mut self, reason: IgnoreReason, name: String) {
+        self.ignored.entry(reason).or_default().push(name);
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
         let found = listing("endings", &objects).await.unwrap();
         assert_eq!(found.files.len(), 5);
         assert!(found.files.iter().all(|file| file.dt == NaiveDate::from_ymd_opt(2026, 1, 5)));
-        let counts: Vec<_> = found.skipped.iter().map(|(reason, names)| (reason.name(), names.len())).collect();
+        let counts: Vec<_> = found.ignored.iter().map(|(reason, names)| (reason.name(), names.len())).collect();
         assert_eq!(counts, [("hidden", 3), ("empty", 1), ("not_parquet", 1)]);
     }
 

@@ -34,7 +34,7 @@ use crate::sql_files::SqlFiles;
 use checked_on_scan::{CheckedOnScan, Footers};
 use files_table::{FilesTable, ListedFile};
 use lake_sql::LakeSql;
-use listing::{Listing, SkipReason};
+use listing::{IgnoreReason, Listing};
 use stores::Location;
 
 pub(crate) use view_names::VIEWS;
@@ -76,7 +76,7 @@ impl Lake {
         let events = self.files("events");
         let folder = self.location.folder("events");
         if events.is_empty() {
-            let ignored = match self.listing("events").map(Listing::ignored).unwrap_or_default() {
+            let ignored = match self.listing("events").map(Listing::count_ignored).unwrap_or_default() {
                 ignored if ignored.is_empty() => String::new(),
                 ignored => format!("; ignored {}", count_by_reason(&ignored)),
             };
@@ -107,7 +107,7 @@ impl Lake {
     /// Counts the objects below the folders of all views that are no data, by reason.
     pub(crate) fn ignored(&self) -> BTreeMap<String, u64> {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for (reason, count) in self.listings.values().flat_map(Listing::ignored) {
+        for (reason, count) in self.listings.values().flat_map(Listing::count_ignored) {
             *counts.entry(reason).or_default() += count;
         }
         counts
@@ -116,7 +116,7 @@ impl Lake {
     /// Logs which objects are not read, with a warning where one looks like data of another format.
     pub(crate) fn log_ignored(&self) {
         let others: Vec<&String> =
-            self.listings.values().filter_map(|l| l.skipped.get(&SkipReason::NotParquet)).flatten().collect();
+            self.listings.values().filter_map(|l| l.ignored.get(&IgnoreReason::NotParquet)).flatten().collect();
         if let Some(first) = others.first() {
             tracing::warn!("ignored {} files that are not Parquet, such as {first}", others.len());
         }

@@ -25,8 +25,8 @@ pub(super) fn parse_date(name: &str, value: &str) -> Result<NaiveDate> {
 
 fn no_date(name: &str, found: &str) -> Failure {
     Failure::input(format!("{name}: partition dt: expected an ISO date (dt=2026-03-01), found {found}")).hint(
-        "give the folder its date; rows whose date is not known belong into a folder whose name begins with _, which is \
-         not read",
+        "give the folder its date; rows whose date is not known belong in a folder whose name begins with _, which is \
+         ignored",
     )
 }
 

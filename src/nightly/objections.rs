@@ -1,5 +1,5 @@
-//! Reasons not to publish a night although all of its inputs can be read: events that are too old, and days that are loaded by
-//! half.
+//! Reasons not to publish a night although all of its inputs can be read: events that are too old, and days that are only
+//! partly loaded.
 //!
 //! A planner who orders by last week's demand is worse off than one who knows that there are no numbers today. `nightly --accept`
 //! publishes all the same and writes what was accepted to `runs.note`.
@@ -127,7 +127,7 @@ fn too_few(counts: &EventCounts, first_day: i32, share_min: f64, run_date: RunDa
                 kind: Accept::Volume,
                 message: format!(
                     "{date} has {events} events, the median of the same weekday in the four weeks before is {median} \
-                     (lake.volume_share_min = {share_min}): the day may be loaded by half"
+                     (lake.volume_share_min = {share_min}): the day may be only partly loaded"
                 ),
             });
         }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_that_is_loaded_by_half_is_found_and_late_events_are_not() {
+    fn a_partly_loaded_day_is_found_and_late_events_are_not() {
         let date: RunDate = "2026-03-10".parse().unwrap();
         let today = date32(date.0);
         // A hundred events a day, of which ten arrive a day late.

@@ -409,7 +409,7 @@ fn a_half_loaded_day_stops_the_night_unless_accepted() {
     lakes::rewrite(&file, "SELECT * FROM rows LIMIT 5");
     let places = ["--lake", &lake, "--output", &output, "--date", "2026-02-26"];
     let stopped = refused(&[&["nightly"], &places[..]].concat(), 4);
-    assert!(stopped.contains("2026-02-24 has ") && stopped.contains("may be loaded by half"), "{stopped}");
+    assert!(stopped.contains("2026-02-24 has ") && stopped.contains("may be only partly loaded"), "{stopped}");
     assert!(stopped.contains("--accept volume"), "{stopped}");
     done(&[&["nightly"], &places[..], &["--accept", "volume"]].concat());
 }
