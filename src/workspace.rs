@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::rollups::{RollupPlan, Rollups};
-use crate::features::{self, LakeSource, Scope, contract, master, rollups, user_functions, views};
+use crate::features::{self, LakeSource, Scope, contract, master, objections, rollups, user_functions, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::publish::earlier::EarlierNights;
@@ -148,9 +148,11 @@ impl Workspace {
         plan.build_into(self.scratch_folder().await?, &local, self.source()?, run_date).await
     }
 
-    /// Plans and builds the rollups as of `run_date`.
+    /// Plans and builds the rollups as of `run_date`, and warns of what a night would object to.
     pub async fn rollups(&self, run_date: RunDate) -> Result<Rollups> {
-        self.build_rollups(self.plan_rollups(run_date).await?, run_date).await
+        let rollups = self.build_rollups(self.plan_rollups(run_date).await?, run_date).await?;
+        objections::warn(&self.config, &rollups, run_date);
+        Ok(rollups)
     }
 
     /// Opens a session with functions and the lake, state, feature and label views of `scope`.

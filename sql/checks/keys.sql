@@ -36,6 +36,11 @@ WITH repeated AS (
     FROM segment
     GROUP BY segment
     HAVING count(*) > 1 OR segment IS NULL
+    UNION ALL
+    SELECT 'lake_day (day)' AS name, CAST(day AS VARCHAR) AS first_key
+    FROM lake_day
+    GROUP BY day
+    HAVING count(*) > 1 OR day IS NULL
 )
 SELECT
     concat('keys of ', name) AS subject,

@@ -81,6 +81,13 @@ WITH counted AS (
         named_struct('name', 'quarantine.reason', 'expected', 'none null', 'bad', count(*) FILTER (WHERE reason IS NULL)),
         named_struct('name', 'quarantine.row_json', 'expected', 'none null', 'bad', count(*) FILTER (WHERE row_json IS NULL))
     )) AS found FROM quarantine
+    UNION ALL
+    SELECT unnest(make_array(
+        named_struct('name', 'lake_day.day', 'expected', 'none null', 'bad', count(*) FILTER (WHERE day IS NULL)),
+        named_struct('name', 'lake_day.rows_read', 'expected', 'none null', 'bad', count(*) FILTER (WHERE rows_read IS NULL)),
+        named_struct('name', 'lake_day.events', 'expected', 'none null', 'bad', count(*) FILTER (WHERE events IS NULL)),
+        named_struct('name', 'lake_day.kind', 'expected', 'none null', 'bad', count(*) FILTER (WHERE kind IS NULL))
+    )) AS found FROM lake_day
 )
 SELECT
     found['name'] AS subject,

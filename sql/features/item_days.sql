@@ -1,4 +1,5 @@
--- one row per item_id and day of the history since it was first seen, dense: a day without events is a day of zeros
+-- one row per item_id and day of the history since it was first seen, dense: a day without events is a day of zeros, and out of
+-- stock if the lake's events of that day are missing
 -- Has the items of the session's part (engine.item_parts).
 WITH first_seen AS (
     -- The items of item_day, read from the rollups: a plan for a cluster cannot be nested much deeper than this one.
@@ -43,8 +44,10 @@ SELECT
     coalesce(CAST(happened.price_sum AS DOUBLE) / nullif(happened.price_events, 0), prices.price) AS price,
     promoted.item_id IS NOT NULL AS promoted,
     -- Without an inventory row the item is taken to be in stock. A sale proves stock whatever the snapshot says; a day without
-    -- any event has no units, and is out of stock if the snapshot says so.
-    coalesce(stock.on_hand > 0 OR coalesce(happened.units, 0) > 0, true) AS in_stock,
+    -- any event has no units, and is out of stock if the snapshot says so. A missing day of the lake says as little about demand
+    -- as a day out of stock.
+    coalesce(stock.on_hand > 0 OR coalesce(happened.units, 0) > 0, true) AND NOT array_has(missing_days(), dense.day)
+        AS in_stock,
     item_intents.intent_units,
     dense.days_since_first_seen
 FROM item_intents

@@ -43,6 +43,7 @@ SELECT
         'views', timed.views,
         'carts', timed.carts,
         'intent_units', timed.intent_units,
+        'closed_dates', closed_days(),
         'promoted_future', item_promotions.promoted_future,
         'price_future', item_promotions.price_future,
         'days_since_first_seen', timed.days_since_first_seen,

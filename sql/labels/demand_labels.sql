@@ -28,7 +28,8 @@ outcomes AS (
         dense.day,
         CAST(coalesce(sold.units, 0) AS DOUBLE) AS units,
         -- The rule of features/item_days.sql.
-        coalesce(stock.on_hand > 0 OR coalesce(sold.units, 0) > 0, true) AS in_stock
+        coalesce(stock.on_hand > 0 OR coalesce(sold.units, 0) > 0, true) AND NOT array_has(missing_label_days(), dense.day)
+            AS in_stock
     FROM stock
         RIGHT JOIN (sold RIGHT JOIN dense ON sold.item_id = dense.item_id AND sold.event_day = dense.day)
             ON stock.item_id = dense.item_id AND stock.as_of = dense.day

@@ -17,6 +17,8 @@ SELECT
         'quantity', quantity,
         'price', price,
         'currency', nullif(currency, '')
-    )) AS row_json
+    )) AS row_json,
+    event_day,
+    arrival_day
 FROM checked_events
 WHERE reason IS NOT NULL

@@ -12,9 +12,10 @@ use super::command::{Command, Needs, Places};
 use super::format::{self, Format};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
+use crate::features::objections::Accept;
 use crate::ids::RunDate;
 use crate::lake;
-use crate::nightly::objections::{self, Accept};
+use crate::nightly::objections;
 use crate::nightly::plan::{self, NightPlan};
 use crate::nightly::{self, NightOptions, NightReport};
 use crate::publish::night::FaultPoint;
@@ -96,7 +97,7 @@ impl Nightly {
         let (survey, ctx) = plan::survey(&workspace, run_date).await?;
         let night = NightPlan::new(&survey)?;
         if survey.rollups.is_complete() {
-            for objection in objections::find(&ctx, config, run_date).await? {
+            for objection in objections::find(&workspace, survey.rollups.stored(), run_date).await? {
                 tracing::warn!("the night would stop (exit 4): {}", objection.message);
             }
         }

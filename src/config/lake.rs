@@ -58,6 +58,9 @@ settings! {
         /// Smallest accepted number of events of a day of the last week, as a share of the median of the same weekday in the four
         /// weeks before: less stops the night with exit code 4, unless it is accepted.
         volume_share_min: f64 = 0.3, 0.0..=1.0;
+        /// Largest accepted share of the last 90 days, or of the days since the lake's first event, on which events are missing: more
+        /// stops the night with exit code 4, unless it is accepted.
+        missing_day_share: f64 = 0.1, 0.0..=1.0;
         /// Largest accepted share of bad rows. Above it the night stops with exit code 4.
         quarantine_share_max: f64 = 0.01, 0.0..=1.0;
     }

@@ -9,9 +9,11 @@ pub(crate) mod connected_groups;
 pub(crate) mod content_key;
 pub mod contract;
 pub mod functions;
+pub(crate) mod lake_days;
 mod lake_source;
 pub mod last_events;
 pub(crate) mod master;
+pub(crate) mod objections;
 pub(crate) mod ordered_list;
 pub mod parts;
 pub(crate) mod quarantine;
@@ -77,6 +79,7 @@ pub(crate) async fn register(
     for (name, bucket) in buckets {
         ctx.register_udf(functions::Constant::new(name, ScalarValue::Int32(Some(bucket))).into());
     }
+    lake_days::register(ctx, source.config, rollups, (scope.run_date, scope.labels_end))?;
     user_functions::create(ctx, source.sql).await?;
     source.lake.register(ctx, scope.run_date).await?;
     rollups.register(ctx)?;

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::lake_days::{LakeDays, UnitDay};
 use super::lake_source::{LakeSource, sibling};
 use super::quarantine::OTHER_CURRENCY;
-use super::{functions, views};
+use super::{functions, lake_days, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::{ContentHash, RunDate};
@@ -45,6 +46,9 @@ pub(crate) struct Unit {
     /// Good rows with a price, by currency; rows without a currency are not counted.
     #[serde(default)]
     pub(crate) currencies: BTreeMap<String, u64>,
+    /// All rows, by day.
+    #[serde(default)]
+    pub(crate) days: Vec<UnitDay>,
     /// True for a unit that was built for one read-only session and is not stored below the output.
     #[serde(skip)]
     of_this_session: bool,
@@ -276,6 +280,7 @@ impl Rollups {
             rows: 0,
             quarantined: BTreeMap::new(),
             currencies: BTreeMap::new(),
+            days: Vec::new(),
             of_this_session: self.session_location.is_some(),
         };
         for output in OUTPUTS {
@@ -298,6 +303,7 @@ impl Rollups {
             }
         }
         unit.currencies = count_rows(&ctx, CURRENCIES_SQL).await?.into_iter().collect();
+        unit.days = lake_days::count_unit(&ctx).await?;
         for (reason, rows) in count_rows(&ctx, REASONS_SQL).await? {
             *self.report.quarantined.entry(reason.clone()).or_default() += rows;
             unit.quarantined.insert(reason, rows);
@@ -386,6 +392,16 @@ impl Rollups {
         OUTPUTS.iter().try_for_each(|output| self.register_output(ctx, output, output, &self.units))
     }
 
+    /// Returns the lake's days before `date`, as far as they had arrived before it.
+    pub(crate) fn days_before(&self, date: RunDate) -> LakeDays {
+        LakeDays::before(date, self.unit_days())
+    }
+
+    /// Returns the rows by day of each unit.
+    pub(crate) fn unit_days(&self) -> impl Iterator<Item = &UnitDay> {
+        self.units.iter().flat_map(|unit| &unit.days)
+    }
+
     /// Hashes every source file behind the night.
     pub(crate) fn input_fingerprint(&self) -> String {
         fingerprint_sources(&self.units.iter().flat_map(|u| u.sources.clone()).collect())
@@ -433,7 +449,7 @@ fn at(output: &str, error: datafusion::error::DataFusionError) -> Failure {
 fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
     let lake = format!("lakes/{}", config.lake.name);
     let text = format!(
-        "3\0{}\0{}\0{}\0{:?}\0{:?}\0{}\0{}\0{}",
+        "4\0{}\0{}\0{}\0{:?}\0{:?}\0{}\0{}\0{}",
         sql.fingerprint(&["rollups", "lakes/canonical", &lake]),
         config.lake.uri.trim_end_matches('/'),
         config.lake.time_zone,
@@ -528,6 +544,7 @@ mod tests {
             rows: 0,
             quarantined: BTreeMap::new(),
             currencies: BTreeMap::new(),
+            days: Vec::new(),
             of_this_session: false,
         }
     }

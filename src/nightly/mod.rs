@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Arrival, Config};
 use crate::failure::{Failure, Result};
 use crate::features::rollups::{ReadReport, Rollups};
-use crate::features::{self, Scope, contract, parts::Part, views};
+use crate::features::{self, Scope, contract, objections::Accept, parts::Part, views};
 use crate::ids::{ModelVersion, RunDate};
 use crate::lake::{count_by_reason, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
@@ -39,7 +39,6 @@ use crate::tables::{materialise, write_files};
 use crate::workspace::{Access, Workspace};
 use checkpoints::{CheckpointedQuery, checkpoint_folder};
 use look_back::LookBack;
-use objections::Accept;
 use plan::{NightPlan, Stage, StageFigures, Survey};
 
 /// Options of one night.
@@ -119,8 +118,9 @@ async fn run_locked(
         true => planning,
         false => workspace.session_as_of(&rollups, Scope::night(run_date)).await?,
     };
-    let objections = objections::find(&ctx, config, run_date).await?;
+    let objections = objections::find(&workspace, &rollups, run_date).await?;
     let accepted = objections::stop_unless_accepted(&objections, &options.accept)?;
+    let missing = features::objections::note_missing_days(&rollups, run_date);
     let unstitched = objections::count_unstitched(&ctx, config).await?;
     let manifest_hash = manifest_hash.ok_or_else(|| Failure::bug("a night without a manifest"))?;
     let night = Night {
@@ -135,7 +135,7 @@ async fn run_locked(
         ctx,
         stages,
         staged: StagedTables::new(),
-        notes: accepted.into_iter().chain(unstitched).collect(),
+        notes: accepted.into_iter().chain(missing).chain(unstitched).collect(),
         drift: Value::Null,
         accuracy: Value::Null,
     };

@@ -1,82 +1,54 @@
-//! Reasons not to publish a night although all of its inputs can be read: events that are too old, and days that are only
-//! partly loaded.
+//! Decides whether a night is published in spite of objections against its inputs.
 //!
 //! A planner who orders by last week's demand is worse off than one who knows that there are no numbers today. `nightly --accept`
 //! publishes all the same and writes what was accepted to `runs.note`.
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{Date32Type, Int32Type, Int64Type};
-use chrono::NaiveDate;
+use arrow::array::AsArray;
+use arrow::datatypes::{Date32Type, Int64Type};
 use clap::ValueEnum;
 use datafusion::prelude::SessionContext;
-use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
 use crate::failure::{Failure, Result};
-use crate::ids::{RunDate, date32};
+use crate::features::lake_days::LakeDays;
+use crate::features::objections::{self, Accept, Objection, date_of};
+use crate::features::rollups::Rollups;
+use crate::ids::RunDate;
+use crate::publish::readers;
+use crate::workspace::Workspace;
 
-/// A kind of objection, as `--accept` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Accept {
-    /// The newest event is older than lake.freshness_days_max
-    Freshness,
-    /// A day of the last week has fewer events than lake.volume_share_min of earlier same weekdays
-    Volume,
-}
-
-/// An objection against a night.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Objection {
-    pub kind: Accept,
-    pub message: String,
-}
-
-/// Days before the run date that are compared, and weeks that each is compared with.
-const DAYS_COMPARED: i32 = 7;
-const WEEKS: i32 = 4;
-/// A median below this many events says too little.
-const EVENTS_MEDIAN_MIN: i64 = 50;
-
-const NEWEST_SQL: &str =
-    "SELECT max(event_day) FROM unit_event WHERE event_day < run_date() AND arrival_day < run_date()";
-/// Days as numbers since 1970-01-01. A comparison needs five weeks.
-const COUNTS_SQL: &str = "SELECT CAST(event_day AS INT), CAST(arrival_day AS INT), count(*) FROM unit_event \
-     WHERE event_day < run_date() AND event_day >= run_date() - 35 AND arrival_day < run_date() \
-     GROUP BY event_day, arrival_day";
-const OLDER_SQL: &str = "SELECT event_day FROM unit_event WHERE event_day < run_date() - 35 LIMIT 1";
-
-/// Returns the objections against a night of `run_date` that follow from the session's events.
-pub async fn find(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Result<Vec<Objection>> {
-    let counts = event_counts(ctx).await?;
-    // Whole scans are left to lakes that stopped long ago.
-    let newest = match counts.iter().map(|(day, ..)| *day).max() {
-        Some(day) => Some(run_date.plus_days(i64::from(day - date32(run_date.0))).0),
-        None => one_day(ctx, NEWEST_SQL).await?,
-    };
-    let old = too_old(newest, config.lake.freshness_days_max, run_date);
-    let first = match one_day(ctx, OLDER_SQL).await? {
-        Some(_) => i32::MIN,
-        None => counts.iter().map(|(day, ..)| *day).min().unwrap_or(i32::MAX),
-    };
-    let small = too_few(&counts, first, config.lake.volume_share_min, run_date);
-    Ok(old.into_iter().chain(small).collect())
-}
-
-/// Stops the night (exit 4) for the first objection that is not accepted; returns what is accepted as a note.
-pub fn stop_unless_accepted(objections: &[Objection], accepted: &[Accept]) -> Result<Option<String>> {
-    if let Some(objection) = objections.iter().find(|objection| !accepted.contains(&objection.kind)) {
-        let name = objection.kind.to_possible_value().map_or(String::new(), |value| value.get_name().to_string());
-        return Err(Failure::check(format!("{}; nothing is published", objection.message)).hint(format!(
-            "load the missing events and run the same command again, or publish all the same with --accept {name}"
-        )));
+/// Returns the objections against a night of `run_date` over the given rollups.
+pub(crate) async fn find(workspace: &Workspace, rollups: &Rollups, run_date: RunDate) -> Result<Vec<Objection>> {
+    let mut found = objections::find(&workspace.config, rollups, run_date);
+    if let Some(read) = LastReading::find(workspace, run_date).await? {
+        found.extend(fewer_rows(&rollups.days_before(run_date), &read));
     }
-    let messages: Vec<&str> = objections.iter().map(|objection| objection.message.as_str()).collect();
-    Ok((!messages.is_empty()).then(|| format!("accepted: {}", messages.join("; "))))
+    Ok(found)
+}
+
+/// Stops the night (exit 4) if an objection is not accepted; returns what is accepted as a note.
+pub(crate) fn stop_unless_accepted(objections: &[Objection], accepted: &[Accept]) -> Result<Option<String>> {
+    let messages = |objections: &[&Objection]| {
+        let messages: Vec<&str> = objections.iter().map(|objection| objection.message.as_str()).collect();
+        messages.join("; ")
+    };
+    let refused: Vec<&Objection> = objections.iter().filter(|o| !accepted.contains(&o.kind)).collect();
+    if refused.is_empty() {
+        let all: Vec<&Objection> = objections.iter().collect();
+        return Ok((!all.is_empty()).then(|| format!("accepted: {}", messages(&all))));
+    }
+    let kinds: BTreeSet<Accept> = objections.iter().map(|objection| objection.kind).collect();
+    let names: Vec<String> =
+        kinds.iter().filter_map(|kind| kind.to_possible_value()).map(|value| value.get_name().to_string()).collect();
+    Err(Failure::check(format!("{}; nothing is published", messages(&refused))).hint(format!(
+        "load the missing events and run the same command again, or publish all the same with --accept {}",
+        names.join(",")
+    )))
 }
 
 /// Counts the user ids that are not stitched because too many are connected; returns a note where there are any.
-pub async fn count_unstitched(ctx: &SessionContext, config: &Config) -> Result<Option<String>> {
+pub(crate) async fn count_unstitched(ctx: &SessionContext, config: &Config) -> Result<Option<String>> {
     let ids = ctx.sql("SELECT user_id FROM unstitched").await?.count().await?;
     Ok((ids > 0).then(|| {
         let largest = config.lake.stitched_max;
@@ -84,107 +56,80 @@ pub async fn count_unstitched(ctx: &SessionContext, config: &Config) -> Result<O
     }))
 }
 
-async fn one_day(ctx: &SessionContext, sql: &str) -> Result<Option<NaiveDate>> {
-    let rows = ctx.sql(sql).await?.collect().await?;
-    let day = rows.first().map(|batch| batch.column(0).as_primitive::<Date32Type>().clone());
-    Ok(day.filter(|day| day.is_valid(0)).and_then(|day| day.value_as_date(0)))
+/// The rows that a night last read of each day.
+#[derive(Debug)]
+struct LastReading {
+    night: RunDate,
+    rows_read: BTreeMap<i32, u64>,
 }
 
-/// Events by day and by day of arrival.
-type EventCounts = Vec<(i32, i32, i64)>;
-
-async fn event_counts(ctx: &SessionContext) -> Result<EventCounts> {
-    let mut counts = Vec::new();
-    for batch in ctx.sql(COUNTS_SQL).await?.collect().await? {
-        let day = |column: usize| batch.column(column).as_primitive::<Int32Type>();
-        let events = batch.column(2).as_primitive::<Int64Type>();
-        counts.extend((0..batch.num_rows()).map(|row| (day(0).value(row), day(1).value(row), events.value(row))));
-    }
-    Ok(counts)
-}
-
-/// Objects to the first day of the last week that has events, but fewer than `share_min` of the median of the same weekday in the
-/// four weeks before. Each earlier day counts as it was known the same number of days after itself, so that late events make
-/// no difference.
-fn too_few(counts: &EventCounts, first_day: i32, share_min: f64, run_date: RunDate) -> Option<Objection> {
-    let today = date32(run_date.0);
-    let known = |day: i32, days_after: i32| -> i64 {
-        let of_day = counts.iter().filter(|(event, arrival, _)| *event == day && *arrival < day + days_after);
-        of_day.map(|(_, _, events)| events).sum()
-    };
-    for days_ago in (1..=DAYS_COMPARED).rev() {
-        let day = today - days_ago;
-        let events = known(day, days_ago);
-        if events == 0 || day - 7 * WEEKS < first_day {
-            continue;
+impl LastReading {
+    /// Reads it from the newest visible night up to `run_date`: that table survives a rebuild of the state, and a night of a later
+    /// date knows more.
+    async fn find(workspace: &Workspace, run_date: RunDate) -> Result<Option<Self>> {
+        let newest = workspace.nights().iter().rfind(|night| night.run_date() <= run_date);
+        let Some(night) = newest.filter(|night| night.version("lake_day").is_some()) else { return Ok(None) };
+        let ctx = SessionContext::new();
+        readers::register_nights(&ctx, workspace.output()?, "lake_day", "lake_day", std::slice::from_ref(night))
+            .await?;
+        let mut rows_read = BTreeMap::new();
+        for batch in ctx.sql("SELECT day, rows_read FROM lake_day").await?.collect().await? {
+            let (day, rows) =
+                (batch.column(0).as_primitive::<Date32Type>(), batch.column(1).as_primitive::<Int64Type>());
+            rows_read.extend(day.values().iter().copied().zip(rows.values().iter().map(|rows| rows.unsigned_abs())));
         }
-        let mut earlier: Vec<i64> = (1..=WEEKS).map(|week| known(day - 7 * week, days_ago)).collect();
-        earlier.sort_unstable();
-        let median = (earlier[1] + earlier[2]) / 2;
-        if median >= EVENTS_MEDIAN_MIN && (events as f64) < share_min * median as f64 {
-            let date = RunDate(run_date.plus_days(-i64::from(days_ago)).0);
-            return Some(Objection {
-                kind: Accept::Volume,
-                message: format!(
-                    "{date} has {events} events, the median of the same weekday in the four weeks before is {median} \
-                     (lake.volume_share_min = {share_min}): the day may be only partly loaded"
-                ),
-            });
-        }
+        Ok(Some(Self { night: night.run_date(), rows_read }))
     }
-    None
 }
 
-/// Objects where more than `days_max` whole days lie between the newest event and the run date; warns from two days on.
-fn too_old(newest: Option<NaiveDate>, days_max: u32, run_date: RunDate) -> Option<Objection> {
-    let Some(newest) = newest else {
-        return Some(Objection { kind: Accept::Freshness, message: format!("no event is known before {run_date}") });
+/// Objects to days of which fewer rows were read than when a night last read them. A day of which nothing is read any more has left
+/// the lake (shops keep files for some months), or is judged as a day without events.
+fn fewer_rows(days: &LakeDays, read: &LastReading) -> Option<Objection> {
+    let fewer = |(day, rows): &(&i32, &u64)| (1..**rows).contains(&days.rows_read(**day));
+    let found: Vec<(&i32, &u64)> = read.rows_read.iter().filter(fewer).collect();
+    let (day, rows) = found.first()?;
+    let others = match found.len() {
+        1 => String::new(),
+        2 => "; another day has fewer rows too".into(),
+        days => format!("; {} other days have fewer rows too", days - 1),
     };
-    let days = i64::from(date32(run_date.0)) - i64::from(date32(newest)) - 1;
-    let message = format!("newest event is {days} days old ({newest}; lake.freshness_days_max = {days_max})");
-    if days > i64::from(days_max) {
-        return Some(Objection { kind: Accept::Freshness, message });
-    }
-    if days >= 2 {
-        tracing::warn!("{message}");
-    }
-    None
+    Some(Objection {
+        kind: Accept::Volume,
+        message: format!(
+            "{} has {} rows, {rows} when the night of {} read it{others}: a file may have been replaced or removed",
+            date_of(**day, read.night),
+            days.rows_read(**day),
+            read.night
+        ),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::lake_days::UnitDay;
+    use crate::ids::date32;
 
     #[test]
-    fn whole_days_without_events_count() {
-        let day = |text: &str| Some(text.parse::<NaiveDate>().unwrap());
-        let date: RunDate = "2026-03-10".parse().unwrap();
-        assert_eq!(too_old(day("2026-03-09"), 0, date), None);
-        assert_eq!(too_old(day("2026-03-06"), 3, date), None);
-        let objection = too_old(day("2026-03-05"), 3, date).unwrap();
-        assert!(objection.message.contains("newest event is 4 days old (2026-03-05;"), "{}", objection.message);
-        assert!(too_old(None, 3, date).is_some());
-    }
-
-    #[test]
-    fn a_partly_loaded_day_is_found_and_late_events_are_not() {
-        let date: RunDate = "2026-03-10".parse().unwrap();
-        let today = date32(date.0);
-        // A hundred events a day, of which ten arrive a day late.
-        let full: EventCounts = (1..=35)
-            .flat_map(|ago| [(today - ago, today - ago, 90), (today - ago, today - ago + 1, 10)])
-            .filter(|(_, arrival, _)| *arrival < today)
-            .collect();
-        assert_eq!(too_few(&full, today - 60, 0.95, date), None);
-        let halved: EventCounts =
-            full.iter().map(|&(day, at, n)| (day, at, if day == today - 2 { n / 4 } else { n })).collect();
-        let objection = too_few(&halved, today - 60, 0.3, date).unwrap();
-        assert!(objection.message.starts_with("2026-03-08 has 24 events"), "{}", objection.message);
-        assert_eq!(too_few(&halved, today - 20, 0.3, date), None, "a young lake");
-        let missing: EventCounts = full.iter().copied().filter(|(day, ..)| *day != today - 2).collect();
-        assert_eq!(too_few(&missing, today - 60, 0.3, date), None, "a day without any event is no half day");
-        let small: EventCounts = halved.iter().map(|&(day, at, n)| (day, at, n / 3)).collect();
-        assert_eq!(too_few(&small, today - 60, 0.3, date), None, "too few events to tell");
+    fn a_day_with_fewer_rows_than_before_is_found() {
+        let night: RunDate = "2026-03-10".parse().unwrap();
+        let today = date32(night.0);
+        let part = |ago: i32, rows_read: u64| UnitDay {
+            event_day: today - ago,
+            arrival_day: today - ago,
+            rows_read,
+            events: 1,
+        };
+        let days = LakeDays::before(night.plus_days(1), &[part(3, 10), part(2, 4), part(1, 2), part(0, 7)]);
+        let read = |rows: &[(i32, u64)]| LastReading {
+            night,
+            rows_read: rows.iter().map(|(ago, rows)| (today - ago, *rows)).collect(),
+        };
+        assert_eq!(fewer_rows(&days, &read(&[(3, 10), (2, 3), (1, 2)])), None, "the same and more");
+        assert_eq!(fewer_rows(&days, &read(&[(400, 5)])), None, "a day that left the lake");
+        let objection = fewer_rows(&days, &read(&[(3, 11), (2, 5), (1, 2)])).unwrap();
+        let wanted = "2026-03-07 has 10 rows, 11 when the night of 2026-03-10 read it; another day has fewer rows too";
+        assert!(objection.message.starts_with(wanted), "{}", objection.message);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::model::targets::TARGETS;
 
 /// The tables of a night, in the order in which they are built and committed; `runs` comes after all of them.
 pub(crate) const NIGHT: &[&TableSpec] =
-    &[&INTENT, &RECOMMENDATION, &DEMAND, &DEMAND_TOTAL, &REPLENISHMENT, &SEGMENT, &QUARANTINE];
+    &[&INTENT, &RECOMMENDATION, &DEMAND, &DEMAND_TOTAL, &REPLENISHMENT, &SEGMENT, &QUARANTINE, &LAKE_DAY];
 
 const INTENT: TableSpec = TableSpec {
     name: "intent",
@@ -133,6 +133,20 @@ const SEGMENT: TableSpec = TableSpec {
         column("expected_spend_mean", Float64, "mean of intent.expected_spend, in the lake's currency"),
         column("anomaly_score_mean", Float64, "mean of intent.anomaly_score"),
         column("events_seen_mean", Float64, "mean of intent.events_seen"),
+    ],
+};
+
+#[rustfmt::skip]
+const LAKE_DAY: TableSpec = TableSpec {
+    name: "lake_day",
+    grain: "day of the lake before the run date; older days than the demand history only where rows were read",
+    key: &["day"],
+    also_unique: &[],
+    columns: &[
+        column("day", Date, "the day in the lake's time zone"),
+        column("rows_read", Int64, "rows of `events` on that day, before deduplication, quarantine and erasure"),
+        column("events", Int64, "good events"),
+        column("kind", Text, "`open` with events; without any `closed` (a weekday on which the shop is closed) or `quiet` (a small lake), both days of zero demand, or `missing` (left out of demand histories)"),
     ],
 };
 

@@ -26,7 +26,7 @@ pub fn intent_shape(width: i64, layers: i64, heads: i64) -> IntentShape {
     }
 }
 
-/// Returns the shape of a small demand network that reads neither intents nor contents.
+/// Returns the shape of a small demand network that reads neither intents nor closed days nor contents.
 pub fn demand_shape() -> DemandShape {
     DemandShape {
         network: DemandNetworkName::Gru,
@@ -37,6 +37,7 @@ pub fn demand_shape() -> DemandShape {
         history_days_min: 14,
         slow_units_per_day: 0.5,
         intents: false,
+        closed_days: false,
         content_dims: 0,
         prior: RatePrior::default(),
         dormant_prior: RatePrior::default(),

@@ -413,3 +413,44 @@ fn a_half_loaded_day_stops_the_night_unless_accepted() {
     assert!(stopped.contains("--accept volume"), "{stopped}");
     done(&[&["nightly"], &places[..], &["--accept", "volume"]].concat());
 }
+
+#[test]
+fn a_day_that_lost_rows_stops_the_night_unless_accepted() {
+    let (_own, lake, output) = shop();
+    let night = |date: &'static str| ["nightly", "--lake", &lake, "--output", &output, "--date", date];
+    done(&night("2026-02-26"));
+    let read = query(&output, "SELECT rows_read FROM lake_day WHERE day = DATE '2026-02-10' AND kind = 'open'");
+    let day = Path::new(&lake).join("events/dt=2026-02-10");
+    let file = std::fs::read_dir(day).unwrap().next().unwrap().unwrap().path();
+    lakes::rewrite(&file, "SELECT * FROM rows OFFSET 1");
+    let stopped = refused(&night("2026-02-27"), 4);
+    let rows: u64 = read.lines().last().unwrap().trim().parse().unwrap();
+    let lost = format!("2026-02-10 has {} rows, {rows} when the night of 2026-02-26 read it", rows - 1);
+    assert!(stopped.contains(&lost) && stopped.contains("--accept volume"), "{stopped}");
+    std::fs::remove_dir_all(Path::new(&output).join("state")).unwrap();
+    let rebuilt = refused(&night("2026-02-27"), 4);
+    assert!(rebuilt.contains(&lost), "the count survives the state: {rebuilt}");
+    done(&[&night("2026-02-27")[..], &["--accept", "volume"]].concat());
+    done(&night("2026-02-28"));
+}
+
+#[test]
+fn missing_days_are_named_and_too_many_stop_the_night() {
+    let (_own, lake, output) = shop();
+    let gone = |days: std::ops::RangeInclusive<u32>| {
+        for day in days {
+            std::fs::remove_dir_all(Path::new(&lake).join(format!("events/dt=2026-02-{day:02}"))).unwrap();
+        }
+    };
+    let places = ["nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-26"];
+    gone(10..=10);
+    done(&places);
+    let note = query(&output, "SELECT note FROM runs");
+    assert!(note.contains("days without events, left out of demand histories: 2026-02-10"), "{note}");
+    let kinds = query(&output, "SELECT day FROM lake_day WHERE kind = 'missing'");
+    assert!(kinds.contains("2026-02-10"), "{kinds}");
+    gone(11..=22);
+    let stopped = refused(&places, 4);
+    assert!(stopped.contains("have no event (lake.missing_day_share = 0.1): 2026-02-10 to 2026-02-22"), "{stopped}");
+    done(&[&places[..], &["--accept", "missing-days"]].concat());
+}

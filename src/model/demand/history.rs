@@ -3,7 +3,7 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Date32Type, Float64Type, Int32Type, Int64Type};
 
 use super::forecast::RawForecast;
 use super::input_sizes::{INTENT_INPUTS, PAST_DAY_VALUES};
@@ -31,6 +31,9 @@ pub struct ItemHistory {
     /// Units that purchase intents forecast for each day, as published by the newest night before it; NaN without such a night,
     /// empty if the query does not supply them.
     pub intent_units: Vec<f64>,
+    /// Days on which the shop was closed or, in the horizon, will be: days since 1970-01-01, ascending; empty if the query does
+    /// not supply them.
+    pub(crate) closed_dates: Vec<i64>,
     /// One flag per day of the horizon; empty if no promotion is planned.
     pub(crate) promoted_future: Vec<bool>,
     /// The promotion's price on each day of the horizon, NaN on days without one; empty if no promotion is planned.
@@ -90,10 +93,17 @@ impl ItemHistory {
             let values = cast(&list.value(row), &DataType::Float64)?;
             Ok(values.as_primitive::<Float64Type>().iter().map(|v| v.unwrap_or(f64::NAN)).collect())
         };
+        let dates = |name: &str, row: usize| -> Result<Vec<i64>> {
+            let list =
+                column(name)?.as_list_opt::<i32>().ok_or_else(|| Failure::model(format!("{name}: not a list")))?;
+            let days = cast(&cast(&list.value(row), &DataType::Date32)?, &DataType::Int32)?;
+            Ok(days.as_primitive::<Int32Type>().iter().flatten().map(i64::from).collect())
+        };
         // SQL of users, and SQL that predates these inputs, can omit them.
         let has = |name: &str| histories.column_by_name(name).is_some();
         let with_intents = has("intent_units");
         let with_content = has("content");
+        let with_closed_dates = has("closed_dates");
         let flags = |name: &str, row: usize| -> Result<Vec<bool>> {
             Ok(numbers(name, row)?.iter().map(|&v| v > 0.5).collect())
         };
@@ -118,6 +128,7 @@ impl ItemHistory {
                     views: numbers("views", row)?,
                     carts: numbers("carts", row)?,
                     intent_units: if with_intents { numbers("intent_units", row)? } else { Vec::new() },
+                    closed_dates: if with_closed_dates { dates("closed_dates", row)? } else { Vec::new() },
                     promoted_future: flags("promoted_future", row)?,
                     price_future: numbers("price_future", row)?,
                     days_since_first_seen: value_or(&first_seen, row, 0),
@@ -193,6 +204,7 @@ impl ItemHistory {
                 Some(&units) if units.is_finite() => [scaled(units), 1.0],
                 _ => [0.0; INTENT_INPUTS],
             });
+            to.push(self.closed_on(self.first_day + day as i64));
         }
     }
 
@@ -200,7 +212,11 @@ impl ItemHistory {
     pub(crate) fn append_future_days(&self, horizon_days: usize, to: &mut Vec<f32>) {
         let usual = self.usual_price();
         for step in 0..horizon_days {
-            to.extend([f32::from(u8::from(self.promoted_on(step))), price_ratio(self.price_on(step), usual)]);
+            to.extend([
+                f32::from(u8::from(self.promoted_on(step))),
+                price_ratio(self.price_on(step), usual),
+                self.closed_on(self.as_of_day() + step as i64),
+            ]);
         }
     }
 
@@ -218,6 +234,11 @@ impl ItemHistory {
             let in_stock = weeks_before.into_iter().find(|&day| day < n && self.in_stock[day]);
             in_stock.map_or(0.0, |day| self.units[day])
         })
+    }
+
+    /// Returns 1 for a day on which the shop is closed, else 0.
+    fn closed_on(&self, day: i64) -> f32 {
+        f32::from(u8::from(self.closed_dates.binary_search(&day).is_ok()))
     }
 
     fn promoted_on(&self, step: usize) -> bool {

@@ -6,7 +6,9 @@ use std::f64::consts::TAU;
 use tch::{Device, Kind, Tensor};
 
 use super::history::{ItemFacts, ItemHistory};
-use super::input_sizes::{CALENDAR_INPUTS, FUTURE_DAY_VALUES, INTENT_INPUTS, PAST_DAY_VALUES};
+use super::input_sizes::{
+    CALENDAR_INPUTS, CLOSED_INPUTS, FUTURE_DAY_VALUES, INTENT_INPUTS, INTENTS_AT, PAST_DAY_VALUES,
+};
 use super::pattern::DemandPattern;
 use super::shape::DemandShape;
 use crate::failure::Result;
@@ -144,9 +146,15 @@ impl DemandRows<'_> {
         let existed =
             day_numbers(history)?.f_ge_tensor(&(int_column(self.past_days)?.f_neg()? + history))?.f_unsqueeze(2)?;
         let past_calendar = calendars(&(&as_of + (day_numbers(history)? - history)))? * existed;
-        let intents = INTENT_INPUTS as i64;
-        let others = PAST_DAY_VALUES as i64 - intents;
-        let past = [past_values.f_narrow(2, 0, others)?, past_calendar, past_values.f_narrow(2, others, intents)?];
+        let (intents_at, intents) = (INTENTS_AT as i64, INTENT_INPUTS as i64);
+        let closed = CLOSED_INPUTS as i64;
+        let mut past = vec![past_values.f_narrow(2, 0, intents_at)?, past_calendar];
+        if shape.intents {
+            past.push(past_values.f_narrow(2, intents_at, intents)?);
+        }
+        if shape.closed_days {
+            past.push(past_values.f_narrow(2, intents_at + intents, closed)?);
+        }
 
         let future_values = Tensor::f_from_slice(self.future)?.f_view([items, horizon, FUTURE_DAY_VALUES as i64])?;
         let future_calendar = calendars(&(&as_of + day_numbers(horizon)?))?;
@@ -154,7 +162,11 @@ impl DemandRows<'_> {
             .f_expand([items, horizon], false)?
             .f_unsqueeze(2)?;
         let scales = log_scale.f_expand([items, horizon], false)?.f_unsqueeze(2)?;
-        let future = Tensor::f_cat(&[&future_calendar, &future_values, &days_ahead, &scales], 2)?;
+        let planned = FUTURE_DAY_VALUES as i64 - closed;
+        let mut future = vec![future_calendar, future_values.f_narrow(2, 0, planned)?, days_ahead, scales];
+        if shape.closed_days {
+            future.push(future_values.f_narrow(2, planned, closed)?);
+        }
 
         let leads = Tensor::f_from_slice(lead_days)?.f_view([items, 1])?.f_clamp_min(1)?;
         let lead_floats = leads.to_kind(Kind::Float);
@@ -163,23 +175,30 @@ impl DemandRows<'_> {
             |value: i64| future_values.f_select(2, value)?.f_cumsum(1, Kind::Float)?.f_gather(1, &last_known, false);
         let days_beyond = (&leads - horizon).f_clamp_min(0)?.to_kind(Kind::Float);
         let weekends = (weekend_days(&(&as_of + &leads))? - weekend_days(&as_of)?).to_kind(Kind::Float);
-        let price_ratios = sum_within(1)? + days_beyond * float_column(self.later_price_ratio)?;
-        let lead = [
+        let price_ratios = sum_within(1)? + &days_beyond * float_column(self.later_price_ratio)?;
+        let mut lead = vec![
             lead_floats.log1p() / 3.0,
             sum_within(0)? / &lead_floats,
             weekends / &lead_floats,
             price_ratios / &lead_floats,
             log_scale,
         ];
+        if shape.closed_days {
+            // After the horizon the shop is closed as often as in its last week.
+            let week = horizon.min(7);
+            let last_week = future_values.f_select(2, planned)?.f_narrow(1, horizon - week, week)?;
+            let usual = last_week.f_mean_dim(1, true, Kind::Float)?;
+            lead.push((sum_within(planned)? + days_beyond * usual) / &lead_floats);
+        }
 
         let category = Tensor::f_from_slice(self.category)?.to_kind(Kind::Int64);
         Ok(DemandInputs {
-            past: Tensor::f_cat(&past, 2)?.f_narrow(2, 0, shape.past_day_inputs())?,
+            past: Tensor::f_cat(&past, 2)?,
             category,
             content: if shape.content_dims > 0 { Some(self.contents(shape.content_dims)?) } else { None },
             scale,
             lead_days: lead_floats,
-            future,
+            future: Tensor::f_cat(&future, 2)?,
             lead: Tensor::f_cat(&lead, 1)?,
         })
     }
@@ -205,7 +224,7 @@ impl DemandRows<'_> {
 /// Inputs of one forward pass.
 #[derive(Debug)]
 pub(crate) struct DemandInputs {
-    /// float32 [items, history_days, PAST_DAY_INPUTS], or fewer for a network without intents.
+    /// float32 [items, history_days, inputs of a past day]; the shape has the number of inputs, here and below.
     pub(crate) past: Tensor,
     /// int64 [items].
     pub(crate) category: Tensor,
@@ -215,9 +234,9 @@ pub(crate) struct DemandInputs {
     pub(crate) scale: Tensor,
     /// float32 [items, 1].
     pub(crate) lead_days: Tensor,
-    /// float32 [items, horizon_days, FUTURE_DAY_INPUTS].
+    /// float32 [items, horizon_days, inputs of a future day].
     pub(crate) future: Tensor,
-    /// float32 [items, LEAD_TIME_INPUTS].
+    /// float32 [items, inputs of a lead time].
     pub(crate) lead: Tensor,
 }
 
@@ -288,10 +307,13 @@ mod tests {
     use super::*;
     use crate::config::networks::DemandNetworkName;
     use crate::model::demand::history::tests::item;
-    use crate::model::demand::input_sizes::{FUTURE_DAY_INPUTS, PAST_DAY_INPUTS};
+    use crate::model::demand::input_sizes::FUTURE_DAY_INPUTS;
     use chrono::{NaiveDate, Weekday};
 
     const FIRST_OF_MARCH: i64 = 20_513;
+    /// Inputs of a network that reads intents and closed days.
+    const PAST_DAY: usize = INTENTS_AT + CALENDAR_INPUTS + INTENT_INPUTS + CLOSED_INPUTS;
+    const FUTURE_DAY: usize = FUTURE_DAY_INPUTS + CLOSED_INPUTS;
 
     /// Returns the inputs of one item as numbers: past days, future days, lead time.
     fn inputs(item: &ItemHistory, lead_days: i64, shape: &DemandShape) -> [Vec<f32>; 3] {
@@ -314,7 +336,7 @@ mod tests {
         assert_eq!((calendar(FIRST_OF_MARCH - 1)[5], day_in_month(FIRST_OF_MARCH - 1)), (1.0, (27, 28)));
         let [_, future, _] = inputs(&item(&[1.0; 5]), 7, &shape(5, 7));
         assert_eq!(future[..7], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-        assert_eq!(future[6 * FUTURE_DAY_INPUTS..][..7], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(future[6 * FUTURE_DAY..][..7], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
     }
 
     #[test]
@@ -335,16 +357,16 @@ mod tests {
         let mut item = item(&[2.0, 0.0, 1.0]);
         item.intent_units = vec![f64::NAN, 0.0, 2.0 * item.facts(0).scale()];
         let [past, _, _] = inputs(&item, 7, &shape(5, 2));
-        let day = |at: usize| &past[at * PAST_DAY_INPUTS..][..PAST_DAY_INPUTS];
+        let day = |at: usize| &past[at * PAST_DAY..][..PAST_DAY];
         assert!(day(0).iter().chain(day(1)).all(|&v| v == 0.0));
         assert_eq!((day(2)[0], day(3)[0], day(4)[0]), (2f64.ln_1p() as f32, 0.0, 1f64.ln_1p() as f32));
         // The last day is a Sunday.
-        let weekday = |at: usize| day(at)[PAST_DAY_VALUES - INTENT_INPUTS..][..7].iter().position(|&v| v == 1.0);
+        let weekday = |at: usize| day(at)[INTENTS_AT..][..7].iter().position(|&v| v == 1.0);
         assert_eq!([2, 3, 4].map(weekday), [Some(4), Some(5), Some(6)]);
-        let intents = |at: usize| day(at)[PAST_DAY_INPUTS - INTENT_INPUTS..].to_vec();
+        let intents = |at: usize| day(at)[INTENTS_AT + CALENDAR_INPUTS..][..INTENT_INPUTS].to_vec();
         assert_eq!([2, 3, 4].map(intents), [[0.0, 0.0], [0.0, 1.0], [0.5, 1.0]]);
         let [newest, _, _] = inputs(&item, 7, &shape(2, 2));
-        assert_eq!(newest, past[3 * PAST_DAY_INPUTS..], "the newest days of a longer history");
+        assert_eq!(newest, past[3 * PAST_DAY..], "the newest days of a longer history");
     }
 
     #[test]
@@ -353,7 +375,7 @@ mod tests {
         item.promoted_future = vec![false, true, true];
         item.price_future = vec![f64::NAN, 0.75, f64::NAN];
         let [_, future, lead] = inputs(&item, 4, &shape(5, 4));
-        let day = |step: usize| [0, 1].map(|value| future[step * FUTURE_DAY_INPUTS + CALENDAR_INPUTS + value]);
+        let day = |step: usize| [0, 1].map(|value| future[step * FUTURE_DAY + CALENDAR_INPUTS + value]);
         assert_eq!([day(0), day(1), day(2), day(3)], [[0.0, 0.0], [1.0, -0.25], [1.0, 0.0], [0.0, 0.0]]);
         // Monday to Thursday: two of four days promoted, no weekend day.
         assert_eq!(lead[1..4], [0.5, 0.0, -0.0625]);
@@ -366,6 +388,27 @@ mod tests {
         for (got, wanted) in beyond.iter().zip(wanted) {
             assert!((got - wanted).abs() < 1e-6, "{beyond:?}");
         }
+    }
+
+    #[test]
+    fn closed_days_are_inputs_of_networks_that_read_them() {
+        let mut item = item(&[1.0; 5]);
+        // The history is from Tuesday to Saturday before FIRST_OF_MARCH, plus that Sunday: the last day is closed, and so is the
+        // third day ahead.
+        item.closed_dates = vec![FIRST_OF_MARCH, FIRST_OF_MARCH + 3];
+        let reads = shape(5, 4);
+        let [past, future, lead] = inputs(&item, 4, &reads);
+        let closed = |days: &[f32], of_day: usize| days.chunks(of_day).map(|day| day[of_day - 1]).collect::<Vec<_>>();
+        assert_eq!(closed(&past, PAST_DAY), [0.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(closed(&future, FUTURE_DAY), [0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(lead.last(), Some(&0.25));
+        let [.., beyond] = inputs(&item, 8, &reads);
+        assert_eq!(beyond.last(), Some(&0.25), "two of eight days");
+        let blind = DemandShape { closed_days: false, ..reads };
+        let [past_without, future_without, lead_without] = inputs(&item, 4, &blind);
+        assert_eq!(past_without[..PAST_DAY - 1], past[..PAST_DAY - 1]);
+        assert_eq!([past_without.len(), future_without.len()], [5 * (PAST_DAY - 1), 4 * (FUTURE_DAY - 1)]);
+        assert_eq!(lead_without, lead[..lead.len() - 1]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::calibration::ForecastSpan;
 use super::forecast::{FORECAST_VALUES, ItemForecast, QUANTILE_LEVELS, RawForecast, RawItemForecast};
 use super::history::{ItemFacts, ItemHistory};
-use super::input_sizes::{FUTURE_DAY_INPUTS, INTENT_INPUTS, LEAD_TIME_INPUTS, PAST_DAY_INPUTS};
+use super::input_sizes::{INTENT_INPUTS, PAST_DAY_INPUTS};
 use super::inputs::{DemandColumns, DemandInputs, DemandRows};
 use super::networks::{self, HistoryNetwork};
 use super::pattern::DemandPattern;
@@ -79,8 +79,8 @@ impl DemandNetwork {
             history: networks::build(&(path / "history"), shape, shape.past_day_inputs()),
             category: small_embedding(path / "category", CATEGORY_BUCKETS as i64 + 1, CATEGORY_WIDTH),
             content,
-            day: Head::new(&(path / "day"), context + FUTURE_DAY_INPUTS as i64),
-            lead: Head::new(&(path / "lead"), context + LEAD_TIME_INPUTS as i64),
+            day: Head::new(&(path / "day"), context + shape.future_day_inputs()),
+            lead: Head::new(&(path / "lead"), context + shape.lead_time_inputs()),
         }
     }
 
@@ -129,10 +129,12 @@ impl DemandNetwork {
         if !self.shape.intents {
             return Ok(past);
         }
-        let others = past.f_narrow(2, 0, (PAST_DAY_INPUTS - INTENT_INPUTS) as i64)?;
-        let intents = past.f_narrow(2, (PAST_DAY_INPUTS - INTENT_INPUTS) as i64, INTENT_INPUTS as i64)?;
+        let (before, intents) = (PAST_DAY_INPUTS as i64, INTENT_INPUTS as i64);
+        let after = self.shape.past_day_inputs() - before - intents;
+        let part = |from: i64, inputs: i64| past.f_narrow(2, from, inputs);
         let draws = Tensor::f_rand([past.size()[0], 1, 1], (Kind::Float, past.device()))?;
-        Ok(Tensor::f_cat(&[others, intents * draws.f_gt(INTENTS_MASKED_SHARE)?], 2)?)
+        let masked = part(before, intents)? * draws.f_gt(INTENTS_MASKED_SHARE)?;
+        Ok(Tensor::f_cat(&[part(0, before)?, masked, part(before + intents, after)?], 2)?)
     }
 
     /// Returns the published forecasts of each item by day and over its lead time, calibrated.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::calibration::Calibration;
-use super::input_sizes::{INTENT_INPUTS, PAST_DAY_INPUTS};
+use super::input_sizes::{CLOSED_INPUTS, FUTURE_DAY_INPUTS, INTENT_INPUTS, LEAD_TIME_INPUTS, PAST_DAY_INPUTS};
 use super::rate_prior::RatePrior;
 use crate::config::networks::DemandNetworkName;
 
@@ -26,6 +26,10 @@ pub struct DemandShape {
     /// do not read it, and have no prior and no calibration.
     #[serde(default)]
     pub intents: bool,
+    /// True if the network reads which days the shop is closed. Networks of lakes without closed days, and bundles that predate
+    /// this input, do not.
+    #[serde(default)]
+    pub closed_days: bool,
     /// Dimension of the items' content vectors; 0 for a network that reads none, as in bundles that predate this input.
     #[serde(default)]
     pub content_dims: i64,
@@ -40,9 +44,23 @@ pub struct DemandShape {
 }
 
 impl DemandShape {
-    /// Returns the inputs of one past day. Those of intents come last, so a network without them reads a prefix.
+    /// Returns the number of inputs of one past day.
     pub(super) fn past_day_inputs(&self) -> i64 {
-        (PAST_DAY_INPUTS - if self.intents { 0 } else { INTENT_INPUTS }) as i64
+        (PAST_DAY_INPUTS + if self.intents { INTENT_INPUTS } else { 0 }) as i64 + self.closed_inputs()
+    }
+
+    /// Returns the number of inputs of one future day.
+    pub(super) fn future_day_inputs(&self) -> i64 {
+        FUTURE_DAY_INPUTS as i64 + self.closed_inputs()
+    }
+
+    /// Returns the number of inputs of a lead time.
+    pub(super) fn lead_time_inputs(&self) -> i64 {
+        LEAD_TIME_INPUTS as i64 + self.closed_inputs()
+    }
+
+    fn closed_inputs(&self) -> i64 {
+        if self.closed_days { CLOSED_INPUTS as i64 } else { 0 }
     }
 }
 
@@ -59,6 +77,7 @@ impl DemandShape {
             history_days_min: 14,
             slow_units_per_day: 0.5,
             intents: true,
+            closed_days: true,
             content_dims: 3,
             prior: RatePrior::default(),
             dormant_prior: RatePrior { units: 0.02, days: 2.0, spread: 0.0 },

@@ -113,6 +113,7 @@ fn demand_shape(config: &Config, items: &ItemStatistics) -> DemandShape {
         slow_units_per_day: config.demand.slow_units_per_day,
         // An input that training never saw would keep random weights, and a night may have it.
         intents: config.demand.intent_inputs && enough_intents,
+        closed_days: items.closed_days,
         content_dims: if config.demand.content_inputs { items.content_dims as i64 } else { 0 },
         prior: RatePrior::default(),
         dormant_prior: RatePrior::default(),

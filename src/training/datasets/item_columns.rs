@@ -12,7 +12,7 @@ use super::blocks::Blocks;
 use super::labelled_items::LabelledItems;
 use crate::config::DemandConfig;
 use crate::failure::{Failure, Result};
-use crate::model::demand::input_sizes::{FUTURE_DAY_VALUES, INTENT_INPUTS, PAST_DAY_VALUES};
+use crate::model::demand::input_sizes::{FUTURE_DAY_VALUES, INTENT_INPUTS, INTENTS_AT, PAST_DAY_VALUES};
 use crate::model::demand::inputs::{DemandColumns, DemandRows};
 use crate::model::demand::{DemandPattern, ItemFacts};
 
@@ -32,6 +32,8 @@ pub(crate) struct HistoryDays {
     pub(crate) all: f64,
     /// Days for which a night had published purchase intents.
     pub(crate) with_intents: f64,
+    /// Days on which the shop was closed.
+    pub(crate) closed: f64,
 }
 
 /// Indices of the columns after the id.
@@ -213,8 +215,12 @@ impl ItemColumns {
 
     pub(crate) fn history_days(&self) -> HistoryDays {
         let all = self.item_rows().past_days.iter().map(|&days| f64::from(days)).sum();
-        let known = self.matrix(Column::Past).iter().skip(PAST_DAY_VALUES - INTENT_INPUTS + 1).step_by(PAST_DAY_VALUES);
-        HistoryDays { all, with_intents: known.map(|&known| f64::from(known)).sum() }
+        let count = |at: usize| -> f64 {
+            let flags = self.matrix(Column::Past).iter().skip(at).step_by(PAST_DAY_VALUES);
+            flags.map(|&flag| f64::from(flag)).sum()
+        };
+        let intents_end = INTENTS_AT + INTENT_INPUTS;
+        HistoryDays { all, with_intents: count(intents_end - 1), closed: count(intents_end) }
     }
 
     fn future(&self, column: Column, row: usize) -> &[f32] {
@@ -266,6 +272,7 @@ pub mod tests {
             item.content = vec![0.5; usize::from(number % 3)];
             item.lead_time_days = 1 + i64::from(number);
             item.intent_units = vec![1.0; usize::from(number)];
+            item.closed_dates = vec![item.first_day + i64::from(number)];
             set.items.push(item);
             set.units.push((1..=8).map(f64::from).collect());
             set.in_stock.push((0..8).map(|day| day != 6 || number % 2 == 0).collect());
@@ -302,7 +309,7 @@ pub mod tests {
         assert_eq!(part.sorted().unwrap().id(0), "i0");
         assert_eq!(columns.rows_with_pattern(|pattern| pattern == DemandPattern::New), [3]);
         let days = columns.take(&[4, 5]).unwrap().history_days();
-        assert_eq!((days.all, days.with_intents), (24.0 + 25.0, 9.0));
+        assert_eq!((days.all, days.with_intents, days.closed), (24.0 + 25.0, 9.0, 2.0));
         assert_eq!((columns.content_dims(4), columns.content_dims(5)), (1, 2));
     }
 

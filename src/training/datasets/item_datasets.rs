@@ -144,6 +144,8 @@ pub struct ItemStatistics {
     pub content_dims: usize,
     /// Share of the days of the histories for which a night had published purchase intents.
     pub intent_days_share: f64,
+    /// True if the shop was closed on a day of the histories.
+    pub(crate) closed_days: bool,
 }
 
 impl ItemStatistics {
@@ -151,6 +153,7 @@ impl ItemStatistics {
         let mut rows = 0;
         let mut days = 0.0;
         let mut days_with_intents = 0.0;
+        let mut days_closed = 0.0;
         let mut items_by_dims: BTreeMap<usize, usize> = BTreeMap::new();
         for window in items.each_window() {
             let window = window?;
@@ -161,12 +164,14 @@ impl ItemStatistics {
             let window_days = window.history_days();
             days += window_days.all;
             days_with_intents += window_days.with_intents;
+            days_closed += window_days.closed;
         }
         let most_frequent = items_by_dims.into_iter().rev().max_by_key(|&(_, items)| items);
         Ok(Self {
             training_rows: rows,
             content_dims: most_frequent.map_or(0, |(dims, _)| dims),
             intent_days_share: days_with_intents / f64::max(days, 1.0),
+            closed_days: days_closed > 0.0,
         })
     }
 }
