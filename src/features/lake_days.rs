@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::functions::Constant;
-use super::rollups::Rollups;
 use crate::config::Config;
 use crate::failure::Result;
 use crate::ids::{RunDate, date32};
@@ -176,24 +175,21 @@ fn median(mut values: Vec<u64>) -> f64 {
 
 /// Registers what the SQL files know of days: `lake_days()`, `missing_days()`, `closed_days()` (the horizon included), and
 /// `missing_label_days()`, the days from the run date to the labels' end that turned out to be missing.
+/// `days` ends at the run date; `label_days` ends with the labels, where a session has labels.
 pub(crate) fn register(
     ctx: &SessionContext,
     config: &Config,
-    rollups: &Rollups,
-    (run_date, labels_end): (RunDate, RunDate),
+    days: &LakeDays,
+    label_days: Option<&LakeDays>,
 ) -> Result<()> {
-    let days = rollups.days_before(run_date);
     let oldest = days.end - DAYS_JUDGED.max(config.demand.history_days.try_into().unwrap_or(i32::MAX / 2));
     let missing = days.of_kind(DayKind::Missing, oldest);
     let ahead = days.end..days.end.saturating_add_unsigned(config.demand.horizon_days);
     let closed =
         days.of_kind(DayKind::Closed, oldest).into_iter().chain(ahead.filter(|day| days.is_closed_ahead(*day)));
-    let missing_labels = match labels_end > run_date {
-        true => rollups.days_before(labels_end).of_kind(DayKind::Missing, days.end),
-        false => Vec::new(),
-    };
+    let missing_labels = label_days.map_or(Vec::new(), |known| known.of_kind(DayKind::Missing, days.end));
     let values = [
-        ("lake_days", rows(&days, oldest)?),
+        ("lake_days", rows(days, oldest)?),
         ("missing_days", dates(missing)),
         ("closed_days", dates(closed)),
         ("missing_label_days", dates(missing_labels)),

@@ -79,7 +79,8 @@ pub(crate) async fn register(
     for (name, bucket) in buckets {
         ctx.register_udf(functions::Constant::new(name, ScalarValue::Int32(Some(bucket))).into());
     }
-    lake_days::register(ctx, source.config, rollups, (scope.run_date, scope.labels_end))?;
+    let label_days = (scope.labels_end > scope.run_date).then(|| rollups.days_before(scope.labels_end));
+    lake_days::register(ctx, source.config, &rollups.days_before(scope.run_date), label_days.as_ref())?;
     user_functions::create(ctx, source.sql).await?;
     source.lake.register(ctx, scope.run_date).await?;
     rollups.register(ctx)?;

@@ -1,10 +1,9 @@
 //! Inputs of the demand network: flat columns of numbers, and the tensors computed from them. The night computes the columns
 //! from histories, training stores them; the same few operations on whole columns turn both into tensors.
 
-use chrono::Datelike;
-use std::f64::consts::TAU;
 use tch::{Device, Kind, Tensor};
 
+use super::calendar::{calendars, weekend_days};
 use super::history::{ItemFacts, ItemHistory};
 use super::input_sizes::{
     CALENDAR_INPUTS, CLOSED_INPUTS, FUTURE_DAY_VALUES, INTENT_INPUTS, INTENTS_AT, PAST_DAY_VALUES,
@@ -260,55 +259,12 @@ impl DemandInputs {
     }
 }
 
-/// int64 [..] days since 1970-01-01 → float32 [.., CALENDAR_INPUTS].
-fn calendars(days: &Tensor) -> Result<Tensor> {
-    if days.numel() == 0 {
-        return Ok(Tensor::f_zeros([days.size(), vec![CALENDAR_INPUTS as i64]].concat(), (Kind::Float, Device::Cpu))?);
-    }
-    let first = days.f_min()?.f_int64_value(&[])?;
-    let last = days.f_max()?.f_int64_value(&[])?;
-    let calendars_of_days: Vec<f32> = (first..=last).flat_map(calendar).collect();
-    let table = Tensor::f_from_slice(&calendars_of_days)?.f_view([-1, CALENDAR_INPUTS as i64])?;
-    let rows = table.f_index_select(0, &(days - first).f_reshape([-1])?)?;
-    Ok(rows.f_view([days.size(), vec![CALENDAR_INPUTS as i64]].concat().as_slice())?)
-}
-
-/// Returns the number of weekend days before each day up to a constant, int64: a difference counts those between two days.
-fn weekend_days(days: &Tensor) -> Result<Tensor> {
-    let weekdays = weekday(days)?;
-    let weeks = (days + 3 - &weekdays).f_divide_scalar_mode(7, "floor")?;
-    Ok(weeks * 2 + (weekdays - 5).f_clamp_min(0)?)
-}
-
-/// Returns the weekday of days since 1970-01-01, which was a Thursday; Monday is 0.
-fn weekday(days: &Tensor) -> Result<Tensor> {
-    Ok((days + 3).f_remainder(7)?)
-}
-
-/// Returns the calendar inputs of a day since 1970-01-01.
-fn calendar(day: i64) -> [f32; CALENDAR_INPUTS] {
-    let mut inputs = [0.0; CALENDAR_INPUTS];
-    inputs[(day + 3).rem_euclid(7) as usize] = 1.0;
-    let (month_day, month_days) = day_in_month(day);
-    let angle = TAU * month_day as f64 / month_days as f64;
-    inputs[7] = angle.sin() as f32;
-    inputs[8] = angle.cos() as f32;
-    inputs
-}
-
-/// Returns the day of the month from 0, and the number of days of the month.
-fn day_in_month(day: i64) -> (i64, i64) {
-    let date = chrono::NaiveDate::from_num_days_from_ce_opt((day + 719_163) as i32).unwrap_or_default();
-    (i64::from(date.day0()), i64::from(date.num_days_in_month()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::networks::DemandNetworkName;
     use crate::model::demand::history::tests::item;
     use crate::model::demand::input_sizes::FUTURE_DAY_INPUTS;
-    use chrono::{NaiveDate, Weekday};
 
     const FIRST_OF_MARCH: i64 = 20_513;
     /// Inputs of a network that reads intents and closed days.
@@ -330,26 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn the_calendar_of_known_days() {
-        // 2026-03-01 was a Sunday.
-        assert_eq!((calendar(FIRST_OF_MARCH)[6], day_in_month(FIRST_OF_MARCH)), (1.0, (0, 31)));
-        assert_eq!((calendar(FIRST_OF_MARCH - 1)[5], day_in_month(FIRST_OF_MARCH - 1)), (1.0, (27, 28)));
+    fn future_days_have_their_calendar() {
         let [_, future, _] = inputs(&item(&[1.0; 5]), 7, &shape(5, 7));
         assert_eq!(future[..7], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!(future[6 * FUTURE_DAY..][..7], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
-    }
-
-    #[test]
-    fn weekend_days_of_any_span_match_the_calendar() {
-        let date = |day: i64| NaiveDate::from_num_days_from_ce_opt((day + 719_163) as i32).unwrap();
-        let is_weekend = |day: &i64| matches!(date(*day).weekday(), Weekday::Sat | Weekday::Sun);
-        for from in FIRST_OF_MARCH - 7..FIRST_OF_MARCH {
-            for days in 0..30 {
-                let [before, after] = [from, from + days].map(|day| weekend_days(&Tensor::from_slice(&[day])).unwrap());
-                let counted = (from..from + days).filter(is_weekend).count() as i64;
-                assert_eq!((after - before).int64_value(&[0]), counted, "{days} days from {}", date(from));
-            }
-        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! a count distribution, in whole units. Days out of stock carry no information about demand: they are flagged in the input and
 //! masked in the loss.
 
+mod calendar;
 pub(crate) mod calibration;
 pub(crate) mod counts;
 mod forecast;

@@ -158,3 +158,19 @@ fn replace_new_items(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_young_lake_is_told_how_many_days_it_needs_and_which_setting_fits() {
+        let none = ItemStatistics { training_rows: 0, content_dims: 0, intent_days_share: 0.0, closed_days: false };
+        let config = DemandConfig { horizon_days: 28, history_days_min: 14, ..DemandConfig::default() };
+        let failure = require_histories(&none, &config).unwrap_err();
+        assert_eq!(failure.kind.exit_code(), 3);
+        let hint = failure.hint.unwrap();
+        assert!(hint.contains("first seen 70 days before the training date"), "{hint}");
+        assert!(hint.ends_with("lower demand.horizon_days; with 7 it is 28 days"), "{hint}");
+    }
+}
