@@ -7,7 +7,7 @@ pub(crate) const PAST_DAY_VALUES: usize = INTENTS_AT + INTENT_INPUTS + CLOSED_IN
 pub(crate) const INTENTS_AT: usize = 7;
 /// Scaled units that purchase intents of earlier nights forecast for a day, and whether any night forecast the day.
 pub(crate) const INTENT_INPUTS: usize = 2;
-/// Whether the shop is closed on a day; over a lead time, the share of closed days.
+/// Flag of a day on which the shop is closed; over a lead time, the share of such days.
 pub(crate) const CLOSED_INPUTS: usize = 1;
 /// Numbers of one future day: promotion, price ratio, whether the shop is closed.
 pub(crate) const FUTURE_DAY_VALUES: usize = 2 + CLOSED_INPUTS;
