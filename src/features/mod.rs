@@ -15,7 +15,9 @@ pub(crate) mod master;
 pub(crate) mod ordered_list;
 pub mod parts;
 pub(crate) mod quarantine;
+pub(crate) mod read_report;
 pub mod rollups;
+mod units;
 pub(crate) mod user_functions;
 pub(crate) mod views;
 

@@ -1,21 +1,22 @@
 //! Rollup units: the contribution of a set of event files to users' and items' days, computed once and stored.
 //!
-//! A unit is a set of event files of one month (at most [`UNIT_BYTES_MAX`]), read by one run. Its outputs are stored under
+//! A unit is a set of event files of one month (at most 32 MiB), read by one run. Its outputs are stored under
 //! `state/rollups/<fingerprint of SQL and settings>/units/<id>/`; a manifest, written last and only if absent, makes a
 //! run's units count. A later run reuses every unit whose files are all unchanged and rolls up only files that no unit
 //! covers: a late file becomes a unit of its own, and a changed or removed file invalidates its unit. Rows carry event day
 //! and arrival day and merge exactly, so the assignment of files to units changes no feature.
 
 use arrow::datatypes::{DataType, SchemaRef};
-use chrono::{Datelike, Duration, NaiveDate};
+use chrono::{Duration, NaiveDate};
 use datafusion::prelude::SessionContext;
 use object_store::ObjectStoreExt;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::lake_source::{LakeSource, sibling};
 use super::quarantine::OTHER_CURRENCY;
+use super::read_report::ReadReport;
+use super::units::{OutputFile, Unit, choose_units, fingerprint_sources, group, list_output};
 use super::{functions, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
@@ -24,54 +25,8 @@ use crate::lake::{files_table, files_table::ListedFile, fingerprint, parquet_fil
 use crate::sql_files::SqlFiles;
 use crate::tables::materialise;
 
-/// Source bytes above which a month is split into several units; bounds the memory of one rollup's sort.
-const UNIT_BYTES_MAX: u64 = 32 << 20;
-
 /// The outputs of a unit, by the SQL file that makes each.
 const OUTPUTS: [&str; 4] = ["unit_event", "unit_quarantine", "unit_user_day", "unit_item_day"];
-
-/// One stored unit: its source files with fingerprints, its outputs with their sizes, and its counts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Unit {
-    pub(crate) id: String,
-    pub(crate) first_dt: Option<NaiveDate>,
-    pub(crate) last_dt: Option<NaiveDate>,
-    /// Path and fingerprint of each source file.
-    pub(crate) sources: BTreeMap<String, String>,
-    /// The files of each output.
-    pub(crate) outputs: BTreeMap<String, Vec<OutputFile>>,
-    pub(crate) rows: u64,
-    pub(crate) quarantined: BTreeMap<String, u64>,
-    /// Good rows with a price, by currency; rows without a currency are not counted.
-    #[serde(default)]
-    pub(crate) currencies: BTreeMap<String, u64>,
-    /// True for a unit that was built for one read-only session and is not stored below the output.
-    #[serde(skip)]
-    of_this_session: bool,
-}
-
-/// One file of a unit, named relative to the unit's folder.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct OutputFile {
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
-}
-
-/// Counts of what a night read and skipped.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct ReadReport {
-    pub files_read: u64,
-    pub bytes_read: u64,
-    pub(crate) files_skipped: u64,
-    pub(crate) bytes_skipped: u64,
-    /// Objects below the folders of the lake's views that are no data, by reason.
-    pub(crate) files_ignored: BTreeMap<String, u64>,
-    pub rows_read: u64,
-    pub(crate) units_built: u64,
-    pub units_kept: u64,
-    /// Bad rows of the newly read files, by reason.
-    pub quarantined: BTreeMap<String, u64>,
-}
 
 /// The units that a night reads.
 #[derive(Debug)]
@@ -196,31 +151,6 @@ impl RollupPlan {
 
     fn files(&self) -> impl Iterator<Item = &ListedFile> {
         self.to_build.iter().flatten()
-    }
-}
-
-impl ReadReport {
-    /// Fails (exit 4) where more than `share_max` of the newly read rows are bad.
-    fn refuse_bad_share(&self, share_max: f64) -> Result<()> {
-        let foreign = self.quarantined.get(OTHER_CURRENCY).copied().unwrap_or_default();
-        let mut bad: u64 = self.quarantined.values().sum();
-        // Such rows are normal in a shop that also sells abroad; where they are the majority, the setting is wrong.
-        if 2 * foreign <= self.rows_read {
-            bad -= foreign;
-        }
-        let share = bad as f64 / self.rows_read.max(1) as f64;
-        if share <= share_max {
-            return Ok(());
-        }
-        let reasons: Vec<String> = self.quarantined.iter().map(|(reason, rows)| format!("{reason}: {rows}")).collect();
-        Err(Failure::check(format!(
-            "{:.2} % of {} newly read rows are bad ({}), more than lake.quarantine_share_max = {:.2} %; nothing was stored",
-            share * 100.0,
-            self.rows_read,
-            reasons.join(", "),
-            share_max * 100.0
-        ))
-        .hint("fix the files or raise the share, then run the same command again"))
     }
 }
 
@@ -392,38 +322,6 @@ impl Rollups {
     }
 }
 
-/// Chooses stored units whose files are all there unchanged, so that no file is covered twice; `now` gives each file's path and
-/// fingerprint. The unit of most files wins: a night of an earlier date leaves a unit of a part of another unit's files, and
-/// later nights must read what they read before, whatever the order in which the store lists the manifests.
-fn choose_units(mut found: Vec<Unit>, now: &HashMap<String, String>) -> Vec<Unit> {
-    found.sort_by(|a, b| b.sources.len().cmp(&a.sources.len()).then_with(|| a.id.cmp(&b.id)));
-    let mut covered: HashSet<String> = HashSet::new();
-    let mut chosen = Vec::new();
-    for unit in found {
-        let is_whole = unit.sources.iter().all(|(path, tag)| now.get(path) == Some(tag));
-        if is_whole && unit.sources.keys().all(|path| !covered.contains(path)) {
-            covered.extend(unit.sources.keys().cloned());
-            chosen.push(unit);
-        }
-    }
-    chosen
-}
-
-fn fingerprint_sources(sources: &BTreeMap<String, String>) -> String {
-    ContentHash::from_bytes(format!("{sources:?}")).short()
-}
-
-fn list_output(location: &Location, units: &[&Unit], output: &str) -> Vec<ListedFile> {
-    let mut listed = Vec::new();
-    for unit in units {
-        for file in unit.outputs.get(output).into_iter().flatten() {
-            let path = location.path(&format!("units/{}/{}", unit.id, file.name));
-            listed.push(parquet_files::listed(location, path, file.bytes, unit.last_dt));
-        }
-    }
-    listed
-}
-
 fn at(output: &str, error: datafusion::error::DataFusionError) -> Failure {
     Failure::from(error).at(format!("sql/rollups/{output}.sql"))
 }
@@ -444,28 +342,6 @@ fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
         config.lake.currency,
     );
     ContentHash::from_bytes(text).short()
-}
-
-/// Groups files by month in date order, split at [`UNIT_BYTES_MAX`].
-fn group(mut files: Vec<ListedFile>) -> Vec<Vec<ListedFile>> {
-    files.sort_by(|a, b| (a.dt, &a.meta.location).cmp(&(b.dt, &b.meta.location)));
-    let month = |f: &ListedFile| f.dt.map(|d| (d.year(), d.month()));
-    let mut groups: Vec<Vec<ListedFile>> = Vec::new();
-    let mut bytes = 0;
-    for file in files {
-        let fits = bytes + file.meta.size <= UNIT_BYTES_MAX;
-        match groups.last_mut() {
-            Some(group) if fits && group.last().map(month) == Some(month(&file)) => {
-                bytes += file.meta.size;
-                group.push(file);
-            }
-            _ => {
-                bytes = file.meta.size;
-                groups.push(vec![file]);
-            }
-        }
-    }
-    groups
 }
 
 /// Plans the outputs' SQL over no files and returns their schemas.
@@ -518,20 +394,6 @@ mod tests {
     use super::*;
     use datafusion::execution::FunctionRegistry;
 
-    fn unit(days: std::ops::Range<u32>) -> Unit {
-        Unit {
-            id: format!("{days:?}"),
-            first_dt: None,
-            last_dt: None,
-            sources: days.map(|day| (format!("dt={day}"), "tag".to_string())).collect(),
-            outputs: BTreeMap::new(),
-            rows: 0,
-            quarantined: BTreeMap::new(),
-            currencies: BTreeMap::new(),
-            of_this_session: false,
-        }
-    }
-
     /// Functions of settings that rollups may call, as [`state_fingerprint`] has their settings. `read_at` is the exception: it
     /// only decides which times are in the future.
     const FINGERPRINTED: [&str; 6] =
@@ -564,17 +426,6 @@ mod tests {
                      hint: add the setting to state_fingerprint, then the name to FINGERPRINTED"
                 );
             }
-        }
-    }
-
-    #[test]
-    fn units_of_a_backfilled_date_never_replace_larger_ones() {
-        let now = (1..26).map(|day| (format!("dt={day}"), "tag".to_string())).collect();
-        // The night of day 12 ran last. Any order of listing gives the same units, and every file stays covered.
-        let orders = [[unit(1..21), unit(21..26), unit(1..12)], [unit(1..12), unit(21..26), unit(1..21)]];
-        for found in orders {
-            let chosen: Vec<String> = choose_units(found.to_vec(), &now).into_iter().map(|u| u.id).collect();
-            assert_eq!(chosen, ["1..21", "21..26"]);
         }
     }
 }
