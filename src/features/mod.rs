@@ -15,6 +15,7 @@ pub(crate) mod master;
 pub(crate) mod ordered_list;
 pub mod parts;
 pub(crate) mod quarantine;
+pub(crate) mod rates;
 pub(crate) mod read_report;
 pub mod rollups;
 mod units;
@@ -81,6 +82,7 @@ pub(crate) async fn register(
     }
     user_functions::create(ctx, source.sql).await?;
     source.lake.register(ctx, scope.run_date).await?;
+    rates::register_daily(ctx, source.sql, source.lake).await?;
     rollups.register(ctx)?;
     if !ctx.table_exist(EARLIER_DEMAND)? {
         let mut fields = schemas::file_schema("demand")?.fields().to_vec();

@@ -1,19 +1,43 @@
 //! Counts of what a night read, and the refusal of too many bad rows.
 
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::quarantine::OTHER_CURRENCY;
 use crate::failure::{Failure, Result};
+
+/// Event files that are read again because a table changed that every unit reads whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Outdated {
+    /// The tables that changed.
+    pub tables: BTreeSet<String>,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+impl fmt::Display for Outdated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables: Vec<&str> = self.tables.iter().map(String::as_str).collect();
+        let Self { files, bytes, .. } = self;
+        write!(
+            f,
+            "changed since the rollups were built: {}; reads {files} event files ({bytes} bytes) again",
+            tables.join(", ")
+        )
+    }
+}
 
 /// Counts of what a night read and skipped.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ReadReport {
     pub files_read: u64,
     pub bytes_read: u64,
+    /// Event files among those that earlier units covered until a table changed.
+    pub outdated: Outdated,
     pub(crate) files_skipped: u64,
     pub(crate) bytes_skipped: u64,
-    /// Objects below the folders of the lake's views that are no data, by reason.
+    /// Objects below the folders of the lake's tables that are no data, by reason.
     pub(crate) files_ignored: BTreeMap<String, u64>,
     pub rows_read: u64,
     pub(crate) units_built: u64,

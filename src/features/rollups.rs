@@ -5,19 +5,24 @@
 //! run's units count. A later run reuses every unit whose files are all unchanged and rolls up only files that no unit
 //! covers: a late file becomes a unit of its own, and a changed or removed file invalidates its unit. Rows carry event day
 //! and arrival day and merge exactly, so the assignment of files to units changes no feature.
+//!
+//! A lake's `events.sql` may join further raw tables: each unit reads them whole, and a change of them invalidates all units.
 
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{Duration, NaiveDate};
 use datafusion::prelude::SessionContext;
 use object_store::ObjectStoreExt;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::lake_source::{LakeSource, sibling};
 use super::quarantine::OTHER_CURRENCY;
+use super::rates::RateHistory;
 use super::read_report::ReadReport;
-use super::units::{OutputFile, Unit, choose_units, fingerprint_sources, group, list_output};
-use super::{functions, views};
+use super::units::{
+    LakeNow, OutputFile, Unit, UnitTables, choose_units, find_outdated, fingerprint_sources, group, list_output,
+};
+use super::{functions, rates, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::{ContentHash, RunDate};
@@ -38,6 +43,7 @@ pub struct Rollups {
     /// Folder of the units that belong to this session alone (see [`RollupPlan::build_into`]).
     session_location: Option<Location>,
     schemas: BTreeMap<&'static str, SchemaRef>,
+    tables: UnitTables,
 }
 
 /// Stored units that a night of a date can use, and the event files that need new units, whose footers are checked. Making it
@@ -56,10 +62,17 @@ impl RollupPlan {
         let LakeSource { config, sql, lake } = source;
         let output = Location::open(&config.output.uri, &config.s3)?;
         let location = output.folder(&format!("state/rollups/{}", state_fingerprint(config, sql)));
+        let planning = planning_session(ctx, source, run_date).await?;
+        let tables = UnitTables {
+            joined: lake.joined_tables()?,
+            rates: RateHistory::load(&planning, lake).await?,
+            days_after_folder: (config.lake.partition != Partition::None).then(|| days_after_folder(config)),
+        };
         let mut stored = Rollups {
             units: Vec::new(),
             report: ReadReport::default(),
-            schemas: output_schemas(ctx, source, run_date).await?,
+            schemas: output_schemas(&planning, sql).await?,
+            tables,
             location,
             session_location: None,
         };
@@ -99,7 +112,7 @@ impl RollupPlan {
     pub(crate) fn input_fingerprint(&self) -> String {
         let to_build = self.files().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta)));
         let stored = self.stored.units.iter().flat_map(|u| u.sources.clone());
-        fingerprint_sources(&stored.chain(to_build).collect())
+        fingerprint_sources(&stored.chain(to_build).chain(self.stored.tables.fingerprints(None)).collect())
     }
 
     /// Builds the missing units below the output and makes them count for later runs.
@@ -138,6 +151,9 @@ impl RollupPlan {
         run_date: RunDate,
     ) -> Result<(Rollups, Vec<Unit>)> {
         let mut rollups = self.stored;
+        if rollups.report.outdated.files > 0 {
+            tracing::info!("{}", rollups.report.outdated);
+        }
         let mut built = Vec::new();
         for files in self.to_build {
             let unit = rollups.build(ctx, source, run_date, files).await?;
@@ -155,12 +171,14 @@ impl RollupPlan {
 }
 
 impl Rollups {
-    /// Loads the stored units whose files are all there unchanged; returns the files that none covers.
+    /// Loads the stored units whose files and tables are all there unchanged; returns the files that none covers.
     async fn load_units(&mut self, files: &[ListedFile]) -> Result<Vec<ListedFile>> {
-        let now: HashMap<String, String> =
-            files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
+        let files_now = files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
+        let now = LakeNow { files: files_now, tables: &self.tables };
         let mut found: Vec<Unit> = Vec::new();
-        for manifest in self.location.folder("manifests").list().await? {
+        let mut manifests = self.location.folder("manifests").list().await?;
+        manifests.sort_by_key(|manifest| manifest.last_modified);
+        for manifest in manifests {
             let bytes = self.location.store.get(&manifest.location).await?.bytes().await?;
             let units: Vec<Unit> = serde_json::from_slice(&bytes).map_err(|e| {
                 Failure::input(format!("{}: damaged state manifest: {e}", self.location.display(&manifest.location)))
@@ -168,9 +186,11 @@ impl Rollups {
             })?;
             found.extend(units);
         }
-        self.units = choose_units(found, &now);
+        self.units = choose_units(&found, &now);
         let covered: HashSet<&str> = self.units.iter().flat_map(|u| u.sources.keys().map(String::as_str)).collect();
-        let uncovered = files.iter().filter(|f| !covered.contains(f.meta.location.as_ref())).cloned().collect();
+        let uncovered: Vec<ListedFile> =
+            files.iter().filter(|f| !covered.contains(f.meta.location.as_ref())).cloned().collect();
+        self.report.outdated = find_outdated(&found, &uncovered, &now);
         self.report.units_kept = self.units.len() as u64;
         Ok(uncovered)
     }
@@ -185,14 +205,16 @@ impl Rollups {
         let LakeSource { config, sql, lake } = source;
         let sources: BTreeMap<String, String> =
             files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
-        let id = ContentHash::from_bytes(format!("{sources:?}")).short();
         let (first_dt, last_dt) = (files.iter().filter_map(|f| f.dt).min(), files.iter().filter_map(|f| f.dt).max());
+        let tables = self.tables.fingerprints(last_dt);
+        let id = fingerprint_sources(&sources.clone().into_iter().chain(tables.clone()).collect());
         self.report.files_read += files.len() as u64;
         self.report.bytes_read += files.iter().map(|f| f.meta.size).sum::<u64>();
 
         let ctx = sibling(base);
         functions::register(&ctx, config, run_date)?;
-        lake.register_view(&ctx, "events", files.clone()).await?;
+        lake.register_unit(&ctx, files.clone()).await?;
+        rates::register_daily(&ctx, sql, lake).await?;
         self.register_known_ids(&ctx, config, first_dt, last_dt).await?;
         let checked = ctx.sql(sql.get("rollups/checked_events")?).await.map_err(|e| at("checked_events", e))?;
         ctx.register_table("checked_events", checked.into_view())?;
@@ -202,6 +224,7 @@ impl Rollups {
             first_dt,
             last_dt,
             sources,
+            tables,
             outputs: BTreeMap::new(),
             rows: 0,
             quarantined: BTreeMap::new(),
@@ -215,7 +238,8 @@ impl Rollups {
             let written = match written {
                 Err(failure) => {
                     let failure = failure.at(format!("sql/rollups/{output}.sql"));
-                    return Err(lake.name_unreadable(failure, files.iter().map(|file| ("events", file))).await);
+                    let events = files.iter().map(|file| ("events", file));
+                    return Err(lake.name_unreadable(failure, events.chain(lake.unit_table_files()?)).await);
                 }
                 Ok((_, written)) => written,
             };
@@ -245,7 +269,7 @@ impl Rollups {
         first_dt: Option<NaiveDate>,
         last_dt: Option<NaiveDate>,
     ) -> Result<()> {
-        let margin = Duration::days(2 + i64::from(config.lake.time_tolerance_hours) / 24);
+        let margin = days_after_folder(config);
         let by_day = matches!(config.lake.partition, Partition::EventDateUtc | Partition::EventDateLocal);
         let near = |u: &&Unit| match (first_dt, last_dt, u.first_dt, u.last_dt) {
             (Some(from), Some(to), Some(first), Some(last)) if by_day => first <= to + margin && last >= from - margin,
@@ -306,8 +330,8 @@ impl Rollups {
             counts.join(", ")
         ))
         .hint(format!(
-            "set `lake.currency = \"{most}\"`: rows in another currency are then quarantined as {OTHER_CURRENCY}; or convert \
-             the prices in the lake's events.sql"
+            "set `lake.currency = \"{most}\"`: rows in another currency are then quarantined as {OTHER_CURRENCY}, unless \
+             the lake's view `rates` converts them"
         )))
     }
 
@@ -318,7 +342,8 @@ impl Rollups {
 
     /// Hashes every source file behind the night.
     pub(crate) fn input_fingerprint(&self) -> String {
-        fingerprint_sources(&self.units.iter().flat_map(|u| u.sources.clone()).collect())
+        let sources = self.units.iter().flat_map(|u| u.sources.clone());
+        fingerprint_sources(&sources.chain(self.tables.fingerprints(None)).collect())
     }
 }
 
@@ -344,18 +369,25 @@ fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
     ContentHash::from_bytes(text).short()
 }
 
-/// Plans the outputs' SQL over no files and returns their schemas.
-async fn output_schemas(
-    base: &SessionContext,
-    source: LakeSource<'_>,
-    run_date: RunDate,
-) -> Result<BTreeMap<&'static str, SchemaRef>> {
+/// Returns the days by which events may be before or after the date of their folder.
+fn days_after_folder(config: &Config) -> Duration {
+    Duration::days(2 + i64::from(config.lake.time_tolerance_hours) / 24)
+}
+
+/// Opens a session that plans the SQL of units over no event files.
+async fn planning_session(base: &SessionContext, source: LakeSource<'_>, run_date: RunDate) -> Result<SessionContext> {
     let LakeSource { config, sql, lake } = source;
     let ctx = sibling(base);
     functions::register(&ctx, config, run_date)?;
-    lake.register_view(&ctx, "events", Vec::new()).await?;
+    lake.register_unit(&ctx, Vec::new()).await?;
+    rates::register_daily(&ctx, sql, lake).await?;
     register_no_known_ids(&ctx).await?;
-    views::register(&ctx, sql, &["rollups"]).await?;
+    Ok(ctx)
+}
+
+/// Returns the schemas of the outputs.
+async fn output_schemas(ctx: &SessionContext, sql: &SqlFiles) -> Result<BTreeMap<&'static str, SchemaRef>> {
+    views::register(ctx, sql, &["rollups"]).await?;
     let mut schemas = BTreeMap::new();
     for output in OUTPUTS {
         schemas.insert(output, parquet_files::plain(ctx.table(output).await?.schema().as_arrow()));

@@ -1,11 +1,13 @@
 //! Stored units: which event files they cover, how files are grouped into them, and which of them a night can use.
 
-use chrono::{Datelike, NaiveDate};
+use chrono::{Datelike, Duration, NaiveDate};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::rates::RateHistory;
+use super::read_report::Outdated;
 use crate::ids::ContentHash;
-use crate::lake::{files_table::ListedFile, parquet_files, stores::Location};
+use crate::lake::{RATES, files_table::ListedFile, parquet_files, stores::Location};
 
 /// Source bytes above which a month is split into several units; bounds the memory of one rollup's sort.
 const UNIT_BYTES_MAX: u64 = 32 << 20;
@@ -18,6 +20,9 @@ pub(crate) struct Unit {
     pub(crate) last_dt: Option<NaiveDate>,
     /// Path and fingerprint of each source file.
     pub(crate) sources: BTreeMap<String, String>,
+    /// Name and fingerprint of each table that the unit read whole.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) tables: BTreeMap<String, String>,
     /// The files of each output.
     pub(crate) outputs: BTreeMap<String, Vec<OutputFile>>,
     pub(crate) rows: u64,
@@ -37,21 +42,77 @@ pub(crate) struct OutputFile {
     pub(crate) bytes: u64,
 }
 
-/// Chooses stored units whose files are all there unchanged, so that no file is covered twice; `now` gives each file's path and
-/// fingerprint. The unit of most files wins: a night of an earlier date leaves a unit of a part of another unit's files, and
-/// later nights must read what they read before, whatever the order in which the store lists the manifests.
-pub(super) fn choose_units(mut found: Vec<Unit>, now: &HashMap<String, String>) -> Vec<Unit> {
-    found.sort_by(|a, b| b.sources.len().cmp(&a.sources.len()).then_with(|| a.id.cmp(&b.id)));
-    let mut covered: HashSet<String> = HashSet::new();
+/// Tables that every unit reads whole.
+#[derive(Debug, Default)]
+pub(super) struct UnitTables {
+    /// Name and fingerprint of each raw table that events are joined from.
+    pub(super) joined: BTreeMap<String, String>,
+    pub(super) rates: Option<RateHistory>,
+    /// Days by which events may be later than the date of their folder; none where that date says nothing about them.
+    pub(super) days_after_folder: Option<Duration>,
+}
+
+impl UnitTables {
+    /// Returns the fingerprint of each table as far as it concerns a unit of files up to `last_dt`: later rates don't.
+    pub(super) fn fingerprints(&self, last_dt: Option<NaiveDate>) -> BTreeMap<String, String> {
+        let last_day = last_dt.zip(self.days_after_folder).and_then(|(date, days)| date.checked_add_signed(days));
+        let rates = self.rates.as_ref().and_then(|rates| Some((RATES.to_string(), rates.fingerprint(last_day)?)));
+        self.joined.clone().into_iter().chain(rates).collect()
+    }
+}
+
+/// Fingerprints of what a lake has now.
+#[derive(Debug)]
+pub(super) struct LakeNow<'a> {
+    /// Fingerprint of each event file, by path.
+    pub(super) files: HashMap<String, String>,
+    pub(super) tables: &'a UnitTables,
+}
+
+impl LakeNow<'_> {
+    fn has_tables_of(&self, unit: &Unit) -> bool {
+        unit.tables == self.tables.fingerprints(unit.last_dt)
+    }
+
+    fn has_files_of(&self, unit: &Unit) -> bool {
+        unit.sources.iter().all(|(path, tag)| self.files.get(path) == Some(tag))
+    }
+}
+
+/// Chooses stored units whose files and tables are all there unchanged, so that no file is covered twice. The unit of most
+/// files wins: a night of an earlier date leaves a unit of a part of another unit's files, and later nights must read what they
+/// read before, whatever the order in which the store lists the manifests.
+pub(super) fn choose_units(found: &[Unit], now: &LakeNow<'_>) -> Vec<Unit> {
+    let mut current: Vec<&Unit> =
+        found.iter().filter(|unit| now.has_tables_of(unit) && now.has_files_of(unit)).collect();
+    current.sort_by(|a, b| b.sources.len().cmp(&a.sources.len()).then_with(|| a.id.cmp(&b.id)));
+    let mut covered: HashSet<&str> = HashSet::new();
     let mut chosen = Vec::new();
-    for unit in found {
-        let is_whole = unit.sources.iter().all(|(path, tag)| now.get(path) == Some(tag));
-        if is_whole && unit.sources.keys().all(|path| !covered.contains(path)) {
-            covered.extend(unit.sources.keys().cloned());
-            chosen.push(unit);
+    for unit in current {
+        if unit.sources.keys().all(|path| !covered.contains(path.as_str())) {
+            covered.extend(unit.sources.keys().map(String::as_str));
+            chosen.push(unit.clone());
         }
     }
     chosen
+}
+
+/// Finds what the files in `uncovered` owe to a changed table: those that a unit in `found`, the latest last, covers but for its
+/// tables.
+pub(super) fn find_outdated(found: &[Unit], uncovered: &[ListedFile], now: &LakeNow<'_>) -> Outdated {
+    let outdated = found.iter().filter(|unit| !now.has_tables_of(unit) && now.has_files_of(unit));
+    let by_file: HashMap<&str, &Unit> =
+        outdated.flat_map(|unit| unit.sources.keys().map(move |path| (path.as_str(), unit))).collect();
+    let mut owed = Outdated::default();
+    for file in uncovered {
+        let Some(unit) = by_file.get(file.meta.location.as_ref()) else { continue };
+        owed.files += 1;
+        owed.bytes += file.meta.size;
+        let tables = now.tables.fingerprints(unit.last_dt);
+        let names = unit.tables.keys().chain(tables.keys());
+        owed.tables.extend(names.filter(|name| unit.tables.get(*name) != tables.get(*name)).cloned());
+    }
+    owed
 }
 
 pub(super) fn fingerprint_sources(sources: &BTreeMap<String, String>) -> String {
@@ -101,6 +162,7 @@ mod tests {
             first_dt: None,
             last_dt: None,
             sources: days.map(|day| (format!("dt={day}"), "tag".to_string())).collect(),
+            tables: BTreeMap::new(),
             outputs: BTreeMap::new(),
             rows: 0,
             quarantined: BTreeMap::new(),
@@ -109,14 +171,66 @@ mod tests {
         }
     }
 
+    fn files(days: std::ops::Range<u32>) -> HashMap<String, String> {
+        days.map(|day| (format!("dt={day}"), "tag".to_string())).collect()
+    }
+
+    /// Returns tables whose orders have this fingerprint.
+    fn tables(orders: &str) -> UnitTables {
+        UnitTables { joined: [("raw_orders".to_string(), orders.to_string())].into(), ..UnitTables::default() }
+    }
+
     #[test]
     fn units_of_a_backfilled_date_never_replace_larger_ones() {
-        let now = (1..26).map(|day| (format!("dt={day}"), "tag".to_string())).collect();
+        let tables = UnitTables::default();
+        let now = LakeNow { files: files(1..26), tables: &tables };
         // The night of day 12 ran last. Any order of listing gives the same units, and every file stays covered.
         let orders = [[unit(1..21), unit(21..26), unit(1..12)], [unit(1..12), unit(21..26), unit(1..21)]];
         for found in orders {
-            let chosen: Vec<String> = choose_units(found.to_vec(), &now).into_iter().map(|u| u.id).collect();
+            let chosen: Vec<String> = choose_units(&found, &now).into_iter().map(|u| u.id).collect();
             assert_eq!(chosen, ["1..21", "21..26"]);
         }
+    }
+
+    #[test]
+    fn a_changed_table_makes_units_outdated_and_says_which() {
+        let read = |days, orders: &str| Unit { tables: tables(orders).fingerprints(None), ..unit(days) };
+        let found = [read(1..4, "first"), read(1..3, "second")];
+        let third = tables("third");
+        let now = LakeNow { files: files(1..5), tables: &third };
+        assert!(choose_units(&found, &now).is_empty());
+        let location = Location::open("memory://units", &crate::config::S3Config::default()).unwrap();
+        let listed = |day: u32| parquet_files::listed(&location, format!("dt={day}").as_str().into(), 10, None);
+        let uncovered: Vec<ListedFile> = (1..5).map(listed).collect();
+        let owed = find_outdated(&found, &uncovered, &now);
+        assert_eq!((owed.files, owed.bytes), (3, 30), "no unit had the fourth");
+        assert_eq!(owed.tables.into_iter().collect::<Vec<_>>(), ["raw_orders"]);
+        let second = tables("second");
+        let again = LakeNow { files: files(1..5), tables: &second };
+        assert_eq!(choose_units(&found, &again).len(), 1, "units of a table that came back are reused");
+    }
+
+    #[test]
+    fn a_new_rate_concerns_only_units_of_later_days() {
+        let day = |text: &str| text.parse::<NaiveDate>().unwrap();
+        let known = |rates: &[(&str, &str, f64)]| {
+            let rates = rates.iter().map(|(currency, date, rate)| (currency.to_string(), day(date), *rate));
+            UnitTables {
+                rates: Some(RateHistory::from_sorted(rates)),
+                days_after_folder: Some(Duration::days(2)),
+                ..UnitTables::default()
+            }
+        };
+        let before = known(&[("JPY", "2026-01-01", 0.006), ("USD", "2026-01-01", 0.9), ("USD", "2026-01-10", 0.8)]);
+        let after = known(&[
+            ("JPY", "2026-01-01", 0.006),
+            ("USD", "2026-01-01", 0.9),
+            ("USD", "2026-01-08", 0.7),
+            ("USD", "2026-01-10", 0.8),
+        ]);
+        let same =
+            |last_dt: Option<&str>| before.fingerprints(last_dt.map(day)) == after.fingerprints(last_dt.map(day));
+        assert!(same(Some("2026-01-05")) && !same(Some("2026-01-06")) && !same(Some("2026-02-01")) && !same(None));
+        assert!(before.fingerprints(Some(day("2025-12-29"))).is_empty(), "before all rates");
     }
 }
