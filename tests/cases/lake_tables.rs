@@ -96,9 +96,12 @@ impl OrderLake {
         self.lake.rows(&settings.each_ref().map(String::as_str), sql)
     }
 
+    /// Returns what a query over the lake alone prints when it is refused.
     fn refusal(&self, code: i32) -> String {
-        let arguments = self.arguments(&["sql", "-c", TOTALS]);
-        refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), code)
+        let (lake, settings) = (self.lake.lake(), self.settings());
+        let set = settings.iter().flat_map(|setting| ["--set", setting]);
+        let query = ["sql", "--lake", &lake, "--date", DATE, "-c", "SELECT count(*), max(user_id) FROM events"];
+        refused(&set.chain(query).collect::<Vec<_>>(), code)
     }
 
     /// Returns what a verb prints and logs.
@@ -157,7 +160,9 @@ async fn files_of_raw_tables_are_ignored_or_refused_by_name() {
     let orders = shop.lake.folder().join("lake/orders/a.parquet");
     let broken = "SELECT order_id, '@@@@' AS buyer, bought_at FROM rows";
     std::thread::spawn(move || lakes::break_text(&orders, broken)).join().unwrap();
-    let refusal = shop.refusal(3);
+    let settings = shop.settings();
+    let places = shop.lake.places();
+    let refusal = refused(&shop.lake.arguments(&places, &settings.each_ref().map(String::as_str), TOTALS), 3);
     assert!(refusal.contains("orders/a.parquet: column buyer"), "{refusal}");
     std::fs::remove_dir_all(shop.lake.folder().join("lake/orders")).unwrap();
     let refusal = shop.refusal(3);
