@@ -11,6 +11,27 @@ WITH named AS (
         query, dwell_ms, quantity, price,
         coalesce(upper(non_blank(currency)), lake_currency()) AS currency,
         rating, text, _file, _dt,
+        local_day(ts) AS event_day,
+        CASE arrival_kind()
+            WHEN 'column' THEN coalesce(local_day(arrived_at), local_day(ts))
+            WHEN 'ingest_date' THEN coalesce(_dt, local_day(ts))
+            ELSE local_day(ts)
+        END AS arrival_day
+    FROM events
+),
+-- A price in another currency is converted by its rate of that day; without one the row keeps its currency.
+-- A right join, because the engine hashes the left side, and the rates are few.
+converted AS (
+    SELECT
+        named.* EXCLUDE (price, currency),
+        CASE WHEN daily_rates.rate IS NULL THEN named.price ELSE named.price * daily_rates.rate END AS price,
+        CASE WHEN daily_rates.rate IS NULL THEN named.currency ELSE lake_currency() END AS currency
+    FROM daily_rates
+        RIGHT JOIN named ON daily_rates.currency = named.currency AND daily_rates.day = named.event_day
+),
+placed AS (
+    SELECT
+        *,
         -- Within these bounds no sum of a lake overflows.
         CASE
             WHEN price >= 99999999999999.0 AND price < CAST('Infinity' AS DOUBLE) THEN 'price'
@@ -18,18 +39,7 @@ WITH named AS (
             WHEN dwell_ms NOT BETWEEN 0 AND 1000000000000 THEN 'dwell_ms'
             WHEN rating NOT BETWEEN -128 AND 127 THEN 'rating'
         END AS column_out_of_range
-    FROM events
-),
-placed AS (
-    SELECT
-        *,
-        local_day(ts) AS event_day,
-        CASE arrival_kind()
-            WHEN 'column' THEN coalesce(local_day(arrived_at), local_day(ts))
-            WHEN 'ingest_date' THEN coalesce(_dt, local_day(ts))
-            ELSE local_day(ts)
-        END AS arrival_day
-    FROM named
+    FROM converted
 ),
 judged AS (
     SELECT

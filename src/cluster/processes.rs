@@ -1,6 +1,7 @@
 //! Starts the two kinds of process of a cluster: one scheduler, and executors with the model and the stores.
 
 use ballista_core::config::TaskSchedulingPolicy;
+use ballista_core::registry::BallistaFunctionRegistry;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::{SchedulerConfig, TaskDistributionPolicy};
@@ -92,6 +93,8 @@ pub(crate) async fn executor(config: &Config, place: &ExecutorPlace) -> Result<(
         grpc_max_decoding_message_size: MESSAGE_BYTES_MAX,
         grpc_max_encoding_message_size: MESSAGE_BYTES_MAX,
         memory_pool_size: Some(config.engine.memory_bytes_max),
+        // Ballista's own registry lacks the functions of lists and maps.
+        override_function_registry: Some(Arc::new(BallistaFunctionRegistry::from(&engine::session(config)?.state()))),
         override_runtime_producer: Some(Arc::new(move |_| Ok(Arc::clone(&runtime)))),
         override_physical_codec: Some(Arc::new(PlanCodec::new(models))),
         ..Default::default()

@@ -49,7 +49,8 @@ settings! {
         time_tolerance_hours: u32 = 24;
         /// First date that is plausible: an earlier time, such as 1970-01-01 of a failed conversion, is quarantined.
         first_date: String = "1990-01-01".into();
-        /// Currency of all prices, an ISO code such as EUR. Empty: the lake's only one; a lake with two is refused.
+        /// Currency of all prices, an ISO code such as EUR; exchange rates convert others. Empty: the lake's only one; a lake with
+        /// two is refused.
         currency: String = String::new();
         /// Most ids that guest-to-login pairs connect to one person. A larger group, such as a shared device, is not stitched.
         stitched_max: u32 = 100, 2..=1_000_000;

@@ -76,7 +76,7 @@ async fn too_bad(ctx: &SessionContext, view: &str, rows: i64, bad: i64, share_ma
 }
 
 /// Returns the first row of a query of texts and whole numbers as texts.
-async fn first_row<const N: usize>(ctx: &SessionContext, sql: &str) -> Result<Option<[String; N]>> {
+pub(super) async fn first_row<const N: usize>(ctx: &SessionContext, sql: &str) -> Result<Option<[String; N]>> {
     for batch in ctx.sql(sql).await?.collect().await? {
         if batch.num_rows() == 0 {
             continue;

@@ -17,7 +17,10 @@ pub(crate) mod objections;
 pub(crate) mod ordered_list;
 pub mod parts;
 pub(crate) mod quarantine;
+pub(crate) mod rates;
+pub(crate) mod read_report;
 pub mod rollups;
+mod units;
 pub(crate) mod user_functions;
 pub(crate) mod views;
 
@@ -83,6 +86,7 @@ pub(crate) async fn register(
     lake_days::register(ctx, source.config, &rollups.days_before(scope.run_date), label_days.as_ref())?;
     user_functions::create(ctx, source.sql).await?;
     source.lake.register(ctx, scope.run_date).await?;
+    rates::register_daily(ctx, source.sql, source.lake).await?;
     rollups.register(ctx)?;
     if !ctx.table_exist(EARLIER_DEMAND)? {
         let mut fields = schemas::file_schema("demand")?.fields().to_vec();

@@ -40,7 +40,7 @@ pub(crate) const REASONS: [Reason; 14] = [
          which column",
     ),
     reason("conflicting_rows", "inventory rows of one item and day that disagree in pack size, minimum order or cost"),
-    reason(OTHER_CURRENCY, "a price in another currency than lake.currency"),
+    reason(OTHER_CURRENCY, "a price in another currency than lake.currency, without an exchange rate"),
     reason("repeated_event_id", "an event_id that another event of the day has already"),
 ];
 

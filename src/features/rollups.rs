@@ -1,23 +1,29 @@
 //! Rollup units: the contribution of a set of event files to users' and items' days, computed once and stored.
 //!
-//! A unit is a set of event files of one month (at most [`UNIT_BYTES_MAX`]), read by one run. Its outputs are stored under
+//! A unit is a set of event files of one month (at most 32 MiB), read by one run. Its outputs are stored under
 //! `state/rollups/<fingerprint of SQL and settings>/units/<id>/`; a manifest, written last and only if absent, makes a
 //! run's units count. A later run reuses every unit whose files are all unchanged and rolls up only files that no unit
 //! covers: a late file becomes a unit of its own, and a changed or removed file invalidates its unit. Rows carry event day
 //! and arrival day and merge exactly, so the assignment of files to units changes no feature.
+//!
+//! A lake's `events.sql` may join further raw tables: each unit reads them whole, and a change of them invalidates all units.
 
 use arrow::datatypes::{DataType, SchemaRef};
-use chrono::{Datelike, Duration, NaiveDate};
+use chrono::{Duration, NaiveDate};
 use datafusion::prelude::SessionContext;
 use object_store::ObjectStoreExt;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::lake_days::{LakeDays, UnitDay};
 use super::lake_source::{LakeSource, sibling};
 use super::quarantine::OTHER_CURRENCY;
-use super::{functions, lake_days, views};
+use super::rates::RateHistory;
+use super::read_report::ReadReport;
+use super::units::{
+    LakeNow, OutputFile, Unit, UnitTables, choose_units, find_outdated, fingerprint_sources, group, list_output,
+};
+use super::{functions, lake_days, rates, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::{ContentHash, RunDate};
@@ -25,57 +31,8 @@ use crate::lake::{files_table, files_table::ListedFile, fingerprint, parquet_fil
 use crate::sql_files::SqlFiles;
 use crate::tables::materialise;
 
-/// Source bytes above which a month is split into several units; bounds the memory of one rollup's sort.
-const UNIT_BYTES_MAX: u64 = 32 << 20;
-
 /// The outputs of a unit, by the SQL file that makes each.
 const OUTPUTS: [&str; 4] = ["unit_event", "unit_quarantine", "unit_user_day", "unit_item_day"];
-
-/// One stored unit: its source files with fingerprints, its outputs with their sizes, and its counts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Unit {
-    pub(crate) id: String,
-    pub(crate) first_dt: Option<NaiveDate>,
-    pub(crate) last_dt: Option<NaiveDate>,
-    /// Path and fingerprint of each source file.
-    pub(crate) sources: BTreeMap<String, String>,
-    /// The files of each output.
-    pub(crate) outputs: BTreeMap<String, Vec<OutputFile>>,
-    pub(crate) rows: u64,
-    pub(crate) quarantined: BTreeMap<String, u64>,
-    /// Good rows with a price, by currency; rows without a currency are not counted.
-    #[serde(default)]
-    pub(crate) currencies: BTreeMap<String, u64>,
-    /// All rows, by day.
-    #[serde(default)]
-    pub(crate) days: Vec<UnitDay>,
-    /// True for a unit that was built for one read-only session and is not stored below the output.
-    #[serde(skip)]
-    of_this_session: bool,
-}
-
-/// One file of a unit, named relative to the unit's folder.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct OutputFile {
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
-}
-
-/// Counts of what a night read and skipped.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct ReadReport {
-    pub files_read: u64,
-    pub bytes_read: u64,
-    pub(crate) files_skipped: u64,
-    pub(crate) bytes_skipped: u64,
-    /// Objects below the folders of the lake's views that are no data, by reason.
-    pub(crate) files_ignored: BTreeMap<String, u64>,
-    pub rows_read: u64,
-    pub(crate) units_built: u64,
-    pub units_kept: u64,
-    /// Bad rows of the newly read files, by reason.
-    pub quarantined: BTreeMap<String, u64>,
-}
 
 /// The units that a night reads.
 #[derive(Debug)]
@@ -87,6 +44,7 @@ pub struct Rollups {
     /// Folder of the units that belong to this session alone (see [`RollupPlan::build_into`]).
     session_location: Option<Location>,
     schemas: BTreeMap<&'static str, SchemaRef>,
+    tables: UnitTables,
 }
 
 /// Stored units that a night of a date can use, and the event files that need new units, whose footers are checked. Making it
@@ -105,10 +63,17 @@ impl RollupPlan {
         let LakeSource { config, sql, lake } = source;
         let output = Location::open(&config.output.uri, &config.s3)?;
         let location = output.folder(&format!("state/rollups/{}", state_fingerprint(config, sql)));
+        let planning = planning_session(ctx, source, run_date).await?;
+        let tables = UnitTables {
+            joined: lake.joined_tables()?,
+            rates: RateHistory::load(&planning, lake).await?,
+            days_after_folder: (config.lake.partition != Partition::None).then(|| days_after_folder(config)),
+        };
         let mut stored = Rollups {
             units: Vec::new(),
             report: ReadReport::default(),
-            schemas: output_schemas(ctx, source, run_date).await?,
+            schemas: output_schemas(&planning, sql).await?,
+            tables,
             location,
             session_location: None,
         };
@@ -148,7 +113,7 @@ impl RollupPlan {
     pub(crate) fn input_fingerprint(&self) -> String {
         let to_build = self.files().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta)));
         let stored = self.stored.units.iter().flat_map(|u| u.sources.clone());
-        fingerprint_sources(&stored.chain(to_build).collect())
+        fingerprint_sources(&stored.chain(to_build).chain(self.stored.tables.fingerprints(None)).collect())
     }
 
     /// Builds the missing units below the output and makes them count for later runs.
@@ -187,6 +152,9 @@ impl RollupPlan {
         run_date: RunDate,
     ) -> Result<(Rollups, Vec<Unit>)> {
         let mut rollups = self.stored;
+        if rollups.report.outdated.files > 0 {
+            tracing::info!("{}", rollups.report.outdated);
+        }
         let mut built = Vec::new();
         for files in self.to_build {
             let unit = rollups.build(ctx, source, run_date, files).await?;
@@ -203,38 +171,15 @@ impl RollupPlan {
     }
 }
 
-impl ReadReport {
-    /// Fails (exit 4) where more than `share_max` of the newly read rows are bad.
-    fn refuse_bad_share(&self, share_max: f64) -> Result<()> {
-        let foreign = self.quarantined.get(OTHER_CURRENCY).copied().unwrap_or_default();
-        let mut bad: u64 = self.quarantined.values().sum();
-        // Such rows are normal in a shop that also sells abroad; where they are the majority, the setting is wrong.
-        if 2 * foreign <= self.rows_read {
-            bad -= foreign;
-        }
-        let share = bad as f64 / self.rows_read.max(1) as f64;
-        if share <= share_max {
-            return Ok(());
-        }
-        let reasons: Vec<String> = self.quarantined.iter().map(|(reason, rows)| format!("{reason}: {rows}")).collect();
-        Err(Failure::check(format!(
-            "{:.2} % of {} newly read rows are bad ({}), more than lake.quarantine_share_max = {:.2} %; nothing was stored",
-            share * 100.0,
-            self.rows_read,
-            reasons.join(", "),
-            share_max * 100.0
-        ))
-        .hint("fix the files or raise the share, then run the same command again"))
-    }
-}
-
 impl Rollups {
-    /// Loads the stored units whose files are all there unchanged; returns the files that none covers.
+    /// Loads the stored units whose files and tables are all there unchanged; returns the files that none covers.
     async fn load_units(&mut self, files: &[ListedFile]) -> Result<Vec<ListedFile>> {
-        let now: HashMap<String, String> =
-            files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
+        let files_now = files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
+        let now = LakeNow { files: files_now, tables: &self.tables };
         let mut found: Vec<Unit> = Vec::new();
-        for manifest in self.location.folder("manifests").list().await? {
+        let mut manifests = self.location.folder("manifests").list().await?;
+        manifests.sort_by_key(|manifest| manifest.last_modified);
+        for manifest in manifests {
             let bytes = self.location.store.get(&manifest.location).await?.bytes().await?;
             let units: Vec<Unit> = serde_json::from_slice(&bytes).map_err(|e| {
                 Failure::input(format!("{}: damaged state manifest: {e}", self.location.display(&manifest.location)))
@@ -242,9 +187,11 @@ impl Rollups {
             })?;
             found.extend(units);
         }
-        self.units = choose_units(found, &now);
+        self.units = choose_units(&found, &now);
         let covered: HashSet<&str> = self.units.iter().flat_map(|u| u.sources.keys().map(String::as_str)).collect();
-        let uncovered = files.iter().filter(|f| !covered.contains(f.meta.location.as_ref())).cloned().collect();
+        let uncovered: Vec<ListedFile> =
+            files.iter().filter(|f| !covered.contains(f.meta.location.as_ref())).cloned().collect();
+        self.report.outdated = find_outdated(&found, &uncovered, &now);
         self.report.units_kept = self.units.len() as u64;
         Ok(uncovered)
     }
@@ -259,14 +206,16 @@ impl Rollups {
         let LakeSource { config, sql, lake } = source;
         let sources: BTreeMap<String, String> =
             files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
-        let id = ContentHash::from_bytes(format!("{sources:?}")).short();
         let (first_dt, last_dt) = (files.iter().filter_map(|f| f.dt).min(), files.iter().filter_map(|f| f.dt).max());
+        let tables = self.tables.fingerprints(last_dt);
+        let id = fingerprint_sources(&sources.clone().into_iter().chain(tables.clone()).collect());
         self.report.files_read += files.len() as u64;
         self.report.bytes_read += files.iter().map(|f| f.meta.size).sum::<u64>();
 
         let ctx = sibling(base);
         functions::register(&ctx, config, run_date)?;
-        lake.register_view(&ctx, "events", files.clone()).await?;
+        lake.register_unit(&ctx, files.clone()).await?;
+        rates::register_daily(&ctx, sql, lake).await?;
         self.register_known_ids(&ctx, config, first_dt, last_dt).await?;
         let checked = ctx.sql(sql.get("rollups/checked_events")?).await.map_err(|e| at("checked_events", e))?;
         ctx.register_table("checked_events", checked.into_view())?;
@@ -276,6 +225,7 @@ impl Rollups {
             first_dt,
             last_dt,
             sources,
+            tables,
             outputs: BTreeMap::new(),
             rows: 0,
             quarantined: BTreeMap::new(),
@@ -290,7 +240,8 @@ impl Rollups {
             let written = match written {
                 Err(failure) => {
                     let failure = failure.at(format!("sql/rollups/{output}.sql"));
-                    return Err(lake.name_unreadable(failure, files.iter().map(|file| ("events", file))).await);
+                    let events = files.iter().map(|file| ("events", file));
+                    return Err(lake.name_unreadable(failure, events.chain(lake.unit_table_files()?)).await);
                 }
                 Ok((_, written)) => written,
             };
@@ -321,7 +272,7 @@ impl Rollups {
         first_dt: Option<NaiveDate>,
         last_dt: Option<NaiveDate>,
     ) -> Result<()> {
-        let margin = Duration::days(2 + i64::from(config.lake.time_tolerance_hours) / 24);
+        let margin = days_after_folder(config);
         let by_day = matches!(config.lake.partition, Partition::EventDateUtc | Partition::EventDateLocal);
         let near = |u: &&Unit| match (first_dt, last_dt, u.first_dt, u.last_dt) {
             (Some(from), Some(to), Some(first), Some(last)) if by_day => first <= to + margin && last >= from - margin,
@@ -382,8 +333,8 @@ impl Rollups {
             counts.join(", ")
         ))
         .hint(format!(
-            "set `lake.currency = \"{most}\"`: rows in another currency are then quarantined as {OTHER_CURRENCY}; or convert \
-             the prices in the lake's events.sql"
+            "set `lake.currency = \"{most}\"`: rows in another currency are then quarantined as {OTHER_CURRENCY}, unless \
+             the lake's view `rates` converts them"
         )))
     }
 
@@ -404,40 +355,9 @@ impl Rollups {
 
     /// Hashes every source file behind the night.
     pub(crate) fn input_fingerprint(&self) -> String {
-        fingerprint_sources(&self.units.iter().flat_map(|u| u.sources.clone()).collect())
+        let sources = self.units.iter().flat_map(|u| u.sources.clone());
+        fingerprint_sources(&sources.chain(self.tables.fingerprints(None)).collect())
     }
-}
-
-/// Chooses stored units whose files are all there unchanged, so that no file is covered twice; `now` gives each file's path and
-/// fingerprint. The unit of most files wins: a night of an earlier date leaves a unit of a part of another unit's files, and
-/// later nights must read what they read before, whatever the order in which the store lists the manifests.
-fn choose_units(mut found: Vec<Unit>, now: &HashMap<String, String>) -> Vec<Unit> {
-    found.sort_by(|a, b| b.sources.len().cmp(&a.sources.len()).then_with(|| a.id.cmp(&b.id)));
-    let mut covered: HashSet<String> = HashSet::new();
-    let mut chosen = Vec::new();
-    for unit in found {
-        let is_whole = unit.sources.iter().all(|(path, tag)| now.get(path) == Some(tag));
-        if is_whole && unit.sources.keys().all(|path| !covered.contains(path)) {
-            covered.extend(unit.sources.keys().cloned());
-            chosen.push(unit);
-        }
-    }
-    chosen
-}
-
-fn fingerprint_sources(sources: &BTreeMap<String, String>) -> String {
-    ContentHash::from_bytes(format!("{sources:?}")).short()
-}
-
-fn list_output(location: &Location, units: &[&Unit], output: &str) -> Vec<ListedFile> {
-    let mut listed = Vec::new();
-    for unit in units {
-        for file in unit.outputs.get(output).into_iter().flatten() {
-            let path = location.path(&format!("units/{}/{}", unit.id, file.name));
-            listed.push(parquet_files::listed(location, path, file.bytes, unit.last_dt));
-        }
-    }
-    listed
 }
 
 fn at(output: &str, error: datafusion::error::DataFusionError) -> Failure {
@@ -462,40 +382,25 @@ fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
     ContentHash::from_bytes(text).short()
 }
 
-/// Groups files by month in date order, split at [`UNIT_BYTES_MAX`].
-fn group(mut files: Vec<ListedFile>) -> Vec<Vec<ListedFile>> {
-    files.sort_by(|a, b| (a.dt, &a.meta.location).cmp(&(b.dt, &b.meta.location)));
-    let month = |f: &ListedFile| f.dt.map(|d| (d.year(), d.month()));
-    let mut groups: Vec<Vec<ListedFile>> = Vec::new();
-    let mut bytes = 0;
-    for file in files {
-        let fits = bytes + file.meta.size <= UNIT_BYTES_MAX;
-        match groups.last_mut() {
-            Some(group) if fits && group.last().map(month) == Some(month(&file)) => {
-                bytes += file.meta.size;
-                group.push(file);
-            }
-            _ => {
-                bytes = file.meta.size;
-                groups.push(vec![file]);
-            }
-        }
-    }
-    groups
+/// Returns the days by which events may be before or after the date of their folder.
+fn days_after_folder(config: &Config) -> Duration {
+    Duration::days(2 + i64::from(config.lake.time_tolerance_hours) / 24)
 }
 
-/// Plans the outputs' SQL over no files and returns their schemas.
-async fn output_schemas(
-    base: &SessionContext,
-    source: LakeSource<'_>,
-    run_date: RunDate,
-) -> Result<BTreeMap<&'static str, SchemaRef>> {
+/// Opens a session that plans the SQL of units over no event files.
+async fn planning_session(base: &SessionContext, source: LakeSource<'_>, run_date: RunDate) -> Result<SessionContext> {
     let LakeSource { config, sql, lake } = source;
     let ctx = sibling(base);
     functions::register(&ctx, config, run_date)?;
-    lake.register_view(&ctx, "events", Vec::new()).await?;
+    lake.register_unit(&ctx, Vec::new()).await?;
+    rates::register_daily(&ctx, sql, lake).await?;
     register_no_known_ids(&ctx).await?;
-    views::register(&ctx, sql, &["rollups"]).await?;
+    Ok(ctx)
+}
+
+/// Returns the schemas of the outputs.
+async fn output_schemas(ctx: &SessionContext, sql: &SqlFiles) -> Result<BTreeMap<&'static str, SchemaRef>> {
+    views::register(ctx, sql, &["rollups"]).await?;
     let mut schemas = BTreeMap::new();
     for output in OUTPUTS {
         schemas.insert(output, parquet_files::plain(ctx.table(output).await?.schema().as_arrow()));
@@ -534,21 +439,6 @@ mod tests {
     use super::*;
     use datafusion::execution::FunctionRegistry;
 
-    fn unit(days: std::ops::Range<u32>) -> Unit {
-        Unit {
-            id: format!("{days:?}"),
-            first_dt: None,
-            last_dt: None,
-            sources: days.map(|day| (format!("dt={day}"), "tag".to_string())).collect(),
-            outputs: BTreeMap::new(),
-            rows: 0,
-            quarantined: BTreeMap::new(),
-            currencies: BTreeMap::new(),
-            days: Vec::new(),
-            of_this_session: false,
-        }
-    }
-
     /// Functions of settings that rollups may call, as [`state_fingerprint`] has their settings. `read_at` is the exception: it
     /// only decides which times are in the future.
     const FINGERPRINTED: [&str; 6] =
@@ -581,17 +471,6 @@ mod tests {
                      hint: add the setting to state_fingerprint, then the name to FINGERPRINTED"
                 );
             }
-        }
-    }
-
-    #[test]
-    fn units_of_a_backfilled_date_never_replace_larger_ones() {
-        let now = (1..26).map(|day| (format!("dt={day}"), "tag".to_string())).collect();
-        // The night of day 12 ran last. Any order of listing gives the same units, and every file stays covered.
-        let orders = [[unit(1..21), unit(21..26), unit(1..12)], [unit(1..12), unit(21..26), unit(1..21)]];
-        for found in orders {
-            let chosen: Vec<String> = choose_units(found.to_vec(), &now).into_iter().map(|u| u.id).collect();
-            assert_eq!(chosen, ["1..21", "21..26"]);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The columns that a lake's SQL declares for its raw files, and the comparison of a file's own schema with them.
 //!
 //! `sql/lakes/<name>/raw_<view>.sql` is one `CREATE TABLE` statement: NOT NULL marks a column that every file must have;
-//! other columns are null in the rows of a file that lacks them; columns that are not declared are ignored.
+//! other columns are null in the rows of a file that lacks them; columns that are not declared are ignored. `LOCATION 'folder'`
+//! names the folder below the lake in which the files are, if it is not called like the view.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::prelude::SessionContext;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use super::file_columns::{Conversion, FileColumn};
 use super::partitions::partition_value;
+use super::raw_tables::folder_below_lake;
 use crate::failure::{Failure, Result};
 
 /// The hint of messages that refuse a damaged file of the lake.
@@ -23,6 +25,8 @@ pub(crate) const FIX_FILE: &str = "write the file again, or move it out of the l
 pub(crate) struct Declared {
     pub(crate) schema: SchemaRef,
     pub(crate) required: Vec<String>,
+    /// The folder below the lake that LOCATION names.
+    pub(super) location: Option<String>,
     /// The file that declares them, and the one that makes the view from them, below sql/.
     place: String,
     view_place: String,
@@ -49,8 +53,10 @@ impl Declared {
             .filter(|c| c.options.iter().any(|o| o.option.to_string() == "NOT NULL"))
             .map(|c| c.name.value.clone())
             .collect();
+        let by_format = table.hive_formats.as_ref().and_then(|format| format.location.as_deref());
+        let location = table.location.as_deref().or(by_format).map(|l| folder_below_lake(place, l)).transpose()?;
         let (place, view_place) = (place.into(), view_place.into());
-        Ok(Self { schema: Arc::new(Schema::new(fields)), required, place, view_place })
+        Ok(Self { schema: Arc::new(Schema::new(fields)), required, location, place, view_place })
     }
 
     /// Compares a file's columns with the declared ones. Returns those that the file has under a name of another case or in a

@@ -15,6 +15,7 @@ pub(crate) mod listing;
 pub(crate) mod parquet_files;
 mod partitions;
 mod profile;
+mod raw_tables;
 pub(crate) mod retry;
 pub mod stores;
 pub(crate) mod unreadable;
@@ -23,7 +24,7 @@ mod view_names;
 use chrono::NaiveDate;
 use datafusion::prelude::SessionContext;
 use object_store::ObjectMeta;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -37,18 +38,20 @@ use lake_sql::LakeSql;
 use listing::{IgnoreReason, Listing};
 use stores::Location;
 
-pub(crate) use view_names::VIEWS;
+pub(crate) use view_names::{RATES, VIEWS};
 
-/// A listed lake: every data file by view, and what its SQL declares.
+/// A listed lake: every data file, and what its SQL declares. A raw table goes by its name without `raw_`, which is that of its
+/// view where it has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Lake {
     pub(crate) location: Location,
-    listings: BTreeMap<&'static str, Listing>,
+    /// By folder below the lake: several tables may read one.
+    listings: BTreeMap<String, Listing>,
     sql: LakeSql,
     partition: Partition,
     zone: chrono_tz::Tz,
-    /// The files of all views but `events`, checked once; every session registers the same files.
-    masters_checked: OnceCell<BTreeMap<&'static str, Vec<ListedFile>>>,
+    /// The files of all raw tables but `raw_events`, checked once; every session registers the same files.
+    tables_checked: OnceCell<BTreeMap<String, Vec<ListedFile>>>,
 }
 
 impl Lake {
@@ -57,8 +60,11 @@ impl Lake {
         let location = Location::open(&config.lake.uri, &config.s3)?;
         let sql = LakeSql::load(&config.lake.name, sql).await?;
         let mut listings = BTreeMap::new();
-        for view in VIEWS {
-            listings.insert(view, Listing::read(&location.folder(view)).await?);
+        for table in sql.tables() {
+            let folder = sql.folder(table)?;
+            if !listings.contains_key(folder) {
+                listings.insert(folder.to_string(), Listing::read(&location.folder(folder)).await?);
+            }
         }
         let lake = Self {
             location,
@@ -66,22 +72,25 @@ impl Lake {
             sql,
             partition: config.lake.partition,
             zone: config.time_zone(),
-            masters_checked: OnceCell::new(),
+            tables_checked: OnceCell::new(),
         };
-        lake.refuse_without_events(config)?;
+        lake.refuse_without_files(config)?;
         Ok(lake)
     }
 
-    fn refuse_without_events(&self, config: &Config) -> Result<()> {
+    fn refuse_without_files(&self, config: &Config) -> Result<()> {
         let events = self.files("events");
-        let folder = self.location.folder("events");
         if events.is_empty() {
-            let ignored = match self.listing("events").map(Listing::count_ignored).unwrap_or_default() {
-                ignored if ignored.is_empty() => String::new(),
-                ignored => format!("; ignored {}", count_by_reason(&ignored)),
-            };
-            return Err(Failure::input(format!("{}: no Parquet files{ignored}", folder.display_folder()))
-                .hint("--lake names the folder above events/; `intentcast simulate --to URI` writes one to try"));
+            return Err(self.no_files("events", "`intentcast simulate --to URI` writes a lake to try")?);
+        }
+        for table in self.sql.further_tables().filter(|table| self.files(table).is_empty()) {
+            // A join with an empty table would quietly lose rows.
+            return Err(self.no_files(
+                table,
+                &format!(
+                    "delete raw_{table}.sql if the lake has no such table; LOCATION 'folder' in it names another folder"
+                ),
+            )?);
         }
         let by_ingest_date =
             config.lake.partition == Partition::IngestDate || config.lake.arrival == Arrival::IngestDate;
@@ -96,15 +105,31 @@ impl Lake {
         }
     }
 
-    pub(crate) fn files(&self, view: &str) -> &[ListedFile] {
-        self.listing(view).map_or(&[], |listing| listing.files.as_slice())
+    fn no_files(&self, table: &str, hint: &str) -> Result<Failure> {
+        let ignored = match self.listing(table).map(Listing::count_ignored).unwrap_or_default() {
+            ignored if ignored.is_empty() => String::new(),
+            ignored => format!("; ignored {}", count_by_reason(&ignored)),
+        };
+        let folder = self.sql.folder(table)?;
+        let place = self.location.folder(folder).display_folder();
+        Ok(Failure::input(format!("{place}: no Parquet files{ignored}"))
+            .hint(format!("--lake names the folder above {folder}/; {hint}")))
     }
 
-    fn listing(&self, view: &str) -> Option<&Listing> {
-        self.listings.get(view)
+    /// Returns the names of all raw tables: `events` first, those of the other views, then further ones.
+    pub(crate) fn tables(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.sql.tables()
     }
 
-    /// Counts the objects below the folders of all views that are no data, by reason.
+    pub(crate) fn files(&self, table: &str) -> &[ListedFile] {
+        self.listing(table).map_or(&[], |listing| listing.files.as_slice())
+    }
+
+    fn listing(&self, table: &str) -> Option<&Listing> {
+        self.listings.get(self.sql.folder(table).ok()?)
+    }
+
+    /// Counts the objects below the folders of all tables that are no data, by reason.
     pub(crate) fn ignored(&self) -> BTreeMap<String, u64> {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for (reason, count) in self.listings.values().flat_map(Listing::count_ignored) {
@@ -136,52 +161,115 @@ impl Lake {
         self.files("events").iter().filter(|f| f.dt.is_none_or(|dt| dt <= last)).cloned().collect()
     }
 
-    /// Reads the footers of `files` of one view; refuses the first that is not Parquet or does not fit the declaration. Returns the
-    /// files with how their columns are read.
-    pub(crate) async fn check(&self, view: &str, files: Vec<ListedFile>) -> Result<Vec<ListedFile>> {
-        let declared = self.sql.view(view)?.declared.clone();
-        Footers { location: self.location.clone(), declared, fix: self.fix(view) }.check(files).await
+    /// Returns the file whose SQL makes a view, for messages.
+    pub(crate) fn view_place(&self, view: &str) -> Result<&str> {
+        Ok(&self.sql.view(view)?.place)
     }
 
-    /// Registers `raw_<view>` over `files`, which were checked, and `<view>` by the lake's SQL.
-    pub(crate) async fn register_view(&self, ctx: &SessionContext, view: &str, files: Vec<ListedFile>) -> Result<()> {
-        let schema = Arc::clone(&self.sql.view(view)?.declared.schema);
-        register_files(ctx, &format!("raw_{view}"), &self.location, schema, files)?;
-        self.sql.register(ctx, view).await
+    /// Returns whether the lake has exchange rates: files of them, or SQL of its own.
+    pub(crate) fn has_rates(&self) -> bool {
+        !self.files(RATES).is_empty() || self.sql.view(RATES).is_ok_and(|view| view.is_changed)
     }
 
-    /// Registers every view over checked files: `events` over the files that a night of `run_date` reads, the others over all
-    /// of theirs.
-    pub(crate) async fn register(&self, ctx: &SessionContext, run_date: RunDate) -> Result<()> {
-        let masters = self.masters_checked.get_or_try_init(|| self.check_masters()).await?;
-        self.register_events(ctx, self.event_files(run_date)).await?;
-        for (view, files) in masters {
-            self.register_view(ctx, view, files.clone()).await?;
+    /// Returns the raw tables besides `raw_events` that a view reads.
+    fn tables_of(&self, view: &str) -> Result<BTreeSet<&str>> {
+        let reads = self.sql.view(view)?.reads.iter().map(String::as_str);
+        // A name that no file declares is reported when the view is planned.
+        Ok(reads.filter(|table| *table != "events" && self.sql.declared(table).is_ok()).collect())
+    }
+
+    /// Returns the raw tables besides `raw_events` that every unit of events reads whole.
+    fn unit_tables(&self) -> Result<BTreeSet<&str>> {
+        let mut tables = self.tables_of("events")?;
+        if self.has_rates() {
+            tables.extend(self.tables_of(RATES)?);
+        }
+        Ok(tables)
+    }
+
+    /// Returns a fingerprint of the files of each raw table that `events` is joined from.
+    pub(crate) fn joined_tables(&self) -> Result<BTreeMap<String, String>> {
+        let of_files = |table: &str| {
+            let files: Vec<String> = self.files(table).iter().map(|file| fingerprint(&file.meta)).collect();
+            ContentHash::from_bytes(files.join("\0")).short()
+        };
+        Ok(self.tables_of("events")?.into_iter().map(|table| (format!("raw_{table}"), of_files(table))).collect())
+    }
+
+    /// Returns the files that every unit of events reads, each with its raw table.
+    pub(crate) fn unit_table_files(&self) -> Result<impl Iterator<Item = (&str, &ListedFile)>> {
+        let tables = self.unit_tables()?.into_iter();
+        Ok(tables.flat_map(|table| self.files(table).iter().map(move |file| (table, file))))
+    }
+
+    /// Reads the footers of `files` of one raw table; refuses the first that is not Parquet or does not fit the declaration.
+    /// Returns the files with how their columns are read.
+    pub(crate) async fn check(&self, table: &str, files: Vec<ListedFile>) -> Result<Vec<ListedFile>> {
+        let declared = self.sql.declared(table)?.clone();
+        Footers { location: self.location.clone(), declared, fix: self.fix(table) }.check(files).await
+    }
+
+    /// Registers what a unit of events is computed from: `raw_events` over `files`, which were checked, the raw tables that it
+    /// reads whole, `events`, and `rates` where the lake has them.
+    pub(crate) async fn register_unit(&self, ctx: &SessionContext, files: Vec<ListedFile>) -> Result<()> {
+        self.register_raw(ctx, "events", files)?;
+        let tables = self.unit_tables()?;
+        if !tables.is_empty() {
+            let checked = self.checked_tables().await?;
+            for table in tables {
+                self.register_raw(ctx, table, checked.get(table).cloned().unwrap_or_default())?;
+            }
+        }
+        self.sql.register(ctx, "events").await?;
+        if self.has_rates() {
+            self.sql.register(ctx, RATES).await?;
         }
         Ok(())
     }
 
-    async fn check_masters(&self) -> Result<BTreeMap<&'static str, Vec<ListedFile>>> {
+    /// Registers every raw table and view over checked files: `raw_events` over the files that a night of `run_date` reads, the
+    /// others over all of theirs.
+    pub(crate) async fn register(&self, ctx: &SessionContext, run_date: RunDate) -> Result<()> {
+        self.register_raw_events(ctx, self.event_files(run_date))?;
+        for (table, files) in self.checked_tables().await? {
+            self.register_raw(ctx, table, files.clone())?;
+        }
+        for view in VIEWS {
+            self.sql.register(ctx, view).await?;
+        }
+        Ok(())
+    }
+
+    fn register_raw(&self, ctx: &SessionContext, table: &str, files: Vec<ListedFile>) -> Result<()> {
+        let schema = Arc::clone(&self.sql.declared(table)?.schema);
+        register_files(ctx, &format!("raw_{table}"), &self.location, schema, files)
+    }
+
+    async fn checked_tables(&self) -> Result<&BTreeMap<String, Vec<ListedFile>>> {
+        self.tables_checked.get_or_try_init(|| self.check_tables()).await
+    }
+
+    async fn check_tables(&self) -> Result<BTreeMap<String, Vec<ListedFile>>> {
         let mut checked = BTreeMap::new();
-        for view in &VIEWS[1..] {
-            checked.insert(*view, self.check(view, self.files(view).to_vec()).await?);
+        for table in self.tables().filter(|table| *table != "events") {
+            checked.insert(table.to_string(), self.check(table, self.files(table).to_vec()).await?);
         }
         Ok(checked)
     }
 
-    /// Registers `raw_events` and `events` over files that are checked when a query reads them: a night reads rollups and never the
-    /// footers of all event files.
-    async fn register_events(&self, ctx: &SessionContext, files: Vec<ListedFile>) -> Result<()> {
-        let declared = &self.sql.view("events")?.declared;
+    /// Registers `raw_events` over files that are checked when a query reads them: a night reads rollups and never the footers
+    /// of all event files.
+    fn register_raw_events(&self, ctx: &SessionContext, files: Vec<ListedFile>) -> Result<()> {
+        let declared = self.sql.declared("events")?;
         let store_url = self.location.store_url()?;
         ctx.register_object_store(&store_url, Arc::clone(&self.location.store));
         let footers = Footers { location: self.location.clone(), declared: declared.clone(), fix: self.fix("events") };
         ctx.register_table("raw_events", Arc::new(CheckedOnScan::new(&store_url, footers, files)?))?;
-        self.sql.register(ctx, "events").await
+        Ok(())
     }
 
-    fn fix(&self, view: &str) -> &'static str {
-        match self.listing(view) {
+    fn fix(&self, table: &str) -> &'static str {
+        match self.listing(table) {
             Some(listing) if listing.is_delta => delta_table::COMMIT_AGAIN,
             _ => declared::FIX_FILE,
         }

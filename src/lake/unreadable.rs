@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::declared::FIX_FILE;
 use super::files_table::ListedFile;
-use super::{Lake, VIEWS, register_files};
+use super::{Lake, register_files};
 use crate::config::Config;
 use crate::failure::{Cause, Failure, FailureKind, Result};
 use crate::panics;
@@ -34,13 +34,13 @@ pub(crate) async fn name_file(config: &Config, failure: Failure) -> Failure {
     let opened = async { Lake::open(config, &SqlFiles::load(config)?).await };
     let Ok(lake) = opened.await else { return failure };
     // Events last: they have by far the most bytes.
-    let files = VIEWS.iter().rev().flat_map(|view| lake.files(view).iter().map(|file| (*view, file)));
+    let files = lake.tables().rev().flat_map(|table| lake.files(table).iter().map(move |file| (table, file)));
     lake.name_unreadable(failure, files).await
 }
 
 impl Lake {
     /// Adds the first of these files that does not decode to the failure; leaves it as it is if all of them do. `files`: each
-    /// with the view that it feeds.
+    /// with its raw table.
     pub(crate) async fn name_unreadable<'a>(
         &self,
         failure: Failure,
@@ -50,8 +50,8 @@ impl Lake {
             return failure;
         }
         tracing::info!("searching for the lake file that does not decode");
-        let searches = files.map(|(view, file)| async move {
-            let column = self.unreadable_column(view, file).await.ok().flatten()?;
+        let searches = files.map(|(table, file)| async move {
+            let column = self.unreadable_column(table, file).await.ok().flatten()?;
             Some(format!("{}: column {column}", file.name))
         });
         let mut found = futures::stream::iter(searches).buffered(FILES_AT_ONCE).filter_map(std::future::ready).boxed();
@@ -63,10 +63,10 @@ impl Lake {
         }
     }
 
-    async fn unreadable_column(&self, view: &str, file: &ListedFile) -> Result<Option<String>> {
-        let schema = &self.sql.view(view)?.declared.schema;
+    async fn unreadable_column(&self, table: &str, file: &ListedFile) -> Result<Option<String>> {
+        let schema = &self.sql.declared(table)?.schema;
         let ctx = SessionContext::new();
-        let checked = self.check(view, vec![file.clone()]).await?;
+        let checked = self.check(table, vec![file.clone()]).await?;
         register_files(&ctx, "file", &self.location, schema.clone(), checked)?;
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         undecoded_column(&ctx.table("file").await?, &names).await

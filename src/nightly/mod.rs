@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Arrival, Config};
 use crate::failure::{Failure, Result};
-use crate::features::rollups::{ReadReport, Rollups};
+use crate::features::read_report::ReadReport;
+use crate::features::rollups::Rollups;
 use crate::features::{self, Scope, contract, objections::Accept, parts::Part, views};
 use crate::ids::{ModelVersion, RunDate};
 use crate::lake::{count_by_reason, parquet_files, stores::Location};

@@ -14,7 +14,8 @@ use super::checkpoints::{CheckpointedQuery, checkpoint_folder};
 use crate::config::Config;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::features::contract::FeatureContract;
-use crate::features::rollups::{ReadReport, RollupPlan};
+use crate::features::read_report::ReadReport;
+use crate::features::rollups::RollupPlan;
 use crate::features::{Scope, contract, views};
 use crate::ids::RunDate;
 use crate::lake;
@@ -168,9 +169,9 @@ fn manifest_hash(
     model: &BundleCard,
     run_date: RunDate,
 ) -> Result<String> {
-    // Users, stock, promotions and erasures are read whole every night; event files count through the rollups.
+    // All tables but events are read whole every night; event files count through the rollups.
     let lake = workspace.lake()?;
-    let masters = lake::VIEWS[1..].iter().flat_map(|view| lake.files(view));
+    let masters = lake.tables().filter(|table| *table != "events").flat_map(|table| lake.files(table));
     let masters: Vec<String> = masters.map(|file| lake::fingerprint(&file.meta)).collect();
     let folders = ["lakes", "master", "rollups", "state", "features", "score", "tables", "checks"];
     Ok(runs::manifest_hash([
@@ -355,6 +356,9 @@ impl fmt::Display for NightPlan {
             read.files_skipped,
             read.bytes_skipped
         )?;
+        if read.outdated.files > 0 {
+            writeln!(f, "{}", read.outdated)?;
+        }
         if !read.files_ignored.is_empty() {
             writeln!(f, "ignores objects that are no data: {}", lake::count_by_reason(&read.files_ignored))?;
         }

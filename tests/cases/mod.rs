@@ -9,6 +9,7 @@ mod field;
 mod importing;
 mod imports;
 mod killed;
+mod lake_tables;
 mod leakage;
 mod master;
 mod plans;

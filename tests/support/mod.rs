@@ -5,6 +5,7 @@ pub mod job;
 pub mod journal;
 pub mod lakes;
 pub mod nights;
+pub mod pages;
 pub mod pictures;
 pub mod published;
 pub mod random_model;

@@ -21,6 +21,7 @@ use crate::support::pictures::PictureShop;
 use crate::support::published::{assert_same_night, published};
 use crate::support::s3::S3Server;
 use crate::support::shop::{ENCODER, UNDISTURBED, done, shop, upload};
+use crate::support::small_lake::{SmallLake, event};
 use crate::support::{device, lakes};
 
 /// A process that ends with the test.
@@ -125,6 +126,29 @@ fn two_executors_write_the_tables_of_the_local_night() {
         let wrote = writers(&server, &folder);
         assert!(!wrote.is_empty() && wrote.is_subset(&both), "{folder} by {wrote:?}, executors are {both:?}");
     }
+
+    // Rates become days by a function of lists, which Ballista's executors lack by themselves.
+    upload_sale_in_yen(&server);
+    let places =
+        ["--lake", "s3://shop/abroad", "--output", "s3://shop/out-abroad", "--date", "2026-02-01", "--refresh"];
+    let query = ["--format", "csv", "-c", "SELECT sum(revenue) AS euros FROM unit_item_day"];
+    let euros = done(&[&flags[..], &settings, &["--set", "lake.currency=EUR", "sql"], &places, &query].concat());
+    assert_eq!(euros, "euros\n6.0000\n");
+}
+
+/// Writes a lake with one sale in yen, and their rate, to the shop's bucket.
+fn upload_sale_in_yen(server: &S3Server) {
+    let shop = SmallLake::new();
+    let sale = event("1 AS quantity, 1000.0 AS price, 'JPY' AS currency");
+    let to = server.location("s3://shop/abroad");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        shop.write("events/a.parquet", &sale).await;
+        shop.write("rates/a.parquet", "SELECT 'JPY' AS currency, DATE '2026-01-02' AS day, 0.006 AS rate").await;
+        for file in ["events/a.parquet", "rates/a.parquet"] {
+            let bytes = std::fs::read(Path::new(&shop.lake()).join(file)).unwrap();
+            to.write(file, bytes).await.unwrap();
+        }
+    });
 }
 
 /// Numbers by text, or by number of a picture: the probability of one label, the vector, the probabilities of all labels. Empty

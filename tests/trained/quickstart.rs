@@ -5,10 +5,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 
 use crate::support::lakes;
+use crate::support::pages::{blocks, follow};
 
 /// Blocks of commands that no test runs as they are: document (empty: all), how the block begins (empty: all), why.
 const NOT_RUN: [(&str, &str, &str); 17] = [
@@ -33,64 +33,6 @@ const NOT_RUN: [(&str, &str, &str); 17] = [
 
 /// Beginnings of a line of commands.
 const COMMANDS: [&str; 4] = ["intentcast ", "make ", "cargo ", "crontab "];
-
-/// A fenced block of a document.
-struct Block {
-    /// The comment before it, such as `run`; empty without one.
-    mark: String,
-    text: String,
-}
-
-/// Returns the fenced blocks of a document, in order.
-fn blocks(document: &str) -> Vec<Block> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
-    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{document}: {e}"));
-    let (mut found, mut mark, mut open): (Vec<Block>, String, Option<Block>) = (Vec::new(), String::new(), None);
-    for line in text.lines() {
-        let trimmed = line.trim_start();
-        if let Some(block) = open.as_mut() {
-            if trimmed.starts_with("```") {
-                found.extend(open.take());
-            } else {
-                block.text += &format!("{line}\n");
-            }
-        } else if trimmed.starts_with("```") {
-            open = Some(Block { mark: std::mem::take(&mut mark), text: String::new() });
-        } else if let Some(comment) = trimmed.strip_prefix("<!-- ") {
-            mark = comment.trim_end_matches(" -->").into();
-        } else if !trimmed.is_empty() {
-            mark.clear();
-        }
-    }
-    assert!(open.is_none(), "{document}: a code block is not closed");
-    found
-}
-
-/// Runs shell commands in a folder, with the binary under test on the path. Returns standard output.
-fn run(folder: &Path, commands: &str) -> String {
-    let binary = Path::new(env!("CARGO_BIN_EXE_intentcast"));
-    let shell = format!("export PATH=\"{}:$PATH\"\nset -euo pipefail\n{commands}", binary.parent().unwrap().display());
-    let output = Command::new("bash").args(["-c", &shell]).current_dir(folder).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{commands}\nended with {:?}\n{errors}", output.status.code());
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Follows the marked blocks of a document in a folder. `fill` replaces its placeholders. Returns what each block printed.
-fn follow(document: &str, folder: &Path, fill: impl Fn(&str) -> String) -> Vec<String> {
-    let mut printed = Vec::new();
-    for block in blocks(document) {
-        if block.mark == "run" {
-            printed.push(run(folder, &fill(&block.text)));
-        } else if let Some(name) = block.mark.strip_prefix("file: ") {
-            let path = folder.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, &block.text).unwrap();
-        }
-    }
-    assert!(!printed.is_empty(), "{document}: no block is marked");
-    printed
-}
 
 /// The shop that the quickstart makes, and the output of each of its blocks.
 struct Shop {
