@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::rollups::{RollupPlan, Rollups};
-use crate::features::{self, LakeSource, Scope, contract, master, rollups, user_functions, views};
+use crate::features::{self, LakeSource, Scope, contract, master, repeated_items, rollups, user_functions, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::publish::earlier::EarlierNights;
@@ -199,6 +199,7 @@ impl Workspace {
         let Some(output) = &self.output else {
             features::functions::register(&ctx, &self.config, date)?;
             lake.register(&ctx, date).await?;
+            repeated_items::register(&ctx, &self.sql, lake).await?;
             views::register(&ctx, &self.sql, &["master"]).await?;
             self.check_master(&ctx).await?;
             return Ok(ctx);

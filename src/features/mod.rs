@@ -12,9 +12,11 @@ pub mod functions;
 mod lake_source;
 pub mod last_events;
 pub(crate) mod master;
+pub(crate) mod most_named;
 pub(crate) mod ordered_list;
 pub mod parts;
 pub(crate) mod quarantine;
+pub(crate) mod repeated_items;
 pub mod rollups;
 pub(crate) mod user_functions;
 pub(crate) mod views;
@@ -85,6 +87,7 @@ pub(crate) async fn register(
         fields.push(Arc::new(Field::new("_dt", DataType::Date32, true)));
         ctx.register_table(EARLIER_DEMAND, Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))?;
     }
+    repeated_items::register(ctx, source.sql, source.lake).await?;
     views::register(ctx, source.sql, &["master", "state", "features", "labels"]).await
 }
 

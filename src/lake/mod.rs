@@ -23,7 +23,7 @@ mod view_names;
 use chrono::NaiveDate;
 use datafusion::prelude::SessionContext;
 use object_store::ObjectMeta;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -49,6 +49,8 @@ pub(crate) struct Lake {
     zone: chrono_tz::Tz,
     /// The files of all views but `events`, checked once; every session registers the same files.
     masters_checked: OnceCell<BTreeMap<&'static str, Vec<ListedFile>>>,
+    /// The items of which the catalogue has several good rows, found once for all sessions.
+    pub(crate) repeated_items: OnceCell<Arc<HashSet<String>>>,
 }
 
 impl Lake {
@@ -67,6 +69,7 @@ impl Lake {
             partition: config.lake.partition,
             zone: config.time_zone(),
             masters_checked: OnceCell::new(),
+            repeated_items: OnceCell::new(),
         };
         lake.refuse_without_events(config)?;
         Ok(lake)
