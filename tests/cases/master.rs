@@ -237,3 +237,73 @@ async fn several_rows_of_a_user_are_one_and_no_consent_wins() {
     let consent = "SELECT consent, (SELECT count(*) FROM scored_users) FROM users";
     assert_eq!([lake.rows(&[], consent), lake.rows(&default, consent)], [["true,200"], ["false,0"]]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn findings_about_master_data_are_counted() {
+    let lake = stitched_lake(
+        &["a", "b", "x", "y"],
+        &[("a", "b"), ("a", "c"), ("x", "y"), ("y", "x"), ("p", "q"), ("q", "r"), ("r", "s")],
+    )
+    .await;
+    lake.write("events/b.parquet", GOOD).await;
+    lake.write("items/a.parquet", "SELECT 'listed' AS item_id UNION ALL SELECT 'listed' UNION ALL SELECT 'once'").await;
+    let stock =
+        |id: &str, as_of: u32| format!("SELECT '{id}' AS item_id, DATE '2026-01-{as_of}' AS as_of, 1 AS on_hand");
+    let rows = [stock("listed", 30), stock("listed", 30), stock("i1", 30), stock("new", 30), stock("new", 31)];
+    lake.write("inventory/a.parquet", &rows.join(" UNION ALL ")).await;
+    let promotion = "SELECT 'other' AS item_id, DATE '2026-02-05' AS starts_on, DATE '2026-02-06' AS ends_on";
+    lake.write("promotions/a.parquet", promotion).await;
+    lake.write("erasures/a.parquet", "SELECT 'e' AS user_id UNION ALL SELECT 'e' UNION ALL SELECT 'f'").await;
+    let settings = ["lake.stitched_max=3"];
+    let findings = "SELECT view, finding, concerned FROM master_findings WHERE concerned > 0 ORDER BY 1, 2";
+    let expected = [
+        "erasures,combined,1",
+        "inventory,combined,1",
+        "inventory,unknown_item,2",
+        "items,combined,1",
+        "promotions,unknown_item,1",
+        "users,combined,1",
+        "users,cycles,1",
+        "users,unstitched,4",
+    ];
+    assert_eq!(lake.rows(&settings, findings), expected);
+
+    let places = lake.places();
+    let dry_run = |more: &[&str]| {
+        let fixed = [
+            "--set",
+            settings[0],
+            "nightly",
+            "--lake",
+            &places[0],
+            "--output",
+            &places[1],
+            "--date",
+            DATE,
+            "--dry-run",
+        ];
+        done(&[&fixed, more].concat())
+    };
+    assert!(!dry_run(&[]).contains("master data:"), "the rollups are not built yet");
+    let build = [
+        "--set",
+        settings[0],
+        "sql",
+        "--refresh",
+        "--lake",
+        &places[0],
+        "--output",
+        &places[1],
+        "--date",
+        DATE,
+        "-c",
+        "SELECT 1",
+    ];
+    done(&build);
+    let shown = dry_run(&[]);
+    let line = "master data: erasures: combined 1; inventory: combined 1, unknown_item 2; items: combined 1; \
+                promotions: unknown_item 1; users: combined 1, cycles 1, unstitched 4";
+    assert!(shown.contains(line), "{shown}");
+    let json: serde_json::Value = serde_json::from_str(&dry_run(&["--format", "json"])).unwrap();
+    assert_eq!(json["master_findings"]["inventory"], serde_json::json!({"combined": 1, "unknown_item": 2}));
+}
