@@ -14,7 +14,9 @@ use crate::config::Config;
 use crate::engine;
 use crate::failure::{Failure, Result};
 use crate::features::rollups::{RollupPlan, Rollups};
-use crate::features::{self, LakeSource, Scope, contract, master, objections, rates, rollups, user_functions, views};
+use crate::features::{
+    self, LakeSource, Scope, contract, master, objections, rates, repeated_items, rollups, user_functions, views,
+};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::publish::earlier::EarlierNights;
@@ -202,6 +204,7 @@ impl Workspace {
             features::functions::register(&ctx, &self.config, date)?;
             lake.register(&ctx, date).await?;
             rates::check(&ctx, lake).await?;
+            repeated_items::register(&ctx, &self.sql, lake).await?;
             views::register(&ctx, &self.sql, &["master"]).await?;
             self.check_master(&ctx).await?;
             return Ok(ctx);

@@ -6,7 +6,7 @@ WITH texts AS (
     WHERE query IS NOT NULL OR text IS NOT NULL
 )
 SELECT content_key(title) AS content_key, title AS text
-FROM items
+FROM item_rows
 WHERE content_key(title) IS NOT NULL
 UNION
 SELECT content_key(texts.text) AS content_key, texts.text

@@ -18,7 +18,7 @@ happened AS (
     WHERE event_day >= run_date() - CAST(demand_history_days() AS INT)
 ),
 prices AS (
-    SELECT item_id, max(price) AS price FROM items
+    SELECT item_id, most_named(price) AS price FROM item_rows
     WHERE item_bucket(item_id) BETWEEN item_bucket_first() AND item_bucket_last()
     GROUP BY item_id
 ),

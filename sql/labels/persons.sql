@@ -4,7 +4,7 @@
 -- run date may have scored: the login, and each guest id that it absorbed.
 WITH resolved AS (
     SELECT unnest(connected_groups(user_id, canonical_user_id, stitched_max())) AS pair
-    FROM users
+    FROM user_rows
     WHERE canonical_user_id IS NOT NULL AND canonical_user_id <> user_id
         AND (signed_up_at IS NULL OR local_day(signed_up_at) < labels_end())
 )

@@ -1,11 +1,13 @@
--- one row per row of the lake's users with a user_id; a bad row counts as no consent and excluded: an error never gives consent
+-- one row per user_id with master data: of several rows, per column the value that most rows name, or the smallest of those
+-- But no consent wins, and excluded wins; next to a row that states it, a row without consent counts as features.consent_default. Every
+-- login of a guest counts for stitching: state/ reads user_rows.
 SELECT
     user_id,
-    canonical_user_id,
-    signed_up_at,
-    country,
-    CASE WHEN reason IS NULL THEN consent ELSE false END AS consent,
-    CASE WHEN reason IS NULL THEN excluded ELSE true END AS excluded,
-    _file
-FROM checked_users
-WHERE user_id IS NOT NULL
+    most_named(canonical_user_id) AS canonical_user_id,
+    most_named(signed_up_at) AS signed_up_at,
+    most_named(country) AS country,
+    CASE WHEN count(consent) > 0 THEN bool_and(coalesce(consent, consent_default())) END AS consent,
+    bool_or(excluded) AS excluded,
+    min(_file) AS _file
+FROM user_rows
+GROUP BY user_id

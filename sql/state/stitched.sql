@@ -3,7 +3,7 @@
 -- are one person; a group of more than stitched_max() ids is a shared device and is not stitched.
 WITH resolved AS (
     SELECT unnest(connected_groups(user_id, canonical_user_id, stitched_max())) AS pair
-    FROM users
+    FROM user_rows
     WHERE canonical_user_id IS NOT NULL AND canonical_user_id <> user_id
         AND (signed_up_at IS NULL OR signed_up_at < as_of())
 )

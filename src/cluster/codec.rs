@@ -16,12 +16,14 @@ use datafusion_proto::protobuf::PhysicalExprNode;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::any::Any;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::features::content_key::ContentKey;
 use crate::features::functions::{Bucket, Constant, LocalTime, NonBlank, RowJson};
-use crate::features::{connected_groups, last_events, ordered_list};
+use crate::features::repeated_items::RepeatedItem;
+use crate::features::{connected_groups, last_events, most_named, ordered_list};
 use crate::lake::file_columns::ReadFunction;
 use crate::score::functions::ScoringFunction;
 use crate::score::models::{ModelRef, Models};
@@ -54,10 +56,13 @@ enum Function {
     /// `user_bucket` or `item_bucket`, by its name.
     Bucket,
     ContentKey,
+    /// The items of which the catalogue has several rows.
+    RepeatedItem(HashSet<String>),
     /// A function with which scans convert columns, by its name.
     Read,
     ConnectedGroups,
     LastEvents,
+    MostNamed,
     OrderedList,
     /// A user's function, by its module's location and hash, never its weights.
     Torch(Declaration),
@@ -156,11 +161,13 @@ impl PhysicalExtensionCodec for PlanCodec {
             Some(Function::NonBlank) => NonBlank::default().into(),
             Some(Function::Bucket) => Bucket::from_name(name)?.into(),
             Some(Function::ContentKey) => ContentKey::default().into(),
+            Some(Function::RepeatedItem(ids)) => RepeatedItem::new(Arc::new(ids)).into(),
             Some(Function::Read) => ReadFunction::from_name(name)?.into(),
             Some(Function::Torch(declaration)) => {
                 TorchFunction::from_plan(declaration, Arc::new(self.models.config().clone())).into()
             }
-            Some(Function::ConnectedGroups | Function::LastEvents | Function::OrderedList) | None => {
+            Some(Function::ConnectedGroups | Function::LastEvents | Function::MostNamed | Function::OrderedList)
+            | None => {
                 return self.ballista.try_decode_udf(name, bytes);
             }
         }))
@@ -181,6 +188,8 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::Bucket, bytes)
         } else if function.is::<ContentKey>() {
             write(&Function::ContentKey, bytes)
+        } else if let Some(repeated) = function.downcast_ref::<RepeatedItem>() {
+            write(&Function::RepeatedItem(HashSet::clone(&repeated.ids)), bytes)
         } else if function.is::<ReadFunction>() {
             write(&Function::Read, bytes)
         } else if let Some(ours) = as_torch_function(node) {
@@ -194,6 +203,7 @@ impl PhysicalExtensionCodec for PlanCodec {
         match read::<Function>(bytes)? {
             Some(Function::ConnectedGroups) => Ok(Arc::new(connected_groups::connected_groups())),
             Some(Function::LastEvents) => Ok(Arc::new(last_events::last_events())),
+            Some(Function::MostNamed) => Ok(Arc::new(most_named::most_named())),
             Some(Function::OrderedList) => Ok(Arc::new(ordered_list::ordered_list())),
             _ => self.ballista.try_decode_udaf(name, bytes),
         }
@@ -203,6 +213,7 @@ impl PhysicalExtensionCodec for PlanCodec {
         match node.name() {
             name if name == connected_groups::connected_groups().name() => write(&Function::ConnectedGroups, bytes),
             name if name == last_events::last_events().name() => write(&Function::LastEvents, bytes),
+            name if name == most_named::most_named().name() => write(&Function::MostNamed, bytes),
             name if name == ordered_list::ordered_list().name() => write(&Function::OrderedList, bytes),
             _ => self.ballista.try_encode_udaf(node, bytes),
         }

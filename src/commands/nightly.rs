@@ -15,6 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::features::objections::Accept;
 use crate::ids::RunDate;
 use crate::lake;
+use crate::nightly::master_findings::{self, MasterFindings};
 use crate::nightly::objections;
 use crate::nightly::plan::{self, NightPlan};
 use crate::nightly::{self, NightOptions, NightReport};
@@ -96,7 +97,9 @@ impl Nightly {
         let workspace = Workspace::open(config, Arc::clone(models), Access::ReadOnly).await?;
         let (survey, ctx) = plan::survey(&workspace, run_date).await?;
         let night = NightPlan::new(&survey)?;
+        let mut findings = MasterFindings::new();
         if survey.rollups.is_complete() {
+            findings = master_findings::count(&ctx).await?;
             for objection in objections::find(&workspace, survey.rollups.stored(), run_date).await? {
                 tracing::warn!("the night would stop (exit 4): {}", objection.message);
             }
@@ -107,11 +110,14 @@ impl Nightly {
                     Some(_) if !night.nothing_to_do => plan::physical_plans(&ctx, &workspace.sql).await?,
                     _ => BTreeMap::new(),
                 };
-                print_json(&DryRun { night, plans })
+                print_json(&DryRun { night, master_findings: findings, plans })
             }
             Format::Csv => print_stages(&night),
             Format::Table => {
                 print!("{night}");
+                if !findings.is_empty() {
+                    println!("master data: {}", master_findings::describe(&findings));
+                }
                 Ok(())
             }
         }
@@ -123,6 +129,8 @@ impl Nightly {
 struct DryRun {
     #[serde(flatten)]
     night: NightPlan,
+    /// Empty until all event files are in rollups.
+    master_findings: MasterFindings,
     /// Physical plans of the checkpointed queries, by stage.
     plans: BTreeMap<String, String>,
 }
@@ -153,6 +161,9 @@ fn print_summary(config: &Config, report: &NightReport) -> Result<()> {
     );
     if !report.read.files_ignored.is_empty() {
         println!("ignored objects that are no data: {}", lake::count_by_reason(&report.read.files_ignored));
+    }
+    if !report.master_findings.is_empty() {
+        println!("master data: {}", master_findings::describe(&report.master_findings));
     }
     print_tables(report, Format::Table)?;
     let (lake_uri, output) = (&config.lake.uri, &config.output.uri);

@@ -36,6 +36,12 @@ impl ScalarUDFImpl for ContentKey {
     }
 }
 
+/// Returns the key of one row.
+pub(super) fn key_at(contents: &ArrayRef, row: usize) -> Result<Option<i64>> {
+    let keys = keys(&contents.slice(row, 1))?;
+    Ok(keys.iter().next().flatten())
+}
+
 fn keys(contents: &ArrayRef) -> Result<Int64Array> {
     Ok(match contents.data_type() {
         DataType::Null => Int64Array::new_null(contents.len()),

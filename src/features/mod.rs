@@ -13,12 +13,14 @@ pub(crate) mod lake_days;
 mod lake_source;
 pub mod last_events;
 pub(crate) mod master;
+pub(crate) mod most_named;
 pub(crate) mod objections;
 pub(crate) mod ordered_list;
 pub mod parts;
 pub(crate) mod quarantine;
 pub(crate) mod rates;
 pub(crate) mod read_report;
+pub(crate) mod repeated_items;
 pub mod rollups;
 mod units;
 pub(crate) mod user_functions;
@@ -93,6 +95,7 @@ pub(crate) async fn register(
         fields.push(Arc::new(Field::new("_dt", DataType::Date32, true)));
         ctx.register_table(EARLIER_DEMAND, Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))?;
     }
+    repeated_items::register(ctx, source.sql, source.lake).await?;
     views::register(ctx, source.sql, &["master", "state", "features", "labels"]).await
 }
 

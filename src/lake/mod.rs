@@ -24,7 +24,7 @@ mod view_names;
 use chrono::NaiveDate;
 use datafusion::prelude::SessionContext;
 use object_store::ObjectMeta;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -52,6 +52,8 @@ pub(crate) struct Lake {
     zone: chrono_tz::Tz,
     /// The files of all raw tables but `raw_events`, checked once; every session registers the same files.
     tables_checked: OnceCell<BTreeMap<String, Vec<ListedFile>>>,
+    /// The items of which the catalogue has several good rows, found once for all sessions.
+    pub(crate) repeated_items: OnceCell<Arc<HashSet<String>>>,
 }
 
 impl Lake {
@@ -73,6 +75,7 @@ impl Lake {
             partition: config.lake.partition,
             zone: config.time_zone(),
             tables_checked: OnceCell::new(),
+            repeated_items: OnceCell::new(),
         };
         lake.refuse_without_files(config)?;
         Ok(lake)

@@ -8,6 +8,7 @@
 
 mod checkpoints;
 mod look_back;
+pub(crate) mod master_findings;
 pub(crate) mod objections;
 pub(crate) mod plan;
 
@@ -40,6 +41,7 @@ use crate::tables::{materialise, write_files};
 use crate::workspace::{Access, Workspace};
 use checkpoints::{CheckpointedQuery, checkpoint_folder};
 use look_back::LookBack;
+use master_findings::MasterFindings;
 use plan::{NightPlan, Stage, StageFigures, Survey};
 
 /// Options of one night.
@@ -60,6 +62,8 @@ pub(crate) struct NightReport {
     pub(crate) generation: u64,
     pub(crate) model_version: String,
     pub(crate) read: ReadReport,
+    /// Repeated keys, unknown items and unusual ids of master data, above zero.
+    pub(crate) master_findings: MasterFindings,
     pub(crate) stages: BTreeMap<String, StageFigures>,
     pub(crate) table_rows: BTreeMap<String, i64>,
     pub(crate) table_paths: BTreeMap<String, String>,
@@ -126,7 +130,11 @@ async fn run_locked(
     let manifest_hash = manifest_hash.ok_or_else(|| Failure::bug("a night without a manifest"))?;
     let night = Night {
         checkpoints: checkpoint_folder(workspace.output()?, run_date, &manifest_hash),
-        report: NightReport { read: rollups.report.clone(), ..report },
+        report: NightReport {
+            read: rollups.report.clone(),
+            master_findings: master_findings::count(&ctx).await?,
+            ..report
+        },
         workspace: &workspace,
         options,
         held,
@@ -161,6 +169,7 @@ fn new_report(
         generation: held.generation.0,
         model_version: service.card.version.clone(),
         read: plan.read.clone(),
+        master_findings: MasterFindings::new(),
         stages: BTreeMap::new(),
         table_rows: BTreeMap::new(),
         table_paths,
@@ -403,6 +412,7 @@ impl Night<'_> {
         record.rows_read = Some(units.iter().map(|u| u.rows).sum::<u64>() as i64);
         record.rows_quarantined = Some(reasons.values().sum());
         record.quarantined_by_reason = reasons;
+        record.master_findings = self.report.master_findings.clone();
         record.arrival_mode = Some(
             match self.workspace.config.lake.arrival {
                 Arrival::Column => "arrival column",

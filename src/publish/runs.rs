@@ -55,6 +55,9 @@ pub struct RunRecord {
     pub(crate) rows_quarantined: Option<i64>,
     #[serde(default, with = "json_text")]
     pub(crate) quarantined_by_reason: BTreeMap<String, i64>,
+    /// By view and finding.
+    #[serde(default, with = "json_text")]
+    pub(crate) master_findings: BTreeMap<String, BTreeMap<String, i64>>,
     #[serde(default)]
     pub(crate) arrival_mode: Option<String>,
     pub manifest_hash: String,
@@ -88,6 +91,7 @@ impl RunRecord {
             rows_read: None,
             rows_quarantined: None,
             quarantined_by_reason: BTreeMap::new(),
+            master_findings: BTreeMap::new(),
             arrival_mode: None,
             manifest_hash: manifest_hash.into(),
             table_versions: BTreeMap::new(),

@@ -183,6 +183,13 @@ pub(crate) const RUNS: TableSpec = TableSpec {
         column("rows_read", Int64, "number of event rows the night is based on; null except for nights"),
         column("rows_quarantined", Int64, "number of bad rows among them; null except for nights"),
         column("quarantined_by_reason", Text, "JSON object: number of bad rows by reason"),
+        column(
+            "master_findings",
+            Text,
+            "JSON object: by view of master data, how many keys have several rows (combined), how many rows name an item that is \
+             neither in the catalogue nor in an event (unknown_item), how many persons have only ids that become one another (cycles), \
+             how many ids are connected to too many others (unstitched); counts of zero are left out",
+        ),
         column("arrival_mode", Text, "how arrival times are known: arrival column, ingest date, or event time only"),
         column("manifest_hash", Text, "identifies the content: two runs with the same hash are the same night"),
         column("table_versions", Text, "JSON object: the Delta version of each table whose partition holds this run"),

@@ -166,3 +166,144 @@ async fn what_one_id_refuses_holds_for_the_person() {
     assert_eq!(lake.rows(&[], PERSONS), ["c,3", "e,2"]);
     assert_eq!(lake.rows(&[], "SELECT user_id FROM scored_users"), Vec::<String>::new());
 }
+
+/// Rows of one item in two files, under either order of their names.
+async fn catalogue(first: &str, second: &str) -> SmallLake {
+    let lake = SmallLake::new();
+    lake.write("events/a.parquet", GOOD).await;
+    lake.write("items/a.parquet", first).await;
+    lake.write("items/b.parquet", second).await;
+    lake
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_rows_of_an_item_are_one_in_any_file_order() {
+    let item = |id: &str, title: &str, category: &str, price: &str, brand: &str| {
+        let brand = if brand.is_empty() { "CAST(NULL AS VARCHAR)".into() } else { format!("'{brand}'") };
+        format!(
+            "SELECT '{id}' AS item_id, '{title}' AS title, '{category}' AS category, {price} AS price, {brand} AS brand, \
+             arrow_cast('{title}', 'Binary') AS image, [CAST({price} AS REAL), CAST(1.0 AS REAL)] AS video_vector"
+        )
+    };
+    let north =
+        [item("i1", "mug", "b", "2.0", ""), item("i1", "jug", "b", "9.5", "x"), item("i2", "cup", "c", "1.0", "")];
+    let south =
+        [item("i1", "jug", "a", "2.0", ""), item("i1", "pot", "a", "3.0", ""), item("i3", "pan", "c", "-1.0", "y")];
+    let files = [north.join(" UNION ALL "), south.join(" UNION ALL ")];
+    let mut found = Vec::new();
+    for [first, second] in [[0, 1], [1, 0]] {
+        let lake = catalogue(&files[first], &files[second]).await;
+        let loose = ["lake.quarantine_share_max=0.5"];
+        let items = "SELECT item_id, title, category, price, brand, arrow_cast(image, 'Utf8'), video_vector[1] FROM items ORDER BY 1";
+        assert_eq!(lake.rows(&loose, items), ["i1,jug,a,2.0,x,jug,2.0", "i2,cup,c,1.0,,cup,1.0"]);
+        let contents = "SELECT item_id, category, text_key = content_key('jug'), image_key = content_key('jug'), \
+                        (SELECT max(price) FROM item_days) FROM item_contents WHERE item_id = 'i1'";
+        assert_eq!(lake.rows(&loose, contents), ["i1,a,true,true,2.0"], "no event has a price");
+        found.push(lake.rows(
+            &loose,
+            "SELECT * EXCLUDE (_file, image_vector, video_vector, video_frames) FROM items ORDER BY item_id",
+        ));
+    }
+    assert_eq!(found[0], found[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_rows_of_a_user_are_one_and_no_consent_wins() {
+    let row = |id: &str, country: &str, day: u32, consent: &str, excluded: &str| {
+        format!(
+            "SELECT '{id}' AS user_id, {country} AS country, TIMESTAMP '2026-01-{day:02}' AS signed_up_at, \
+             CAST({consent} AS BOOLEAN) AS consent, CAST({excluded} AS BOOLEAN) AS excluded"
+        )
+    };
+    let north = [
+        row("g1", "'DE'", 9, "true", "NULL"),
+        row("g1", "NULL", 9, "false", "NULL"),
+        row("g2", "'AT'", 2, "NULL", "NULL"),
+    ];
+    let south = [
+        row("g1", "'FR'", 3, "true", "false"),
+        row("g2", "'AT'", 1, "NULL", "NULL"),
+        row("g2", "'CH'", 3, "NULL", "true"),
+    ];
+    let files = [north.join(" UNION ALL "), south.join(" UNION ALL ")];
+    for [first, second] in [[0, 1], [1, 0]] {
+        let lake = lake_with("users", &files[first], &files[second]).await;
+        let users = "SELECT user_id, country, CAST(signed_up_at AS DATE), consent, excluded FROM users ORDER BY 1";
+        assert_eq!(lake.rows(&[], users), ["g1,DE,2026-01-09,false,false", "g2,AT,2026-01-01,,true"]);
+        assert_eq!(lake.rows(&[], "SELECT count(*) FROM scored_users"), ["198"]);
+    }
+    let default = ["features.consent_default=false"];
+    let lake = lake_with("users", &row("g1", "NULL", 9, "true", "NULL"), &row("g1", "NULL", 9, "NULL", "NULL")).await;
+    let consent = "SELECT consent, (SELECT count(*) FROM scored_users) FROM users";
+    assert_eq!([lake.rows(&[], consent), lake.rows(&default, consent)], [["true,200"], ["false,0"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn findings_about_master_data_are_counted() {
+    let lake = stitched_lake(
+        &["a", "b", "x", "y"],
+        &[("a", "b"), ("a", "c"), ("x", "y"), ("y", "x"), ("p", "q"), ("q", "r"), ("r", "s")],
+    )
+    .await;
+    lake.write("events/b.parquet", GOOD).await;
+    lake.write("items/a.parquet", "SELECT 'listed' AS item_id UNION ALL SELECT 'listed' UNION ALL SELECT 'once'").await;
+    let stock =
+        |id: &str, as_of: u32| format!("SELECT '{id}' AS item_id, DATE '2026-01-{as_of}' AS as_of, 1 AS on_hand");
+    let rows = [stock("listed", 30), stock("listed", 30), stock("i1", 30), stock("new", 30), stock("new", 31)];
+    lake.write("inventory/a.parquet", &rows.join(" UNION ALL ")).await;
+    let promotion = "SELECT 'other' AS item_id, DATE '2026-02-05' AS starts_on, DATE '2026-02-06' AS ends_on";
+    lake.write("promotions/a.parquet", promotion).await;
+    lake.write("erasures/a.parquet", "SELECT 'e' AS user_id UNION ALL SELECT 'e' UNION ALL SELECT 'f'").await;
+    let settings = ["lake.stitched_max=3"];
+    let findings = "SELECT view, finding, concerned FROM master_findings WHERE concerned > 0 ORDER BY 1, 2";
+    let expected = [
+        "erasures,combined,1",
+        "inventory,combined,1",
+        "inventory,unknown_item,2",
+        "items,combined,1",
+        "promotions,unknown_item,1",
+        "users,combined,1",
+        "users,cycles,1",
+        "users,unstitched,4",
+    ];
+    assert_eq!(lake.rows(&settings, findings), expected);
+
+    let places = lake.places();
+    let dry_run = |more: &[&str]| {
+        let fixed = [
+            "--set",
+            settings[0],
+            "nightly",
+            "--lake",
+            &places[0],
+            "--output",
+            &places[1],
+            "--date",
+            DATE,
+            "--dry-run",
+        ];
+        done(&[&fixed, more].concat())
+    };
+    assert!(!dry_run(&[]).contains("master data:"), "the rollups are not built yet");
+    let build = [
+        "--set",
+        settings[0],
+        "sql",
+        "--refresh",
+        "--lake",
+        &places[0],
+        "--output",
+        &places[1],
+        "--date",
+        DATE,
+        "-c",
+        "SELECT 1",
+    ];
+    done(&build);
+    let shown = dry_run(&[]);
+    let line = "master data: erasures: combined 1; inventory: combined 1, unknown_item 2; items: combined 1; \
+                promotions: unknown_item 1; users: combined 1, cycles 1, unstitched 4";
+    assert!(shown.contains(line), "{shown}");
+    let json: serde_json::Value = serde_json::from_str(&dry_run(&["--format", "json"])).unwrap();
+    assert_eq!(json["master_findings"]["inventory"], serde_json::json!({"combined": 1, "unknown_item": 2}));
+}
