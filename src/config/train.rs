@@ -1,7 +1,7 @@
 //! Settings of training.
 
 use super::declare::settings;
-use super::networks::{Augmentation, BackboneName, Pretraining, Unlabelled};
+use super::networks::{Augmentation, BackboneName, Pretraining, Unlabelled, name_of};
 use crate::failure::{Failure, Result};
 
 settings! {
@@ -59,14 +59,14 @@ impl TrainConfig {
             return Err(Failure::usage(format!(
                 "train.pretraining: expected none, masked or contrastive, because model.backbone is {}, which sees the next \
                  event, got next_event",
-                backbone.name()
+                name_of(&backbone)
             ))
             .hint("set model.backbone=causal for next events"));
         }
         if self.unlabelled != Unlabelled::None && self.labels_share == 1.0 {
             return Err(Failure::usage(format!(
                 "train.unlabelled: expected none, because train.labels_share is 1 and no user is unlabelled, got {}",
-                self.unlabelled.name()
+                name_of(&self.unlabelled)
             ))
             .hint("set train.labels_share below 1"));
         }

@@ -15,7 +15,7 @@ use tch::Device;
 use crate::config::ScoreConfig;
 use crate::failure::{Failure, Result};
 
-pub(crate) use self::cuda::Cuda;
+pub use self::cuda::Cuda;
 pub use self::cuda::find_cuda;
 pub(crate) use self::libtorch::{libtorch_version, loaded_libtorch};
 
@@ -43,7 +43,7 @@ pub fn choose(settings: &ScoreConfig) -> Result<Device> {
 }
 
 /// Padded tokens in one forward pass on a device: `score.batch_tokens_max`, or what suits the device where that is 0.
-pub fn batch_tokens(settings: &ScoreConfig, device: Device) -> usize {
+pub(crate) fn batch_tokens(settings: &ScoreConfig, device: Device) -> usize {
     let tokens = match (settings.batch_tokens_max, device.is_cuda()) {
         (0, false) => CPU_BATCH_TOKENS,
         (0, true) => GPU_BATCH_TOKENS,
