@@ -39,7 +39,7 @@ settings! {
         weight_decay: f64 = 0.3, 0.0..=10.0;
         /// Use the vectors of items' pictures and videos as an input, if the lake has them.
         content_inputs: bool = true;
-        /// How content vectors join the embeddings of an item's id and category (docs/models/fusion.md).
+        /// Method that joins content vectors to the embeddings of an item's id and category (docs/models/fusion.md).
         fusion: FusionName = FusionName::Sum;
         /// Hugging Face folder of an encoder that reads titles, queries and reviews. Empty: no texts.
         text_encoder: String = String::new();

@@ -40,7 +40,7 @@ settings! {
         pretraining_epochs: u32 = 5, 1..=1_000_000;
         /// Share of users in the training split whose labels are used.
         labels_share: f64 = 1.0, 0.0001..=1.0;
-        /// What the other users of the training split are used for.
+        /// Use of the other users of the training split.
         unlabelled: Unlabelled = Unlabelled::None;
         /// Weight of the unlabelled users' loss relative to that of the labelled users.
         unlabelled_weight: f64 = 0.3, 0.0..=100.0;

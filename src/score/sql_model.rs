@@ -70,7 +70,7 @@ impl CallSignature {
     };
 }
 
-/// How a call names its model.
+/// The way in which a call names its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ModelArgument {
     /// May be left out: the configured version, or else the champion.

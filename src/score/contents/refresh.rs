@@ -28,7 +28,7 @@ const FILE_IMAGES: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Refreshed<K> {
     pub(crate) keys: K,
-    /// How many of them got a vector.
+    /// Number of new vectors.
     pub(crate) added: usize,
 }
 

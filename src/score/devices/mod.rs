@@ -1,4 +1,4 @@
-//! Which device scores and trains.
+//! Chooses the device that scores and trains.
 //!
 //! In: `score.device` and the machine. Out: the device, its batch size, and why there is no GPU. Everything that loads a model
 //! chooses its device here; `doctor` reports what was found. The submodules open the CUDA half of libtorch, so that one
