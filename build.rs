@@ -1,12 +1,14 @@
-//! Tells the linker where libtorch lies, so that the binary finds it without LD_LIBRARY_PATH; and the code, a hash of
-//! its own source, which decides whose checkpoints a training may go on from.
+//! Passes two values to the compilation: the folder of libtorch and a hash of the training's source.
+//!
+//! The folder becomes an rpath, so that the binary finds libtorch without LD_LIBRARY_PATH. A training resumes from a
+//! checkpoint only if the checkpoint records the same hash.
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-#[allow(clippy::disallowed_methods)] // a build script has no other way in
+#[allow(clippy::disallowed_methods)] // cargo passes values to build scripts only in the environment
 fn main() {
-    // What torch-sys has found, by LIBTORCH or in the Python package that LIBTORCH_USE_PYTORCH asks for.
+    // torch-sys sets this to the libtorch that it found: by LIBTORCH, or in Python's torch package (LIBTORCH_USE_PYTORCH).
     if let Some(lib) = env::var_os("DEP_TCH_LIBTORCH_LIB") {
         let lib = PathBuf::from(lib);
         let lib = std::fs::canonicalize(&lib).unwrap_or(lib);
@@ -18,11 +20,11 @@ fn main() {
         println!("cargo:rerun-if-changed={folder}");
         hash(Path::new(folder), &mut hasher);
     }
-    // No name that begins as our settings do: cargo hands it on to the tests, and they to the binary.
+    // The name must not begin with INTENTCAST_, the prefix of settings: tests inherit it from cargo and pass it to the binary.
     println!("cargo:rustc-env=TRAINING_SOURCE_HASH={:016x}", hasher.finish());
 }
 
-/// Every file below a folder, in order of names.
+/// Hashes the path and content of every file below a folder, in order of path.
 fn hash(folder: &Path, hasher: &mut DefaultHasher) {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
     paths.sort();

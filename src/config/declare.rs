@@ -9,24 +9,24 @@
 use crate::failure::{Failure, Result};
 
 /// A declared section, for the rendered documents.
-pub struct Section {
-    pub name: &'static str,
-    pub about: &'static str,
-    pub settings: Vec<Setting>,
+pub(crate) struct Section {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) settings: Vec<Setting>,
 }
 
 /// A declared setting, for the rendered documents.
-pub struct Setting {
-    pub key: &'static str,
-    pub meaning: &'static str,
+pub(crate) struct Setting {
+    pub(crate) key: &'static str,
+    pub(crate) meaning: &'static str,
     /// Smallest and largest value that is accepted.
-    pub bounds: Option<(f64, f64)>,
+    pub(crate) bounds: Option<(f64, f64)>,
     /// Names that are accepted, each with its meaning; empty for settings of other types.
-    pub choices: &'static [(&'static str, &'static str)],
+    pub(crate) choices: &'static [(&'static str, &'static str)],
 }
 
 /// A type that a setting may have.
-pub trait SettingValue {
+pub(crate) trait SettingValue {
     const CHOICES: &'static [(&'static str, &'static str)] = &[];
 
     /// The value as bounds compare it.
@@ -58,7 +58,7 @@ impl SettingValue for f64 {
 }
 
 /// Refuses a value outside its bounds.
-pub fn check_bounds(section: &str, key: &str, value: &impl SettingValue, low: f64, high: f64) -> Result<()> {
+pub(crate) fn check_bounds(section: &str, key: &str, value: &impl SettingValue, low: f64, high: f64) -> Result<()> {
     let value = value.number();
     if (low..=high).contains(&value) {
         return Ok(());
@@ -145,13 +145,6 @@ macro_rules! choices {
 
         impl $name {
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
-
-            /// The name as the configuration writes it.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text),+
-                }
-            }
         }
 
         impl $crate::config::declare::SettingValue for $name {

@@ -92,7 +92,7 @@ impl LakeConfig {
     }
 
     /// Returns the first plausible instant.
-    pub fn first_at(&self) -> DateTime<Utc> {
+    pub(crate) fn first_at(&self) -> DateTime<Utc> {
         let date = self.first_date.parse::<NaiveDate>().unwrap_or_default();
         date.and_time(NaiveTime::MIN).and_utc()
     }

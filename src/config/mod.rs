@@ -19,18 +19,17 @@ mod table;
 mod text;
 mod train;
 
-pub use image::ImageConfig;
-pub use lake::{Arrival, LakeConfig, OutputConfig, Partition, S3Config, SqlConfig};
-pub use machine::{EngineConfig, FunctionsConfig, GcConfig, LockConfig, ScoreConfig};
-pub use model::ModelConfig;
-pub use outputs::{
-    ChecksConfig, DemandConfig, FeaturesConfig, IntentsConfig, RecommendationConfig, ReplenishmentConfig, SegmentConfig,
-};
-pub use resolve::environment;
+pub use lake::{Partition, S3Config};
+pub use machine::{GcConfig, LockConfig, ScoreConfig};
+pub use outputs::{ChecksConfig, DemandConfig};
 pub use sections::Config;
-pub use table::TableConfig;
-pub use text::TextConfig;
 pub use train::TrainConfig;
+
+pub(crate) use image::ImageConfig;
+pub(crate) use lake::{Arrival, LakeConfig};
+pub(crate) use model::ModelConfig;
+pub(crate) use resolve::environment;
+pub(crate) use text::TextConfig;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Settings of the behaviour network.
 
 use super::declare::settings;
-use super::networks::{AmountLossName, BackboneName, ClassWeights, FusionName, HeadName, LossName};
+use super::networks::{AmountLossName, BackboneName, ClassWeights, FusionName, HeadName, LossName, name_of};
 use crate::failure::{Failure, Result};
 
 settings! {
@@ -39,7 +39,7 @@ settings! {
         weight_decay: f64 = 0.3, 0.0..=10.0;
         /// Use the vectors of items' pictures and videos as an input, if the lake has them.
         content_inputs: bool = true;
-        /// How content vectors join the embeddings of an item's id and category (docs/models/fusion.md).
+        /// Method that joins content vectors to the embeddings of an item's id and category (docs/models/fusion.md).
         fusion: FusionName = FusionName::Sum;
         /// Hugging Face folder of an encoder that reads titles, queries and reviews. Empty: no texts.
         text_encoder: String = String::new();
@@ -68,8 +68,8 @@ impl ModelConfig {
         if self.class_weights != ClassWeights::None && self.loss != LossName::Bce {
             return Err(Failure::usage(format!(
                 "model.class_weights: expected none, because model.loss is {}, got {}",
-                self.loss.name(),
-                self.class_weights.name()
+                name_of(&self.loss),
+                name_of(&self.class_weights)
             ))
             .hint("class weights go with model.loss=bce"));
         }
@@ -79,7 +79,7 @@ impl ModelConfig {
             }
             (HeadName::Crf, _) => Err(Failure::usage(format!(
                 "model.loss: expected crf, because model.head is crf, got {}",
-                self.loss.name()
+                name_of(&self.loss)
             ))
             .hint("set model.loss=crf, or model.head=sigmoid")),
             (HeadName::Sigmoid, LossName::Crf) => {

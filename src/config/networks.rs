@@ -25,7 +25,7 @@ choices! {
 
 impl BackboneName {
     /// Returns true if the state of an event depends on later events.
-    pub fn looks_ahead(self) -> bool {
+    pub(crate) fn looks_ahead(self) -> bool {
         match self {
             Self::Transformer => true,
             Self::Causal | Self::Lstm | Self::Gru | Self::Rnn => false,
@@ -61,7 +61,7 @@ choices! {
 
 impl Precision {
     /// Returns the hash of an encoder that computes in this precision: its vectors differ from those of the other one.
-    pub fn hash_of(self, encoder: &str) -> String {
+    pub(crate) fn hash_of(self, encoder: &str) -> String {
         let plain = encoder.strip_suffix(BF16_SUFFIX).unwrap_or(encoder);
         match self {
             Self::F32 => plain.to_string(),

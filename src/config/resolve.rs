@@ -40,7 +40,7 @@ impl Config {
     }
 
     /// Returns this configuration with other values of some settings (`section.key`), checked.
-    pub fn with(&self, settings: &[(String, String)]) -> Result<Config> {
+    pub(crate) fn with(&self, settings: &[(String, String)]) -> Result<Config> {
         let mut root = toml::Table::try_from(self).map_err(Failure::bug)?;
         let defaults = root.clone();
         for (key, value) in settings {
@@ -58,7 +58,7 @@ impl Config {
 }
 
 /// Returns the environment's variables that are UTF-8. No other function reads the environment.
-pub fn environment() -> Vec<(String, String)> {
+pub(crate) fn environment() -> Vec<(String, String)> {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
 }
 

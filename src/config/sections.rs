@@ -68,12 +68,12 @@ sections! {
 
 impl Config {
     /// Returns the lake's time zone, which [`Config::check`] has parsed before.
-    pub fn time_zone(&self) -> chrono_tz::Tz {
+    pub(crate) fn time_zone(&self) -> chrono_tz::Tz {
         self.lake.time_zone.parse().unwrap_or(chrono_tz::UTC)
     }
 
     /// Returns the number of partitions: the configured number, or one per core.
-    pub fn partitions(&self) -> usize {
+    pub(crate) fn partitions(&self) -> usize {
         match self.engine.partitions {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n as usize,
@@ -82,7 +82,7 @@ impl Config {
 
     /// Refuses values out of bounds and settings that contradict each other. Called again after a lake's own settings were
     /// merged in.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.check_bounds()?;
         self.lake.check()?;
         self.model.check()?;

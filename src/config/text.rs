@@ -1,7 +1,7 @@
 //! Settings of text classifiers.
 
 use super::declare::settings;
-use super::networks::TextStrategy;
+use super::networks::{TextStrategy, name_of};
 use crate::failure::{Failure, Result};
 
 settings! {
@@ -63,7 +63,7 @@ impl TextConfig {
             if is_set && self.strategy != TextStrategy::All {
                 return Err(Failure::usage(format!(
                     "{expected}, because text.strategy is {}, which trains no pretrained weight",
-                    self.strategy.name()
+                    name_of(&self.strategy)
                 ))
                 .hint("set text.strategy=all"));
             }

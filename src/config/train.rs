@@ -1,7 +1,7 @@
 //! Settings of training.
 
 use super::declare::settings;
-use super::networks::{Augmentation, BackboneName, Pretraining, Unlabelled};
+use super::networks::{Augmentation, BackboneName, Pretraining, Unlabelled, name_of};
 use crate::failure::{Failure, Result};
 
 settings! {
@@ -40,7 +40,7 @@ settings! {
         pretraining_epochs: u32 = 5, 1..=1_000_000;
         /// Share of users in the training split whose labels are used.
         labels_share: f64 = 1.0, 0.0001..=1.0;
-        /// What the other users of the training split are used for.
+        /// Use of the other users of the training split.
         unlabelled: Unlabelled = Unlabelled::None;
         /// Weight of the unlabelled users' loss relative to that of the labelled users.
         unlabelled_weight: f64 = 0.3, 0.0..=100.0;
@@ -59,14 +59,14 @@ impl TrainConfig {
             return Err(Failure::usage(format!(
                 "train.pretraining: expected none, masked or contrastive, because model.backbone is {}, which sees the next \
                  event, got next_event",
-                backbone.name()
+                name_of(&backbone)
             ))
             .hint("set model.backbone=causal for next events"));
         }
         if self.unlabelled != Unlabelled::None && self.labels_share == 1.0 {
             return Err(Failure::usage(format!(
                 "train.unlabelled: expected none, because train.labels_share is 1 and no user is unlabelled, got {}",
-                self.unlabelled.name()
+                name_of(&self.unlabelled)
             ))
             .hint("set train.labels_share below 1"));
         }

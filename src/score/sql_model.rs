@@ -52,12 +52,12 @@ pub(crate) trait LoadedModel: Send + Sync {
 /// The arguments of a call: inputs, then the model's version, then perhaps a label.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallSignature {
-    pub inputs: usize,
+    pub(crate) inputs: usize,
     /// Reports whether inputs of these types are allowed.
-    pub accepts: fn(&[DataType]) -> bool,
-    pub model: ModelArgument,
+    pub(crate) accepts: fn(&[DataType]) -> bool,
+    pub(crate) model: ModelArgument,
     /// The arguments in words, for the message about a call that does not fit.
-    pub expected: &'static str,
+    pub(crate) expected: &'static str,
 }
 
 impl CallSignature {
@@ -70,7 +70,7 @@ impl CallSignature {
     };
 }
 
-/// How a call names its model.
+/// The way in which a call names its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ModelArgument {
     /// May be left out: the configured version, or else the champion.

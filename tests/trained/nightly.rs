@@ -55,7 +55,7 @@ fn encoder_inputs(output: &str, date: &str) -> BTreeMap<String, u128> {
         let place = Location::open(output, &Default::default()).unwrap();
         let card = Registry(place.folder("models")).resolve("").await.unwrap();
         let store = ContentStore::for_model(&place, &card, Precision::F32).unwrap();
-        let contents = store.read(&Default::default()).await.unwrap().contents;
+        let contents = store.contents().await.unwrap();
         let ctx = SessionContext::new();
         let files = glob(&format!("{output}/state/features/{date}/*/user_features/*.parquet"));
         let rows = ctx.read_parquet(files, ParquetReadOptions::default()).await.unwrap();

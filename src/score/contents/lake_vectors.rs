@@ -14,12 +14,12 @@ use crate::model::contents::{Contents, MODALITIES};
 
 /// The vectors of one item's image or video.
 pub(super) struct ItemVector {
-    pub modality: usize,
-    pub key: i64,
+    pub(crate) modality: usize,
+    pub(crate) key: i64,
     /// One vector after another.
-    pub vectors: Vec<f32>,
+    pub(crate) vectors: Vec<f32>,
     /// Numbers in one vector; 0 where they differ.
-    pub dims: usize,
+    pub(crate) dims: usize,
 }
 
 impl ItemVector {

@@ -27,9 +27,9 @@ const FILE_IMAGES: usize = 1024;
 /// The usable contents of a session's lake.
 #[derive(Debug, Default)]
 pub(crate) struct Refreshed<K> {
-    pub keys: K,
-    /// How many of them got a vector.
-    pub added: usize,
+    pub(crate) keys: K,
+    /// Number of new vectors.
+    pub(crate) added: usize,
 }
 
 pub(crate) type RefreshedKeys = Refreshed<BTreeSet<i64>>;

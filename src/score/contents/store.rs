@@ -32,12 +32,12 @@ pub struct ContentStore {
 
 /// Vectors in memory, with the files that they come from.
 #[derive(Debug, Clone, Default)]
-pub struct ReadContents {
-    pub contents: Arc<Contents>,
+pub(crate) struct ReadContents {
+    pub(crate) contents: Arc<Contents>,
     /// Fingerprints of the files that were read whole.
     files: BTreeSet<String>,
     /// Fingerprint of all files that were listed, damaged ones included.
-    pub fingerprint: String,
+    pub(crate) fingerprint: String,
 }
 
 struct VectorFile {
@@ -109,7 +109,7 @@ impl ContentStore {
 
     /// Adds the files that `before` lacks. A damaged or foreign file is ignored with a warning: the night that misses its
     /// vectors writes them again.
-    pub async fn read(&self, before: &ReadContents) -> Result<ReadContents> {
+    pub(crate) async fn read(&self, before: &ReadContents) -> Result<ReadContents> {
         let files = self.files().await?;
         let mut read = ReadContents { fingerprint: fingerprint(&files), ..before.clone() };
         let mut contents = match before.files.is_empty() && before.contents.bytes() == 0 {
@@ -143,7 +143,7 @@ impl ContentStore {
     }
 
     /// All vectors.
-    pub(crate) async fn contents(&self) -> Result<Arc<Contents>> {
+    pub async fn contents(&self) -> Result<Arc<Contents>> {
         Ok(self.read(&ReadContents::default()).await?.contents)
     }
 
@@ -181,7 +181,7 @@ pub(super) mod tests {
     use std::collections::{HashMap, HashSet};
 
     /// A session whose `item_vectors` has these rows.
-    pub async fn catalogue(rows: &str) -> SessionContext {
+    pub(crate) async fn catalogue(rows: &str) -> SessionContext {
         let ctx = SessionContext::new();
         let sql =
             format!("CREATE VIEW item_vectors AS SELECT * FROM (VALUES {rows}) AS t(modality, content_key, vectors)");

@@ -30,11 +30,11 @@ const FOLDER: &str = "folder";
 
 /// One content of a file of vectors.
 pub(super) struct VectorRow<'a> {
-    pub key: i64,
+    pub(crate) key: i64,
     /// One vector after another; only a video has several.
-    pub vectors: &'a [f32],
+    pub(crate) vectors: &'a [f32],
     /// Numbers in one vector.
-    pub dims: usize,
+    pub(crate) dims: usize,
 }
 
 /// Collects vectors of one modality for one file.

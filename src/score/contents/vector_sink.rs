@@ -1,4 +1,4 @@
-//! Where new content vectors go.
+//! Takes new content vectors, into files or into memory.
 
 use super::store::ContentStore;
 use super::vector_files::{VectorFileBuilder, VectorRow};

@@ -11,11 +11,11 @@ const DRIVER_LIBRARY: &str = "libcuda.so.1";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Driver {
     /// The newest CUDA that it supports, such as 13.0.
-    pub cuda: String,
+    pub(crate) cuda: String,
     /// Version of the kernel module, if known.
-    pub module: Option<String>,
+    pub(crate) module: Option<String>,
     /// The names of its devices.
-    pub devices: Vec<String>,
+    pub(crate) devices: Vec<String>,
 }
 
 pub(super) fn query_driver() -> Result<Driver, NoCuda> {

@@ -1,4 +1,4 @@
-//! Which device scores and trains.
+//! Chooses the device that scores and trains.
 //!
 //! In: `score.device` and the machine. Out: the device, its batch size, and why there is no GPU. Everything that loads a model
 //! chooses its device here; `doctor` reports what was found. The submodules open the CUDA half of libtorch, so that one
@@ -15,7 +15,7 @@ use tch::Device;
 use crate::config::ScoreConfig;
 use crate::failure::{Failure, Result};
 
-pub(crate) use self::cuda::Cuda;
+pub use self::cuda::Cuda;
 pub use self::cuda::find_cuda;
 pub(crate) use self::libtorch::{libtorch_version, loaded_libtorch};
 
@@ -43,7 +43,7 @@ pub fn choose(settings: &ScoreConfig) -> Result<Device> {
 }
 
 /// Padded tokens in one forward pass on a device: `score.batch_tokens_max`, or what suits the device where that is 0.
-pub fn batch_tokens(settings: &ScoreConfig, device: Device) -> usize {
+pub(crate) fn batch_tokens(settings: &ScoreConfig, device: Device) -> usize {
     let tokens = match (settings.batch_tokens_max, device.is_cuda()) {
         (0, false) => CPU_BATCH_TOKENS,
         (0, true) => GPU_BATCH_TOKENS,

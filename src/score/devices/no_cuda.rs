@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// The half of libtorch that this binary is linked against.
 pub(super) const CPU_LIBRARY: &str = "libtorch_cpu.so";
 
-/// Why no GPU can be used.
+/// The reason why no GPU can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoCuda {
     #[error("{CPU_LIBRARY} is not loaded in this process, so its CUDA half cannot be found")]

@@ -15,9 +15,9 @@ use crate::score::lock::lock;
 #[derive(Debug)]
 pub(crate) struct SharedImageEncoder {
     /// Hash of everything but the image that a vector depends on.
-    pub hash: String,
+    pub(crate) hash: String,
     /// Numbers in a vector.
-    pub width: usize,
+    pub(crate) width: usize,
     encoder: Mutex<ImageEncoder>,
 }
 

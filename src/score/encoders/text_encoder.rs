@@ -19,9 +19,9 @@ pub(super) fn short_hash(hash: &str, precision: Precision) -> String {
 #[derive(Debug)]
 pub(crate) struct SharedTextEncoder {
     /// Hash of everything but the text that a vector depends on.
-    pub hash: String,
+    pub(crate) hash: String,
     /// Numbers in a vector.
-    pub width: usize,
+    pub(crate) width: usize,
     encoder: Mutex<TextEncoder>,
 }
 

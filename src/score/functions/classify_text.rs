@@ -27,7 +27,7 @@ pub(super) struct SharedTextModel {
     model: Mutex<TextModel>,
     /// Padded tokens of one forward pass.
     tokens_max: usize,
-    /// How often texts did not fit into memory together.
+    /// Counts the batches that were halved because their texts did not fit into memory together.
     batches_halved: AtomicU64,
 }
 

@@ -80,7 +80,7 @@ struct SessionItems {
 /// A model with what its call reads of the lake.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelInputs {
-    pub model: ModelRef,
+    pub(crate) model: ModelRef,
     contents: Option<Arc<Contents>>,
     items: Option<Arc<Vec<IndexedItem>>>,
 }

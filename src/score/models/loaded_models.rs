@@ -51,7 +51,7 @@ impl Models {
         (self.config.score.in_flight_max as usize).max(1)
     }
 
-    /// How often a model was loaded from the registry.
+    /// Returns how many times a model was loaded from the registry.
     pub fn loaded(&self) -> u64 {
         self.loads.load(Ordering::Relaxed)
     }

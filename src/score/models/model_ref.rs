@@ -7,14 +7,14 @@ use crate::failure::{Failure, Result};
 /// Names one set of weights: a version may be trained again, which changes the hash. Travels in plans.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct ModelRef {
-    pub version: String,
-    pub weights_hash: String,
+    pub(crate) version: String,
+    pub(crate) weights_hash: String,
     /// Fingerprint of the files of content vectors that the call reads; empty for a call that reads none.
     #[serde(default)]
-    pub contents: String,
+    pub(crate) contents: String,
     /// Hash of the items that `recommend` ranks; empty for the bundle's own.
     #[serde(default)]
-    pub catalogue: String,
+    pub(crate) catalogue: String,
 }
 
 impl ModelRef {

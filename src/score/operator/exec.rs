@@ -30,7 +30,7 @@ const REQUEST_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct ScoreExec {
     input: Arc<dyn ExecutionPlan>,
-    pub scoring: Scoring,
+    pub(crate) scoring: Scoring,
     models: Arc<Models>,
     /// The session whose lake the call may read; none in a process that got the plan from another one.
     session: Option<ScoringSession>,
@@ -41,11 +41,11 @@ pub(crate) struct ScoreExec {
 /// The call that a [`ScoreExec`] computes: everything but its input and the process's models.
 #[derive(Debug, Clone)]
 pub(crate) struct Scoring {
-    pub function: ScoringFunction,
+    pub(crate) function: ScoringFunction,
     /// The function's inputs, then the label where the call names one.
-    pub arguments: Vec<Arc<dyn PhysicalExpr>>,
-    pub column: String,
-    pub model: ModelRef,
+    pub(crate) arguments: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) column: String,
+    pub(crate) model: ModelRef,
 }
 
 impl Scoring {

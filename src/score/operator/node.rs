@@ -13,13 +13,13 @@ use crate::score::functions::ScoringFunction;
 /// One distinct call of a scoring function.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd)]
 pub(super) struct Call {
-    pub function: ScoringFunction,
+    pub(crate) function: ScoringFunction,
     /// The function's inputs, then the label where the call names one.
-    pub arguments: Vec<Expr>,
+    pub(crate) arguments: Vec<Expr>,
     /// The version that the call names; empty for the session's.
-    pub model: String,
+    pub(crate) model: String,
     /// The column that holds the result.
-    pub column: String,
+    pub(crate) column: String,
 }
 
 impl Call {
@@ -37,8 +37,8 @@ impl Call {
 /// Appends the columns of its calls to its input.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ScoreNode {
-    pub input: LogicalPlan,
-    pub calls: Vec<Call>,
+    pub(crate) input: LogicalPlan,
+    pub(crate) calls: Vec<Call>,
     schema: DFSchemaRef,
 }
 

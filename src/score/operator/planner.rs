@@ -17,7 +17,7 @@ use crate::score::models::Models;
 
 #[derive(Debug)]
 pub(super) struct ScoringPlanner {
-    pub models: Arc<Models>,
+    pub(crate) models: Arc<Models>,
 }
 
 #[async_trait]

@@ -9,12 +9,12 @@ pub struct Counters {
     pub pools: AtomicU64,
     pub model_batches: AtomicU64,
     /// Batches that did not fit into memory.
-    pub batches_halved: AtomicU64,
+    pub(crate) batches_halved: AtomicU64,
     pub users_scored: AtomicU64,
     pub users_encoded: AtomicU64,
     /// Users whose encoder state was cached.
     pub users_kept: AtomicU64,
-    pub items_forecast: AtomicU64,
+    pub(crate) items_forecast: AtomicU64,
 }
 
 impl Counters {

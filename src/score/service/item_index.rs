@@ -17,11 +17,11 @@ const COMPARED: usize = 64;
 /// Items that a model can recommend, with their vectors.
 #[derive(Debug, Clone)]
 pub(crate) struct ItemIndex {
-    pub ids: Arc<Vec<String>>,
+    pub(crate) ids: Arc<Vec<String>>,
     /// Row-major [items, width].
     vectors: Arc<Vec<f32>>,
     bias: Arc<Vec<f32>>,
-    pub width: usize,
+    pub(crate) width: usize,
 }
 
 impl ItemIndex {

@@ -49,7 +49,7 @@ const QUEUE_REQUESTS: usize = 64;
 /// The handle that operators hold; clones share the owner threads.
 #[derive(Debug, Clone)]
 pub struct ScoringService {
-    pub card: Arc<BundleCard>,
+    pub(crate) card: Arc<BundleCard>,
     pub counters: Arc<Counters>,
     /// The bundle's items.
     items: ItemIndex,

@@ -22,14 +22,14 @@ use crate::model::targets::OUTPUTS;
 use crate::score::lock::lock;
 
 pub(super) struct Owner {
-    pub bundle: Bundle,
-    pub pool_rows_max: usize,
-    pub batch_tokens_max: usize,
+    pub(crate) bundle: Bundle,
+    pub(crate) pool_rows_max: usize,
+    pub(crate) batch_tokens_max: usize,
     /// Threads of libtorch within one operation.
-    pub threads: usize,
-    pub counters: Arc<Counters>,
-    pub states: Arc<Mutex<EncoderStateCache>>,
-    pub contents: Arc<SharedContents>,
+    pub(crate) threads: usize,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) states: Arc<Mutex<EncoderStateCache>>,
+    pub(crate) contents: Arc<SharedContents>,
 }
 
 impl Owner {

@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result};
 
 /// Creates functions from `CREATE FUNCTION` statements, in every session that the engine builds.
 #[derive(Debug)]
-pub(crate) struct TorchFunctions(pub Arc<Config>);
+pub(crate) struct TorchFunctions(pub(crate) Arc<Config>);
 
 #[async_trait]
 impl FunctionFactory for TorchFunctions {

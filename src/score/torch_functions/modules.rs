@@ -19,8 +19,8 @@ const LOADED_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Module {
     /// Hash of the file's bytes.
-    pub hash: String,
-    pub device: Device,
+    pub(crate) hash: String,
+    pub(crate) device: Device,
     pub forward_passes: AtomicU64,
     module: CModule,
 }

@@ -20,20 +20,20 @@ use crate::failure::{Failure, Result};
 
 /// Everything about a function except the module's weights. Travels in plans.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Declaration {
-    pub name: String,
+pub(crate) struct Declaration {
+    pub(crate) name: String,
     /// Name (or position, from 1) and type.
     pub(crate) arguments: Vec<(String, Type)>,
     pub(crate) returns: Type,
-    pub uri: String,
+    pub(crate) uri: String,
     /// Hash of the module's file.
-    pub hash: String,
+    pub(crate) hash: String,
 }
 
 /// A function that SQL calls.
 #[derive(Debug)]
 pub struct TorchFunction {
-    pub declaration: Declaration,
+    pub(crate) declaration: Declaration,
     signature: Signature,
     config: Arc<Config>,
     /// Empty until the first call if the function came in a plan: a scheduler handles plans that it never runs.

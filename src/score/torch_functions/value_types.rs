@@ -93,8 +93,8 @@ pub(crate) enum Shape {
 /// Type of an argument or a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Type {
-    pub element: Element,
-    pub shape: Shape,
+    pub(crate) element: Element,
+    pub(crate) shape: Shape,
 }
 
 impl Type {
