@@ -15,8 +15,9 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::lakes;
 use crate::support::published::{assert_equal_rows, assert_same_night, published, published_at, rows_visible};
@@ -163,14 +164,24 @@ fn take_over(night: &[&str]) {
         if ran.status.code() != Some(5) {
             break ran;
         }
+        std::thread::sleep(Duration::from_millis(300));
     };
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// Returns every file below a folder.
+/// Returns every file below a folder. Files may come and go meanwhile.
 fn files(folder: &str) -> BTreeSet<String> {
-    let listed = Command::new("find").args([folder, "-type", "f"]).output().unwrap();
-    String::from_utf8(listed.stdout).unwrap().lines().map(String::from).collect()
+    let mut found = BTreeSet::new();
+    let mut folders = vec![PathBuf::from(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => folders.push(entry.path()),
+                false => _ = found.insert(entry.path().display().to_string()),
+            }
+        }
+    }
+    found
 }
 
 /// Starts a night and kills it, as `kill -9` does, when a new file with `part` in its path appears below `output`.
@@ -180,6 +191,7 @@ fn kill_when_there_is(part: &str, night: &[&str], output: &str) {
     let mut child = command.args(QUICK).args(night).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while !files(output).difference(&before).any(|file| file.contains(part)) {
         assert!(child.try_wait().unwrap().is_none(), "{part}: the night ended before there was one");
+        std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9), "{part}: the night was to die");
