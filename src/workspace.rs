@@ -11,8 +11,9 @@ use tokio::sync::OnceCell;
 
 use crate::cluster;
 use crate::config::Config;
-use crate::engine;
+use crate::engine::{self, places};
 use crate::failure::{Failure, Result};
+use crate::features::added_features::OverlayFile;
 use crate::features::rollups::{RollupPlan, Rollups};
 use crate::features::{
     self, LakeSource, Scope, contract, master, objections, rates, repeated_items, rollups, user_functions, views,
@@ -186,6 +187,18 @@ impl Workspace {
         }
         features::register(&ctx, self.source()?, rollups, scope).await?;
         Ok(ctx)
+    }
+
+    /// Refuses a file of added user features that has several rows of a user in this session: each would repeat the user in
+    /// `user_features`. Runs these files once more, for their users alone; without such files it runs nothing.
+    pub(crate) async fn check_added_features(&self, ctx: &SessionContext) -> Result<()> {
+        for file in OverlayFile::find(&self.sql) {
+            let in_file = |failure: Failure| failure.at(file.place());
+            let planned = ctx.sql(&file.count_sql()).await?.create_physical_plan().await;
+            let counted = places::run(ctx, planned.map_err(|e| in_file(e.into()))?).await.map_err(in_file)?;
+            file.refuse_repeated_users(&counted)?;
+        }
+        Ok(())
     }
 
     /// Opens a session in which any file under sql/ runs when pasted: lake, state, features and scores where a lake is

@@ -9,7 +9,7 @@ WITH judged AS (
             WHEN lead_time_days NOT BETWEEN 0 AND 3650 THEN 'lead_time_days'
             WHEN pack_size NOT BETWEEN 1 AND 2147483647 THEN 'pack_size'
             WHEN min_order_quantity NOT BETWEEN 0 AND 2147483647 THEN 'min_order_quantity'
-            WHEN isnan(unit_cost) OR unit_cost < 0 OR unit_cost >= 99999999999999.0 THEN 'unit_cost'
+            WHEN isnan(unit_cost) OR unit_cost < 0 OR unit_cost >= price_max() THEN 'unit_cost'
             -- 95 for "95 percent" is bad, and so is 1: no stock lasts with certainty.
             WHEN isnan(service_level) OR service_level <= 0 OR service_level >= 1 THEN 'service_level'
         END AS column_out_of_range

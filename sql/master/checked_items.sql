@@ -6,7 +6,7 @@ SELECT
     *,
     CASE
         WHEN item_id IS NULL THEN 'null_id'
-        WHEN isnan(price) OR price < 0 OR price >= 99999999999999.0 THEN 'out_of_range'
+        WHEN isnan(price) OR price < 0 OR price >= price_max() THEN 'out_of_range'
     END AS reason,
-    CASE WHEN item_id IS NOT NULL AND (isnan(price) OR price < 0 OR price >= 99999999999999.0) THEN 'price' END AS column_name
+    CASE WHEN item_id IS NOT NULL AND (isnan(price) OR price < 0 OR price >= price_max()) THEN 'price' END AS column_name
 FROM named

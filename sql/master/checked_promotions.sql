@@ -5,7 +5,7 @@ WITH judged AS (
         non_blank(item_id) AS item_id,
         CASE
             WHEN ends_on < starts_on THEN 'ends_on'
-            WHEN isnan(price) OR price < 0 OR price >= 99999999999999.0 THEN 'price'
+            WHEN isnan(price) OR price < 0 OR price >= price_max() THEN 'price'
         END AS column_out_of_range
     FROM lake_promotions
 )

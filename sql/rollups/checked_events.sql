@@ -34,7 +34,7 @@ placed AS (
         *,
         -- Within these bounds no sum of a lake overflows.
         CASE
-            WHEN price >= 99999999999999.0 AND price < CAST('Infinity' AS DOUBLE) THEN 'price'
+            WHEN price >= price_max() AND price < CAST('Infinity' AS DOUBLE) THEN 'price'
             WHEN quantity NOT BETWEEN -2147483648 AND 2147483647 THEN 'quantity'
             WHEN dwell_ms NOT BETWEEN 0 AND 1000000000000 THEN 'dwell_ms'
             WHEN rating NOT BETWEEN -128 AND 127 THEN 'rating'

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use clap::Args;
 use datafusion::common::TableReference;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParser, Statement};
@@ -62,6 +63,7 @@ impl Command for Sql {
             format: self.format,
             views: view_names(&workspace.sql),
             has_nights: !workspace.nights().is_empty(),
+            workspace: Some(workspace),
         };
         match &self.query {
             Some(query) => shell.run(query).await,
@@ -85,6 +87,8 @@ pub struct Shell {
     pub views: BTreeSet<String>,
     /// False before the first published night.
     pub has_nights: bool,
+    /// The workspace that opened the session; none in tests of functions alone.
+    pub workspace: Option<Workspace>,
 }
 
 impl Shell {
@@ -96,6 +100,11 @@ impl Shell {
         }
         for statement in statements {
             let plan = self.plan(statement).await?;
+            if let Some(workspace) = &self.workspace
+                && reads_user_features(&plan)?
+            {
+                workspace.check_added_features(&self.ctx).await?;
+            }
             let rows = self.ctx.execute_logical_plan(plan).await?;
             // CREATE and DROP have no columns, and nothing to print.
             if !rows.schema().fields().is_empty() {
@@ -184,6 +193,17 @@ impl Shell {
             }
         }
     }
+}
+
+/// Returns whether running a plan reads `user_features`, by itself or through another view; `EXPLAIN` reads nothing.
+fn reads_user_features(plan: &LogicalPlan) -> Result<bool> {
+    let mut reads = false;
+    plan.apply_with_subqueries(|node| {
+        // The planner puts a view's plan in place of its name, below an alias of that name.
+        reads |= matches!(node, LogicalPlan::SubqueryAlias(view) if view.alias.table() == "user_features");
+        Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(reads && !matches!(plan, LogicalPlan::Explain(_)))
 }
 
 /// Returns the tables that a query reads; other statements may name tables that do not exist yet.

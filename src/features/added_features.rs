@@ -1,8 +1,11 @@
 //! Features that a file of its own adds: every `features/user_feature_<name>.sql` is joined to `user_features`.
 //!
 //! Such a file has one row per `user_id`; its other columns follow the built-in ones, in the order of the files' names. A user
-//! without a row has nulls. So a folder of yours (`sql.folder`) adds a feature without a copy of the built-in files.
+//! without a row has nulls; a file with several rows of a user is refused. So a folder of yours (`sql.folder`) adds a feature
+//! without a copy of the built-in files.
 
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use datafusion::prelude::SessionContext;
 use std::collections::BTreeMap;
 
@@ -47,7 +50,7 @@ impl AddedFeatures {
         let names = built_in.schema().fields().iter().map(|field| field.name().clone());
         let mut taken: BTreeMap<String, &str> = names.map(|column| (column, "user_features")).collect();
         for name in &self.0 {
-            let place = format!("sql/features/{name}.sql");
+            let place = place(name);
             let view = ctx.table(name.as_str()).await?;
             let columns: Vec<&str> = view.schema().fields().iter().map(|field| field.name().as_str()).collect();
             if !columns.contains(&KEY) {
@@ -65,6 +68,52 @@ impl AddedFeatures {
     }
 }
 
+/// A user's file that adds features. The files built into the binary are tested with it, so that no session checks them.
+#[derive(Debug)]
+pub(crate) struct OverlayFile(String);
+
+impl OverlayFile {
+    pub(crate) fn find(sql: &SqlFiles) -> Vec<Self> {
+        let is_built_in =
+            |name: &str, text: &str| SqlFiles::built_in(&format!("features/{name}")).is_ok_and(|t| t == text);
+        let added = sql.folder("features").filter(|(name, text)| name.starts_with(PREFIX) && !is_built_in(name, text));
+        added.map(|(name, _)| Self(name.into())).collect()
+    }
+
+    /// Returns the name of the file in messages.
+    pub(crate) fn place(&self) -> String {
+        place(&self.0)
+    }
+
+    /// Returns the query that counts the file's users, and those with several rows. Rows without a `user_id` join no user.
+    pub(crate) fn count_sql(&self) -> String {
+        format!(
+            "SELECT count(*) AS users, count(*) FILTER (WHERE user_rows > 1) AS repeated FROM \
+             (SELECT {KEY}, count(*) AS user_rows FROM {} WHERE {KEY} IS NOT NULL GROUP BY {KEY})",
+            self.0
+        )
+    }
+
+    /// Refuses a file with several rows of one user, by the rows of [`Self::count_sql`]. Like every refusal of such a file a
+    /// usage failure (exit 2): its author acts, not the owner of the lake.
+    pub(crate) fn refuse_repeated_users(&self, counted: &[RecordBatch]) -> Result<()> {
+        let sum = |column: usize| -> i64 {
+            counted.iter().flat_map(|rows| rows.column(column).as_primitive::<Int64Type>().values()).sum()
+        };
+        let (users, repeated) = (sum(0), sum(1));
+        if repeated == 0 {
+            return Ok(());
+        }
+        let message =
+            format!("{}: expected one row per {KEY}, got several for {repeated} of {users} users", self.place());
+        Err(Failure::usage(message).hint(format!("aggregate the columns and end the query with GROUP BY {KEY}")))
+    }
+}
+
+fn place(name: &str) -> String {
+    format!("sql/features/{name}.sql")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +121,25 @@ mod tests {
     #[test]
     fn without_added_files_the_query_stays_as_it_is() {
         assert_eq!(AddedFeatures(Vec::new()).join_to("SELECT 1"), "SELECT 1");
+    }
+
+    #[tokio::test]
+    async fn a_file_with_several_rows_of_a_user_is_refused() {
+        let ctx = SessionContext::new();
+        for (values, repeated) in [
+            ("('u1'), ('u2'), (NULL), (NULL)", None),
+            ("('u1'), ('u2'), ('u1'), ('u3'), ('u1'), ('u2')", Some("got several for 2 of 3 users")),
+        ] {
+            let rows = ctx.sql(&format!("SELECT column1 AS user_id FROM (VALUES {values})")).await.unwrap();
+            ctx.deregister_table("user_feature_a").unwrap();
+            ctx.register_table("user_feature_a", rows.into_view()).unwrap();
+            let file = OverlayFile("user_feature_a".into());
+            let counted = ctx.sql(&file.count_sql()).await.unwrap().collect().await.unwrap();
+            let refused = file.refuse_repeated_users(&counted).err();
+            let expected =
+                repeated.map(|got| format!("sql/features/user_feature_a.sql: expected one row per user_id, {got}"));
+            assert_eq!(refused.map(|failure| failure.message), expected);
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,9 @@ use super::content_key::ContentKey;
 use crate::config::{Arrival, Config, Partition};
 use crate::ids::{RunDate, date32};
 
+/// Prices and unit costs are below this, so that they fit into DECIMAL(18, 4) and no sum of a lake overflows.
+pub(crate) const PRICE_MAX: f64 = 99_999_999_999_999.0;
+
 /// Registers the functions of the SQL files for a night of `run_date`.
 pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Result<()> {
     let zone = config.time_zone();
@@ -51,6 +54,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ("time_tolerance", hours(config.lake.time_tolerance_hours)),
         ("lake_first_at", instant(config.lake.first_at())),
         ("stitched_max", i64::from(config.lake.stitched_max).into()),
+        ("price_max", PRICE_MAX.into()),
         ("lake_currency", config.lake.currency.as_str().into()),
         ("partition_kind", partition.into()),
         ("arrival_kind", arrival.into()),

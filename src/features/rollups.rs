@@ -364,12 +364,12 @@ fn at(output: &str, error: datafusion::error::DataFusionError) -> Failure {
     Failure::from(error).at(format!("sql/rollups/{output}.sql"))
 }
 
-/// Hashes everything but the files that rollups depend on: their SQL, the lake's SQL and the settings that change rows. A test
-/// finds a setting that the SQL reads and this lacks.
+/// Hashes everything but the files that rollups depend on: their SQL, the lake's SQL, and the settings and constants that change
+/// rows. A test finds a setting that the SQL reads and this lacks.
 fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
     let lake = format!("lakes/{}", config.lake.name);
     let text = format!(
-        "4\0{}\0{}\0{}\0{:?}\0{:?}\0{}\0{}\0{}",
+        "4\0{}\0{}\0{}\0{:?}\0{:?}\0{}\0{}\0{}\0{}",
         sql.fingerprint(&["rollups", "lakes/canonical", &lake]),
         config.lake.uri.trim_end_matches('/'),
         config.lake.time_zone,
@@ -378,6 +378,7 @@ fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
         config.lake.time_tolerance_hours,
         config.lake.first_date,
         config.lake.currency,
+        functions::PRICE_MAX,
     );
     ContentHash::from_bytes(text).short()
 }
@@ -441,8 +442,8 @@ mod tests {
 
     /// Functions of settings that rollups may call, as [`state_fingerprint`] has their settings. `read_at` is the exception: it
     /// only decides which times are in the future.
-    const FINGERPRINTED: [&str; 6] =
-        ["arrival_kind", "partition_kind", "time_tolerance", "lake_first_at", "lake_currency", "read_at"];
+    const FINGERPRINTED: [&str; 7] =
+        ["arrival_kind", "partition_kind", "time_tolerance", "lake_first_at", "lake_currency", "price_max", "read_at"];
 
     #[test]
     fn rollups_call_only_settings_of_their_fingerprint() {

@@ -355,6 +355,9 @@ impl Night<'_> {
         }
         // Files of an attempt that died would be read twice.
         folder.delete(folder.list().await?.into_iter().map(|m| m.location).collect()).await?;
+        if query == CheckpointedQuery::USER_FEATURES {
+            self.workspace.check_added_features(ctx).await?;
+        }
         let done = materialise::materialise(ctx, name, planned, &folder).await.map_err(|f| f.at(query.place()))?;
         folder.write("done", Vec::new()).await?;
         self.stages.end(name, clock, done.rows, done.bytes);

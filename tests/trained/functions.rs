@@ -290,7 +290,13 @@ async fn functions_can_be_replaced_and_dropped_but_not_built_ins() {
     modules.run(&statement("CREATE OR REPLACE", "plus", "two.pt")).await.unwrap();
     assert!(modules.rows("SELECT PLUS(1)").await.contains("3.0"));
 
-    let session = Shell { ctx: modules.ctx.clone(), format: Format::Csv, views: Default::default(), has_nights: true };
+    let session = Shell {
+        ctx: modules.ctx.clone(),
+        format: Format::Csv,
+        views: Default::default(),
+        has_nights: true,
+        workspace: None,
+    };
     let shell = |sql: &'static str| session.run(sql);
     for (sql, part) in [("DROP FUNCTION abs", "built in"), ("DROP FUNCTION nothing", "no such function")] {
         let failure = shell(sql).await.unwrap_err();

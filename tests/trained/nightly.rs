@@ -350,6 +350,33 @@ fn refusals_have_their_exit_codes_and_publish_nothing() {
 }
 
 #[test]
+fn a_feature_file_with_several_rows_of_a_user_is_refused() {
+    let (own, lake, output) = shop();
+    let features = own.path().join("sql/features");
+    std::fs::create_dir_all(&features).unwrap();
+    // A text, which is no input of the model, so that the night gets as far as the rows.
+    let each_event = "-- one row per event\nSELECT user_id, event_type AS seen FROM user_event";
+    std::fs::write(features.join("user_feature_seen.sql"), each_event).unwrap();
+    let folder = format!("sql.folder={}", own.path().join("sql").display());
+    let at = ["--lake", &lake, "--output", &output, "--date"];
+    let message_of = |verb: &str, more: &[&str]| refused(&[&["--set", &folder, verb][..], &at, more].concat(), 2);
+    for message in [
+        message_of("nightly", &["2026-02-21"]),
+        message_of("train", &[TRAINED_ON]),
+        message_of("sql", &["2026-02-21", "-c", "SELECT count(*) FROM model_input"]),
+    ] {
+        assert!(
+            message.contains("sql/features/user_feature_seen.sql: expected one row per user_id, got several for "),
+            "{message}"
+        );
+        assert!(message.contains("hint: aggregate the columns and end the query with GROUP BY user_id"), "{message}");
+    }
+    // The file itself can be looked at.
+    let look = ["2026-02-21", "-c", "SELECT user_id FROM user_feature_seen GROUP BY user_id HAVING count(*) > 1"];
+    done(&[&["--set", &folder, "sql"][..], &at, &look].concat());
+}
+
+#[test]
 fn the_night_on_s3_has_the_rows_of_the_night_on_local_files() {
     let (_own, lake, output) = shop();
     let server = upload(&lake, &output);

@@ -115,6 +115,7 @@ impl TrainingContext<'_> {
         // Sampling where the events are read avoids making features of a million users to keep fifty thousand.
         for part in Part::for_share(self.config(), self.rollups, share) {
             let ctx = self.session(date.as_of, part, Part::ALL).await?;
+            self.workspace.check_added_features(&ctx).await?;
             let contract = features::contract::register_model_input(&ctx).await?;
             let mut batches = ctx.sql(&users_sql()).await?.execute_stream().await?;
             while let Some(batch) = batches.next().await {
