@@ -179,7 +179,7 @@ async fn gc_drops_old_nights_and_orphans_and_no_visible_file() {
     let settings = GcConfig { nights_kept: 2, orphan_age_hours: 0 };
     let plan = gc::plan(&output, &settings).await.unwrap();
     assert_eq!(plan.expired_nights, [date("2026-03-01"), date("2026-03-02")]);
-    assert_eq!(plan.orphan_files.len(), 6, "one staged file for each of six tables: {plan:?}");
+    assert_eq!(plan.orphan_files.len(), 7, "one staged file for each of seven tables: {plan:?}");
     assert_eq!(plan.lock_objects.len(), 3, "generation 1 of the night that ran twice");
     let rows = plan.rows(&output);
     let of_kind = |kind: &str| rows.iter().filter(|row| row.kind == kind).count();

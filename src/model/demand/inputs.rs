@@ -5,9 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::calendar::{calendars, weekend_days};
 use super::history::{ItemFacts, ItemHistory};
-use super::input_sizes::{
-    CALENDAR_INPUTS, CLOSED_INPUTS, FUTURE_DAY_VALUES, INTENT_INPUTS, INTENTS_AT, PAST_DAY_VALUES,
-};
+use super::input_sizes::{CLOSED_INPUTS, FUTURE_DAY_VALUES, INTENT_INPUTS, INTENTS_AT, PAST_DAY_VALUES};
 use super::pattern::DemandPattern;
 use super::shape::DemandShape;
 use crate::failure::Result;
@@ -264,7 +262,7 @@ mod tests {
     use super::*;
     use crate::config::networks::DemandNetworkName;
     use crate::model::demand::history::tests::item;
-    use crate::model::demand::input_sizes::FUTURE_DAY_INPUTS;
+    use crate::model::demand::input_sizes::{CALENDAR_INPUTS, FUTURE_DAY_INPUTS};
 
     const FIRST_OF_MARCH: i64 = 20_513;
     /// Inputs of a network that reads intents and closed days.
