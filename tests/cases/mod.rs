@@ -10,6 +10,7 @@ mod imports;
 mod killed;
 mod leakage;
 mod master;
+mod partitions;
 mod plans;
 mod publishing;
 mod publishing_s3;
