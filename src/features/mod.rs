@@ -19,6 +19,7 @@ pub(crate) mod quarantine;
 pub(crate) mod repeated_items;
 pub mod rollups;
 pub(crate) mod user_functions;
+pub(crate) mod value_of_key;
 pub(crate) mod views;
 
 use arrow::array::AsArray;

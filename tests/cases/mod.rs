@@ -1,6 +1,7 @@
 //! Tests that need no trained model: they run in `make check`.
 
 mod airflow;
+mod analytics_export;
 mod documents;
 mod feature_values;
 mod features;
