@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::features::content_key::ContentKey;
 use crate::features::functions::{Bucket, Constant, LocalTime, NonBlank, RowJson};
 use crate::features::repeated_items::RepeatedItem;
+use crate::features::value_of_key::ValueOfKey;
 use crate::features::{connected_groups, last_events, most_named, ordered_list};
 use crate::lake::file_columns::ReadFunction;
 use crate::score::functions::ScoringFunction;
@@ -56,6 +57,7 @@ enum Function {
     /// `user_bucket` or `item_bucket`, by its name.
     Bucket,
     ContentKey,
+    ValueOfKey,
     /// The items of which the catalogue has several rows.
     RepeatedItem(HashSet<String>),
     /// A function with which scans convert columns, by its name.
@@ -161,6 +163,7 @@ impl PhysicalExtensionCodec for PlanCodec {
             Some(Function::NonBlank) => NonBlank::default().into(),
             Some(Function::Bucket) => Bucket::from_name(name)?.into(),
             Some(Function::ContentKey) => ContentKey::default().into(),
+            Some(Function::ValueOfKey) => ValueOfKey::default().into(),
             Some(Function::RepeatedItem(ids)) => RepeatedItem::new(Arc::new(ids)).into(),
             Some(Function::Read) => ReadFunction::from_name(name)?.into(),
             Some(Function::Torch(declaration)) => {
@@ -188,6 +191,8 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::Bucket, bytes)
         } else if function.is::<ContentKey>() {
             write(&Function::ContentKey, bytes)
+        } else if function.is::<ValueOfKey>() {
+            write(&Function::ValueOfKey, bytes)
         } else if let Some(repeated) = function.downcast_ref::<RepeatedItem>() {
             write(&Function::RepeatedItem(HashSet::clone(&repeated.ids)), bytes)
         } else if function.is::<ReadFunction>() {

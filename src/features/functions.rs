@@ -11,6 +11,7 @@ use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
 use super::content_key::ContentKey;
+use super::value_of_key::ValueOfKey;
 use crate::config::{Arrival, Config, Partition};
 use crate::ids::{RunDate, date32};
 
@@ -71,6 +72,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ctx.register_udf(Bucket::from_name(name)?.into());
     }
     ctx.register_udf(ScalarUDF::from(ContentKey::default()));
+    ctx.register_udf(ScalarUDF::from(ValueOfKey::default()));
     ctx.register_udaf(super::connected_groups::connected_groups());
     ctx.register_udaf(super::last_events::last_events());
     ctx.register_udaf(super::most_named::most_named());

@@ -24,6 +24,7 @@ pub(crate) mod repeated_items;
 pub mod rollups;
 mod units;
 pub(crate) mod user_functions;
+pub(crate) mod value_of_key;
 pub(crate) mod views;
 
 use arrow::array::AsArray;

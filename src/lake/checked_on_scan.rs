@@ -37,7 +37,7 @@ impl Footers {
                 true => f.hint(self.fix),
                 false => f,
             })?;
-            let columns = self.declared.check(&file.name, &found)?;
+            let columns = self.declared.check(&file, &found)?;
             let columns = (!columns.is_empty()).then(|| Arc::new(columns));
             Ok(ListedFile { columns, ..file })
         }))

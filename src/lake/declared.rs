@@ -13,7 +13,8 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 
 use super::file_columns::{Conversion, FileColumn};
-use super::partitions::partition_value;
+use super::files_table::ListedFile;
+use super::partitions::value_in_folders;
 use super::raw_tables::folder_below_lake;
 use crate::failure::{Failure, Result};
 
@@ -60,9 +61,11 @@ impl Declared {
     }
 
     /// Compares a file's columns with the declared ones. Returns those that the file has under a name of another case or in a
-    /// type that needs a conversion of ours; refuses a file that lacks a required column, has a declared one twice, or in a type
-    /// that does not convert.
-    pub(crate) fn check(&self, file: &str, found: &ParquetColumns) -> Result<Vec<FileColumn>> {
+    /// type that needs a conversion of ours, and those that only its folders name; refuses a file that lacks a required column,
+    /// has a declared one twice, or in a type that does not convert.
+    pub(crate) fn check(&self, listed: &ListedFile, found: &ParquetColumns) -> Result<Vec<FileColumn>> {
+        let file = listed.name.as_str();
+        let folder_values = listed.folder_values.as_deref().map_or(&[][..], Vec::as_slice);
         let mut columns = Vec::new();
         for field in self.schema.fields() {
             let same: Vec<&Arc<Field>> = found
@@ -73,7 +76,10 @@ impl Declared {
                 .collect();
             let in_file = match same[..] {
                 [] => {
-                    self.refuse_missing(file, field, found)?;
+                    match value_in_folders(file, field, folder_values, listed.dt)? {
+                        Some(_) => columns.push(FileColumn::from_folder(field.name())),
+                        None => self.refuse_missing(file, field, found)?,
+                    }
                     continue;
                 }
                 [one] => one,
@@ -100,15 +106,9 @@ impl Declared {
         Ok(columns)
     }
 
-    /// Refuses a file without a required column, and one whose folders name a column that its rows lack.
+    /// Refuses a file without a required column.
     fn refuse_missing(&self, file: &str, field: &Field, found: &ParquetColumns) -> Result<()> {
         let name = field.name();
-        if let Some(part) = file.split('/').find(|part| partition_value(part, name).is_some()) {
-            return Err(Failure::input(format!(
-                "{file}: column {name} is in the folder's name ({part}) and not in the file"
-            ))
-            .hint(format!("write the column {name} into the files; of folder names only dt is read")));
-        }
         if !self.required.contains(name) {
             return Ok(());
         }
@@ -290,11 +290,23 @@ pub(super) fn converts(found: &DataType, wanted: &DataType) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::partitions::folder_values;
     use super::*;
 
     async fn declared(columns: &str) -> Declared {
         let sql = format!("CREATE TABLE raw_events ({columns})");
         Declared::parse(&SessionContext::new(), "lakes/x/raw_events.sql", "lakes/x/events.sql", &sql).await.unwrap()
+    }
+
+    fn listed(name: &str) -> ListedFile {
+        let meta = object_store::ObjectMeta {
+            location: name.into(),
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: 0,
+            e_tag: None,
+            version: None,
+        };
+        ListedFile { meta, name: name.into(), dt: None, columns: None, folder_values: None }
     }
 
     fn file(columns: &[(&str, DataType)]) -> ParquetColumns {
@@ -306,11 +318,11 @@ mod tests {
     async fn a_refusal_names_file_column_and_types() {
         let declared = declared("ts TIMESTAMP NOT NULL, price DOUBLE, tags ARRAY<VARCHAR>").await;
         assert_eq!(declared.required, ["ts"]);
-        let refused = declared.check("s3://l/a.parquet", &file(&[("price", DataType::Int32)])).unwrap_err();
+        let refused = declared.check(&listed("s3://l/a.parquet"), &file(&[("price", DataType::Int32)])).unwrap_err();
         assert_eq!(refused.kind.exit_code(), 3);
         assert!(refused.message.contains("s3://l/a.parquet: column ts is missing: expected Timestamp("), "{refused}");
         assert!(refused.message.ends_with("the file has price"), "{refused}");
-        let refused = declared.check("a", &file(&[("ts", DataType::Utf8)])).unwrap_err();
+        let refused = declared.check(&listed("a"), &file(&[("ts", DataType::Utf8)])).unwrap_err();
         assert!(refused.message.contains("column ts: expected Timestamp"), "{refused}");
         assert!(refused.message.contains("found Utf8"), "{refused}");
         let hint = refused.hint.unwrap();
@@ -321,8 +333,9 @@ mod tests {
     #[tokio::test]
     async fn a_hint_gives_the_sql_of_each_type() {
         let declared = declared("ts TIMESTAMP(6), quantity BIGINT, user_id VARCHAR").await;
-        let hint =
-            |column: &str, found: DataType| declared.check("a", &file(&[(column, found)])).unwrap_err().hint.unwrap();
+        let hint = |column: &str, found: DataType| {
+            declared.check(&listed("a"), &file(&[(column, found)])).unwrap_err().hint.unwrap()
+        };
         assert!(hint("quantity", DataType::Float64).contains("`quantity DOUBLE`"));
         assert!(hint("quantity", DataType::Float64).contains("`CAST(nullif(quantity, 'NaN') AS BIGINT) AS quantity`"));
         assert!(hint("ts", DataType::Int64).contains("`to_timestamp_millis(ts) AS ts`"));
@@ -333,19 +346,26 @@ mod tests {
     async fn names_match_in_any_case_where_one_column_has_them() {
         let declared = declared("user_id VARCHAR NOT NULL, price DOUBLE").await;
         let found = file(&[("User_Id", DataType::Int64), ("price", DataType::Float32)]);
-        let columns = declared.check("a", &found).unwrap();
+        let columns = declared.check(&listed("a"), &found).unwrap();
         assert_eq!(columns, [FileColumn { name: "user_id".into(), in_file: "User_Id".into(), conversion: None }]);
         let twice = file(&[("user_id", DataType::Utf8), ("price", DataType::Float64), ("PRICE", DataType::Float64)]);
-        let refused = declared.check("a", &twice).unwrap_err();
+        let refused = declared.check(&listed("a"), &twice).unwrap_err();
         assert!(refused.message.contains("column price: expected once, found 2 times (price, PRICE)"), "{refused}");
     }
 
     #[tokio::test]
-    async fn a_column_that_only_folders_name_is_refused() {
-        let declared = declared("user_id VARCHAR, country VARCHAR").await;
-        let refused =
-            declared.check("lake/events/country=DE/a.parquet", &file(&[("user_id", DataType::Utf8)])).unwrap_err();
-        assert!(refused.message.contains("column country is in the folder's name (country=DE)"), "{refused}");
+    async fn a_column_that_only_folders_name_is_read_from_there() {
+        let declared = declared("user_id VARCHAR, country VARCHAR NOT NULL, dt VARCHAR").await;
+        let values = folder_values(&["country=DE".into(), "a.parquet".into()]);
+        let mut of_germany = listed("lake/events/country=DE/a.parquet");
+        of_germany.folder_values = Some(Arc::new(values));
+        let found = file(&[("user_id", DataType::Utf8)]);
+        assert_eq!(declared.check(&of_germany, &found).unwrap(), [FileColumn::from_folder("country")]);
+        of_germany.dt = chrono::NaiveDate::from_ymd_opt(2026, 1, 5);
+        assert_eq!(declared.check(&of_germany, &found).unwrap().len(), 2, "a declared dt too");
+        let in_file = file(&[("user_id", DataType::Utf8), ("country", DataType::Utf8), ("dt", DataType::Utf8)]);
+        assert_eq!(declared.check(&of_germany, &in_file).unwrap(), [], "the file's own column comes first");
+        assert!(declared.check(&listed("country=DE/events/a.parquet"), &found).is_err(), "not below the lake");
     }
 
     #[tokio::test]
@@ -354,8 +374,8 @@ mod tests {
         let item =
             |fields: Vec<Field>| DataType::List(Arc::new(Field::new("element", DataType::Struct(fields.into()), true)));
         let found = item(vec![Field::new("id", DataType::LargeUtf8, true), Field::new("added", DataType::Int64, true)]);
-        assert!(declared.check("a", &file(&[("items", found)])).unwrap().is_empty());
+        assert!(declared.check(&listed("a"), &file(&[("items", found)])).unwrap().is_empty());
         let wrong = item(vec![Field::new("price", DataType::Utf8, true)]);
-        assert!(declared.check("a", &file(&[("items", wrong)])).is_err());
+        assert!(declared.check(&listed("a"), &file(&[("items", wrong)])).is_err());
     }
 }

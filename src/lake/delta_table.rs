@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use super::files_table::ListedFile;
-use super::partitions::parse_date;
+use super::partitions::{FolderValue, parse_date};
 use super::stores::Location;
 use crate::failure::{Failure, Result, store_refusal};
 
@@ -97,7 +97,10 @@ fn listed(folder: &Location, place: &str, file: &LogicalFileView, by_date: bool)
     let last_modified = file.modification_datetime().map_err(|e| Failure::input(format!("{name}: {e}")))?;
     let size = u64::try_from(file.size()).map_err(|e| Failure::input(format!("{name}: size: {e}")))?;
     let meta = ObjectMeta { location, last_modified, size, e_tag: None, version: None };
-    Ok(ListedFile { name, dt, meta, columns: None })
+    let values = file.partition_values_map().into_iter().filter(|(column, _)| column != "dt");
+    let values: Vec<FolderValue> = values.map(|(column, value)| FolderValue { column, value }).collect();
+    let folder_values = (!values.is_empty()).then(|| Arc::new(values));
+    Ok(ListedFile { name, dt, meta, columns: None, folder_values })
 }
 
 #[cfg(test)]

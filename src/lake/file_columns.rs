@@ -1,5 +1,5 @@
-//! Reads a file's own columns as the declared ones where names or types differ: the case of a name, UUIDs, and times in units
-//! whose range is larger than that of microseconds.
+//! Reads a file's own columns as the declared ones where names or types differ: the case of a name, UUIDs, times in units whose
+//! range is larger than that of microseconds, and columns that only the names of folders have.
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
@@ -23,7 +23,14 @@ pub struct FileColumn {
     pub conversion: Option<Conversion>,
 }
 
-/// A conversion that the engine's cast does not do.
+impl FileColumn {
+    /// A column that only the names of folders have.
+    pub(super) fn from_folder(name: &str) -> Self {
+        Self { name: name.into(), in_file: name.into(), conversion: Some(Conversion::FolderName) }
+    }
+}
+
+/// Reading of a column beyond the engine's cast.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Conversion {
     /// Sixteen bytes to the usual text.
@@ -31,20 +38,25 @@ pub enum Conversion {
     /// Seconds or milliseconds to microseconds; a time beyond their range becomes the first or last one that they have, which
     /// the checks of rows then find.
     Microseconds(DataType),
+    /// From the name of a folder, as a value of each file.
+    FolderName,
 }
 
 impl Conversion {
-    fn physical_type(&self) -> DataType {
+    /// Returns the type in the file, if it is not the declared one.
+    fn physical_type(&self) -> Option<DataType> {
         match self {
-            Conversion::UuidText => DataType::FixedSizeBinary(16),
-            Conversion::Microseconds(found) => found.clone(),
+            Conversion::UuidText => Some(DataType::FixedSizeBinary(16)),
+            Conversion::Microseconds(found) => Some(found.clone()),
+            Conversion::FolderName => None,
         }
     }
 
-    fn function(&self) -> ReadFunction {
+    fn function(&self) -> Option<ReadFunction> {
         match self {
-            Conversion::UuidText => ReadFunction::UUID_TEXT,
-            Conversion::Microseconds(_) => ReadFunction::MICROSECONDS,
+            Conversion::UuidText => Some(ReadFunction::UUID_TEXT),
+            Conversion::Microseconds(_) => Some(ReadFunction::MICROSECONDS),
+            Conversion::FolderName => None,
         }
     }
 }
@@ -53,7 +65,8 @@ impl Conversion {
 pub(crate) fn physical_schema(declared: &Schema, columns: &[FileColumn]) -> SchemaRef {
     let fields = declared.fields().iter().map(|field| {
         let Some(column) = columns.iter().find(|column| column.name == *field.name()) else { return field.clone() };
-        let data_type = column.conversion.as_ref().map_or(field.data_type().clone(), Conversion::physical_type);
+        let in_file = column.conversion.as_ref().and_then(Conversion::physical_type);
+        let data_type = in_file.unwrap_or_else(|| field.data_type().clone());
         Arc::new(Field::new(&column.in_file, data_type, true))
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
@@ -70,9 +83,9 @@ pub(crate) fn convert(
     for (at, field) in schema.fields().iter().enumerate() {
         let read: Arc<dyn PhysicalExpr> = Arc::new(Column::new(scan.schema().field(at).name(), at));
         let column = columns.iter().find(|column| column.name == *field.name());
-        let converted = match column.and_then(|column| column.conversion.as_ref()) {
-            Some(conversion) => Arc::new(ScalarFunctionExpr::try_new(
-                Arc::new(ScalarUDF::from(conversion.function())),
+        let converted = match column.and_then(|column| column.conversion.as_ref()?.function()) {
+            Some(function) => Arc::new(ScalarFunctionExpr::try_new(
+                Arc::new(ScalarUDF::from(function)),
                 vec![read],
                 &scan.schema(),
                 Arc::clone(&options),

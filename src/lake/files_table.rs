@@ -23,7 +23,8 @@ use object_store::ObjectMeta;
 use std::sync::Arc;
 use url::Url;
 
-use super::file_columns::{self, FileColumn, physical_schema};
+use super::file_columns::{self, Conversion, FileColumn, physical_schema};
+use super::partitions::{FolderValue, value_in_folders};
 use crate::ids::date32;
 
 /// Rows of a batch with a column of bytes: pictures can have megabytes each, and a batch is in memory as a whole. Filters and
@@ -40,6 +41,8 @@ pub(crate) struct ListedFile {
     pub(crate) dt: Option<NaiveDate>,
     /// Columns that need more than the engine's cast; `None` where there are none, or where the file was not checked.
     pub(crate) columns: Option<Arc<Vec<FileColumn>>>,
+    /// Columns other than `dt` that the folders above the file name, or a Delta table's log; `None` where there are none.
+    pub(crate) folder_values: Option<Arc<Vec<FolderValue>>>,
 }
 
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl FilesTable {
     pub(crate) fn new(store_url: &Url, file_schema: SchemaRef, files: Vec<ListedFile>) -> DfResult<Self> {
         Ok(Self {
             store_url: ObjectStoreUrl::parse(store_url.as_str())?,
-            columns: with_listed_columns(file_schema),
+            columns: with_listed_columns(file_schema, &[]),
             files,
         })
     }
@@ -159,11 +162,14 @@ impl FilesTable {
         columns: &[FileColumn],
         files: &[&ListedFile],
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let declared = self.columns.file_schema();
+        let from_folders: Vec<&Arc<Field>> = declared.fields().iter().filter(|f| is_from_folder(f, columns)).collect();
         let table = match columns.is_empty() {
             true => self.columns.clone(),
-            false => with_listed_columns(physical_schema(self.columns.file_schema(), columns)),
+            false => with_listed_columns(physical_schema(declared, columns), &from_folders),
         };
-        let has_pictures = datafusion::common::project_schema(table.table_schema(), projection)?
+        let projection = replace_folder_columns(&self.schema(), projection, &from_folders);
+        let has_pictures = datafusion::common::project_schema(table.table_schema(), projection.as_ref())?
             .fields()
             .iter()
             .any(|f| *f.data_type() == DataType::Binary);
@@ -174,13 +180,18 @@ impl FilesTable {
         let partitions = state.config().target_partitions().min(files.len());
         let mut groups = vec![Vec::new(); partitions];
         for (at, file) in files.iter().enumerate() {
-            let listed = vec![ScalarValue::Utf8(Some(file.name.clone())), ScalarValue::Date32(file.dt.map(date32))];
+            let mut listed = vec![ScalarValue::Utf8(Some(file.name.clone())), ScalarValue::Date32(file.dt.map(date32))];
+            let values = file.folder_values.as_deref().map_or(&[][..], Vec::as_slice);
+            for field in &from_folders {
+                let value = value_in_folders(&file.name, field, values, file.dt)?;
+                listed.push(value.map_or_else(|| ScalarValue::try_from(field.data_type()), Ok)?);
+            }
             groups[at * partitions / files.len()]
                 .push(PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(listed));
         }
         let scan = FileScanConfigBuilder::new(self.store_url.clone(), Arc::new(source))
             .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
-            .with_projection_indices(projection.cloned())?
+            .with_projection_indices(projection)?
             .with_limit(limit)
             .with_batch_size(has_pictures.then(|| PICTURES_PER_BATCH.min(state.config().batch_size())))
             .build();
@@ -188,9 +199,32 @@ impl FilesTable {
     }
 }
 
-/// Adds the columns that come from the listing.
-fn with_listed_columns(file_schema: SchemaRef) -> TableSchema {
-    let listed =
+fn is_from_folder(field: &Field, columns: &[FileColumn]) -> bool {
+    columns.iter().any(|column| column.name == *field.name() && column.conversion == Some(Conversion::FolderName))
+}
+
+/// Returns a projection of the table's columns with those from folders replaced by what a scan adds for them after all others.
+fn replace_folder_columns(
+    schema: &Schema,
+    projection: Option<&Vec<usize>>,
+    from_folders: &[&Arc<Field>],
+) -> Option<Vec<usize>> {
+    if from_folders.is_empty() {
+        return projection.cloned();
+    }
+    let all: Vec<usize> = (0..schema.fields().len()).collect();
+    let replaced = projection.unwrap_or(&all).iter().map(|&at| {
+        let folder = from_folders.iter().position(|field| field.name() == schema.field(at).name());
+        folder.map_or(at, |folder| schema.fields().len() + folder)
+    });
+    Some(replaced.collect())
+}
+
+/// Adds the columns that come from the listing, and those from folders under names that no file has.
+fn with_listed_columns(file_schema: SchemaRef, from_folders: &[&Arc<Field>]) -> TableSchema {
+    let mut listed =
         vec![Arc::new(Field::new("_file", DataType::Utf8, true)), Arc::new(Field::new("_dt", DataType::Date32, true))];
+    let folder = |field: &&Arc<Field>| Arc::new(field.as_ref().clone().with_name(format!("_folder_{}", field.name())));
+    listed.extend(from_folders.iter().map(folder));
     TableSchema::builder(file_schema).with_table_partition_cols(listed).build()
 }

@@ -5,10 +5,11 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::delta_table;
 use super::files_table::ListedFile;
-use super::partitions::partition_date;
+use super::partitions::{folder_values, partition_date};
 use super::stores::Location;
 use crate::failure::{Failure, Result};
 
@@ -69,7 +70,9 @@ impl Listing {
                 continue;
             }
             let dt = partition_date(&name, &parts)?;
-            let file = ListedFile { name, dt, meta, columns: None };
+            let values = folder_values(&parts);
+            let folder_values = (!values.is_empty()).then(|| Arc::new(values));
+            let file = ListedFile { name, dt, meta, columns: None, folder_values };
             match parts.last().map(|part| part.to_lowercase()) {
                 Some(last) if last.ends_with(".parquet") => listing.files.push(file),
                 Some(last) if file.meta.size == 0 && !has_parquet_ending(&last) => {

@@ -53,7 +53,7 @@ pub(crate) fn listed(location: &Location, path: Path, bytes: u64, dt: Option<chr
     let name = location.display(&path);
     let meta =
         ObjectMeta { location: path, last_modified: DateTime::UNIX_EPOCH, size: bytes, e_tag: None, version: None };
-    ListedFile { name, dt, meta, columns: None }
+    ListedFile { name, dt, meta, columns: None, folder_values: None }
 }
 
 /// Returns the schema with nullable columns and without view types, at every depth: our files are written and read so.

@@ -55,7 +55,13 @@ pub(crate) async fn materialise(
 /// Registers the files of an earlier attempt as table `name`; returns false if there are none.
 pub(crate) async fn reuse(ctx: &SessionContext, name: &str, schema: SchemaRef, folder: &Location) -> Result<bool> {
     let objects = folder.list().await?.into_iter();
-    let listed = objects.map(|meta| ListedFile { name: folder.display(&meta.location), dt: None, meta, columns: None });
+    let listed = objects.map(|meta| ListedFile {
+        name: folder.display(&meta.location),
+        dt: None,
+        meta,
+        columns: None,
+        folder_values: None,
+    });
     let files: Vec<_> = listed.filter(|file| file.name.ends_with(".parquet")).collect();
     if files.is_empty() {
         return Ok(false);

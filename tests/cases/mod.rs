@@ -1,6 +1,7 @@
 //! Tests that need no trained model: they run in `make check`.
 
 mod airflow;
+mod analytics_export;
 mod days;
 mod documents;
 mod feature_values;
@@ -12,6 +13,7 @@ mod killed;
 mod lake_tables;
 mod leakage;
 mod master;
+mod partitions;
 mod plans;
 mod publishing;
 mod publishing_s3;

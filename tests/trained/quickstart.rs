@@ -11,7 +11,7 @@ use crate::support::lakes;
 use crate::support::pages::{blocks, follow};
 
 /// Blocks of commands that no test runs as they are: document (empty: all), how the block begins (empty: all), why.
-const NOT_RUN: [(&str, &str, &str); 17] = [
+const NOT_RUN: [(&str, &str, &str); 18] = [
     ("", "make ", "would build, or run this suite again"),
     ("", "cargo ", "would run this suite again"),
     ("README.md", "intentcast train", "needs a bucket; tests/trained/nightly.rs runs the same on S3"),
@@ -19,6 +19,11 @@ const NOT_RUN: [(&str, &str, &str); 17] = [
     ("docs/runbook.md", "intentcast train", "the quickstart trains"),
     ("docs/howto/add-feature.md", "intentcast sql", "needs the reader's feature; tests/cases/features.rs adds two"),
     ("docs/howto/lake.md", "", "tests/cases/importing.rs follows this page with the files that it shows"),
+    (
+        "docs/howto/lake-analytics-export.md",
+        "",
+        "tests/cases/analytics_export.rs follows this page with a made-up export",
+    ),
     ("docs/howto/public-data.md", "", "needs a publisher's files; tests/cases/importing.rs imports made-up ones"),
     ("docs/howto/s3.md", "", "needs a bucket; tests/trained/nightly.rs runs nights on S3"),
     ("docs/howto/cron.md", "crontab", "would replace the crontab; tests/cases/documents.rs parses its entries"),
