@@ -70,13 +70,14 @@ judged AS (
         END AS row_reason
     FROM placed
 ),
--- Only ids that the lake supplies deduplicate, within a day: exact repeats without an id can be real clicks.
+-- Only ids that the lake supplies deduplicate, within a day: exact repeats without an id can be real clicks. The first good row
+-- to arrive counts, so that a night of an earlier date still sees it; a row without arrived_at arrived when it happened.
 counted AS (
     SELECT
         *,
         CASE WHEN event_id IS NULL THEN 1 ELSE row_number() OVER (
             PARTITION BY event_id, event_day
-            ORDER BY row_reason NULLS FIRST, arrived_at, ts, event_type, item_id, user_id, _file
+            ORDER BY row_reason NULLS FIRST, arrival_day, coalesce(arrived_at, ts), ts, event_type, item_id, user_id, _file
         ) END AS occurrence
     FROM judged
 ),

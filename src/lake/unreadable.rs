@@ -1,6 +1,6 @@
 //! Finds the file and the column that a query could not decode: the engine's errors name neither.
 
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::{DataFrame, SessionContext, ident};
 use futures::{StreamExt, TryStreamExt};
 use std::time::Duration;
 
@@ -69,7 +69,18 @@ impl Lake {
         let checked = self.check(table, vec![file.clone()]).await?;
         register_files(&ctx, "file", &self.location, schema.clone(), checked)?;
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        undecoded_column(&ctx.table("file").await?, &names).await
+        let rows = ctx.table("file").await?;
+        if let Some(column) = undecoded_column(&rows, &names).await? {
+            return Ok(Some(column));
+        }
+        // Reading all rows needs no index of pages. A filter reads the index, and then the pages where it says that they are.
+        for &name in &names {
+            let filtered = rows.clone().filter(ident(name).is_not_null())?;
+            if !decodes(&filtered, &names).await? {
+                return Ok(Some(name.into()));
+            }
+        }
+        Ok(None)
     }
 }
 

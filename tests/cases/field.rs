@@ -205,6 +205,26 @@ async fn blank_ids_are_no_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_row_of_an_event_id_to_arrive_counts() {
+    let row = |seconds: &str, quantity: u32, arrived: &str| {
+        event(&format!(
+            "'e1' AS event_id, {quantity} AS quantity, 1.0 AS price, CAST({arrived} AS TIMESTAMP) AS arrived_at"
+        ))
+        .replace("10:00:00", seconds)
+    };
+    // A row without arrived_at arrived when it happened. The second row arrives after the night that is asked for.
+    let shop = SmallLake::new();
+    let rows = [row("10:00:09", 2, "NULL"), row("10:00:00", 5, "'2026-02-03'")];
+    shop.write("events/dt=2026-01-05/a.parquet", &rows.join(" UNION ALL ")).await;
+    assert_eq!(shop.rows(&["lake.quarantine_share_max=0.5"], TOTALS), ["1,1,2,2.0"]);
+    let shop = SmallLake::new();
+    shop.write("events/dt=2026-01-05/a.parquet", &row("10:00:09", 2, "NULL")).await;
+    shop.write("events/dt=2026-01-06/a.parquet", &row("10:00:00", 5, "NULL")).await;
+    let settings = ["lake.partition=ingest_date", "lake.arrival=ingest_date", "lake.quarantine_share_max=0.5"];
+    assert_eq!(shop.rows(&settings, TOTALS), ["1,1,2,2.0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn values_that_no_shop_has_are_quarantined_with_their_column() {
     let cases = [
         ("1 AS quantity, 1e15 AS price", "out_of_range,price,1"),

@@ -1,14 +1,19 @@
 //! Set-up that the integration tests share.
 
+pub mod cases;
 pub mod device;
 pub mod job;
 pub mod journal;
 pub mod lakes;
+pub mod malformed_files;
 pub mod nights;
 pub mod pages;
 pub mod pictures;
 pub mod published;
+pub mod random_files;
+pub mod random_lake;
 pub mod random_model;
+pub mod random_refusals;
 pub mod regression;
 pub mod repository;
 pub mod s3;
