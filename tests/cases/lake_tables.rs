@@ -10,7 +10,7 @@ use crate::support::small_lake::{DATE, REASONS, SmallLake, TOTALS, event};
 #[test]
 fn the_page_about_several_tables_gives_the_right_sums() {
     let folder = tempfile::tempdir().unwrap();
-    let printed = pages::follow("docs/howto/lake_tables.md", folder.path(), str::to_string);
+    let printed = pages::follow("docs/howto/lake-tables.md", folder.path(), str::to_string);
     // In Paris both orders of the first evening are half an hour from midnight; the dollars are converted at 0.90.
     let expected = "item_id,event_day,units,returns,revenue\n\
         A-1,2026-03-01,2,0,25.0000\nA-1,2026-03-02,1,0,12.6000\nB-2,2026-03-01,1,0,3.0000\nB-2,2026-03-03,0,1,0.0000\n";
