@@ -202,6 +202,7 @@ fn planted_faults_are_found_row_by_row_and_file_by_file() {
     let rows = query(&output, "SELECT rows_quarantined FROM runs");
     let reasons: BTreeMap<String, i64> =
         serde_json::from_value(run_column(&output, "quarantined_by_reason", "2026-02-21")).unwrap();
+    assert!(run_column(&output, "master_findings", "2026-02-21").is_object());
     let planted = listed["rows"].as_array().unwrap().iter();
     let planted: BTreeMap<String, i64> =
         planted.map(|p| (p["reason"].as_str().unwrap().into(), p["rows"].as_i64().unwrap())).collect();
