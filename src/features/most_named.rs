@@ -1,7 +1,7 @@
 //! `most_named(value)`: an aggregate that returns the value that most rows name, the smallest among equals; nulls do not count.
 //!
 //! Exact and independent of the input's order. Most groups have one row: the batches are kept as they came, a group is the position
-//! of its first value in them, and nothing is copied, hashed or compared before a second row appears. Batches of which less than
+//! of its first value in them, and nothing is hashed or compared before a second row appears. Batches of which less than
 //! half the rows are needed are copied together, so that memory is proportional to the distinct values of the groups.
 //! For a million items of one row each, CPU time is 1.9 times that of `max(price)`, 0.7 times that of
 //! `first_value(vector ORDER BY …)`, and 1.2 times for all of `item_contents` (debug build, two cores).
