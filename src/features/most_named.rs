@@ -31,6 +31,9 @@ pub(crate) fn most_named() -> AggregateUDF {
     AggregateUDF::from(MostNamed { signature: Signature::any(1, Volatility::Immutable) })
 }
 
+/// Order of candidates: with a content key, named by more rows, and of a smaller key.
+type Rank = (bool, i64, Reverse<i64>);
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct MostNamed {
     signature: Signature,
@@ -251,7 +254,7 @@ impl Votes {
     /// Returns the value of a group that most rows name.
     fn winner(&self, named: &[Named]) -> Result<Option<Named>> {
         let by_key = named.len() > 1 && has_content_key(&self.data_type);
-        let mut best: Option<(Named, (bool, i64, Reverse<i64>))> = None;
+        let mut best: Option<(Named, Rank)> = None;
         for &candidate in named {
             let key = match by_key {
                 true => content_key::key_at(&self.batches[candidate.batch as usize], candidate.row as usize)?,

@@ -86,7 +86,7 @@ impl Lake {
         if events.is_empty() {
             return Err(self.no_files("events", "`intentcast simulate --to URI` writes a lake to try")?);
         }
-        for table in self.sql.further_tables().filter(|table| self.files(table).is_empty()) {
+        if let Some(table) = self.sql.further_tables().find(|table| self.files(table).is_empty()) {
             // A join with an empty table would quietly lose rows.
             return Err(self.no_files(
                 table,
