@@ -10,6 +10,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use tokio::task::JoinError;
 
 /// Class of a failure by who has to act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +174,10 @@ impl From<datafusion::error::DataFusionError> for Failure {
 
 fn classify(error: &datafusion::error::DataFusionError) -> (FailureKind, Option<Cause>) {
     use datafusion::error::DataFusionError as E;
+    if task_panicked(error) {
+        // A damaged file may make a decoder panic: the lake's files are searched before it counts as a bug.
+        return (FailureKind::Bug, Some(Cause::Undecodable { searched: false }));
+    }
     let reader: &(dyn Error + 'static) = match error.find_root() {
         E::SQL(..) | E::Plan(_) | E::SchemaError(..) | E::ResourcesExhausted(_) => return (FailureKind::Usage, None),
         E::ObjectStore(_) | E::IoError(_) => return (FailureKind::Transient, None),
@@ -188,6 +193,15 @@ fn classify(error: &datafusion::error::DataFusionError) -> (FailureKind, Option<
         true => (FailureKind::Transient, None),
         false => (FailureKind::Input, Some(Cause::Undecodable { searched: false })),
     }
+}
+
+/// Returns whether a task that the engine spawned panicked; its repartitioning shares the error.
+fn task_panicked(error: &(dyn Error + 'static)) -> bool {
+    let is_panic = |e: &(dyn Error + 'static)| match e.downcast_ref::<Arc<JoinError>>() {
+        Some(shared) => shared.is_panic(),
+        None => e.downcast_ref::<JoinError>().is_some_and(JoinError::is_panic),
+    };
+    chain(error).any(is_panic)
 }
 
 fn is_value_error(error: &ArrowError) -> bool {
@@ -359,6 +373,15 @@ mod tests {
         ] {
             assert_eq!((failure.kind, failure.cause), (FailureKind::Transient, None), "{failure}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_task_is_searched_for_in_files() {
+        let panicked = tokio::spawn(async { panic!("index out of bounds") }).await.unwrap_err();
+        let shared = DataFusionError::External(Box::new(Arc::new(panicked))).context("Join Error");
+        let failure = Failure::from(shared);
+        let undecodable = Some(Cause::Undecodable { searched: false });
+        assert_eq!((failure.kind, failure.cause), (FailureKind::Bug, undecodable), "{failure}");
     }
 
     #[test]

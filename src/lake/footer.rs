@@ -84,6 +84,14 @@ fn contradiction(metadata: &ParquetMetaData, data_bytes: u64) -> Option<String> 
         _ => false,
     };
     groups.iter().flat_map(RowGroupMetaData::columns).find_map(|column| {
+        // Read alone, such a column has no rows.
+        if column.compressed_size() == 0 && column.num_values() > 0 {
+            return Some(format!(
+                "column {} with 0 bytes for {} values",
+                column.column_path().string(),
+                column.num_values()
+            ));
+        }
         let (offset, bytes) = byte_ranges(column).into_iter().flatten().find(|range| !is_inside(*range))?;
         let name = column.column_path().string();
         Some(format!("column {name} with {bytes} bytes at {offset}, and {data_bytes} bytes before the footer"))
@@ -127,19 +135,28 @@ mod tests {
         writer.into_inner().unwrap()
     }
 
-    /// Changes a file's row group and its column, and replaces the footer.
-    fn changed(rows: impl Fn(i64) -> i64, column: impl Fn(ColumnChunkMetaData) -> ColumnChunkMetaData) -> Vec<u8> {
+    /// Changes a file's column, and replaces the footer.
+    fn changed(column: impl Fn(ColumnChunkMetaData) -> ColumnChunkMetaData) -> Vec<u8> {
         let bytes = good();
         let at = bytes.len() - TAIL_BYTES as usize;
         let footer = at - FooterTail::try_from(&bytes[at..]).unwrap().metadata_length();
         let metadata = ParquetMetaDataReader::decode_metadata(&bytes[footer..at]).unwrap();
         let group = metadata.row_group(0).clone();
-        let builder = group.clone().into_builder().set_num_rows(rows(group.num_rows()));
-        let group = builder.set_column_metadata(vec![column(group.column(0).clone())]).build().unwrap();
+        let columns = vec![column(group.column(0).clone())];
+        let group = group.into_builder().set_column_metadata(columns).build().unwrap();
         let metadata = ParquetMetaData::new(metadata.file_metadata().clone(), vec![group]);
         let mut written = bytes[..footer].to_vec();
         ParquetMetaDataWriter::new(&mut written, &metadata).finish().unwrap();
         written
+    }
+
+    /// Changes the number of rows of the whole file, which the metadata's writer computes.
+    fn with_fewer_rows() -> Vec<u8> {
+        let mut bytes = good();
+        let hundred = [0x16, 0xc8, 0x01]; // a field of eight bytes that follows its neighbour, and the number, twice and in sevens
+        let at = bytes.windows(3).position(|found| found == hundred).unwrap();
+        bytes[at + 1] = 0xc6;
+        bytes
     }
 
     async fn read_bytes(name: &str, bytes: Vec<u8>) -> Result<ParquetColumns> {
@@ -152,22 +169,24 @@ mod tests {
     #[tokio::test]
     async fn a_footer_that_contradicts_its_file_is_refused() {
         assert!(read_bytes("good", good()).await.is_ok());
-        assert!(read_bytes("same", changed(|rows| rows, |column| column)).await.is_ok());
+        assert!(read_bytes("same", changed(|column| column)).await.is_ok());
         let offset = |to: i64| {
             move |column: ColumnChunkMetaData| {
                 column.into_builder().set_dictionary_page_offset(Some(to)).build().unwrap()
             }
         };
+        let empty = |column: ColumnChunkMetaData| column.into_builder().set_total_compressed_size(0).build().unwrap();
         let mut cut = good();
         cut.drain(10..20);
         let cases = [
-            ("rows", changed(|rows| rows - 1, |column| column), "100 rows in row groups of 99"),
-            ("negative", changed(|rows| rows, offset(-4)), "column quantity with"),
-            ("far", changed(|rows| rows, offset(i64::MAX)), "bytes at 9223372036854775807"),
+            ("rows", with_fewer_rows(), "99 rows in row groups of 100"),
+            ("negative", changed(offset(-4)), "column quantity with"),
+            ("far", changed(offset(i64::MAX)), "bytes at 9223372036854775807"),
             ("cut", cut, "bytes before the footer"),
+            ("empty", changed(empty), "column quantity with 0 bytes for 100 values"),
         ];
         for (name, bytes, expected) in cases {
-            let refused = read_bytes(name, bytes).await.unwrap_err();
+            let Err(refused) = read_bytes(name, bytes).await else { panic!("{name}: expected a refusal") };
             assert_eq!(refused.kind.exit_code(), 3);
             assert!(refused.message.contains("a.parquet: expected a whole Parquet file"), "{refused}");
             assert!(refused.message.contains(expected), "{refused}");

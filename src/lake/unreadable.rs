@@ -76,7 +76,7 @@ impl Lake {
         // Reading all rows needs no index of pages. A filter reads the index, and then the pages where it says that they are.
         for &name in &names {
             let filtered = rows.clone().filter(ident(name).is_not_null())?;
-            if !decodes(&filtered, &names).await? {
+            if decoded_rows(&filtered, &names).await?.is_none() {
                 return Ok(Some(name.into()));
             }
         }
@@ -84,28 +84,36 @@ impl Lake {
     }
 }
 
-/// Returns the first of these columns of one file whose bytes do not decode; `None` if all of them do.
+/// Returns the first of these columns of one file whose bytes do not decode, or that ends before the others; `None` if all of
+/// them decode.
 pub(crate) async fn undecoded_column(file: &DataFrame, columns: &[&str]) -> Result<Option<String>> {
-    if decodes(file, columns).await? {
+    if decoded_rows(file, columns).await?.is_some() {
         return Ok(None);
     }
+    // A column whose last pages are missing decodes alone: it has fewer rows.
+    let mut shortest: Option<(usize, &str)> = None;
     for &name in columns {
-        if !decodes(file, &[name]).await? {
-            return Ok(Some(name.into()));
+        let Some(rows) = decoded_rows(file, &[name]).await? else { return Ok(Some(name.into())) };
+        if shortest.is_none_or(|(fewest, _)| rows < fewest) {
+            shortest = Some((rows, name));
         }
     }
-    Ok(None)
+    Ok(shortest.map(|(_, name)| name.into()))
 }
 
-async fn decodes(file: &DataFrame, columns: &[&str]) -> Result<bool> {
+/// Reads these columns; returns their number of rows, or `None` if their bytes do not decode.
+async fn decoded_rows(file: &DataFrame, columns: &[&str]) -> Result<Option<usize>> {
     let all_rows = async {
         let mut rows = file.clone().select_columns(columns)?.execute_stream().await?;
-        while rows.try_next().await?.is_some() {}
-        Ok(())
+        let mut count = 0;
+        while let Some(batch) = rows.try_next().await? {
+            count += batch.num_rows();
+        }
+        Ok(count)
     };
     match panics::caught(all_rows).await {
-        Ok(()) => Ok(true),
-        Err(failure) if failure.is_undecodable() => Ok(false),
+        Ok(count) => Ok(Some(count)),
+        Err(failure) if failure.is_undecodable() => Ok(None),
         // A file that is gone or that the store does not show says nothing about its bytes.
         Err(failure) => Err(failure),
     }

@@ -3,7 +3,7 @@
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
 use parquet::basic::{Compression, Type as PhysicalType};
 use parquet::file::metadata::{
-    ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter, RowGroupMetaData,
+    ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter, RowGroupMetaData,
 };
 use parquet::file::statistics::Statistics;
 use rand::Rng;
@@ -71,8 +71,10 @@ pub fn mutate(rng: &mut ChaCha8Rng, file: &LakeFile, mutation: &str) -> Vec<u8> 
         }
         "number of rows" => {
             let by = *[-1, 1, i64::MAX / 2, i64::MIN / 2].choose(rng).unwrap();
-            let of_file = rng.random_bool(0.3);
-            bytes = with_footer(&bytes, |found| change_rows(found, of_file, by));
+            bytes = match rng.random_bool(0.5) {
+                true => change_rows_of_file(bytes, file.rows.len(), by),
+                false => with_footer(&bytes, |found| change_rows(found, by)),
+            };
         }
         "number of values" => {
             let by = *[-1, 1, i64::MAX / 2, i64::MIN / 2].choose(rng).unwrap();
@@ -174,26 +176,23 @@ fn change_chunk(
     })
 }
 
-fn change_rows(found: ParquetMetaData, of_file: bool, by: i64) -> ParquetMetaData {
+/// Changes the rows of the first row group, and with it those of the file, which the metadata's writer computes.
+fn change_rows(found: ParquetMetaData, by: i64) -> ParquetMetaData {
     let mut groups: Vec<RowGroupMetaData> = found.row_groups().to_vec();
-    let file = found.file_metadata();
-    if of_file {
-        return ParquetMetaData::new(file_with_rows(file, file.num_rows() + by), groups);
-    }
-    let rows = groups[0].num_rows() + by;
+    let rows = groups[0].num_rows().wrapping_add(by);
     groups[0] = groups[0].clone().into_builder().set_num_rows(rows).build().unwrap();
-    ParquetMetaData::new(file.clone(), groups)
+    ParquetMetaData::new(found.file_metadata().clone(), groups)
 }
 
-fn file_with_rows(file: &FileMetaData, rows: i64) -> FileMetaData {
-    FileMetaData::new(
-        file.version(),
-        rows,
-        file.created_by().map(String::from),
-        file.key_value_metadata().cloned(),
-        file.schema_descr_ptr(),
-        file.column_orders().cloned(),
-    )
+/// Changes the rows of the file and not those of its row groups. Such a number is the field after the schema: its head, then twice
+/// the number, for small ones in one byte.
+fn change_rows_of_file(mut bytes: Vec<u8>, rows: usize, by: i64) -> Vec<u8> {
+    let footer = footer_start(&bytes);
+    let field = [0x16, 2 * rows as u8];
+    if let Some(at) = bytes[footer..].windows(2).position(|found| rows < 60 && found == field) {
+        bytes[footer + at + 1] = (2 * (rows as i64 + by.signum())) as u8;
+    }
+    bytes
 }
 
 fn fewer(found: ParquetMetaData, columns: bool) -> ParquetMetaData {

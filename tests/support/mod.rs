@@ -14,6 +14,7 @@ pub mod random_files;
 pub mod random_lake;
 pub mod random_model;
 pub mod random_refusals;
+pub mod random_rows;
 pub mod regression;
 pub mod repository;
 pub mod s3;

@@ -14,22 +14,9 @@ use std::path::Path;
 
 use super::random_files::{Column, Ids, Kind, Row, Shape, Value, to_json};
 use super::random_refusals::{self, Planted};
-
-/// Places of columns in a row of events, see [`columns`].
-pub const TS: usize = 0;
-pub const EVENT_TYPE: usize = 1;
-pub const USER: usize = 2;
-pub const EVENT_ID: usize = 4;
-const ARRIVED: usize = 6;
-const DWELL: usize = 8;
-pub const QUANTITY: usize = 9;
-pub const PRICE: usize = 10;
-const CURRENCY: usize = 11;
-const RATING: usize = 12;
-
-const SECOND: i64 = 1_000_000;
-const DAY: i64 = 86_400 * SECOND;
-const TYPES: [&str; 8] = ["view", "click", "search", "favorite", "cart", "remove_from_cart", "purchase", "review"];
+use super::random_rows::{
+    ARRIVED, DAY, EVENT_ID, EVENT_TYPE, PRICE, SECOND, TS, TYPES, USER, columns, ids, spoil, text,
+};
 
 /// One event file, with the rows that it holds.
 pub struct LakeFile {
@@ -49,6 +36,10 @@ pub struct RandomLake {
     pub arrival: &'static str,
     /// `lake.currency`.
     pub currency: &'static str,
+    /// `engine.partitions` and `engine.batch_rows`.
+    pub engine: (u32, u32),
+    /// True where an earlier night left rollups.
+    pub stored_before: bool,
     pub columns: [Column; 14],
     pub files: Vec<LakeFile>,
     others: Vec<(&'static str, Vec<Column>, Vec<Row>)>,
@@ -59,20 +50,6 @@ pub struct RandomLake {
     item_ids: Vec<String>,
     taken: HashSet<i64>,
     id_kinds: [Ids; 4],
-}
-
-fn text(value: &str) -> Value {
-    Value::Text(value.into())
-}
-
-fn ids(rng: &mut ChaCha8Rng, kind: Ids, count: usize) -> Vec<String> {
-    let odd = ["u1", "u1 ", " u2", "O'Neil", "a\"b", "Ünal ✓", "NULL", "nan", "7", "07", "x,y", "%_", "u3", "u4"];
-    match kind {
-        Ids::Text => odd.iter().cycle().take(count.min(odd.len())).map(|id| id.to_string()).collect(),
-        Ids::Small => (0..count).map(|n| (n * 7 % 100).to_string()).collect(),
-        Ids::Large => (0..count as u64).map(|n| (9_007_199_254_740_991 + n).to_string()).collect(),
-        Ids::Uuid => (0..count).map(|_| uuid::Uuid::from_u128(rng.random()).to_string()).collect(),
-    }
 }
 
 impl RandomLake {
@@ -118,6 +95,8 @@ impl RandomLake {
             partition,
             arrival,
             currency: ["", "", "EUR"].choose(rng).unwrap(),
+            engine: (rng.random_range(1..4), *[3, 64, 8_192].choose(rng).unwrap()),
+            stored_before: rng.random_bool(0.3),
             columns: columns(id_kinds),
             files: Vec::new(),
             others: Vec::new(),
@@ -210,27 +189,6 @@ impl RandomLake {
         ]
     }
 
-    /// Makes a row bad in one way.
-    fn spoil(&self, rng: &mut ChaCha8Rng, row: &mut Row) {
-        let far = DateTime::parse_from_rfc3339("2150-01-01T00:00:00Z").unwrap().timestamp_micros();
-        let numbers = [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e14, 1e300];
-        let wholes = [1 << 31, -(1 << 31) - 1, i64::MAX, i64::MIN];
-        match rng.random_range(0..9) {
-            0 => row[TS] = Value::Null,
-            1 => row[TS] = Value::Time(*[0, -1, i64::MIN / 1_000, 631_151_999 * SECOND].choose(rng).unwrap()),
-            2 => row[TS] = Value::Time(*[far, 253_402_300_800 * SECOND].choose(rng).unwrap()),
-            3 => row[EVENT_TYPE] = ["View", "", "order", "purchase "].choose(rng).map_or(Value::Null, |t| text(t)),
-            4 => row[ARRIVED] = Value::Time(*[0, far].choose(rng).unwrap()),
-            5 => row[PRICE] = Value::Number(*numbers.choose(rng).unwrap()),
-            6 => row[QUANTITY] = Value::Whole(*wholes.choose(rng).unwrap()),
-            7 => row[DWELL] = Value::Whole(*[-1, 1_000_000_000_001].choose(rng).unwrap()),
-            _ => match self.currency {
-                "" => row[RATING] = Value::Whole(*[128, -129].choose(rng).unwrap()),
-                _ => row[CURRENCY] = text("USD"),
-            },
-        }
-    }
-
     /// Returns the date of the folder of an event's file, as the lake's partitioning means it.
     fn folder_date(&self, rng: &mut ChaCha8Rng, row: &Row) -> Option<NaiveDate> {
         let Value::Time(ts) = row[TS] else { unreachable!("events are made with a time") };
@@ -261,7 +219,7 @@ impl RandomLake {
             let mut row = self.event(rng, number);
             let date = self.folder_date(rng, &row);
             if rng.random_bool(0.12) {
-                self.spoil(rng, &mut row);
+                spoil(rng, &mut row, self.currency);
             }
             by_date.entry(date).or_default().push(row);
         }
@@ -453,31 +411,12 @@ impl RandomLake {
             format!("lake.partition={}", self.partition),
             format!("lake.arrival={}", self.arrival),
             "lake.quarantine_share_max=1.0".into(),
+            format!("engine.partitions={}", self.engine.0),
+            format!("engine.batch_rows={}", self.engine.1),
         ];
         if !self.currency.is_empty() {
             settings.push(format!("lake.currency={}", self.currency));
         }
         settings
     }
-}
-
-fn columns(ids: [Ids; 4]) -> [Column; 14] {
-    let [user, item, event, session] = ids.map(Kind::Id);
-    let column = |name, kind, optional| Column { name, kind, optional };
-    [
-        column("ts", Kind::Time, false),
-        column("event_type", Kind::Text, false),
-        column("user_id", user, false),
-        column("item_id", item, false),
-        column("event_id", event, true),
-        column("session_id", session, true),
-        column("arrived_at", Kind::Time, true),
-        column("query", Kind::Text, true),
-        column("dwell_ms", Kind::Whole, true),
-        column("quantity", Kind::Whole, true),
-        column("price", Kind::Number, true),
-        column("currency", Kind::Text, true),
-        column("rating", Kind::Whole, true),
-        column("text", Kind::Text, true),
-    ]
 }

@@ -6,7 +6,8 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 
-use super::random_lake::{EVENT_TYPE, LakeFile, PRICE, QUANTITY, RandomLake, TS, USER};
+use super::random_lake::{LakeFile, RandomLake};
+use super::random_rows::{EVENT_TYPE, PRICE, QUANTITY, TS, USER};
 
 /// A fault, and the texts that the refusal has.
 #[derive(Debug)]
