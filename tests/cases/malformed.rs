@@ -1,6 +1,6 @@
 //! Malformed Parquet files: each is read to the right rows or refused with exit 3 by name, and no process panics.
 //!
-//! `TEST_CASES=300` runs more files; `TEST_SEED=7` runs one and keeps its folder.
+//! `INTENTCAST_CASES=300` runs more files; `INTENTCAST_SEED=7` runs one and keeps its folder.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
@@ -40,6 +40,7 @@ fn run(folder: &Path, places: &[&str], sql: &str) -> Output {
     for place in places {
         command.arg(format!("--{place}")).arg(folder.join(place));
     }
+    cases::VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
     command.args(["--date", "2026-01-01", "--format", "json", "-c", sql]).output().unwrap()
 }
 
@@ -108,17 +109,15 @@ fn check(seed: u64) -> Result<(), String> {
     let file = lake.files.iter().max_by_key(|file| file.rows.len()).unwrap();
     let mutation = MUTATIONS[seed as usize % MUTATIONS.len()];
     let bytes = mutate(&mut rng, file, mutation);
-    let folder = tempfile::Builder::new().disable_cleanup(std::env::var("TEST_SEED").is_ok()).tempdir().unwrap();
+    let folder = tempfile::Builder::new().disable_cleanup(cases::is_repeated()).tempdir().unwrap();
     let path = folder.path().join("lake").join(FILE);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, &bytes).unwrap();
 
     let read = || panic::catch_unwind(AssertUnwindSafe(|| rows_directly(&lake.columns, &bytes))).ok().flatten();
-    let printed =
-        match refused_by_name(&run(folder.path(), &["lake"], ALL_ROWS)).map_err(|e| format!("{mutation}: {e}"))? {
-            Some(printed) => printed,
-            None => String::new(),
-        };
+    let printed = refused_by_name(&run(folder.path(), &["lake"], ALL_ROWS))
+        .map_err(|e| format!("{mutation}: {e}"))?
+        .unwrap_or_default();
     if !printed.is_empty() {
         let found = printed_rows(&lake.columns, &printed);
         let written = file.rows.iter().map(|row| row_text(&lake.columns, &to_json(&lake.columns, row)));
@@ -127,7 +126,7 @@ fn check(seed: u64) -> Result<(), String> {
             return Err(format!("{mutation}: expected the rows of the file {:?}, found {found:?}", read()));
         }
     }
-    if seed % 6 == 0 {
+    if seed.is_multiple_of(6) {
         let counted = refused_by_name(&run(folder.path(), &["lake", "output"], COUNTS));
         let rows = printed_rows(&lake.columns, &printed).len();
         match counted.map_err(|e| format!("{mutation}: rollups: {e}"))? {

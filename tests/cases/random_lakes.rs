@@ -1,6 +1,6 @@
 //! Random lakes: every count of an event that a night derives equals a count by DuckDB, and a planted fault is refused by name.
 //!
-//! `TEST_CASES=200` runs more lakes; `TEST_SEED=7` runs one and keeps its folder.
+//! `INTENTCAST_CASES=200` runs more lakes; `INTENTCAST_SEED=7` runs one and keeps its folder.
 
 use chrono::{DateTime, Days, NaiveDate};
 use serde_json::{Map, Value as Json};
@@ -42,6 +42,7 @@ fn run(lake: &RandomLake, folder: &Path, date: NaiveDate, flags: &[&str]) -> Out
         command.args(["--set", setting]);
     });
     command.args(["sql", "--lake", &place("lake"), "--output", &place("out"), "--date", &date.to_string()]);
+    cases::VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
     command.args(["--format", "json"]).args(flags).output().unwrap()
 }
 

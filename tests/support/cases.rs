@@ -1,11 +1,23 @@
 //! Numbers of cases and seeds of tests with random input.
 
-/// Returns the seeds to run: `TEST_CASES` of them, or the one of `TEST_SEED`.
+/// Variables of these tests, which the program would take for its settings.
+pub const VARIABLES: [&str; 2] = ["INTENTCAST_CASES", "INTENTCAST_SEED"];
+
+#[allow(clippy::disallowed_methods)] // no setting of the job
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|n| n.parse::<u64>().unwrap())
+}
+
+/// Returns true where one seed is repeated.
+pub fn is_repeated() -> bool {
+    number(VARIABLES[1]).is_some()
+}
+
+/// Returns the seeds to run: `INTENTCAST_CASES` of them, or the one of `INTENTCAST_SEED`.
 pub fn seeds(default: u64) -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
-    match number("TEST_SEED") {
+    match number(VARIABLES[1]) {
         Some(seed) => vec![seed],
-        None => (0..number("TEST_CASES").unwrap_or(default)).collect(),
+        None => (0..number(VARIABLES[0]).unwrap_or(default)).collect(),
     }
 }
 
@@ -19,7 +31,7 @@ pub fn check_all(seeds: &[u64], check: impl Fn(u64) -> Result<(), String> + Sync
             scope.spawn(|| {
                 while let Some(&seed) = seeds.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     if let Err(what) = check(seed) {
-                        found.lock().unwrap().push(format!("seed {seed} (TEST_SEED={seed} repeats it): {what}"));
+                        found.lock().unwrap().push(format!("seed {seed} (INTENTCAST_SEED={seed} repeats it): {what}"));
                     }
                 }
             });
