@@ -20,9 +20,9 @@ demo: setup ## Builds, simulates a shop, trains a small model, runs two nights a
 # Networks as small as the tests' gain nothing from threads, which wait for one another where cores are busy.
 check test: export OMP_NUM_THREADS = 1
 
-check: setup readers airflow lint ## Formatting, clippy, unit tests and the tests that train nothing
+check: setup readers lint ## Formatting, clippy, unit tests and the shorter tests that train nothing
 	cargo test --locked --lib
-	cargo test --locked --test integration -- --skip trained::
+	cargo test --locked --test integration -- --skip trained:: --skip long::
 
 test: setup readers airflow lint ## Sets everything up and passes the whole test suite
 	cargo test --locked

@@ -1,6 +1,7 @@
 //! Integration tests: they run the binary as its users do.
 //!
-//! `cases` need no trained model and are part of `make check`; `trained` train models or use one that was trained for all tests.
+//! `cases` need no trained model and are part of `make check`; `long` need none either, but take long; `trained` train models or use
+//! one that was trained for all tests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that fails here should say so loudly
 
@@ -9,6 +10,7 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod cases;
+mod long;
 mod support;
 mod trained;
 

@@ -239,13 +239,22 @@ async fn values_that_no_shop_has_are_quarantined_with_their_column() {
         ("arrow_cast('9999-12-31', 'Timestamp(Microsecond, None)') AS arrived_at", "arrival_in_future,,1"),
         ("TIMESTAMP '1970-01-01' AS arrived_at", "time_too_early,arrived_at,1"),
     ];
-    for (columns, expected) in cases {
-        let shop = SmallLake::new();
-        shop.write("events/a.parquet", GOOD).await;
-        shop.write("events/b.parquet", &event(columns)).await;
-        assert_eq!(shop.totals(), "200,200,0,0.0", "{columns}");
-        assert_eq!(shop.rows(&[], REASONS), [expected], "{columns}");
+    let rows: Vec<String> = cases.iter().map(|(columns, _)| event(columns)).collect();
+    each_is_quarantined(&rows, &cases.map(|(_, expected)| expected)).await;
+}
+
+/// Writes each row to a file of its own among good rows, and compares `reason,column,rows` of each file.
+async fn each_is_quarantined(rows: &[String], expected: &[&str]) {
+    let shop = SmallLake::new();
+    shop.write("events/a.parquet", GOOD).await;
+    for (case, row) in rows.iter().enumerate() {
+        shop.write(&format!("events/case-{case:02}.parquet"), row).await;
     }
+    let some_bad = ["lake.quarantine_share_max=0.5"];
+    assert_eq!(shop.rows(&some_bad, TOTALS), ["200,200,0,0.0"]);
+    let reasons = "SELECT reason, coalesce(column_name, ''), count(*) FROM unit_quarantine \
+                   GROUP BY source_file, reason, column_name ORDER BY source_file";
+    assert_eq!(shop.rows(&some_bad, reasons), expected, "{rows:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,14 +270,9 @@ async fn times_that_no_shop_has_are_quarantined() {
         ("TIMESTAMP '1989-12-31 23:59:59'".into(), "time_too_early,,1"),
         ("CAST(NULL AS TIMESTAMP)".into(), "null_time,,1"),
     ];
-    for (ts, expected) in cases {
-        let shop = SmallLake::new();
-        shop.write("events/a.parquet", GOOD).await;
-        let rows = event("1 AS quantity").replace("TIMESTAMP '2026-01-05 10:00:00'", &ts);
-        shop.write("events/b.parquet", &rows).await;
-        assert_eq!(shop.totals(), "200,200,0,0.0", "{ts}");
-        assert_eq!(shop.rows(&[], REASONS), [expected], "{ts}");
-    }
+    let row = |ts: &String| event("1 AS quantity").replace("TIMESTAMP '2026-01-05 10:00:00'", ts);
+    let rows: Vec<String> = cases.iter().map(|(ts, _)| row(ts)).collect();
+    each_is_quarantined(&rows, &cases.map(|(_, expected)| expected)).await;
     let shop = SmallLake::new();
     shop.write("events/a.parquet", &event("1 AS quantity, 1.0 AS price").replace("2026-01-05", "1985-01-05")).await;
     assert_eq!(shop.rows(&["lake.first_date=1980-01-01"], TOTALS), ["1,1,1,1.0"]);

@@ -115,7 +115,7 @@ async fn died_at(point: &'static str) {
     let output = Location::open(&uri, &S3Config::default()).unwrap();
     publish(&output, "2026-03-01", 0.2).await.unwrap();
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "cases::killed::child_that_dies", "--ignored", "--nocapture"])
+        .args(["--exact", "long::killed::child_that_dies", "--ignored", "--nocapture"])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
