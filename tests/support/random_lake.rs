@@ -275,6 +275,7 @@ impl RandomLake {
                 continue;
             }
             let (ts, mut copy, mut to) = (*ts, row.clone(), at);
+            let mut must_arrive = false;
             match rng.random_range(0..3) {
                 0 => {}
                 1 => copy[TS] = Value::Time(ts - DAY),
@@ -289,6 +290,7 @@ impl RandomLake {
                         .collect();
                     let Some(&other) = later.choose(rng) else { continue };
                     to = other;
+                    must_arrive = self.arrival == "column";
                     copy[USER] = self.id(rng, &self.user_ids, 0.1);
                     copy[PRICE] = Value::Number(1.5);
                     copy[EVENT_TYPE] = text("purchase");
@@ -298,8 +300,8 @@ impl RandomLake {
                 }
             }
             let held = self.files[to].shape.hold(&copy);
-            let is_later = self.arrival != "column" || to == at || matches!(held[ARRIVED], Value::Time(_));
-            if held[EVENT_ID] == copy[EVENT_ID] && is_later {
+            // Without the time of its arrival, nothing says which of the two rows was first.
+            if held[EVENT_ID] == copy[EVENT_ID] && !(must_arrive && held[ARRIVED] == Value::Null) {
                 self.files[to].rows.push(held);
             }
         }
