@@ -19,7 +19,7 @@ async fn lake_with(view: &str, good: &str, bad: &str) -> SmallLake {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_rows_out_of_range_are_quarantined_with_the_item() {
-    for (column, value) in [
+    let cases = [
         ("service_level", "95.0"),
         ("service_level", "1.0"),
         ("service_level", "CAST('NaN' AS DOUBLE)"),
@@ -28,14 +28,25 @@ async fn stock_rows_out_of_range_are_quarantined_with_the_item() {
         ("min_order_quantity", "-5"),
         ("unit_cost", "CAST('Infinity' AS DOUBLE)"),
         ("on_order", "9223372036854775807"),
-    ] {
-        let bad = format!("SELECT 'bad' AS item_id, DATE '2026-01-31' AS as_of, 7 AS on_hand, {value} AS {column}");
-        let lake = lake_with("inventory", STOCK, &bad).await;
-        let found = lake.rows(&[], BAD);
-        assert!(found.len() == 1 && found[0].starts_with(&format!("inventory,out_of_range,{column},")), "{found:?}");
-        assert!(found[0].contains("bad"), "{found:?}");
-        assert_eq!(lake.rows(&[], "SELECT count(*), sum(on_hand) FROM inventory"), ["25,125"], "{column}");
+    ];
+    let bad = |(case, (column, value)): (usize, &(&str, &str))| {
+        format!("SELECT 'bad{case}' AS item_id, DATE '2026-01-31' AS as_of, 7 AS on_hand, {value} AS {column}")
+    };
+    let rows: Vec<String> = cases.iter().enumerate().map(bad).collect();
+    let lake = lake_with("inventory", STOCK, &rows[0]).await;
+    for (case, row) in rows.iter().enumerate().skip(1) {
+        lake.write(&format!("inventory/bad{case}.parquet"), row).await;
     }
+    let some_bad = ["lake.quarantine_share_max=0.5"];
+    let found = lake.rows(&some_bad, BAD);
+    for (case, (column, _)) in cases.iter().enumerate() {
+        let is_it = |row: &&String| {
+            row.starts_with(&format!("inventory,out_of_range,{column},")) && row.contains(&format!("bad{case}"))
+        };
+        assert_eq!(found.iter().filter(is_it).count(), 1, "{column}: {found:?}");
+    }
+    assert_eq!(found.len(), cases.len(), "{found:?}");
+    assert_eq!(lake.rows(&some_bad, "SELECT count(*), sum(on_hand) FROM inventory"), ["25,125"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
