@@ -19,6 +19,8 @@ demo: setup ## Builds, simulates a shop, trains a small model, runs two nights a
 
 # Networks as small as the tests' gain nothing from threads, which wait for one another where cores are busy.
 check test: export OMP_NUM_THREADS = 1
+# One more than cores: tests wait for a shop that another test trains, for a lock that expires, for a process that they kill.
+check test: export RUST_TEST_THREADS = $(shell expr $$(nproc) + 1)
 
 check: setup readers lint ## Formatting, clippy, unit tests and the shorter tests that train nothing
 	cargo test --locked --lib
