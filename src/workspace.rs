@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::engine::{self, places};
 use crate::failure::{Failure, Result};
 use crate::features::added_features::OverlayFile;
+use crate::features::lake_days::UnitDay;
 use crate::features::rollups::{RollupPlan, Rollups};
 use crate::features::{
     self, LakeSource, Scope, contract, master, objections, rates, repeated_items, rollups, user_functions, views,
@@ -133,6 +134,11 @@ impl Workspace {
     /// Plans which rollups a night of `run_date` reuses and builds. Writes nothing.
     pub(crate) async fn plan_rollups(&self, run_date: RunDate) -> Result<RollupPlan> {
         RollupPlan::open(&self.session(), self.source()?, run_date).await
+    }
+
+    /// Counts the rows by day that a night over planned rollups would find. Writes nothing.
+    pub(crate) async fn unit_days(&self, plan: &RollupPlan, run_date: RunDate) -> Result<Vec<UnitDay>> {
+        plan.unit_days(&self.session(), self.source()?, run_date).await
     }
 
     /// Builds the rollups that a plan lacks: below the output, or, read-only, for this workspace alone.

@@ -100,9 +100,10 @@ impl Nightly {
         let mut findings = MasterFindings::new();
         if survey.rollups.is_complete() {
             findings = master_findings::count(&ctx).await?;
-            for objection in objections::find(&workspace, survey.rollups.stored(), run_date).await? {
-                tracing::warn!("the night would stop (exit 4): {}", objection.message);
-            }
+        }
+        let days = workspace.unit_days(&survey.rollups, run_date).await?;
+        for objection in objections::find(&workspace, &days, run_date).await? {
+            tracing::warn!("the night would stop (exit 4): {}", objection.message);
         }
         match self.format {
             Format::Json => {

@@ -39,17 +39,17 @@ const DAYS_NAMED: usize = 10;
 
 /// Warns of what a night would object to, for verbs that go ahead.
 pub(crate) fn warn(config: &Config, rollups: &Rollups, run_date: RunDate) {
-    for objection in find(config, rollups, run_date) {
+    let days: Vec<UnitDay> = rollups.unit_days().copied().collect();
+    for objection in find(config, &days, run_date) {
         tracing::warn!("{}; a night would stop (exit 4)", objection.message);
     }
 }
 
-/// Returns the objections against a night of `run_date` over the given rollups.
-pub(crate) fn find(config: &Config, rollups: &Rollups, run_date: RunDate) -> Vec<Objection> {
-    let days = rollups.days_before(run_date);
+/// Returns the objections against a night of `run_date` over these days.
+pub(crate) fn find(config: &Config, unit_days: &[UnitDay], run_date: RunDate) -> Vec<Objection> {
+    let days = LakeDays::before(run_date, unit_days);
     let old = too_old(days.newest(), config.lake.freshness_days_max, run_date);
-    let counts: Vec<UnitDay> = rollups.unit_days().copied().collect();
-    let small = too_few(&counts, days.first(), config.lake.volume_share_min, run_date);
+    let small = too_few(unit_days, days.first(), config.lake.volume_share_min, run_date);
     let missing = too_many_missing(&days, config.lake.missing_day_share, run_date);
     old.into_iter().chain(small).chain(missing).collect()
 }

@@ -109,6 +109,24 @@ impl RollupPlan {
         self.to_build.is_empty()
     }
 
+    /// Returns the rows by day of the stored units, and of the files that need new ones, of which only the times are read: what a
+    /// night would find, up to bad and repeated rows.
+    pub(crate) async fn unit_days(
+        &self,
+        base: &SessionContext,
+        source: LakeSource<'_>,
+        run_date: RunDate,
+    ) -> Result<Vec<UnitDay>> {
+        let mut days: Vec<UnitDay> = self.stored.unit_days().copied().collect();
+        if !self.is_complete() {
+            let ctx = sibling(base);
+            functions::register(&ctx, source.config, run_date)?;
+            source.lake.register_unit(&ctx, self.files().cloned().collect()).await?;
+            days.extend(lake_days::count_files(&ctx).await?);
+        }
+        Ok(days)
+    }
+
     /// Hashes every source file behind the night, those of units to build included.
     pub(crate) fn input_fingerprint(&self) -> String {
         let to_build = self.files().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta)));

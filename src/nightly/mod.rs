@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Arrival, Config};
 use crate::failure::{Failure, Result};
+use crate::features::lake_days::UnitDay;
 use crate::features::read_report::ReadReport;
 use crate::features::rollups::Rollups;
 use crate::features::{self, Scope, contract, objections::Accept, parts::Part, views};
@@ -123,7 +124,8 @@ async fn run_locked(
         true => planning,
         false => workspace.session_as_of(&rollups, Scope::night(run_date)).await?,
     };
-    let objections = objections::find(&workspace, &rollups, run_date).await?;
+    let days: Vec<UnitDay> = rollups.unit_days().copied().collect();
+    let objections = objections::find(&workspace, &days, run_date).await?;
     let accepted = objections::stop_unless_accepted(&objections, &options.accept)?;
     let missing = features::objections::note_missing_days(&rollups, run_date);
     let unstitched = objections::count_unstitched(&ctx, config).await?;

@@ -11,18 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
 use crate::failure::{Failure, Result};
-use crate::features::lake_days::LakeDays;
+use crate::features::lake_days::{LakeDays, UnitDay};
 use crate::features::objections::{self, Accept, Objection, date_of};
-use crate::features::rollups::Rollups;
 use crate::ids::RunDate;
 use crate::publish::readers;
 use crate::workspace::Workspace;
 
-/// Returns the objections against a night of `run_date` over the given rollups.
-pub(crate) async fn find(workspace: &Workspace, rollups: &Rollups, run_date: RunDate) -> Result<Vec<Objection>> {
-    let mut found = objections::find(&workspace.config, rollups, run_date);
+/// Returns the objections against a night of `run_date` over these days.
+pub(crate) async fn find(workspace: &Workspace, days: &[UnitDay], run_date: RunDate) -> Result<Vec<Objection>> {
+    let mut found = objections::find(&workspace.config, days, run_date);
     if let Some(read) = LastReading::find(workspace, run_date).await? {
-        found.extend(fewer_rows(&rollups.days_before(run_date), &read));
+        found.extend(fewer_rows(&LakeDays::before(run_date, days), &read));
     }
     Ok(found)
 }
@@ -107,7 +106,6 @@ fn fewer_rows(days: &LakeDays, read: &LastReading) -> Option<Objection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::lake_days::UnitDay;
     use crate::ids::date32;
 
     #[test]

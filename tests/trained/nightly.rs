@@ -427,6 +427,10 @@ fn the_same_seed_gives_the_same_bytes() {
 fn a_stale_lake_stops_the_night_unless_accepted() {
     let (_own, lake, output) = shop();
     let places = ["--lake", &lake, "--output", &output, "--date", "2026-03-08"];
+    // Nothing is rolled up of the days after the training yet.
+    let unread = run(&[&["nightly"], &places[..], &["--dry-run"]].concat());
+    let log = String::from_utf8_lossy(&unread.stderr).into_owned();
+    assert!(log.contains("the night would stop (exit 4): newest event is 6 days old"), "{log}");
     let stopped = refused(&[&["nightly"], &places[..]].concat(), 4);
     assert!(stopped.contains("newest event is 6 days old (2026-03-01; lake.freshness_days_max = 3)"), "{stopped}");
     let plan = run(&[&["nightly"], &places[..], &["--dry-run"]].concat());
