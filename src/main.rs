@@ -26,7 +26,7 @@ fn leave(code: u8) -> ! {
     unsafe extern "C" {
         fn _exit(code: c_int) -> !;
     }
-    // Nothing can be said of a closed standard output any more.
+    // An error means that the reader closed the pipe, so there is no place left to report it.
     let _ = std::io::stdout().flush();
     unsafe { _exit(code.into()) }
 }

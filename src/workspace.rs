@@ -234,6 +234,7 @@ impl Workspace {
         self.check_master(&ctx).await?;
         contract::register_model_input(&ctx).await?;
         rollups::register_no_known_ids(&ctx).await?;
+        rates::register_daily(&ctx, &self.sql, lake).await?;
         views::register(&ctx, &self.sql, &["rollups", "score"]).await?;
         let users = ctx.sql("SELECT user_id FROM user_features").await?;
         checks::register_bounds(&ctx, output, self.night_before(date), users, &self.config.checks).await?;

@@ -11,13 +11,8 @@ WITH named AS (
         query, dwell_ms, quantity, price,
         coalesce(upper(non_blank(currency)), lake_currency()) AS currency,
         rating, text, _file, _dt,
-        local_day(ts) AS event_day,
-        CASE arrival_kind()
-            WHEN 'column' THEN coalesce(local_day(arrived_at), local_day(ts))
-            WHEN 'ingest_date' THEN coalesce(_dt, local_day(ts))
-            ELSE local_day(ts)
-        END AS arrival_day
-    FROM events
+        event_day, arrival_day
+    FROM dated_events
 ),
 -- A price in another currency is converted by its rate of that day; without one the row keeps its currency.
 -- A right join, because the engine hashes the left side, and the rates are few.

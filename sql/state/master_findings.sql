@@ -1,8 +1,9 @@
 -- one row per view of master data and finding: how many keys, rows or ids of good rows it concerns
 -- combined: keys that have several rows, which count as one. unknown_item: rows whose item is neither in the catalogue nor in an
--- event. cycles: persons none of whose ids is a login that does not become another; unstitched: ids of groups that are too large.
+-- event. cycles: persons whose ids refer to one another in a circle, without a final login. unstitched: ids of groups that are
+-- too large.
 WITH item_keys AS (
-    SELECT item_id FROM item_rows GROUP BY item_id HAVING count(*) > 1
+    SELECT DISTINCT item_id FROM item_rows WHERE is_repeated_item(item_id)
 ),
 user_keys AS (
     SELECT user_id FROM user_rows GROUP BY user_id HAVING count(*) > 1

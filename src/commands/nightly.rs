@@ -15,8 +15,8 @@ use crate::failure::{Failure, Result};
 use crate::features::objections::Accept;
 use crate::ids::RunDate;
 use crate::lake;
+use crate::nightly::acceptance;
 use crate::nightly::master_findings::{self, MasterFindings};
-use crate::nightly::objections;
 use crate::nightly::plan::{self, NightPlan};
 use crate::nightly::{self, NightOptions, NightReport};
 use crate::publish::night::FaultPoint;
@@ -102,7 +102,7 @@ impl Nightly {
             findings = master_findings::count(&ctx).await?;
         }
         let days = workspace.unit_days(&survey.rollups, run_date).await?;
-        for objection in objections::find(&workspace, &days, run_date).await? {
+        for objection in acceptance::find_objections(&workspace, &days, run_date).await? {
             tracing::warn!("the night would stop (exit 4): {}", objection.message);
         }
         match self.format {

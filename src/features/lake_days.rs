@@ -76,7 +76,7 @@ pub(crate) struct LakeDays {
 }
 
 impl LakeDays {
-    /// Sums the units' days before `date`, of which arrived before it.
+    /// Sums the units' days before `date`, counting the rows that arrived before it.
     pub(crate) fn before<'a>(date: RunDate, units: impl IntoIterator<Item = &'a UnitDay>) -> Self {
         let end = date32(date.0);
         let mut days: BTreeMap<i32, Counts> = BTreeMap::new();
@@ -225,18 +225,16 @@ const UNIT_DAYS_SQL: &str = "SELECT event_day, coalesce(arrival_day, event_day) 
      UNION ALL SELECT event_day, arrival_day, 0 AS good FROM unit_quarantine \
      ) WHERE event_day IS NOT NULL GROUP BY event_day, coalesce(arrival_day, event_day) ORDER BY 1, 2";
 
-const FILE_DAYS_SQL: &str = "SELECT local_day(ts) AS event_day, \
-     CASE arrival_kind() WHEN 'column' THEN coalesce(local_day(arrived_at), local_day(ts)) \
-     WHEN 'ingest_date' THEN coalesce(_dt, local_day(ts)) ELSE local_day(ts) END AS arrival_day, \
-     count(*) AS rows_read, count(*) AS events FROM events \
-     WHERE ts >= lake_first_at() AND ts <= read_at() + time_tolerance() GROUP BY 1, 2 ORDER BY 1, 2";
+const FILE_DAYS_SQL: &str = "SELECT event_day, arrival_day, count(*) AS rows_read, count(*) AS events FROM dated_events \
+     WHERE ts >= lake_first_at() AND ts <= read_at() + time_tolerance() \
+     GROUP BY event_day, arrival_day ORDER BY event_day, arrival_day";
 
 /// Counts the rows of one unit, whose outputs are registered, by day. A row without a time is on no day.
 pub(super) async fn count_unit(ctx: &SessionContext) -> Result<Vec<UnitDay>> {
     count(ctx, UNIT_DAYS_SQL).await
 }
 
-/// Counts the rows of the registered view `events` by day, as far as their times are plausible; every row counts as good.
+/// Counts the rows of the registered view `dated_events` with a plausible time by day; every row counts as good.
 pub(super) async fn count_files(ctx: &SessionContext) -> Result<Vec<UnitDay>> {
     count(ctx, FILE_DAYS_SQL).await
 }

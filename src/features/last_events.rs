@@ -25,6 +25,8 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::one_group::OneGroup;
+
 /// Returns the fields of one event of the list, in order.
 pub(crate) fn event_fields() -> Fields {
     Fields::from(vec![
@@ -68,7 +70,7 @@ impl AggregateUDFImpl for LastEvents {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup(Newest::new(limit_of(&args)?))))
+        Ok(Box::new(OneGroup::new(Newest::new(limit_of(&args)?), &args)))
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
@@ -364,39 +366,6 @@ fn stable_hash(text: &str) -> u64 {
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     text.hash(&mut hasher);
     hasher.finish()
-}
-
-/// The aggregate without GROUP BY.
-struct OneGroup(Newest);
-
-impl std::fmt::Debug for OneGroup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "last_events({})", self.0.limit)
-    }
-}
-
-impl Accumulator for OneGroup {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.0.update_batch(values, &vec![0; values[0].len()], None, 1)
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.0.merge_batch(states, &vec![0; states[0].len()], 1)
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.0.groups = 1;
-        ScalarValue::try_from_array(&self.0.emit(EmitTo::All, false), 0)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        self.0.groups = 1;
-        Ok(vec![ScalarValue::try_from_array(&self.0.emit(EmitTo::All, true), 0)?])
-    }
-
-    fn size(&self) -> usize {
-        self.0.size()
-    }
 }
 
 #[cfg(test)]

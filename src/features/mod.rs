@@ -15,6 +15,7 @@ pub mod last_events;
 pub(crate) mod master;
 pub(crate) mod most_named;
 pub(crate) mod objections;
+mod one_group;
 pub(crate) mod ordered_list;
 pub mod parts;
 pub(crate) mod quarantine;
@@ -89,7 +90,6 @@ pub(crate) async fn register(
     lake_days::register(ctx, source.config, &rollups.days_before(scope.run_date), label_days.as_ref())?;
     user_functions::create(ctx, source.sql).await?;
     source.lake.register(ctx, scope.run_date).await?;
-    rates::register_daily(ctx, source.sql, source.lake).await?;
     rollups.register(ctx)?;
     if !ctx.table_exist(EARLIER_DEMAND)? {
         let mut fields = schemas::file_schema("demand")?.fields().to_vec();

@@ -39,8 +39,7 @@ const DAYS_NAMED: usize = 10;
 
 /// Warns of what a night would object to, for verbs that go ahead.
 pub(crate) fn warn(config: &Config, rollups: &Rollups, run_date: RunDate) {
-    let days: Vec<UnitDay> = rollups.unit_days().copied().collect();
-    for objection in find(config, &days, run_date) {
+    for objection in find(config, &rollups.unit_days(), run_date) {
         tracing::warn!("{}; a night would stop (exit 4)", objection.message);
     }
 }

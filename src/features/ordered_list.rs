@@ -12,7 +12,7 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Int64Type};
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
@@ -20,6 +20,8 @@ use datafusion::logical_expr::{
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+use super::one_group::OneGroup;
 
 /// The function itself, ready to register.
 pub(crate) fn ordered_list() -> AggregateUDF {
@@ -54,7 +56,7 @@ impl AggregateUDFImpl for OrderedList {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup(Positioned::from_args(&args)?)))
+        Ok(Box::new(OneGroup::new(Positioned::from_args(&args)?, &args)))
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
@@ -257,40 +259,6 @@ impl GroupsAccumulator for Positioned {
 
     fn size(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>() + self.text_bytes
-    }
-}
-
-/// The aggregate without GROUP BY.
-struct OneGroup(Positioned);
-
-impl std::fmt::Debug for OneGroup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ordered_list of {}", self.0.element)
-    }
-}
-
-impl Accumulator for OneGroup {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.0.update_batch(values, &vec![0; values[0].len()], None, 1)
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.0.merge_batch(states, &vec![0; states[0].len()], 1)
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.0.groups = 1;
-        ScalarValue::try_from_array(&GroupsAccumulator::evaluate(&mut self.0, EmitTo::All)?, 0)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        self.0.groups = 1;
-        let states = GroupsAccumulator::state(&mut self.0, EmitTo::All)?;
-        states.iter().map(|s| ScalarValue::try_from_array(s, 0)).collect()
-    }
-
-    fn size(&self) -> usize {
-        GroupsAccumulator::size(&self.0)
     }
 }
 

@@ -17,7 +17,7 @@ const FAULTS_SQL: &str = "SELECT min(_file), count(*), fault FROM (SELECT _file,
     WHEN non_blank(currency) IS NULL THEN 'without a currency' \
     WHEN day IS NULL THEN 'without a day' \
     WHEN rate IS NULL OR isnan(rate) OR rate <= 0 OR rate = CAST('Infinity' AS DOUBLE) THEN 'without a positive rate' \
-    WHEN upper(currency) = lake_currency() AND rate <> 1 THEN 'that price the lake''s own currency otherwise than 1' \
+    WHEN upper(currency) = lake_currency() AND rate <> 1 THEN 'with a rate other than 1 for the lake''s own currency' \
     END AS fault FROM rates) WHERE fault IS NOT NULL GROUP BY fault ORDER BY fault LIMIT 1";
 const CONFLICTS_SQL: &str = "SELECT min(_file), max(_file), concat(upper(currency), ' on ', CAST(day AS VARCHAR)) AS rated, \
     min(rate), max(rate) FROM rates GROUP BY upper(currency), day HAVING min(rate) <> max(rate) ORDER BY rated LIMIT 1";

@@ -117,11 +117,12 @@ impl RollupPlan {
         source: LakeSource<'_>,
         run_date: RunDate,
     ) -> Result<Vec<UnitDay>> {
-        let mut days: Vec<UnitDay> = self.stored.unit_days().copied().collect();
+        let mut days = self.stored.unit_days();
         if !self.is_complete() {
             let ctx = sibling(base);
             functions::register(&ctx, source.config, run_date)?;
             source.lake.register_unit(&ctx, self.files().cloned().collect()).await?;
+            views::register_one(&ctx, source.sql, "rollups/dated_events").await?;
             days.extend(lake_days::count_files(&ctx).await?);
         }
         Ok(days)
@@ -234,6 +235,7 @@ impl Rollups {
         functions::register(&ctx, config, run_date)?;
         lake.register_unit(&ctx, files.clone()).await?;
         rates::register_daily(&ctx, sql, lake).await?;
+        views::register_one(&ctx, sql, "rollups/dated_events").await?;
         self.register_known_ids(&ctx, config, first_dt, last_dt).await?;
         let checked = ctx.sql(sql.get("rollups/checked_events")?).await.map_err(|e| at("checked_events", e))?;
         ctx.register_table("checked_events", checked.into_view())?;
@@ -363,12 +365,12 @@ impl Rollups {
 
     /// Returns the lake's days before `date`, as far as they had arrived before it.
     pub(crate) fn days_before(&self, date: RunDate) -> LakeDays {
-        LakeDays::before(date, self.unit_days())
+        LakeDays::before(date, self.units.iter().flat_map(|unit| &unit.days))
     }
 
     /// Returns the rows by day of each unit.
-    pub(crate) fn unit_days(&self) -> impl Iterator<Item = &UnitDay> {
-        self.units.iter().flat_map(|unit| &unit.days)
+    pub(crate) fn unit_days(&self) -> Vec<UnitDay> {
+        self.units.iter().flat_map(|unit| &unit.days).copied().collect()
     }
 
     /// Hashes every source file behind the night.

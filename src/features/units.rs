@@ -101,22 +101,22 @@ pub(super) fn choose_units(found: &[Unit], now: &LakeNow<'_>) -> Vec<Unit> {
     chosen
 }
 
-/// Finds what the files in `uncovered` owe to a changed table: those that a unit in `found`, the latest last, covers but for its
-/// tables.
+/// Counts the uncovered files that a stored unit would cover if no table had changed, and names the changed tables. Of several
+/// units of a file the last one in `found` counts.
 pub(super) fn find_outdated(found: &[Unit], uncovered: &[ListedFile], now: &LakeNow<'_>) -> Outdated {
     let outdated = found.iter().filter(|unit| !now.has_tables_of(unit) && now.has_files_of(unit));
     let by_file: HashMap<&str, &Unit> =
         outdated.flat_map(|unit| unit.sources.keys().map(move |path| (path.as_str(), unit))).collect();
-    let mut owed = Outdated::default();
+    let mut counted = Outdated::default();
     for file in uncovered {
         let Some(unit) = by_file.get(file.meta.location.as_ref()) else { continue };
-        owed.files += 1;
-        owed.bytes += file.meta.size;
+        counted.files += 1;
+        counted.bytes += file.meta.size;
         let tables = now.tables.fingerprints(unit.last_dt);
         let names = unit.tables.keys().chain(tables.keys());
-        owed.tables.extend(names.filter(|name| unit.tables.get(*name) != tables.get(*name)).cloned());
+        counted.tables.extend(names.filter(|name| unit.tables.get(*name) != tables.get(*name)).cloned());
     }
-    owed
+    counted
 }
 
 pub(super) fn fingerprint_sources(sources: &BTreeMap<String, String>) -> String {
@@ -207,9 +207,9 @@ mod tests {
         let location = Location::open("memory://units", &crate::config::S3Config::default()).unwrap();
         let listed = |day: u32| parquet_files::listed(&location, format!("dt={day}").as_str().into(), 10, None);
         let uncovered: Vec<ListedFile> = (1..5).map(listed).collect();
-        let owed = find_outdated(&found, &uncovered, &now);
-        assert_eq!((owed.files, owed.bytes), (3, 30), "no unit had the fourth");
-        assert_eq!(owed.tables.into_iter().collect::<Vec<_>>(), ["raw_orders"]);
+        let counted = find_outdated(&found, &uncovered, &now);
+        assert_eq!((counted.files, counted.bytes), (3, 30), "no unit had the fourth");
+        assert_eq!(counted.tables.into_iter().collect::<Vec<_>>(), ["raw_orders"]);
         let second = tables("second");
         let again = LakeNow { files: files(1..5), tables: &second };
         assert_eq!(choose_units(&found, &again).len(), 1, "units of a table that came back are reused");

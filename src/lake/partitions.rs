@@ -5,6 +5,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::Field;
 use chrono::NaiveDate;
 use datafusion::common::ScalarValue;
+use percent_encoding::percent_decode_str;
 
 use crate::failure::{Failure, Result};
 
@@ -71,23 +72,7 @@ fn no_value(file: &str, field: &Field, value: Option<&str>) -> Failure {
 
 /// Decodes `%3A` and the like, which writers put for characters that folder names cannot have; other text stays as it is.
 fn percent_decoded(text: &str) -> String {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(decoded).unwrap_or_else(|_| text.into())
+    percent_decode_str(text).decode_utf8().map_or_else(|_| text.into(), |decoded| decoded.into_owned())
 }
 
 /// Returns the date of the `dt=` folder, if there is one.

@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::SessionContext;
 use std::collections::BTreeMap;
 
+use crate::config::Config;
 use crate::failure::Result;
 
 /// Counts above zero, by view and finding (sql/state/master_findings.sql).
@@ -26,6 +27,13 @@ pub(crate) async fn count(ctx: &SessionContext) -> Result<MasterFindings> {
         }
     }
     Ok(counts)
+}
+
+/// Notes how many user ids are not stitched because too many are connected.
+pub(crate) fn note_unstitched(counts: &MasterFindings, config: &Config) -> Option<String> {
+    let ids = counts.get("users")?.get("unstitched")?;
+    let largest = config.lake.stitched_max;
+    Some(format!("{ids} user ids are not stitched: more than lake.stitched_max = {largest} of them are connected"))
 }
 
 /// Writes counts as one line: `items: combined 3; users: combined 1, cycles 1`.

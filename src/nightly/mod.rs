@@ -6,10 +6,10 @@
 //! Idempotent: a finished night is left alone when nothing changed. Resumable: features and scores are checkpointed under
 //! the hash of everything that they follow from, so a second attempt starts where the first one stopped.
 
+pub(crate) mod acceptance;
 mod checkpoints;
 mod look_back;
 pub(crate) mod master_findings;
-pub(crate) mod objections;
 pub(crate) mod plan;
 
 use datafusion::prelude::SessionContext;
@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Arrival, Config};
 use crate::failure::{Failure, Result};
-use crate::features::lake_days::UnitDay;
+use crate::features::objections::{self, Accept};
 use crate::features::read_report::ReadReport;
 use crate::features::rollups::Rollups;
-use crate::features::{self, Scope, contract, objections::Accept, parts::Part, views};
+use crate::features::{self, Scope, contract, parts::Part, views};
 use crate::ids::{ModelVersion, RunDate};
 use crate::lake::{count_by_reason, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
@@ -124,19 +124,15 @@ async fn run_locked(
         true => planning,
         false => workspace.session_as_of(&rollups, Scope::night(run_date)).await?,
     };
-    let days: Vec<UnitDay> = rollups.unit_days().copied().collect();
-    let objections = objections::find(&workspace, &days, run_date).await?;
-    let accepted = objections::stop_unless_accepted(&objections, &options.accept)?;
-    let missing = features::objections::note_missing_days(&rollups, run_date);
-    let unstitched = objections::count_unstitched(&ctx, config).await?;
+    let objections = acceptance::find_objections(&workspace, &rollups.unit_days(), run_date).await?;
+    let accepted = acceptance::stop_unless_accepted(&objections, &options.accept)?;
+    let missing = objections::note_missing_days(&rollups, run_date);
+    let master_findings = master_findings::count(&ctx).await?;
+    let unstitched = master_findings::note_unstitched(&master_findings, config);
     let manifest_hash = manifest_hash.ok_or_else(|| Failure::bug("a night without a manifest"))?;
     let night = Night {
         checkpoints: checkpoint_folder(workspace.output()?, run_date, &manifest_hash),
-        report: NightReport {
-            read: rollups.report.clone(),
-            master_findings: master_findings::count(&ctx).await?,
-            ..report
-        },
+        report: NightReport { read: rollups.report.clone(), master_findings, ..report },
         workspace: &workspace,
         options,
         held,

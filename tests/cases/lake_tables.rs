@@ -316,7 +316,10 @@ async fn wrong_rates_are_refused_by_file() {
         ),
         ("'USD' AS currency, DATE '2026-01-03' AS day, 0.0 AS rate", "1 rows without a positive rate"),
         ("'USD' AS currency, DATE '2026-01-03' AS day, CAST('Infinity' AS DOUBLE) AS rate", "without a positive rate"),
-        ("'eur' AS currency, DATE '2026-01-03' AS day, 1.1 AS rate", "price the lake's own currency otherwise than 1"),
+        (
+            "'eur' AS currency, DATE '2026-01-03' AS day, 1.1 AS rate",
+            "with a rate other than 1 for the lake's own currency",
+        ),
         (
             "'USD' AS currency, DATE '2026-01-02' AS day, 0.8 AS rate",
             "USD on 2026-01-02: expected one rate, found 0.8 and 0.9",

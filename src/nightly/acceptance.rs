@@ -9,7 +9,6 @@ use clap::ValueEnum;
 use datafusion::prelude::SessionContext;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::features::lake_days::{LakeDays, UnitDay};
 use crate::features::objections::{self, Accept, Objection, date_of};
@@ -18,7 +17,11 @@ use crate::publish::readers;
 use crate::workspace::Workspace;
 
 /// Returns the objections against a night of `run_date` over these days.
-pub(crate) async fn find(workspace: &Workspace, days: &[UnitDay], run_date: RunDate) -> Result<Vec<Objection>> {
+pub(crate) async fn find_objections(
+    workspace: &Workspace,
+    days: &[UnitDay],
+    run_date: RunDate,
+) -> Result<Vec<Objection>> {
     let mut found = objections::find(&workspace.config, days, run_date);
     if let Some(read) = LastReading::find(workspace, run_date).await? {
         found.extend(fewer_rows(&LakeDays::before(run_date, days), &read));
@@ -44,15 +47,6 @@ pub(crate) fn stop_unless_accepted(objections: &[Objection], accepted: &[Accept]
         "load the missing events and run the same command again, or publish all the same with --accept {}",
         names.join(",")
     )))
-}
-
-/// Counts the user ids that are not stitched because too many are connected; returns a note where there are any.
-pub(crate) async fn count_unstitched(ctx: &SessionContext, config: &Config) -> Result<Option<String>> {
-    let ids = ctx.sql("SELECT user_id FROM unstitched").await?.count().await?;
-    Ok((ids > 0).then(|| {
-        let largest = config.lake.stitched_max;
-        format!("{ids} user ids are not stitched: more than lake.stitched_max = {largest} of them are connected")
-    }))
 }
 
 /// The rows that a night last read of each day.
