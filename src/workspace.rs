@@ -4,6 +4,7 @@
 //! reads `runs` once, and opens every session: of the night and its parts, of dry runs, training, looking back and ad hoc
 //! SQL. Functions, stores, memory limits, the cluster and scoring are installed here and nowhere else.
 
+use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -27,6 +28,10 @@ use crate::publish::{checks, readers};
 use crate::score::models::{ContentWrites, Models};
 use crate::score::operator;
 use crate::sql_files::SqlFiles;
+use crate::tables::rows_in_memory;
+
+/// The view of the events of a session's users.
+const USER_EVENT: &str = "user_event";
 
 /// Says whether a workspace may write below the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +41,30 @@ pub enum Access {
     /// Nothing below the output changes: missing rollups are built in the spill folder, content vectors in memory, and both
     /// vanish with the workspace.
     ReadOnly,
+}
+
+/// Says where a session of a part of the users has their events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UserEvents {
+    /// Each query reads them from the rollups.
+    View,
+    /// They are read once and kept in memory, divided by user, as far as they fit.
+    Held,
+}
+
+/// Tables that several sessions of one date have in common.
+#[derive(Debug, Default)]
+pub(crate) struct SharedTables(Vec<(&'static str, Arc<dyn TableProvider>)>);
+
+impl SharedTables {
+    /// Takes tables of a session.
+    pub(crate) async fn of(ctx: &SessionContext, names: &[&'static str]) -> Result<Self> {
+        let mut tables = Vec::new();
+        for name in names {
+            tables.push((*name, ctx.table_provider(*name).await?));
+        }
+        Ok(Self(tables))
+    }
 }
 
 /// Configuration, lake, SQL files, output, models and visible nights of one verb or of one night of a backfill.
@@ -67,7 +96,7 @@ impl std::fmt::Debug for EngineSession {
 
 impl Workspace {
     /// Opens what the configuration names. Without `lake.uri` or `output.uri` there is no lake or output; callers that need one
-    /// calls [`Self::lake`] or [`Self::output`], which then fail with the setting's name.
+    /// call [`Self::lake`] or [`Self::output`], which then fail with the setting's name.
     pub async fn open(config: &Config, models: Arc<Models>, access: Access) -> Result<Self> {
         let sql = SqlFiles::load(config)?;
         let lake = match config.lake.uri.as_str() {
@@ -179,20 +208,45 @@ impl Workspace {
         Ok(())
     }
 
-    /// Opens a session like [`Self::session_as_of`] that shares some tables of another session of the same date.
+    /// Opens a session like [`Self::session_as_of`] that shares some tables with other sessions of the same date.
     pub(crate) async fn session_sharing(
         &self,
-        other: &SessionContext,
-        tables: &[&str],
+        shared: &SharedTables,
         rollups: &Rollups,
         scope: Scope,
+        events: UserEvents,
     ) -> Result<SessionContext> {
         let ctx = self.session();
-        for &table in tables {
-            ctx.register_table(table, other.table_provider(table).await?)?;
+        for (name, table) in &shared.0 {
+            ctx.register_table(*name, Arc::clone(table))?;
         }
-        features::register(&ctx, self.source()?, rollups, scope).await?;
+        features::register_state(&ctx, self.source()?, rollups, scope).await?;
+        if events == UserEvents::Held {
+            let query = ctx.table(USER_EVENT).await?;
+            if let Some(held) = rows_in_memory::hold_hashed(&ctx, query, "user_id", self.held_bytes_max()).await? {
+                ctx.deregister_table(USER_EVENT)?;
+                ctx.register_table(USER_EVENT, Arc::new(held))?;
+            }
+        }
+        features::register_features(&ctx, self.source()?).await?;
         Ok(ctx)
+    }
+
+    /// Returns what the sessions of all parts of the users share: some tables of `ctx`, and what a user's events read of items,
+    /// in memory.
+    pub(crate) async fn shared_by_users(&self, ctx: &SessionContext, tables: &[&'static str]) -> Result<SharedTables> {
+        let mut shared = SharedTables::of(ctx, tables).await?;
+        let items = "item_contents";
+        let query = ctx.table(items).await?;
+        if let Some(held) = rows_in_memory::hold(ctx, query, self.held_bytes_max()).await? {
+            shared.0.push((items, Arc::new(held)));
+        }
+        Ok(shared)
+    }
+
+    /// Returns how many bytes one table that is held in memory may take.
+    fn held_bytes_max(&self) -> u64 {
+        self.config.engine.memory_bytes_max / 2
     }
 
     /// Refuses a file of added user features that has several rows of a user in this session: each would repeat the user in

@@ -1,90 +1,26 @@
 -- one row per raw event of the unit, with its local days and, if it is bad, the reason
--- The reasons are declared in src/features/quarantine.rs, each with its meaning; a test compares them with this file.
-WITH named AS (
+-- Of several good rows of an id, the first to arrive counts, so that a night of an earlier date still sees it; a row without
+-- arrived_at arrived when it happened. Only rows of repeated ids are sorted: they are few.
+WITH ranked AS (
     SELECT
-        -- A blank id is no id.
-        non_blank(event_id) AS event_id,
-        non_blank(user_id) AS user_id,
-        non_blank(session_id) AS session_id,
-        ts, arrived_at, event_type,
-        non_blank(item_id) AS item_id,
-        query, dwell_ms, quantity, price,
-        coalesce(upper(non_blank(currency)), lake_currency()) AS currency,
-        rating, text, _file, _dt,
-        event_day, arrival_day
-    FROM dated_events
-),
--- A price in another currency is converted by its rate of that day; without one the row keeps its currency.
--- A right join, because the engine hashes the left side, and the rates are few.
-converted AS (
-    SELECT
-        named.* EXCLUDE (price, currency),
-        CASE WHEN daily_rates.rate IS NULL THEN named.price ELSE named.price * daily_rates.rate END AS price,
-        CASE WHEN daily_rates.rate IS NULL THEN named.currency ELSE lake_currency() END AS currency
-    FROM daily_rates
-        RIGHT JOIN named ON daily_rates.currency = named.currency AND daily_rates.day = named.event_day
-),
-placed AS (
-    SELECT
-        *,
-        -- Within these bounds no sum of a lake overflows.
-        CASE
-            WHEN price >= price_max() AND price < CAST('Infinity' AS DOUBLE) THEN 'price'
-            WHEN quantity NOT BETWEEN -2147483648 AND 2147483647 THEN 'quantity'
-            WHEN dwell_ms NOT BETWEEN 0 AND 1000000000000 THEN 'dwell_ms'
-            WHEN rating NOT BETWEEN -128 AND 127 THEN 'rating'
-        END AS column_out_of_range
-    FROM converted
-),
-judged AS (
-    SELECT
-        *,
-        CASE
-            WHEN ts IS NULL THEN 'null_time'
-            WHEN ts < lake_first_at() THEN 'time_too_early'
-            WHEN event_type IS NULL OR event_type NOT IN
-                ('view', 'click', 'search', 'favorite', 'cart', 'remove_from_cart', 'purchase', 'review')
-                THEN 'unknown_event_type'
-            WHEN ts > read_at() + time_tolerance() THEN 'time_in_future'
-            WHEN arrival_kind() = 'column' AND arrived_at < lake_first_at() THEN 'time_too_early'
-            WHEN arrival_kind() = 'column' AND arrived_at > read_at() + time_tolerance() THEN 'arrival_in_future'
-            WHEN partition_kind() = 'event_date_utc' AND
-                (CAST(ts - time_tolerance() AS DATE) > _dt OR CAST(ts + time_tolerance() AS DATE) < _dt)
-                THEN 'time_outside_partition'
-            WHEN partition_kind() = 'event_date_local' AND
-                (local_day(ts - time_tolerance()) > _dt OR local_day(ts + time_tolerance()) < _dt)
-                THEN 'time_outside_partition'
-            WHEN partition_kind() = 'ingest_date' AND local_day(ts - time_tolerance()) > _dt
-                THEN 'time_outside_partition'
-            WHEN isnan(price) THEN 'nan_price'
-            WHEN price < 0 THEN 'negative_price'
-            -- One such price among a user's last events would turn all scores of that user into NaN.
-            WHEN price = CAST('Infinity' AS DOUBLE) THEN 'infinite_price'
-            WHEN column_out_of_range IS NOT NULL THEN 'out_of_range'
-            WHEN lake_currency() <> '' AND price IS NOT NULL AND currency <> lake_currency() THEN 'other_currency'
-        END AS row_reason
-    FROM placed
-),
--- Only ids that the lake supplies deduplicate, within a day: exact repeats without an id can be real clicks. The first good row
--- to arrive counts, so that a night of an earlier date still sees it; a row without arrived_at arrived when it happened.
-counted AS (
-    SELECT
-        *,
-        CASE WHEN event_id IS NULL THEN 1 ELSE row_number() OVER (
-            PARTITION BY event_id, event_day
-            ORDER BY row_reason NULLS FIRST, arrival_day, coalesce(arrived_at, ts), ts, event_type, item_id, user_id, _file
-        ) END AS occurrence
-    FROM judged
-),
-final AS (
-    SELECT
-        counted.*,
-        CASE
-            WHEN counted.row_reason IS NOT NULL THEN counted.row_reason
-            WHEN counted.occurrence > 1 OR known_event_ids.event_id IS NOT NULL THEN 'repeated_event_id'
-        END AS reason
-    FROM counted
-        LEFT JOIN known_event_ids
-            ON counted.event_id = known_event_ids.event_id AND counted.event_day = known_event_ids.event_day
+        judged_events.*,
+        repeated_ids.is_known,
+        row_number() OVER (
+            PARTITION BY judged_events.event_id, judged_events.event_day
+            ORDER BY arrival_day, coalesce(arrived_at, ts), ts, event_type, item_id, user_id, _file
+        ) AS occurrence
+    FROM repeated_ids
+        JOIN judged_events
+            ON repeated_ids.event_id = judged_events.event_id AND repeated_ids.event_day = judged_events.event_day
+    WHERE judged_events.row_reason IS NULL
 )
-SELECT * EXCLUDE (_dt, row_reason, occurrence) FROM final
+SELECT judged_events.* EXCLUDE (_dt, row_reason), row_reason AS reason
+FROM repeated_ids
+    RIGHT ANTI JOIN judged_events
+        ON repeated_ids.event_id = judged_events.event_id AND repeated_ids.event_day = judged_events.event_day
+            AND judged_events.row_reason IS NULL
+UNION ALL
+SELECT
+    ranked.* EXCLUDE (_dt, row_reason, is_known, occurrence),
+    CASE WHEN is_known OR occurrence > 1 THEN 'repeated_event_id' END AS reason
+FROM ranked

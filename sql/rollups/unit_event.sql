@@ -1,4 +1,4 @@
--- one row per good event of the unit, sorted by user and time; event_key breaks ties of time
+-- one row per good event of the unit, sorted by user and time; event_key breaks ties of time among events without an event_id
 -- Sorted by bucket first, so that a part of the users (engine.user_parts) and training's sample are a part of each file.
 SELECT
     user_bucket(user_id) AS user_bucket, event_id, user_id, session_id, ts, event_type, item_id, query, dwell_ms, rating,
@@ -14,8 +14,10 @@ SELECT
             THEN CAST(coalesce(quantity, 1) AS DECIMAL(14, 0)) * CAST(price AS DECIMAL(18, 4))
         ELSE CAST(coalesce(quantity, 1) * price AS DECIMAL(33, 4))
     END AS amount,
-    coalesce(event_id, concat_ws('|', event_type, item_id, query, CAST(price AS VARCHAR), CAST(quantity AS VARCHAR)))
-        AS event_key
+    CASE
+        WHEN event_id IS NULL
+            THEN concat_ws('|', event_type, item_id, query, CAST(price AS VARCHAR), CAST(quantity AS VARCHAR))
+    END AS event_key
 FROM checked_events
 WHERE reason IS NULL
-ORDER BY user_bucket, user_id, ts, event_key
+ORDER BY user_bucket, user_id, ts, event_id, event_key

@@ -1,5 +1,5 @@
 -- one row per user_id, event_day and arrival_day: integers and decimals only, so that merging is exact
--- Every count of a user's events is declared here, once; state/user_day_rows.sql hands all of them on.
+-- Every count of a user's events is declared here, once; state/user_day_rows.sql passes all of them through.
 SELECT
     user_bucket,
     user_id,

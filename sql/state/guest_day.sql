@@ -1,5 +1,5 @@
 -- one row per day of a guest before the run date, under the login that the guest became, as that night knew it
--- Has every count of rollups/unit_user_day.sql. A night of many parts computes these rows once: a guest's own bucket does not
+-- Has every count of rollups/unit_user_day.sql. A night computes these rows once for all parts: a guest's own bucket does not
 -- determine the login's.
 SELECT
     stitched.canonical_user_id AS user_id,

@@ -3,7 +3,8 @@
 -- memory and streams the second, so the small one comes first.
 SELECT
     events.user_id, events.session_id, events.ts, events.event_type, events.item_id, events.query, events.text,
-    events.dwell_ms, events.quantity, events.price, events.event_day, events.event_key
+    events.dwell_ms, events.quantity, events.price, events.event_day,
+    coalesce(events.event_id, events.event_key) AS event_key
 FROM stitched RIGHT ANTI JOIN unit_event AS events ON events.user_id = stitched.user_id
 WHERE events.user_bucket BETWEEN user_bucket_first() AND user_bucket_last()
     AND events.event_day < run_date()

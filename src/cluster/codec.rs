@@ -24,7 +24,7 @@ use crate::features::content_key::ContentKey;
 use crate::features::functions::{Bucket, Constant, LocalTime, NonBlank, RowJson};
 use crate::features::repeated_items::RepeatedItem;
 use crate::features::value_of_key::ValueOfKey;
-use crate::features::{connected_groups, last_events, most_named, ordered_list};
+use crate::features::{connected_groups, count_days, last_events, most_named, ordered_list};
 use crate::lake::file_columns::ReadFunction;
 use crate::score::functions::ScoringFunction;
 use crate::score::models::{ModelRef, Models};
@@ -63,6 +63,7 @@ enum Function {
     /// A function with which scans convert columns, by its name.
     Read,
     ConnectedGroups,
+    CountDays,
     LastEvents,
     MostNamed,
     OrderedList,
@@ -169,7 +170,13 @@ impl PhysicalExtensionCodec for PlanCodec {
             Some(Function::Torch(declaration)) => {
                 TorchFunction::from_plan(declaration, Arc::new(self.models.config().clone())).into()
             }
-            Some(Function::ConnectedGroups | Function::LastEvents | Function::MostNamed | Function::OrderedList)
+            Some(
+                Function::ConnectedGroups
+                | Function::CountDays
+                | Function::LastEvents
+                | Function::MostNamed
+                | Function::OrderedList,
+            )
             | None => {
                 return self.ballista.try_decode_udf(name, bytes);
             }
@@ -207,6 +214,7 @@ impl PhysicalExtensionCodec for PlanCodec {
     fn try_decode_udaf(&self, name: &str, bytes: &[u8]) -> Result<Arc<AggregateUDF>> {
         match read::<Function>(bytes)? {
             Some(Function::ConnectedGroups) => Ok(Arc::new(connected_groups::connected_groups())),
+            Some(Function::CountDays) => Ok(Arc::new(count_days::count_days())),
             Some(Function::LastEvents) => Ok(Arc::new(last_events::last_events())),
             Some(Function::MostNamed) => Ok(Arc::new(most_named::most_named())),
             Some(Function::OrderedList) => Ok(Arc::new(ordered_list::ordered_list())),
@@ -217,6 +225,7 @@ impl PhysicalExtensionCodec for PlanCodec {
     fn try_encode_udaf(&self, node: &AggregateUDF, bytes: &mut Vec<u8>) -> Result<()> {
         match node.name() {
             name if name == connected_groups::connected_groups().name() => write(&Function::ConnectedGroups, bytes),
+            name if name == count_days::count_days().name() => write(&Function::CountDays, bytes),
             name if name == last_events::last_events().name() => write(&Function::LastEvents, bytes),
             name if name == most_named::most_named().name() => write(&Function::MostNamed, bytes),
             name if name == ordered_list::ordered_list().name() => write(&Function::OrderedList, bytes),

@@ -1,6 +1,7 @@
 //! Makes a query engine session with the configured memory limit, spill folder and parallelism.
 //!
-//! The workspace adds functions, stores, the cluster and scoring to it; other rooms ask the workspace for sessions.
+//! The workspace adds functions, stores, the cluster and scoring to it; rooms that work on a lake ask the workspace for sessions.
+//! Flat tables in training, imports and the executors of a cluster have no workspace and use this session as it is.
 
 mod memory;
 pub mod places;
@@ -39,6 +40,11 @@ pub fn session(config: &Config) -> Result<SessionContext> {
     options.sql_parser.map_string_types_to_utf8view = false;
     // Sums of floats depend on order; ours are integers and decimals, so partitions may come in any order.
     options.execution.collect_statistics = false;
+    // Rows that are divided by user stay so when they are grouped by user and item.
+    options.optimizer.subset_repartition_threshold = 1;
+    // Sizes are known only of tables in memory: a catalogue of this size is joined without moving the events.
+    options.optimizer.hash_join_single_partition_threshold = 64 << 20;
+    options.optimizer.hash_join_single_partition_threshold_rows = 1 << 20;
     let ctx = SessionContext::new_with_config_rt(settings, runtime.build_arc()?);
     Ok(ctx.with_function_factory(Arc::new(TorchFunctions(Arc::new(config.clone())))))
 }

@@ -19,6 +19,11 @@ pub(crate) trait Remote: Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Place(pub(crate) Arc<dyn Remote>);
 
+/// Returns true where plans run in this process.
+pub(crate) fn is_local(ctx: &SessionContext) -> bool {
+    ctx.copied_config().get_extension::<Place>().is_none()
+}
+
 /// Runs `plan` and returns all of its rows at once; meant for plans with few result rows.
 pub async fn run(ctx: &SessionContext, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
     match ctx.copied_config().get_extension::<Place>() {

@@ -74,6 +74,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
     ctx.register_udf(ScalarUDF::from(ContentKey::default()));
     ctx.register_udf(ScalarUDF::from(ValueOfKey::default()));
     ctx.register_udaf(super::connected_groups::connected_groups());
+    ctx.register_udaf(super::count_days::count_days());
     ctx.register_udaf(super::last_events::last_events());
     ctx.register_udaf(super::most_named::most_named());
     ctx.register_udaf(super::ordered_list::ordered_list());

@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 use datafusion::physical_expr::expressions::Literal;
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -229,26 +229,44 @@ impl Newest {
     }
 
     /// Sorts by group and age, and removes all but each group's newest `limit`.
+    ///
+    /// Entries are divided by group first: many short sorts are cheaper than a long one.
     fn cut(&mut self) {
-        let strings = &self.strings;
-        self.entries.sort_unstable_by(|a, b| {
-            (a.group, a.ts, a.tie)
-                .cmp(&(b.group, b.ts, b.tie))
-                .then_with(|| strings.text(a.event_type).cmp(&strings.text(b.event_type)))
-                .then_with(|| strings.text(a.item).cmp(&strings.text(b.item)))
-        });
-        let mut write = 0;
-        let mut start = 0;
-        while start < self.entries.len() {
-            let group = self.entries[start].group;
-            let end = start + self.entries[start..].partition_point(|e| e.group == group);
-            let first = end.saturating_sub(self.limit).max(start);
-            self.entries.copy_within(first..end, write);
-            write += end - first;
-            start = end;
+        let mut ends = vec![0usize; self.groups];
+        for entry in &self.entries {
+            ends[entry.group as usize] += 1;
         }
-        self.entries.truncate(write);
-        self.entries_after_cut = write;
+        let kept = ends.iter().map(|count| (*count).min(self.limit)).sum();
+        let mut end = 0;
+        for place in &mut ends {
+            end += *place;
+            *place = end;
+        }
+        // Indexes of entries by group; filling them moves each end to its group's start.
+        let mut by_group = vec![0u32; self.entries.len()];
+        for (index, entry) in self.entries.iter().enumerate().rev() {
+            let place = &mut ends[entry.group as usize];
+            *place -= 1;
+            by_group[*place] = index as u32;
+        }
+        let starts = ends;
+        let strings = &self.strings;
+        let mut newest = Vec::with_capacity(kept);
+        let mut of_group: Vec<Entry> = Vec::new();
+        for (group, &start) in starts.iter().enumerate() {
+            let end = starts.get(group + 1).copied().unwrap_or(by_group.len());
+            of_group.clear();
+            of_group.extend(by_group[start..end].iter().map(|&index| self.entries[index as usize]));
+            of_group.sort_unstable_by(|a, b| {
+                (a.ts, a.tie)
+                    .cmp(&(b.ts, b.tie))
+                    .then_with(|| strings.text(a.event_type).cmp(&strings.text(b.event_type)))
+                    .then_with(|| strings.text(a.item).cmp(&strings.text(b.item)))
+            });
+            newest.extend_from_slice(&of_group[of_group.len().saturating_sub(self.limit)..]);
+        }
+        self.entries_after_cut = newest.len();
+        self.entries = newest;
     }
 
     /// Removes the emitted groups and returns their lists; later groups move up.

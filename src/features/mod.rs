@@ -8,6 +8,7 @@ pub(crate) mod added_features;
 pub(crate) mod connected_groups;
 pub(crate) mod content_key;
 pub mod contract;
+pub(crate) mod count_days;
 pub mod functions;
 pub(crate) mod lake_days;
 mod lake_source;
@@ -23,6 +24,7 @@ pub(crate) mod rates;
 pub(crate) mod read_report;
 pub(crate) mod repeated_items;
 pub mod rollups;
+mod unit_outputs;
 mod units;
 pub(crate) mod user_functions;
 pub(crate) mod value_of_key;
@@ -74,6 +76,22 @@ pub(crate) async fn register(
     rollups: &Rollups,
     scope: Scope,
 ) -> Result<()> {
+    register_state(ctx, source, rollups, scope).await?;
+    register_features(ctx, source).await
+}
+
+/// Registers the feature and label views over the registered state.
+pub(crate) async fn register_features(ctx: &SessionContext, source: LakeSource<'_>) -> Result<()> {
+    views::register(ctx, source.sql, &["features", "labels"]).await
+}
+
+/// Registers the functions of a night and the lake and state views.
+pub(crate) async fn register_state(
+    ctx: &SessionContext,
+    source: LakeSource<'_>,
+    rollups: &Rollups,
+    scope: Scope,
+) -> Result<()> {
     functions::register(ctx, source.config, scope.run_date)?;
     let end = ScalarValue::Date32(Some(date32(scope.labels_end.0)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
@@ -97,7 +115,7 @@ pub(crate) async fn register(
         ctx.register_table(EARLIER_DEMAND, Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))?;
     }
     repeated_items::register(ctx, source.sql, source.lake).await?;
-    views::register(ctx, source.sql, &["master", "state", "features", "labels"]).await
+    views::register(ctx, source.sql, &["master", "state"]).await
 }
 
 /// Counts the items of a session (HyperLogLog, within a percent or two) and finds their first day.

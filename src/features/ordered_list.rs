@@ -17,8 +17,8 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
+use foldhash::HashMap;
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::one_group::OneGroup;
@@ -114,7 +114,7 @@ impl Positioned {
     }
 
     fn new(element: DataType) -> Self {
-        Self { element, groups: 0, entries: Vec::new(), texts: Vec::new(), indexes: HashMap::new(), text_bytes: 0 }
+        Self { element, groups: 0, entries: Vec::new(), texts: Vec::new(), indexes: HashMap::default(), text_bytes: 0 }
     }
 
     fn add(

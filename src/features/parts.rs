@@ -10,8 +10,8 @@ use crate::config::Config;
 /// Values of `user_bucket` and `item_bucket`.
 pub(crate) const BUCKETS: i32 = 1 << 16;
 
-/// Engine memory that the features of one event row take at most, measured (docs/decisions/0005-user-parts.md).
-const BYTES_PER_EVENT: u64 = 160;
+/// Engine memory that the features of one event row take at most (docs/decisions/0005-user-parts.md).
+const BYTES_PER_EVENT: u64 = 400;
 
 /// Engine memory that the history of one item takes per day: twice the measured value (docs/decisions/0005-user-parts.md).
 const BYTES_PER_ITEM_DAY: u64 = 320;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn items_come_in_parts_whose_histories_fit_into_the_engines_memory() {
+    fn histories_of_a_part_of_the_items_fit_into_memory() {
         let mut config = Config::default();
         (config.engine.memory_bytes_max, config.demand.history_days, config.demand.horizon_days) = (64 << 20, 112, 28);
         let parts = |config: &Config, items: u64| Part::for_items(config, items).len();

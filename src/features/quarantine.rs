@@ -1,6 +1,6 @@
 //! The reasons for which an event is quarantined, each declared once with its meaning.
 //!
-//! `sql/rollups/checked_events.sql` and `sql/master/` decide which rows have a reason, and a test compares the lists. A new reason is a
+//! `sql/rollups/judged_events.sql`, `checked_events.sql` and `sql/master/` decide which rows have a reason, and a test compares the lists. A new reason is a
 //! `WHEN … THEN '<reason>'` there and an entry here. The reference prints this list; `simulate --faults` plants rows for those
 //! reasons that it knows. A change of the SQL rebuilds every rollup in the next night.
 
@@ -68,13 +68,13 @@ mod tests {
     #[test]
     fn the_sql_gives_exactly_the_declared_reasons() {
         let files = SqlFiles::load(&Config::default()).unwrap();
-        let checked = files.get("rollups/checked_events").unwrap();
+        let events = ["rollups/judged_events", "rollups/checked_events"].map(|file| files.get(file).unwrap());
         let given: BTreeSet<&str> =
-            files.folder("master").map(|(_, text)| text).chain([checked]).flat_map(reasons_in).collect();
+            files.folder("master").map(|(_, text)| text).chain(events).flat_map(reasons_in).collect();
         let declared: BTreeSet<&str> = REASONS.iter().map(|reason| reason.name).collect();
         assert_eq!(
             given, declared,
-            "compare sql/rollups/checked_events.sql and sql/master/ with src/features/quarantine.rs"
+            "compare sql/rollups/{{judged,checked}}_events.sql and sql/master/ with src/features/quarantine.rs"
         );
         assert_eq!(declared.len(), REASONS.len(), "a reason is declared twice");
     }

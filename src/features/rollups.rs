@@ -20,6 +20,7 @@ use super::lake_source::{LakeSource, sibling};
 use super::quarantine::OTHER_CURRENCY;
 use super::rates::RateHistory;
 use super::read_report::ReadReport;
+use super::unit_outputs::{self, OUTPUTS};
 use super::units::{
     LakeNow, OutputFile, Unit, UnitTables, choose_units, find_outdated, fingerprint_sources, group, list_output,
 };
@@ -27,12 +28,10 @@ use super::{functions, lake_days, rates, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::{ContentHash, RunDate};
-use crate::lake::{files_table, files_table::ListedFile, fingerprint, parquet_files, register_files, stores::Location};
+use crate::lake::{
+    Lake, files_table, files_table::ListedFile, fingerprint, parquet_files, register_files, stores::Location,
+};
 use crate::sql_files::SqlFiles;
-use crate::tables::materialise;
-
-/// The outputs of a unit, by the SQL file that makes each.
-const OUTPUTS: [&str; 4] = ["unit_event", "unit_quarantine", "unit_user_day", "unit_item_day"];
 
 /// The units that a night reads.
 #[derive(Debug)]
@@ -175,10 +174,24 @@ impl RollupPlan {
             tracing::info!("{}", rollups.report.outdated);
         }
         let mut built = Vec::new();
-        for files in self.to_build {
-            let unit = rollups.build(ctx, source, run_date, files).await?;
-            rollups.units.push(unit.clone());
-            built.push(unit);
+        let mut judged: Option<JudgedUnit> = None;
+        for files in self.to_build.into_iter().map(Some).chain([None]) {
+            let (unit, next) = tokio::try_join!(
+                async {
+                    match judged.take() {
+                        Some(unit) => Ok(Some(rollups.build(source, unit).await?)),
+                        None => Ok(None),
+                    }
+                },
+                async {
+                    match files {
+                        Some(files) => Ok(Some(JudgedUnit::read(ctx, source, run_date, files).await?)),
+                        None => Ok::<_, Failure>(None),
+                    }
+                }
+            )?;
+            judged = next;
+            built.extend(unit);
         }
         rollups.report.refuse_bad_share(source.config.lake.quarantine_share_max)?;
         rollups.refuse_mixed_currencies(source.config)?;
@@ -215,14 +228,10 @@ impl Rollups {
         Ok(uncovered)
     }
 
-    async fn build(
-        &mut self,
-        base: &SessionContext,
-        source: LakeSource<'_>,
-        run_date: RunDate,
-        files: Vec<ListedFile>,
-    ) -> Result<Unit> {
-        let LakeSource { config, sql, lake } = source;
+    /// Builds a unit from its judged rows and adds it to the others.
+    async fn build(&mut self, source: LakeSource<'_>, judged: JudgedUnit) -> Result<Unit> {
+        let LakeSource { config, sql, .. } = source;
+        let JudgedUnit { ctx, files, in_memory } = &judged;
         let sources: BTreeMap<String, String> =
             files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
         let (first_dt, last_dt) = (files.iter().filter_map(|f| f.dt).min(), files.iter().filter_map(|f| f.dt).max());
@@ -230,15 +239,7 @@ impl Rollups {
         let id = fingerprint_sources(&sources.clone().into_iter().chain(tables.clone()).collect());
         self.report.files_read += files.len() as u64;
         self.report.bytes_read += files.iter().map(|f| f.meta.size).sum::<u64>();
-
-        let ctx = sibling(base);
-        functions::register(&ctx, config, run_date)?;
-        lake.register_unit(&ctx, files.clone()).await?;
-        rates::register_daily(&ctx, sql, lake).await?;
-        views::register_one(&ctx, sql, "rollups/dated_events").await?;
-        self.register_known_ids(&ctx, config, first_dt, last_dt).await?;
-        let checked = ctx.sql(sql.get("rollups/checked_events")?).await.map_err(|e| at("checked_events", e))?;
-        ctx.register_table("checked_events", checked.into_view())?;
+        self.register_known_ids(ctx, config, first_dt, last_dt).await?;
 
         let mut unit = Unit {
             id,
@@ -253,34 +254,29 @@ impl Rollups {
             days: Vec::new(),
             of_this_session: self.session_location.is_some(),
         };
-        for output in OUTPUTS {
-            let rows = ctx.sql(sql.get(&format!("rollups/{output}"))?).await.map_err(|e| at(output, e))?;
-            let folder = self.folder(&unit)?.folder(&format!("units/{}", unit.id));
-            let written = materialise::write(&ctx, output, rows, &folder).await;
-            let written = match written {
-                Err(failure) => {
-                    let failure = failure.at(format!("sql/rollups/{output}.sql"));
-                    let events = files.iter().map(|file| ("events", file));
-                    return Err(lake.name_unreadable(failure, events.chain(lake.unit_table_files()?)).await);
-                }
-                Ok((_, written)) => written,
-            };
-            let count: u64 = written.iter().map(|f| f.rows as u64).sum();
-            let written = written.into_iter().map(|f| OutputFile { name: f.path, bytes: f.bytes as u64 });
-            unit.outputs.insert(output.into(), written.collect());
-            if output != "unit_user_day" && output != "unit_item_day" {
-                unit.rows += count;
-                self.register_output(&ctx, output, output, std::slice::from_ref(&unit))?;
-            }
+        let folder = self.folder(&unit)?.folder(&format!("units/{}", unit.id));
+        let written = match unit_outputs::write(ctx, config, sql, &folder, *in_memory).await {
+            Ok(written) => written,
+            Err(failure) => return Err(name_unreadable(source.lake, failure, files).await?),
+        };
+        unit.rows = written.iter().filter(|o| o.has_event_rows()).flat_map(|o| &o.files).map(|f| f.rows as u64).sum();
+        for output in written {
+            let files = output.files.into_iter().map(|f| OutputFile { name: f.path, bytes: f.bytes as u64 });
+            unit.outputs.insert(output.name.into(), files.collect());
         }
-        unit.currencies = count_rows(&ctx, CURRENCIES_SQL).await?.into_iter().collect();
-        unit.days = lake_days::count_unit(&ctx).await?;
-        for (reason, rows) in count_rows(&ctx, REASONS_SQL).await? {
+        for output in ["unit_event", "unit_quarantine"] {
+            ctx.deregister_table(output)?;
+            self.register_output(ctx, output, output, std::slice::from_ref(&unit))?;
+        }
+        unit.currencies = count_rows(ctx, CURRENCIES_SQL).await?.into_iter().collect();
+        unit.days = lake_days::count_unit(ctx).await?;
+        for (reason, rows) in count_rows(ctx, REASONS_SQL).await? {
             *self.report.quarantined.entry(reason.clone()).or_default() += rows;
             unit.quarantined.insert(reason, rows);
         }
         self.report.rows_read += unit.rows;
         self.report.units_built += 1;
+        self.units.push(unit.clone());
         Ok(unit)
     }
 
@@ -380,10 +376,6 @@ impl Rollups {
     }
 }
 
-fn at(output: &str, error: datafusion::error::DataFusionError) -> Failure {
-    Failure::from(error).at(format!("sql/rollups/{output}.sql"))
-}
-
 /// Hashes everything but the files that rollups depend on: their SQL, the lake's SQL, and the settings and constants that change
 /// rows. A test finds a setting that the SQL reads and this lacks.
 fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
@@ -401,6 +393,41 @@ fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
         functions::PRICE_MAX,
     );
     ContentHash::from_bytes(text).short()
+}
+
+/// A unit to build, whose files were read.
+struct JudgedUnit {
+    ctx: SessionContext,
+    files: Vec<ListedFile>,
+    /// False where `judged_events` reads the files again.
+    in_memory: bool,
+}
+
+impl JudgedUnit {
+    /// Reads the files of a unit in a session of its own.
+    async fn read(
+        base: &SessionContext,
+        source: LakeSource<'_>,
+        run_date: RunDate,
+        files: Vec<ListedFile>,
+    ) -> Result<Self> {
+        let LakeSource { config, sql, lake } = source;
+        let ctx = sibling(base);
+        functions::register(&ctx, config, run_date)?;
+        lake.register_unit(&ctx, files.clone()).await?;
+        rates::register_daily(&ctx, sql, lake).await?;
+        views::register_one(&ctx, sql, "rollups/dated_events").await?;
+        match unit_outputs::judge(&ctx, config, sql).await {
+            Ok(in_memory) => Ok(Self { ctx, files, in_memory }),
+            Err(failure) => Err(name_unreadable(lake, failure, &files).await?),
+        }
+    }
+}
+
+/// Names the file of a unit that could not be read, if one of them is the cause.
+async fn name_unreadable(lake: &Lake, failure: Failure, files: &[ListedFile]) -> Result<Failure> {
+    let events = files.iter().map(|file| ("events", file));
+    Ok(lake.name_unreadable(failure, events.chain(lake.unit_table_files()?)).await)
 }
 
 /// Returns the days by which events may be before or after the date of their folder.

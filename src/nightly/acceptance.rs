@@ -1,7 +1,7 @@
 //! Decides whether a night is published in spite of objections against its inputs.
 //!
 //! A planner who orders by last week's demand is worse off than one who knows that there are no numbers today. `nightly --accept`
-//! publishes all the same and writes what was accepted to `runs.note`.
+//! publishes anyway and writes what was accepted to `runs.note`.
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Date32Type, Int64Type};
@@ -44,7 +44,7 @@ pub(crate) fn stop_unless_accepted(objections: &[Objection], accepted: &[Accept]
     let names: Vec<String> =
         kinds.iter().filter_map(|kind| kind.to_possible_value()).map(|value| value.get_name().to_string()).collect();
     Err(Failure::check(format!("{}; nothing is published", messages(&refused))).hint(format!(
-        "load the missing events and run the same command again, or publish all the same with --accept {}",
+        "load the missing events and run the same command again, or publish anyway with --accept {}",
         names.join(",")
     )))
 }

@@ -17,7 +17,7 @@ use crate::metrics::{binary::BinaryMetrics, pinball};
 use crate::model::targets::{AMOUNTS, INTENTS, TARGETS, Target, TargetKind};
 use crate::publish::readers;
 use crate::publish::runs::VisibleNight;
-use crate::workspace::Workspace;
+use crate::workspace::{SharedTables, UserEvents, Workspace};
 
 /// A demand forecast is looked at once this many of its days have passed (or its horizon, where that is shorter).
 const DEMAND_DAYS_MIN: u32 = 7;
@@ -141,7 +141,8 @@ impl LookBack<'_> {
         mut each: impl FnMut(&[f64]),
     ) -> Result<()> {
         let scope = Scope { run_date: night.run_date(), labels_end: self.tonight, users: Part::ALL, items };
-        let ctx = self.workspace.session_sharing(self.ctx, &[], self.rollups, scope).await?;
+        let ctx =
+            self.workspace.session_sharing(&SharedTables::default(), self.rollups, scope, UserEvents::View).await?;
         let output = self.workspace.output()?;
         readers::register_nights(&ctx, output, table, "published", std::slice::from_ref(night)).await?;
         let mut batches = ctx.sql(sql).await?.execute_stream().await?;

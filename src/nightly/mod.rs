@@ -39,7 +39,7 @@ use crate::score::models::Models;
 use crate::score::service::{ScoringService, encoder_states};
 use crate::tables::schemas::NIGHT_TABLES;
 use crate::tables::{materialise, write_files};
-use crate::workspace::{Access, Workspace};
+use crate::workspace::{Access, SharedTables, UserEvents, Workspace};
 use checkpoints::{CheckpointedQuery, checkpoint_folder};
 use look_back::LookBack;
 use master_findings::MasterFindings;
@@ -114,7 +114,7 @@ async fn run_locked(
     let bar = progress::bar(&format!("night of {run_date}"), plan.stages.len() as u64);
     let mut stages = StageLog { figures: BTreeMap::new(), bar: bar.clone() };
     let report = new_report(&workspace, held, &plan, &service)?;
-    let Survey { rollups, manifest_hash, visible, .. } = survey;
+    let Survey { rollups, visible, .. } = survey;
 
     let clock = stages.begin(Stage::Rollups.name());
     let is_complete = rollups.is_complete();
@@ -129,9 +129,9 @@ async fn run_locked(
     let missing = objections::note_missing_days(&rollups, run_date);
     let master_findings = master_findings::count(&ctx).await?;
     let unstitched = master_findings::note_unstitched(&master_findings, config);
-    let manifest_hash = manifest_hash.ok_or_else(|| Failure::bug("a night without a manifest"))?;
+    let manifest_hash = plan.manifest_hash.as_deref().ok_or_else(|| Failure::bug("a night without a manifest"))?;
     let night = Night {
-        checkpoints: checkpoint_folder(workspace.output()?, run_date, &manifest_hash),
+        checkpoints: checkpoint_folder(workspace.output()?, run_date, manifest_hash),
         report: NightReport { read: rollups.report.clone(), master_findings, ..report },
         workspace: &workspace,
         options,
@@ -146,7 +146,7 @@ async fn run_locked(
         drift: Value::Null,
         accuracy: Value::Null,
     };
-    let done = night.execute(&plan, manifest_hash, visible.as_ref()).await;
+    let done = night.execute(&plan, visible.as_ref()).await;
     bar.finish_and_clear();
     done
 }
@@ -225,12 +225,7 @@ struct Night<'a> {
 
 impl Night<'_> {
     /// Executes the stages after the rollups, in the plan's order.
-    async fn execute(
-        mut self,
-        plan: &NightPlan,
-        manifest_hash: String,
-        visible: Option<&VisibleNight>,
-    ) -> Result<NightReport> {
+    async fn execute(mut self, plan: &NightPlan, visible: Option<&VisibleNight>) -> Result<NightReport> {
         for planned in &plan.stages {
             let clock = self.stages.begin(planned.name);
             match planned.stage {
@@ -254,7 +249,7 @@ impl Night<'_> {
                     self.stages.end(planned.name, clock, 0, 0);
                 }
                 Stage::Publish => {
-                    let record = self.run_record(manifest_hash.clone())?;
+                    let record = self.run_record(plan)?;
                     let (output, fault) = (self.workspace.output()?, &self.options.fault);
                     let commit = NightCommit { output, held: self.held, staged: &self.staged, visible, fault };
                     let night = commit_night(commit, record).await?;
@@ -273,15 +268,14 @@ impl Night<'_> {
     /// part is a checkpoint: a second attempt continues with the part in which the first one stopped.
     async fn build_user_features(&mut self) -> Result<()> {
         let night = Scope::night(self.options.run_date);
+        self.stages.bar.inc_length(CheckpointedQuery::GUEST_STATE.len() as u64);
+        for query in CheckpointedQuery::GUEST_STATE {
+            self.run_checkpointed(&self.ctx.clone(), query, &self.checkpoints.clone()).await?;
+        }
         let parts = Part::for_night(&self.workspace.config, self.rollups);
         let scopes: Vec<Scope> = parts.into_iter().map(|users| Scope { users, ..night }).collect();
-        if scopes.len() > 1 {
-            self.stages.bar.inc_length(CheckpointedQuery::GUEST_STATE.len() as u64);
-            for query in CheckpointedQuery::GUEST_STATE {
-                self.run_checkpointed(&self.ctx.clone(), query, &self.checkpoints.clone()).await?;
-            }
-        }
-        let shared = CheckpointedQuery::GUEST_STATE.map(CheckpointedQuery::name);
+        let guests = CheckpointedQuery::GUEST_STATE.map(CheckpointedQuery::name);
+        let shared = self.workspace.shared_by_users(&self.ctx, &guests).await?;
         self.run_in_parts(CheckpointedQuery::USER_FEATURES, &scopes, &shared).await
     }
 
@@ -294,7 +288,7 @@ impl Night<'_> {
         // The service has counted the process's earlier nights too.
         let encoded_before = self.service.counters.get(|c| &c.users_encoded);
         let kept_before = self.service.counters.get(|c| &c.users_kept);
-        self.run_in_parts(CheckpointedQuery::INTENT_SCORES, &[Scope::night(run_date)], &[]).await?;
+        self.run_checkpointed(&self.ctx.clone(), CheckpointedQuery::INTENT_SCORES, &self.checkpoints.clone()).await?;
         self.report.users_encoded = self.service.counters.get(|c| &c.users_encoded) - encoded_before;
         self.report.users_kept = self.service.counters.get(|c| &c.users_kept) - kept_before;
         encoder_states::save(output, &self.card.weights_hash, run_date, self.service.take_used_states()).await
@@ -305,22 +299,35 @@ impl Night<'_> {
         let night = Scope::night(self.options.run_date);
         let parts = features::item_parts(&self.ctx, &self.workspace.config).await?;
         let scopes: Vec<Scope> = parts.into_iter().map(|items| Scope { items, ..night }).collect();
-        self.run_in_parts(CheckpointedQuery::DEMAND_FORECASTS, &scopes, &[features::EARLIER_DEMAND]).await
+        if scopes.len() == 1 {
+            let (ctx, checkpoints) = (self.ctx.clone(), self.checkpoints.clone());
+            return self.run_checkpointed(&ctx, CheckpointedQuery::DEMAND_FORECASTS, &checkpoints).await;
+        }
+        let shared = SharedTables::of(&self.ctx, &[features::EARLIER_DEMAND]).await?;
+        self.run_in_parts(CheckpointedQuery::DEMAND_FORECASTS, &scopes, &shared).await
     }
 
-    /// Runs a query for each scope in a session of its own that shares `tables` with the night's; a single scope runs in the
-    /// night's own session.
-    async fn run_in_parts(&mut self, query: CheckpointedQuery, scopes: &[Scope], tables: &[&str]) -> Result<()> {
+    /// Runs a query for each scope in a session of its own that has the `shared` tables.
+    async fn run_in_parts(&mut self, query: CheckpointedQuery, scopes: &[Scope], shared: &SharedTables) -> Result<()> {
         let (ctx, checkpoints) = (self.ctx.clone(), self.checkpoints.clone());
-        if scopes.len() == 1 {
-            return self.run_checkpointed(&ctx, query, &checkpoints).await;
-        }
         self.stages.bar.inc_length(scopes.len() as u64 - 1);
         let name = query.name();
-        let all = checkpoints.folder(&format!("{name}-parts-{}", scopes.len()));
-        for (number, &scope) in scopes.iter().enumerate() {
-            let part = self.workspace.session_sharing(&ctx, tables, self.rollups, scope).await?;
-            self.run_checkpointed(&part, query, &all.folder(&number.to_string())).await?;
+        let (all, folders) = match scopes.len() {
+            1 => (checkpoints.folder(name), vec![checkpoints.clone()]),
+            parts => {
+                let all = checkpoints.folder(&format!("{name}-parts-{parts}"));
+                let folders = (0..parts).map(|number| all.folder(&number.to_string())).collect();
+                (all, folders)
+            }
+        };
+        for (folder, &scope) in folders.iter().zip(scopes) {
+            let is_done = folder.folder(name).read_if_there("done").await?.is_some();
+            let events = match query == CheckpointedQuery::USER_FEATURES && !is_done {
+                true => UserEvents::Held,
+                false => UserEvents::View,
+            };
+            let part = self.workspace.session_sharing(shared, self.rollups, scope, events).await?;
+            self.run_checkpointed(&part, query, folder).await?;
         }
         let planned = query.plan(&ctx, &self.workspace.sql).await?;
         let schema = parquet_files::plain(planned.schema().as_arrow());
@@ -399,7 +406,8 @@ impl Night<'_> {
         Ok(())
     }
 
-    fn run_record(&self, manifest_hash: String) -> Result<RunRecord> {
+    fn run_record(&self, plan: &NightPlan) -> Result<RunRecord> {
+        let manifest_hash = plan.manifest_hash.clone().ok_or_else(|| Failure::bug("a night without a manifest"))?;
         let mut record = RunRecord::new(self.held, manifest_hash);
         let folders = ["lakes", "master", "rollups", "state", "features", "score", "tables"];
         record.model_version = Some(ModelVersion(self.card.version.clone()));

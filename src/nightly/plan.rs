@@ -219,6 +219,9 @@ pub(crate) struct NightPlan {
     /// None where there is no model yet: the night would be refused.
     pub(crate) model_version: Option<String>,
     pub(crate) read: ReadReport,
+    /// Hash of everything that the night's rows follow from; none without a model.
+    #[serde(skip)]
+    pub(crate) manifest_hash: Option<String>,
     /// The generation of that date which readers see now.
     pub(crate) visible_generation: Option<u64>,
     /// The visible night came from the same inputs, SQL, model and settings: the night leaves it as it is.
@@ -259,6 +262,7 @@ impl NightPlan {
         Ok(Self {
             run_date: survey.run_date,
             model_version: survey.model.as_ref().map(|card| card.version.clone()),
+            manifest_hash: survey.manifest_hash.clone(),
             visible_generation: visible.map(|night| night.run.generation.0),
             nothing_to_do,
             predicted_from: survey.last.as_ref().map(|run| run.run_date),

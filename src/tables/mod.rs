@@ -2,7 +2,8 @@
 //!
 //! In: query results and a [`Location`](crate::lake::stores::Location). Out: Parquet files inside a table's folder that no
 //! reader sees yet (`write_files`), then a metadata-only Delta commit that replaces one night's partition (`delta`).
-//! `published` declares every table once. `publish` decides which night is visible.
+//! `published` declares every table once. `publish` decides which night is visible. `materialise` and `rows_in_memory` keep the
+//! rows of a query for the queries after it, as files or in memory.
 
 pub mod delta;
 pub(crate) mod delta_log;
@@ -11,6 +12,7 @@ pub mod generated_checks;
 pub(crate) mod materialise;
 mod published;
 pub mod reference;
+pub(crate) mod rows_in_memory;
 pub mod schemas;
 mod table_spec;
 pub mod write_files;

@@ -158,8 +158,8 @@ const QUARANTINE: TableSpec = TableSpec {
     also_unique: &[],
     columns: &[
         column("view", Text, "the canonical view that the row would belong to: events, items, …"),
-        column("source_file", Text, "the file that holds the row; null where the lake's SQL does not hand on `_file`"),
-        column("reason", Text, "why the row was set aside; sql/rollups/checked_events.sql has the list"),
+        column("source_file", Text, "the file that holds the row; null where the lake's SQL does not pass `_file` through"),
+        column("reason", Text, "why the row was set aside; sql/rollups/judged_events.sql has the list"),
         column("column_name", Text, "the column that is bad; null where the reason says it or the row is bad as a whole"),
         column("row_json", Text, "the row as JSON, with ids masked"),
     ],
@@ -187,7 +187,7 @@ pub(crate) const RUNS: TableSpec = TableSpec {
             "master_findings",
             Text,
             "JSON object: by view of master data, how many keys have several rows (combined), how many rows name an item that is \
-             neither in the catalogue nor in an event (unknown_item), how many persons have only ids that become one another (cycles), \
+             neither in the catalogue nor in an event (unknown_item), how many persons have only ids that form a cycle (cycles), \
              how many ids are connected to too many others (unstitched); counts of zero are left out",
         ),
         column("arrival_mode", Text, "how arrival times are known: arrival column, ingest date, or event time only"),

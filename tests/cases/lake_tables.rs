@@ -350,7 +350,7 @@ async fn wrong_rates_are_refused_by_file() {
 async fn a_lake_without_rates_plans_no_join_with_them() {
     let shop = SmallLake::new();
     shop.write("events/a.parquet", &event("1 AS quantity, 2.0 AS price")).await;
-    let plan = shop.rows(&[EUR], "EXPLAIN SELECT * FROM checked_events").concat();
+    let plan = shop.rows(&[EUR], "EXPLAIN SELECT * FROM judged_events").concat();
     assert!(plan.contains("raw_events") && !plan.contains("Join"), "{plan}");
     let places = shop.places();
     done(&shop.arguments(&places, &[EUR], "SELECT * FROM daily_rates"));

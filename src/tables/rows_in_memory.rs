@@ -1,0 +1,259 @@
+//! Keeps the rows of a query in memory, within the engine's limit, so that several queries read them.
+//!
+//! Rows that are divided by the hash of a column stay so: a query that groups or joins by that column moves none of them.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result as EngineResult;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::stats::Statistics;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::source::{DataSource, DataSourceExec};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, execute_stream_partitioned};
+use datafusion::prelude::{DataFrame, SessionContext};
+use futures::StreamExt;
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::engine::places;
+use crate::failure::{Failure, Result};
+
+/// Rows of a query as a table; their memory is given back when the last session drops it.
+#[derive(Debug)]
+pub(crate) struct HeldRows {
+    schema: SchemaRef,
+    partitions: Vec<Vec<RecordBatch>>,
+    /// The column by whose hash the partitions are divided.
+    hashed_by: Option<String>,
+    _reserved: Vec<MemoryReservation>,
+}
+
+/// Runs `query` and returns its rows; none, without the rows, if they take more than `bytes_max` bytes or than the engine has
+/// left, or if the session's plans run on a cluster, whose executors could not read them.
+pub(crate) async fn hold(ctx: &SessionContext, query: DataFrame, bytes_max: u64) -> Result<Option<HeldRows>> {
+    match places::is_local(ctx) {
+        true => hold_plan(ctx, query.create_physical_plan().await?, None, bytes_max).await,
+        false => Ok(None),
+    }
+}
+
+/// Like [`hold`], with the rows divided by the hash of a column.
+pub(crate) async fn hold_hashed(
+    ctx: &SessionContext,
+    query: DataFrame,
+    column: &str,
+    bytes_max: u64,
+) -> Result<Option<HeldRows>> {
+    if !places::is_local(ctx) {
+        return Ok(None);
+    }
+    let plan = query.create_physical_plan().await?;
+    let index = plan.schema().index_of(column)?;
+    let by_column =
+        Partitioning::Hash(vec![Arc::new(Column::new(column, index))], ctx.copied_config().target_partitions());
+    let divided = RepartitionExec::try_new(plan, by_column)?;
+    hold_plan(ctx, Arc::new(divided), Some(column.into()), bytes_max).await
+}
+
+async fn hold_plan(
+    ctx: &SessionContext,
+    plan: Arc<dyn ExecutionPlan>,
+    hashed_by: Option<String>,
+    bytes_max: u64,
+) -> Result<Option<HeldRows>> {
+    let schema = plan.schema();
+    let bytes = Arc::new(AtomicU64::new(0));
+    let mut tasks = Vec::new();
+    for stream in execute_stream_partitioned(plan, ctx.task_ctx())? {
+        let reserved = MemoryConsumer::new("HeldRows").register(&ctx.runtime_env().memory_pool);
+        tasks.push(SpawnedTask::spawn(collect(stream, reserved, Arc::clone(&bytes), bytes_max)));
+    }
+    let mut held = HeldRows { schema, partitions: Vec::new(), hashed_by, _reserved: Vec::new() };
+    for task in tasks {
+        let Some((batches, reserved)) = task.await.map_err(Failure::bug)?? else { return Ok(None) };
+        held.partitions.push(batches);
+        held._reserved.push(reserved);
+    }
+    Ok(Some(held))
+}
+
+/// Collects one partition; none if all partitions together take more than `bytes_max` bytes, of which `bytes` counts those so
+/// far.
+async fn collect(
+    mut rows: SendableRecordBatchStream,
+    reserved: MemoryReservation,
+    bytes: Arc<AtomicU64>,
+    bytes_max: u64,
+) -> Result<Option<(Vec<RecordBatch>, MemoryReservation)>> {
+    let mut batches = Vec::new();
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        let more = batch.get_array_memory_size();
+        let before = bytes.fetch_add(more as u64, Ordering::Relaxed);
+        if before + more as u64 > bytes_max || reserved.try_grow(more).is_err() {
+            return Ok(None);
+        }
+        batches.push(batch);
+    }
+    Ok(Some((batches, reserved)))
+}
+
+#[async_trait]
+impl TableProvider for HeldRows {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        limit: Option<usize>,
+    ) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let rows = MemorySourceConfig::try_new(&self.partitions, self.schema(), projection.cloned())?;
+        let source = HeldSource { rows: rows.with_limit(limit), hashed_by: self.hashed_by.clone() };
+        Ok(DataSourceExec::from_data_source(source))
+    }
+}
+
+/// The engine's source of rows in memory, with the column by whose hash they are divided.
+#[derive(Debug, Clone)]
+struct HeldSource {
+    rows: MemorySourceConfig,
+    hashed_by: Option<String>,
+}
+
+impl HeldSource {
+    /// Returns `rows`, a changed copy of this source's, divided as before.
+    fn with_rows(&self, rows: Arc<dyn DataSource>) -> Option<Arc<dyn DataSource>> {
+        let rows: &dyn Any = rows.as_ref();
+        let rows = rows.downcast_ref::<MemorySourceConfig>()?.clone();
+        Some(Arc::new(Self { rows, hashed_by: self.hashed_by.clone() }))
+    }
+}
+
+impl DataSource for HeldSource {
+    fn open(&self, partition: usize, context: Arc<TaskContext>) -> EngineResult<SendableRecordBatchStream> {
+        self.rows.open(partition, context)
+    }
+
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        self.rows.fmt_as(format, f)?;
+        match &self.hashed_by {
+            Some(column) => write!(f, ", hashed_by={column}"),
+            None => Ok(()),
+        }
+    }
+
+    fn output_partitioning(&self) -> Partitioning {
+        let partitioning = self.rows.output_partitioning();
+        let schema = Arc::clone(self.rows.eq_properties().schema());
+        let index = self.hashed_by.as_ref().and_then(|name| Some((name, schema.index_of(name).ok()?)));
+        match index {
+            Some((name, index)) => {
+                let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(name, index));
+                Partitioning::Hash(vec![column], partitioning.partition_count())
+            }
+            None => partitioning,
+        }
+    }
+
+    fn eq_properties(&self) -> EquivalenceProperties {
+        self.rows.eq_properties()
+    }
+
+    fn partition_statistics(&self, partition: Option<usize>) -> EngineResult<Arc<Statistics>> {
+        self.rows.partition_statistics(partition)
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn DataSource>> {
+        self.with_rows(self.rows.with_fetch(limit)?)
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.rows.fetch()
+    }
+
+    fn try_swapping_with_projection(&self, projection: &ProjectionExprs) -> EngineResult<Option<Arc<dyn DataSource>>> {
+        Ok(self.rows.try_swapping_with_projection(projection)?.and_then(|rows| self.with_rows(rows)))
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> EngineResult<TreeNodeRecursion>,
+    ) -> EngineResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::util::pretty::pretty_format_batches;
+    use datafusion::physical_plan::displayable;
+    use datafusion::prelude::SessionConfig;
+
+    const ROWS: &str =
+        "SELECT CAST(v % 7 AS VARCHAR) AS user_id, v % 3 AS item, v FROM generate_series(1, 1000) AS t(v)";
+
+    fn session() -> SessionContext {
+        let mut settings = SessionConfig::new().with_target_partitions(3);
+        settings.options_mut().optimizer.subset_repartition_threshold = 1;
+        SessionContext::new_with_config(settings)
+    }
+
+    #[tokio::test]
+    async fn rows_divided_by_a_column_are_grouped_and_joined_in_place() {
+        let ctx = session();
+        let query = ctx.sql(ROWS).await.unwrap();
+        ctx.register_table("plain", query.clone().into_view()).unwrap();
+        let held = hold_hashed(&ctx, query, "user_id", 1 << 20).await.unwrap().expect("fits");
+        ctx.register_table("held", Arc::new(held)).unwrap();
+        for sql in [
+            "SELECT user_id, count(*) AS n, sum(v) AS total FROM TABLE GROUP BY user_id ORDER BY user_id",
+            "SELECT user_id, item, max(v) AS newest FROM TABLE GROUP BY user_id, item ORDER BY user_id, item",
+            "SELECT a.user_id, count(*) AS n FROM TABLE AS a JOIN TABLE AS b ON a.user_id = b.user_id AND a.v = b.v + 7 \
+             GROUP BY a.user_id ORDER BY a.user_id",
+            "SELECT count(*) AS n, sum(v) AS total FROM TABLE",
+        ] {
+            let plan = ctx.sql(&sql.replace("TABLE", "held")).await.unwrap().create_physical_plan().await.unwrap();
+            let shown = displayable(plan.as_ref()).indent(false).to_string();
+            assert!(!shown.contains("RepartitionExec"), "{shown}");
+            let mut rows = Vec::new();
+            for table in ["held", "plain"] {
+                let found = ctx.sql(&sql.replace("TABLE", table)).await.unwrap().collect().await.unwrap();
+                rows.push(pretty_format_batches(&found).unwrap().to_string());
+            }
+            assert_eq!(rows[0], rows[1], "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_that_take_too_much_are_not_held() {
+        let ctx = session();
+        let query = ctx.sql(ROWS).await.unwrap();
+        assert!(hold(&ctx, query.clone(), 1000).await.unwrap().is_none());
+        assert_eq!(ctx.runtime_env().memory_pool.reserved(), 0);
+        let held = hold(&ctx, query, 1 << 20).await.unwrap().expect("fits");
+        assert!(ctx.runtime_env().memory_pool.reserved() > 0);
+        drop(held);
+        assert_eq!(ctx.runtime_env().memory_pool.reserved(), 0);
+    }
+}
