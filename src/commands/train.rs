@@ -21,8 +21,8 @@ use crate::training::labelled::InputOptions;
 ///
 /// The bundle becomes champion only if there is none yet. With --task table, learns labels from the columns of any flat table
 /// instead, and writes a table model, which predict_table(...) calls in SQL and no night can use. With --task text, fine-tunes
-/// a pretrained encoder on the labels of a text column, for classify_text(...). With --task image, the same for pictures, by
-/// an encoder or from random weights, for classify_image(...).
+/// a pretrained encoder on the labels of a text column, for classify_text(...). With --task image, trains on pictures,
+/// from an encoder's weights or random ones, for classify_image(...).
 #[derive(Debug, Args)]
 pub struct Train {
     #[command(flatten)]
@@ -62,6 +62,7 @@ impl Command for Train {
     }
 
     async fn run(&self, config: &Config) -> Result<()> {
+        training::limit_threads(config);
         match self.task {
             Task::Night => self.train_night(config).await,
             Task::Table => self.train_table(config).await,

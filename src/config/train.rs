@@ -44,6 +44,9 @@ settings! {
         unlabelled: Unlabelled = Unlabelled::None;
         /// Weight of the unlabelled users' loss relative to that of the labelled users.
         unlabelled_weight: f64 = 0.3, 0.0..=100.0;
+        /// Threads of libtorch, at most one per core. 0: one per core. More than one help only wide networks on an idle machine:
+        /// where cores are shared, they wait for one another.
+        threads: u32 = 1, 0..=1024;
         /// Seed of initial weights, samples and batch order.
         seed: u64 = 42;
         /// Steps between checkpoints, from which an interrupted training resumes. 0: by time only.
@@ -54,6 +57,16 @@ settings! {
 }
 
 impl TrainConfig {
+    /// Returns the number of libtorch's threads in training.
+    pub(crate) fn libtorch_threads(&self) -> u32 {
+        // The number of cores respects the quota of the process's control group.
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        match self.threads {
+            0 => cores,
+            set => set.min(cores),
+        }
+    }
+
     pub(super) fn check(&self, backbone: BackboneName) -> Result<()> {
         if self.pretraining == Pretraining::NextEvent && backbone.looks_ahead() {
             return Err(Failure::usage(format!(

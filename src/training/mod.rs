@@ -25,3 +25,10 @@ pub(crate) mod labelled;
 mod pretraining;
 pub mod table;
 pub(crate) mod text;
+
+use crate::config::Config;
+
+/// Limits libtorch to `train.threads` in this process. Threads that start later take the same number.
+pub(crate) fn limit_threads(config: &Config) {
+    tch::set_num_threads(config.train.libtorch_threads() as i32);
+}
