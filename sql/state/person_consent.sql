@@ -1,5 +1,5 @@
--- one row per person_id with master data: what any id of the person said holds for all of them, and no consent wins
--- A night of many parts computes these rows once: the buckets of a person's ids differ.
+-- one row per person_id with master data: what any id of the person said holds for all of them, and one refusal is enough
+-- A night computes these rows once for all parts: the buckets of a person's ids differ.
 SELECT
     coalesce(person.canonical_user_id, user_rows.user_id) AS person_id,
     bool_and(coalesce(user_rows.consent, consent_default())) AS consent,

@@ -38,7 +38,7 @@ pub struct Sql {
     // A file of SQL begins with a comment, and a comment with hyphens.
     #[arg(short = 'c', long = "command", value_name = "QUERY", allow_hyphen_values = true)]
     query: Option<String>,
-    /// Set the value of as_of() [default: latest published night].
+    /// Set the value of as_of() [default: latest published night, else the day after the newest event files].
     #[arg(long, value_name = "YYYY-MM-DD")]
     date: Option<RunDate>,
     /// Write missing rollups below the output, where later nights and sessions reuse them.

@@ -52,7 +52,7 @@ settings! {
         /// Currency of all prices, an ISO code such as EUR; exchange rates convert others. Empty: the lake's only one; a lake with
         /// two is refused.
         currency: String = String::new();
-        /// Most ids that guest-to-login pairs connect to one person. A larger group, such as a shared device, is not stitched.
+        /// Largest number of ids that are merged into one person. A larger group, such as a shared device, is not stitched.
         stitched_max: u32 = 100, 2..=1_000_000;
         /// Largest accepted age in days of the newest event: more stops the night with exit code 4, unless it is accepted.
         freshness_days_max: u32 = 3;

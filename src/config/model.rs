@@ -16,7 +16,7 @@ settings! {
         head: HeadName = HeadName::Sigmoid;
         /// Loss of the intents.
         loss: LossName = LossName::Bce;
-        /// Exponent of the focal loss: the larger, the less do well-classified users weigh.
+        /// Exponent of the focal loss: larger values give well-classified users less weight.
         focal_gamma: f64 = 2.0, 0.0..=10.0;
         /// Class weights of the loss `bce`.
         class_weights: ClassWeights = ClassWeights::None;

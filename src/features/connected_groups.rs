@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The function itself, ready to register.
-pub fn connected_groups() -> AggregateUDF {
+pub(crate) fn connected_groups() -> AggregateUDF {
     AggregateUDF::from(ConnectedGroups { signature: Signature::any(3, Volatility::Immutable) })
 }
 

@@ -80,7 +80,7 @@ fn state_fields(value: &DataType) -> Fields {
     Fields::from(vec![Field::new("value", value.clone(), true), Field::new("rows", DataType::Int64, false)])
 }
 
-/// Rows of kept batches that may be without use before they are copied together.
+/// Unused rows that kept batches may hold before they are compacted.
 const UNUSED_ROWS: usize = 8192;
 
 /// A distinct value of a group: its place in the batches, and how many rows name it.

@@ -15,8 +15,8 @@ use crate::ids::{RunDate, date32};
 pub(crate) enum Accept {
     /// The newest event is older than lake.freshness_days_max
     Freshness,
-    /// A day of the last week has fewer events than lake.volume_share_min of earlier same weekdays, or fewer rows were read of a
-    /// day than when a night last read it
+    /// A day of the last week has fewer events than lake.volume_share_min of earlier same weekdays, or a day has fewer
+    /// rows than when a night last read it
     Volume,
     /// More than lake.missing_day_share of the last 90 days are missing
     MissingDays,
@@ -62,8 +62,7 @@ pub(crate) fn note_missing_days(rollups: &Rollups, run_date: RunDate) -> Option<
 }
 
 /// Objects to the first day of the last week that has events, but fewer than `share_min` of the median of the same weekday in the
-/// four weeks before. Each earlier day counts as it was known the same number of days after itself, so that late events make
-/// no difference.
+/// four weeks before. Each earlier day is counted at the same age, so that late events make no difference.
 fn too_few(counts: &[UnitDay], first_day: i32, share_min: f64, run_date: RunDate) -> Option<Objection> {
     let today = date32(run_date.0);
     let known = |day: i32, days_after: i32| -> u64 {

@@ -21,7 +21,7 @@ use crate::failure::{Failure, Result};
 /// The hint of messages that refuse a damaged file of the lake.
 pub(crate) const FIX_FILE: &str = "write the file again, or move it out of the lake's folder, then rerun";
 
-/// The columns as which the raw files of one view are read.
+/// Declared columns of one view's raw files.
 #[derive(Debug, Clone)]
 pub(crate) struct Declared {
     pub(crate) schema: SchemaRef,
@@ -148,7 +148,7 @@ pub struct ParquetColumns {
 }
 
 impl ParquetColumns {
-    /// Returns the conversion of ours from a column of the file to a declared type, if the engine's cast does not do.
+    /// Returns the conversion of ours from a column of the file to a declared type, where the engine's cast is not enough.
     fn convert(&self, found: &Field, wanted: &DataType) -> Option<Conversion> {
         match (found.data_type(), wanted) {
             (DataType::FixedSizeBinary(16), DataType::Utf8) if self.uuids.contains(found.name()) => {

@@ -120,7 +120,7 @@ impl ReadFunction {
     }
 
     /// Returns the function of a name; an executor gets only the name.
-    pub fn from_name(name: &str) -> Result<Self> {
+    pub(crate) fn from_name(name: &str) -> Result<Self> {
         match [Self::UUID_TEXT, Self::MICROSECONDS].into_iter().find(|known| known.name == name) {
             Some(function) => Ok(function),
             None => exec_err!("{name}: unknown read function"),

@@ -25,7 +25,7 @@ pub(crate) struct LakeSql {
 /// The SQL of one view.
 #[derive(Debug, Clone)]
 pub(crate) struct ViewSql {
-    /// The columns as which its raw files are read.
+    /// Declared columns of its raw files.
     pub(crate) declared: Declared,
     /// True if the lake's folder declares them, false if `canonical/` does.
     pub(crate) declared_by_lake: bool,

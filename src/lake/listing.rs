@@ -96,7 +96,7 @@ impl Listing {
     }
 
     /// Counts the ignored objects by reason.
-    pub fn count_ignored(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn count_ignored(&self) -> BTreeMap<String, u64> {
         self.ignored.iter().map(|(reason, names)| (reason.name().into(), names.len() as u64)).collect()
     }
 

@@ -280,7 +280,7 @@ impl Lake {
 }
 
 /// Writes counts by reason: `hidden 3, not_parquet 1`.
-pub fn count_by_reason(counts: &BTreeMap<String, u64>) -> String {
+pub(crate) fn count_by_reason(counts: &BTreeMap<String, u64>) -> String {
     let parts: Vec<String> = counts.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     parts.join(", ")
 }

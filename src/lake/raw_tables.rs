@@ -38,7 +38,7 @@ pub(super) fn find(lake: &str, sql: &SqlFiles) -> Result<Vec<FurtherTable>> {
         }
         if let Some(other) = found.iter().find(|other| other.name == name) {
             return Err(Failure::usage(format!("{place}: {} declares the table raw_{name} already", other.place))
-                .hint("names of tables don't differ by case: rename one of the files"));
+                .hint("table names are case-insensitive: rename one of the files"));
         }
         found.push(FurtherTable { name, folder: folder.into(), place, text: text.into() });
     }

@@ -71,7 +71,7 @@ impl Location {
     }
 
     /// Returns the name that messages show for this folder, with a slash at its end.
-    pub fn display_folder(&self) -> String {
+    pub(crate) fn display_folder(&self) -> String {
         format!("{}/", self.display(&self.prefix).trim_end_matches('/'))
     }
 

@@ -10,7 +10,7 @@ pub fn auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     }))
 }
 
-/// Returns the same from the positives and negatives of each distinct score, by ascending score.
+/// Returns the AUC from the positives and negatives of each distinct score, by ascending score.
 pub(super) fn auc_of_ties(ties: impl Iterator<Item = (u64, u64)>) -> Option<f64> {
     let mut positives = 0.0;
     let mut negatives = 0.0;

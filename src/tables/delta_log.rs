@@ -160,3 +160,30 @@ pub(crate) fn failure(table: impl std::fmt::Display) -> impl Fn(DeltaTableError)
         failure.at(format!("table {table}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::S3Config;
+
+    #[tokio::test]
+    async fn a_table_of_an_older_version_gets_its_missing_columns() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Location::open(&folder.path().display().to_string(), &S3Config::default()).unwrap();
+        let mut older = columns_of("quarantine").unwrap();
+        older.retain(|column| !["view", "column_name"].contains(&column.name().as_str()));
+        let created = CreateBuilder::new()
+            .with_log_store(log_store(&output, "quarantine").unwrap())
+            .with_table_name("quarantine")
+            .with_columns(older)
+            .with_partition_columns([PARTITION])
+            .await;
+        assert_eq!(created.unwrap().version(), Some(0));
+        for _ in 0..2 {
+            let opened = open_or_create(&output, "quarantine").await.unwrap();
+            let found = opened.snapshot().unwrap().schema();
+            assert!(columns_of("quarantine").unwrap().iter().all(|column| found.field(column.name()).is_some()));
+            assert_eq!(opened.version(), Some(1), "the columns are added once");
+        }
+    }
+}

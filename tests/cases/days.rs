@@ -14,7 +14,7 @@ const SALES: &str = "SELECT concat('u', value % 30) AS user_id, 'purchase' AS ev
 const NONE: [&str; 1] = ["lake.partition=none"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closed_days_are_days_of_no_demand_and_missing_days_are_unknown() {
+async fn closed_days_have_no_demand_and_missing_days_are_unknown() {
     let shop = SmallLake::new();
     shop.write("events/a.parquet", SALES).await;
     let kinds = "SELECT CAST(d['day'] AS VARCHAR), d['kind'], d['rows_read'] FROM (SELECT unnest(lake_days()) AS d) \

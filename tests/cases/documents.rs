@@ -165,6 +165,20 @@ fn scheduled_calls_are_found_with_all_of_their_words() {
 }
 
 #[test]
+fn pages_are_short_enough_to_be_read() {
+    let lines = |page: &String| read(page).lines().count();
+    let pages: Vec<String> = documents().into_iter().filter(|page| page.starts_with("docs/")).collect();
+    let (models, others): (Vec<String>, Vec<String>) = pages.into_iter().partition(|p| p.starts_with("docs/models/"));
+    let all_models: usize = models.iter().map(lines).sum();
+    assert!(!models.is_empty() && all_models <= 900, "docs/models has {all_models} lines, at most 900 in all");
+    let written =
+        |page: &&String| !["docs/reference/", "docs/decisions/"].iter().any(|folder| page.starts_with(folder));
+    let long: Vec<(&String, usize)> =
+        others.iter().filter(written).map(|p| (p, lines(p))).filter(|p| p.1 > 200).collect();
+    assert!(others.len() > 10 && long.is_empty(), "more than 200 lines: {long:?}");
+}
+
+#[test]
 fn every_document_is_linked_from_the_index() {
     let index = read("docs/README.md");
     for path in files("docs", "md") {

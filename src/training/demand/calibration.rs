@@ -46,8 +46,8 @@ impl<T> Scores<T> {
         self.items.len() >= ITEMS_MIN
     }
 
-    /// The factor on means: units sold over the sum of the means, moved from one only as far as it is beyond chance (the
-    /// positive part of Stein's estimate; Morris 1983, "Parametric empirical Bayes inference").
+    /// The factor on means: units sold over the sum of the means, shrunk towards 1 by its sampling error (the positive part
+    /// of Stein's estimate; Morris 1983, "Parametric empirical Bayes inference").
     fn mean_factor(&self) -> Option<f64> {
         if !self.has_enough_items() {
             return None;

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_young_lake_is_told_how_many_days_it_needs_and_which_setting_fits() {
+    fn a_young_lake_is_told_the_days_it_needs_and_the_setting() {
         let none = ItemStatistics { training_rows: 0, content_dims: 0, intent_days_share: 0.0, closed_days: false };
         let config = DemandConfig { horizon_days: 28, history_days_min: 14, ..DemandConfig::default() };
         let failure = require_histories(&none, &config).unwrap_err();

@@ -56,5 +56,5 @@ impl<B> Iterator for BatchReceiver<B> {
 
 pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let started = std::thread::Builder::new().name(name.into()).spawn(work);
-    started.map(drop).map_err(|e| Failure::transient(format!("no thread for training ({name}): {e}")))
+    started.map(drop).map_err(|e| Failure::transient(format!("cannot start a training thread ({name}): {e}")))
 }

@@ -216,7 +216,7 @@ mod tests {
         (batches_of_blocks(&blocks(), Reporting(report), ALL, Epoch::first(1)).unwrap(), reports)
     }
 
-    /// Waits this long only for what never comes.
+    /// Timeout after which a test assumes that no batch arrives.
     const LONG: Duration = Duration::from_secs(60);
 
     fn blocks() -> Arc<Blocks<UserColumns>> {

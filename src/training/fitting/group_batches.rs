@@ -52,7 +52,7 @@ mod tests {
     use std::sync::mpsc::{RecvTimeoutError, channel};
     use std::time::Duration;
 
-    /// Waits this long only for what never comes.
+    /// Timeout after which a test assumes that no batch arrives.
     const LONG: Duration = Duration::from_secs(60);
 
     /// Batches of groups of two rows: the rows, and a number drawn.
