@@ -1,10 +1,9 @@
 //! The classes of failure that a caller of the command line can distinguish, and their exit codes.
 //!
 //! Every module's error converts into [`Failure`], which keeps that error as its `source()`: people read the message and the
-//! hint, logs show the chain. Code decides by [`FailureKind`] and [`Cause`], never by a message of ours; texts of
-//! libraries are matched here alone, where a library has no variant for the case. `main` alone turns a failure
-//! into a process exit. The exit codes are a contract with schedulers (Airflow retries 75, pages no one for 5), so they never
-//! change meaning.
+//! hint, logs show the chain. Code decides by [`FailureKind`] and [`Cause`], never by a message of ours; texts of libraries are
+//! matched here alone, where a library has no variant for the case. `main` alone turns a failure into a process exit. The exit
+//! codes are a contract with schedulers (Airflow retries 75, pages no one for 5), so they never change meaning.
 
 use arrow::error::ArrowError;
 use std::error::Error;
@@ -213,8 +212,8 @@ fn is_value_error(error: &ArrowError) -> bool {
             || text.contains("is too small to store in a Decimal"))
 }
 
-/// Returns the failure of a request that the store refused because permissions or the bucket are missing; `None` if it failed for another
-/// reason.
+/// Returns the failure of a request that the store refused because permissions or the bucket are missing; `None` if it failed
+/// for another reason.
 pub(crate) fn store_refusal(error: &(dyn Error + 'static)) -> Option<Failure> {
     if let Some(failure) = missing_bucket(error) {
         return Some(failure);

@@ -1,5 +1,5 @@
 -- one row per user_id with master data: of several rows, per column the value that most rows name, or the smallest of those
--- But one refusal of consent, or one excluded, is enough; next to a row that states it, a row without consent counts as features.consent_default. Every
+-- For consent, one refusal is enough, and so is one excluded; next to a row that states it, a row without consent counts as features.consent_default. Every
 -- login of a guest counts for stitching: state/ reads user_rows.
 SELECT
     user_id,

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use clap::Args;
 
 use super::command::{Command, Needs};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::failure::Result;
 use crate::score::devices::{self, Cuda};
 
@@ -27,7 +27,7 @@ impl Command for Doctor {
 fn print_report(config: &Config) -> Result<()> {
     let cuda = devices::find_cuda();
     println!("intentcast  {}", env!("CARGO_PKG_VERSION"));
-    println!("cores       {}", std::thread::available_parallelism().map_or(1, |n| n.get()));
+    println!("cores       {}", config::cores());
     println!("partitions  {}", config.partitions());
     println!("memory      {} MiB for the engine (engine.memory_bytes_max)", config.engine.memory_bytes_max >> 20);
     println!("libtorch    {}", libtorch());

@@ -5,6 +5,11 @@ use super::declare::settings;
 use super::networks::Precision;
 use crate::failure::{Failure, Result};
 
+/// Returns the number of cores, within the quota of the process's control group.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
 settings! {
     /// Scoring with models.
     ScoreConfig {

@@ -27,6 +27,7 @@ pub use train::TrainConfig;
 
 pub(crate) use image::ImageConfig;
 pub(crate) use lake::{Arrival, LakeConfig};
+pub(crate) use machine::cores;
 pub(crate) use model::ModelConfig;
 pub(crate) use resolve::environment;
 pub(crate) use text::TextConfig;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::declare::Section;
 use super::image::ImageConfig;
 use super::lake::{LakeConfig, OutputConfig, S3Config, SqlConfig};
-use super::machine::{EngineConfig, FunctionsConfig, GcConfig, LockConfig, ScoreConfig};
+use super::machine::{EngineConfig, FunctionsConfig, GcConfig, LockConfig, ScoreConfig, cores};
 use super::model::ModelConfig;
 use super::outputs::{
     ChecksConfig, DemandConfig, FeaturesConfig, IntentsConfig, RecommendationConfig, ReplenishmentConfig, SegmentConfig,
@@ -75,7 +75,7 @@ impl Config {
     /// Returns the number of partitions: the configured number, or one per core.
     pub(crate) fn partitions(&self) -> usize {
         match self.engine.partitions {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            0 => cores(),
             n => n as usize,
         }
     }

@@ -1,6 +1,7 @@
 //! Settings of training.
 
 use super::declare::settings;
+use super::machine::cores;
 use super::networks::{Augmentation, BackboneName, Pretraining, Unlabelled, name_of};
 use crate::failure::{Failure, Result};
 
@@ -44,7 +45,7 @@ settings! {
         unlabelled: Unlabelled = Unlabelled::None;
         /// Weight of the unlabelled users' loss relative to that of the labelled users.
         unlabelled_weight: f64 = 0.3, 0.0..=100.0;
-        /// Threads of libtorch, at most one per core. 0: one per core. More than one help only wide networks on an idle machine:
+        /// Threads of libtorch, at most one per core. 0: one per core. More than one helps only wide networks on an idle machine:
         /// where cores are shared, they wait for one another.
         threads: u32 = 1, 0..=1024;
         /// Seed of initial weights, samples and batch order.
@@ -59,8 +60,7 @@ settings! {
 impl TrainConfig {
     /// Returns the number of libtorch's threads in training.
     pub(crate) fn libtorch_threads(&self) -> u32 {
-        // The number of cores respects the quota of the process's control group.
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let cores = u32::try_from(cores()).unwrap_or(u32::MAX);
         match self.threads {
             0 => cores,
             set => set.min(cores),

@@ -129,7 +129,7 @@ async fn run_locked(
     let missing = objections::note_missing_days(&rollups, run_date);
     let master_findings = master_findings::count(&ctx).await?;
     let unstitched = master_findings::note_unstitched(&master_findings, config);
-    let manifest_hash = plan.manifest_hash.as_deref().ok_or_else(|| Failure::bug("a night without a manifest"))?;
+    let manifest_hash = plan.manifest_hash()?;
     let night = Night {
         checkpoints: checkpoint_folder(workspace.output()?, run_date, manifest_hash),
         report: NightReport { read: rollups.report.clone(), master_findings, ..report },
@@ -275,7 +275,12 @@ impl Night<'_> {
         let parts = Part::for_night(&self.workspace.config, self.rollups);
         let scopes: Vec<Scope> = parts.into_iter().map(|users| Scope { users, ..night }).collect();
         let guests = CheckpointedQuery::GUEST_STATE.map(CheckpointedQuery::name);
-        let shared = self.workspace.shared_by_users(&self.ctx, &guests).await?;
+        let done = format!("{}/done", CheckpointedQuery::USER_FEATURES.name());
+        let shared = match self.checkpoints.read_if_there(&done).await? {
+            // An earlier attempt finished them: no part reads items.
+            Some(_) => SharedTables::of(&self.ctx, &guests).await?,
+            None => self.workspace.shared_by_users(&self.ctx, &guests).await?,
+        };
         self.run_in_parts(CheckpointedQuery::USER_FEATURES, &scopes, &shared).await
     }
 
@@ -407,8 +412,7 @@ impl Night<'_> {
     }
 
     fn run_record(&self, plan: &NightPlan) -> Result<RunRecord> {
-        let manifest_hash = plan.manifest_hash.clone().ok_or_else(|| Failure::bug("a night without a manifest"))?;
-        let mut record = RunRecord::new(self.held, manifest_hash);
+        let mut record = RunRecord::new(self.held, plan.manifest_hash()?.to_string());
         let folders = ["lakes", "master", "rollups", "state", "features", "score", "tables"];
         record.model_version = Some(ModelVersion(self.card.version.clone()));
         record.sql_fingerprint = Some(self.workspace.sql.fingerprint(&folders));

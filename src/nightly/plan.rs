@@ -246,6 +246,11 @@ pub(crate) struct StagePlan {
 }
 
 impl NightPlan {
+    /// Returns the manifest's hash; a plan without a model has none and is never executed.
+    pub(crate) fn manifest_hash(&self) -> Result<&str> {
+        self.manifest_hash.as_deref().ok_or_else(|| Failure::bug("a night without a manifest"))
+    }
+
     /// Decides from the facts alone.
     pub(crate) fn new(survey: &Survey) -> Result<Self> {
         let visible = survey.visible.as_ref();

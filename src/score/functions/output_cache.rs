@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_rows_are_computed_once_and_others_may_be_null() {
+    fn equal_rows_are_computed_once_and_failed_rows_are_null() {
         let rows = [Some("aa"), None, Some("bad"), Some("aa"), Some("b")];
         let (outputs, computed) = computed(&OutputCache::new(0, 2), &rows);
         let column = vectors(&outputs.unwrap());

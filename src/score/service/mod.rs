@@ -31,7 +31,7 @@ use self::shared_contents::SharedContents;
 use super::devices;
 use super::load_cache::LoadCache;
 use super::lock::lock;
-use crate::config::ScoreConfig;
+use crate::config::{ScoreConfig, cores};
 use crate::failure::{Failure, Result};
 use crate::model::bundle::{Bundle, BundleCard, IndexedItem};
 use crate::model::contents::MODALITIES;
@@ -153,10 +153,6 @@ impl ScoringService {
     pub(crate) fn take_used_states(&self) -> EncoderStates {
         std::mem::take(&mut *lock(&self.states)).into_used()
     }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Number of owners: `score.owner_threads`, one per core where that is 0, and always one on a GPU.
