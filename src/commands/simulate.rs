@@ -37,6 +37,9 @@ pub struct Simulate {
     /// Choose the signal that predicts purchases: all that a shop knows, or one modality alone.
     #[arg(long, value_enum, default_value_t = Signal::Mixed)]
     signal: Signal,
+    /// Let this share of the users have an event on an average day, 0.001 to 0.5; about a tenth by default.
+    #[arg(long)]
+    active_share: Option<f64>,
     /// Start the lake on this day.
     #[arg(long, default_value = "2026-01-01", value_name = "YYYY-MM-DD")]
     start: RunDate,
@@ -52,6 +55,7 @@ impl Command for Simulate {
             seed: self.seed,
             faults: self.faults,
             signal: self.signal,
+            active_share: self.active_share,
             start: self.start.0,
         };
         let report = simulation::simulate(&Location::open(&self.to, &config.s3)?, &options).await?;

@@ -68,6 +68,9 @@ pub async fn simulate(to: &Location, options: &SimulateOptions) -> Result<Simula
     if options.users == 0 || options.items == 0 || options.days == 0 {
         return Err(Failure::usage("simulate: expected at least one user, item and day"));
     }
+    if let Some(share) = options.active_share.filter(|share| !(0.001..=0.5).contains(share)) {
+        return Err(Failure::usage(format!("--active-share: expected 0.001 to 0.5, got {share}")));
+    }
     if !to.folder("events").list().await?.is_empty() {
         return Err(Failure::usage(format!("{}: a lake exists already", to.url)).hint("choose an empty folder"));
     }
@@ -127,7 +130,7 @@ impl<'a> World<'a> {
     fn season(&self, day: u32) -> f32 {
         let weekday = self.date(day).weekday().num_days_from_monday();
         let year = f64::from(self.date(day).ordinal0()) / 365.25 * std::f64::consts::TAU;
-        WEEK[weekday as usize] * (1.0 + 0.08 * year.cos() as f32)
+        self.options.traffic() * WEEK[weekday as usize] * (1.0 + 0.08 * year.cos() as f32)
     }
 
     fn start_day(&mut self, day: u32) {

@@ -32,6 +32,7 @@ fn simulated() -> tempfile::TempDir {
         seed: 11,
         faults: false,
         signal: Signal::Mixed,
+        active_share: None,
         start: start(),
     };
     simulated_by(&options)
@@ -313,11 +314,46 @@ const TELLS: &str = "WITH looks AS (
         avg(first) FILTER (WHERE buys) - avg(first) FILTER (WHERE NOT buys), count(*)
     FROM told";
 
+/// Share of all users who have an event on an average day.
+const ACTIVE: &str = "SELECT avg(CAST(users AS DOUBLE)) / (SELECT count(*) FROM users) FROM (
+    SELECT CAST(ts AS DATE) AS day, count(DISTINCT user_id) AS users FROM events WHERE user_id IS NOT NULL GROUP BY 1)";
+
+#[test]
+fn active_share_is_the_share_of_users_who_come_on_a_day() {
+    for (chosen, share) in [(None, 0.105), (Some(0.03), 0.03), (Some(0.2), 0.2)] {
+        let options = SimulateOptions {
+            users: 4000,
+            items: 100,
+            days: 60,
+            seed: 4,
+            faults: false,
+            signal: Signal::Mixed,
+            active_share: chosen,
+            start: start(),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let to = Location::open(&folder.path().display().to_string(), &Default::default()).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(simulation::simulate(&to, &options)).unwrap();
+        let found = runtime.block_on(async { numbers(&opened(folder.path()).await, ACTIVE).await })[0];
+        assert!((found / share - 1.0).abs() < 0.15, "{chosen:?}: {found}");
+    }
+}
+
 #[test]
 fn a_taste_shows_only_in_the_modality_of_signal() {
     for signal in [Signal::Text, Signal::Image, Signal::Sequence] {
         let (users, items, days, seed, faults) = (3000, 300, 60, 4, false);
-        let lake = simulated_by(&SimulateOptions { users, items, days, seed, faults, signal, start: start() });
+        let lake = simulated_by(&SimulateOptions {
+            users,
+            items,
+            days,
+            seed,
+            faults,
+            signal,
+            active_share: None,
+            start: start(),
+        });
         let told = tokio::runtime::Runtime::new()
             .unwrap()
             .block_on(async { numbers(&opened(lake.path()).await, TELLS).await });

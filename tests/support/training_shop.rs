@@ -30,8 +30,16 @@ fn simulated() -> TrainingShop {
         let config = tiny(&folder);
         let lake = Location::open(&config.lake.uri, &config.s3).unwrap();
         let start = "2026-01-01".parse::<RunDate>().unwrap().0;
-        let options =
-            SimulateOptions { users: 200, items: 20, days: 60, seed: 5, faults: false, signal: Signal::Mixed, start };
+        let options = SimulateOptions {
+            users: 200,
+            items: 20,
+            days: 60,
+            seed: 5,
+            faults: false,
+            signal: Signal::Mixed,
+            active_share: None,
+            start,
+        };
         simulation::simulate(&lake, &options).await.unwrap();
         bundle::gather_training_sets(&config, date()).await.unwrap()
     });
