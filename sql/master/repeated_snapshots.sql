@@ -1,11 +1,15 @@
 -- one row per as_of of which two files hold the same inventory rows: one snapshot that was loaded twice
-WITH rows_of_files AS (
+-- Rows are hashed only of days that several files have: usually none.
+WITH days_of_files AS (
+    SELECT as_of FROM lake_inventory GROUP BY as_of HAVING min(_file) <> max(_file)
+),
+rows_of_files AS (
     SELECT
-        as_of,
+        lake_inventory.as_of,
         _file,
         md5(concat_ws('|', item_id, on_hand, on_order, lead_time_days, pack_size, min_order_quantity, unit_cost, service_level))
             AS row_hash
-    FROM lake_inventory
+    FROM days_of_files JOIN lake_inventory ON lake_inventory.as_of = days_of_files.as_of
 ),
 files AS (
     SELECT as_of, _file, count(*) AS row_count, min(row_hash) AS first_hash, max(row_hash) AS last_hash

@@ -1,5 +1,6 @@
--- one row per good event of the unit, sorted by user and time; event_key breaks ties of time among events without an event_id
--- Sorted by bucket first, so that a part of the users (engine.user_parts) and training's sample are a part of each file.
+-- one row per good event of the unit; event_key breaks ties of time among events without an event_id
+-- Files are sorted by user_bucket, so that a part of the users (engine.user_parts) and training's sample are a part of each file.
+-- What needs the events of a user in order sorts them itself.
 SELECT
     user_bucket(user_id) AS user_bucket, event_id, user_id, session_id, ts, event_type, item_id, query, dwell_ms, rating,
     text, event_day, arrival_day,
@@ -20,4 +21,3 @@ SELECT
     END AS event_key
 FROM checked_events
 WHERE reason IS NULL
-ORDER BY user_bucket, user_id, ts, event_id, event_key

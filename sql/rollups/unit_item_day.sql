@@ -13,4 +13,4 @@ SELECT
 FROM unit_event
 WHERE item_id IS NOT NULL
 GROUP BY item_id, event_day, arrival_day
-ORDER BY item_id, event_day, arrival_day
+ORDER BY event_day

@@ -29,4 +29,4 @@ SELECT
 FROM unit_event
 WHERE user_id IS NOT NULL
 GROUP BY user_bucket, user_id, event_day, arrival_day
-ORDER BY user_bucket, user_id, event_day, arrival_day
+ORDER BY user_bucket

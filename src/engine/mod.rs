@@ -5,6 +5,7 @@
 
 mod memory;
 pub mod places;
+pub(crate) mod scans;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::TrackConsumersPool;
@@ -17,6 +18,7 @@ use crate::config::Config;
 use crate::failure::Result;
 use crate::score::torch_functions::TorchFunctions;
 use memory::CappedPool;
+use scans::Scans;
 
 /// Makes a session within the configured memory that spills to the configured folder.
 pub fn session(config: &Config) -> Result<SessionContext> {
@@ -31,7 +33,8 @@ pub fn session(config: &Config) -> Result<SessionContext> {
         .with_target_partitions(config.partitions())
         .with_batch_size(config.engine.batch_rows as usize)
         .with_information_schema(true)
-        .with_parquet_pruning(true);
+        .with_parquet_pruning(true)
+        .with_extension(Arc::new(Scans::default()));
     let options = settings.options_mut();
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.schema_force_view_types = false;

@@ -7,6 +7,7 @@ use datafusion::prelude::SessionContext;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::scans;
 use crate::failure::Result;
 
 /// Runs a plan on other machines and returns its rows.
@@ -28,6 +29,10 @@ pub(crate) fn is_local(ctx: &SessionContext) -> bool {
 pub async fn run(ctx: &SessionContext, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
     match ctx.copied_config().get_extension::<Place>() {
         Some(place) => place.0.run(ctx, plan).await,
-        None => Ok(collect(plan, ctx.task_ctx()).await?),
+        None => {
+            let rows = collect(Arc::clone(&plan), ctx.task_ctx()).await?;
+            scans::add(ctx, &plan);
+            Ok(rows)
+        }
     }
 }

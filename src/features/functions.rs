@@ -145,7 +145,7 @@ impl ScalarUDFImpl for LocalTime {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let micros = cast(&arrays[0], &DataType::Timestamp(TimeUnit::Microsecond, None))?;
         let micros = micros.as_primitive::<TimestampMicrosecondType>();
-        let mut offset = CachedOffset { zone: self.zone, quarter_hour: i64::MIN, seconds: 0 };
+        let mut offset = CachedOffset::new(self.zone);
         let local = micros.iter().map(|t| t.map(|t| t.div_euclid(1_000_000) + offset.at(t)));
         let array: ArrayRef = match self.returns {
             DataType::Date32 => {
@@ -157,22 +157,31 @@ impl ScalarUDFImpl for LocalTime {
     }
 }
 
-/// Caches the UTC offset of one quarter hour: rows come nearly in time order, and zones change on quarter hours.
+/// Quarter hours whose UTC offsets are cached: a day has 96.
+const OFFSETS_CACHED: usize = 128;
+
+/// Caches the UTC offsets of the last quarter hours: the rows of a file are mostly of one day, and zones change on quarter hours.
 struct CachedOffset {
     zone: Tz,
-    quarter_hour: i64,
-    seconds: i64,
+    /// Quarter hour since 1970 and offset in seconds.
+    offsets: [(i64, i64); OFFSETS_CACHED],
 }
 
 impl CachedOffset {
+    fn new(zone: Tz) -> Self {
+        Self { zone, offsets: [(i64::MIN, 0); OFFSETS_CACHED] }
+    }
+
+    /// Returns the offset in seconds at a time in microseconds.
     fn at(&mut self, micros: i64) -> i64 {
         let quarter_hour = micros.div_euclid(900_000_000);
-        if quarter_hour != self.quarter_hour {
-            self.quarter_hour = quarter_hour;
+        let cached = &mut self.offsets[quarter_hour.rem_euclid(OFFSETS_CACHED as i64) as usize];
+        if cached.0 != quarter_hour {
             let utc = DateTime::from_timestamp_micros(micros).unwrap_or_default();
-            self.seconds = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix().local_minus_utc().into();
+            let seconds = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix().local_minus_utc();
+            *cached = (quarter_hour, seconds.into());
         }
-        self.seconds
+        cached.1
     }
 }
 
@@ -237,7 +246,7 @@ impl ScalarUDFImpl for NonBlank {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let texts = cast(&arrays[0], &DataType::Utf8)?;
         let texts = texts.as_string::<i32>();
-        let is_blank = |text: Option<&str>| text.is_some_and(|text| text.trim().is_empty());
+        let is_blank = |text: Option<&str>| text.is_some_and(|text| text.chars().all(char::is_whitespace));
         if !texts.iter().any(is_blank) {
             return Ok(ColumnarValue::Array(Arc::new(texts.clone())));
         }
@@ -278,7 +287,16 @@ impl ScalarUDFImpl for Bucket {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let ids = cast(&arrays[0], &DataType::Utf8)?;
-        let buckets = ids.as_string::<i32>().iter().map(|id| id.map(bucket));
+        // The events of a visit follow one another.
+        let mut last = ("", bucket(""));
+        let buckets = ids.as_string::<i32>().iter().map(|id| {
+            id.map(|id| {
+                if id != last.0 {
+                    last = (id, bucket(id));
+                }
+                last.1
+            })
+        });
         Ok(ColumnarValue::Array(Arc::new(buckets.collect::<Int32Array>())))
     }
 }
@@ -313,7 +331,7 @@ mod tests {
         #[test]
         fn local_time_agrees_with_chrono(seconds in 0i64..2_000_000_000, zone in 0usize..4) {
             let zone = [chrono_tz::UTC, chrono_tz::Asia::Shanghai, chrono_tz::America::New_York, chrono_tz::Asia::Kathmandu][zone];
-            let mut offset = CachedOffset { zone, quarter_hour: i64::MIN, seconds: 0 };
+            let mut offset = CachedOffset::new(zone);
             let local = seconds + offset.at(seconds * 1_000_000);
             let truth = zone.from_utc_datetime(&DateTime::from_timestamp(seconds, 0).unwrap().naive_utc());
             prop_assert_eq!(local.rem_euclid(86_400) / 3_600, hour(truth));

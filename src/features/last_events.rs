@@ -7,8 +7,8 @@
 //! accounted exactly. `array_agg(... ORDER BY ts)` would hold every event of every user.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Builder, Int64Builder, ListArray, StringBuilder, StructArray,
-    TimestampMicrosecondBuilder, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Builder, Int64Builder, ListArray, StringBuilder, StringViewArray,
+    StructArray, TimestampMicrosecondBuilder, UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
@@ -193,8 +193,9 @@ impl Newest {
     fn add(&mut self, columns: &[ArrayRef], ties: &[u64], groups: &[usize], keep: Option<&BooleanArray>) -> Result<()> {
         let ts = cast(&columns[0], &event_fields()[0].data_type().clone())?;
         let ts = ts.as_primitive::<TimestampMicrosecondType>();
-        let texts: Vec<ArrayRef> = columns[1..4].iter().map(|c| cast(c, &DataType::Utf8)).collect::<Result<_, _>>()?;
-        let [types, items, categories] = [0, 1, 2].map(|i| texts[i].as_string::<i32>());
+        let texts: Vec<ArrayRef> =
+            columns[1..4].iter().map(|c| cast(c, &DataType::Utf8View)).collect::<Result<_, _>>()?;
+        let [types, items, categories] = [0, 1, 2].map(|i| texts[i].as_string_view());
         let price = cast(&columns[4], &DataType::Float64)?;
         let price = price.as_primitive::<Float64Type>();
         let dwell = cast(&columns[5], &DataType::Int64)?;
@@ -205,7 +206,7 @@ impl Newest {
             if ts.is_null(row) || keep.is_some_and(|k| !k.is_valid(row) || !k.value(row)) {
                 continue;
             }
-            let mut id = |a: &arrow::array::StringArray| match a.is_valid(row) {
+            let mut id = |a: &StringViewArray| match a.is_valid(row) {
                 true => self.strings.id(a.value(row)),
                 false => ABSENT,
             };
@@ -325,8 +326,8 @@ impl GroupsAccumulator for Newest {
         total_groups: usize,
     ) -> Result<()> {
         self.groups = total_groups;
-        let keys = cast(&values[2], &DataType::Utf8)?;
-        let ties: Vec<u64> = keys.as_string::<i32>().iter().map(|k| k.map_or(0, stable_hash)).collect();
+        let keys = cast(&values[2], &DataType::Utf8View)?;
+        let ties: Vec<u64> = keys.as_string_view().iter().map(|k| k.map_or(0, stable_hash)).collect();
         let columns: Vec<ArrayRef> = [1, 3, 4, 5, 6, 7, 8, 9, 10].iter().map(|&i| Arc::clone(&values[i])).collect();
         self.add(&columns, &ties, groups, filter)
     }

@@ -1,6 +1,6 @@
 //! Rollup units: the contribution of a set of event files to users' and items' days, computed once and stored.
 //!
-//! A unit is a set of event files of one month (at most 32 MiB), read by one run. Its outputs are stored under
+//! A unit is a set of event files of one month (at most 16 MiB), read by one run. Its outputs are stored under
 //! `state/rollups/<fingerprint of SQL and settings>/units/<id>/`; a manifest, written last and only if absent, makes a
 //! run's units count. A later run reuses every unit whose files are all unchanged and rolls up only files that no unit
 //! covers: a late file becomes a unit of its own, and a changed or removed file invalidates its unit. Rows carry event day
@@ -263,10 +263,6 @@ impl Rollups {
         for output in written {
             let files = output.files.into_iter().map(|f| OutputFile { name: f.path, bytes: f.bytes as u64 });
             unit.outputs.insert(output.name.into(), files.collect());
-        }
-        for output in ["unit_event", "unit_quarantine"] {
-            ctx.deregister_table(output)?;
-            self.register_output(ctx, output, output, std::slice::from_ref(&unit))?;
         }
         unit.currencies = count_rows(ctx, CURRENCIES_SQL).await?.into_iter().collect();
         unit.days = lake_days::count_unit(ctx).await?;

@@ -11,7 +11,7 @@ use crate::ids::ContentHash;
 use crate::lake::{RATES, files_table::ListedFile, parquet_files, stores::Location};
 
 /// Source bytes above which a month is split into several units; bounds the memory of one rollup's sort.
-const UNIT_BYTES_MAX: u64 = 32 << 20;
+const UNIT_BYTES_MAX: u64 = 16 << 20;
 
 /// One stored unit: its source files with fingerprints, its outputs with their sizes, and its counts.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Arrival, Config};
+use crate::engine::scans::{self, ScanFigures};
 use crate::failure::{Failure, Result};
 use crate::features::objections::{self, Accept};
 use crate::features::read_report::ReadReport;
@@ -70,6 +71,8 @@ pub(crate) struct NightReport {
     pub(crate) table_paths: BTreeMap<String, String>,
     pub(crate) users_encoded: u64,
     pub(crate) users_kept: u64,
+    /// Scans, rows and bytes of each table's files in the queries of the night, as far as they ran in this process.
+    pub(crate) scans: BTreeMap<String, ScanFigures>,
     /// False where the same night was published before.
     pub(crate) published: bool,
 }
@@ -173,6 +176,7 @@ fn new_report(
         table_paths,
         users_encoded: 0,
         users_kept: 0,
+        scans: BTreeMap::new(),
         published: false,
     })
 }
@@ -261,7 +265,8 @@ impl Night<'_> {
         for (table, files) in &self.staged {
             self.report.table_rows.insert(table.clone(), files.iter().map(|f| f.rows).sum());
         }
-        Ok(NightReport { stages: self.stages.figures, published: true, ..self.report })
+        let scans = scans::figures(&self.ctx);
+        Ok(NightReport { stages: self.stages.figures, scans, published: true, ..self.report })
     }
 
     /// Builds the features of all users, one part of them after another, so that memory does not grow with the users. Each
@@ -327,12 +332,14 @@ impl Night<'_> {
         };
         for (folder, &scope) in folders.iter().zip(scopes) {
             let is_done = folder.folder(name).read_if_there("done").await?.is_some();
+            // Holding the part's events is work of the stage.
+            let clock = self.stages.begin(name);
             let events = match query == CheckpointedQuery::USER_FEATURES && !is_done {
                 true => UserEvents::Held,
                 false => UserEvents::View,
             };
             let part = self.workspace.session_sharing(shared, self.rollups, scope, events).await?;
-            self.run_checkpointed(&part, query, folder).await?;
+            self.run_checkpointed_since(clock, &part, query, folder).await?;
         }
         let planned = query.plan(&ctx, &self.workspace.sql).await?;
         let schema = parquet_files::plain(planned.schema().as_arrow());
@@ -351,8 +358,19 @@ impl Night<'_> {
         query: CheckpointedQuery,
         checkpoints: &Location,
     ) -> Result<()> {
+        let clock = self.stages.begin(query.name());
+        self.run_checkpointed_since(clock, ctx, query, checkpoints).await
+    }
+
+    /// Like [`Self::run_checkpointed`], with what was done for the query since `clock`.
+    async fn run_checkpointed_since(
+        &mut self,
+        clock: Instant,
+        ctx: &SessionContext,
+        query: CheckpointedQuery,
+        checkpoints: &Location,
+    ) -> Result<()> {
         let name = query.name();
-        let clock = self.stages.begin(name);
         let planned = query.plan(ctx, &self.workspace.sql).await?;
         let folder = checkpoints.folder(name);
         if folder.read_if_there("done").await?.is_some() {

@@ -1,10 +1,13 @@
 //! Keeps the rows of a query in memory, within the engine's limit, so that several queries read them.
 //!
-//! Rows that are divided by the hash of a column stay so: a query that groups or joins by that column moves none of them.
+//! Rows that are divided by the hash of a column stay so: a query that groups or joins by that column moves none of them. Text is
+//! held as views: a sort or a join then moves 16 bytes of a text, whatever its length.
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{cast, concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use async_trait::async_trait;
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as EngineResult;
 use datafusion::common::runtime::SpawnedTask;
@@ -19,6 +22,8 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, execute_stream_partitioned};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
@@ -27,7 +32,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::engine::places;
+use crate::engine::{places, scans};
 use crate::failure::{Failure, Result};
 
 /// Rows of a query as a table; their memory is given back when the last session drops it.
@@ -73,12 +78,12 @@ async fn hold_plan(
     hashed_by: Option<String>,
     bytes_max: u64,
 ) -> Result<Option<HeldRows>> {
-    let schema = plan.schema();
+    let schema = with_views(&plan.schema());
     let bytes = Arc::new(AtomicU64::new(0));
     let mut tasks = Vec::new();
-    for stream in execute_stream_partitioned(plan, ctx.task_ctx())? {
+    for stream in execute_stream_partitioned(Arc::clone(&plan), ctx.task_ctx())? {
         let reserved = MemoryConsumer::new("HeldRows").register(&ctx.runtime_env().memory_pool);
-        tasks.push(SpawnedTask::spawn(collect(stream, reserved, Arc::clone(&bytes), bytes_max)));
+        tasks.push(SpawnedTask::spawn(collect(stream, Arc::clone(&schema), reserved, Arc::clone(&bytes), bytes_max)));
     }
     let mut held = HeldRows { schema, partitions: Vec::new(), hashed_by, _reserved: Vec::new() };
     for task in tasks {
@@ -86,20 +91,96 @@ async fn hold_plan(
         held.partitions.push(batches);
         held._reserved.push(reserved);
     }
+    scans::add(ctx, &plan);
     Ok(Some(held))
+}
+
+impl HeldRows {
+    /// Puts all rows into one partition: queries of a session of one partition then group and sort them in one step.
+    pub(crate) fn in_one_partition(self) -> Self {
+        let partitions = vec![self.partitions.into_iter().flatten().collect()];
+        Self { partitions, hashed_by: None, ..self }
+    }
+
+    /// Returns the rows in one partition, and a table of them sorted by an Int32 column, nulls last; rows of equal values keep their
+    /// order. The engine's own sort would charge each sorted batch for the text of all of them.
+    pub(crate) fn sorted_by(self, column: &str, batch_rows: usize) -> Result<(Self, Arc<dyn TableProvider>)> {
+        let index = self.schema.index_of(column)?;
+        // Contiguous columns: taking rows from many batches is slower.
+        let rows = concat_batches(&self.schema, self.partitions.iter().flatten())?;
+        let Some(values) = rows.column(index).as_primitive_opt::<Int32Type>() else {
+            return Err(Failure::bug(format!("{column}: expected Int32, got {}", rows.column(index).data_type())));
+        };
+        let key = |value: Option<i32>| value.map_or(i64::MAX, i64::from);
+        let mut order: Vec<(i64, u32)> = values.iter().map(key).zip(0..).collect();
+        order.sort_by_key(|(key, _)| *key);
+        let order = order.into_iter().map(|(_, row)| row).collect::<UInt32Array>();
+
+        let starts = (0..rows.num_rows()).step_by(batch_rows);
+        let slices = starts.map(|start| rows.slice(start, batch_rows.min(rows.num_rows() - start))).collect();
+        let sorted = StreamingTable::try_new(Arc::clone(&self.schema), vec![Arc::new(SortedRows { rows, order })])?;
+        Ok((Self { partitions: vec![slices], hashed_by: None, ..self }, Arc::new(sorted)))
+    }
+}
+
+/// Rows in memory that are put in order batch by batch, when they are read.
+#[derive(Debug)]
+struct SortedRows {
+    rows: RecordBatch,
+    /// The number of each row, in order.
+    order: UInt32Array,
+}
+
+impl PartitionStream for SortedRows {
+    fn schema(&self) -> &SchemaRef {
+        self.rows.schema_ref()
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows_max = context.session_config().batch_size();
+        let (rows, order) = (self.rows.clone(), self.order.clone());
+        let starts = (0..order.len()).step_by(rows_max);
+        let sorted = starts.map(move |start| {
+            let next = order.slice(start, rows_max.min(order.len() - start));
+            Ok(take_record_batch(&rows, &next)?)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(self.rows.schema(), futures::stream::iter(sorted)))
+    }
+}
+
+/// Returns the schema with text columns as views.
+fn with_views(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8 => Arc::new(Field::clone(field).with_data_type(DataType::Utf8View)),
+        _ => Arc::clone(field),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Converts text to views that share no memory with other batches, so that each batch's size is its own.
+fn with_view_columns(batch: &RecordBatch, schema: &SchemaRef) -> EngineResult<RecordBatch> {
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| match field.data_type() {
+        DataType::Utf8View => {
+            let views = cast(column, &DataType::Utf8View)?;
+            Ok(Arc::new(views.as_string_view().gc()) as ArrayRef)
+        }
+        _ => Ok(Arc::clone(column)),
+    });
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect::<EngineResult<_>>()?)?)
 }
 
 /// Collects one partition; none if all partitions together take more than `bytes_max` bytes, of which `bytes` counts those so
 /// far.
 async fn collect(
     mut rows: SendableRecordBatchStream,
+    schema: SchemaRef,
     reserved: MemoryReservation,
     bytes: Arc<AtomicU64>,
     bytes_max: u64,
 ) -> Result<Option<(Vec<RecordBatch>, MemoryReservation)>> {
     let mut batches = Vec::new();
     while let Some(batch) = rows.next().await {
-        let batch = batch?;
+        let batch = with_view_columns(&batch?, &schema)?;
         let more = batch.get_array_memory_size();
         let before = bytes.fetch_add(more as u64, Ordering::Relaxed);
         if before + more as u64 > bytes_max || reserved.try_grow(more).is_err() {
@@ -243,6 +324,25 @@ mod tests {
             }
             assert_eq!(rows[0], rows[1], "{sql}");
         }
+    }
+
+    #[tokio::test]
+    async fn rows_are_sorted_when_they_are_read() {
+        let ctx = session();
+        let query = ctx
+            .sql(
+                "SELECT arrow_cast(nullif(v % 5, 3), 'Int32') AS bucket, repeat('x', v) AS text, v \
+            FROM generate_series(1, 40) AS t(v)",
+            )
+            .await
+            .unwrap();
+        let held = hold(&ctx, query, 1 << 20).await.unwrap().expect("fits");
+        let (held, sorted) = held.sorted_by("bucket", 7).unwrap();
+        let sorted = ctx.read_table(sorted).unwrap().collect().await.unwrap();
+        ctx.register_table("held", Arc::new(held)).unwrap();
+        let engine = ctx.sql("SELECT * FROM held ORDER BY bucket, v").await.unwrap().collect().await.unwrap();
+        let shown = |batches: &[RecordBatch]| pretty_format_batches(batches).unwrap().to_string();
+        assert_eq!(shown(&sorted), shown(&engine));
     }
 
     #[tokio::test]

@@ -1,17 +1,8 @@
 //! Compares plans with the approved ones in `tests/approved/`: what is pruned, what is pushed down, where scoring runs.
 
+use crate::support::approved::approve;
 use crate::support::lakes::{events, write};
 use crate::support::sessions::{config, night_session, table};
-
-/// Compares a plan with the approved text; if they differ, writes `<name>.received.txt` next to it.
-fn approve(name: &str, received: &str) {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/approved");
-    let approved = std::fs::read_to_string(folder.join(format!("{name}.txt"))).unwrap_or_default();
-    if approved.trim() != received.trim() {
-        std::fs::write(folder.join(format!("{name}.received.txt")), received).unwrap();
-        panic!("{name}: the plan is not the approved one\n--- approved\n{approved}\n--- received\n{received}");
-    }
-}
 
 #[tokio::test]
 async fn dates_prune_files_and_scans_get_filters_and_columns() {

@@ -1,5 +1,6 @@
 //! Set-up that the integration tests share.
 
+pub mod approved;
 pub mod cases;
 pub mod device;
 pub mod job;

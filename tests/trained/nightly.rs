@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::approved::approve;
 use crate::support::lakes;
 use crate::support::published::{assert_equal_rows, assert_same_night, published, published_at, rows_visible};
 use crate::support::shop::{
@@ -98,6 +99,12 @@ fn a_new_picture_re_encodes_users_and_a_bad_one_is_ignored() {
     assert_eq!(report["stages"]["contents"]["rows"], 1);
 }
 
+/// Returns the number of scans of each table in a night's queries.
+fn scans(night: &Value) -> String {
+    let tables = night["scans"].as_object().unwrap().iter();
+    tables.map(|(table, read)| format!("{table} {}\n", read["scans"])).collect()
+}
+
 #[test]
 fn the_second_night_reads_and_encodes_only_what_is_new() {
     let (_own, lake, output) = shop();
@@ -112,6 +119,10 @@ fn the_second_night_reads_and_encodes_only_what_is_new() {
     let new = std::fs::metadata(format!("{lake}/events/dt=2026-02-21/part-00000.parquet")).unwrap().len();
     assert_eq!(second["read"]["bytes_read"].as_u64(), Some(new));
     assert_eq!(second["read"]["files_read"], 1);
+    // Each event of the new file is read once, and no table more often than it was approved.
+    assert_eq!(second["scans"]["events"]["rows"], second["read"]["rows_read"]);
+    assert_eq!(second["scans"]["events"]["scans"], 1);
+    approve("scans_of_a_second_night", &scans(&second));
 
     // Exactly the users whose inputs changed are encoded.
     let (before, now) = (encoder_inputs(&output, "2026-02-21"), encoder_inputs(&output, "2026-02-22"));
