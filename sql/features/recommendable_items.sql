@@ -8,6 +8,6 @@ SELECT
     min(item_contents.video_key) AS video_key,
     CAST(sum(item_day.views + item_day.carts + item_day.units) AS DOUBLE)
         / (CAST(run_date() AS INT) - CAST(min(item_day.event_day) AS INT)) AS met_per_day
-FROM item_day LEFT JOIN item_contents ON item_day.item_id = item_contents.item_id
+FROM item_contents RIGHT JOIN item_day ON item_day.item_id = item_contents.item_id
 WHERE item_day.event_day >= run_date() - 28
 GROUP BY item_day.item_id
