@@ -4,8 +4,8 @@
 //! held as views: a sort or a join then moves 16 bytes of a text, whatever its length.
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Int32Type, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{Session, TableProvider};
@@ -17,7 +17,7 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source::{DataSource, DataSourceExec};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableType, cast};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
@@ -25,7 +25,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, execute_stream_partitioned};
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::{DataFrame, SessionContext, ident};
 use futures::StreamExt;
 use std::any::Any;
 use std::fmt;
@@ -49,7 +49,7 @@ pub(crate) struct HeldRows {
 /// left, or if the session's plans run on a cluster, whose executors could not read them.
 pub(crate) async fn hold(ctx: &SessionContext, query: DataFrame, bytes_max: u64) -> Result<Option<HeldRows>> {
     match places::is_local(ctx) {
-        true => hold_plan(ctx, query.create_physical_plan().await?, None, bytes_max).await,
+        true => hold_plan(ctx, with_views(query)?.create_physical_plan().await?, None, bytes_max).await,
         false => Ok(None),
     }
 }
@@ -64,7 +64,7 @@ pub(crate) async fn hold_hashed(
     if !places::is_local(ctx) {
         return Ok(None);
     }
-    let plan = query.create_physical_plan().await?;
+    let plan = with_views(query)?.create_physical_plan().await?;
     let index = plan.schema().index_of(column)?;
     let by_column =
         Partitioning::Hash(vec![Arc::new(Column::new(column, index))], ctx.copied_config().target_partitions());
@@ -78,21 +78,22 @@ async fn hold_plan(
     hashed_by: Option<String>,
     bytes_max: u64,
 ) -> Result<Option<HeldRows>> {
-    let schema = with_views(&plan.schema());
+    let schema = plan.schema();
     let bytes = Arc::new(AtomicU64::new(0));
     let mut tasks = Vec::new();
     for stream in execute_stream_partitioned(Arc::clone(&plan), ctx.task_ctx())? {
         let reserved = MemoryConsumer::new("HeldRows").register(&ctx.runtime_env().memory_pool);
-        tasks.push(SpawnedTask::spawn(collect(stream, Arc::clone(&schema), reserved, Arc::clone(&bytes), bytes_max)));
+        tasks.push(SpawnedTask::spawn(collect(stream, reserved, Arc::clone(&bytes), bytes_max)));
     }
-    let mut held = HeldRows { schema, partitions: Vec::new(), hashed_by, _reserved: Vec::new() };
+    let mut collected = Vec::new();
     for task in tasks {
-        let Some((batches, reserved)) = task.await.map_err(Failure::bug)?? else { return Ok(None) };
-        held.partitions.push(batches);
-        held._reserved.push(reserved);
+        collected.push(task.await.map_err(Failure::bug)??);
     }
+    // Rows that take too much were read all the same.
     scans::add(ctx, &plan);
-    Ok(Some(held))
+    let Some(collected) = collected.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let (partitions, _reserved) = collected.into_iter().unzip();
+    Ok(Some(HeldRows { schema, partitions, hashed_by, _reserved }))
 }
 
 impl HeldRows {
@@ -148,39 +149,37 @@ impl PartitionStream for SortedRows {
     }
 }
 
-/// Returns the schema with text columns as views.
-fn with_views(schema: &Schema) -> SchemaRef {
-    let fields = schema.fields().iter().map(|field| match field.data_type() {
-        DataType::Utf8 => Arc::new(Field::clone(field).with_data_type(DataType::Utf8View)),
-        _ => Arc::clone(field),
+/// Casts text columns to views. The cast comes before any division by hash: a view has another hash than the same text.
+fn with_views(query: DataFrame) -> EngineResult<DataFrame> {
+    let fields = query.schema().fields().iter();
+    let columns = fields.map(|field| match field.data_type() {
+        DataType::Utf8 => cast(ident(field.name()), DataType::Utf8View).alias(field.name()),
+        _ => ident(field.name()),
     });
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    let columns: Vec<Expr> = columns.collect();
+    query.select(columns)
 }
 
-/// Converts text to views that share no memory with other batches, so that each batch's size is its own.
-fn with_view_columns(batch: &RecordBatch, schema: &SchemaRef) -> EngineResult<RecordBatch> {
-    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| match field.data_type() {
-        DataType::Utf8View => {
-            let views = cast(column, &DataType::Utf8View)?;
-            Ok(Arc::new(views.as_string_view().gc()) as ArrayRef)
-        }
-        _ => Ok(Arc::clone(column)),
+/// Copies the texts of views, so that a batch shares no memory with others and its size is its own.
+fn with_own_texts(batch: &RecordBatch) -> EngineResult<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| match column.as_string_view_opt() {
+        Some(views) => Arc::new(views.gc()) as ArrayRef,
+        None => Arc::clone(column),
     });
-    Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect::<EngineResult<_>>()?)?)
+    Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
 }
 
 /// Collects one partition; none if all partitions together take more than `bytes_max` bytes, of which `bytes` counts those so
 /// far.
 async fn collect(
     mut rows: SendableRecordBatchStream,
-    schema: SchemaRef,
     reserved: MemoryReservation,
     bytes: Arc<AtomicU64>,
     bytes_max: u64,
 ) -> Result<Option<(Vec<RecordBatch>, MemoryReservation)>> {
     let mut batches = Vec::new();
     while let Some(batch) = rows.next().await {
-        let batch = with_view_columns(&batch?, &schema)?;
+        let batch = with_own_texts(&batch?)?;
         let more = batch.get_array_memory_size();
         let before = bytes.fetch_add(more as u64, Ordering::Relaxed);
         if before + more as u64 > bytes_max || reserved.try_grow(more).is_err() {
@@ -324,6 +323,32 @@ mod tests {
             }
             assert_eq!(rows[0], rows[1], "{sql}");
         }
+    }
+
+    #[tokio::test]
+    async fn rows_divided_by_a_column_meet_every_row_of_a_table_of_text() {
+        let ctx = session();
+        // Both sides of a join are divided by hash, however small they are.
+        for size in ["", "_rows"] {
+            let set = format!("SET datafusion.optimizer.hash_join_single_partition_threshold{size} = 0");
+            ctx.sql(&set).await.unwrap().collect().await.unwrap();
+        }
+        let query = ctx.sql(ROWS).await.unwrap();
+        ctx.register_table(
+            "users",
+            ctx.sql(&format!("SELECT DISTINCT user_id FROM ({ROWS})")).await.unwrap().into_view(),
+        )
+        .unwrap();
+        let held = hold_hashed(&ctx, query, "user_id", 1 << 20).await.unwrap().expect("fits");
+        ctx.register_table("held", Arc::new(held)).unwrap();
+        let sql = "SELECT count(*) AS users, count(h.n) AS met, sum(h.n) AS rows FROM users LEFT JOIN \
+            (SELECT user_id, count(*) AS n FROM held GROUP BY user_id) AS h ON users.user_id = h.user_id";
+        let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        let shown = displayable(plan.as_ref()).indent(false).to_string();
+        assert!(shown.contains("mode=Partitioned"), "{shown}");
+        let found = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+        let shown = pretty_format_batches(&found).unwrap().to_string();
+        assert!(shown.contains("| 7     | 7   | 1000 |"), "{shown}");
     }
 
     #[tokio::test]
