@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::failure::{Failure, Result};
-use crate::lake::parquet_files;
 use crate::lake::stores::Location;
 use crate::sql_files::SqlFiles;
 use crate::tables::write_files::StagedFile;
@@ -119,7 +118,7 @@ async fn write_side_by_side(
     for task in tasks {
         let (output, schema) = task.await.map_err(Failure::bug)??;
         if output.name == "unit_quarantine" {
-            register_output(ctx, &output, schema, folder)?;
+            materialise::register_written(ctx, output.name, folder, schema, &output.files)?;
         }
         outputs.push(output);
     }
@@ -136,7 +135,7 @@ async fn write_in_turn(ctx: &SessionContext, sql: &SqlFiles, folder: &Location) 
         }
         let (output, schema) = write_output(ctx, name, query, folder).await?;
         if output.has_event_rows() {
-            register_output(ctx, &output, schema, folder)?;
+            materialise::register_written(ctx, name, folder, schema, &output.files)?;
         }
         outputs.push(output);
     }
@@ -151,12 +150,6 @@ async fn write_output(
 ) -> Result<(UnitOutput, SchemaRef)> {
     let (schema, files) = materialise::write(ctx, name, query, folder).await.map_err(|e| at(name, e))?;
     Ok((UnitOutput { name, files }, schema))
-}
-
-fn register_output(ctx: &SessionContext, output: &UnitOutput, schema: SchemaRef, folder: &Location) -> Result<()> {
-    let files = output.files.iter();
-    let listed = files.map(|f| parquet_files::listed(folder, folder.path(&f.path), f.bytes as u64, None));
-    materialise::register_rows(ctx, output.name, folder, schema, listed.collect())
 }
 
 /// Holds the rows of a query in memory; none where they do not fit or a cluster reads them.

@@ -10,7 +10,7 @@ use super::read_report::Outdated;
 use crate::ids::ContentHash;
 use crate::lake::{RATES, files_table::ListedFile, parquet_files, stores::Location};
 
-/// Source bytes above which a month is split into several units; bounds the memory of one rollup's sort.
+/// Source bytes above which a month is split into several units; bounds the memory of a unit's rows.
 const UNIT_BYTES_MAX: u64 = 16 << 20;
 
 /// One stored unit: its source files with fingerprints, its outputs with their sizes, and its counts.

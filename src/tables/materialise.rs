@@ -44,12 +44,23 @@ pub(crate) async fn materialise(
     folder: &Location,
 ) -> Result<Materialised> {
     let (schema, files) = write(ctx, name, query, folder).await?;
-    let listed = files.iter().map(|f| parquet_files::listed(folder, folder.path(&f.path), f.bytes as u64, None));
-    register_rows(ctx, name, folder, schema, listed.collect())?;
+    register_written(ctx, name, folder, schema, &files)?;
     Ok(Materialised {
         rows: files.iter().map(|f| f.rows as u64).sum(),
         bytes: files.iter().map(|f| f.bytes as u64).sum(),
     })
+}
+
+/// Registers files that [`write`] wrote as table `name`.
+pub(crate) fn register_written(
+    ctx: &SessionContext,
+    name: &str,
+    folder: &Location,
+    schema: SchemaRef,
+    files: &[StagedFile],
+) -> Result<()> {
+    let listed = files.iter().map(|f| parquet_files::listed(folder, folder.path(&f.path), f.bytes as u64, None));
+    register_rows(ctx, name, folder, schema, listed.collect())
 }
 
 /// Registers the files of an earlier attempt as table `name`; returns false if there are none.
