@@ -273,8 +273,8 @@ async fn a_file_in_sql_folder_adds_a_user_feature() {
     let bought = "-- one row per user_id: purchases of i2, returns included\nSELECT user_id, sum(i2_purchases) AS i2_purchases \
                   FROM user_day_rows GROUP BY user_id";
     let files = [
-        ("features/user_feature_gifts.sql", gifts),
-        ("features/user_feature_i2.sql", bought),
+        ("features/user_feature_z_gifts.sql", gifts),
+        ("features/user_feature_z_i2.sql", bought),
         ("rollups/unit_user_day.sql", &counted),
     ];
     let added = features_with(&lake, &files).await.unwrap();

@@ -14,7 +14,7 @@ use crate::support::nights::{QUICK, date, publish, tables_of};
 async fn deltalake_and_duckdb_of_python_read_the_visible_night() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv/bin/python");
-    assert!(python.exists(), "no .venv: run `make setup` (infra/setup/python.sh)");
+    assert!(python.exists(), "no .venv: run `make readers` (infra/setup/python.sh)");
     let folder = tempfile::tempdir().unwrap();
     let output = Location::open(&folder.path().display().to_string(), &S3Config::default()).unwrap();
     publish(&output, "2026-03-01", 0.2).await.unwrap();

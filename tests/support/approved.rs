@@ -6,6 +6,9 @@ pub fn approve(name: &str, received: &str) {
     let approved = std::fs::read_to_string(folder.join(format!("{name}.txt"))).unwrap_or_default();
     if approved.trim() != received.trim() {
         std::fs::write(folder.join(format!("{name}.received.txt")), received).unwrap();
-        panic!("{name}: not the approved text\n--- approved\n{approved}\n--- received\n{received}");
+        panic!(
+            "{name}: not the approved text; if the change is meant, rename tests/approved/{name}.received.txt to {name}.txt\n\
+             --- approved\n{approved}\n--- received\n{received}"
+        );
     }
 }
