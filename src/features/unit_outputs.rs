@@ -89,9 +89,15 @@ pub(super) async fn write(
     }
     views::register_one(ctx, sql, "rollups/checked_events").await?;
     if judged_in_memory {
-        let events = plan(ctx, sql, "unit_event").await?;
-        if let Some(rows) = hold(ctx, "unit_event", events, config).await? {
-            return write_side_by_side(ctx, sql, folder, rows).await;
+        let events = hold(ctx, "unit_event", plan(ctx, sql, "unit_event").await?, config).await?;
+        let bad = hold(ctx, "unit_quarantine", plan(ctx, sql, "unit_quarantine").await?, config).await?;
+        if let (Some(events), Some(bad)) = (events, bad) {
+            // Frees the judged rows, which nothing reads any more.
+            for table in ["checked_events", "judged_events", "repeated_ids"] {
+                ctx.deregister_table(table)?;
+            }
+            ctx.register_table("unit_quarantine", Arc::new(bad))?;
+            return write_side_by_side(ctx, sql, folder, events).await;
         }
     }
     write_in_turn(ctx, sql, folder).await
@@ -109,6 +115,7 @@ async fn write_side_by_side(
     for name in OUTPUTS {
         let query = match name {
             "unit_event" => ctx.read_table(Arc::clone(&sorted))?,
+            "unit_quarantine" => ctx.table(name).await?,
             _ => plan(ctx, sql, name).await?,
         };
         let (ctx, folder) = (ctx.clone(), folder.clone());
@@ -116,10 +123,7 @@ async fn write_side_by_side(
     }
     let mut outputs = Vec::new();
     for task in tasks {
-        let (output, schema) = task.await.map_err(Failure::bug)??;
-        if output.name == "unit_quarantine" {
-            materialise::register_written(ctx, output.name, folder, schema, &output.files)?;
-        }
+        let (output, _) = task.await.map_err(Failure::bug)??;
         outputs.push(output);
     }
     Ok(outputs)
@@ -154,7 +158,7 @@ async fn write_output(
 
 /// Holds the rows of a query in memory; none where they do not fit or a cluster reads them.
 async fn hold(ctx: &SessionContext, name: &str, query: DataFrame, config: &Config) -> Result<Option<HeldRows>> {
-    // Judged and good rows of a unit and judged rows of the next one are in memory at a time.
+    // Judged and good rows of a unit and judged rows of the next one are in memory at a time, and the few bad ones.
     let bytes_max = config.engine.memory_bytes_max / 4;
     rows_in_memory::hold(ctx, query, bytes_max).await.map_err(|e| at(name, e))
 }

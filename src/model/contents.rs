@@ -3,7 +3,7 @@
 //! A key is a hash of the content itself (`content_key` in SQL), so one encoding serves every event, item and night with
 //! the same content. Vectors are scaled to length one, since only their direction carries meaning.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use tch::{Device, Kind, Tensor};
 
 use crate::failure::Result;

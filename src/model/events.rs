@@ -29,6 +29,8 @@ pub(crate) struct EventBatch {
     contents: Vec<ContentBatch>,
     /// int64 [users].
     pub(crate) lengths: Tensor,
+    /// False where all histories are equally long, so that no event is padding.
+    has_padding: bool,
 }
 
 impl EventBatch {
@@ -69,6 +71,7 @@ impl EventBatch {
             ids: Tensor::f_from_slice(&ids)?.f_view([4, users, events])?,
             reals: Tensor::f_from_slice(&reals)?.f_view([users, events, EVENT_REALS as i64])?,
             contents: contents.gather(&rows_tensor(&content_rows)?.f_view([modalities, users, events])?)?,
+            has_padding: lengths.iter().any(|&length| length != events),
             lengths: Tensor::f_from_slice(&lengths)?,
         };
         on_cpu.to(device)
@@ -86,6 +89,7 @@ impl EventBatch {
         let longest = lengths.iter().copied().max().unwrap_or(0).max(1);
         let users = lengths.len() as i64;
         let total = lengths.iter().sum::<i64>();
+        let has_padding = lengths.iter().any(|&length| length != longest);
         let lengths = Tensor::f_from_slice(lengths)?;
         let positions = Tensor::f_arange(longest, (Kind::Int64, Device::Cpu))?.f_unsqueeze(0)?;
         let padding = positions.f_ge_tensor(&lengths.f_unsqueeze(1)?)?;
@@ -118,6 +122,7 @@ impl EventBatch {
             reals: gather(&reals, &[EVENT_REALS as i64])?,
             contents: contents.gather(&padded_rows.f_contiguous()?)?,
             lengths,
+            has_padding,
         })
     }
 
@@ -125,7 +130,13 @@ impl EventBatch {
     pub(crate) fn to(&self, device: Device) -> Result<Self> {
         let copy = |of: &Tensor| of.f_to_device(device);
         let contents = self.contents.iter().map(|of| of.to(device)).collect::<Result<_>>()?;
-        Ok(Self { ids: copy(&self.ids)?, reals: copy(&self.reals)?, contents, lengths: copy(&self.lengths)? })
+        Ok(Self {
+            ids: copy(&self.ids)?,
+            reals: copy(&self.reals)?,
+            contents,
+            lengths: copy(&self.lengths)?,
+            has_padding: self.has_padding,
+        })
     }
 
     /// Returns all numbers: ids, reals and the content vectors of each event, lengths.
@@ -185,11 +196,14 @@ impl EventEmbedding {
     /// Returns the vectors of the events' items, float32 [users, events, width], and the whole events, padded.
     pub(crate) fn forward(&self, batch: &EventBatch) -> Result<(Tensor, PaddedEvents)> {
         let items = self.item_vectors(&batch.ids.get(1), &batch.ids.get(2), &batch.contents)?;
-        let x = self.event_type.forward(&batch.ids.get(0))
-            + &items
-            + self.position.forward(&batch.ids.get(3))
-            + self.reals.forward(&batch.reals);
-        Ok((items, PaddedEvents { x, lengths: batch.lengths.shallow_clone(), present: batch.present()? }))
+        let x = self
+            .event_type
+            .forward(&batch.ids.get(0))
+            .f_add_(&items)?
+            .f_add_(&self.position.forward(&batch.ids.get(3)))?
+            .f_add_(&self.reals.forward(&batch.reals))?;
+        let (lengths, present) = (batch.lengths.shallow_clone(), batch.present()?);
+        Ok((items, PaddedEvents { x, lengths, present, has_padding: batch.has_padding }))
     }
 
     /// Returns how many numbers [`Self::content_means`] gives per user; 0 for a fusion of one level.
@@ -215,6 +229,6 @@ impl EventEmbedding {
         categories: &Tensor,
         contents: &[ContentBatch],
     ) -> Result<Tensor> {
-        self.fusion.forward(&(self.item.forward(items) + self.category.forward(categories)), contents)
+        self.fusion.forward(&self.item.forward(items).f_add_(&self.category.forward(categories))?, contents)
     }
 }

@@ -4,6 +4,8 @@ use arrow::array::{Array, ArrayRef, AsArray, StringArray, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 
+use foldhash::HashMap;
+
 use super::contents::{ContentKeys, ContentRows, Contents, MODALITIES};
 use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
@@ -125,20 +127,19 @@ impl UserInputs {
     /// Returns a hash of the encoder's exact inputs of one user: the key of the cached encoder state. Content rows enter as
     /// keys, so that the hash does not depend on the order of `contents`.
     pub fn encoder_key(&self, row: usize, contents: &Contents) -> u128 {
-        let mut hasher = blake3::Hasher::new();
+        // Many short updates of the hash take several times as long as one.
+        let mut bytes = Vec::with_capacity(self.events[row].len() * size_of::<EventInput>() * 2);
         for event in &self.events[row] {
             for id in [event.event_type, event.item, event.category] {
-                hasher.update(&id.to_le_bytes());
+                bytes.extend_from_slice(&id.to_le_bytes());
             }
             for (modality, &content_row) in event.contents.iter().enumerate() {
-                hasher.update(&contents.key(modality, content_row).to_le_bytes());
+                bytes.extend_from_slice(&contents.key(modality, content_row).to_le_bytes());
             }
-            event.reals.iter().for_each(|r| {
-                hasher.update(&r.to_le_bytes());
-            });
+            event.reals.iter().for_each(|r| bytes.extend_from_slice(&r.to_le_bytes()));
         }
         let mut key = [0; 16];
-        hasher.finalize_xof().fill(&mut key);
+        key.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
         u128::from_le_bytes(key)
     }
 }
@@ -174,9 +175,6 @@ impl EventFields {
                 event_keys[modality] = key;
             }
         }
-        let hash_buckets = |texts: &StringArray, buckets: u64| -> Vec<i64> {
-            texts.iter().map(|text| text.map_or(0, |text| hash_bucket(text, buckets))).collect()
-        };
         let type_number = |name: Option<&str>| {
             EVENT_TYPES.iter().position(|known| Some(*known) == name).map_or(0, |at| at as i64 + 1)
         };
@@ -212,6 +210,13 @@ impl EventFields {
             })
             .collect()
     }
+}
+
+/// Returns the hash bucket of each text, 0 for null. Many events have the same item: each distinct text is hashed once.
+fn hash_buckets(texts: &StringArray, buckets: u64) -> Vec<i64> {
+    let mut known: HashMap<&str, i64> = HashMap::default();
+    let mut bucket = |text| *known.entry(text).or_insert_with(|| hash_bucket(text, buckets));
+    texts.iter().map(|text| text.map_or(0, &mut bucket)).collect()
 }
 
 /// Returns the hash bucket of a text, 1..=buckets; the same on every machine.

@@ -178,6 +178,9 @@ impl IntentNetwork {
 
 /// Returns the state of each user's newest event, float32 [users, width].
 fn last_state(states: &Tensor, events: &PaddedEvents) -> Tensor {
+    if !events.has_padding {
+        return states.select(1, -1);
+    }
     let users = states.size()[0];
     let width = states.size()[2];
     let at = (&events.lengths - 1).clamp_min(0).view([users, 1, 1]).expand([users, 1, width], false);
@@ -186,8 +189,12 @@ fn last_state(states: &Tensor, events: &PaddedEvents) -> Tensor {
 
 /// Returns the mean over each user's events, float32 [users, width].
 fn mean_state(states: &Tensor, events: &PaddedEvents) -> Tensor {
-    let weight = events.present.to_kind(Kind::Float).unsqueeze(-1);
-    (states * weight).sum_dim_intlist(1i64, false, Kind::Float) / events.lengths.clamp_min(1).unsqueeze(-1)
+    let sum = |of: &Tensor| of.sum_dim_intlist(1i64, false, Kind::Float);
+    let total = match events.has_padding {
+        true => sum(&(states * events.present.to_kind(Kind::Float).unsqueeze(-1))),
+        false => sum(states),
+    };
+    total / events.lengths.clamp_min(1).unsqueeze(-1)
 }
 
 #[cfg(test)]
@@ -289,6 +296,7 @@ mod tests {
                     x: x.shallow_clone(),
                     lengths,
                     present: Tensor::ones([1, 6], (Kind::Bool, Device::Cpu)),
+                    has_padding: false,
                 };
                 tch::no_grad(|| network.states(&events, false)).unwrap().narrow(1, 0, 5)
             };

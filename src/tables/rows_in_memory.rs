@@ -3,7 +3,8 @@
 //! Rows that are divided by the hash of a column stay so: a query that groups or joins by that column moves none of them. Text is
 //! held as views: a sort or a join then moves 16 bytes of a text, whatever its length.
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray, UInt32Array};
+use arrow::buffer::Buffer;
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Int32Type, SchemaRef};
 use async_trait::async_trait;
@@ -160,13 +161,19 @@ fn with_views(query: DataFrame) -> EngineResult<DataFrame> {
     query.select(columns)
 }
 
-/// Copies the texts of views, so that a batch shares no memory with others and its size is its own.
+/// Copies the texts of views that keep much more memory alive than they show, so that the size of a batch is nearly its own.
 fn with_own_texts(batch: &RecordBatch) -> EngineResult<RecordBatch> {
     let columns = batch.columns().iter().map(|column| match column.as_string_view_opt() {
-        Some(views) => Arc::new(views.gc()) as ArrayRef,
-        None => Arc::clone(column),
+        Some(views) if wastes_memory(views) => Arc::new(views.gc()) as ArrayRef,
+        _ => Arc::clone(column),
     });
     Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
+}
+
+/// Returns true where less than two thirds of the buffers' bytes are texts of these views.
+fn wastes_memory(views: &StringViewArray) -> bool {
+    let held: usize = views.data_buffers().iter().map(Buffer::capacity).sum();
+    2 * held > 3 * views.total_buffer_bytes_used()
 }
 
 /// Collects one partition; none if all partitions together take more than `bytes_max` bytes, of which `bytes` counts those so

@@ -184,7 +184,11 @@ async fn gc_drops_old_nights_and_orphans_and_no_visible_file() {
     assert_eq!(plan.lock_objects.len(), 3, "generation 1 of the night that ran twice");
     let rows = plan.rows(&output);
     let of_kind = |kind: &str| rows.iter().filter(|row| row.kind == kind).count();
-    assert_eq!((of_kind("night"), of_kind("data file"), of_kind("lock"), rows.len()), (2, tables, 3, tables + 5), "{rows:?}");
+    assert_eq!(
+        (of_kind("night"), of_kind("data file"), of_kind("lock"), rows.len()),
+        (2, tables, 3, tables + 5),
+        "{rows:?}"
+    );
     let data_bytes: u64 = rows.iter().filter(|row| row.kind == "data file").map(|row| row.bytes).sum();
     assert_eq!(data_bytes, plan.orphan_bytes());
     assert!(rows.iter().all(|row| !row.reason.is_empty()), "{rows:?}");

@@ -10,6 +10,8 @@ use crate::model::shape::IntentShape;
 /// The events that an event attends to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum AttentionMask<'a> {
+    /// All events.
+    All,
     /// Events where this is true, bool [users, 1, 1, events].
     Visible(&'a Tensor),
     /// The event itself and earlier ones.
@@ -63,20 +65,23 @@ impl AttentionBlocks {
     /// float32 [users, events, width] → the same shape.
     pub(crate) fn states(&self, events: &Tensor, mask: AttentionMask<'_>, train: bool) -> Result<Tensor> {
         let mut x = events.shallow_clone();
+        // Sums go into the newer of the two tensors, which nothing else reads, and which no gradient needs.
         for block in &self.blocks {
-            x = &x + self.attend(block, &x, mask)?.f_dropout(self.dropout, train)?;
-            let fed = block.narrow.forward(&block.widen.forward(&block.norm_feed.forward(&x)).gelu("none"));
-            x = &x + fed.f_dropout(self.dropout, train)?;
+            x = self.attend(block, &x, mask)?.f_dropout(self.dropout, train)?.f_add_(&x)?;
+            let fed = block.narrow.forward(&gelu(block.widen.forward(&block.norm_feed.forward(&x)))?);
+            x = fed.f_dropout(self.dropout, train)?.f_add_(&x)?;
         }
         Ok(self.norm.forward(&x))
     }
 
+    /// float32 [users, events, width] → the same shape.
     fn attend(&self, block: &Block, x: &Tensor, mask: AttentionMask<'_>) -> Result<Tensor> {
         let users = x.size()[0];
         let events = x.size()[1];
         let split_heads = |t: &Tensor| t.view([users, events, self.heads, self.width / self.heads]).transpose(1, 2);
         let qkv = block.qkv.forward(&block.norm_attention.forward(x)).chunk(3, -1);
         let (visible, causal) = match mask {
+            AttentionMask::All => (None, false),
             AttentionMask::Visible(visible) => (Some(visible), false),
             AttentionMask::Causal => (None, true),
         };
@@ -91,5 +96,13 @@ impl AttentionBlocks {
             false,
         )?;
         Ok(block.project.forward(&attended.transpose(1, 2).contiguous().view([users, events, self.width])))
+    }
+}
+
+/// Applies GELU, in place unless a gradient needs its input.
+fn gelu(mut x: Tensor) -> Result<Tensor> {
+    match x.requires_grad() {
+        true => Ok(x.f_gelu("none")?),
+        false => Ok(x.f_gelu_("none")?),
     }
 }

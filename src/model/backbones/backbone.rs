@@ -14,6 +14,8 @@ pub(crate) struct PaddedEvents {
     pub(crate) lengths: Tensor,
     /// bool [users, events]; false for padding.
     pub(crate) present: Tensor,
+    /// False where all histories are equally long, so that no event is padding.
+    pub(crate) has_padding: bool,
 }
 
 /// States that summarise a user's history.
