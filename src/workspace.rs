@@ -17,9 +17,7 @@ use crate::failure::{Failure, Result};
 use crate::features::added_features::OverlayFile;
 use crate::features::lake_days::UnitDay;
 use crate::features::rollups::{RollupPlan, Rollups};
-use crate::features::{
-    self, LakeSource, Scope, contract, master, objections, rates, repeated_items, rollups, user_functions, views,
-};
+use crate::features::{self, LakeSource, Scope, contract, master, objections, rates, rollups, user_functions, views};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::publish::earlier::EarlierNights;
@@ -277,7 +275,7 @@ impl Workspace {
             features::functions::register(&ctx, &self.config, date)?;
             lake.register(&ctx, date).await?;
             rates::check(&ctx, lake).await?;
-            repeated_items::register(&ctx, &self.sql, lake).await?;
+            features::register_repeats(&ctx, &self.sql, lake).await?;
             views::register(&ctx, &self.sql, &["master"]).await?;
             self.check_master(&ctx).await?;
             return Ok(ctx);

@@ -10,7 +10,7 @@ user_keys AS (
 ),
 inventory_keys AS (
     SELECT item_id, as_of FROM checked_inventory
-    WHERE item_id IS NOT NULL AND as_of IS NOT NULL AND column_out_of_range IS NULL
+    WHERE has_repeated_stock() AND item_id IS NOT NULL AND as_of IS NOT NULL AND column_out_of_range IS NULL
     GROUP BY item_id, as_of
     HAVING count(*) > 1
 ),

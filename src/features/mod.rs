@@ -23,6 +23,7 @@ pub(crate) mod quarantine;
 pub(crate) mod rates;
 pub(crate) mod read_report;
 pub(crate) mod repeated_items;
+mod repeated_stock;
 pub mod rollups;
 mod unit_outputs;
 mod units;
@@ -40,6 +41,8 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::failure::Result;
 use crate::ids::{RunDate, date32};
+use crate::lake::Lake;
+use crate::sql_files::SqlFiles;
 use crate::tables::schemas;
 use parts::Part;
 use rollups::Rollups;
@@ -114,8 +117,14 @@ pub(crate) async fn register_state(
         fields.push(Arc::new(Field::new("_dt", DataType::Date32, true)));
         ctx.register_table(EARLIER_DEMAND, Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))?;
     }
-    repeated_items::register(ctx, source.sql, source.lake).await?;
+    register_repeats(ctx, source.sql, source.lake).await?;
     views::register(ctx, source.sql, &["master", "state"]).await
+}
+
+/// Registers the functions that tell whether keys of master data have several rows, which views of master data call.
+pub(crate) async fn register_repeats(ctx: &SessionContext, sql: &SqlFiles, lake: &Lake) -> Result<()> {
+    repeated_items::register(ctx, sql, lake).await?;
+    repeated_stock::register(ctx, sql, lake).await
 }
 
 /// Counts the items of a session (HyperLogLog, within a percent or two) and finds their first day.

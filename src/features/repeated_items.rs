@@ -23,7 +23,7 @@ use crate::sql_files::SqlFiles;
 const REPEATED_SQL: &str = "SELECT item_id FROM item_rows GROUP BY item_id HAVING count(*) > 1";
 
 /// Registers the rows of the catalogue, and the function for the items that have several.
-pub(crate) async fn register(ctx: &SessionContext, sql: &SqlFiles, lake: &Lake) -> Result<()> {
+pub(super) async fn register(ctx: &SessionContext, sql: &SqlFiles, lake: &Lake) -> Result<()> {
     views::register_one(ctx, sql, "master/checked_items").await?;
     views::register_one(ctx, sql, "master/item_rows").await?;
     let ids = lake.repeated_items.get_or_try_init(|| find(ctx)).await?;

@@ -54,6 +54,8 @@ pub(crate) struct Lake {
     tables_checked: OnceCell<BTreeMap<String, Vec<ListedFile>>>,
     /// The items of which the catalogue has several good rows, found once for all sessions.
     pub(crate) repeated_items: OnceCell<Arc<HashSet<String>>>,
+    /// True where the inventory has several good rows of an item and day, found once for all sessions.
+    pub(crate) has_repeated_stock: OnceCell<bool>,
 }
 
 impl Lake {
@@ -76,6 +78,7 @@ impl Lake {
             zone: config.time_zone(),
             tables_checked: OnceCell::new(),
             repeated_items: OnceCell::new(),
+            has_repeated_stock: OnceCell::new(),
         };
         lake.refuse_without_files(config)?;
         Ok(lake)

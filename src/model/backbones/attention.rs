@@ -4,13 +4,16 @@
 use tch::Tensor;
 use tch::nn::{self, Module};
 
+use super::short_attention::ShortAttention;
 use crate::failure::Result;
 use crate::model::shape::IntentShape;
 
 /// The events that an event attends to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum AttentionMask<'a> {
-    /// All events.
+#[derive(Debug)]
+pub(super) enum AttentionMask<'a> {
+    /// All events of the user, by the kernel for short histories.
+    Short(ShortAttention),
+    /// All events, which is right without padding only.
     All,
     /// Events where this is true, bool [users, 1, 1, events].
     Visible(&'a Tensor),
@@ -62,12 +65,22 @@ impl AttentionBlocks {
         }
     }
 
+    /// Makes the kernel for batches of short histories; none where libtorch's has to be used.
+    pub(super) fn short(&self, x: &Tensor, lengths: &Tensor) -> Result<Option<ShortAttention>> {
+        // An operation on a weight has a gradient only where gradients are tracked.
+        let is_tracked = |block: &Block| block.qkv.ws.alias().requires_grad();
+        match self.blocks.iter().any(is_tracked) {
+            true => Ok(None),
+            false => ShortAttention::new(x, lengths, self.heads),
+        }
+    }
+
     /// float32 [users, events, width] → the same shape.
-    pub(crate) fn states(&self, events: &Tensor, mask: AttentionMask<'_>, train: bool) -> Result<Tensor> {
+    pub(super) fn states(&self, events: &Tensor, mut mask: AttentionMask<'_>, train: bool) -> Result<Tensor> {
         let mut x = events.shallow_clone();
         // Sums go into the newer of the two tensors, which nothing else reads, and which no gradient needs.
         for block in &self.blocks {
-            x = self.attend(block, &x, mask)?.f_dropout(self.dropout, train)?.f_add_(&x)?;
+            x = self.attend(block, &x, &mut mask)?.f_dropout(self.dropout, train)?.f_add_(&x)?;
             let fed = block.narrow.forward(&gelu(block.widen.forward(&block.norm_feed.forward(&x)))?);
             x = fed.f_dropout(self.dropout, train)?.f_add_(&x)?;
         }
@@ -75,16 +88,18 @@ impl AttentionBlocks {
     }
 
     /// float32 [users, events, width] → the same shape.
-    fn attend(&self, block: &Block, x: &Tensor, mask: AttentionMask<'_>) -> Result<Tensor> {
+    fn attend(&self, block: &Block, x: &Tensor, mask: &mut AttentionMask<'_>) -> Result<Tensor> {
         let users = x.size()[0];
         let events = x.size()[1];
         let split_heads = |t: &Tensor| t.view([users, events, self.heads, self.width / self.heads]).transpose(1, 2);
-        let qkv = block.qkv.forward(&block.norm_attention.forward(x)).chunk(3, -1);
+        let qkv = block.qkv.forward(&block.norm_attention.forward(x));
         let (visible, causal) = match mask {
+            AttentionMask::Short(kernel) => return Ok(block.project.forward(&kernel.attend(&qkv)?)),
             AttentionMask::All => (None, false),
-            AttentionMask::Visible(visible) => (Some(visible), false),
+            AttentionMask::Visible(visible) => (Some(*visible), false),
             AttentionMask::Causal => (None, true),
         };
+        let qkv = qkv.chunk(3, -1);
         let attended = Tensor::f_scaled_dot_product_attention(
             &split_heads(&qkv[0]),
             &split_heads(&qkv[1]),

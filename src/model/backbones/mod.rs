@@ -7,6 +7,7 @@ mod attention;
 mod backbone;
 mod causal;
 mod recurrent;
+mod short_attention;
 mod transformer;
 
 use tch::nn;

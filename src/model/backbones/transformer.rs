@@ -21,6 +21,9 @@ impl Transformer {
 
 impl Backbone for Transformer {
     fn states(&self, events: &PaddedEvents, train: bool) -> Result<Tensor> {
+        if let Some(kernel) = self.0.short(&events.x, &events.lengths)? {
+            return self.0.states(&events.x, AttentionMask::Short(kernel), train);
+        }
         if !events.has_padding {
             // The kernel is faster without a mask, and users are sorted by length: most batches need none.
             return self.0.states(&events.x, AttentionMask::All, train);
