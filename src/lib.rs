@@ -1,7 +1,7 @@
 //! intentcast: the nightly intent and demand job.
 //!
 //! Read in the order of the flow: config → lake → features → metrics → model → score → engine → tables → publish →
-//! workspace → nightly → side rooms (training, simulation, importing) → commands. A room imports only from rooms to its
+//! cluster → workspace → nightly → side rooms (training, simulation, importing) → commands. A room imports only from rooms to its
 //! left; side rooms meet the night through tables and through the workspace's sessions.
 
 pub mod cluster;

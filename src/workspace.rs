@@ -2,7 +2,8 @@
 //!
 //! In: the resolved configuration and the process's models. Out: [`Workspace`], which lists the lake, loads the SQL files and
 //! reads `runs` once, and opens every session: of the night and its parts, of dry runs, training, looking back and ad hoc
-//! SQL. Functions, stores, memory limits, the cluster and scoring are installed here and nowhere else.
+//! SQL. Functions, stores, memory limits, the cluster and scoring are installed here. Imports and trainings of flat tables have no
+//! workspace, because they read neither a configured lake nor an output's state: they open a plain session of the engine.
 
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
@@ -56,7 +57,7 @@ pub(crate) struct SharedTables(Vec<(&'static str, Arc<dyn TableProvider>)>);
 
 impl SharedTables {
     /// Takes tables of a session.
-    pub(crate) async fn of(ctx: &SessionContext, names: &[&'static str]) -> Result<Self> {
+    pub(crate) async fn from_session(ctx: &SessionContext, names: &[&'static str]) -> Result<Self> {
         let mut tables = Vec::new();
         for name in names {
             tables.push((*name, ctx.table_provider(*name).await?));
@@ -233,7 +234,7 @@ impl Workspace {
     /// Returns what the sessions of all parts of the users share: some tables of `ctx`, and what a user's events read of items,
     /// in memory.
     pub(crate) async fn shared_by_users(&self, ctx: &SessionContext, tables: &[&'static str]) -> Result<SharedTables> {
-        let mut shared = SharedTables::of(ctx, tables).await?;
+        let mut shared = SharedTables::from_session(ctx, tables).await?;
         let items = "item_contents";
         let query = ctx.table(items).await?;
         if let Some(held) = rows_in_memory::hold(ctx, query, self.held_bytes_max()).await? {

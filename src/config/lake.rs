@@ -46,7 +46,7 @@ settings! {
         /// Source of an event's arrival time.
         arrival: Arrival = Arrival::Column;
         /// Tolerance in hours: a row is quarantined if its time is further than this outside its partition, or in the future.
-        time_tolerance_hours: u32 = 24;
+        time_tolerance_hours: u32 = 24, 0..=8_760;
         /// First date that is plausible: an earlier time, such as 1970-01-01 of a failed conversion, is quarantined.
         first_date: String = "1990-01-01".into();
         /// Currency of all prices, an ISO code such as EUR; exchange rates convert others. Empty: the lake's only one; a lake with
@@ -55,7 +55,7 @@ settings! {
         /// Largest number of ids that are merged into one person. A larger group, such as a shared device, is not stitched.
         stitched_max: u32 = 100, 2..=1_000_000;
         /// Largest accepted age in days of the newest event: more stops the night with exit code 4, unless it is accepted.
-        freshness_days_max: u32 = 3;
+        freshness_days_max: u32 = 3, 0..=36_500;
         /// Smallest accepted number of events of a day of the last week, as a share of the median of the same weekday in the four
         /// weeks before: less stops the night with exit code 4, unless it is accepted.
         volume_share_min: f64 = 0.3, 0.0..=1.0;

@@ -20,11 +20,11 @@ settings! {
         /// Largest number of tokens in a forward pass, padding included. 0: 2048 on a CPU, 32768 on a GPU.
         batch_tokens_max: u32 = 0, 0..=10_000_000;
         /// Rows that are pooled before they are sorted by length and cut into batches.
-        pool_rows_max: u32 = 16_384;
+        pool_rows_max: u32 = 16_384, 1..=100_000_000;
         /// Threads that run the model, sharing its weights. 0: one per core. A GPU has one.
         owner_threads: u32 = 0, 0..=1024;
         /// Scoring requests in flight per partition.
-        in_flight_max: u32 = 2;
+        in_flight_max: u32 = 2, 1..=1024;
         /// Size in bytes of the cache of encoder outputs, per text or image network. 0: no cache.
         answers_bytes_max: u64 = 64 << 20;
     }
@@ -55,17 +55,17 @@ settings! {
         /// `local`, or the address of a Ballista scheduler, `df://host:port`.
         cluster: String = "local".into();
         /// Partitions that are processed in parallel. 0: one per core.
-        partitions: u32 = 0;
+        partitions: u32 = 0, 0..=4096;
         /// Memory in bytes for queries; what needs more spills to disk. Models and caches are not included.
         memory_bytes_max: u64 = 1536 << 20;
         /// User partitions that are processed in sequence, which bounds memory. 0: as many as `memory_bytes_max` requires.
-        user_parts: u32 = 0;
+        user_parts: u32 = 0, 0..=65_536;
         /// Item partitions that are processed in sequence, which bounds memory. 0: as many as `memory_bytes_max` requires.
-        item_parts: u32 = 0;
+        item_parts: u32 = 0, 0..=65_536;
         /// Folder for spilled data and scratch files. Empty: the system's temporary folder.
         spill_folder: String = String::new();
         /// Rows per batch between operators.
-        batch_rows: u32 = 8192;
+        batch_rows: u32 = 8192, 1..=1_000_000;
     }
 }
 
@@ -73,9 +73,9 @@ settings! {
     /// The lock by which one process at a time works on a night.
     LockConfig {
         /// Heartbeat interval in seconds.
-        heartbeat_seconds: u32 = 10;
+        heartbeat_seconds: u32 = 10, 1..=3600;
         /// Seconds without a heartbeat after which another process may take the night; more than `heartbeat_seconds`.
-        expiry_seconds: u32 = 120;
+        expiry_seconds: u32 = 120, 2..=86_400;
     }
 }
 
@@ -95,8 +95,8 @@ settings! {
     /// Retention (`intentcast gc`).
     GcConfig {
         /// Newest nights that stay visible; older ones are hidden, then removed.
-        nights_kept: u32 = 30;
+        nights_kept: u32 = 30, 1..=36_500;
         /// Hours after which a file that no night needs is removed. A running night may still need younger ones.
-        orphan_age_hours: u32 = 48;
+        orphan_age_hours: u32 = 48, 0..=87_600;
     }
 }

@@ -30,9 +30,9 @@ settings! {
         /// Layers of the backbone.
         layers: u32 = 2, 1..=64;
         /// Attention heads per layer.
-        heads: u32 = 4;
+        heads: u32 = 4, 1..=64;
         /// Rows of the item embedding. Items share them by the hash of their ids; raise it for large catalogues.
-        item_buckets: u32 = 20_000;
+        item_buckets: u32 = 20_000, 1..=100_000_000;
         /// Dropout: share of activations set to zero in training.
         dropout: f64 = 0.1, 0.0..=0.9;
         /// Weight decay of AdamW for the behaviour network. High, because few users buy and large weights overfit them.
@@ -44,7 +44,7 @@ settings! {
         /// Hugging Face folder of an encoder that reads titles, queries and reviews. Empty: no texts.
         text_encoder: String = String::new();
         /// Tokens of a text that the encoder reads. 0: the encoder's own limit, or 512 if it states none.
-        text_tokens_max: u32 = 0;
+        text_tokens_max: u32 = 0, 0..=8192;
         /// Folder of an encoder that reads `items.image`, instead of the vectors in `items.image_vector`. Empty: none.
         image_encoder: String = String::new();
     }

@@ -22,7 +22,7 @@ settings! {
         /// Horizon in days: an intent is the probability of an event within this many days from the run date.
         horizon_days: u32 = 7, 1..=90;
         /// A user without any event for this many days from the run date has churned.
-        churn_days: u32 = 28;
+        churn_days: u32 = 28, 1..=730;
     }
 }
 
@@ -34,7 +34,7 @@ settings! {
         /// Days of an item's history that the network reads.
         history_days: u32 = 112, 28..=1000;
         /// Items first seen fewer days ago than this get the fallback forecast instead of the network's.
-        history_days_min: u32 = 14;
+        history_days_min: u32 = 14, 0..=1000;
         /// Network that reads an item's daily history (docs/models/demand.md).
         network: DemandNetworkName = DemandNetworkName::Gru;
         /// Width of the network's state.
@@ -60,7 +60,7 @@ settings! {
     /// Recommendations.
     RecommendationConfig {
         /// Items recommended to each user.
-        top_k: u32 = 10;
+        top_k: u32 = 10, 1..=10_000;
         /// Leave out items that the user has bought before.
         exclude_bought: bool = true;
     }
@@ -72,9 +72,9 @@ settings! {
         /// Service level: wanted share of lead times without a stock-out.
         service_level: f64 = 0.95, 0.5..=0.9999;
         /// Days from order to delivery.
-        lead_time_days: u32 = 7;
+        lead_time_days: u32 = 7, 1..=3650;
         /// Days between stock reviews. The reorder point covers demand until the delivery that follows the next review.
-        review_period_days: u32 = 1;
+        review_period_days: u32 = 1, 1..=3650;
     }
 }
 
@@ -82,7 +82,7 @@ settings! {
     /// Segments of users.
     SegmentConfig {
         /// Segments with fewer users are not published, for privacy.
-        users_min: u32 = 20;
+        users_min: u32 = 20, 0..=1_000_000;
     }
 }
 
@@ -90,8 +90,8 @@ settings! {
     /// Checks of a night's tables. A failed check stops the night with exit code 4 and publishes nothing.
     ChecksConfig {
         /// Largest accepted relative change of the mean purchase probability from the night before.
-        change_share_max: f64 = 0.5;
+        change_share_max: f64 = 0.5, 0.0..=1_000_000.0;
         /// Smallest accepted share of consenting users who have a score.
-        scored_share_min: f64 = 0.999;
+        scored_share_min: f64 = 0.999, 0.0..=1.0;
     }
 }

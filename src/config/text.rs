@@ -10,7 +10,7 @@ settings! {
         /// Part of the encoder that is trained together with the head.
         strategy: TextStrategy = TextStrategy::All;
         /// For `all`: number of first blocks that are frozen, together with the embeddings. 0 trains everything.
-        frozen_layers: u32 = 0;
+        frozen_layers: u32 = 0, 0..=128;
         /// For `all`: learning-rate multiplier per block, from the last block down.
         layer_decay: f64 = 1.0, 0.01..=1.0;
         /// For `lora`: rank of the low-rank differences.
@@ -37,7 +37,7 @@ settings! {
         /// Tokens of a text that are read, in training and in SQL; at most the encoder's number of positions.
         max_length: u32 = 128, 1..=8192;
         /// Epochs of masked-language-model pretraining on the texts before any label is used.
-        masked_epochs: u32 = 0;
+        masked_epochs: u32 = 0, 0..=10_000;
         /// Largest number of full-batch steps in which the head is trained alone, for each penalty tried. 0: the head starts from
         /// random weights.
         head_epochs_max: u32 = 200, 0..=10_000;

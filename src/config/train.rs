@@ -11,15 +11,15 @@ settings! {
         /// Past as-of dates in the training set of users, `as_of_step_days` apart. A young lake has fewer, at least three.
         as_of_dates: u32 = 12, 2..=520;
         /// Days between two as-of dates; at least the intents' horizon.
-        as_of_step_days: u32 = 7;
+        as_of_step_days: u32 = 7, 1..=366;
         /// Largest number of epochs (passes over the training set).
         epochs_max: u32 = 12, 1..=1_000_000;
         /// Early stopping: epochs without a better validation loss before training stops.
-        patience_epochs: u32 = 3;
+        patience_epochs: u32 = 3, 0..=1_000_000;
         /// Largest number of users in a batch.
         batch_rows: u32 = 256, 1..=1_000_000;
         /// Largest number of users, and of items, over all dates. Training reads a sample if there are more.
-        rows_max: u32 = 200_000;
+        rows_max: u32 = 200_000, 1..=1_000_000_000;
         /// Memory in bytes for the users in training, and as much again for the items. The rest is read from scratch files
         /// below `engine.spill_folder`.
         memory_bytes_max: u64 = 1 << 30;
@@ -51,9 +51,9 @@ settings! {
         /// Seed of initial weights, samples and batch order.
         seed: u64 = 42;
         /// Steps between checkpoints, from which an interrupted training resumes. 0: by time only.
-        checkpoint_steps: u32 = 0;
+        checkpoint_steps: u32 = 0, 0..=1_000_000_000;
         /// Seconds between checkpoints. 0: by steps only. With both at 0 there are no checkpoints.
-        checkpoint_seconds: u32 = 120;
+        checkpoint_seconds: u32 = 120, 0..=86_400;
     }
 }
 

@@ -283,7 +283,7 @@ impl Night<'_> {
         let done = format!("{}/done", CheckpointedQuery::USER_FEATURES.name());
         let shared = match self.checkpoints.read_if_there(&done).await? {
             // An earlier attempt finished them: no part reads items.
-            Some(_) => SharedTables::of(&self.ctx, &guests).await?,
+            Some(_) => SharedTables::from_session(&self.ctx, &guests).await?,
             None => self.workspace.shared_by_users(&self.ctx, &guests).await?,
         };
         self.run_in_parts(CheckpointedQuery::USER_FEATURES, &scopes, &shared).await
@@ -313,7 +313,7 @@ impl Night<'_> {
             let (ctx, checkpoints) = (self.ctx.clone(), self.checkpoints.clone());
             return self.run_checkpointed(&ctx, CheckpointedQuery::DEMAND_FORECASTS, &checkpoints).await;
         }
-        let shared = SharedTables::of(&self.ctx, &[features::EARLIER_DEMAND]).await?;
+        let shared = SharedTables::from_session(&self.ctx, &[features::EARLIER_DEMAND]).await?;
         self.run_in_parts(CheckpointedQuery::DEMAND_FORECASTS, &scopes, &shared).await
     }
 

@@ -5,6 +5,8 @@
 //! call's result gets a node above that one's. Filters over scores stay above the nodes, so that no pushdown can copy a call
 //! and score twice. The planner resolves versions; models are loaded, and contents refreshed, when a plan is executed. Every
 //! session that scores is installed; `cluster` encodes the plans.
+//!
+//! In: logical plans with calls of scoring functions. Out: physical plans whose [`ScoreExec`]s load models and score rows.
 
 mod exec;
 mod extract;

@@ -4,6 +4,8 @@
 //! for the configured epochs and written as a bundle. Trials are compared on the validation set only: the test set decides
 //! nothing. Every finished trial is stored below `state/sweeps/<fingerprint of file, data and settings>/`, so that a search
 //! that was interrupted resumes.
+//!
+//! In: a sweep file and the settings of a training. Out: the best settings, with which the bundle is trained.
 
 mod search;
 mod sweep_file;
