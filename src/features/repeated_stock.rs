@@ -17,8 +17,11 @@ const REPEATED_SQL: &str =
 /// Registers the rows of the inventory, and the function.
 pub(super) async fn register(ctx: &SessionContext, sql: &SqlFiles, lake: &Lake) -> Result<()> {
     views::register_one(ctx, sql, "master/checked_inventory").await?;
-    let find = async || Ok::<_, crate::failure::Failure>(master::first_row::<1>(ctx, REPEATED_SQL).await?.is_some());
-    let found = *lake.has_repeated_stock.get_or_try_init(find).await?;
+    let found = *lake.has_repeated_stock.get_or_try_init(|| find(ctx)).await?;
     ctx.register_udf(Constant::new("has_repeated_stock", ScalarValue::from(found)).into());
     Ok(())
+}
+
+async fn find(ctx: &SessionContext) -> Result<bool> {
+    Ok(master::first_row::<1>(ctx, REPEATED_SQL).await?.is_some())
 }

@@ -11,8 +11,10 @@
 //! | [`datasets`] | users and items as of past dates, in blocks on disk |
 //! | [`fitting`] | the one training loop, its batches, checkpoints and curves; every task uses it |
 //!
+//! In: a workspace's sessions, or a flat table. Out: a bundle, or a model of one task, below `models/`.
+//!
 //! Imports go one way: `datasets` → `fitting` → `pretraining` → `intents`, `demand` → `bundle`, and `fitting` → `flat_table` →
-//! `table`, `labelled` → `text`, `image`. In: a workspace's sessions, or a flat table. Out: a bundle or a model below `models/`. The command line calls [`bundle`], [`table`], [`text`] and [`image`].
+//! `table`, `labelled` → `text`, `image`. The command line calls [`bundle`], [`table`], [`text`] and [`image`].
 
 pub mod bundle;
 pub mod datasets;

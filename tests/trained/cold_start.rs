@@ -54,7 +54,7 @@ fn recalls(lake: &str, output: &str, settings: &[&str], which: &[&str]) -> Vec<R
         let sql = format!(
             "WITH bought AS (SELECT DISTINCT user_id, item_id FROM events \
                WHERE event_type = 'purchase' AND ts < TIMESTAMP '{NIGHT}'), \
-             first_visits AS (SELECT DISTINCT e.user_id, e.item_id FROM events e \
+             visited AS (SELECT DISTINCT e.user_id, e.item_id FROM events e \
                LEFT ANTI JOIN bought b ON b.user_id = e.user_id AND b.item_id = e.item_id \
                WHERE e.item_id LIKE '{which}' AND {week}), \
              ours AS (SELECT user_id, item_id, row_number() OVER (PARTITION BY user_id ORDER BY rank) AS place, rank \
@@ -64,7 +64,7 @@ fn recalls(lake: &str, output: &str, settings: &[&str], which: &[&str]) -> Vec<R
              SELECT count(*), count(*) FILTER (WHERE o.place <= 5), count(p.item_id), \
                (SELECT CAST(count(*) FILTER (WHERE rank <= 5 AND item_id LIKE 'n%') AS DOUBLE) \
                   / count(*) FILTER (WHERE rank <= 5) FROM ours) \
-             FROM first_visits m JOIN (SELECT DISTINCT user_id FROM ours) k ON k.user_id = m.user_id \
+             FROM visited m JOIN (SELECT DISTINCT user_id FROM ours) k ON k.user_id = m.user_id \
              LEFT JOIN ours o ON o.user_id = m.user_id AND o.item_id = m.item_id \
              LEFT JOIN popular p ON p.item_id = m.item_id"
         );
@@ -97,8 +97,8 @@ fn contents_recommend_new_items_better_than_popularity() {
     std::fs::remove_file(path("out/models/champion")).unwrap();
     let blind = &recalls(&lake, &path("out"), &["model.content_inputs=false"], &["n%"])[0];
     println!(
-        "recall@5 among items added after the training, {} first visits of an item: ours {:.3}, without contents {:.3}, popularity {:.3}; among \
-         all items: ours {:.3}, popularity {:.3}; {:.3} of the first five are new",
+        "recall@5 among items added after training, {} pairs of user and item: ours {:.3}, without contents {:.3}, \
+         popularity {:.3}; among all items: ours {:.3}, popularity {:.3}; {:.3} of the first five are new",
         new.met, new.ours, blind.ours, new.popular, all.ours, all.popular, all.new_share
     );
     assert!(new.met > 300.0 && new.met == blind.met && new.ours > new.popular * 1.05, "{} {}", new.ours, new.popular);
@@ -117,7 +117,7 @@ fn the_real_minilm_recommends_new_items_by_their_titles() {
     let [titles, blind] = [("titles", encoder), ("blind", "model.text_encoder=")]
         .map(|(out, encoder)| recalls(&lake, &path(out), &["model.content_inputs=false", encoder], &["n%"]).remove(0));
     println!(
-        "recall@5 among items added after the training, {} first visits of an item: by titles {:.3}, without {:.3}, popularity {:.3}",
+        "recall@5 among items added after training, {} pairs of user and item: by titles {:.3}, without {:.3}, popularity {:.3}",
         titles.met, titles.ours, blind.ours, titles.popular
     );
     assert!(titles.met > 300.0 && titles.met == blind.met && titles.ours > titles.popular * 1.05, "{}", titles.ours);

@@ -135,13 +135,13 @@ async fn recommendations_beat_popularity() {
     let sql = format!(
         "WITH bought AS (SELECT DISTINCT person, item_id FROM met \
            WHERE event_type = 'purchase' AND ts < TIMESTAMP '{night}'), \
-         first_visits AS (SELECT DISTINCT person, item_id FROM met \
+         visited AS (SELECT DISTINCT person, item_id FROM met \
            LEFT ANTI JOIN bought ON bought.person = met.person AND bought.item_id = met.item_id \
            WHERE item_id IS NOT NULL AND {}), \
          ours AS (SELECT person, item_id FROM liked WHERE run_date = DATE '{night}' AND rank <= 5), \
          popular AS (SELECT item_id FROM events WHERE item_id IS NOT NULL AND ts < TIMESTAMP '{night}' \
            AND ts >= TIMESTAMP '{night}' - INTERVAL '28 days' GROUP BY item_id ORDER BY count(*) DESC, item_id LIMIT 5) \
-         SELECT count(*), count(o.item_id), count(p.item_id) FROM first_visits m \
+         SELECT count(*), count(o.item_id), count(p.item_id) FROM visited m \
          JOIN (SELECT DISTINCT person FROM ours) known ON known.person = m.person \
          LEFT JOIN ours o ON o.person = m.person AND o.item_id = m.item_id \
          LEFT JOIN popular p ON p.item_id = m.item_id",

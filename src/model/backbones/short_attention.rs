@@ -1,6 +1,6 @@
 //! Attention over short sequences on the CPU, without gradients: softmax(q·kᵀ / √d)·v (Vaswani et al. 2017, equation 1).
 //!
-//! libtorch's kernel is made for long sequences. With tens of events and 16 numbers a head it takes two to four times as long as
+//! libtorch's kernel is made for long sequences. With tens of events and 16 numbers a head it takes up to four times as long as
 //! this one, and took a third of the encoder's time (lab/results/night_cost.md). Padding costs nothing here, since each
 //! user's keys end with the history.
 
@@ -12,8 +12,8 @@ use crate::failure::Result;
 const LANES: usize = 16;
 /// Queries that share one pass over the keys.
 const QUERIES: usize = 4;
-/// Longest history: libtorch's kernel gains with the length.
-const EVENTS_MAX: i64 = 256;
+/// Longest history, from which libtorch's kernel is as fast.
+const EVENTS_MAX: i64 = 128;
 
 /// Says whether this machine has the instructions that make the kernel fast.
 fn has_fast_instructions() -> bool {
