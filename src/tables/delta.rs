@@ -21,7 +21,7 @@ use crate::ids::{Generation, RunDate, date32};
 use crate::lake::retry::{RetryPolicy, SystemClock};
 use crate::lake::stores::Location;
 use crate::tables::delta_log::{self, COMMIT_MANIFEST, COMMIT_RUN_DATE, failure};
-use crate::tables::schemas::{PARTITION, RUNS};
+use crate::tables::schemas::{self, PARTITION, RUNS};
 use crate::tables::write_files::StagedFile;
 
 /// Retries of a commit when other runs commit to the same table at the same time.
@@ -141,7 +141,8 @@ fn addition(file: &StagedFile, run_date: RunDate, now_ms: i64) -> Add {
     }
 }
 
-/// Reads a table at `version` (the newest if `None`), only the given night if there is one.
+/// Reads a table at `version` (the newest if `None`), only the given night if there is one. Declared columns that it lacks are
+/// null.
 pub(crate) async fn scan_at(
     ctx: &SessionContext,
     output: &Location,
@@ -154,7 +155,7 @@ pub(crate) async fn scan_at(
     })?;
     ctx.register_object_store(&output.store_url()?, Arc::clone(&output.store));
     let provider = opened.table_provider().with_session(Arc::new(ctx.state())).await?;
-    let rows = ctx.read_table(provider)?;
+    let rows = schemas::with_missing_columns(ctx.read_table(provider)?, table)?;
     match run_date {
         Some(date) => Ok(rows.filter(col(PARTITION).eq(lit(date_scalar(date))))?),
         None => Ok(rows),

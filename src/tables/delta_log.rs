@@ -165,6 +165,8 @@ pub(crate) fn failure(table: impl std::fmt::Display) -> impl Fn(DeltaTableError)
 mod tests {
     use super::*;
     use crate::config::S3Config;
+    use crate::tables::delta;
+    use datafusion::prelude::SessionContext;
 
     #[tokio::test]
     async fn a_table_of_an_older_version_gets_its_missing_columns() {
@@ -179,6 +181,9 @@ mod tests {
             .with_partition_columns([PARTITION])
             .await;
         assert_eq!(created.unwrap().version(), Some(0));
+        let rows = delta::scan_at(&SessionContext::new(), &output, "quarantine", None, None).await.unwrap();
+        let asked = rows.select_columns(&["view", "column_name", "run_date"]).unwrap();
+        assert_eq!(asked.collect().await.unwrap().iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
         for _ in 0..2 {
             let opened = open_or_create(&output, "quarantine").await.unwrap();
             let found = opened.snapshot().unwrap().schema();

@@ -70,6 +70,21 @@ pub(crate) fn conform(rows: DataFrame, table: &str) -> Result<DataFrame> {
     Ok(rows.select(columns)?)
 }
 
+/// Adds the declared columns that `rows` of a table lacks, as null: the table may be of an earlier version of intentcast.
+pub(crate) fn with_missing_columns(rows: DataFrame, table: &str) -> Result<DataFrame> {
+    let there: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let declared = table_schema(table)?;
+    let missing: Vec<_> = declared.fields().iter().filter(|field| !there.contains(field.name())).collect();
+    if missing.is_empty() {
+        return Ok(rows);
+    }
+    let mut columns: Vec<Expr> = there.iter().map(ident).collect();
+    for field in missing {
+        columns.push(cast_or_null(field, &there)?);
+    }
+    Ok(rows.select(columns)?)
+}
+
 fn cast_or_null(field: &Field, selected: &[String]) -> Result<Expr> {
     let value = match selected.contains(field.name()) {
         true => cast(ident(field.name()), field.data_type().clone()),
