@@ -4,7 +4,7 @@
 help: ## Lists these verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: ## Puts libtorch into the checkout (once; verified by hash)
+setup: ## Puts libtorch and LightGBM into the checkout (once; verified by hash)
 	@infra/setup/libtorch.sh
 
 readers: ## Puts other people's readers of Delta tables and event files into .venv, for the tests (once; verified by hash)

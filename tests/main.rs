@@ -24,6 +24,7 @@ fn doctor_reports_the_machine_and_why_there_is_no_gpu() {
     let line =
         |name: &str| text.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
     assert!(line("libtorch").contains("2.11.0") && line("libtorch").contains("libtorch_cpu.so"), "{text}");
+    assert!(line("LightGBM").ends_with("lightgbm/lib/lib_lightgbm.so"), "{text}");
     assert!(line("CUDA").contains("libtorch_cuda.so") || line("CUDA").contains("no libtorch"), "{text}");
     if line("GPU").contains("none") {
         // The reason names a file, a driver, a device or the linker's own words; never just "none".
@@ -35,6 +36,18 @@ fn doctor_reports_the_machine_and_why_there_is_no_gpu() {
         assert!(line("CUDA").contains(", open") && line("driver").contains("CUDA "), "{text}");
         assert!(line("scores on").contains("GPU"), "{text}");
     }
+}
+
+#[test]
+fn a_training_without_lightgbm_is_refused_before_it_reads_the_lake() {
+    let library = ["--set", "train.lightgbm_library=/nowhere/lib_lightgbm.so"];
+    let places = ["train", "--lake", "no/lake", "--output", "no/output", "--date", "2026-03-01"];
+    let output = intentcast(&[library.as_slice(), places.as_slice()].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("/nowhere/lib_lightgbm.so") && errors.contains("intents.trees=false"), "{errors}");
+    let doctor = intentcast(&["doctor", "--set", "train.lightgbm_library=/nowhere/lib_lightgbm.so"]);
+    assert!(doctor.status.success() && String::from_utf8_lossy(&doctor.stdout).contains("cannot be loaded"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs libtorch 2.11.0 into the checkout (.libtorch/) from the Python wheels that contain it.
-# Does nothing if it is installed already, or if you use your own libtorch (LIBTORCH, LIBTORCH_USE_PYTORCH=1).
+# Installs libtorch 2.11.0 and LightGBM 4.7.0 into the checkout (.libtorch/) from the Python wheels that contain them.
+# Does nothing if they are installed already, or if you use your own libtorch (LIBTORCH, LIBTORCH_USE_PYTORCH=1): then install
+# `lightgbm` next to it, or set train.lightgbm_library. LightGBM is opened when a training needs it, never linked.
 # Only the CPU library is linked. libtorch_cuda.so stays outside the link folder on purpose, so that one binary serves machines with
 # and without a GPU (src/score/devices.rs opens it by its real path). On a machine with a GPU, or with --cuda (for images that are
 # built elsewhere), the CUDA wheels that it needs are installed, too.
@@ -38,7 +39,7 @@ if [ $cuda = yes ]; then
   size="with the CUDA wheels, about 2.5 GB"
 fi
 
-echo "libtorch: installing 2.11.0 into .libtorch ($size, once)"
+echo "libtorch: installing 2.11.0, and LightGBM 4.7.0, into .libtorch ($size, once)"
 work=$root/.libtorch.partial
 rm -rf "$work"; mkdir -p "$work/python"
 # shellcheck disable=SC2086

@@ -7,6 +7,7 @@ use super::command::{Command, Needs};
 use crate::config::{self, Config};
 use crate::failure::Result;
 use crate::score::devices::{self, Cuda};
+use crate::training::trees::LightGbm;
 
 /// Report what this machine and configuration can do: libtorch, GPU, cores, memory limits.
 #[derive(Debug, Args)]
@@ -31,6 +32,7 @@ fn print_report(config: &Config) -> Result<()> {
     println!("partitions  {}", config.partitions());
     println!("memory      {} MiB for the engine (engine.memory_bytes_max)", config.engine.memory_bytes_max >> 20);
     println!("libtorch    {}", libtorch());
+    println!("LightGBM    {}", lightgbm(config));
     println!("CUDA        {}", library(cuda));
     println!("driver      {}", driver(cuda));
     println!("GPU         {}", gpu(cuda));
@@ -43,6 +45,14 @@ fn libtorch() -> String {
     let version = devices::libtorch_version().unwrap_or_else(|| "version unknown".into());
     let path = devices::loaded_libtorch().map_or_else(|| "path unknown".into(), |p| p.display().to_string());
     format!("{version}, {} threads, {path}", tch::get_num_threads())
+}
+
+/// Training needs it, unless `intents.trees` is false.
+fn lightgbm(config: &Config) -> String {
+    match LightGbm::open(&config.train) {
+        Ok(library) => library.path.display().to_string(),
+        Err(failure) => failure.to_string().replace('\n', "\n            "),
+    }
 }
 
 fn library(cuda: &Cuda) -> String {

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::training;
+use crate::training::bundle::summary::{self, SummaryRow};
 use crate::training::bundle::sweep::{Sweep, Trial};
 use crate::training::flat_table::TableOptions;
 use crate::training::labelled::InputOptions;
@@ -86,7 +87,9 @@ impl Train {
             card.as_of_dates.join(", "),
             card.labels_end
         );
-        print_figures(&card.figures)
+        print_summary(&card.figures)?;
+        println!("models/{}/bundle.json has all {} figures", card.version, card.figures.len());
+        Ok(())
     }
 
     async fn train_table(&self, config: &Config) -> Result<()> {
@@ -134,6 +137,27 @@ fn print_trials(trials: &[Trial]) -> Result<()> {
         ("settings", column(&settings)),
     ];
     format::print_columns(&columns, Format::Table)
+}
+
+/// Prints the figures that say how good a night's model is. Warns of those that are worse than a baseline.
+fn print_summary(figures: &BTreeMap<String, f64>) -> Result<()> {
+    let rows = summary::rows(figures);
+    let column = |text: &dyn Fn(&SummaryRow) -> String| -> ArrayRef {
+        Arc::new(rows.iter().map(|row| Some(text(row))).collect::<StringArray>())
+    };
+    let columns = [
+        ("task", column(&|row| row.task.clone())),
+        ("figure", column(&|row| row.figure.into())),
+        ("published", column(&|row| row.published.clone())),
+        ("network", column(&|row| row.network.clone())),
+        ("trees", column(&|row| row.trees.clone())),
+        ("baseline", column(&|row| row.baseline.clone())),
+    ];
+    format::print_columns(&columns, Format::Table)?;
+    for warning in summary::warnings(figures) {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
 }
 
 fn print_figures(figures: &BTreeMap<String, f64>) -> Result<()> {

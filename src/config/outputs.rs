@@ -23,6 +23,8 @@ settings! {
         horizon_days: u32 = 7, 1..=90;
         /// A user without any event for this many days from the run date has churned.
         churn_days: u32 = 28, 1..=730;
+        /// Train gradient-boosted trees next to the network and publish a blend of both. Takes effect with the next training.
+        trees: bool = true;
     }
 }
 

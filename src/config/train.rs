@@ -16,6 +16,8 @@ settings! {
         epochs_max: u32 = 12, 1..=1_000_000;
         /// Early stopping: epochs without a better validation loss before training stops.
         patience_epochs: u32 = 3, 0..=1_000_000;
+        /// Epochs over all users and dates, also the held-out ones, that the behaviour network trains once its figures are known.
+        refit_epochs: u32 = 1, 0..=1_000;
         /// Largest number of users in a batch.
         batch_rows: u32 = 256, 1..=1_000_000;
         /// Largest number of users, and of items, over all dates. Training reads a sample if there are more.
@@ -48,6 +50,9 @@ settings! {
         /// Threads of libtorch, at most one per core. 0: one per core. More than one helps only wide networks on an idle machine:
         /// where cores are shared, they wait for one another.
         threads: u32 = 1, 0..=1024;
+        /// LightGBM's library, which trains the trees: the path of a `lib_lightgbm.so`. Empty: that of the `lightgbm` package next to
+        /// libtorch's, or else the system's.
+        lightgbm_library: String = String::new();
         /// Seed of initial weights, samples and batch order.
         seed: u64 = 42;
         /// Steps between checkpoints, from which an interrupted training resumes. 0: by time only.

@@ -5,6 +5,7 @@
 //! Only `training`, `score` and what lists or cleans up models call this room.
 
 mod backbones;
+pub(crate) mod blend;
 pub mod bundle;
 pub(crate) mod cards;
 pub mod contents;
@@ -25,5 +26,6 @@ pub mod shape;
 pub mod table;
 pub mod targets;
 pub(crate) mod text;
+pub(crate) mod trees;
 pub mod vision;
 pub(crate) mod weights;

@@ -181,7 +181,7 @@ fn manifest_hash(
         &workspace.earlier_nights(run_date).fingerprint(),
         &masters.concat(),
         &model.version,
-        &model.weights_hash,
+        &model.scoring_hash()?,
         &settings_of_rows(&workspace.config)?,
         functions,
     ]))

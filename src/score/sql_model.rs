@@ -20,7 +20,7 @@ pub(crate) trait SqlModel: Debug + Send + Sync {
 
     fn signature(&self) -> CallSignature;
 
-    /// Type of the result; `labelled` for a call that names one label.
+    /// Type of the result; `labelled` for a call with an argument after the model: one label, or `members`.
     fn result_type(&self, labelled: bool) -> DataType;
 
     /// Reports whether a row may have no result, as a null text or an unreadable image.
@@ -49,7 +49,7 @@ pub(crate) trait LoadedModel: Send + Sync {
     async fn evaluate(self: Arc<Self>, inputs: Vec<ArrayRef>, label: Option<ArrayRef>) -> Result<ArrayRef>;
 }
 
-/// The arguments of a call: inputs, then the model's version, then perhaps a label.
+/// The arguments of a call: inputs, then the model's version, then perhaps a label or `members`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallSignature {
     pub(crate) inputs: usize,
@@ -75,6 +75,8 @@ impl CallSignature {
 pub(crate) enum ModelArgument {
     /// May be left out: the configured version, or else the champion.
     Optional,
+    /// The same, and the word `members` may follow, which adds what each member of the model says.
+    OptionalThenMembers,
     /// Always given, as these models have no champion; one of the model's labels may follow.
     ThenLabel,
 }

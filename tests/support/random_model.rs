@@ -64,6 +64,8 @@ pub async fn write_champion(registry: &Registry, intent: IntentShape, items: &[I
         intent,
         text: None,
         image: None,
+        blend: Default::default(),
+        trees_hash: None,
         scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
         demand,
         features_fingerprint: features.fingerprint(),

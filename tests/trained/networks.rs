@@ -1,7 +1,7 @@
 //! Every backbone, head, loss and demand network from training through the bundle to `score_intents` and `forecast_demand`, at
 //! tiny sizes; and the refusal of unusable training sets and damaged bundles.
 
-use arrow::array::{AsArray, RecordBatch, StructArray};
+use arrow::array::{Array, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Float64Type, Int32Type};
 use chrono::Datelike;
 use datafusion::datasource::MemTable;
@@ -238,6 +238,60 @@ async fn forecasts_are_sound(ctx: &SessionContext, name: &str, version: &str) {
     }
     let sold = columns[0].iter().filter(|m| **m > 0.0).count();
     assert!(sold * 2 > forecasts.num_rows(), "{name}: {sold} forecasts above zero");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn published_intents_are_the_blend_of_the_network_and_the_trees() {
+    let mut config = tiny(&SHOP.folder);
+    config.output.uri = SHOP.folder.path().join("blend").display().to_string();
+    let registry = Registry(Location::open(&config.output.uri, &config.s3).unwrap().folder("models"));
+    let write = async |change: fn(&mut Config)| {
+        let (card, networks) = fitted(change).unwrap();
+        let parts = BundleParts { networks: &networks, items: &[], contents: &Contents::default(), encoders: &[] };
+        registry.write(card, parts).await.unwrap()
+    };
+    let with_trees = write(|_| ()).await;
+    let without = write(|config| config.intents.trees = false).await;
+    assert_eq!(with_trees.weights_hash, without.weights_hash, "trees don't change the network");
+    assert_ne!(with_trees.version, without.version);
+    registry.promote(&with_trees.version).await.unwrap();
+    let ctx = session(&config, &Arc::new(Models::new(&config).unwrap())).await;
+    // The published probability, the network's and the trees', and the user's events of 28 days and of all time.
+    let members = async |version: &str, output: &str| {
+        let sql = format!(
+            "SELECT s['{output}'], s['members']['network']['{output}'] AS network, s['members']['trees']['{output}'] AS trees, \
+             CAST(features['events_28d'] AS DOUBLE), CAST(features['events_lifetime'] AS DOUBLE) \
+             FROM (SELECT features, score_intents(features, '{version}', 'members') AS s FROM model_input)"
+        );
+        query(&ctx, &sql).await
+    };
+    let blends = serde_json::to_value(&with_trees.blend).unwrap();
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let logit = |p: f64| (p / (1.0 - p)).ln();
+    let mut varied = 0;
+    for (name, blend) in blends.as_object().unwrap() {
+        let rows = members("", &format!("p_{name}")).await;
+        let [published, network, trees, events, seen] = [0, 1, 2, 3, 4].map(|at| column(&rows, at));
+        assert!(published.len() >= 100);
+        for row in 0..published.len() {
+            let class = if events[row] >= 10.0 { 2 } else { usize::from(events[row] > 0.0) };
+            let weight = number(&blend["network_weights"][class]);
+            let combined = weight * logit(network[row]) + (1.0 - weight) * logit(trees[row]);
+            let blended = 1.0 / (1.0 + (-(number(&blend["slope"]) * combined + number(&blend["intercept"]))).exp());
+            let expected = if seen[row] == 0.0 { network[row] } else { blended };
+            assert!((published[row] - expected).abs() < 1e-4, "{name}, row {row}: {}, {expected}", published[row]);
+        }
+        varied += usize::from(trees.iter().any(|p| (*p - trees[0]).abs() > 1e-3));
+    }
+    assert!(varied > 0, "trees tell users from one another");
+
+    let rows = members(&without.version, "p_view").await;
+    assert_eq!(column(&rows, 0), column(&rows, 1), "the network alone");
+    assert_eq!(rows.column(2).null_count(), rows.num_rows());
+    let unknown =
+        ctx.sql("SELECT score_intents(features, '', 'trees') FROM model_input").await.unwrap().collect().await;
+    let refused = unknown.unwrap_err().to_string();
+    assert!(refused.contains("expected the word members as the third argument, got trees"), "{refused}");
 }
 
 async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name: &str, version: &str) {
@@ -496,7 +550,7 @@ async fn an_interrupted_bundle_write_is_invisible() {
         .unwrap();
     registry.promote(&champion.version).await.unwrap();
     let (_, other) = fitted(|c| c.train.seed = 7).unwrap();
-    for writes in 1..=4 {
+    for writes in 1..=5 {
         let (place, store) = StoppingStore::over(&registry.0, writes);
         let stopping = Registry(place);
         let none = Contents::default();
@@ -506,8 +560,8 @@ async fn an_interrupted_bundle_write_is_invisible() {
         };
         assert!(written.is_none(), "the store did not stop after {writes} writes");
         let versions = registry.versions().await.unwrap();
-        // The fourth and last write is the card: only then does the version exist.
-        assert_eq!(versions.len(), if writes < 4 { 1 } else { 2 }, "after {writes} writes");
+        // The fifth and last write is the card: only then does the version exist.
+        assert_eq!(versions.len(), if writes < 5 { 1 } else { 2 }, "after {writes} writes");
         assert_eq!(registry.load("", Device::Cpu).await.unwrap().card.version, champion.version);
     }
     let unfinished = registry.promote("20260220-00000000").await.unwrap_err();
@@ -531,18 +585,24 @@ async fn bundles_of_another_format_and_bad_weights_are_refused() {
     let write_card = async |card: &BundleCard| {
         folder.write("bundle.json", serde_json::to_vec(card).unwrap()).await.unwrap();
     };
-    for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 1, "an older intentcast")] {
+    for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 2, "an older intentcast")] {
         write_card(&BundleCard { format, ..card.clone() }).await;
-        refused(&format!("expected format {FORMAT}, got {format}, which {part}")).await;
+        refused(&format!("expected format {} or {FORMAT}, got {format}, which {part}", FORMAT - 1)).await;
         // A list of models shows the readable ones.
         assert!(registry.versions().await.unwrap().is_empty());
     }
+    // The format before has no trees: the network alone is scored.
+    let mut older = serde_json::to_value(BundleCard { format: FORMAT - 1, ..card.clone() }).unwrap();
+    older.as_object_mut().unwrap().retain(|key, _| key != "blend" && key != "trees_hash");
+    folder.write("bundle.json", older.to_string()).await.unwrap();
+    assert_eq!(registry.load(&card.version, Device::Cpu).await.unwrap().card.trees_hash, None);
     // A newer format can differ anywhere, so its number is checked first.
     folder.write("bundle.json", "{\"format\": 99, \"towers\": []}").await.unwrap();
     refused("got 99").await;
 
     let file = tempfile::tempdir().unwrap().keep().join("weights.safetensors");
-    std::fs::write(&file, folder.read("weights.safetensors").await.unwrap()).unwrap();
+    let whole = folder.read("weights.safetensors").await.unwrap();
+    std::fs::write(&file, &whole).unwrap();
     let mut weights = Tensor::read_safetensors(&file).unwrap();
     let (name, sick) = weights.iter_mut().find(|(name, _)| name.contains("head3")).unwrap();
     let name = name.clone();
@@ -554,8 +614,17 @@ async fn bundles_of_another_format_and_bad_weights_are_refused() {
     write_card(&card).await;
     refused("checksum mismatch").await;
     let weights_hash = blake3::hash(&bytes).to_hex()[..16].to_string();
-    write_card(&BundleCard { weights_hash, ..card.clone() }).await;
+    write_card(&BundleCard { weights_hash: weights_hash.clone(), ..card.clone() }).await;
     refused(&format!("{name} holds numbers that are not finite")).await;
+
+    write_card(&card).await;
+    folder.write("weights.safetensors", whole).await.unwrap();
+    registry.load(&card.version, Device::Cpu).await.unwrap();
+    folder.write("trees.safetensors", bytes).await.unwrap();
+    refused("trees.safetensors: checksum mismatch").await;
+    let trees_hash = Some(weights_hash);
+    write_card(&BundleCard { trees_hash, ..card.clone() }).await;
+    refused("expected trees of the targets only").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

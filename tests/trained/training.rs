@@ -97,6 +97,7 @@ fn a_killed_pretraining_resumes_to_the_same_bits() {
     let said = trained(&killed, &settings);
     assert!(said.contains("pretraining: resuming from") && said.contains("intents: resuming from"), "{said}");
     assert_eq!(champion(&killed).weights_hash, champion(&whole).weights_hash);
+    assert_eq!(champion(&killed).version, champion(&whole).version, "the trees too");
     assert_eq!(events(&killed)["pretraining/loss_valid"].as_array().unwrap().len(), 3);
 }
 

@@ -5,13 +5,19 @@ use std::collections::BTreeMap;
 
 use crate::failure::{Failure, FailureKind, Result};
 use crate::features::contract::FeatureContract;
+use crate::ids::ContentHash;
 use crate::metrics::drift::Deciles;
+use crate::model::blend::Blend;
 use crate::model::demand::DemandShape;
 use crate::model::scaling::Scaling;
 use crate::model::shape::IntentShape;
 
-/// The format version that is written and read. A card of another version is refused before its other fields are read.
-pub const FORMAT: u32 = 4;
+/// The format version that is written. A card of a newer version is refused before its other fields are read, because it may
+/// score otherwise.
+pub const FORMAT: u32 = 5;
+
+/// The oldest format version that is read: 4 has no trees.
+const FORMAT_MIN: u32 = 4;
 
 /// The name of the card in a bundle's folder.
 pub(super) const CARD_FILE: &str = "bundle.json";
@@ -31,6 +37,12 @@ pub struct BundleCard {
     pub as_of_dates: Vec<String>,
     pub intent: IntentShape,
     pub scaling: Scaling,
+    /// Weights of the network and the trees, and the calibration, of each target with trees.
+    #[serde(default)]
+    pub blend: Blend,
+    /// Hash of the trees' file; none for a bundle without trees.
+    #[serde(default)]
+    pub trees_hash: Option<String>,
     /// The text encoder, whose files are in `text/`.
     #[serde(default)]
     pub text: Option<BundledTextEncoder>,
@@ -79,17 +91,27 @@ pub struct BundledImageEncoder {
 }
 
 impl BundleCard {
+    /// Returns the hash of everything that scores depend on: the weights and, where there are trees, these and the blend.
+    pub(crate) fn scoring_hash(&self) -> Result<String> {
+        let Some(trees_hash) = &self.trees_hash else { return Ok(self.weights_hash.clone()) };
+        let parts = (&self.weights_hash, trees_hash, &self.blend);
+        Ok(ContentHash::from_bytes(&serde_json::to_vec(&parts).map_err(Failure::bug)?).short())
+    }
+
     /// Parses `bundle.json` of `version`. Checks the format version first, since other formats have other fields.
     pub(super) fn parse(version: &str, bytes: &[u8]) -> Result<Self> {
         let refuse = |text: String| Failure::model(format!("models/{version}/{CARD_FILE}: {text}"));
         let card: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| damaged(refuse(e.to_string())))?;
         match card.get("format").and_then(serde_json::Value::as_u64) {
             Some(format) if format > FORMAT.into() => {
-                return Err(refuse(format!("expected format {FORMAT}, got {format}, which a newer intentcast wrote"))
-                    .hint("upgrade intentcast here, or promote another version"));
+                return Err(refuse(format!(
+                    "expected format {FORMAT_MIN} or {FORMAT}, got {format}, which a newer intentcast wrote"
+                ))
+                .hint("upgrade intentcast here, or promote another version"));
             }
-            Some(format) if format < FORMAT.into() => {
-                let text = format!("expected format {FORMAT}, got {format}, which an older intentcast wrote");
+            Some(format) if format < FORMAT_MIN.into() => {
+                let text =
+                    format!("expected format {FORMAT_MIN} or {FORMAT}, got {format}, which an older intentcast wrote");
                 return Err(damaged(refuse(text)));
             }
             _ => {}

@@ -1,6 +1,8 @@
-//! Writes bundles to the registry and loads them: `weights.safetensors`, `item_index/`, the encoders' folders and, last, the
+//! Writes bundles to the registry and loads them: `weights.safetensors`, `trees.safetensors`, `item_index/`, the encoders' folders and, last, the
 //! card.
 
+use bytes::Bytes;
+use std::sync::Arc;
 use tch::Device;
 
 use super::card::{BundleCard, CARD_FILE, IMAGE_FOLDER, TEXT_FOLDER, check_encoder_hash, damaged};
@@ -16,10 +18,12 @@ use crate::model::table::bundle::TABLE_CARD;
 use crate::model::text::bundle::TEXT_CARD;
 use crate::model::text::encoder::length_max;
 use crate::model::text::folder::TextFolder;
+use crate::model::trees::IntentTrees;
 use crate::model::vision::{IMAGE_CARD, ImageFolder};
 use crate::model::weights;
 
 const WEIGHTS_FILE: &str = "weights.safetensors";
+const TREES_FILE: &str = "trees.safetensors";
 const ITEMS_FILE: &str = "item_index/items.json";
 const VECTORS_FILE: &str = "item_index/vectors.safetensors";
 
@@ -47,12 +51,16 @@ impl Registry {
     pub async fn write(&self, mut card: BundleCard, parts: BundleParts<'_>) -> Result<BundleCard> {
         let networks = parts.networks;
         let weights = weights::to_bytes(&[&networks.intent_store, &networks.demand_store])?;
-        let hash = ContentHash::from_bytes(&weights).short();
-        card.version = ModelVersion::new(&card.labels_end, &hash).0;
-        card.weights_hash = hash;
+        let trees = networks.trees.as_ref().map(|trees| trees.to_bytes()).transpose()?;
+        card.weights_hash = ContentHash::from_bytes(&weights).short();
+        card.trees_hash = trees.as_ref().map(|trees| ContentHash::from_bytes(trees).short());
+        card.version = ModelVersion::new(&card.labels_end, &card.scoring_hash()?).0;
         card.items = parts.items.len() as u64;
         let folder = self.0.folder(&card.version);
         folder.write(WEIGHTS_FILE, weights).await?;
+        if let Some(trees) = trees {
+            folder.write(TREES_FILE, trees).await?;
+        }
         folder.write(ITEMS_FILE, serde_json::to_vec(parts.items).map_err(Failure::bug)?).await?;
         let device = networks.intent_store.device();
         let vectors = ItemVectors::of_trained_items(&networks.intent, parts.items, parts.contents, device)?;
@@ -130,11 +138,15 @@ impl Registry {
     pub async fn load(&self, version: &str, device: Device) -> Result<Bundle> {
         let card = self.resolve(version).await?;
         let folder = self.0.folder(&card.version);
-        let weights = folder.read(WEIGHTS_FILE).await.map_err(damaged)?;
-        if ContentHash::from_bytes(&weights).short() != card.weights_hash {
-            let text = format!("{}{WEIGHTS_FILE}: checksum mismatch: the file changed since training", folder.url);
-            return Err(damaged(Failure::model(text)));
-        }
+        let weights = read_verified(&folder, WEIGHTS_FILE, &card.weights_hash).await?;
+        let trees = match &card.trees_hash {
+            Some(hash) => {
+                let bytes = read_verified(&folder, TREES_FILE, hash).await?;
+                let trees = IntentTrees::from_bytes(&bytes, card.features.0.len());
+                Some(Arc::new(trees.map_err(|f| damaged(f.at(format!("{}{TREES_FILE}", folder.url))))?))
+            }
+            None => None,
+        };
         let items: Vec<IndexedItem> = serde_json::from_slice(&folder.read(ITEMS_FILE).await.map_err(damaged)?)
             .map_err(|e| Failure::model(format!("{}{ITEMS_FILE}: {e}", folder.url)))?;
         let vectors = folder.read(VECTORS_FILE).await.map_err(damaged)?;
@@ -144,8 +156,19 @@ impl Registry {
         weights::from_bytes(&mut [&mut networks.intent_store, &mut networks.demand_store], &weights)
             .map_err(|f| damaged(f.at(format!("{}{WEIGHTS_FILE}", folder.url))))?;
         networks.freeze();
+        networks.trees = trees;
         Ok(Bundle { card, device, networks, items, item_vectors })
     }
+}
+
+/// Reads a file of a bundle; refuses one that is not as the card's hash says.
+async fn read_verified(folder: &Location, name: &str, hash: &str) -> Result<Bytes> {
+    let bytes = folder.read(name).await.map_err(damaged)?;
+    if ContentHash::from_bytes(&bytes).short() != hash {
+        let text = format!("{}{name}: checksum mismatch: the file changed since training", folder.url);
+        return Err(damaged(Failure::model(text)));
+    }
+    Ok(bytes)
 }
 
 /// Copies the files of an encoder that are read: JSON and safetensors. Other files of its folder are skipped.

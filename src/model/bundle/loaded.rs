@@ -11,6 +11,7 @@ use crate::failure::Result;
 use crate::model::contents::Contents;
 use crate::model::demand::DemandNetwork;
 use crate::model::intent::IntentNetwork;
+use crate::model::trees::IntentTrees;
 use crate::model::weights::parameter_count;
 
 /// A loaded model: both networks on one device, and the recommendation index.
@@ -48,6 +49,10 @@ impl Bundle {
 
     pub(crate) fn intent(&self) -> &IntentNetwork {
         &self.networks.intent
+    }
+
+    pub(crate) fn trees(&self) -> Option<&IntentTrees> {
+        self.networks.trees.as_deref()
     }
 
     pub(crate) fn demand(&self) -> &DemandNetwork {

@@ -62,6 +62,7 @@ impl ScoringFunction {
         let texts = rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View));
         let named = match signature.model {
             ModelArgument::Optional => rest.len() <= 1,
+            ModelArgument::OptionalThenMembers => rest.len() <= 2,
             ModelArgument::ThenLabel => matches!(rest.len(), 1 | 2),
         };
         if inputs.len() == signature.inputs && texts && named && (signature.accepts)(inputs) {
@@ -150,7 +151,8 @@ mod tests {
         let features = DataType::Struct(Fields::empty());
         for (name, arguments) in [
             ("score_intents", vec![text.clone()]),
-            ("score_intents", vec![features.clone(), text.clone(), text.clone()]),
+            ("score_intents", vec![features.clone(), text.clone(), text.clone(), text.clone()]),
+            ("forecast_demand", vec![features.clone(), text.clone(), text.clone()]),
             ("predict_table", vec![features.clone()]),
             ("recommend", vec![]),
             ("classify_text", vec![text.clone()]),

@@ -65,7 +65,8 @@ impl Models {
     /// The weights that a version has now; empty as for [`Self::card`].
     pub(crate) async fn pin(&self, version: &str) -> Result<ModelRef> {
         let card = self.card(version).await?;
-        Ok(ModelRef::new(card.version, card.weights_hash))
+        let hash = card.scoring_hash()?;
+        Ok(ModelRef::new(card.version, hash))
     }
 
     /// The weights that a version of a table, text or image model has now.
@@ -91,7 +92,7 @@ impl Models {
             ScoringService::start(bundle, &self.config.score)
         };
         let service: Arc<ScoringService> =
-            self.get_or_load_pinned(model, Box::pin(load), |service| &service.card.weights_hash).await?;
+            self.get_or_load_pinned(model, Box::pin(load), |service| &service.scoring_hash).await?;
         Ok(service.as_ref().clone())
     }
 

@@ -33,6 +33,7 @@ use super::load_cache::LoadCache;
 use super::lock::lock;
 use crate::config::{ScoreConfig, cores};
 use crate::failure::{Failure, Result};
+use crate::model::blend::Blender;
 use crate::model::bundle::{Bundle, BundleCard, IndexedItem};
 use crate::model::contents::MODALITIES;
 use crate::model::demand::{ItemForecast, ItemHistory};
@@ -50,6 +51,8 @@ const QUEUE_REQUESTS: usize = 64;
 #[derive(Debug, Clone)]
 pub struct ScoringService {
     pub(crate) card: Arc<BundleCard>,
+    /// Hash of everything that scores depend on.
+    pub(crate) scoring_hash: Arc<str>,
     pub counters: Arc<Counters>,
     /// The bundle's items.
     items: ItemIndex,
@@ -71,6 +74,7 @@ impl ScoringService {
         let states = Arc::new(Mutex::new(EncoderStateCache::default()));
         let contents = Arc::new(SharedContents::default());
         let card = Arc::new(bundle.card.clone());
+        let scoring_hash = card.scoring_hash()?.into();
         let owners = owner_threads(config, bundle.device);
         let batch_tokens_max = devices::batch_tokens(config, bundle.device);
         let (queue, requests) = mpsc::channel(QUEUE_REQUESTS);
@@ -88,13 +92,14 @@ impl ScoringService {
                 counters: Arc::clone(&counters),
                 states: Arc::clone(&states),
                 contents: Arc::clone(&contents),
+                blender: Blender::new(&card.blend, &card.features),
             };
             let requests = Arc::clone(&requests);
             let started = std::thread::Builder::new().name("scoring".into()).spawn(move || owner.serve(&requests));
             started.map_err(|e| Failure::transient(format!("cannot start a thread for scoring: {e}")))?;
         }
         let indexes = Arc::new(LoadCache::new(INDEXES_MAX));
-        Ok(Self { card, counters, items, indexes, queue, states, contents })
+        Ok(Self { card, scoring_hash, counters, items, indexes, queue, states, contents })
     }
 
     /// Scores the users of `features` structs; an error names the first bad user.

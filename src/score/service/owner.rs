@@ -13,6 +13,7 @@ use super::item_index::ItemIndex;
 use super::requests::{Answer, IntentScores, Request};
 use super::shared_contents::SharedContents;
 use crate::failure::{Failure, Result};
+use crate::model::blend::Blender;
 use crate::model::bundle::{Bundle, IndexedItem};
 use crate::model::contents::Contents;
 use crate::model::demand::{ItemForecast, ItemHistory};
@@ -30,6 +31,7 @@ pub(super) struct Owner {
     pub(crate) counters: Arc<Counters>,
     pub(crate) states: Arc<Mutex<EncoderStateCache>>,
     pub(crate) contents: Arc<SharedContents>,
+    pub(crate) blender: Blender,
 }
 
 impl Owner {
@@ -91,6 +93,7 @@ impl Owner {
                     let part = IntentScores {
                         scores: all.scores[from * OUTPUTS.len()..(from + size) * OUTPUTS.len()].to_vec(),
                         tastes: all.tastes[from * width..(from + size) * width].to_vec(),
+                        members: all.members.rows(from..from + size),
                     };
                     answer.send(Ok(part)).unwrap_or_default();
                     from += size;
@@ -145,7 +148,11 @@ impl Owner {
         let members: Vec<usize> = rows.clone().collect();
         let scaling = &self.bundle.card.scaling;
         let raw = self.bundle.intent().outputs_for_rows(&states, pool, &members, scaling, false)?;
-        let scores = to_vec(&self.bundle.intent().scores(&raw, scaling)?)?;
+        let mut scores = to_vec(&self.bundle.intent().scores(&raw, scaling)?)?;
+        let features = self.bundle.card.features.0.len();
+        let tabular = &pool.tabular[rows.start * features..rows.end * features];
+        let tree_log_odds = self.bundle.trees().map(|trees| trees.log_odds(tabular)).unwrap_or_default();
+        let members = self.blender.blend(&mut scores, &tree_log_odds, tabular);
         let tastes = to_vec(&self.bundle.intent().user_vectors(&states))?;
         if let Some(at) = scores.iter().position(|s| !s.is_finite()) {
             let user = &pool.user_ids[rows.start + at / OUTPUTS.len()];
@@ -154,7 +161,7 @@ impl Owner {
         }
         // Counted last: each request of a pool that fails is scored again.
         self.counters.users_scored.fetch_add(rows.len() as u64, Ordering::Relaxed);
-        Ok(IntentScores { scores, tastes })
+        Ok(IntentScores { scores, tastes, members })
     }
 
     /// The end of the batch that starts at `start`: padded to its longest (last) member, it fits the token budget.

@@ -6,6 +6,7 @@
 //! checkpoints.
 
 mod networks;
+pub(crate) mod summary;
 pub(crate) mod sweep;
 mod training_sets;
 
@@ -18,6 +19,7 @@ use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::model::bundle::{BundleCard, BundleParts, IMAGE_FOLDER, Registry, TEXT_FOLDER};
 use crate::training::fitting::TrainingRun;
+use crate::training::trees::LightGbm;
 use networks::card_settings;
 use sweep::{Sweep, Trial};
 
@@ -28,6 +30,10 @@ pub(crate) async fn train_bundle(
     date: RunDate,
     sweep: Option<&Sweep>,
 ) -> Result<(BundleCard, Vec<Trial>)> {
+    if config.intents.trees {
+        // Before the lake is read, which may take minutes.
+        LightGbm::open(&config.train)?;
+    }
     let sets = gather_training_sets(config, date).await?;
     let output = Location::open(&config.output.uri, &config.s3)?;
     let day = date.to_string().replace('-', "");

@@ -1,6 +1,7 @@
 //! Fits the intent network and the demand network on training sets, and describes them in the bundle's card.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::training_sets::TrainingSets;
 use crate::config::Config;
@@ -41,11 +42,15 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
         train: &sets.users,
         statistics: &users,
         held_out: &sets.held_out_users,
+        newest: &sets.newest_users,
         items: &sets.index,
         contents: &sets.contents,
+        contract: &sets.contract,
     };
-    let mut figures =
+    let intents =
         intents::train(&networks.intent, &mut networks.intent_store, intent_data, config, journal, &intent_bar)?;
+    networks.trees = intents.trees.map(Arc::new);
+    let mut figures = intents.figures;
     intent_bar.finish_and_clear();
     if let Some(auc) = intents::recency_frequency_auc(&users, &sets.held_out_users, &sets.contract)? {
         figures.insert("auc_test_purchase_recency_frequency".into(), auc);
@@ -67,6 +72,8 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
         as_of_dates: sets.as_of_dates.iter().map(ToString::to_string).collect(),
         intent: intent_shape,
         scaling: users.scaling.clone(),
+        blend: intents.blend,
+        trees_hash: None,
         text: sets.encoders.text.clone(),
         image: sets.encoders.image.clone(),
         demand: networks.demand.shape.clone(),
@@ -124,6 +131,7 @@ fn demand_shape(config: &Config, items: &ItemStatistics) -> DemandShape {
 /// The configuration sections that shape the training, for the card.
 pub(super) fn card_settings(config: &Config) -> Result<serde_json::Value> {
     let value = serde_json::to_value(BTreeMap::from([
+        ("intents", serde_json::to_value(&config.intents).map_err(Failure::bug)?),
         ("model", serde_json::to_value(&config.model).map_err(Failure::bug)?),
         ("demand", serde_json::to_value(&config.demand).map_err(Failure::bug)?),
         ("train", serde_json::to_value(&config.train).map_err(Failure::bug)?),

@@ -11,7 +11,8 @@ use crate::model::contents::Contents;
 use crate::score::models::Models;
 use crate::training::datasets::{
     BlockWriter, ContentEncoderCards, ItemCatalogue, ItemDatasets, ItemPositions, LakeExtent, TrainingContext,
-    UserAsOfDate, UserBlocks, UserColumns, UserWriters, newest_as_of_date, require_rows, user_as_of_dates,
+    UserAsOfDate, UserBlocks, UserColumns, UserWriters, newest_as_of_date, require_history, require_rows,
+    user_as_of_dates,
 };
 use crate::training::fitting::TrainingFingerprint;
 use crate::workspace::{Access, Workspace};
@@ -32,6 +33,8 @@ pub struct TrainingSets {
     pub users: Arc<UserBlocks>,
     /// Users of the validation split at all dates, and of the test split at the newest date where a label is known.
     pub held_out_users: Arc<UserBlocks>,
+    /// Users of the training split at the newest date where a label is known, with that label.
+    pub newest_users: Arc<UserBlocks>,
     pub items: ItemDatasets,
     /// Items that can be recommended.
     pub index: Vec<IndexedItem>,
@@ -50,6 +53,7 @@ impl TrainingSets {
         fingerprint.add_bytes(self.users.fingerprint().as_bytes());
         fingerprint.add_bytes(self.contents.fingerprint().as_bytes());
         fingerprint.add_bytes(self.held_out_users.fingerprint().as_bytes());
+        fingerprint.add_bytes(self.newest_users.fingerprint().as_bytes());
         for items in self.items.all() {
             fingerprint.add_bytes(items.fingerprint().as_bytes());
         }
@@ -67,6 +71,7 @@ pub async fn gather_training_sets(config: &Config, date: RunDate) -> Result<Trai
     let newest = newest_as_of_date(date, config);
     let extent = context.user_extent(newest).await?;
     let user_dates = user_as_of_dates(date, extent.first_day, config);
+    require_history(date, extent.first_day, &user_dates, config)?;
     let as_of_dates: Vec<RunDate> = user_dates.iter().map(|date| date.as_of).collect();
     let index = context.item_index(date).await?;
     let contract = context.contract(newest).await?;
@@ -81,6 +86,7 @@ pub async fn gather_training_sets(config: &Config, date: RunDate) -> Result<Trai
         contract,
         users: Arc::new(users.train.finish()?),
         held_out_users: Arc::new(users.held_out.finish()?),
+        newest_users: Arc::new(users.newest.finish()?),
         items,
         index,
         contents: Arc::new(contents),
@@ -110,9 +116,11 @@ async fn gather_users(
     let train_bytes = date_bytes * (dates.len() as u64 - 1);
     // The newest date and that of churn hold out both splits, the others one.
     let held_out_bytes = bytes_of(users_seen.min(newest_max)) / 5 + date_bytes * dates.len() as u64 / 10;
+    let newest_bytes = bytes_of(users_seen.min(newest_max)) + date_bytes;
     let mut writers = UserWriters {
         train: BlockWriter::new(config, UserColumns::schema(features), train_bytes)?,
         held_out: BlockWriter::new(config, UserColumns::schema(features), held_out_bytes)?,
+        newest: BlockWriter::new(config, UserColumns::schema(features), newest_bytes)?,
     };
     let mut training_users = 0;
     for (place, date) in dates.iter().enumerate() {

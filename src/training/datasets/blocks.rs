@@ -15,12 +15,13 @@ use rand_chacha::ChaCha8Rng;
 use std::fs::File;
 use std::io::{BufWriter, Seek};
 use std::marker::PhantomData;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::block_files::{RowsHash, read_block, scratch_failure, write_stream};
 use super::block_rows::BlockRows;
 use crate::config::Config;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
+use crate::ids::ContentHash;
 
 /// Windows that fit into `train.memory_bytes_max`: one is made into batches while the next is read (which takes twice its
 /// size while its blocks are joined), and one holds held-out rows.
@@ -34,7 +35,7 @@ const BLOCKS_MAX: u64 = 128;
 #[derive(Debug)]
 pub struct Blocks<R> {
     schema: SchemaRef,
-    source: Source<R>,
+    blocks: Vec<Block<R>>,
     rows: usize,
     window_bytes: u64,
     fingerprint: String,
@@ -42,16 +43,16 @@ pub struct Blocks<R> {
     whole: OnceLock<R>,
 }
 
-#[derive(Debug)]
-enum Source<R> {
-    InMemory(R),
-    OnDisk(Vec<Block>),
+#[derive(Debug, Clone)]
+struct Block<R> {
+    source: Source<R>,
+    bytes: u64,
 }
 
-#[derive(Debug)]
-struct Block {
-    file: File,
-    bytes: u64,
+#[derive(Debug, Clone)]
+enum Source<R> {
+    InMemory(R),
+    OnDisk(Arc<File>),
 }
 
 impl<R: BlockRows> Blocks<R> {
@@ -66,7 +67,24 @@ impl<R: BlockRows> Blocks<R> {
             window_bytes: u64::MAX,
             fingerprint: hash.finish(),
             whole: OnceLock::new(),
-            source: Source::InMemory(rows),
+            blocks: vec![Block { bytes: rows.bytes(), source: Source::InMemory(rows) }],
+        })
+    }
+
+    /// All rows of several blocks of one schema. The files are shared.
+    pub(crate) fn union(parts: &[&Self]) -> Result<Self> {
+        let schema = parts.first().ok_or_else(|| Failure::bug("training: a union of no blocks"))?.schema.clone();
+        let mut fingerprint = blake3::Hasher::new();
+        parts.iter().for_each(|part| {
+            fingerprint.update(part.fingerprint.as_bytes());
+        });
+        Ok(Self {
+            schema,
+            blocks: parts.iter().flat_map(|part| part.blocks.iter().cloned()).collect(),
+            rows: parts.iter().map(|part| part.rows).sum(),
+            window_bytes: parts.iter().map(|part| part.window_bytes).min().unwrap_or(u64::MAX),
+            fingerprint: ContentHash::from_hasher(&fingerprint).long(),
+            whole: OnceLock::new(),
         })
     }
 
@@ -85,21 +103,20 @@ impl<R: BlockRows> Blocks<R> {
 
     /// Indices of the blocks of each window, in the order of the blocks or, with `rng`, shuffled.
     pub fn windows(&self, rng: Option<&mut ChaCha8Rng>) -> Vec<Vec<usize>> {
-        let Source::OnDisk(blocks) = &self.source else { return vec![vec![0]] };
         if self.fits() {
-            return vec![(0..blocks.len()).collect()];
+            return vec![(0..self.blocks.len()).collect()];
         }
-        let mut order: Vec<usize> = (0..blocks.len()).collect();
+        let mut order: Vec<usize> = (0..self.blocks.len()).collect();
         if let Some(rng) = rng {
             order.shuffle(rng);
         }
         let mut windows = vec![Vec::new()];
         let mut bytes = 0;
         for block in order {
-            bytes += blocks[block].bytes;
+            bytes += self.blocks[block].bytes;
             if bytes > self.window_bytes && !windows[windows.len() - 1].is_empty() {
                 windows.push(Vec::new());
-                bytes = blocks[block].bytes;
+                bytes = self.blocks[block].bytes;
             }
             let last = windows.len() - 1;
             windows[last].push(block);
@@ -109,14 +126,16 @@ impl<R: BlockRows> Blocks<R> {
 
     /// Reads the rows of a window's blocks.
     pub(crate) fn read_window(&self, window: &[usize]) -> Result<R> {
-        let blocks = match &self.source {
-            Source::InMemory(rows) => return Ok(rows.clone()),
-            Source::OnDisk(blocks) => blocks,
-        };
+        if let [Block { source: Source::InMemory(rows), .. }] = self.blocks.as_slice() {
+            return Ok(rows.clone());
+        }
         if let Some(whole) = self.whole.get() {
             return Ok(whole.clone());
         }
-        let read = window.iter().map(|&block| read_block(&blocks[block].file, &self.schema));
+        let read = window.iter().map(|&block| match &self.blocks[block].source {
+            Source::InMemory(rows) => Ok(rows.clone()),
+            Source::OnDisk(file) => read_block(file, &self.schema),
+        });
         let rows = R::concat(&self.schema, &read.collect::<Result<Vec<_>>>()?)?;
         match self.fits() {
             true => Ok(self.whole.get_or_init(|| rows).clone()),
@@ -157,10 +176,7 @@ impl<R: BlockRows> Blocks<R> {
 
     /// Returns whether all rows fit into one window.
     fn fits(&self) -> bool {
-        match &self.source {
-            Source::InMemory(_) => true,
-            Source::OnDisk(blocks) => blocks.iter().map(|b| b.bytes).sum::<u64>() <= self.window_bytes,
-        }
+        self.blocks.iter().map(|block| block.bytes).sum::<u64>() <= self.window_bytes
     }
 }
 
@@ -217,11 +233,11 @@ impl<R: BlockRows> BlockWriter<R> {
             hash.add(&sorted)?;
             file.set_len(0).and_then(|()| file.rewind()).map_err(|e| scratch_failure::<R>(&e))?;
             write_stream(BufWriter::new(&file), &self.schema, sorted.batch()).map_err(|e| scratch_failure::<R>(&e))?;
-            blocks.push(Block { file, bytes: sorted.bytes() });
+            blocks.push(Block { bytes: sorted.bytes(), source: Source::OnDisk(Arc::new(file)) });
         }
         Ok(Blocks {
             schema: self.schema,
-            source: Source::OnDisk(blocks),
+            blocks,
             rows: self.rows,
             window_bytes: self.window_bytes,
             fingerprint: hash.finish(),
@@ -239,8 +255,8 @@ fn block_of(id: &str, blocks: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::user_columns::UserColumns;
     use super::super::user_columns::tests::{day, random};
+    use super::super::user_columns::{UserBlocks, UserColumns};
     use super::*;
     use rand::SeedableRng;
     use std::collections::BTreeSet;
@@ -301,9 +317,29 @@ mod tests {
         let blocks = written(&users, &order, users.bytes() * 100);
         assert_eq!(blocks.windows(Some(&mut ChaCha8Rng::seed_from_u64(1))).len(), 1);
         assert_eq!(blocks.each_window().next().unwrap().unwrap().len(), 50);
-        let Source::OnDisk(files) = &blocks.source else { panic!("on disk") };
-        files.iter().for_each(|block| block.file.set_len(0).unwrap());
+        blocks.blocks.iter().for_each(|block| file_of(block).set_len(0).unwrap());
         assert_eq!(blocks.each_window().next().unwrap().unwrap().len(), 50);
+    }
+
+    fn file_of(block: &Block<UserColumns>) -> &File {
+        match &block.source {
+            Source::OnDisk(file) => file,
+            Source::InMemory(_) => panic!("expected a file"),
+        }
+    }
+
+    #[test]
+    fn a_union_has_the_rows_of_all_parts() {
+        let users = columns(300);
+        let memory = users.bytes() * 2;
+        let on_disk = written(&users, &(0..200).collect::<Vec<_>>(), memory);
+        let rest = UserBlocks::in_memory(users.take(&(200..300).collect::<Vec<_>>()).unwrap()).unwrap();
+        let union = UserBlocks::union(&[&on_disk, &rest]).unwrap();
+        let windows: Vec<UserColumns> = union.each_window().map(Result::unwrap).collect();
+        assert!(windows.len() > 1, "the smaller window counts");
+        let joined = UserColumns::concat(&UserColumns::schema(1), &windows).unwrap().sorted().unwrap();
+        assert_eq!((union.len(), joined), (300, users.sorted().unwrap()));
+        assert_ne!(union.fingerprint(), on_disk.fingerprint());
     }
 
     #[test]
@@ -315,8 +351,8 @@ mod tests {
         assert_eq!(failure.kind.exit_code(), 75);
         let users = columns(50);
         let blocks = written(&users, &(0..50).collect::<Vec<_>>(), users.bytes());
-        let Source::OnDisk(files) = &blocks.source else { panic!("on disk") };
-        files[0].file.set_len(files[0].file.metadata().unwrap().len() / 2).unwrap();
+        let file = file_of(&blocks.blocks[0]);
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
         let failure = blocks.each_window().find_map(Result::err).unwrap();
         assert!(failure.message.contains("scratch files"), "{failure}");
     }

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use std::collections::HashMap;
 
 use super::split::Split;
-use super::user_as_of_dates::UserAsOfDate;
+use super::user_as_of_dates::{LabelUse, UserAsOfDate};
 use crate::failure::Result;
 use crate::features::contract::FeatureContract;
 use crate::model::contents::Contents;
@@ -81,10 +81,19 @@ impl LabelledUsers {
 
     /// Masks the labels that the date does not use for the splits of the users.
     pub(crate) fn mask_labels(&mut self, date: &UserAsOfDate, splits: &[Split]) {
+        self.keep_labels(date, splits, LabelUse::is_used_for);
+    }
+
+    /// Masks all labels but those that only the date holds out.
+    pub(crate) fn keep_newest_labels(&mut self, date: &UserAsOfDate, splits: &[Split]) {
+        self.keep_labels(date, splits, LabelUse::is_newest_for);
+    }
+
+    fn keep_labels(&mut self, date: &UserAsOfDate, splits: &[Split], keep: impl Fn(LabelUse, Split) -> bool) {
         for (&split, labels) in splits.iter().zip(self.labels.chunks_mut(LABELS.len())) {
             for (at, label) in labels.iter_mut().enumerate() {
                 let label_use = if at == CHURN as usize { date.churn } else { date.intents };
-                if !label_use.is_used_for(split) {
+                if !keep(label_use, split) {
                     *label = f32::NAN;
                 }
             }

@@ -35,6 +35,6 @@ pub(in crate::training) use labelled_users::{ItemCatalogue, ItemPositions};
 pub use split::{Split, split};
 pub(in crate::training) use split::{is_in_share, require_rows};
 pub(in crate::training) use training_context::{LakeExtent, TrainingContext, UserWriters};
-pub(in crate::training) use user_as_of_dates::{UserAsOfDate, newest_as_of_date, user_as_of_dates};
+pub(in crate::training) use user_as_of_dates::{UserAsOfDate, newest_as_of_date, require_history, user_as_of_dates};
 pub use user_columns::{UserBlocks, UserColumns};
-pub(in crate::training) use user_statistics::{EVENTS_MIN, UserStatistics};
+pub(in crate::training) use user_statistics::{EVENTS_MIN, UserStatistics, mark_item_buckets};

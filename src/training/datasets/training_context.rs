@@ -47,6 +47,8 @@ pub(crate) struct UserWriters {
     pub(crate) train: BlockWriter<UserColumns>,
     /// Users of the validation and test splits.
     pub(crate) held_out: BlockWriter<UserColumns>,
+    /// Users of the training split at the dates that hold their labels out.
+    pub(crate) newest: BlockWriter<UserColumns>,
 }
 
 /// Users written at one date.
@@ -122,6 +124,13 @@ impl TrainingContext<'_> {
                 let buckets = self.config().model.item_buckets.into();
                 let mut users = LabelledUsers::from_rows(&batch?, &contract, buckets, catalogue)?;
                 let splits: Vec<Split> = users.inputs.user_ids.iter().map(|id| split(id)).collect();
+                if date.is_newest() {
+                    let labels = users.labels.clone();
+                    users.keep_newest_labels(date, &splits);
+                    let columns = UserColumns::from_users(&users, contract.0.len(), date.as_of)?;
+                    writers.newest.add(&columns.take(&columns.rows_in(Split::Train))?)?;
+                    users.labels = labels;
+                }
                 users.mask_labels(date, &splits);
                 let columns = UserColumns::from_users(&users, contract.0.len(), date.as_of)?;
                 let used = |row: &usize| date.is_used_for(splits[*row]);

@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 
 use super::split::Split;
 use crate::config::Config;
+use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 
 /// Use of a label at a date.
@@ -31,6 +32,12 @@ impl LabelUse {
             Self::Train => split != Split::Test,
         }
     }
+
+    /// Returns whether the label of a user of this split is held out from training only because of the date: the published
+    /// members learn from it once the figures are known.
+    pub(crate) fn is_newest_for(self, split: Split) -> bool {
+        self == Self::HeldOut && split == Split::Train
+    }
 }
 
 /// A past date with the uses of its labels.
@@ -43,6 +50,11 @@ pub(crate) struct UserAsOfDate {
 }
 
 impl UserAsOfDate {
+    /// Returns whether any label of the training split is held out at this date.
+    pub(crate) fn is_newest(&self) -> bool {
+        self.intents.is_newest_for(Split::Train) || self.churn.is_newest_for(Split::Train)
+    }
+
     /// Returns whether any label is used for a split.
     pub(crate) fn is_used_for(&self, split: Split) -> bool {
         self.intents.is_used_for(split) || self.churn.is_used_for(split)
@@ -85,6 +97,45 @@ pub(crate) fn user_as_of_dates(end: RunDate, first_day: Option<RunDate>, config:
     places.into_iter().map(as_of_date).collect()
 }
 
+/// Refuses a lake that is too young for these dates: one of them has no day before it. The hint names settings that fit.
+pub(crate) fn require_history(
+    end: RunDate,
+    first_day: Option<RunDate>,
+    dates: &[UserAsOfDate],
+    config: &Config,
+) -> Result<()> {
+    let (Some(first), Some(oldest)) = (first_day, dates.iter().map(|date| date.as_of).min()) else { return Ok(()) };
+    if oldest > first {
+        return Ok(());
+    }
+    let age_days = (end.0 - first.0).num_days();
+    let failure = Failure::input(format!(
+        "training: the lake is too young: its first event is of {first}, {age_days} days before the training, and the oldest date \
+         to learn from would be {oldest}"
+    ));
+    Err(failure.hint(match fitting_days(age_days, config) {
+        Some((horizon, churn, step)) => format!(
+            "train on a later --date, or look less far ahead: --set intents.horizon_days={horizon} --set intents.churn_days={churn} \
+             --set train.as_of_step_days={step}"
+        ),
+        None => "train on a later --date: at least four days of events are needed".into(),
+    }))
+}
+
+/// The longest horizon, then the longest horizon of churn, and the step of the dates that fit into a lake of this age, as far as the
+/// configured ones; `None` where there are none.
+fn fitting_days(age_days: i64, config: &Config) -> Option<(i64, i64, i64)> {
+    // A held-out date, one to learn from a step before it, and a step of history before that.
+    let horizon = i64::from(config.intents.horizon_days).min((age_days - 1) / 3);
+    if horizon < 1 {
+        return None;
+    }
+    let step = i64::from(config.train.as_of_step_days).min((age_days - 1 - horizon) / 2).max(horizon);
+    let later_steps = (age_days - 1 - horizon - step).max(0) / step;
+    let churn = i64::from(config.intents.churn_days).min(horizon + later_steps * step);
+    Some((horizon, churn, step))
+}
+
 #[cfg(test)]
 mod tests {
     use super::LabelUse::{HeldOut, Train, Unknown};
@@ -119,6 +170,35 @@ mod tests {
     }
 
     #[test]
+    fn a_lake_too_young_for_its_dates_is_refused_with_settings_that_fit() {
+        let end: RunDate = END.parse().unwrap();
+        let required = |age_days: i64, config: &Config| {
+            let first = Some(end.plus_days(-age_days));
+            require_history(end, first, &user_as_of_dates(end, first, config), config)
+        };
+        required(36, &Config::default()).unwrap();
+        let failure = required(35, &Config::default()).unwrap_err();
+        assert_eq!(failure.kind.exit_code(), 3);
+        assert!(failure.hint.unwrap().contains("intents.churn_days=21"));
+        for age_days in 4..60 {
+            let Err(failure) = required(age_days, &Config::default()) else { continue };
+            let hint = failure.hint.unwrap();
+            let mut config = Config::default();
+            for pair in hint.split("--set ").skip(1) {
+                let (key, days) = pair.trim().split_once('=').unwrap();
+                let days: u32 = days.parse().unwrap();
+                match key {
+                    "intents.horizon_days" => config.intents.horizon_days = days,
+                    "intents.churn_days" => config.intents.churn_days = days,
+                    _ => config.train.as_of_step_days = days,
+                }
+            }
+            required(age_days, &config).unwrap_or_else(|failure| panic!("{age_days} days: {hint}: {failure}"));
+        }
+        assert!(required(3, &Config::default()).unwrap_err().hint.unwrap().contains("at least four days"));
+    }
+
+    #[test]
     fn churn_with_the_horizon_of_intents_is_held_out_with_them() {
         let mut config = Config::default();
         (config.intents.churn_days, config.train.as_of_dates) = (7, 3);
@@ -133,5 +213,8 @@ mod tests {
         assert_eq!(used(HeldOut), [false, true, true]);
         assert_eq!(used(Train), [true, true, false]);
         assert_eq!(used(Unknown), [false; 3]);
+        let newest =
+            |label: LabelUse| [Split::Train, Split::Valid, Split::Test].map(|split| label.is_newest_for(split));
+        assert_eq!([HeldOut, Train, Unknown].map(newest), [[true, false, false], [false; 3], [false; 3]]);
     }
 }

@@ -52,7 +52,7 @@ impl UserStatistics {
                 for (moments, &value) in feature_moments.iter_mut().zip(values) {
                     moments.add(value.into());
                 }
-                statistics.add_item_buckets(window.event_items(row));
+                mark_item_buckets(&mut statistics.item_buckets_seen, window.event_items(row));
                 statistics.histories += usize::from(window.event_count(row) >= EVENTS_MIN);
                 if is_in_share(window.id(row), labels_share) {
                     statistics.add_labelled(&window, row, &mut buyer_moments, values);
@@ -62,16 +62,6 @@ impl UserStatistics {
         let [units, spend] = buyer_moments;
         statistics.scaling = Scaling::from_moments(&feature_moments, units.mean(), spend.mean());
         Ok(statistics)
-    }
-
-    fn add_item_buckets(&mut self, buckets: &[u32]) {
-        for &bucket in buckets {
-            let bucket = bucket as usize;
-            if bucket >= self.item_buckets_seen.len() {
-                self.item_buckets_seen.resize(bucket + 1, false);
-            }
-            self.item_buckets_seen[bucket] = true;
-        }
     }
 
     fn add_labelled(&mut self, users: &UserColumns, row: usize, buyer_moments: &mut [Moments; 2], features: &[f32]) {
@@ -106,6 +96,17 @@ impl UserStatistics {
         let deciles_of =
             |feature: usize| Deciles::from_values(self.tabular.iter().skip(feature).step_by(contract.0.len()).copied());
         contract.0.iter().enumerate().map(|(f, column)| (column.name.clone(), deciles_of(f))).collect()
+    }
+}
+
+/// Sets the flag of each bucket of item ids; there is room for more flags where a bucket needs it.
+pub(crate) fn mark_item_buckets(seen: &mut Vec<bool>, buckets: &[u32]) {
+    for &bucket in buckets {
+        let bucket = bucket as usize;
+        if bucket >= seen.len() {
+            seen.resize(bucket + 1, false);
+        }
+        seen[bucket] = true;
     }
 }
 

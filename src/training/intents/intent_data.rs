@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::features::contract::FeatureContract;
 use crate::model::bundle::IndexedItem;
 use crate::model::contents::Contents;
 use crate::training::datasets::{UserBlocks, UserStatistics};
@@ -13,6 +14,10 @@ pub(crate) struct IntentData<'a> {
     pub(crate) statistics: &'a UserStatistics,
     /// Users of the validation and test splits.
     pub(crate) held_out: &'a UserBlocks,
+    /// Users of the training split at the dates that hold their labels out.
+    pub(crate) newest: &'a UserBlocks,
     pub(crate) items: &'a [IndexedItem],
     pub(crate) contents: &'a Arc<Contents>,
+    /// The tabular features, in order.
+    pub(crate) contract: &'a FeatureContract,
 }

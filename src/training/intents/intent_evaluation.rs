@@ -1,15 +1,19 @@
-//! Evaluation of the intent network on held-out users: scores next to labels, and the figures of a training.
+//! Evaluation on held-out users: the network's scores, the trees' and the published ones next to labels, and the figures of a
+//! training.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
+use super::blend_weights::MemberScores;
 use crate::failure::Result;
 use crate::metrics::{auc, average_precision, bootstrap_interval, log_loss};
+use crate::model::blend::{Activity, Blend, logit};
 use crate::model::contents::Contents;
 use crate::model::intent::{IntentNetwork, RawOutputs};
 use crate::model::scaling::Scaling;
 use crate::model::targets::{BINARY, CHURN, INTENTS, PURCHASE, TARGETS};
+use crate::model::trees::IntentTrees;
 use crate::training::datasets::{BlockRows, Split, UserBlocks, UserColumns};
 
 /// Users of one forward pass without gradients.
@@ -30,6 +34,9 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) scaling: &'a Scaling,
     pub(crate) contents: &'a Contents,
     pub(crate) device: Device,
+    /// The trees to score the same users with.
+    pub(crate) trees: Option<&'a IntentTrees>,
+    pub(crate) activity: Activity,
 }
 
 impl Evaluator<'_> {
@@ -59,7 +66,7 @@ impl Evaluator<'_> {
         mut take: impl FnMut(&UserColumns, RawOutputs) -> Result<()>,
     ) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        let Self { network, scaling, contents, device } = self;
+        let Self { network, scaling, contents, device, .. } = self;
         rows.sort_by_key(|&row| users.event_count(row));
         for batch_rows in rows.chunks(BATCH_ROWS) {
             let batch = users.take(batch_rows)?;
@@ -80,8 +87,15 @@ pub(crate) struct Evaluation {
     pub(crate) labels: Tensor,
     /// `labels` as columns.
     label_columns: Vec<Vec<f64>>,
-    /// The published scores, one column for each of the nine outputs.
+    /// The network's scores, one column for each of the nine outputs.
+    network_columns: Vec<Vec<f64>>,
+    /// The published scores: the network's until [`Self::blend`].
     score_columns: Vec<Vec<f64>>,
+    /// Scored with trees: their log-odds, row-major [users, binary targets].
+    tree_log_odds: Vec<f64>,
+    /// The activity class and the id of each user.
+    classes: Vec<usize>,
+    user_ids: Vec<String>,
 }
 
 impl Evaluation {
@@ -89,12 +103,20 @@ impl Evaluation {
     pub(crate) fn try_new(evaluator: Evaluator<'_>, users: &UserBlocks, wanted: Split) -> Result<Option<Self>> {
         let mut raw_batches = Vec::new();
         let mut label_batches = Vec::new();
+        let (mut tree_log_odds, mut classes, mut user_ids) = (Vec::new(), Vec::new(), Vec::new());
         for window in users.each_window() {
             let window = window?;
             let rows = window.rows_in(wanted);
             evaluator.run(&window, rows, |batch, raw| {
                 raw_batches.push(raw);
                 label_batches.push(batch.labels_tensor()?.f_to_device(evaluator.device)?);
+                if let Some(trees) = evaluator.trees {
+                    tree_log_odds.extend(trees.log_odds(batch.tabular()));
+                    let features = batch.features().max(1);
+                    let class = |row: &[f32]| evaluator.activity.class(row).unwrap_or_default();
+                    classes.extend(batch.tabular().chunks(features).map(class));
+                    user_ids.extend((0..batch.len()).map(|row| batch.id(row).to_string()));
+                }
                 Ok(())
             })?;
         }
@@ -103,8 +125,40 @@ impl Evaluation {
         }
         let raw = RawOutputs::cat(&raw_batches)?;
         let labels = Tensor::f_cat(&label_batches, 0)?;
-        let score_columns = tch::no_grad(|| columns(&evaluator.network.scores(&raw, evaluator.scaling)?))?;
-        Ok(Some(Self { raw, label_columns: columns(&labels)?, labels, score_columns }))
+        let network_columns = tch::no_grad(|| columns(&evaluator.network.scores(&raw, evaluator.scaling)?))?;
+        Ok(Some(Self {
+            raw,
+            label_columns: columns(&labels)?,
+            labels,
+            score_columns: network_columns.clone(),
+            network_columns,
+            tree_log_odds,
+            classes,
+            user_ids,
+        }))
+    }
+
+    /// The members' log-odds of the users whose label of a binary target is known.
+    pub(super) fn member_scores(&self, target: usize) -> Vec<MemberScores<'_>> {
+        let scores = |row: usize| MemberScores {
+            user_id: &self.user_ids[row],
+            class: self.classes[row],
+            network: logit(self.network_columns[target][row]),
+            trees: self.tree_log_odds[row * BINARY + target],
+            label: self.label_columns[target][row] > 0.5,
+        };
+        self.known_rows(target).map(scores).collect()
+    }
+
+    /// Replaces the published scores by those of a blend.
+    pub(super) fn blend(&mut self, blend: &Blend) {
+        for (target, of_target) in TARGETS[..BINARY].iter().enumerate() {
+            let Some(weights) = blend.0.get(of_target.name) else { continue };
+            for (row, score) in self.score_columns[target].iter_mut().enumerate() {
+                let network = logit(self.network_columns[target][row]);
+                *score = weights.probability(self.classes[row], network, self.tree_log_odds[row * BINARY + target]);
+            }
+        }
     }
 
     /// Rows for which a label is known.
@@ -120,8 +174,11 @@ impl Evaluation {
 
     /// Scores and classes of a label, where it is known.
     fn scores_and_classes(&self, label: usize) -> (Vec<f64>, Vec<bool>) {
-        let rows = self.known_rows(label);
-        rows.map(|row| (self.score_columns[label][row], self.label_columns[label][row] > 0.5)).unzip()
+        self.scores_of(label, |row| self.score_columns[label][row])
+    }
+
+    fn scores_of(&self, label: usize, score: impl Fn(usize) -> f64) -> (Vec<f64>, Vec<bool>) {
+        self.known_rows(label).map(|row| (score(row), self.label_columns[label][row] > 0.5)).unzip()
     }
 
     pub(crate) fn auc_purchase(&self) -> Option<f64> {
@@ -139,16 +196,38 @@ impl Evaluation {
         losses.iter().sum::<f64>() / losses.len() as f64
     }
 
-    /// AUC and average precision of the intents and of churn, where both classes are present, with 95 % intervals for
-    /// purchase and churn; and the share of users whose intents are all decoded right.
-    pub(crate) fn figures(&self, network: &IntentNetwork, seed: u64) -> Result<BTreeMap<String, f64>> {
+    /// AUC, average precision and log loss of the intents and of churn, where both classes are present, with 95 % intervals for
+    /// purchase and churn; the same of each member of a blend; the log loss of the training users' share of positives; and the share of users whose intents are all decoded right.
+    pub(crate) fn figures(
+        &self,
+        network: &IntentNetwork,
+        blend: &Blend,
+        base_rates: &[f64],
+        seed: u64,
+    ) -> Result<BTreeMap<String, f64>> {
         let mut figures = BTreeMap::new();
-        let metrics: [(&str, Metric); 2] = [("auc", auc), ("ap", average_precision)];
+        let loss: Metric = |scores, classes| Some(log_loss(scores, classes));
+        let metrics: [(&str, Metric); 3] = [("auc", auc), ("ap", average_precision), ("log_loss", loss)];
         for (label, name) in TARGETS[..BINARY].iter().map(|target| target.name).enumerate() {
             let (scores, classes) = self.scores_and_classes(label);
+            if classes.iter().any(|&class| class) {
+                let loss = log_loss(&vec![base_rates[label]; classes.len()], &classes);
+                figures.insert(format!("log_loss_test_{name}_base_rate"), loss);
+            }
             for (figure, metric) in metrics {
-                let Some(value) = metric(&scores, &classes) else { continue };
+                let both_classes = classes.iter().any(|&class| class) && classes.iter().any(|&class| !class);
+                let Some(value) = metric(&scores, &classes).filter(|_| both_classes) else { continue };
                 figures.insert(format!("{figure}_test_{name}"), value);
+                if blend.0.contains_key(name) {
+                    let (network, _) = self.scores_of(label, |row| self.network_columns[label][row]);
+                    let odds = |row: usize| self.tree_log_odds[row * BINARY + label];
+                    let (trees, _) = self.scores_of(label, |row| 1.0 / (1.0 + (-odds(row)).exp()));
+                    for (member, scores) in [("network", network), ("trees", trees)] {
+                        if let Some(value) = metric(&scores, &classes) {
+                            figures.insert(format!("{figure}_test_{name}_{member}"), value);
+                        }
+                    }
+                }
                 if (label == PURCHASE || label == CHURN as usize)
                     && let Some((low, high)) = bootstrap_interval(&scores, &classes, metric, BOOTSTRAP_ROUNDS, seed)
                 {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::{Device, Tensor, nn};
 
+use super::blend_weights;
 use super::intent_data::IntentData;
 use super::intent_evaluation::{Evaluation, Evaluator};
 use super::next_item_loss::NextItemLoss;
@@ -13,12 +14,14 @@ use super::semi_supervised;
 use super::user_batches::{UnlabelledBatch, UserBatch, UserBatchBuilder};
 use crate::config::Config;
 use crate::failure::Result;
+use crate::model::blend::{Activity, Blend};
 use crate::model::contents::MODALITIES;
 use crate::model::events::EventBatch;
 use crate::model::intent::IntentNetwork;
 use crate::model::scaling::Scaling;
-use crate::model::targets::BINARY;
-use crate::training::datasets::{Augmenter, Split};
+use crate::model::targets::{BINARY, TARGETS};
+use crate::model::trees::IntentTrees;
+use crate::training::datasets::{Augmenter, Split, UserBlocks};
 use crate::training::fitting::{
     BatchLoss, Batches, Epoch, EpochSize, StepOptions, TrainingTask, Validation, batches_of_blocks,
 };
@@ -34,6 +37,8 @@ pub(crate) struct IntentTask<'a> {
     base_rates: Vec<f64>,
     objective: Objective,
     next_item_loss: NextItemLoss,
+    /// Set for the training that follows the figures: all users and dates.
+    refit: Option<Arc<UserBlocks>>,
     device: Device,
     /// Factors of learning rates, as in [`StepOptions::rate_factors`].
     rate_factors: BTreeMap<String, f64>,
@@ -59,9 +64,19 @@ impl<'a> IntentTask<'a> {
                 config.train.full_softmax_items_max,
                 device,
             )?,
+            refit: None,
             device,
             rate_factors: content_rate_factors(network, store),
         })
+    }
+
+    pub(crate) fn item_buckets(&self) -> u64 {
+        self.network.shape.item_buckets
+    }
+
+    /// Trains on these users of all splits from now on, without validation.
+    pub(crate) fn refit_on(&mut self, users: Arc<UserBlocks>) {
+        self.refit = Some(users);
     }
 
     fn scaling(&self) -> &Scaling {
@@ -74,11 +89,9 @@ impl<'a> IntentTask<'a> {
             scaling: self.scaling(),
             contents: self.data.contents.as_ref(),
             device: self.device,
+            trees: None,
+            activity: Activity::new(self.data.contract),
         }
-    }
-
-    fn evaluation(&self, split: Split) -> Result<Option<Evaluation>> {
-        Evaluation::try_new(self.evaluator(), self.data.held_out, split)
     }
 
     /// The loss of users without labels.
@@ -94,14 +107,23 @@ impl<'a> IntentTask<'a> {
         Ok(semi_supervised::loss(self.config.train.unlabelled, &student, &teacher, &self.base_rates))
     }
 
-    /// Figures of the test users at the newest date, and those of the validation users that a sweep compares by.
-    pub(crate) fn figures(&self) -> Result<BTreeMap<String, f64>> {
+    /// Learns the blend of the network with the trees on the validation users. Returns it with figures of the test users at the
+    /// newest date, and those of the validation users that a sweep compares by.
+    pub(crate) fn blend_and_figures(&self, trees: Option<&IntentTrees>) -> Result<(Blend, BTreeMap<String, f64>)> {
+        let evaluate =
+            |split: Split| Evaluation::try_new(Evaluator { trees, ..self.evaluator() }, self.data.held_out, split);
+        let mut blend = Blend::default();
         let mut figures = BTreeMap::from([
             ("users_train".to_string(), self.data.statistics.labelled as f64),
             // How many windows of `train.memory_bytes_max` an epoch reads.
             ("windows_train".to_string(), self.data.train.windows(None).len() as f64),
         ]);
-        if let Some(valid) = self.evaluation(Split::Valid)? {
+        if let Some(mut valid) = evaluate(Split::Valid)? {
+            for target in (0..BINARY).filter(|&target| trees.is_some_and(|trees| trees.has(target))) {
+                let weights = blend_weights::fit(&valid.member_scores(target));
+                blend.0.insert(TARGETS[target].name.into(), weights);
+            }
+            valid.blend(&blend);
             figures.insert("log_loss_valid".into(), valid.log_loss());
             if let Some(auc) = valid.auc_purchase() {
                 figures.insert("auc_valid_purchase".into(), auc);
@@ -110,12 +132,13 @@ impl<'a> IntentTask<'a> {
         if let Some(users_per_second) = self.evaluator().users_per_second(self.data.held_out)? {
             figures.insert("users_scored_per_second".into(), users_per_second);
         }
-        let test = self.evaluation(Split::Test)?;
+        let test = evaluate(Split::Test)?;
         figures.insert("users_test".into(), test.as_ref().map_or(0, Evaluation::users) as f64);
-        if let Some(test) = test {
-            figures.extend(test.figures(self.network, self.config.train.seed)?);
+        if let Some(mut test) = test {
+            test.blend(&blend);
+            figures.extend(test.figures(self.network, &blend, &self.base_rates, self.config.train.seed)?);
         }
-        Ok(figures)
+        Ok((blend, figures))
     }
 }
 
@@ -123,11 +146,11 @@ impl TrainingTask for IntentTask<'_> {
     type Batch = UserBatch;
 
     fn name(&self) -> &'static str {
-        "intents"
+        if self.refit.is_some() { "refit" } else { "intents" }
     }
 
     fn samples_per_epoch(&self) -> usize {
-        self.data.statistics.labelled
+        self.refit.as_ref().map_or(self.data.statistics.labelled, |users| users.len())
     }
 
     fn batch_samples(&self, batch: &UserBatch) -> usize {
@@ -145,12 +168,13 @@ impl TrainingTask for IntentTask<'_> {
             contents: Arc::clone(self.data.contents),
             augmenter: Augmenter::from_config(train),
             events_max: self.network.shape.events_max,
+            splits: if self.refit.is_some() { &[Split::Train, Split::Valid, Split::Test] } else { &[Split::Train] },
             labels_share: train.labels_share,
             unlabelled: train.unlabelled,
             unlabelled_rows: Vec::new(),
         };
         let size = EpochSize { batch_rows_max: train.batch_rows as usize, samples_max: usize::MAX };
-        batches_of_blocks(self.data.train, builder, size, epoch)
+        batches_of_blocks(self.refit.as_ref().unwrap_or(self.data.train), builder, size, epoch)
     }
 
     fn loss(&mut self, batch: &UserBatch, rng: &mut ChaCha8Rng) -> Result<BatchLoss> {
@@ -177,7 +201,12 @@ impl TrainingTask for IntentTask<'_> {
 
     /// Validates by the training objective itself, whatever the loss.
     fn validate(&mut self) -> Result<Option<Validation>> {
-        let Some(valid) = self.evaluation(Split::Valid)? else { return Ok(None) };
+        if self.refit.is_some() {
+            return Ok(None);
+        }
+        let Some(valid) = Evaluation::try_new(self.evaluator(), self.data.held_out, Split::Valid)? else {
+            return Ok(None);
+        };
         let _guard = tch::no_grad_guard();
         let head = self.network.head.as_ref();
         let loss = self.objective.loss(head, &valid.raw, &valid.labels, self.scaling(), false);

@@ -1,11 +1,13 @@
-//! Trains the intent network: labels and next items of users, and figures on users and dates that training never saw.
+//! Trains what predicts the intents: the network and the trees, their blend, and figures on users and dates that training never
+//! saw.
 //!
-//! In come blocks of users and their statistics ([`IntentData`]) and the untrained network; out go its weights and the
-//! figures of the test users at the newest date. The heads start at the base rates and item biases at popularity; with
+//! In come blocks of users and their statistics ([`IntentData`]) and the untrained network; out go its weights, the trees, the
+//! blend and the figures of the test users at the newest date. The heads start at the base rates and item biases at popularity; with
 //! `train.pretraining`, the encoder is pretrained before. `bundle` calls [`require_labels`], [`start_at_popularity`],
 //! [`train`] and [`recency_frequency_auc`].
 
 mod base_rate_bias;
+mod blend_weights;
 mod cold_start;
 mod intent_data;
 mod intent_evaluation;
@@ -16,6 +18,7 @@ mod objective;
 mod popularity_bias;
 mod recency_frequency_baseline;
 mod semi_supervised;
+mod tree_member;
 mod user_batches;
 
 pub(crate) use intent_data::IntentData;
@@ -25,19 +28,35 @@ pub(crate) use recency_frequency_baseline::recency_frequency_auc;
 
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::nn;
 
 use crate::config::Config;
 use crate::config::networks::{LossName, Pretraining};
 use crate::failure::Result;
+use crate::model::blend::Blend;
+use crate::model::bundle::IndexedItem;
 use crate::model::intent::IntentNetwork;
+use crate::model::trees::IntentTrees;
 use crate::model::weights::parameter_count;
+use crate::training::datasets::{BlockRows, UserBlocks, mark_item_buckets};
 use crate::training::fitting::{self, FitSettings, FitSummary, Journal};
 use crate::training::pretraining::{HistoryData, PretrainingOptions, PretrainingTask};
 use base_rate_bias::start_at_base_rates;
 use intent_task::IntentTask;
 
-/// Trains in place. Returns figures of the test users at the newest date.
+/// Learning rate of the refit, as a factor of that of the training: the weights are good already.
+const REFIT_RATE: f64 = 0.3;
+
+/// Everything that a training of the intents makes besides the network's weights.
+pub(crate) struct TrainedIntents {
+    pub(crate) trees: Option<IntentTrees>,
+    pub(crate) blend: Blend,
+    /// Figures of the test users at the newest date.
+    pub(crate) figures: BTreeMap<String, f64>,
+}
+
+/// Trains the trees, then the network in place, then their blend.
 pub(crate) fn train(
     network: &IntentNetwork,
     store: &mut nn::VarStore,
@@ -45,7 +64,12 @@ pub(crate) fn train(
     config: &Config,
     journal: &mut Journal,
     bar: &ProgressBar,
-) -> Result<BTreeMap<String, f64>> {
+) -> Result<TrainedIntents> {
+    // First, because what is wrong with the library or the rows shows within seconds.
+    let (trees, tree_figures) = match config.intents.trees {
+        true => tree_member::train(data, config).map(|(trees, figures)| (Some(trees), figures))?,
+        false => (None, BTreeMap::new()),
+    };
     let pretrained = pretrain(network, store, data, config, journal, bar)?;
     match config.model.loss {
         LossName::Bce | LossName::Focal | LossName::Crf => start_at_base_rates(store, data.statistics)?,
@@ -61,8 +85,14 @@ pub(crate) fn train(
         seed: config.train.seed,
     };
     let summary = fitting::fit(&mut task, store, &settings, journal, bar)?;
-    cold_start::reset_unseen_items(store, &seen_item_buckets(data, network.shape.item_buckets))?;
-    let mut figures = task.figures()?;
+    let seen = seen_item_buckets(data.items, &data.statistics.item_buckets_seen, network.shape.item_buckets);
+    cold_start::reset_unseen_items(store, &seen)?;
+    let (blend, mut figures) = task.blend_and_figures(trees.as_ref().map(|trees| &trees.judged))?;
+    figures.extend(tree_figures);
+    if config.train.refit_epochs > 0 {
+        let refit = refit(&mut task, store, data, config, journal, bar)?;
+        figures.insert("train_seconds_intent_refit".into(), refit.seconds);
+    }
     figures.insert("parameters_intent".into(), parameter_count(store) as f64);
     figures.insert("epochs_intent".into(), summary.epochs.into());
     figures.insert("train_seconds_intent".into(), summary.seconds);
@@ -71,14 +101,43 @@ pub(crate) fn train(
         figures.insert("loss_pretraining".into(), pretrained.loss);
         figures.insert("train_seconds_pretraining".into(), pretrained.seconds);
     }
-    Ok(figures)
+    Ok(TrainedIntents { trees: trees.map(|trees| trees.published), blend, figures })
 }
 
-/// Returns true for each bucket of item ids that an event or an item of the index has.
-fn seen_item_buckets(data: IntentData<'_>, item_buckets: u64) -> Vec<bool> {
+/// Continues the training of the network on the users and dates that were held out, next to those it knows, once the figures are
+/// known: the newest weeks say most about the next ones.
+fn refit(
+    task: &mut IntentTask<'_>,
+    store: &mut nn::VarStore,
+    data: IntentData<'_>,
+    config: &Config,
+    journal: &mut Journal,
+    bar: &ProgressBar,
+) -> Result<FitSummary> {
+    let users = Arc::new(UserBlocks::union(&[data.train.as_ref(), data.held_out, data.newest])?);
+    let settings = FitSettings {
+        epochs_max: config.train.refit_epochs,
+        patience_epochs: config.train.refit_epochs,
+        learning_rate: config.train.learning_rate * REFIT_RATE,
+        weight_decay: config.model.weight_decay,
+        seed: config.train.seed ^ 0x7f,
+    };
     let mut seen = data.statistics.item_buckets_seen.clone();
+    for window in users.each_window() {
+        let window = window?;
+        (0..window.len()).for_each(|row| mark_item_buckets(&mut seen, window.event_items(row)));
+    }
+    task.refit_on(users);
+    let summary = fitting::fit(task, store, &settings, journal, bar)?;
+    cold_start::reset_unseen_items(store, &seen_item_buckets(data.items, &seen, task.item_buckets()))?;
+    Ok(summary)
+}
+
+/// Returns true for each bucket of item ids that an event (`events_seen`) or an item of the index has.
+fn seen_item_buckets(items: &[IndexedItem], events_seen: &[bool], item_buckets: u64) -> Vec<bool> {
+    let mut seen = events_seen.to_vec();
     seen.resize(item_buckets as usize + 1, false);
-    for item in data.items {
+    for item in items {
         seen[item.buckets(item_buckets).0 as usize] = true;
     }
     seen

@@ -12,6 +12,7 @@ use crate::model::contents::Contents;
 use crate::model::events::EventBatch;
 use crate::model::inputs::EventInput;
 use crate::model::scaling::Scaling;
+use crate::model::targets::{LABELS, PURCHASE};
 use crate::training::datasets::{Augmenter, BlockRows, Split, UserColumns, is_in_share};
 use crate::training::fitting::{BatchBuilder, TOKENS_MAX};
 
@@ -51,9 +52,11 @@ pub(crate) struct UserBatchBuilder {
     pub(crate) contents: Arc<Contents>,
     pub(crate) augmenter: Augmenter,
     pub(crate) events_max: i64,
+    /// Splits whose users are trained on.
+    pub(crate) splits: &'static [Split],
     pub(crate) labels_share: f64,
     pub(crate) unlabelled: Unlabelled,
-    /// Rows of the window in the training split whose labels are not used.
+    /// Rows of the window in these splits whose labels are not used.
     pub(crate) unlabelled_rows: Vec<usize>,
 }
 
@@ -62,7 +65,9 @@ impl BatchBuilder for UserBatchBuilder {
     type Batch = UserBatch;
 
     fn select_rows(&mut self, window: &UserColumns) -> Vec<usize> {
-        let all = window.rows_in(Split::Train).into_iter();
+        // Held-out users may have a known churn only, which the objective does not allow for.
+        let has_intents = |row: &usize| !window.labels()[row * LABELS.len() + PURCHASE].is_nan();
+        let all = self.splits.iter().flat_map(|&split| window.rows_in(split)).filter(has_intents);
         let (labelled, unlabelled) = all.partition(|&row| is_in_share(window.id(row), self.labels_share));
         self.unlabelled_rows = unlabelled;
         labelled

@@ -1,0 +1,82 @@
+//! Trees whose leaves are added up: the log-odds of one target.
+
+use tch::{Kind, Tensor};
+
+use super::perfect_tree::{BLOCK_ROWS, NODES, PLACES, PerfectTree};
+use crate::failure::{Failure, Result};
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Ensemble {
+    pub(crate) trees: Vec<PerfectTree>,
+}
+
+/// The parts of an ensemble in a file, each a tensor.
+pub(super) const PARTS: [&str; 5] = ["feature", "threshold", "null_left", "value", "cover"];
+
+impl Ensemble {
+    /// Adds up the leaves of one block of rows, in f64.
+    pub(super) fn score_block(&self, columns: &[f32]) -> [f64; BLOCK_ROWS] {
+        let mut scores = [0.0; BLOCK_ROWS];
+        self.trees.iter().for_each(|tree| tree.add_leaves(columns, &mut scores));
+        scores
+    }
+
+    /// Returns the tensors of [`PARTS`]: int32, float32 and bool [trees, nodes], float64 and float32 [trees, nodes + leaves].
+    pub(super) fn to_tensors(&self) -> Result<[Tensor; 5]> {
+        let count = self.trees.len() as i64;
+        let features: Vec<i32> = self.trees.iter().flat_map(|tree| tree.feature.map(i32::from)).collect();
+        let thresholds: Vec<f32> = self.trees.iter().flat_map(|tree| tree.threshold).collect();
+        let nulls: Vec<bool> = self.trees.iter().flat_map(|tree| tree.null_left).collect();
+        let values: Vec<f64> = self.trees.iter().flat_map(|tree| tree.value).collect();
+        let covers: Vec<f32> = self.trees.iter().flat_map(|tree| tree.cover).collect();
+        let (nodes, places) = (NODES as i64, PLACES as i64);
+        Ok([
+            Tensor::f_from_slice(&features)?.f_view([count, nodes])?,
+            Tensor::f_from_slice(&thresholds)?.f_view([count, nodes])?,
+            Tensor::f_from_slice(&nulls)?.f_view([count, nodes])?,
+            Tensor::f_from_slice(&values)?.f_view([count, places])?,
+            Tensor::f_from_slice(&covers)?.f_view([count, places])?,
+        ])
+    }
+
+    /// Reads the tensors of [`Self::to_tensors`]. Refuses other shapes, and trees that test a feature that there is not, have a
+    /// threshold that is no number, or an output that is not finite.
+    pub(super) fn from_tensors(tensors: [Tensor; 5], features: usize) -> Result<Self> {
+        let [feature, threshold, null_left, value, cover] = tensors;
+        let count = feature.size().first().copied().unwrap_or_default();
+        let shapes = [(&feature, NODES), (&threshold, NODES), (&null_left, NODES), (&value, PLACES), (&cover, PLACES)];
+        for ((tensor, width), part) in shapes.into_iter().zip(PARTS) {
+            let (expected, found) = ([count, width as i64], tensor.size());
+            if found != expected {
+                return Err(Failure::model(format!("{part}: expected the shape {expected:?}, got {found:?}")));
+            }
+        }
+        let flat =
+            |tensor: &Tensor, kind: Kind| Ok::<_, Failure>(tensor.f_to_kind(kind)?.f_contiguous()?.f_view([-1])?);
+        let feature_numbers = Vec::<i64>::try_from(&flat(&feature, Kind::Int64)?)?;
+        let thresholds = Vec::<f32>::try_from(&flat(&threshold, Kind::Float)?)?;
+        let nulls = Vec::<bool>::try_from(&flat(&null_left, Kind::Bool)?)?;
+        let values = Vec::<f64>::try_from(&flat(&value, Kind::Double)?)?;
+        let covers = Vec::<f32>::try_from(&flat(&cover, Kind::Float)?)?;
+        if let Some(unknown) = feature_numbers.iter().find(|&&number| number < 0 || number >= features as i64) {
+            return Err(Failure::model(format!(
+                "feature: expected 0 to {}, got {unknown}",
+                features.saturating_sub(1)
+            )));
+        }
+        if thresholds.iter().any(|threshold| threshold.is_nan()) {
+            return Err(Failure::model("threshold: expected numbers, got NaN"));
+        }
+        if let Some(wrong) = values.iter().find(|value| !value.is_finite()) {
+            return Err(Failure::model(format!("value: expected finite numbers, got {wrong}")));
+        }
+        let tree = |at: usize| PerfectTree {
+            feature: std::array::from_fn(|node| feature_numbers[at * NODES + node] as u16),
+            threshold: std::array::from_fn(|node| thresholds[at * NODES + node]),
+            null_left: std::array::from_fn(|node| nulls[at * NODES + node]),
+            value: std::array::from_fn(|place| values[at * PLACES + place]),
+            cover: std::array::from_fn(|place| covers[at * PLACES + place]),
+        };
+        Ok(Self { trees: (0..count as usize).map(tree).collect() })
+    }
+}

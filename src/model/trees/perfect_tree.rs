@@ -1,0 +1,44 @@
+//! A tree whose leaves are all equally deep.
+
+/// Tests between the root and a leaf.
+pub(crate) const DEPTH: usize = 6;
+pub(crate) const NODES: usize = (1 << DEPTH) - 1;
+const LEAVES: usize = 1 << DEPTH;
+/// Nodes and leaves.
+pub(crate) const PLACES: usize = NODES + LEAVES;
+
+/// Rows that pass a tree together.
+pub(super) const BLOCK_ROWS: usize = 64;
+
+/// A decision tree in heap order: the children of node `i` are `2i + 1` and `2i + 2`; the leaves follow the nodes. A path that
+/// ends earlier is filled with copies of its leaf.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PerfectTree {
+    /// The feature that each node tests.
+    pub(crate) feature: [u16; NODES],
+    /// A value up to this goes left, a larger one right.
+    pub(crate) threshold: [f32; NODES],
+    /// Whether null goes left.
+    pub(crate) null_left: [bool; NODES],
+    /// The expected output at each node and leaf; a leaf's is what it adds to the score.
+    pub(crate) value: [f64; PLACES],
+    /// Training rows that reached each node and leaf, for explanations. Copies of a leaf have its number.
+    pub(crate) cover: [f32; PLACES],
+}
+
+impl PerfectTree {
+    /// Adds the leaf of each row to `scores`. `columns` holds one block: [`BLOCK_ROWS`] values of each feature, NaN for null.
+    pub(super) fn add_leaves(&self, columns: &[f32], scores: &mut [f64; BLOCK_ROWS]) {
+        let mut places = [0usize; BLOCK_ROWS];
+        for _ in 0..DEPTH {
+            for (row, place) in places.iter_mut().enumerate() {
+                let value = columns[usize::from(self.feature[*place]) * BLOCK_ROWS + row];
+                let right = if value.is_nan() { !self.null_left[*place] } else { value > self.threshold[*place] };
+                *place = 2 * *place + 1 + usize::from(right);
+            }
+        }
+        for (score, place) in scores.iter_mut().zip(places) {
+            *score += self.value[place];
+        }
+    }
+}
