@@ -2,7 +2,7 @@
 # Does a network predict better when, after its figures are known, it trains on the held-out dates and users too? Trains models that
 # differ in train.refit_epochs, and scores every user on a date after all of them against what was bought in the seven days that
 # followed.
-# DIR holds one folder per set, with files as published or packed.
+# The demand network does not matter here, so it is as small as possible. DIR holds one folder per set, with files as published or packed.
 # usage: compare_refit.sh DIR [EPOCHS ...]
 # INTENTCAST (target/release/intentcast) is the binary. WORK (a temporary folder) holds the lakes and models.
 set -eu
@@ -22,7 +22,8 @@ compare() { # LAKE DATE
     for epochs in $counts; do
         output=$work/$lake-$date-$epochs
         [ -f "$output/models/champion" ] ||
-            "$job" --set train.refit_epochs="$epochs" train --lake "$work/$lake" --output "$output" --date "$date" \
+            "$job" --set train.refit_epochs="$epochs" --set demand.width=4 --set demand.horizon_days=7 \
+                --set demand.history_days=28 --set demand.as_of_dates=2 train --lake "$work/$lake" --output "$output" --date "$date" \
                 >"$output.txt" 2>>"$work/$lake.log"
         for member in published network; do
             score="s['p_purchase']"
@@ -47,6 +48,6 @@ echo "| set, date | refit_epochs | scores | users | bought | AUC | log loss | me
 echo "|---|---|---|---|---|---|---|---|"
 imported "$work/online-retail-ii" online-retail-ii "$data/online-retail-ii"/*.csv*
 imported "$work/tmall" tmall "$data"/tmall-brands/*.csv*
-for date in 2010-10-28 2010-11-25; do compare online-retail-ii "$date"; done
-for date in 2014-06-25 2014-07-08; do compare tmall "$date"; done
+for date in ${TMALL_DATES:-2014-06-25 2014-07-08}; do compare tmall "$date"; done
+for date in ${RETAIL_DATES:-2010-10-28 2010-11-25}; do compare online-retail-ii "$date"; done
 echo "lakes, models and logs: $work" >&2

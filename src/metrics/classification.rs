@@ -71,6 +71,29 @@ pub(super) fn log_loss_of(probability: f64, label: bool) -> f64 {
     -(if label { probability } else { 1.0 - probability }).max(1e-12).ln()
 }
 
+/// Returns the mean squared difference between probabilities and classes (Brier 1950).
+pub(crate) fn brier_score(probabilities: &[f64], labels: &[bool]) -> f64 {
+    let squares = probabilities.iter().zip(labels).map(|(&p, &label)| (p - f64::from(u8::from(label))).powi(2));
+    squares.sum::<f64>() / labels.len().max(1) as f64
+}
+
+/// Bins of the expected calibration error.
+const CALIBRATION_BINS: usize = 10;
+
+/// Returns the expected calibration error: over ten bins of equal width, the mean difference between the mean probability and the
+/// share of positives of a bin, weighted by its rows (Naeini et al. 2015).
+pub(crate) fn expected_calibration_error(probabilities: &[f64], labels: &[bool]) -> f64 {
+    let mut bins = [(0.0, 0.0); CALIBRATION_BINS];
+    for (&probability, &label) in probabilities.iter().zip(labels) {
+        let bin = ((probability * CALIBRATION_BINS as f64) as usize).min(CALIBRATION_BINS - 1);
+        bins[bin].0 += probability;
+        bins[bin].1 += f64::from(u8::from(label));
+    }
+    // Rows × |mean probability − share| = |sum of probabilities − positives|.
+    bins.iter().map(|(probability, positives)| (probability - positives).abs()).sum::<f64>()
+        / labels.len().max(1) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +123,18 @@ mod tests {
         assert!((accuracy(&scores, &labels, 0.5) - 4.0 / 6.0).abs() < 1e-12);
         assert!((f1(&scores, &labels, 0.5) - 0.5).abs() < 1e-12);
         assert_eq!((f1(&[0.1], &[false], 0.5), f1(&[0.9], &[true], 0.5)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn calibration_of_known_scores() {
+        let (scores, labels) = ([0.1, 0.3, 0.8, 0.9], [false, true, true, true]);
+        // scikit-learn 1.7: brier_score_loss.
+        assert!((brier_score(&scores, &labels) - 0.1375).abs() < 1e-12);
+        // One row a bin: (0.1 + 0.7 + 0.2 + 0.1) / 4.
+        assert!((expected_calibration_error(&scores, &labels) - 0.275).abs() < 1e-12);
+        // Half of the rows of one bin are positive, as its mean says.
+        assert!(expected_calibration_error(&[0.52, 0.58, 0.41, 0.49], &[true, false, false, true]) < 0.06);
+        assert_eq!(expected_calibration_error(&[1.0, 0.0], &[true, false]), 0.0);
     }
 
     proptest! {

@@ -88,7 +88,7 @@ impl Activity {
     }
 }
 
-/// What each member alone says, row-major [rows, binary targets]; NaN for a target without trees.
+/// Probabilities of each member alone, row-major [rows, binary targets]; NaN for a target without trees.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemberProbabilities {
     pub(crate) network: Vec<f32>,

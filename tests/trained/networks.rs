@@ -294,6 +294,22 @@ async fn published_intents_are_the_blend_of_the_network_and_the_trees() {
     assert!(refused.contains("expected the word members as the third argument, got trees"), "{refused}");
 }
 
+#[test]
+fn held_out_users_are_learnt_from_once_the_figures_are_known() {
+    let fit = |refit_epochs: u32| {
+        let (card, networks) = fitted(|config| config.train.refit_epochs = refit_epochs).unwrap();
+        let weights = networks.intent_store.variables();
+        let numbers: Vec<f32> = Vec::try_from(weights["intent.head1.bias"].view([-1])).unwrap();
+        (card.figures, numbers)
+    };
+    let ((without, before), (with, after)) = (fit(0), fit(1));
+    assert_ne!(before, after);
+    for figure in ["auc_test_view", "log_loss_test_view", "auc_test_view_network", "log_loss_valid"] {
+        assert_eq!(without[figure], with[figure], "{figure} is of users that nothing has learnt from");
+    }
+    assert!(with.contains_key("train_seconds_intent_refit") && !without.contains_key("train_seconds_intent_refit"));
+}
+
 async fn members_equal_the_batch(ctx: &SessionContext, registry: &Registry, name: &str, version: &str) {
     let features = query(ctx, "SELECT features FROM model_input ORDER BY user_id LIMIT 60").await;
     let features: StructArray = as_struct(features.column(0)).unwrap().clone();

@@ -34,6 +34,12 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
     require_rows("users in the training split", users.labelled, LABELLED_USERS_MIN)?;
     intents::require_labels(&users, config.intents.horizon_days)?;
     demand::require_histories(&items, &config.demand)?;
+    for (feature, auc) in intents::suspicious_features(&users, &sets.contract) {
+        tracing::warn!(
+            "training: the feature {feature} alone tells who buys, with an AUC of {auc:.4}: its SQL probably reads days after the run \
+             date (docs/howto/add-feature.md)"
+        );
+    }
     let item_buckets = intent_shape.item_buckets;
     intents::start_at_popularity(&networks.intent_store, &sets.index, item_buckets, &users.next_item_users)?;
 

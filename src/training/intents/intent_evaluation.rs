@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::blend_weights::MemberScores;
 use crate::failure::Result;
-use crate::metrics::{auc, average_precision, bootstrap_interval, log_loss};
+use crate::metrics::{auc, average_precision, bootstrap_interval, brier_score, expected_calibration_error, log_loss};
 use crate::model::blend::{Activity, Blend, logit};
 use crate::model::contents::Contents;
 use crate::model::intent::{IntentNetwork, RawOutputs};
@@ -26,6 +26,15 @@ const BOOTSTRAP_ROUNDS: usize = 400;
 
 /// A metric of scores and classes; `None` where a class is missing.
 type Metric = fn(&[f64], &[bool]) -> Option<f64>;
+
+/// The metrics of a training, by the beginning of their figures' names.
+const METRICS: [(&str, Metric); 5] = [
+    ("auc", auc),
+    ("ap", average_precision),
+    ("log_loss", |scores, classes| Some(log_loss(scores, classes))),
+    ("brier", |scores, classes| Some(brier_score(scores, classes))),
+    ("ece", |scores, classes| Some(expected_calibration_error(scores, classes))),
+];
 
 /// Everything that scoring users needs.
 #[derive(Debug, Clone, Copy)]
@@ -181,6 +190,14 @@ impl Evaluation {
         self.known_rows(label).map(|row| (score(row), self.label_columns[label][row] > 0.5)).unzip()
     }
 
+    /// The probabilities of each member of a blend, by the member's name, where the label is known.
+    fn member_columns(&self, label: usize) -> Vec<(&'static str, Vec<f64>)> {
+        let tree_odds = |row: usize| self.tree_log_odds[row * BINARY + label];
+        let (network, _) = self.scores_of(label, |row| self.network_columns[label][row]);
+        let (trees, _) = self.scores_of(label, |row| 1.0 / (1.0 + (-tree_odds(row)).exp()));
+        vec![("network", network), ("trees", trees)]
+    }
+
     pub(crate) fn auc_purchase(&self) -> Option<f64> {
         let (scores, classes) = self.scores_and_classes(PURCHASE);
         auc(&scores, &classes)
@@ -196,8 +213,9 @@ impl Evaluation {
         losses.iter().sum::<f64>() / losses.len() as f64
     }
 
-    /// AUC, average precision and log loss of the intents and of churn, where both classes are present, with 95 % intervals for
-    /// purchase and churn; the same of each member of a blend; the log loss of the training users' share of positives; and the share of users whose intents are all decoded right.
+    /// AUC, average precision, log loss, Brier score and expected calibration error of the intents and of churn, where both
+    /// classes are present: of the published scores, with 95 % intervals for purchase and churn, and of each member of a blend.
+    /// The log loss of the training users' share of positives. The share of users whose intents are all decoded right.
     pub(crate) fn figures(
         &self,
         network: &IntentNetwork,
@@ -206,26 +224,20 @@ impl Evaluation {
         seed: u64,
     ) -> Result<BTreeMap<String, f64>> {
         let mut figures = BTreeMap::new();
-        let loss: Metric = |scores, classes| Some(log_loss(scores, classes));
-        let metrics: [(&str, Metric); 3] = [("auc", auc), ("ap", average_precision), ("log_loss", loss)];
         for (label, name) in TARGETS[..BINARY].iter().map(|target| target.name).enumerate() {
             let (scores, classes) = self.scores_and_classes(label);
-            if classes.iter().any(|&class| class) {
-                let loss = log_loss(&vec![base_rates[label]; classes.len()], &classes);
-                figures.insert(format!("log_loss_test_{name}_base_rate"), loss);
+            if classes.iter().all(|&class| class) || !classes.iter().any(|&class| class) {
+                continue;
             }
-            for (figure, metric) in metrics {
-                let both_classes = classes.iter().any(|&class| class) && classes.iter().any(|&class| !class);
-                let Some(value) = metric(&scores, &classes).filter(|_| both_classes) else { continue };
+            let base_rate = log_loss(&vec![base_rates[label]; classes.len()], &classes);
+            figures.insert(format!("log_loss_test_{name}_base_rate"), base_rate);
+            let members = if blend.0.contains_key(name) { self.member_columns(label) } else { Vec::new() };
+            for (figure, metric) in METRICS {
+                let Some(value) = metric(&scores, &classes) else { continue };
                 figures.insert(format!("{figure}_test_{name}"), value);
-                if blend.0.contains_key(name) {
-                    let (network, _) = self.scores_of(label, |row| self.network_columns[label][row]);
-                    let odds = |row: usize| self.tree_log_odds[row * BINARY + label];
-                    let (trees, _) = self.scores_of(label, |row| 1.0 / (1.0 + (-odds(row)).exp()));
-                    for (member, scores) in [("network", network), ("trees", trees)] {
-                        if let Some(value) = metric(&scores, &classes) {
-                            figures.insert(format!("{figure}_test_{name}_{member}"), value);
-                        }
+                for (member, scores) in &members {
+                    if let Some(value) = metric(scores, &classes) {
+                        figures.insert(format!("{figure}_test_{name}_{member}"), value);
                     }
                 }
                 if (label == PURCHASE || label == CHURN as usize)

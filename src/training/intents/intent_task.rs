@@ -118,11 +118,13 @@ impl<'a> IntentTask<'a> {
             // How many windows of `train.memory_bytes_max` an epoch reads.
             ("windows_train".to_string(), self.data.train.windows(None).len() as f64),
         ]);
-        if let Some(mut valid) = evaluate(Split::Valid)? {
-            for target in (0..BINARY).filter(|&target| trees.is_some_and(|trees| trees.has(target))) {
-                let weights = blend_weights::fit(&valid.member_scores(target));
-                blend.0.insert(TARGETS[target].name.into(), weights);
-            }
+        let valid = evaluate(Split::Valid)?;
+        for target in (0..BINARY).filter(|&target| trees.is_some_and(|trees| trees.has(target))) {
+            // Without validation users the weights are equal.
+            let users = valid.as_ref().map(|valid| valid.member_scores(target)).unwrap_or_default();
+            blend.0.insert(TARGETS[target].name.into(), blend_weights::fit(&users));
+        }
+        if let Some(mut valid) = valid {
             valid.blend(&blend);
             figures.insert("log_loss_valid".into(), valid.log_loss());
             if let Some(auc) = valid.auc_purchase() {

@@ -13,6 +13,7 @@ mod intent_data;
 mod intent_evaluation;
 mod intent_task;
 mod label_checks;
+mod leaks;
 mod next_item_loss;
 mod objective;
 mod popularity_bias;
@@ -23,6 +24,7 @@ mod user_batches;
 
 pub(crate) use intent_data::IntentData;
 pub(crate) use label_checks::require_labels;
+pub(crate) use leaks::suspicious_features;
 pub(crate) use popularity_bias::start_at_popularity;
 pub(crate) use recency_frequency_baseline::recency_frequency_auc;
 
