@@ -62,6 +62,11 @@ pub(crate) fn date32(date: NaiveDate) -> i32 {
     Date32Type::from_naive_date(date)
 }
 
+/// Returns the date of a number of days since 1970-01-01; `None` beyond the calendar.
+pub(crate) fn date_of_day(day: i32) -> Option<NaiveDate> {
+    Date32Type::to_naive_date_opt(day)
+}
+
 /// A BLAKE3 hash that names content, as hex digits. How many are written is part of the name of files and models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ContentHash(blake3::Hash);

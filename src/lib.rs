@@ -1,13 +1,14 @@
 //! intentcast: the nightly intent and demand job.
 //!
 //! Read in the order of the flow: config → lake → features → metrics → model → score → engine → tables → publish →
-//! cluster → workspace → nightly → side rooms (training, simulation, importing) → commands. A room imports only from rooms to its
+//! cluster → workspace → nightly → side rooms (training, evaluation, simulation, importing) → commands. A room imports only from rooms to its
 //! left; side rooms meet the night through tables and through the workspace's sessions.
 
 pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod engine;
+mod evaluation;
 pub mod failure;
 pub mod features;
 pub mod ids;

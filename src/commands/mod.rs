@@ -7,6 +7,7 @@
 mod cluster;
 mod command;
 mod doctor;
+mod evaluate;
 pub mod format;
 mod gc;
 mod import;
@@ -60,6 +61,7 @@ pub enum Verb {
     Nightly(nightly::Nightly),
     Rollback(rollback::Rollback),
     Train(Box<train::Train>),
+    Evaluate(evaluate::Evaluate),
     Models(models::Models),
     Sql(sql::Sql),
     Gc(gc::Gc),
@@ -75,6 +77,7 @@ impl Verb {
             Verb::Nightly(verb) => verb,
             Verb::Rollback(verb) => verb,
             Verb::Train(verb) => verb.as_ref(),
+            Verb::Evaluate(verb) => verb,
             Verb::Models(verb) => verb,
             Verb::Sql(verb) => verb,
             Verb::Gc(verb) => verb,

@@ -52,9 +52,9 @@ pub struct Nightly {
 
 /// The run dates of a backfill, both included.
 #[derive(Debug, Clone, Copy)]
-struct Dates {
-    first: RunDate,
-    last: RunDate,
+pub(super) struct Dates {
+    pub(super) first: RunDate,
+    pub(super) last: RunDate,
 }
 
 #[async_trait(?Send)]
@@ -205,7 +205,7 @@ fn print_stages(night: &NightPlan) -> Result<()> {
     )
 }
 
-fn parse_dates(text: &str) -> Result<Dates, String> {
+pub(super) fn parse_dates(text: &str) -> Result<Dates, String> {
     let (first, last) = text.split_once("..").ok_or_else(|| format!("expected A..B, got {text:?}"))?;
     let parse = |date: &str| date.parse::<RunDate>().map_err(|failure| failure.to_string());
     let dates = Dates { first: parse(first)?, last: parse(last)? };

@@ -77,6 +77,19 @@ pub(crate) fn brier_score(probabilities: &[f64], labels: &[bool]) -> f64 {
     squares.sum::<f64>() / labels.len().max(1) as f64
 }
 
+/// Returns the share of positives among the rows with the highest scores, a `share` of all rows and at least one, and the mean of
+/// these scores: precision at the top, and what was promised there (arXiv 2205.09809). Of tied scores, the first
+/// rows count.
+pub(crate) fn share_at_top(scores: &[f64], labels: &[bool], share: f64) -> (f64, f64) {
+    let mut order: Vec<usize> = (0..scores.len().min(labels.len())).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let count = ((order.len() as f64 * share).round() as usize).max(1).min(order.len());
+    let top = &order[..count];
+    let rows = count.max(1) as f64;
+    let positives = top.iter().filter(|&&row| labels[row]).count() as f64;
+    (positives / rows, top.iter().map(|&row| scores[row]).sum::<f64>() / rows)
+}
+
 /// Bins of the expected calibration error.
 const CALIBRATION_BINS: usize = 10;
 
@@ -123,6 +136,14 @@ mod tests {
         assert!((accuracy(&scores, &labels, 0.5) - 4.0 / 6.0).abs() < 1e-12);
         assert!((f1(&scores, &labels, 0.5) - 0.5).abs() < 1e-12);
         assert_eq!((f1(&[0.1], &[false], 0.5), f1(&[0.9], &[true], 0.5)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn the_top_has_the_highest_scores() {
+        let (scores, labels) = ([0.1, 0.9, 0.8, 0.2, 0.5], [true, true, false, false, true]);
+        assert_eq!(share_at_top(&scores, &labels, 0.4), (0.5, (0.9 + 0.8) / 2.0));
+        assert_eq!(share_at_top(&scores, &labels, 0.01), (1.0, 0.9), "one row at least");
+        assert_eq!(share_at_top(&[], &[], 0.1), (0.0, 0.0));
     }
 
     #[test]

@@ -28,6 +28,16 @@ pub(crate) enum TargetKind {
     Amount,
 }
 
+impl Target {
+    /// Returns the SQL of the label of a user: of a row `l` of `intent_labels`, which users without any outcome don't have.
+    pub(crate) fn label_sql(&self) -> String {
+        match self.kind {
+            TargetKind::Churn => format!("CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS {}", self.label),
+            TargetKind::Intent | TargetKind::Amount => format!("l.{}", self.label),
+        }
+    }
+}
+
 macro_rules! intent {
     ($name:literal, $event:literal) => {
         Target {

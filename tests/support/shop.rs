@@ -2,6 +2,7 @@
 
 use intentcast::lake::stores::Location;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
@@ -53,6 +54,13 @@ pub fn refused(arguments: &[&str], code: i32) -> String {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{errors}");
     errors
+}
+
+/// Returns path and content hash of every file below a folder.
+pub fn contents(folder: &str) -> BTreeMap<String, String> {
+    let listed = Command::new("sh").arg("-c").arg(format!("cd {folder} && find . -type f | xargs sha256sum")).output();
+    let text = String::from_utf8(listed.unwrap().stdout).unwrap();
+    text.lines().map(|l| l.split_once("  ").unwrap()).map(|(hash, name)| (name.into(), hash.into())).collect()
 }
 
 /// A lake and a model, made once for all tests; each test copies them.

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use crate::support::lakes;
-use crate::support::shop::{QUICK, done, night, query, refused, run_column, shop};
+use crate::support::shop::{QUICK, contents, done, night, query, refused, run_column, shop};
 
 fn command(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
@@ -21,13 +21,6 @@ fn command(arguments: &[&str]) -> Output {
 fn dry_run(lake: &str, output: &str, date: &str) -> Value {
     let arguments = ["nightly", "--lake", lake, "--output", output, "--date", date, "--dry-run", "--format", "json"];
     serde_json::from_str(&done(&arguments)).unwrap()
-}
-
-/// Returns path and content hash of every file below a folder.
-fn contents(folder: &str) -> BTreeMap<String, String> {
-    let listed = Command::new("sh").arg("-c").arg(format!("cd {folder} && find . -type f | xargs sha256sum")).output();
-    let text = String::from_utf8(listed.unwrap().stdout).unwrap();
-    text.lines().map(|l| l.split_once("  ").unwrap()).map(|(hash, name)| (name.into(), hash.into())).collect()
 }
 
 #[test]

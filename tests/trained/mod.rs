@@ -6,6 +6,7 @@ mod command_line;
 mod contents;
 mod demand;
 mod drift_and_accuracy;
+mod evaluation;
 mod functions;
 mod image;
 mod networks;

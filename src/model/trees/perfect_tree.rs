@@ -18,7 +18,7 @@ pub(crate) struct PerfectTree {
     pub(crate) feature: [u16; NODES],
     /// A value up to this goes left, a larger one right.
     pub(crate) threshold: [f32; NODES],
-    /// Whether null goes left.
+    /// True where null goes left.
     pub(crate) null_left: [bool; NODES],
     /// The expected output at each node and leaf; a leaf's is what it adds to the score.
     pub(crate) value: [f64; PLACES],

@@ -11,21 +11,17 @@ use crate::failure::Result;
 use crate::features::contract::FeatureContract;
 use crate::model::contents::Contents;
 use crate::model::inputs::UserInputs;
-use crate::model::targets::{CHURN, LABELS, TARGETS, Target, TargetKind};
+use crate::model::targets::{CHURN, LABELS, TARGETS, Target};
 use crate::score::service::as_struct;
 
 /// Selects features, the labels in the order of [`TARGETS`] and next items of users.
 pub(crate) fn users_sql() -> String {
-    let label = |target: &Target| match target.kind {
-        TargetKind::Churn => format!("CASE WHEN l.user_id IS NULL THEN 1 ELSE 0 END AS {}", target.label),
-        TargetKind::Intent | TargetKind::Amount => format!("l.{}", target.label),
-    };
     format!(
         "SELECT m.features, {}, n.next_items \
          FROM model_input m LEFT JOIN intent_labels l ON m.user_id = l.user_id \
          LEFT JOIN next_items n ON m.user_id = n.user_id \
          WHERE m.events_lifetime > 0",
-        TARGETS.iter().map(label).collect::<Vec<_>>().join(", ")
+        TARGETS.iter().map(Target::label_sql).collect::<Vec<_>>().join(", ")
     )
 }
 

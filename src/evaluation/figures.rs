@@ -1,0 +1,162 @@
+//! Figures of probabilities against outcomes, and of the difference between two models.
+
+use super::scored_users::ScoredUsers;
+use crate::ids::RunDate;
+use crate::metrics::{
+    accuracy, auc, average_precision, bootstrap_interval_over_indices, brier_score, expected_calibration_error, f1,
+    log_loss, share_at_top,
+};
+use crate::model::targets::{BINARY, TARGETS};
+
+/// Beyond so many rows an interval takes long and says little.
+const INTERVAL_ROWS_MAX: usize = 200_000;
+const BOOTSTRAP_ROUNDS: usize = 200;
+/// Shares of the users with the highest scores.
+const TOPS: [f64; 3] = [0.01, 0.05, 0.10];
+
+/// Subject of figures.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged<'a> {
+    /// `None` for all dates together.
+    pub(super) run_date: Option<RunDate>,
+    pub(super) model_version: &'a str,
+    /// Set where the model has learnt from days on or after the date.
+    pub(super) in_training: bool,
+}
+
+/// Figures of one model for one intent on one date, or on all.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct IntentFigures {
+    pub(crate) run_date: Option<RunDate>,
+    pub(crate) model_version: String,
+    pub(crate) in_training: bool,
+    pub(crate) intent: &'static str,
+    pub(crate) users: u64,
+    pub(crate) positives: u64,
+    pub(crate) mean_score: f64,
+    /// `None` where all outcomes are alike.
+    pub(crate) auc: Option<f64>,
+    /// Bounds of 95 % intervals over users drawn with replacement.
+    pub(crate) auc_interval: Option<(f64, f64)>,
+    pub(crate) average_precision: Option<f64>,
+    pub(crate) log_loss: f64,
+    pub(crate) log_loss_interval: Option<(f64, f64)>,
+    pub(crate) brier: f64,
+    pub(crate) expected_calibration_error: f64,
+    /// At a probability of 0.5.
+    pub(crate) f1: f64,
+    pub(crate) accuracy: f64,
+    /// Share of positives among the 1, 5 and 10 % of users with the highest scores, and the mean of these scores.
+    pub(crate) tops: [(f64, f64); TOPS.len()],
+}
+
+/// The first model's figure minus the second's.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Difference {
+    pub(crate) intent: &'static str,
+    pub(crate) figure: &'static str,
+    pub(crate) difference: f64,
+    /// 95 % interval over users drawn with replacement, the same users for both models.
+    pub(crate) interval: Option<(f64, f64)>,
+}
+
+/// Scores and outcomes of the rows of which an outcome is known, and the rows of each user.
+struct Rows {
+    scores: Vec<Vec<f64>>,
+    outcomes: Vec<bool>,
+    by_user: Vec<Vec<usize>>,
+}
+
+type Metric = fn(&[f64], &[bool]) -> Option<f64>;
+
+impl Rows {
+    fn of(&self, model: usize, metric: Metric) -> Option<f64> {
+        metric(&self.scores[model], &self.outcomes)
+    }
+
+    /// The metric of some rows.
+    fn of_rows(&self, model: usize, rows: &[usize], metric: Metric) -> Option<f64> {
+        let scores: Vec<f64> = rows.iter().map(|&row| self.scores[model][row]).collect();
+        let outcomes: Vec<bool> = rows.iter().map(|&row| self.outcomes[row]).collect();
+        metric(&scores, &outcomes)
+    }
+
+    /// 95 % interval of a value of some rows: all rows of a user are drawn together.
+    fn interval(&self, seed: u64, value: impl Fn(&[usize]) -> Option<f64>) -> Option<(f64, f64)> {
+        if self.outcomes.len() > INTERVAL_ROWS_MAX {
+            return None;
+        }
+        bootstrap_interval_over_indices(self.by_user.len(), BOOTSTRAP_ROUNDS, seed, |drawn| {
+            let rows: Vec<usize> = drawn.iter().flat_map(|&user| self.by_user[user].iter().copied()).collect();
+            value(&rows)
+        })
+    }
+}
+
+fn some_log_loss(scores: &[f64], outcomes: &[bool]) -> Option<f64> {
+    (!outcomes.is_empty()).then(|| log_loss(scores, outcomes))
+}
+
+impl ScoredUsers {
+    /// The rows whose outcome of a target is known.
+    fn known(&self, target: usize) -> Rows {
+        let outcomes = &self.outcomes[target];
+        let rows: Vec<usize> = (0..outcomes.len()).filter(|&row| !outcomes[row].is_nan()).collect();
+        let mut by_user = vec![Vec::new(); self.user_count()];
+        for (place, &row) in rows.iter().enumerate() {
+            by_user[self.users[row]].push(place);
+        }
+        by_user.retain(|rows| !rows.is_empty());
+        let scores_of = |model: &Vec<Vec<f32>>| rows.iter().map(|&row| f64::from(model[target][row])).collect();
+        Rows {
+            scores: self.scores.iter().map(scores_of).collect(),
+            outcomes: rows.iter().map(|&row| outcomes[row] > 0.5).collect(),
+            by_user,
+        }
+    }
+
+    /// Figures of one model for each intent, and for churn, whose outcome is known of any user.
+    pub(super) fn figures(&self, model: usize, judged: Judged<'_>, seed: u64) -> Vec<IntentFigures> {
+        let of_target = |target: usize| {
+            let rows = self.known(target);
+            let (scores, outcomes) = (&rows.scores[model], &rows.outcomes);
+            let users = outcomes.len();
+            (users > 0).then(|| IntentFigures {
+                run_date: judged.run_date,
+                model_version: judged.model_version.into(),
+                in_training: judged.in_training,
+                intent: TARGETS[target].name,
+                users: users as u64,
+                positives: outcomes.iter().filter(|&&outcome| outcome).count() as u64,
+                mean_score: scores.iter().sum::<f64>() / users as f64,
+                auc: auc(scores, outcomes),
+                auc_interval: rows.interval(seed, |drawn| rows.of_rows(model, drawn, auc)),
+                average_precision: average_precision(scores, outcomes),
+                log_loss: log_loss(scores, outcomes),
+                log_loss_interval: rows.interval(seed, |drawn| rows.of_rows(model, drawn, some_log_loss)),
+                brier: brier_score(scores, outcomes),
+                expected_calibration_error: expected_calibration_error(scores, outcomes),
+                f1: f1(scores, outcomes, 0.5),
+                accuracy: accuracy(scores, outcomes, 0.5),
+                tops: TOPS.map(|share| share_at_top(scores, outcomes, share)),
+            })
+        };
+        (0..BINARY).filter_map(of_target).collect()
+    }
+
+    /// Differences between the first and the second model in AUC and log loss.
+    pub(super) fn differences(&self, seed: u64) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        for (target, name) in TARGETS[..BINARY].iter().map(|target| target.name).enumerate() {
+            let rows = self.known(target);
+            for (figure, metric) in [("auc", auc as Metric), ("log_loss", some_log_loss)] {
+                let both = rows.of(0, metric).zip(rows.of(1, metric));
+                let Some((first, second)) = both else { continue };
+                let interval = rows
+                    .interval(seed, |drawn| Some(rows.of_rows(0, drawn, metric)? - rows.of_rows(1, drawn, metric)?));
+                differences.push(Difference { intent: name, figure, difference: first - second, interval });
+            }
+        }
+        differences
+    }
+}

@@ -1,0 +1,99 @@
+//! `intentcast evaluate`: past scores against what came.
+
+use intentcast::metrics::auc;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::support::lakes;
+use crate::support::shop::{TRAINED_ON, contents, done, refused, shop};
+
+fn evaluated(lake: &str, output: &str, more: &[&str]) -> Vec<Value> {
+    let places = ["evaluate", "--lake", lake, "--output", output, "--format", "json"];
+    let lines = done(&[&places[..], more].concat());
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The row of one intent on one date.
+fn row<'a>(rows: &'a [Value], date: &str, intent: &str) -> &'a Value {
+    rows.iter().find(|row| row["run_date"] == date && row["intent"] == intent).unwrap()
+}
+
+#[test]
+fn figures_are_those_of_scores_and_events_queried_apart() {
+    let (_own, lake, output) = shop();
+    let before = contents(&output);
+    let rows = evaluated(&lake, &output, &["--date", TRAINED_ON]);
+    assert_eq!(contents(&output), before, "nothing is written");
+
+    let csv = |date: &str, query: &str| {
+        let places = ["sql", "--lake", &lake, "--output", &output, "--date", date, "--format", "csv", "-c", query];
+        done(&places).lines().skip(1).map(str::to_string).collect::<Vec<_>>()
+    };
+    let scores =
+        csv(TRAINED_ON, "SELECT user_id, score_intents(features)['p_cart'] FROM model_input WHERE events_lifetime > 0");
+    let scores: BTreeMap<String, f64> = scores
+        .iter()
+        .filter_map(|line| line.split_once(','))
+        .map(|(user, score)| (user.to_string(), score.parse().unwrap()))
+        .collect();
+    // As of the end of the week, so that guests who logged in meanwhile are known.
+    let query = "SELECT DISTINCT user_id FROM user_event WHERE event_type = 'cart' AND event_day >= DATE '2026-02-20'";
+    let came: BTreeSet<String> = csv("2026-02-27", query).into_iter().collect();
+    let cart = row(&rows, TRAINED_ON, "cart");
+    assert_eq!(cart["users"], scores.len());
+    let (probabilities, outcomes): (Vec<f64>, Vec<bool>) =
+        scores.iter().map(|(user, score)| (*score, came.contains(user))).unzip();
+    // A guest of the date counts under the login that it became: few users, and none without an outcome.
+    let positives = outcomes.iter().filter(|&&outcome| outcome).count() as u64;
+    assert!(cart["positives"].as_u64().unwrap() >= positives && positives > 0, "{cart}, {positives}");
+    let difference = (cart["auc"].as_f64().unwrap() - auc(&probabilities, &outcomes).unwrap()).abs();
+    assert!(difference < 0.05, "{cart}, {difference}");
+    let mean = probabilities.iter().sum::<f64>() / probabilities.len() as f64;
+    assert!((cart["mean_score"].as_f64().unwrap() - mean).abs() < 1e-5, "{cart}, {mean}");
+    assert!(cart["auc_low"].as_f64().unwrap() < cart["auc"].as_f64().unwrap());
+    assert_eq!(cart["in_training"], false);
+}
+
+#[test]
+fn dates_that_a_model_has_learnt_from_are_marked_and_open_ones_refused() {
+    let (_own, lake, output) = shop();
+    let rows = evaluated(&lake, &output, &["--backfill", "2026-02-13..2026-02-20"]);
+    let marks = ["2026-02-13", TRAINED_ON, "all"].map(|date| row(&rows, date, "purchase")["in_training"].clone());
+    assert_eq!(marks, [true, false, true].map(Value::from));
+    let users = |date: &str| row(&rows, date, "view")["users"].as_u64().unwrap();
+    assert_eq!(users("all"), users("2026-02-13") + users(TRAINED_ON));
+    // Churn is known four weeks later, which the lake does not hold.
+    assert!(rows.iter().all(|row| row["intent"] != "churn"));
+
+    let places = ["evaluate", "--lake", &lake, "--output", &output];
+    let errors = refused(&[&places[..], &["--date", "2026-02-27"]].concat(), 3);
+    assert!(errors.contains("complete on 2026-03-06") && errors.contains("the newest date is 2026-02-"), "{errors}");
+    let errors = refused(&[&places[..], &["--date", TRAINED_ON, "--model", "no-such-version"]].concat(), 6);
+    assert!(errors.contains("no such model"), "{errors}");
+}
+
+#[test]
+fn a_model_compared_with_its_copy_differs_by_nothing() {
+    let (_own, lake, output) = shop();
+    let champion = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
+    let (version, copy) = (champion.trim(), "20260220-00000000");
+    lakes::copy(&Path::new(&output).join("models").join(version), &Path::new(&output).join("models").join(copy));
+    let card = format!("{output}/models/{copy}/bundle.json");
+    let text = std::fs::read_to_string(&card).unwrap().replace(version, copy);
+    std::fs::write(&card, text).unwrap();
+    let rows = evaluated(&lake, &output, &["--date", TRAINED_ON, "--against", copy]);
+    let differences: Vec<&Value> = rows.iter().filter(|row| row["difference"].is_number()).collect();
+    assert!(differences.len() >= 4);
+    for row in differences {
+        for bound in ["difference", "difference_low", "difference_high"] {
+            assert!(row[bound].is_null() || row[bound] == 0.0, "{row}");
+        }
+    }
+    let on_that_date = ["evaluate", "--lake", &lake, "--output", &output, "--date", TRAINED_ON];
+    let table = done(&[&on_that_date[..], &["--against", copy]].concat());
+    assert!(table.contains("average_precision") && table.contains("0.0000 (0.0000 to 0.0000)"), "{table}");
+    assert!(refused(&[&on_that_date[..], &["--against", version]].concat(), 2).contains("expected another version"));
+    let csv = [&on_that_date[..], &["--format", "csv", "--against", copy]].concat();
+    assert!(refused(&csv, 2).contains("--format json"));
+}
