@@ -64,14 +64,14 @@ prepare_shop() {
     trained_at=$(later 2026-01-01 $((${DAYS:-142} - 33)))
 }
 
-# Runs intentcast on the shop of prepare_shop with small networks. The demand network does not matter there, so it is as small
+# Runs intentcast on the shop of prepare_shop with small networks alone, without trees and refit, which the comparisons are not about. The demand network does not matter there, so it is as small
 # as possible.
 run_on_shop() { # VERB [OPTION ...]
     shop_verb=$1
     shift
     "$job" "$shop_verb" --lake "$folder/lake" --output "$folder/out" --set score.device=cpu --set model.width=32 \
         --set model.layers=1 --set train.batch_rows=64 --set demand.width=4 --set demand.horizon_days=7 \
-        --set demand.history_days=28 "$@" </dev/null 2>>"$folder/log"
+        --set demand.history_days=28 --set intents.trees=false --set train.refit_epochs=0 "$@" </dev/null 2>>"$folder/log"
 }
 
 # Writes who bought on which days before DAY.

@@ -47,7 +47,7 @@ fn libtorch() -> String {
     format!("{version}, {} threads, {path}", tch::get_num_threads())
 }
 
-/// Training needs it, unless `intents.trees` is false.
+/// The library that training needs, unless `intents.trees` is false.
 fn lightgbm(config: &Config) -> String {
     match LightGbm::open(&config.train) {
         Ok(library) => library.path.display().to_string(),

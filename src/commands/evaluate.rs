@@ -1,4 +1,4 @@
-//! `intentcast evaluate`: the scores of models on past dates against what came.
+//! `intentcast evaluate`: the scores of models on past dates against the actual outcomes.
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, StringArray, UInt64Array};
 use async_trait::async_trait;
@@ -15,10 +15,10 @@ use crate::ids::RunDate;
 use crate::score::models::Models;
 use crate::workspace::{Access, Workspace};
 
-/// Compare the scores that models would have had on past dates with what came.
+/// Compare the scores that models would have had on past dates with the actual outcomes.
 ///
-/// Features are as of each date, outcomes of the days after it, over everything that the lake holds now. A date on or after which a
-/// model has learnt is marked `in_training`: its figures say little about days to come. Writes nothing below the output.
+/// Features are as of each date, outcomes of the days after it, over everything that the lake holds now. A date is marked `in_training`
+/// if the model learned from days on or after it: its figures say little about future days. Writes nothing below the output.
 #[derive(Debug, Args)]
 pub struct Evaluate {
     #[command(flatten)]

@@ -88,7 +88,11 @@ impl Train {
             card.labels_end
         );
         print_summary(&card.figures)?;
-        println!("models/{}/bundle.json has all {} figures", card.version, card.figures.len());
+        println!(
+            "figures of users and dates that were held out until then; models/{}/bundle.json has all {}",
+            card.version,
+            card.figures.len()
+        );
         Ok(())
     }
 
@@ -148,7 +152,7 @@ fn print_summary(figures: &BTreeMap<String, f64>) -> Result<()> {
     let columns = [
         ("task", column(&|row| row.task.clone())),
         ("figure", column(&|row| row.figure.into())),
-        ("published", column(&|row| row.published.clone())),
+        ("model", column(&|row| row.model.clone())),
         ("network", column(&|row| row.network.clone())),
         ("trees", column(&|row| row.trees.clone())),
         ("baseline", column(&|row| row.baseline.clone())),

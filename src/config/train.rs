@@ -16,7 +16,7 @@ settings! {
         epochs_max: u32 = 12, 1..=1_000_000;
         /// Early stopping: epochs without a better validation loss before training stops.
         patience_epochs: u32 = 3, 0..=1_000_000;
-        /// Epochs over all users and dates, also the held-out ones, that the behaviour network trains once its figures are known.
+        /// Epochs that the behaviour network trains once its figures are known, also on the users and dates that were held out.
         refit_epochs: u32 = 1, 0..=1_000;
         /// Largest number of users in a batch.
         batch_rows: u32 = 256, 1..=1_000_000;

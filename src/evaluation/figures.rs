@@ -1,5 +1,7 @@
 //! Figures of probabilities against outcomes, and of the difference between two models.
 
+use std::collections::BTreeMap;
+
 use super::scored_users::ScoredUsers;
 use crate::ids::RunDate;
 use crate::metrics::{
@@ -102,16 +104,15 @@ impl ScoredUsers {
     fn known(&self, target: usize) -> Rows {
         let outcomes = &self.outcomes[target];
         let rows: Vec<usize> = (0..outcomes.len()).filter(|&row| !outcomes[row].is_nan()).collect();
-        let mut by_user = vec![Vec::new(); self.user_count()];
+        let mut by_user: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (place, &row) in rows.iter().enumerate() {
-            by_user[self.users[row]].push(place);
+            by_user.entry(&self.user_ids[row]).or_default().push(place);
         }
-        by_user.retain(|rows| !rows.is_empty());
         let scores_of = |model: &Vec<Vec<f32>>| rows.iter().map(|&row| f64::from(model[target][row])).collect();
         Rows {
             scores: self.scores.iter().map(scores_of).collect(),
             outcomes: rows.iter().map(|&row| outcomes[row] > 0.5).collect(),
-            by_user,
+            by_user: by_user.into_values().collect(),
         }
     }
 

@@ -5,17 +5,20 @@ use crate::features::rollups::Rollups;
 use crate::ids::{RunDate, date_of_day};
 use crate::workspace::Workspace;
 
-/// The rollups of everything that the lake holds, and the day on which it ends.
+/// The rollups of everything that the lake holds, and the day up to which it is complete.
 pub(super) struct KnownOutcomes {
     pub(super) rollups: Rollups,
-    /// The day after the newest event.
+    /// Rows that arrived before this date are counted: all of them.
+    pub(super) arrived: RunDate,
+    /// The day after the newest event, but not later than today, whose events are not complete.
     pub(super) end: RunDate,
 }
 
 impl KnownOutcomes {
     pub(super) async fn find(workspace: &Workspace) -> Result<Self> {
-        // Rows arrive by tomorrow at the latest, or, in a lake of the future, by the day after its newest file.
-        let tomorrow = RunDate(chrono::Utc::now().date_naive()).plus_days(1);
+        let zone = workspace.config.time_zone();
+        let today = RunDate(chrono::Utc::now().with_timezone(&zone).date_naive());
+        let tomorrow = today.plus_days(1);
         let newest_file = workspace.lake()?.files("events").iter().filter_map(|file| file.dt).max();
         let arrived = newest_file.map_or(tomorrow, |day| tomorrow.max(RunDate(day).plus_days(1)));
         let rollups = workspace.build_rollups(workspace.plan_rollups(arrived).await?, arrived).await?;
@@ -24,6 +27,8 @@ impl KnownOutcomes {
             Failure::input(format!("{}: the lake has no events", workspace.config.lake.uri))
                 .hint("look at the files below events/, and at the rows that a night would quarantine")
         })?;
-        Ok(Self { rollups, end: RunDate(newest).plus_days(1) })
+        // The day that has begun is not complete. A simulated lake may be of days to come, whose files are.
+        let complete = newest_file.map(RunDate).filter(|day| *day > today).map_or(today, |day| day.plus_days(1));
+        Ok(Self { rollups, arrived, end: RunDate(newest).plus_days(1).min(complete) })
     }
 }

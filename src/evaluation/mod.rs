@@ -1,4 +1,4 @@
-//! Evaluates models on past dates: the scores that a night of each date would have published, against what came.
+//! Evaluates models on past dates: the scores that a night of each date would have published, against the actual outcomes.
 //!
 //! In: a workspace, dates and versions of models ([`Options`]). Out: figures of each date, intent and model, and the differences
 //! between two models ([`Evaluation`]). Features are as of each date; outcomes are those of `sql/labels/` over all rows that the
@@ -53,8 +53,12 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
         }
         cards.push(other);
     }
-    let known = KnownOutcomes::find(workspace).await?;
     let intents = &workspace.config.intents;
+    for card in &cards {
+        require_horizon(card, "horizon_days", card.horizon_days, intents.horizon_days)?;
+        require_horizon(card, "churn_days", card.churn_days, intents.churn_days)?;
+    }
+    let known = KnownOutcomes::find(workspace).await?;
     for date in &options.dates {
         let complete = date.plus_days(intents.horizon_days.into());
         if complete > known.end {
@@ -67,15 +71,18 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
     }
     let versions: Vec<String> = cards.iter().map(|card| card.version.clone()).collect();
     let mut all = ScoredUsers::new(versions.len());
+    let mut dates_learnt = 0;
     let mut evaluation = Evaluation::default();
     for &date in &options.dates {
-        let users = scored_users::read(workspace, &known, date, &versions).await?;
+        let users = scored_users::read(workspace, &known, date, &versions, all.user_ids.len()).await?;
         for (model, card) in cards.iter().enumerate() {
             let judged =
                 Judged { run_date: Some(date), model_version: &card.version, in_training: learnt(card, date)? };
             evaluation.figures.extend(users.figures(model, judged, options.seed));
         }
         all.append(users);
+        let learnt_by = cards.iter().map(|card| learnt(card, date)).collect::<Result<Vec<_>>>()?;
+        dates_learnt += usize::from(learnt_by.contains(&true));
     }
     if options.dates.len() > 1 {
         for (model, card) in cards.iter().enumerate() {
@@ -87,8 +94,26 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
     }
     if cards.len() == 2 {
         evaluation.differences = all.differences(options.seed);
+        if dates_learnt > 0 {
+            tracing::warn!(
+                "evaluation: a model has learnt from {dates_learnt} of {} dates, which favours it; compare on later dates",
+                options.dates.len()
+            );
+        }
     }
     Ok(evaluation)
+}
+
+/// Refuses to judge a model by the outcomes of another number of days than it predicts.
+fn require_horizon(card: &BundleCard, setting: &str, trained: u32, configured: u32) -> Result<()> {
+    if trained == configured {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "model {}: it predicts {trained} days (intents.{setting} of its training), but outcomes would be of {configured} days",
+        card.version
+    ))
+    .hint(format!("--set intents.{setting}={trained}")))
 }
 
 /// Returns whether a model has learnt from days on or after a date.

@@ -4,10 +4,9 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use futures::TryStreamExt;
-use std::collections::HashMap;
 
 use super::known_outcomes::KnownOutcomes;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::features::Scope;
 use crate::features::contract::register_model_input;
 use crate::features::parts::Part;
@@ -18,9 +17,7 @@ use crate::workspace::Workspace;
 /// One row per user and date.
 #[derive(Debug, Default)]
 pub(super) struct ScoredUsers {
-    /// The number of each row's user; rows of one user at several dates have the same.
-    pub(super) users: Vec<usize>,
-    numbers: HashMap<String, usize>,
+    pub(super) user_ids: Vec<String>,
     /// By binary target, then row: whether it came; NaN where that is not known yet.
     pub(super) outcomes: Vec<Vec<f32>>,
     /// By model, then binary target, then row: probabilities.
@@ -32,23 +29,9 @@ impl ScoredUsers {
         Self { outcomes: vec![Vec::new(); BINARY], scores: vec![vec![Vec::new(); BINARY]; models], ..Self::default() }
     }
 
-    /// Number of different users.
-    pub(super) fn user_count(&self) -> usize {
-        self.numbers.len()
-    }
-
-    fn number(&mut self, user_id: &str) -> usize {
-        let next = self.numbers.len();
-        *self.numbers.entry(user_id.to_string()).or_insert(next)
-    }
-
     /// Appends the rows of other dates.
     pub(super) fn append(&mut self, other: Self) {
-        let mut numbers = vec![0; other.numbers.len()];
-        for (user_id, number) in &other.numbers {
-            numbers[*number] = self.number(user_id);
-        }
-        self.users.extend(other.users.iter().map(|user| numbers[*user]));
+        self.user_ids.extend(other.user_ids);
         for (to, from) in self.outcomes.iter_mut().zip(other.outcomes) {
             to.extend(from);
         }
@@ -57,13 +40,20 @@ impl ScoredUsers {
         }
     }
 
+    /// Orders the rows by user: the engine returns them in any order, which sums and draws would show.
+    fn sorted(mut self) -> Self {
+        let mut order: Vec<usize> = (0..self.user_ids.len()).collect();
+        order.sort_by(|&a, &b| self.user_ids[a].cmp(&self.user_ids[b]));
+        let columns = self.outcomes.iter_mut().chain(self.scores.iter_mut().flatten());
+        columns.for_each(|column| *column = order.iter().map(|&row| column[row]).collect());
+        self.user_ids = order.iter().map(|&row| std::mem::take(&mut self.user_ids[row])).collect();
+        self
+    }
+
     /// Appends rows of [`sql`].
     fn add(&mut self, rows: &RecordBatch, churn_known: bool) -> Result<()> {
         let ids = cast(rows.column(0), &DataType::Utf8)?;
-        for id in ids.as_string::<i32>().iter().map(Option::unwrap_or_default) {
-            let number = self.number(id);
-            self.users.push(number);
-        }
+        self.user_ids.extend(ids.as_string::<i32>().iter().map(|id| id.unwrap_or_default().to_string()));
         let numbers = |column: &ArrayRef| -> Result<Vec<f32>> {
             let values = cast(column, &DataType::Float64)?;
             Ok(values.as_primitive::<Float64Type>().iter().map(|value| value.unwrap_or_default() as f32).collect())
@@ -103,23 +93,42 @@ fn sql(versions: &[String]) -> String {
     )
 }
 
-/// Scores the users that had an event before `date`, part by part.
+/// Memory that a row of two models takes.
+const ROW_BYTES: u64 = 200;
+
+/// Refuses more rows than half of the engine's memory holds.
+fn refuse_too_many(workspace: &Workspace, rows: usize, date: RunDate) -> Result<()> {
+    let bytes_max = workspace.config.engine.memory_bytes_max / 2;
+    if rows as u64 * ROW_BYTES <= bytes_max {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "evaluation as of {date}: {rows} users over the dates so far need more than {bytes_max} bytes of memory, half of \
+         engine.memory_bytes_max"
+    ))
+    .hint("evaluate fewer dates at once, or raise engine.memory_bytes_max"))
+}
+
+/// Scores the users that had an event before `date`, part by part. `rows_before` rows of earlier dates are in memory.
 pub(super) async fn read(
     workspace: &Workspace,
     known: &KnownOutcomes,
     date: RunDate,
     versions: &[String],
+    rows_before: usize,
 ) -> Result<ScoredUsers> {
     let mut users = ScoredUsers::new(versions.len());
     let churn_known = date.plus_days(workspace.config.intents.churn_days.into()) <= known.end;
     for part in Part::for_night(&workspace.config, &known.rollups) {
-        let scope = Scope { run_date: date, labels_end: known.end, users: part, items: Part::ALL };
+        let scope = Scope { run_date: date, labels_end: known.arrived, users: part, items: Part::ALL };
         let ctx = workspace.session_as_of(&known.rollups, scope).await?;
+        workspace.check_added_features(&ctx).await?;
         register_model_input(&ctx).await?;
         let mut batches = ctx.sql(&sql(versions)).await?.execute_stream().await?;
         while let Some(batch) = batches.try_next().await? {
             users.add(&batch, churn_known)?;
+            refuse_too_many(workspace, rows_before + users.user_ids.len(), date)?;
         }
     }
-    Ok(users)
+    Ok(users.sorted())
 }

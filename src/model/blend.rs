@@ -1,12 +1,13 @@
 //! The published probability of an intent: the network's and the trees', combined on the logit scale and calibrated.
 //!
 //! logit p = slope · (w · logit p_network + (1 − w) · logit p_trees) + intercept, with a weight `w` by activity of the user.
-//! Training learns all of these on users that neither member has learnt from (`training::intents`).
+//! Training learns all of these on validation users (`training::intents`).
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::failure::{Failure, Result};
 use crate::features::contract::FeatureContract;
 use crate::model::inputs::signed_log;
 use crate::model::targets::{BINARY, OUTPUTS, TARGETS};
@@ -26,6 +27,29 @@ const PROBABILITY_MIN: f64 = 1e-7;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Blend(pub(crate) BTreeMap<String, TargetBlend>);
+
+impl Blend {
+    /// Refuses numbers that no training writes, and targets that have no trees.
+    pub(crate) fn check(&self, has_trees: impl Fn(usize) -> bool) -> Result<()> {
+        for (name, blend) in &self.0 {
+            let refuse = |text: String| Err(Failure::model(format!("blend of {name}: {text}")));
+            let target = TARGETS[..BINARY].iter().position(|target| target.name == name);
+            if !target.is_some_and(&has_trees) {
+                return refuse("expected a target that has trees".into());
+            }
+            if let Some(weight) = blend.network_weights.iter().find(|weight| !(0.0..=1.0).contains(*weight)) {
+                return refuse(format!("network_weights: expected 0 to 1, got {weight}"));
+            }
+            if !(blend.slope > 0.0 && blend.slope.is_finite() && blend.intercept.is_finite()) {
+                return refuse(format!(
+                    "expected a positive slope and a finite intercept, got {} and {}",
+                    blend.slope, blend.intercept
+                ));
+            }
+        }
+        Ok(())
+    }
+}
 
 /// The members' weights and the calibration of one target.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -128,7 +152,7 @@ impl Blender {
             trees: trees.iter().map(|log_odds| (1.0 / (1.0 + (-log_odds).exp())) as f32).collect(),
         };
         for row in 0..rows {
-            // Trees read a null where training had none as zero: as if the last event were just now.
+            // Trees read a null where training had none as zero: as if the last event had just happened.
             let Some(class) = self.activity.class(&tabular[row * features..(row + 1) * features]) else { continue };
             for (target, blend) in self.targets.iter().enumerate() {
                 let Some(blend) = blend else { continue };
@@ -187,6 +211,25 @@ mod tests {
         };
         for (events, expected) in [(0.0, 0.2), (5.0, 0.5), (20.0, 0.8)] {
             assert!((published(events) - expected).abs() < 1e-6, "{events} events: {}", published(events));
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_training_writes_are_refused() {
+        let good = TargetBlend { network_weights: [0.0, 0.5, 1.0], slope: 0.9, intercept: -0.1 };
+        let refused = |name: &str, blend: TargetBlend| {
+            let blends = Blend(BTreeMap::from([(name.to_string(), blend)]));
+            blends.check(|target| target == PURCHASE).err().map(|failure| failure.message)
+        };
+        assert_eq!(refused("purchase", good), None);
+        for (name, blend, part) in [
+            ("purchase", TargetBlend { slope: -1.0, ..good }, "positive slope"),
+            ("purchase", TargetBlend { network_weights: [0.0, 1.5, 0.0], ..good }, "expected 0 to 1, got 1.5"),
+            ("cart", good, "blend of cart: expected a target that has trees"),
+            ("purchse", good, "blend of purchse: expected a target"),
+        ] {
+            let message = refused(name, blend).unwrap();
+            assert!(message.contains(part), "{message}");
         }
     }
 

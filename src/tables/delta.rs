@@ -155,7 +155,7 @@ pub(crate) async fn scan_at(
     })?;
     ctx.register_object_store(&output.store_url()?, Arc::clone(&output.store));
     let provider = opened.table_provider().with_session(Arc::new(ctx.state())).await?;
-    let rows = schemas::with_missing_columns(ctx.read_table(provider)?, table)?;
+    let rows = schemas::in_declared_order(ctx.read_table(provider)?, table)?;
     match run_date {
         Some(date) => Ok(rows.filter(col(PARTITION).eq(lit(date_scalar(date))))?),
         None => Ok(rows),

@@ -70,18 +70,20 @@ pub(crate) fn conform(rows: DataFrame, table: &str) -> Result<DataFrame> {
     Ok(rows.select(columns)?)
 }
 
-/// Adds the declared columns that `rows` of a table lacks, as null: the table may be of an earlier version of intentcast.
-pub(crate) fn with_missing_columns(rows: DataFrame, table: &str) -> Result<DataFrame> {
+/// Returns the declared columns of a table in their order; one that `rows` lacks is null: the table may be of an earlier version of
+/// intentcast. Versions of one table have their columns in different orders, and rows of several are put together by position.
+pub(crate) fn in_declared_order(rows: DataFrame, table: &str) -> Result<DataFrame> {
     let there: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
     let declared = table_schema(table)?;
-    let missing: Vec<_> = declared.fields().iter().filter(|field| !there.contains(field.name())).collect();
-    if missing.is_empty() {
+    let names: Vec<&String> = declared.fields().iter().map(|field| field.name()).collect();
+    if there.iter().eq(names.iter().copied()) {
         return Ok(rows);
     }
-    let mut columns: Vec<Expr> = there.iter().map(ident).collect();
-    for field in missing {
-        columns.push(cast_or_null(field, &there)?);
-    }
+    let column = |field: &Arc<Field>| match there.contains(field.name()) {
+        true => Ok(ident(field.name())),
+        false => cast_or_null(field, &there),
+    };
+    let columns = declared.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
     Ok(rows.select(columns)?)
 }
 

@@ -63,7 +63,7 @@ pub struct BundleCard {
     pub weights_hash: String,
     /// Items that the model can recommend.
     pub items: u64,
-    /// Metrics on the test users and test dates, by name.
+    /// Metrics on the test users and test dates, by name: of the members before they learnt from these users and dates too.
     pub figures: BTreeMap<String, f64>,
     /// The `[model]`, `[demand]` and `[train]` sections of the training. They are a record for people; no code reads them.
     #[serde(default)]
@@ -91,7 +91,7 @@ pub struct BundledImageEncoder {
 }
 
 impl BundleCard {
-    /// Returns the hash of everything that scores depend on: the weights and, where there are trees, these and the blend.
+    /// Returns the hash of what training has learnt: the weights and, where there are trees, these and the blend.
     pub(crate) fn scoring_hash(&self) -> Result<String> {
         let Some(trees_hash) = &self.trees_hash else { return Ok(self.weights_hash.clone()) };
         let parts = (&self.weights_hash, trees_hash, &self.blend);

@@ -147,6 +147,8 @@ impl Registry {
             }
             None => None,
         };
+        let has_trees = |target: usize| trees.as_ref().is_some_and(|trees| trees.has(target));
+        card.blend.check(has_trees).map_err(|f| damaged(f.at(format!("{}{CARD_FILE}", folder.url))))?;
         let items: Vec<IndexedItem> = serde_json::from_slice(&folder.read(ITEMS_FILE).await.map_err(damaged)?)
             .map_err(|e| Failure::model(format!("{}{ITEMS_FILE}: {e}", folder.url)))?;
         let vectors = folder.read(VECTORS_FILE).await.map_err(damaged)?;

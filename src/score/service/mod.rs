@@ -51,7 +51,7 @@ const QUEUE_REQUESTS: usize = 64;
 #[derive(Debug, Clone)]
 pub struct ScoringService {
     pub(crate) card: Arc<BundleCard>,
-    /// Hash of everything that scores depend on.
+    /// Hash of the weights, the trees and the blend.
     pub(crate) scoring_hash: Arc<str>,
     pub counters: Arc<Counters>,
     /// The bundle's items.

@@ -41,6 +41,10 @@ pub(crate) async fn train_bundle(
         Some(sweep) => {
             let kind = format!("sweep-{day}");
             let train_trial = async |trial_config: &Config| {
+                // Trials are compared on the validation set, and their models are not kept.
+                let mut trial_config = trial_config.clone();
+                trial_config.train.refit_epochs = 0;
+                let trial_config = &trial_config;
                 let mut run = start_run(trial_config, &kind, &sets).await?;
                 let (card, _) = run.train(|journal| fit_networks(trial_config, &sets, journal))?;
                 run.finish(None, &card.figures).await?;

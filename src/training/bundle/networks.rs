@@ -36,7 +36,7 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
     demand::require_histories(&items, &config.demand)?;
     for (feature, auc) in intents::suspicious_features(&users, &sets.contract) {
         tracing::warn!(
-            "training: the feature {feature} alone tells who buys, with an AUC of {auc:.4}: its SQL probably reads days after the run \
+            "training: the feature {feature} alone predicts purchases with an AUC of {auc:.4}: its SQL probably reads days after the run \
              date (docs/howto/add-feature.md)"
         );
     }

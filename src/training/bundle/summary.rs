@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::model::targets::{BINARY, TARGETS};
 
-/// With fewer labelled users in training, their number is the likely cause of bad figures.
+/// With fewer labelled users and dates in training, their number is the likely cause of bad figures.
 const USERS_FEW: f64 = 2_000.0;
 /// The share of outcomes that a 90 % quantile should cover, and the least that is no cause for a warning.
 const Q90: f64 = 0.9;
@@ -18,7 +18,7 @@ pub(crate) struct SummaryRow {
     pub(crate) task: String,
     pub(crate) figure: &'static str,
     /// With its 95 % interval where there is one.
-    pub(crate) published: String,
+    pub(crate) model: String,
     pub(crate) network: String,
     pub(crate) trees: String,
     pub(crate) baseline: String,
@@ -53,12 +53,12 @@ fn row(
     (baseline, baseline_name): (&str, &str),
 ) -> Option<SummaryRow> {
     let text = |key: String| figures.get(&key).map(|value| format!("{value:.4}"));
-    let published = text(key.into())?;
+    let model = text(key.into())?;
     let interval = text(format!("{key}_low")).zip(text(format!("{key}_high")));
     Some(SummaryRow {
         task: task.into(),
         figure,
-        published: interval.map_or(published.clone(), |(low, high)| format!("{published} ({low} to {high})")),
+        model: interval.map_or(model.clone(), |(low, high)| format!("{model} ({low} to {high})")),
         network: text(format!("{key}_network")).unwrap_or_default(),
         trees: text(format!("{key}_trees")).unwrap_or_default(),
         baseline: text(baseline.into()).map_or(String::new(), |value| format!("{value} {baseline_name}")),
@@ -71,7 +71,7 @@ pub(crate) fn warnings(figures: &Figures) -> Vec<String> {
     let users = figure("users_train").unwrap_or_default();
     let remedy = match users < USERS_FEW {
         true => format!(
-            "{users} users are few to learn from: train on a later --date, or raise train.as_of_dates if the lake is older"
+            "{users} users and dates are few to learn from: train on a later --date, or raise train.as_of_dates if the lake is older"
         ),
         false => "search settings with --sweep, for instance model.weight_decay and train.learning_rate".into(),
     };
@@ -130,7 +130,7 @@ mod tests {
             ("auc_test_purchase_recency_frequency", 0.7),
             ("pinball_test", 1.5),
         ]));
-        let texts: Vec<_> = rows.iter().map(|r| (r.task.as_str(), r.figure, r.published.as_str())).collect();
+        let texts: Vec<_> = rows.iter().map(|r| (r.task.as_str(), r.figure, r.model.as_str())).collect();
         assert_eq!(texts, [("purchase", "AUC", "0.8000 (0.7500 to 0.8500)"), ("demand", "pinball", "1.5000")]);
         assert_eq!((rows[0].network.as_str(), rows[0].trees.as_str()), ("0.7900", "0.7800"));
         assert_eq!((rows[0].baseline.as_str(), rows[1].baseline.as_str()), ("0.7000 recency and frequency", ""));
@@ -164,6 +164,6 @@ mod tests {
         }
         let mut few = good;
         few.extend(figures(&[("users_train", 300.0), ("auc_test_purchase", 0.6)]));
-        assert!(warnings(&few)[0].contains("300 users are few"));
+        assert!(warnings(&few)[0].contains("300 users and dates are few"));
     }
 }

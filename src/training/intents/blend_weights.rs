@@ -1,6 +1,7 @@
-//! Learns how much the network and the trees count, and the calibration, on users that neither has learnt from.
+//! Learns the weights of the network and of the trees, and the calibration, on validation users: they are held out from the
+//! weights and splits of both, but have chosen the numbers of epochs and of trees.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::model::blend::{CLASSES, TargetBlend};
 
@@ -14,6 +15,8 @@ const INTERCEPT_PULL: f64 = 5.0;
 /// Steps of the search for a weight; each leaves 62 % of the interval.
 const SEARCH_STEPS: usize = 24;
 const NEWTON_STEPS: usize = 25;
+/// With fewer rows of either class no member is left out: one that scores low looks better where hardly anyone did it.
+const CLASS_USERS_MIN: usize = 10;
 /// Standard errors by which a member has to be better than the blend to replace it.
 const BETTER_ERRORS: f64 = 1.96;
 
@@ -41,8 +44,10 @@ pub(super) fn fit(users: &[MemberScores<'_>]) -> TargetBlend {
     let overall = best_weight(users.iter(), 0.5, EQUAL_PULL);
     let mut network_weights: [f64; CLASSES] =
         std::array::from_fn(|class| best_weight(users.iter().filter(|user| user.class == class), overall, CLASS_PULL));
+    let positives = users.iter().filter(|user| user.label).count();
+    let both_classes = positives.min(users.len() - positives) >= CLASS_USERS_MIN;
     for alone in [0.0, 1.0] {
-        if is_better(users, alone, &network_weights) {
+        if both_classes && is_better(users, alone, &network_weights) {
             network_weights = [alone; CLASSES];
         }
     }
@@ -77,7 +82,8 @@ fn best_weight<'a>(users: impl Iterator<Item = &'a MemberScores<'a>> + Clone, pr
 
 /// Returns whether a member alone has a lower loss than the blend beyond chance. Rows of one user at several dates are one draw.
 fn is_better(users: &[MemberScores<'_>], alone: f64, network_weights: &[f64; CLASSES]) -> bool {
-    let mut by_user: HashMap<&str, f64> = HashMap::new();
+    // Ordered, so that sums are the same to the bit.
+    let mut by_user: BTreeMap<&str, f64> = BTreeMap::new();
     for user in users {
         let blended = loss(user.combined(network_weights[user.class]), user.label);
         *by_user.entry(user.user_id).or_default() += blended - loss(user.combined(alone), user.label);
@@ -177,6 +183,7 @@ mod tests {
             let numbers = blend.network_weights.iter().chain([&blend.slope, &blend.intercept]);
             assert!(numbers.clone().all(|number| number.is_finite()), "{blend:?}");
             assert!(blend.slope > 0.0);
+            assert!(blend.network_weights.iter().all(|weight| (0.2..0.8).contains(weight)), "{blend:?}");
         }
     }
 }

@@ -37,8 +37,8 @@ pub(crate) struct IntentTask<'a> {
     base_rates: Vec<f64>,
     objective: Objective,
     next_item_loss: NextItemLoss,
-    /// Set for the training that follows the figures: all users and dates.
-    refit: Option<Arc<UserBlocks>>,
+    /// Set for the training that follows the figures: the users, and how many of their rows are labelled.
+    refit: Option<(Arc<UserBlocks>, usize)>,
     device: Device,
     /// Factors of learning rates, as in [`StepOptions::rate_factors`].
     rate_factors: BTreeMap<String, f64>,
@@ -74,9 +74,9 @@ impl<'a> IntentTask<'a> {
         self.network.shape.item_buckets
     }
 
-    /// Trains on these users of all splits from now on, without validation.
-    pub(crate) fn refit_on(&mut self, users: Arc<UserBlocks>) {
-        self.refit = Some(users);
+    /// Trains on these users of all splits from now on, without validation. `labelled` of their rows are trained on.
+    pub(crate) fn refit_on(&mut self, users: Arc<UserBlocks>, labelled: usize) {
+        self.refit = Some((users, labelled));
     }
 
     fn scaling(&self) -> &Scaling {
@@ -152,7 +152,7 @@ impl TrainingTask for IntentTask<'_> {
     }
 
     fn samples_per_epoch(&self) -> usize {
-        self.refit.as_ref().map_or(self.data.statistics.labelled, |users| users.len())
+        self.refit.as_ref().map_or(self.data.statistics.labelled, |(_, labelled)| *labelled)
     }
 
     fn batch_samples(&self, batch: &UserBatch) -> usize {
@@ -176,7 +176,7 @@ impl TrainingTask for IntentTask<'_> {
             unlabelled_rows: Vec::new(),
         };
         let size = EpochSize { batch_rows_max: train.batch_rows as usize, samples_max: usize::MAX };
-        batches_of_blocks(self.refit.as_ref().unwrap_or(self.data.train), builder, size, epoch)
+        batches_of_blocks(self.refit.as_ref().map_or(self.data.train, |(users, _)| users), builder, size, epoch)
     }
 
     fn loss(&mut self, batch: &UserBatch, rng: &mut ChaCha8Rng) -> Result<BatchLoss> {

@@ -1,4 +1,4 @@
-//! Features that know the future: one that tells purchases apart almost perfectly on its own has probably seen them.
+//! Features that know the future: one that separates buyers from others almost perfectly has probably seen the purchases.
 
 use crate::features::contract::FeatureContract;
 use crate::metrics::auc;

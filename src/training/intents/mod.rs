@@ -46,6 +46,7 @@ use crate::training::fitting::{self, FitSettings, FitSummary, Journal};
 use crate::training::pretraining::{HistoryData, PretrainingOptions, PretrainingTask};
 use base_rate_bias::start_at_base_rates;
 use intent_task::IntentTask;
+use user_batches::is_trained_on;
 
 /// Learning rate of the refit, as a factor of that of the training: the weights are good already.
 const REFIT_RATE: f64 = 0.3;
@@ -125,11 +126,13 @@ fn refit(
         seed: config.train.seed ^ 0x7f,
     };
     let mut seen = data.statistics.item_buckets_seen.clone();
+    let mut labelled = 0;
     for window in users.each_window() {
         let window = window?;
         (0..window.len()).for_each(|row| mark_item_buckets(&mut seen, window.event_items(row)));
+        labelled += (0..window.len()).filter(|&row| is_trained_on(&window, row, config.train.labels_share)).count();
     }
-    task.refit_on(users);
+    task.refit_on(users, labelled);
     let summary = fitting::fit(task, store, &settings, journal, bar)?;
     cold_start::reset_unseen_items(store, &seen_item_buckets(data.items, &seen, task.item_buckets()))?;
     Ok(summary)

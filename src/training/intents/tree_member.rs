@@ -24,7 +24,7 @@ const MEMORY_SHARE: u64 = 8;
 pub(super) struct TrainedTrees {
     /// Learnt from the older dates: the blend and the figures are theirs, on users and dates that they have not seen.
     pub(super) judged: IntentTrees,
-    /// Learnt from all users and dates with as many trees as the others have: these go into the bundle.
+    /// Learnt from the held-out users and dates too, with as many trees as the others have: these go into the bundle.
     pub(super) published: IntentTrees,
 }
 
@@ -40,15 +40,17 @@ pub(super) fn train(data: IntentData<'_>, config: &Config) -> Result<(TrainedTre
     rows.read(data.train, rows_max, in_share, &[Split::Train])?;
     let mut valid = Rows::default();
     valid.read(data.held_out, rows_max, |_, _| true, &[Split::Valid])?;
-    let judged = ensembles(&library, [&rows, &valid], features, config.train.seed, None)?;
+    // The published trees have the same size as these, whose number and weights they take over.
+    let settings = settings_for(rows.len(), config.train.seed);
+    let judged = ensembles(&library, [&rows, &valid], features, settings, None)?;
     let counts: [usize; BINARY] = std::array::from_fn(|at| judged[at].as_ref().map_or(0, |e| e.trees.len()));
     drop(valid);
     // The newest rows first, so that they are not what a bound of memory leaves out.
     rows = Rows::default();
     rows.read(data.newest, rows_max, in_share, &[Split::Train])?;
-    rows.read(data.held_out, rows_max, |_, _| true, &[Split::Valid, Split::Test])?;
+    rows.read(data.held_out, rows_max, in_share, &[Split::Valid, Split::Test])?;
     rows.read(data.train, rows_max, in_share, &[Split::Train])?;
-    let published = ensembles(&library, [&rows, &Rows::default()], features, config.train.seed, Some(counts))?;
+    let published = ensembles(&library, [&rows, &Rows::default()], features, settings, Some(counts))?;
     let mut figures: BTreeMap<String, f64> =
         TARGETS.iter().zip(counts).map(|(target, count)| (format!("trees_{}", target.name), count as f64)).collect();
     figures.insert("train_seconds_trees".into(), clock.elapsed().as_secs_f64());
@@ -61,7 +63,7 @@ fn ensembles(
     library: &LightGbm,
     [train, valid]: [&Rows; 2],
     features: usize,
-    seed: u64,
+    settings: TreeSettings,
     counts: Option<[usize; BINARY]>,
 ) -> Result<[Option<Ensemble>; BINARY]> {
     let mut ensembles = [const { None }; BINARY];
@@ -76,7 +78,7 @@ fn ensembles(
         if known.as_ref().is_none_or(|known| known.rows != rows) {
             // The rows of another target are freed before the next ones are copied.
             drop(known.take());
-            known = Some(Known::new(library, [train, valid], rows, features, seed)?);
+            known = Some(Known::new(library, [train, valid], rows, features, settings)?);
         }
         if let Some(known) = &known {
             *ensemble = known.boost(target, [train, valid], count)?;
@@ -111,7 +113,7 @@ impl Rows {
             let window = window?;
             let features = window.features();
             for row in splits.iter().flat_map(|&split| window.rows_in(split)) {
-                if self.labels.len() / BINARY >= rows_max {
+                if self.len() >= rows_max {
                     return Ok(());
                 }
                 if wanted(&window, row) {
@@ -123,13 +125,17 @@ impl Rows {
         Ok(())
     }
 
+    fn len(&self) -> usize {
+        self.labels.len() / BINARY
+    }
+
     fn label(&self, row: usize, target: usize) -> f32 {
         self.labels[row * BINARY + target]
     }
 
     /// The rows of which a label is known.
     fn known(&self, target: usize) -> Vec<usize> {
-        (0..self.labels.len() / BINARY).filter(|&row| !self.label(row, target).is_nan()).collect()
+        (0..self.len()).filter(|&row| !self.label(row, target).is_nan()).collect()
     }
 
     fn features_of(&self, rows: &[usize], features: usize) -> Vec<f32> {
@@ -159,10 +165,9 @@ impl<'a> Known<'a> {
         [train, valid]: [&Rows; 2],
         rows: [Vec<usize>; 2],
         features: usize,
-        seed: u64,
+        settings: TreeSettings,
     ) -> Result<Self> {
         let [train_rows, valid_rows] = &rows;
-        let settings = settings_for(train_rows.len(), seed);
         let train = TreeData::new(library, &train.features_of(train_rows, features), features, &settings, None)?;
         let valid = match valid_rows.is_empty() {
             true => None,
@@ -193,7 +198,7 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Chooses the size of the trees by the number of rows: few rows bear few leaves.
+/// Chooses the size of the trees by the number of rows: with few rows, many leaves would be noise.
 fn settings_for(rows: usize, seed: u64) -> TreeSettings {
     let (leaves_max, leaf_rows_min) = match rows {
         0..3_000 => (7, 20),

@@ -65,9 +65,7 @@ impl BatchBuilder for UserBatchBuilder {
     type Batch = UserBatch;
 
     fn select_rows(&mut self, window: &UserColumns) -> Vec<usize> {
-        // Held-out users may have a known churn only, which the objective does not allow for.
-        let has_intents = |row: &usize| !window.labels()[row * LABELS.len() + PURCHASE].is_nan();
-        let all = self.splits.iter().flat_map(|&split| window.rows_in(split)).filter(has_intents);
+        let all = self.splits.iter().flat_map(|&split| window.rows_in(split)).filter(|&row| has_intents(window, row));
         let (labelled, unlabelled) = all.partition(|&row| is_in_share(window.id(row), self.labels_share));
         self.unlabelled_rows = unlabelled;
         labelled
@@ -95,6 +93,16 @@ impl BatchBuilder for UserBatchBuilder {
             unlabelled: self.unlabelled_batch(window, rows.len(), rng)?,
         })
     }
+}
+
+/// Returns whether the intents of a row are known. Of held-out rows only churn may be, which the objective does not allow for.
+fn has_intents(users: &UserColumns, row: usize) -> bool {
+    !users.labels()[row * LABELS.len() + PURCHASE].is_nan()
+}
+
+/// Returns whether batches of labelled users have a row.
+pub(super) fn is_trained_on(users: &UserColumns, row: usize, labels_share: f64) -> bool {
+    has_intents(users, row) && is_in_share(users.id(row), labels_share)
 }
 
 impl UserBatchBuilder {

@@ -8,6 +8,9 @@ use super::library::{FLOAT32, Handle, LightGbm};
 use crate::failure::{Failure, Result};
 use crate::model::trees::Ensemble;
 
+/// Rows from which bins are made. The library copies them as f64, so its default of 200,000 would need more than the features do.
+const BIN_SAMPLE_ROWS: u32 = 50_000;
+
 /// Settings of a boosting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TreeSettings {
@@ -31,7 +34,7 @@ impl TreeSettings {
         let text = format!(
             "objective=binary metric=binary_logloss max_depth=6 num_leaves={leaves_max} min_data_in_leaf={leaf_rows_min} \
              learning_rate={learning_rate} feature_fraction=0.5 bagging_fraction=0.8 bagging_freq=1 lambda_l2=5 \
-             num_threads=1 deterministic=true force_row_wise=true seed={seed} verbosity=-1"
+             num_threads=1 deterministic=true force_row_wise=true bin_construct_sample_cnt={BIN_SAMPLE_ROWS} seed={seed} verbosity=-1"
         );
         CString::new(text).map_err(Failure::bug)
     }

@@ -1,6 +1,6 @@
 //! Trains gradient-boosted trees with LightGBM's own library, and turns them into trees that need no library for scoring.
 //!
-//! In: rows of features and labels ([`TreeRows`]) and [`TreeSettings`]. Out: an `Ensemble` of `model::trees`. The library comes
+//! In: rows of features and labels ([`TreeData`]) and [`TreeSettings`]. Out: an `Ensemble` of `model::trees`. The library comes
 //! with LightGBM's Python wheel, opened when a training needs it ([`LightGbm::open`]).
 
 mod booster;
