@@ -73,10 +73,12 @@ impl Command for Evaluate {
 
 /// A number as a table shows it, with its interval where there is one.
 fn shown(value: Option<f64>, interval: Option<(f64, f64)>) -> String {
+    // Adding zero turns a negative zero into a positive one.
+    let text = |number: f64| format!("{:.4}", (number * 1e4).round() / 1e4 + 0.0);
     match (value, interval) {
         (None, _) => String::new(),
-        (Some(value), None) => format!("{value:.4}"),
-        (Some(value), Some((low, high))) => format!("{value:.4} ({low:.4} to {high:.4})"),
+        (Some(value), None) => text(value),
+        (Some(value), Some((low, high))) => format!("{} ({} to {})", text(value), text(low), text(high)),
     }
 }
 

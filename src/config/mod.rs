@@ -21,7 +21,7 @@ mod train;
 
 pub use lake::{Partition, S3Config};
 pub use machine::{GcConfig, LockConfig, ScoreConfig};
-pub use outputs::{ChecksConfig, DemandConfig};
+pub use outputs::{ChecksConfig, DemandConfig, IntentsConfig};
 pub use sections::Config;
 pub use train::TrainConfig;
 

@@ -10,6 +10,7 @@ mod scored_users;
 
 pub(crate) use figures::{Difference, IntentFigures};
 
+use crate::config::IntentsConfig;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::model::bundle::BundleCard;
@@ -55,8 +56,7 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
     }
     let intents = &workspace.config.intents;
     for card in &cards {
-        require_horizon(card, "horizon_days", card.horizon_days, intents.horizon_days)?;
-        require_horizon(card, "churn_days", card.churn_days, intents.churn_days)?;
+        require_horizons(card, intents)?;
     }
     let known = KnownOutcomes::find(workspace).await?;
     for date in &options.dates {
@@ -105,10 +105,8 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
 }
 
 /// Refuses to judge a model by the outcomes of another number of days than it predicts.
-fn require_horizon(card: &BundleCard, setting: &str, trained: u32, configured: u32) -> Result<()> {
-    if trained == configured {
-        return Ok(());
-    }
+fn require_horizons(card: &BundleCard, intents: &IntentsConfig) -> Result<()> {
+    let Some((setting, trained, configured)) = card.other_horizons(intents).into_iter().next() else { return Ok(()) };
     Err(Failure::usage(format!(
         "model {}: it predicts {trained} days (intents.{setting} of its training), but outcomes would be of {configured} days",
         card.version

@@ -137,6 +137,13 @@ pub(crate) async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(
     if let Some(card) = &model {
         let features = FeatureContract::from_schema(ctx.table("user_features").await?.schema().as_arrow());
         card.features.refuse_different(&features, &card.version)?;
+        for (setting, trained, configured) in card.other_horizons(&workspace.config.intents) {
+            tracing::warn!(
+                "model {}: its probabilities are of {trained} days (intents.{setting} of its training), but intents.{setting} is \
+                 {configured}",
+                card.version
+            );
+        }
     }
     let manifest_hash = match &model {
         Some(card) => Some(manifest_hash(workspace, &rollups, &torch_functions::fingerprint(&ctx), card, run_date)?),

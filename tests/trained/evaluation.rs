@@ -77,6 +77,9 @@ fn dates_that_a_model_has_learnt_from_are_marked_and_open_ones_refused() {
     let places = ["evaluate", "--lake", &lake, "--output", &output];
     let errors = refused(&[&places[..], &["--date", "2026-02-27"]].concat(), 3);
     assert!(errors.contains("complete on 2026-03-06") && errors.contains("the newest date is 2026-02-"), "{errors}");
+    let shorter = ["--set", "intents.horizon_days=3"];
+    let errors = refused(&[&shorter[..], &places, &["--date", TRAINED_ON]].concat(), 2);
+    assert!(errors.contains("it predicts 7 days") && errors.contains("--set intents.horizon_days=7"), "{errors}");
     let errors = refused(&[&places[..], &["--date", TRAINED_ON, "--model", "no-such-version"]].concat(), 6);
     assert!(errors.contains("no such model"), "{errors}");
 }
@@ -95,12 +98,18 @@ fn a_model_compared_with_its_copy_differs_by_nothing() {
     assert!(differences.len() >= 4);
     for row in differences {
         for bound in ["difference", "difference_low", "difference_high"] {
-            assert!(row[bound].is_null() || row[bound] == 0.0, "{row}");
+            // Each service pools rows differently, which the eighth digit of a score shows.
+            assert!(row[bound].as_f64().is_none_or(|value| value.abs() < 1e-3), "{row}");
         }
     }
     let on_that_date = ["evaluate", "--lake", &lake, "--output", &output, "--date", TRAINED_ON];
     let table = done(&[&on_that_date[..], &["--against", copy]].concat());
-    assert!(table.contains("average_precision") && table.contains("0.0000 (0.0000 to 0.0000)"), "{table}");
+    assert!(
+        table.contains("average_precision")
+            && table.contains("0.0000 (0.0000 to 0.0000)")
+            && !table.contains("-0.0000"),
+        "{table}"
+    );
     assert!(refused(&[&on_that_date[..], &["--against", version]].concat(), 2).contains("expected another version"));
     let csv = [&on_that_date[..], &["--format", "csv", "--against", copy]].concat();
     assert!(refused(&csv, 2).contains("--format json"));

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::config::IntentsConfig;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::features::contract::FeatureContract;
 use crate::ids::ContentHash;
@@ -96,6 +97,15 @@ impl BundleCard {
         let Some(trees_hash) = &self.trees_hash else { return Ok(self.weights_hash.clone()) };
         let parts = (&self.weights_hash, trees_hash, &self.blend);
         Ok(ContentHash::from_bytes(&serde_json::to_vec(&parts).map_err(Failure::bug)?).short())
+    }
+
+    /// Returns the settings `intents.<name>` whose days are not those that the model predicts: name, the model's, the configured.
+    pub(crate) fn other_horizons(&self, intents: &IntentsConfig) -> Vec<(&'static str, u32, u32)> {
+        let both = [
+            ("horizon_days", self.horizon_days, intents.horizon_days),
+            ("churn_days", self.churn_days, intents.churn_days),
+        ];
+        both.into_iter().filter(|(_, trained, configured)| trained != configured).collect()
     }
 
     /// Parses `bundle.json` of `version`. Checks the format version first, since other formats have other fields.
