@@ -1,8 +1,8 @@
 //! intentcast: the nightly intent and demand job.
 //!
 //! Read in the order of the flow: config → lake → features → metrics → model → score → engine → tables → publish →
-//! cluster → workspace → nightly → side rooms (training, evaluation, simulation, importing) → commands. A room imports only from rooms to its
-//! left; side rooms meet the night through tables and through the workspace's sessions.
+//! cluster → workspace → nightly → side rooms (training, evaluation, simulation, importing) → commands. A room imports only
+//! from rooms to its left; side rooms meet the night through tables and through the workspace's sessions.
 
 pub mod cluster;
 pub mod commands;

@@ -303,7 +303,7 @@ impl Workspace {
         if let Some(date) = date {
             return date;
         }
-        let newest_event_day = lake.files("events").iter().filter_map(|f| f.dt).max();
+        let newest_event_day = lake.newest_event_day();
         let (date, reason) = match (self.nights.last(), newest_event_day) {
             (Some(night), _) => (night.run_date(), "the latest published night"),
             (None, Some(day)) => (RunDate(day).plus_days(1), "the day after the newest event files"),

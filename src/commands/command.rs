@@ -5,6 +5,7 @@ use clap::Args;
 
 use crate::config::Config;
 use crate::failure::Result;
+use crate::ids::RunDate;
 
 /// Locations of lake and output.
 #[derive(Debug, Args)]
@@ -15,6 +16,32 @@ pub(crate) struct Places {
     /// Write tables/, state/ and models/ below this root [default: output.uri].
     #[arg(long, value_name = "URI")]
     pub(crate) output: Option<String>,
+}
+
+/// The dates of a backfill, both included.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dates {
+    pub(crate) first: RunDate,
+    pub(crate) last: RunDate,
+}
+
+impl Dates {
+    /// Returns the first date and every so many days after it, up to the last.
+    pub(crate) fn every(self, step_days: u32) -> impl Iterator<Item = RunDate> {
+        let days = (self.last.0 - self.first.0).num_days();
+        (0..=days).step_by(step_days.max(1) as usize).map(move |day| self.first.plus_days(day))
+    }
+}
+
+/// Parses `A..B`.
+pub(crate) fn parse_dates(text: &str) -> Result<Dates, String> {
+    let (first, last) = text.split_once("..").ok_or_else(|| format!("expected A..B, got {text:?}"))?;
+    let parse = |date: &str| date.parse::<RunDate>().map_err(|failure| failure.to_string());
+    let dates = Dates { first: parse(first)?, last: parse(last)? };
+    match dates.first > dates.last {
+        true => Err(format!("{first} is after {last}")),
+        false => Ok(dates),
+    }
 }
 
 /// Needs of a verb, which are met before it runs.

@@ -5,9 +5,8 @@ use async_trait::async_trait;
 use clap::Args;
 use std::sync::Arc;
 
-use super::command::{Command, Needs, Places};
+use super::command::{Command, Dates, Needs, Places, parse_dates};
 use super::format::{self, Format};
-use super::nightly::{Dates, parse_dates};
 use crate::config::Config;
 use crate::evaluation::{self, Difference, IntentFigures, Options};
 use crate::failure::{Failure, Result};
@@ -54,7 +53,7 @@ impl Command for Evaluate {
             return Err(Failure::usage("--against: CSV cannot hold figures and differences; use --format json"));
         }
         let dates = match (self.backfill, self.date) {
-            (Some(dates), _) => evaluation::dates(dates.first, dates.last, self.step_days),
+            (Some(dates), _) => dates.every(self.step_days).collect(),
             (None, Some(date)) => vec![date],
             (None, None) => return Err(Failure::usage("evaluate: pass --date or --backfill")),
         };

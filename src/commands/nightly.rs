@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::command::{Command, Needs, Places};
+use super::command::{Command, Dates, Needs, Places, parse_dates};
 use super::format::{self, Format};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
@@ -50,13 +50,6 @@ pub struct Nightly {
     die_at: Option<String>,
 }
 
-/// The run dates of a backfill, both included.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Dates {
-    pub(super) first: RunDate,
-    pub(super) last: RunDate,
-}
-
 #[async_trait(?Send)]
 impl Command for Nightly {
     fn needs(&self) -> Needs<'_> {
@@ -67,14 +60,12 @@ impl Command for Nightly {
         let date = self.date.map(|date| Dates { first: date, last: date });
         let dates = self.backfill.or(date).ok_or_else(|| Failure::usage("nightly: pass --date or --backfill"))?;
         let models = Arc::new(Models::new(config)?);
-        let mut run_date = dates.first;
-        while run_date <= dates.last {
+        for run_date in dates.every(1) {
             let done = match self.dry_run {
                 true => self.print_plan(config, &models, run_date).await,
                 false => self.run_night(config, &models, run_date).await,
             };
             done.map_err(|failure| failure.at(format!("night of {run_date}")))?;
-            run_date = run_date.plus_days(1);
         }
         Ok(())
     }
@@ -203,14 +194,4 @@ fn print_stages(night: &NightPlan) -> Result<()> {
         ],
         Format::Csv,
     )
-}
-
-pub(super) fn parse_dates(text: &str) -> Result<Dates, String> {
-    let (first, last) = text.split_once("..").ok_or_else(|| format!("expected A..B, got {text:?}"))?;
-    let parse = |date: &str| date.parse::<RunDate>().map_err(|failure| failure.to_string());
-    let dates = Dates { first: parse(first)?, last: parse(last)? };
-    match dates.first > dates.last {
-        true => Err(format!("{first} is after {last}")),
-        false => Ok(dates),
-    }
 }

@@ -19,7 +19,7 @@ impl KnownOutcomes {
         let zone = workspace.config.time_zone();
         let today = RunDate(chrono::Utc::now().with_timezone(&zone).date_naive());
         let tomorrow = today.plus_days(1);
-        let newest_file = workspace.lake()?.files("events").iter().filter_map(|file| file.dt).max();
+        let newest_file = workspace.lake()?.newest_event_day();
         let arrived = newest_file.map_or(tomorrow, |day| tomorrow.max(RunDate(day).plus_days(1)));
         let rollups = workspace.build_rollups(workspace.plan_rollups(arrived).await?, arrived).await?;
         let newest = rollups.unit_days().iter().filter(|day| day.events > 0).map(|day| day.event_day).max();

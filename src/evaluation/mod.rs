@@ -121,9 +121,3 @@ fn learnt(card: &BundleCard, date: RunDate) -> Result<bool> {
     })?;
     Ok(date < end)
 }
-
-/// Dates every so many days.
-pub(crate) fn dates(first: RunDate, last: RunDate, step_days: u32) -> Vec<RunDate> {
-    let days = (last.0 - first.0).num_days();
-    (0..=days).step_by(step_days.max(1) as usize).map(|day| first.plus_days(day)).collect()
-}

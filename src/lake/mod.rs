@@ -131,6 +131,11 @@ impl Lake {
         self.listing(table).map_or(&[], |listing| listing.files.as_slice())
     }
 
+    /// Returns the newest day that a folder of events names; `None` for a lake without such folders.
+    pub(crate) fn newest_event_day(&self) -> Option<NaiveDate> {
+        self.files("events").iter().filter_map(|file| file.dt).max()
+    }
+
     fn listing(&self, table: &str) -> Option<&Listing> {
         self.listings.get(self.sql.folder(table).ok()?)
     }

@@ -1,6 +1,6 @@
 //! Metrics of binary forecasts in one pass over any number of rows, in fixed memory.
 
-use super::classification::{auc_of_ties, log_loss_of};
+use super::classification::{auc_of_ties, brier_of, log_loss_of};
 
 /// Scores count as tied if their float32 agree in sign, exponent and the first 11 bits of the fraction (0.05 %).
 const BITS_DROPPED: u32 = 12;
@@ -29,7 +29,7 @@ impl BinaryMetrics {
     pub(crate) fn add(&mut self, probability: f64, outcome: bool) {
         self.rows += 1;
         self.log_loss += log_loss_of(probability, outcome);
-        self.brier += (probability - f64::from(u8::from(outcome))).powi(2);
+        self.brier += brier_of(probability, outcome);
         self.predicted += probability;
         self.observed += u64::from(outcome);
         // Non-negative floats are ordered like their bits; `abs` removes the sign of a negative zero.

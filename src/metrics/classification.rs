@@ -73,8 +73,13 @@ pub(super) fn log_loss_of(probability: f64, label: bool) -> f64 {
 
 /// Returns the mean squared difference between probabilities and classes (Brier 1950).
 pub(crate) fn brier_score(probabilities: &[f64], labels: &[bool]) -> f64 {
-    let squares = probabilities.iter().zip(labels).map(|(&p, &label)| (p - f64::from(u8::from(label))).powi(2));
-    squares.sum::<f64>() / labels.len().max(1) as f64
+    let sum: f64 = probabilities.iter().zip(labels).map(|(&p, &y)| brier_of(p, y)).sum();
+    sum / labels.len().max(1) as f64
+}
+
+/// Returns the squared difference of one probability and its class.
+pub(super) fn brier_of(probability: f64, label: bool) -> f64 {
+    (probability - f64::from(u8::from(label))).powi(2)
 }
 
 /// Returns the share of positives among the rows with the highest scores, a `share` of all rows and at least one, and the mean of

@@ -72,8 +72,13 @@ impl TargetBlend {
     /// Returns the published probability from the members' log-odds.
     pub(crate) fn probability(&self, class: usize, network: f64, trees: f64) -> f64 {
         let combined = Self::combined(self.network_weights[class], network, trees);
-        1.0 / (1.0 + (-(self.slope * combined + self.intercept)).exp())
+        sigmoid(self.slope * combined + self.intercept)
     }
+}
+
+/// The probability of log-odds.
+pub(crate) fn sigmoid(log_odds: f64) -> f64 {
+    1.0 / (1.0 + (-log_odds).exp())
 }
 
 /// The logit of a probability.
@@ -112,19 +117,23 @@ impl Activity {
     }
 }
 
-/// Probabilities of each member alone, row-major [rows, binary targets]; NaN for a target without trees.
+/// Outputs of each member alone, row-major [rows, binary targets].
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MemberProbabilities {
+pub(crate) struct MemberOutputs {
+    /// Probabilities.
     pub(crate) network: Vec<f32>,
-    /// Empty for a bundle without trees.
-    pub(crate) trees: Vec<f32>,
+    /// Log-odds; NaN for a target without trees. Empty for a bundle without trees.
+    pub(crate) trees: Vec<f64>,
 }
 
-impl MemberProbabilities {
+impl MemberOutputs {
     /// Returns those of some rows.
     pub(crate) fn rows(&self, rows: Range<usize>) -> Self {
-        let part = |all: &[f32]| all.get(rows.start * BINARY..rows.end * BINARY).unwrap_or_default().to_vec();
-        Self { network: part(&self.network), trees: part(&self.trees) }
+        let places = rows.start * BINARY..rows.end * BINARY;
+        Self {
+            network: self.network.get(places.clone()).unwrap_or_default().to_vec(),
+            trees: self.trees.get(places).unwrap_or_default().to_vec(),
+        }
     }
 }
 
@@ -142,15 +151,11 @@ impl Blender {
     }
 
     /// Replaces the network's probabilities in `scores`, row-major [rows, targets], by the published ones. `trees` holds the
-    /// trees' log-odds, row-major [rows, binary targets], and `tabular` the features of the rows. Returns the members'
-    /// probabilities.
-    pub(crate) fn blend(&self, scores: &mut [f32], trees: &[f64], tabular: &[f32]) -> MemberProbabilities {
+    /// trees' log-odds, row-major [rows, binary targets], and `tabular` the features of the rows. Returns what the members say.
+    pub(crate) fn blend(&self, scores: &mut [f32], trees: Vec<f64>, tabular: &[f32]) -> MemberOutputs {
         let rows = scores.len() / OUTPUTS.len();
         let features = tabular.len() / rows.max(1);
-        let members = MemberProbabilities {
-            network: scores.chunks(OUTPUTS.len()).flat_map(|row| &row[..BINARY]).copied().collect(),
-            trees: trees.iter().map(|log_odds| (1.0 / (1.0 + (-log_odds).exp())) as f32).collect(),
-        };
+        let network = scores.chunks(OUTPUTS.len()).flat_map(|row| &row[..BINARY]).copied().collect();
         for row in 0..rows {
             // Trees read a null where training had none as zero: as if the last event had just happened.
             let Some(class) = self.activity.class(&tabular[row * features..(row + 1) * features]) else { continue };
@@ -163,7 +168,7 @@ impl Blender {
                 *score = blend.probability(class, network, *log_odds) as f32;
             }
         }
-        members
+        MemberOutputs { network, trees }
     }
 }
 
@@ -192,7 +197,7 @@ mod tests {
         let blends = Blend(BTreeMap::from([("purchase".to_string(), blend)]));
         let blender = Blender::new(&blends, &contract(&["recency_hours"]));
         let mut scores = vec![0.2f32; 2 * OUTPUTS.len()];
-        blender.blend(&mut scores, &[logit(0.8); 2 * BINARY], &[signed_log(5.0), f32::NAN]);
+        blender.blend(&mut scores, vec![logit(0.8); 2 * BINARY], &[signed_log(5.0), f32::NAN]);
         assert!((scores[PURCHASE] - 0.8).abs() < 1e-6);
         assert_eq!(scores[OUTPUTS.len() + PURCHASE], 0.2);
     }
@@ -202,10 +207,9 @@ mod tests {
         let blend = TargetBlend { network_weights: [1.0, 0.5, 0.0], slope: 1.0, intercept: 0.0 };
         let blends = Blend(BTreeMap::from([("purchase".to_string(), blend)]));
         let blender = Blender::new(&blends, &contract(&["events_28d"]));
-        let trees = vec![logit(0.8); BINARY];
         let published = |events: f64| {
             let mut scores = vec![0.2f32; OUTPUTS.len()];
-            blender.blend(&mut scores, &trees, &[signed_log(events)]);
+            blender.blend(&mut scores, vec![logit(0.8); BINARY], &[signed_log(events)]);
             assert!(scores.iter().enumerate().all(|(target, &score)| target == PURCHASE || score == 0.2));
             f64::from(scores[PURCHASE])
         };

@@ -1,5 +1,5 @@
-//! Writes bundles to the registry and loads them: `weights.safetensors`, `trees.safetensors`, `item_index/`, the encoders' folders and, last, the
-//! card.
+//! Writes bundles to the registry and loads them: `weights.safetensors`, `trees.safetensors`, `item_index/`, the encoders'
+//! folders and, last, the card.
 
 use bytes::Bytes;
 use std::sync::Arc;

@@ -29,12 +29,12 @@ impl IntentTrees {
     /// Returns the log-odds of each row, row-major [rows, binary targets]; NaN for a target without trees. `tabular` is row-major
     /// [rows, features], NaN for null.
     pub(crate) fn log_odds(&self, tabular: &[f32]) -> Vec<f64> {
-        let rows = tabular.len() / self.features.max(1);
-        let mut all = vec![f64::NAN; rows * BINARY];
-        let mut columns = vec![0.0f32; self.features * BLOCK_ROWS];
-        for (block, block_rows) in tabular.chunks(self.features.max(1) * BLOCK_ROWS).enumerate() {
-            let count = block_rows.len() / self.features.max(1);
-            for (row, values) in block_rows.chunks(self.features.max(1)).enumerate() {
+        let width = self.features.max(1);
+        let mut all = vec![f64::NAN; tabular.len() / width * BINARY];
+        let mut columns = vec![0.0f32; width * BLOCK_ROWS];
+        for (block, block_rows) in tabular.chunks(width * BLOCK_ROWS).enumerate() {
+            let count = block_rows.len() / width;
+            for (row, values) in block_rows.chunks(width).enumerate() {
                 for (feature, &value) in values.iter().enumerate() {
                     columns[feature * BLOCK_ROWS + row] = value;
                 }

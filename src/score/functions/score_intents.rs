@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
-use crate::model::blend::MemberProbabilities;
+use crate::model::blend::{MemberOutputs, sigmoid};
 use crate::model::targets::{BINARY, OUTPUTS};
 use crate::score::models::{LakeInputs, ModelInputs, Models};
 use crate::score::service::{IntentScores, ScoringService, as_struct};
@@ -115,15 +115,15 @@ fn column(scores: &IntentScores, version: &str, with_members: bool) -> Result<Ar
 }
 
 /// The members' probabilities of `rows` rows; null where a target has no trees.
-fn members_column(members: &MemberProbabilities, rows: usize) -> Result<ArrayRef> {
-    let member = |probabilities: &[f32]| -> Result<ArrayRef> {
-        let of = |row: usize, target: usize| {
-            probabilities.get(row * BINARY + target).filter(|p| !p.is_nan()).map(|&p| f64::from(p))
+fn members_column(members: &MemberOutputs, rows: usize) -> Result<ArrayRef> {
+    let member = |of: &dyn Fn(usize) -> Option<f64>| -> Result<ArrayRef> {
+        let target = |target: usize| -> ArrayRef {
+            Arc::new((0..rows).map(|row| of(row * BINARY + target)).collect::<Float64Array>())
         };
-        let target =
-            |target: usize| -> ArrayRef { Arc::new((0..rows).map(|row| of(row, target)).collect::<Float64Array>()) };
         Ok(Arc::new(StructArray::try_new(member_fields(), (0..BINARY).map(target).collect(), None)?))
     };
-    let both = vec![member(&members.network)?, member(&members.trees)?];
+    let network = |place: usize| members.network.get(place).map(|&probability| f64::from(probability));
+    let trees = |place: usize| members.trees.get(place).filter(|odds| !odds.is_nan()).map(|&odds| sigmoid(odds));
+    let both = vec![member(&network)?, member(&trees)?];
     Ok(Arc::new(StructArray::try_new(members_fields(), both, None)?))
 }

@@ -152,7 +152,7 @@ impl Owner {
         let features = self.bundle.card.features.0.len();
         let tabular = &pool.tabular[rows.start * features..rows.end * features];
         let tree_log_odds = self.bundle.trees().map(|trees| trees.log_odds(tabular)).unwrap_or_default();
-        let members = self.blender.blend(&mut scores, &tree_log_odds, tabular);
+        let members = self.blender.blend(&mut scores, tree_log_odds, tabular);
         let tastes = to_vec(&self.bundle.intent().user_vectors(&states))?;
         if let Some(at) = scores.iter().position(|s| !s.is_finite()) {
             let user = &pool.user_ids[rows.start + at / OUTPUTS.len()];

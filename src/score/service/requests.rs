@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::item_index::ItemIndex;
 use crate::failure::Result;
-use crate::model::blend::MemberProbabilities;
+use crate::model::blend::MemberOutputs;
 use crate::model::bundle::IndexedItem;
 use crate::model::demand::{ItemForecast, ItemHistory};
 use crate::model::inputs::UserInputs;
@@ -16,7 +16,7 @@ pub struct IntentScores {
     pub scores: Vec<f32>,
     /// Taste vectors, row-major [users, width].
     pub tastes: Vec<f32>,
-    pub(crate) members: MemberProbabilities,
+    pub(crate) members: MemberOutputs,
 }
 
 /// Rows to work on, and where the answer goes.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::blend::{CLASSES, TargetBlend};
+use crate::model::blend::{CLASSES, TargetBlend, sigmoid};
 
 /// Pull of a target's weight towards one half, in nats at a distance of one: some hundred users with the label overcome it.
 const EQUAL_PULL: f64 = 10.0;
@@ -102,7 +102,7 @@ fn calibration(users: &[MemberScores<'_>], network_weights: &[f64; CLASSES]) -> 
         let mut curvature = [2.0 * SLOPE_PULL, 0.0, 2.0 * INTERCEPT_PULL];
         for user in users {
             let log_odds = user.combined(network_weights[user.class]);
-            let probability = 1.0 / (1.0 + (-(slope * log_odds + intercept)).exp());
+            let probability = sigmoid(slope * log_odds + intercept);
             let error = probability - f64::from(u8::from(user.label));
             let weight = probability * (1.0 - probability);
             gradient[0] += error * log_odds;
@@ -141,7 +141,7 @@ mod tests {
         (0..count)
             .map(|at| {
                 let (network, trees) = (rng.random_range(-3.0..1.0), rng.random_range(-3.0..1.0));
-                let label = rng.random_bool(1.0 / (1.0 + (-truth(network, trees)).exp()));
+                let label = rng.random_bool(sigmoid(truth(network, trees)));
                 MemberScores { user_id: &ids[at], class: 1, network, trees, label }
             })
             .collect()

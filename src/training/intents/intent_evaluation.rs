@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::blend_weights::MemberScores;
 use crate::failure::Result;
 use crate::metrics::{auc, average_precision, bootstrap_interval, brier_score, expected_calibration_error, log_loss};
-use crate::model::blend::{Activity, Blend, logit};
+use crate::model::blend::{Activity, Blend, logit, sigmoid};
 use crate::model::contents::Contents;
 use crate::model::intent::{IntentNetwork, RawOutputs};
 use crate::model::scaling::Scaling;
@@ -192,9 +192,8 @@ impl Evaluation {
 
     /// The probabilities of each member of a blend, by the member's name, where the label is known.
     fn member_columns(&self, label: usize) -> Vec<(&'static str, Vec<f64>)> {
-        let tree_odds = |row: usize| self.tree_log_odds[row * BINARY + label];
         let (network, _) = self.scores_of(label, |row| self.network_columns[label][row]);
-        let (trees, _) = self.scores_of(label, |row| 1.0 / (1.0 + (-tree_odds(row)).exp()));
+        let (trees, _) = self.scores_of(label, |row| sigmoid(self.tree_log_odds[row * BINARY + label]));
         vec![("network", network), ("trees", trees)]
     }
 
