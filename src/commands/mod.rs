@@ -8,6 +8,7 @@ mod cluster;
 mod command;
 mod doctor;
 mod evaluate;
+mod evaluation_tables;
 pub mod format;
 mod gc;
 mod import;

@@ -43,11 +43,13 @@ settings! {
         width: u32 = 48, 4..=4096;
         /// Layers of `lstm`, `gru` and `rnn`. `tcn` has as many as the history needs.
         layers: u32 = 1, 1..=16;
+        /// Train gradient-boosted trees next to the network and publish a blend of both. Takes effect with the next training.
+        trees: bool = true;
         /// Items that sell fewer units per day than this get quantiles of a count distribution, in whole units.
         slow_units_per_day: f64 = 0.5, 0.0..=10.0;
-        /// Past dates in the training set, `train.as_of_step_days` apart.
-        as_of_dates: u32 = 4, 1..=520;
-        /// Earlier dates, one horizon apart, on which training calibrates the quantiles. A young lake has fewer.
+        /// Past dates in the training set, on all weekdays, spread over the days for which the lake has half of `history_days`.
+        as_of_dates: u32 = 8, 1..=520;
+        /// Later dates, one horizon apart, on which training calibrates the quantiles. A young lake has fewer.
         calibration_dates: u32 = 3, 0..=52;
         /// Use the purchase intents of earlier nights as an input, if there are such nights.
         intent_inputs: bool = true;

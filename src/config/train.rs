@@ -16,7 +16,8 @@ settings! {
         epochs_max: u32 = 12, 1..=1_000_000;
         /// Early stopping: epochs without a better validation loss before training stops.
         patience_epochs: u32 = 3, 0..=1_000_000;
-        /// Epochs that the behaviour network trains once its figures are known, also on the users and dates that were held out.
+        /// Epochs that the behaviour network, and three times as many that the demand network, trains once its figures are known, also on
+        /// what was held out. 0: none, and the trees of the demand don't learn from it either.
         refit_epochs: u32 = 1, 0..=1_000;
         /// Largest number of users in a batch.
         batch_rows: u32 = 256, 1..=1_000_000;

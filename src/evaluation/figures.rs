@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::judged::Judged;
 use super::scored_users::ScoredUsers;
 use crate::ids::RunDate;
 use crate::metrics::{
@@ -15,16 +16,6 @@ const INTERVAL_ROWS_MAX: usize = 200_000;
 const BOOTSTRAP_ROUNDS: usize = 200;
 /// Shares of the users with the highest scores.
 const TOPS: [f64; 3] = [0.01, 0.05, 0.10];
-
-/// Subject of figures.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Judged<'a> {
-    /// `None` for all dates together.
-    pub(super) run_date: Option<RunDate>,
-    pub(super) model_version: &'a str,
-    /// Set where the model has learnt from days on or after the date.
-    pub(super) in_training: bool,
-}
 
 /// Figures of one model for one intent on one date, or on all.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +62,47 @@ struct Rows {
 
 type Metric = fn(&[f64], &[bool]) -> Option<f64>;
 
+/// A figure by which two models are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Figure {
+    Auc,
+    AveragePrecision,
+    LogLoss,
+    Brier,
+    Ece,
+}
+
+impl Figure {
+    pub(super) const ALL: [Self; 5] = [Self::Auc, Self::AveragePrecision, Self::LogLoss, Self::Brier, Self::Ece];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Auc => "auc",
+            Self::AveragePrecision => "average_precision",
+            Self::LogLoss => "log_loss",
+            Self::Brier => "brier",
+            Self::Ece => "ece",
+        }
+    }
+
+    pub(super) fn higher_is_better(self) -> bool {
+        matches!(self, Self::Auc | Self::AveragePrecision)
+    }
+
+    fn metric(self) -> Metric {
+        // Means over no rows are none.
+        match self {
+            Self::Auc => auc,
+            Self::AveragePrecision => average_precision,
+            Self::LogLoss => |scores, outcomes| (!outcomes.is_empty()).then(|| log_loss(scores, outcomes)),
+            Self::Brier => |scores, outcomes| (!outcomes.is_empty()).then(|| brier_score(scores, outcomes)),
+            Self::Ece => {
+                |scores, outcomes| (!outcomes.is_empty()).then(|| expected_calibration_error(scores, outcomes))
+            }
+        }
+    }
+}
+
 impl Rows {
     fn of(&self, model: usize, metric: Metric) -> Option<f64> {
         metric(&self.scores[model], &self.outcomes)
@@ -83,20 +115,20 @@ impl Rows {
         metric(&scores, &outcomes)
     }
 
-    /// 95 % interval of a value of some rows: all rows of a user are drawn together.
-    fn interval(&self, seed: u64, value: impl Fn(&[usize]) -> Option<f64>) -> Option<(f64, f64)> {
-        if self.outcomes.len() > INTERVAL_ROWS_MAX {
-            return None;
-        }
-        bootstrap_interval_over_indices(self.by_user.len(), BOOTSTRAP_ROUNDS, seed, |drawn| {
-            let rows: Vec<usize> = drawn.iter().flat_map(|&user| self.by_user[user].iter().copied()).collect();
+    /// The same as [`Self::interval`]; of every second, third or further user where there are too many rows, which makes it wider.
+    fn sampled_interval(&self, seed: u64, value: impl Fn(&[usize]) -> Option<f64>) -> Option<Interval> {
+        let step = self.outcomes.len().div_ceil(INTERVAL_ROWS_MAX).max(1);
+        let users: Vec<&Vec<usize>> = self.by_user.iter().step_by(step).collect();
+        bootstrap_interval_over_indices(users.len(), BOOTSTRAP_ROUNDS, seed, |drawn| {
+            let rows: Vec<usize> = drawn.iter().flat_map(|&user| users[user].iter().copied()).collect();
             value(&rows)
         })
     }
-}
 
-fn some_log_loss(scores: &[f64], outcomes: &[bool]) -> Option<f64> {
-    (!outcomes.is_empty()).then(|| log_loss(scores, outcomes))
+    /// 95 % interval of a value of some rows: all rows of a user are drawn together.
+    fn interval(&self, seed: u64, value: impl Fn(&[usize]) -> Option<f64>) -> Option<(f64, f64)> {
+        (self.outcomes.len() <= INTERVAL_ROWS_MAX).then(|| self.sampled_interval(seed, value)).flatten()
+    }
 }
 
 impl ScoredUsers {
@@ -134,7 +166,7 @@ impl ScoredUsers {
                 auc_interval: rows.interval(seed, |drawn| rows.of_rows(model, drawn, auc)),
                 average_precision: average_precision(scores, outcomes),
                 log_loss: log_loss(scores, outcomes),
-                log_loss_interval: rows.interval(seed, |drawn| rows.of_rows(model, drawn, some_log_loss)),
+                log_loss_interval: rows.interval(seed, |drawn| rows.of_rows(model, drawn, Figure::LogLoss.metric())),
                 brier: brier_score(scores, outcomes),
                 expected_calibration_error: expected_calibration_error(scores, outcomes),
                 f1: f1(scores, outcomes, 0.5),
@@ -145,19 +177,28 @@ impl ScoredUsers {
         (0..BINARY).filter_map(of_target).collect()
     }
 
-    /// Differences between the first and the second model in AUC and log loss.
+    /// Differences between the first and the second model.
     pub(super) fn differences(&self, seed: u64) -> Vec<Difference> {
         let mut differences = Vec::new();
         for (target, name) in TARGETS[..BINARY].iter().map(|target| target.name).enumerate() {
-            let rows = self.known(target);
-            for (figure, metric) in [("auc", auc as Metric), ("log_loss", some_log_loss)] {
-                let both = rows.of(0, metric).zip(rows.of(1, metric));
-                let Some((first, second)) = both else { continue };
-                let interval = rows
-                    .interval(seed, |drawn| Some(rows.of_rows(0, drawn, metric)? - rows.of_rows(1, drawn, metric)?));
-                differences.push(Difference { intent: name, figure, difference: first - second, interval });
+            for figure in [Figure::Auc, Figure::LogLoss, Figure::Ece] {
+                let Some(([first, second], interval)) = self.compared(target, figure, seed) else { continue };
+                let difference = first - second;
+                differences.push(Difference { intent: name, figure: figure.name(), difference, interval });
             }
         }
         differences
     }
+
+    /// A figure of both models, and the interval of the first one's minus the second one's. `None` where no outcome is known, or all are
+    /// alike.
+    pub(super) fn compared(&self, target: usize, figure: Figure, seed: u64) -> Option<([f64; 2], Option<Interval>)> {
+        let (rows, metric) = (self.known(target), figure.metric());
+        let figures = [rows.of(0, metric)?, rows.of(1, metric)?];
+        let difference = |drawn: &[usize]| Some(rows.of_rows(0, drawn, metric)? - rows.of_rows(1, drawn, metric)?);
+        Some((figures, rows.sampled_interval(seed, difference)))
+    }
 }
+
+/// Bounds of an interval.
+pub(super) type Interval = (f64, f64);

@@ -1,21 +1,27 @@
 //! Evaluates models on past dates: the scores that a night of each date would have published, against the actual outcomes.
 //!
-//! In: a workspace, dates and versions of models ([`Options`]). Out: figures of each date, intent and model, and the differences
-//! between two models ([`Evaluation`]). Features are as of each date; outcomes are those of `sql/labels/` over all rows that the
-//! lake holds now. The command line calls [`evaluate`].
+//! In: a workspace, dates and versions of models ([`Options`]). Out: figures of each date, intent and model, of each date, demand
+//! pattern and model, and the differences between two models ([`Evaluation`]). Features and histories are as of each date; outcomes
+//! are those of `sql/labels/` over all rows that the lake holds now. Forecasts are those of the model, which a night still reconciles
+//! with purchase intents. The command line calls [`evaluate`].
 
+mod demand_figures;
 mod figures;
+mod item_forecasts;
+mod judged;
 mod known_outcomes;
 mod scored_users;
 
+pub(crate) use demand_figures::{DemandDifference, DemandFigures};
 pub(crate) use figures::{Difference, IntentFigures};
+pub(crate) use judged::Task;
 
-use crate::config::IntentsConfig;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::model::bundle::BundleCard;
 use crate::workspace::Workspace;
-use figures::Judged;
+use demand_figures::DemandSums;
+use judged::{judged_on, judged_on_all, learnt, require_horizons};
 use known_outcomes::KnownOutcomes;
 use scored_users::ScoredUsers;
 
@@ -28,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) model: String,
     /// Version to compare it with.
     pub(crate) against: Option<String>,
+    /// `None` for all.
+    pub(crate) task: Option<Task>,
     /// Seed of the intervals.
     pub(crate) seed: u64,
 }
@@ -39,6 +47,9 @@ pub(crate) struct Evaluation {
     pub(crate) figures: Vec<IntentFigures>,
     /// The model's figures minus those of the one it is compared with, over all dates.
     pub(crate) differences: Vec<Difference>,
+    /// By date, then model, then demand pattern; those of all dates last where there are several.
+    pub(crate) demand: Vec<DemandFigures>,
+    pub(crate) demand_differences: Vec<DemandDifference>,
 }
 
 /// Evaluates on each date. Refuses a date whose outcomes are not complete yet.
@@ -54,70 +65,107 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
         }
         cards.push(other);
     }
-    let intents = &workspace.config.intents;
+    let wanted = |task: Task| options.task.is_none_or(|only| only == task);
     for card in &cards {
-        require_horizons(card, intents)?;
+        require_horizons(card, &workspace.config, &wanted)?;
     }
     let known = KnownOutcomes::find(workspace).await?;
-    for date in &options.dates {
-        let complete = date.plus_days(intents.horizon_days.into());
-        if complete > known.end {
-            return Err(Failure::input(format!(
-                "evaluation as of {date}: outcomes of {} days are complete on {complete}, but the lake ends before {}",
-                intents.horizon_days, known.end
-            ))
-            .hint(format!("the newest date is {}", known.end.plus_days(-i64::from(intents.horizon_days)))));
-        }
-    }
-    let versions: Vec<String> = cards.iter().map(|card| card.version.clone()).collect();
-    let mut all = ScoredUsers::new(versions.len());
-    let mut dates_learnt = 0;
     let mut evaluation = Evaluation::default();
-    for &date in &options.dates {
-        let users = scored_users::read(workspace, &known, date, &versions, all.user_ids.len()).await?;
-        for (model, card) in cards.iter().enumerate() {
-            let judged =
-                Judged { run_date: Some(date), model_version: &card.version, in_training: learnt(card, date)? };
-            evaluation.figures.extend(users.figures(model, judged, options.seed));
-        }
-        all.append(users);
-        let learnt_by = cards.iter().map(|card| learnt(card, date)).collect::<Result<Vec<_>>>()?;
-        dates_learnt += usize::from(learnt_by.contains(&true));
+    if wanted(Task::Intents) {
+        evaluate_intents(workspace, options, &cards, &known, &mut evaluation).await?;
     }
-    if options.dates.len() > 1 {
-        for (model, card) in cards.iter().enumerate() {
-            let in_training = options.dates.iter().map(|date| learnt(card, *date)).collect::<Result<Vec<_>>>()?;
-            let in_training = in_training.into_iter().any(|learnt| learnt);
-            let judged = Judged { run_date: None, model_version: &card.version, in_training };
-            evaluation.figures.extend(all.figures(model, judged, options.seed));
-        }
+    if wanted(Task::Demand) {
+        evaluate_demand(workspace, options, &cards, &known, &mut evaluation).await?;
     }
-    if cards.len() == 2 {
-        evaluation.differences = all.differences(options.seed);
-        if dates_learnt > 0 {
-            tracing::warn!(
-                "evaluation: a model has learnt from {dates_learnt} of {} dates, which favours it; compare on later dates",
-                options.dates.len()
-            );
-        }
+    let learnt_from = |date: &&RunDate| cards.iter().any(|card| learnt(card, **date).unwrap_or(false));
+    let dates_learnt = options.dates.iter().filter(learnt_from).count();
+    if cards.len() == 2 && dates_learnt > 0 {
+        tracing::warn!(
+            "evaluation: a model has learnt from {dates_learnt} of {} dates, which favours it; compare on later dates",
+            options.dates.len()
+        );
     }
     Ok(evaluation)
 }
 
-/// Refuses to judge a model by the outcomes of another number of days than it predicts.
-fn require_horizons(card: &BundleCard, intents: &IntentsConfig) -> Result<()> {
-    let Some((setting, trained, configured)) = card.other_horizons(intents).into_iter().next() else { return Ok(()) };
-    Err(Failure::usage(format!(
-        "model {}: it predicts {trained} days (intents.{setting} of its training), but outcomes would be of {configured} days",
-        card.version
-    ))
-    .hint(format!("--set intents.{setting}={trained}")))
+async fn evaluate_intents(
+    workspace: &Workspace,
+    options: &Options,
+    cards: &[BundleCard],
+    known: &KnownOutcomes,
+    evaluation: &mut Evaluation,
+) -> Result<()> {
+    let horizon_days = workspace.config.intents.horizon_days;
+    options.dates.iter().try_for_each(|&date| require_outcomes(known, date, horizon_days))?;
+    let versions: Vec<String> = cards.iter().map(|card| card.version.clone()).collect();
+    let mut all = ScoredUsers::new(versions.len());
+    for &date in &options.dates {
+        let users = scored_users::read(workspace, known, date, &versions, all.user_ids.len()).await?;
+        for (model, card) in cards.iter().enumerate() {
+            evaluation.figures.extend(users.figures(model, judged_on(card, date)?, options.seed));
+        }
+        all.append(users);
+    }
+    if options.dates.len() > 1 {
+        for (model, card) in cards.iter().enumerate() {
+            evaluation.figures.extend(all.figures(model, judged_on_all(card, &options.dates)?, options.seed));
+        }
+    }
+    if cards.len() == 2 {
+        evaluation.differences = all.differences(options.seed);
+    }
+    Ok(())
 }
 
-/// Returns whether a model has learnt from days on or after a date.
-fn learnt(card: &BundleCard, date: RunDate) -> Result<bool> {
-    let end: RunDate = card.labels_end.parse().map_err(|failure: Failure| {
-        Failure::model(format!("models/{}/bundle.json: labels_end: {}", card.version, failure.message))
-    })?;
-    Ok(date < end)
+/// Evaluates the dates whose whole horizon has passed. Where the demand alone was asked for, there has to be one.
+async fn evaluate_demand(
+    workspace: &Workspace,
+    options: &Options,
+    cards: &[BundleCard],
+    known: &KnownOutcomes,
+    evaluation: &mut Evaluation,
+) -> Result<()> {
+    let horizon_days = workspace.config.demand.horizon_days;
+    if options.task == Some(Task::Demand) {
+        options.dates.iter().try_for_each(|&date| require_outcomes(known, date, horizon_days))?;
+    }
+    let passed = |date: &&RunDate| date.plus_days(horizon_days.into()) <= known.end;
+    let dates: Vec<RunDate> = options.dates.iter().filter(passed).copied().collect();
+    if dates.len() < options.dates.len() {
+        tracing::info!(
+            "evaluation: the demand of {} dates is left out, whose {horizon_days} days are not complete",
+            options.dates.len() - dates.len()
+        );
+    }
+    let sums_of_models = || -> Vec<DemandSums> { cards.iter().map(|_| DemandSums::default()).collect() };
+    let mut all = sums_of_models();
+    for &date in &dates {
+        let mut of_date = sums_of_models();
+        item_forecasts::read(workspace, known, date, cards, &mut [&mut of_date, &mut all]).await?;
+        for (sums, card) in of_date.iter().zip(cards) {
+            evaluation.demand.extend(sums.figures(judged_on(card, date)?));
+        }
+    }
+    if dates.len() > 1 {
+        for (sums, card) in all.iter().zip(cards) {
+            evaluation.demand.extend(sums.figures(judged_on_all(card, &dates)?));
+        }
+    }
+    if let [ours, other] = &all[..] {
+        evaluation.demand_differences = ours.differences(other);
+    }
+    Ok(())
+}
+
+/// Refuses a date whose days are not complete yet.
+fn require_outcomes(known: &KnownOutcomes, date: RunDate, days: u32) -> Result<()> {
+    let complete = date.plus_days(days.into());
+    if complete <= known.end {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "evaluation as of {date}: outcomes of {days} days are complete on {complete}, but the lake ends before {}",
+        known.end
+    ))
+    .hint(format!("the newest date is {}", known.end.plus_days(-i64::from(days)))))
 }

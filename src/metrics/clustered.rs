@@ -6,7 +6,7 @@
 //! approximate distribution of estimates of variance components").
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// With fewer weeks, the variance between weeks cannot be estimated, and the error covers items only.
 const WEEKS_MIN: usize = 4;
@@ -54,6 +54,26 @@ impl<const N: usize> ClusteredRatios<N> {
         for (sum, numerator) in cell.numerators.iter_mut().zip(numerators) {
             *sum += numerator;
         }
+    }
+
+    /// Returns the number of items and weeks with sums.
+    pub(crate) fn cells(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Returns the number of weeks with sums.
+    pub(crate) fn weeks(&self) -> usize {
+        self.cells.keys().map(|(_, week)| week).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Returns the differences of the numerators from those of another, which has the same items, weeks and denominators.
+    pub(crate) fn minus(&self, other: &Self) -> Self {
+        let difference = |(key, cell): (&(usize, i64), &Cell<N>)| {
+            let others = other.cells.get(key).map_or([0.0; N], |cell| cell.numerators);
+            let numerators = std::array::from_fn(|at| cell.numerators[at] - others[at]);
+            (*key, Cell { denominator: cell.denominator, numerators })
+        };
+        Self { cells: self.cells.iter().map(difference).collect() }
     }
 
     /// Returns the sum of all denominators.

@@ -18,4 +18,4 @@ pub(crate) use classification::{
     accuracy, average_precision, brier_score, expected_calibration_error, f1, log_loss, share_at_top,
 };
 pub use forecasts::pinball;
-pub(crate) use forecasts::{mean_absolute_error, root_mean_squared_error};
+pub(crate) use forecasts::{mean_absolute_change, mean_absolute_error, mean_squared_change, root_mean_squared_error};

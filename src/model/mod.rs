@@ -5,7 +5,7 @@
 //! Only `training`, `score` and what lists or cleans up models call this room.
 
 mod backbones;
-pub(crate) mod blend;
+pub mod blend;
 pub mod bundle;
 pub(crate) mod cards;
 pub mod contents;

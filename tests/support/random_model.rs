@@ -4,7 +4,7 @@ use intentcast::config::networks::{BackboneName, DemandNetworkName, FusionName, 
 use intentcast::features::contract::{FeatureColumn, FeatureContract};
 use intentcast::model::bundle::{BundleCard, BundleParts, FORMAT, IndexedItem, Networks, Registry};
 use intentcast::model::contents::Contents;
-use intentcast::model::demand::{Calibration, DemandShape, RatePrior};
+use intentcast::model::demand::{Calibration, DemandBlend, DemandShape, RatePrior};
 use intentcast::model::scaling::Scaling;
 use intentcast::model::shape::IntentShape;
 use tch::Device;
@@ -39,6 +39,8 @@ pub fn demand_shape() -> DemandShape {
         intents: false,
         closed_days: false,
         content_dims: 0,
+        trees_read_day_of_year: false,
+        blend: DemandBlend::default(),
         prior: RatePrior::default(),
         dormant_prior: RatePrior::default(),
         calibration: Calibration::default(),
@@ -66,6 +68,7 @@ pub async fn write_champion(registry: &Registry, intent: IntentShape, items: &[I
         image: None,
         blend: Default::default(),
         trees_hash: None,
+        demand_trees_hash: None,
         scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },
         demand,
         features_fingerprint: features.fingerprint(),

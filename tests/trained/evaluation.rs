@@ -64,6 +64,64 @@ fn figures_are_those_of_scores_and_events_queried_apart() {
 }
 
 #[test]
+fn demand_figures_are_those_of_forecasts_and_sales_queried_apart() {
+    let (_own, lake, output) = shop();
+    let rows = evaluated(&lake, &output, &["--date", "2026-02-13", "--task", "demand"]);
+    assert!(rows.iter().all(|row| row["intent"].is_null()));
+    let of = |pattern: &str| rows.iter().find(|row| row["demand_pattern"] == pattern);
+    let all = of("all").unwrap();
+    let parts: u64 = ["new", "dormant", "fast", "slow", "lumpy"].iter().filter_map(|p| of(p)?["days"].as_u64()).sum();
+    assert_eq!(all["days"], parts);
+    assert_eq!(all["in_training"], true);
+
+    let lines = |date: &str, query: &str| {
+        let places = ["sql", "--lake", &lake, "--output", &output, "--date", date, "--format", "csv", "-c", query];
+        let rows = done(&places);
+        rows.lines().skip(1).map(|line| line.split(',').map(str::to_string).collect()).collect::<Vec<Vec<String>>>()
+    };
+    let sql = "SELECT item_id, DATE '2026-02-13' + CAST(f['step'] - 1 AS INT), f['mean'], f['q50'], f['q90'] FROM \
+               (SELECT item_id, unnest(forecast_demand(history)) AS f FROM item_history) WHERE f['step'] >= 1";
+    let number = |text: &String| text.parse::<f64>().unwrap();
+    let forecasts: BTreeMap<(String, String), [f64; 3]> = lines("2026-02-13", sql)
+        .iter()
+        .map(|row| ((row[0].clone(), row[1].clone()), [2, 3, 4].map(|column| number(&row[column]))))
+        .collect();
+    // As of the lake's end, so that rows that arrived late count.
+    let sql = "SELECT item_id, day, units FROM item_days \
+               WHERE in_stock AND day >= DATE '2026-02-13' AND day < DATE '2026-02-27'";
+    let [mut days, mut error, mut squared, mut covered, mut forecast, mut sold] = [0.0; 6];
+    for row in lines("2026-03-03", sql) {
+        let Some([mean, q50, q90]) = forecasts.get(&(row[0].clone(), row[1].clone())) else { continue };
+        let units = number(&row[2]);
+        days += 1.0;
+        error += (units - q50).abs();
+        squared += (units - mean).powi(2);
+        covered += f64::from(u8::from(units <= *q90));
+        forecast += mean;
+        sold += units;
+    }
+    assert!(days > 100.0 && sold > 10.0, "{days} days, {sold} units");
+    assert_eq!(all["days"].as_f64(), Some(days));
+    let expected = [("units", sold), ("mae", error / days), ("mse", squared / days), ("bias", forecast / sold - 1.0)];
+    for (figure, expected) in expected.into_iter().chain([("covered_q90", covered / days)]) {
+        let found = all[figure].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-3 * expected.abs().max(1.0), "{figure}: {found}, expected {expected}");
+    }
+    assert!(all["pinball_low"].as_f64() < all["pinball"].as_f64());
+    let weighted = 2.0 * all["pinball"].as_f64().unwrap() * days / sold;
+    assert!((all["weighted_quantile_loss"].as_f64().unwrap() - weighted).abs() < 1e-9);
+
+    let places = ["evaluate", "--lake", &lake, "--output", &output, "--task", "demand"];
+    let errors = refused(&[&places[..], &["--date", TRAINED_ON]].concat(), 3);
+    assert!(errors.contains("outcomes of 14 days are complete on 2026-03-06"), "{errors}");
+    let shorter = ["--set", "demand.horizon_days=7"];
+    let errors = refused(&[&shorter[..], &places, &["--date", "2026-02-13"]].concat(), 2);
+    assert!(errors.contains("it predicts 14 days") && errors.contains("--set demand.horizon_days=14"), "{errors}");
+    let table = done(&[&places[..], &["--date", "2026-02-13", "--format", "csv"]].concat());
+    assert!(table.starts_with("run_date,model_version,in_training,demand_pattern,"), "{table}");
+}
+
+#[test]
 fn dates_that_a_model_has_learnt_from_are_marked_and_open_ones_refused() {
     let (_own, lake, output) = shop();
     let rows = evaluated(&lake, &output, &["--backfill", "2026-02-13..2026-02-20"]);

@@ -15,6 +15,7 @@ use intentcast::failure::Failure;
 use intentcast::features::{Scope, contract};
 use intentcast::ids::RunDate;
 use intentcast::lake::stores::Location;
+use intentcast::model::blend::Blend;
 use intentcast::model::bundle::{BundleCard, BundleParts, FORMAT, Registry};
 use intentcast::model::contents::Contents;
 use intentcast::model::targets::{BINARY, OUTPUTS};
@@ -474,7 +475,7 @@ fn the_same_lake_and_seed_give_the_same_bits() {
     assert!(errors.contains("there is no positive label") && errors.contains("hint:"), "{errors}");
     assert_eq!(std::fs::read(format!("{}/models/champion", outputs[0])).unwrap(), champion);
     let versions = std::fs::read_dir(format!("{}/models", outputs[0])).unwrap().count();
-    assert_eq!(versions, 2, "the champion's pointer and its folder");
+    assert_eq!(versions, 3, "the champion's pointer, its folder and the decisions");
 }
 
 #[test]
@@ -612,17 +613,23 @@ async fn bundles_of_another_format_and_bad_weights_are_refused() {
     let write_card = async |card: &BundleCard| {
         folder.write("bundle.json", serde_json::to_vec(card).unwrap()).await.unwrap();
     };
-    for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 2, "an older intentcast")] {
+    for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 3, "an older intentcast")] {
         write_card(&BundleCard { format, ..card.clone() }).await;
-        refused(&format!("expected format {} or {FORMAT}, got {format}, which {part}", FORMAT - 1)).await;
+        refused(&format!("expected format {} to {FORMAT}, got {format}, which {part}", FORMAT - 2)).await;
         // A list of models shows the readable ones.
         assert!(registry.versions().await.unwrap().is_empty());
     }
-    // The format before has no trees: the network alone is scored.
-    let mut older = serde_json::to_value(BundleCard { format: FORMAT - 1, ..card.clone() }).unwrap();
-    older.as_object_mut().unwrap().retain(|key, _| key != "blend" && key != "trees_hash");
-    folder.write("bundle.json", older.to_string()).await.unwrap();
-    assert_eq!(registry.load(&card.version, Device::Cpu).await.unwrap().card.trees_hash, None);
+    // Formats before have no trees, or none of the demand: the networks alone are scored.
+    for (format, missing) in
+        [(FORMAT - 2, &["blend", "trees_hash", "demand_trees_hash"][..]), (FORMAT - 1, &["demand_trees_hash"])]
+    {
+        let mut older = serde_json::to_value(BundleCard { format, ..card.clone() }).unwrap();
+        older.as_object_mut().unwrap().retain(|key, _| !missing.contains(&key.as_str()));
+        older["demand"].as_object_mut().unwrap().remove("blend");
+        folder.write("bundle.json", older.to_string()).await.unwrap();
+        let loaded = registry.load(&card.version, Device::Cpu).await.unwrap();
+        assert_eq!((loaded.card.trees_hash.is_some(), loaded.card.demand_trees_hash), (format == FORMAT - 1, None));
+    }
     // A newer format can differ anywhere, so its number is checked first.
     folder.write("bundle.json", "{\"format\": 99, \"towers\": []}").await.unwrap();
     refused("got 99").await;
@@ -647,11 +654,21 @@ async fn bundles_of_another_format_and_bad_weights_are_refused() {
     write_card(&card).await;
     folder.write("weights.safetensors", whole).await.unwrap();
     registry.load(&card.version, Device::Cpu).await.unwrap();
-    folder.write("trees.safetensors", bytes).await.unwrap();
+    folder.write("trees.safetensors", bytes.clone()).await.unwrap();
     refused("trees.safetensors: checksum mismatch").await;
-    let trees_hash = Some(weights_hash);
+    let trees_hash = Some(weights_hash.clone());
     write_card(&BundleCard { trees_hash, ..card.clone() }).await;
     refused("expected trees of the targets only").await;
+
+    // The shop is too small for trees of the demand.
+    folder.write("demand_trees.safetensors", bytes).await.unwrap();
+    let without = BundleCard { trees_hash: None, blend: Blend::default(), ..card.clone() };
+    for (hash, part) in
+        [("0123", "demand_trees.safetensors: checksum mismatch"), (&weights_hash, "trees.day.mean is missing")]
+    {
+        write_card(&BundleCard { demand_trees_hash: Some(hash.into()), ..without.clone() }).await;
+        refused(part).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -209,7 +209,8 @@ fn tensorboard_and_metrics_jsonl_hold_the_same_curves() {
 
     // Three epochs of intents; demand has three times as many, and may stop early.
     for task in ["intents", "demand"] {
-        let of_task: Vec<_> = events.as_object().unwrap().iter().filter(|(t, _)| t.starts_with(task)).collect();
+        let prefix = format!("{task}/");
+        let of_task: Vec<_> = events.as_object().unwrap().iter().filter(|(t, _)| t.starts_with(&prefix)).collect();
         let mut tags: Vec<&str> = of_task.iter().map(|(tag, _)| tag.split_once('/').unwrap().1).collect();
         // So few validation users may be of one class and then have no AUC.
         tags.retain(|tag| *tag != "auc_valid_purchase");

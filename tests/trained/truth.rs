@@ -28,7 +28,7 @@ const MODEST: [&str; 12] = [
     "--set",
     "train.as_of_dates=8",
     "--set",
-    "demand.as_of_dates=3",
+    "demand.as_of_dates=8",
 ];
 const NIGHTS: [&str; 4] = ["2026-04-20", "2026-04-28", "2026-05-06", "2026-05-14"];
 
@@ -50,6 +50,10 @@ static SHOP: LazyLock<Shop> = LazyLock::new(|| {
     let places = ["--lake", &lake, "--output", &output];
     plant(&lake);
     done(&[&["train"], &places[..], &["--date", TRAINED_ON]].concat());
+    let version = std::fs::read_to_string(path("out/models/champion")).unwrap();
+    let card = std::fs::read_to_string(path(&format!("out/models/{}/bundle.json", version.trim()))).unwrap();
+    let card: serde_json::Value = serde_json::from_str(&card).unwrap();
+    assert!(card["demand_trees_hash"].is_string(), "its nights forecast with trees too");
     for night in NIGHTS {
         done(&[&["nightly"], &places[..], &["--date", night]].concat());
     }

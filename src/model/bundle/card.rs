@@ -15,9 +15,9 @@ use crate::model::shape::IntentShape;
 
 /// The format version that is written. A card of a newer version is refused before its other fields are read, because it may
 /// score otherwise.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
-/// The oldest format version that is read: 4 has no trees.
+/// The oldest format version that is read: 4 has no trees, 5 none of the demand.
 const FORMAT_MIN: u32 = 4;
 
 /// The name of the card in a bundle's folder.
@@ -44,6 +44,9 @@ pub struct BundleCard {
     /// Hash of the trees' file; none for a bundle without trees.
     #[serde(default)]
     pub trees_hash: Option<String>,
+    /// Hash of the demand trees' file; none for a bundle without them. Their weights are in `demand`.
+    #[serde(default)]
+    pub demand_trees_hash: Option<String>,
     /// The text encoder, whose files are in `text/`.
     #[serde(default)]
     pub text: Option<BundledTextEncoder>,
@@ -92,11 +95,19 @@ pub struct BundledImageEncoder {
 }
 
 impl BundleCard {
-    /// Returns the hash of what training has learnt: the weights and, where there are trees, these and the blend.
+    /// Returns the hash of what training has learnt: the weights and, where there are trees, these and the blends.
     pub(crate) fn scoring_hash(&self) -> Result<String> {
-        let Some(trees_hash) = &self.trees_hash else { return Ok(self.weights_hash.clone()) };
-        let parts = (&self.weights_hash, trees_hash, &self.blend);
-        Ok(ContentHash::from_bytes(&serde_json::to_vec(&parts).map_err(Failure::bug)?).short())
+        let hash = |parts: serde_json::Result<Vec<u8>>| -> Result<String> {
+            Ok(ContentHash::from_bytes(&parts.map_err(Failure::bug)?).short())
+        };
+        let of_intents = match &self.trees_hash {
+            Some(trees_hash) => hash(serde_json::to_vec(&(&self.weights_hash, trees_hash, &self.blend)))?,
+            None => self.weights_hash.clone(),
+        };
+        match &self.demand_trees_hash {
+            Some(trees_hash) => hash(serde_json::to_vec(&(&of_intents, trees_hash, &self.demand.blend))),
+            None => Ok(of_intents),
+        }
     }
 
     /// Returns the settings `intents.<name>` whose days are not those that the model predicts: name, the model's, the configured.
@@ -115,13 +126,13 @@ impl BundleCard {
         match card.get("format").and_then(serde_json::Value::as_u64) {
             Some(format) if format > FORMAT.into() => {
                 return Err(refuse(format!(
-                    "expected format {FORMAT_MIN} or {FORMAT}, got {format}, which a newer intentcast wrote"
+                    "expected format {FORMAT_MIN} to {FORMAT}, got {format}, which a newer intentcast wrote"
                 ))
                 .hint("upgrade intentcast here, or promote another version"));
             }
             Some(format) if format < FORMAT_MIN.into() => {
                 let text =
-                    format!("expected format {FORMAT_MIN} or {FORMAT}, got {format}, which an older intentcast wrote");
+                    format!("expected format {FORMAT_MIN} to {FORMAT}, got {format}, which an older intentcast wrote");
                 return Err(damaged(refuse(text)));
             }
             _ => {}

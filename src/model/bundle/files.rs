@@ -1,5 +1,5 @@
-//! Writes bundles to the registry and loads them: `weights.safetensors`, `trees.safetensors`, `item_index/`, the encoders'
-//! folders and, last, the card.
+//! Writes bundles to the registry and loads them: `weights.safetensors`, `trees.safetensors`, `demand_trees.safetensors`,
+//! `item_index/`, the encoders' folders and, last, the card.
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -13,17 +13,19 @@ use crate::failure::{Failure, Result};
 use crate::ids::{ContentHash, ModelVersion};
 use crate::lake::stores::Location;
 use crate::model::contents::Contents;
+use crate::model::demand::tree_inputs::{TREE_DAY_INPUTS, TREE_LEAD_TIME_INPUTS};
 use crate::model::registry::Registry;
 use crate::model::table::bundle::TABLE_CARD;
 use crate::model::text::bundle::TEXT_CARD;
 use crate::model::text::encoder::length_max;
 use crate::model::text::folder::TextFolder;
-use crate::model::trees::IntentTrees;
+use crate::model::trees::{DemandTrees, IntentTrees};
 use crate::model::vision::{IMAGE_CARD, ImageFolder};
 use crate::model::weights;
 
 const WEIGHTS_FILE: &str = "weights.safetensors";
 const TREES_FILE: &str = "trees.safetensors";
+const DEMAND_TREES_FILE: &str = "demand_trees.safetensors";
 const ITEMS_FILE: &str = "item_index/items.json";
 const VECTORS_FILE: &str = "item_index/vectors.safetensors";
 
@@ -53,13 +55,18 @@ impl Registry {
         let weights = weights::to_bytes(&[&networks.intent_store, &networks.demand_store])?;
         let trees = networks.trees.as_ref().map(|trees| trees.to_bytes()).transpose()?;
         card.weights_hash = ContentHash::from_bytes(&weights).short();
+        let demand_trees = networks.demand.trees.as_ref().map(|trees| trees.to_bytes()).transpose()?;
         card.trees_hash = trees.as_ref().map(|trees| ContentHash::from_bytes(trees).short());
+        card.demand_trees_hash = demand_trees.as_ref().map(|trees| ContentHash::from_bytes(trees).short());
         card.version = ModelVersion::new(&card.labels_end, &card.scoring_hash()?).0;
         card.items = parts.items.len() as u64;
         let folder = self.0.folder(&card.version);
         folder.write(WEIGHTS_FILE, weights).await?;
         if let Some(trees) = trees {
             folder.write(TREES_FILE, trees).await?;
+        }
+        if let Some(trees) = demand_trees {
+            folder.write(DEMAND_TREES_FILE, trees).await?;
         }
         folder.write(ITEMS_FILE, serde_json::to_vec(parts.items).map_err(Failure::bug)?).await?;
         let device = networks.intent_store.device();
@@ -147,8 +154,19 @@ impl Registry {
             }
             None => None,
         };
+        let demand_trees = match &card.demand_trees_hash {
+            Some(hash) => {
+                let bytes = read_verified(&folder, DEMAND_TREES_FILE, hash).await?;
+                let trees = DemandTrees::from_bytes(&bytes, TREE_DAY_INPUTS, TREE_LEAD_TIME_INPUTS);
+                Some(Arc::new(trees.map_err(|f| damaged(f.at(format!("{}{DEMAND_TREES_FILE}", folder.url))))?))
+            }
+            None => None,
+        };
         let has_trees = |target: usize| trees.as_ref().is_some_and(|trees| trees.has(target));
-        card.blend.check(has_trees).map_err(|f| damaged(f.at(format!("{}{CARD_FILE}", folder.url))))?;
+        card.blend
+            .check(has_trees)
+            .and_then(|()| card.demand.blend.check())
+            .map_err(|f| damaged(f.at(format!("{}{CARD_FILE}", folder.url))))?;
         let items: Vec<IndexedItem> = serde_json::from_slice(&folder.read(ITEMS_FILE).await.map_err(damaged)?)
             .map_err(|e| Failure::model(format!("{}{ITEMS_FILE}: {e}", folder.url)))?;
         let vectors = folder.read(VECTORS_FILE).await.map_err(damaged)?;
@@ -159,6 +177,7 @@ impl Registry {
             .map_err(|f| damaged(f.at(format!("{}{WEIGHTS_FILE}", folder.url))))?;
         networks.freeze();
         networks.trees = trees;
+        networks.demand.trees = demand_trees;
         Ok(Bundle { card, device, networks, items, item_vectors })
     }
 }

@@ -1,4 +1,4 @@
-//! The members of a bundle: the intent network, the trees of the intents, and the demand network.
+//! The members of a bundle: the intent network, the trees of the intents, and the demand network with its trees.
 
 use std::sync::Arc;
 use tch::{Device, nn};
@@ -45,6 +45,7 @@ impl Networks {
         let mut shared = Self::new(intent, demand, device);
         shared.freeze();
         shared.trees = self.trees.clone();
+        shared.demand.trees = self.demand.trees.clone();
         for (from, to) in [(&self.intent_store, &shared.intent_store), (&self.demand_store, &shared.demand_store)] {
             let weights = from.variables();
             for (name, mut variable) in to.variables() {

@@ -32,10 +32,25 @@ fn weekday(days: &Tensor) -> Result<Tensor> {
     Ok((days + 3).f_remainder(7)?)
 }
 
+/// Returns the weekday of a day since 1970-01-01; Monday is 0.
+pub(super) fn weekday_of(day: i64) -> i64 {
+    (day + 3).rem_euclid(7)
+}
+
+/// Returns the day of the month, from 0.
+pub(super) fn month_day(day: i64) -> i64 {
+    day_in_month(day).0
+}
+
+/// Returns the day of the year, from 0.
+pub(super) fn day_of_year(day: i64) -> i64 {
+    i64::from(date(day).ordinal0())
+}
+
 /// Returns the calendar inputs of a day since 1970-01-01.
 fn calendar(day: i64) -> [f32; CALENDAR_INPUTS] {
     let mut inputs = [0.0; CALENDAR_INPUTS];
-    inputs[(day + 3).rem_euclid(7) as usize] = 1.0;
+    inputs[weekday_of(day) as usize] = 1.0;
     let (month_day, month_days) = day_in_month(day);
     let angle = TAU * month_day as f64 / month_days as f64;
     inputs[7] = angle.sin() as f32;
@@ -43,9 +58,13 @@ fn calendar(day: i64) -> [f32; CALENDAR_INPUTS] {
     inputs
 }
 
+fn date(day: i64) -> chrono::NaiveDate {
+    chrono::NaiveDate::from_num_days_from_ce_opt((day + 719_163) as i32).unwrap_or_default()
+}
+
 /// Returns the day of the month from 0, and the number of days of the month.
 fn day_in_month(day: i64) -> (i64, i64) {
-    let date = chrono::NaiveDate::from_num_days_from_ce_opt((day + 719_163) as i32).unwrap_or_default();
+    let date = date(day);
     (i64::from(date.day0()), i64::from(date.num_days_in_month()))
 }
 

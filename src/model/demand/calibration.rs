@@ -1,7 +1,7 @@
-//! Calibration of the demand network's forecasts by demand pattern. It is learnt on weeks that the network never saw, stored
-//! in the bundle, and applied to every forecast of a day and of a lead time.
+//! Calibration of demand forecasts by demand pattern. It is learnt on weeks that no member of the model had seen, stored in the bundle,
+//! and applied to every forecast of a day and of a lead time.
 //!
-//! - Quantiles of the network are shifted by conformal scores (Romano, Patterson and Candès 2019, "Conformalized quantile
+//! - Quantiles of network and trees are shifted by conformal scores (Romano, Patterson and Candès 2019, "Conformalized quantile
 //!   regression", each level separately as in their theorem 2), in units of the item's scale.
 //! - Quantiles of counts are read at other levels (Chernozhukov, Wüthrich and Zhu 2021, "Distributional conformal
 //!   prediction"), so they stay whole units.

@@ -1,14 +1,24 @@
 //! Forecasts of one item, before and after calibration.
 
 use super::counts;
+use crate::metrics::pinball;
+use crate::model::trees::FORECAST_NUMBERS;
 
 /// Levels of the forecast quantiles, ascending.
 pub(crate) const QUANTILE_LEVELS: [f64; 7] = [0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95];
-/// Numbers of a forecast: the mean, then the quantiles of [`QUANTILE_LEVELS`].
-pub(super) const FORECAST_VALUES: usize = 1 + QUANTILE_LEVELS.len();
-
 /// One forecast in units: the mean, then the quantiles of [`QUANTILE_LEVELS`].
-pub(crate) type Forecast = [f64; FORECAST_VALUES];
+pub(crate) type Forecast = [f64; FORECAST_NUMBERS];
+
+/// Place of the median in a forecast.
+pub(crate) const Q50: usize = 4;
+/// Place of the 90 % quantile in a forecast.
+pub(crate) const Q90: usize = 6;
+
+/// Returns the pinball loss of a forecast, the mean over its quantiles.
+pub(crate) fn mean_pinball(forecast: &Forecast, units: f64) -> f64 {
+    let levels = QUANTILE_LEVELS.iter().zip(&forecast[1..]);
+    levels.map(|(&level, &quantile)| pinball(level, quantile, units)).sum::<f64>() / QUANTILE_LEVELS.len() as f64
+}
 
 /// The calibrated forecasts of one item.
 #[derive(Debug, Clone)]
@@ -48,7 +58,7 @@ impl RawForecast {
 
 /// Returns the mean of a negative binomial and its quantiles of `levels`.
 pub(super) fn counts_forecast(mean: f64, size: f64, levels: &[f64; QUANTILE_LEVELS.len()]) -> Forecast {
-    let mut forecast = [mean; FORECAST_VALUES];
+    let mut forecast = [mean; FORECAST_NUMBERS];
     forecast[1..].copy_from_slice(&counts::quantiles(mean, size, levels));
     forecast
 }

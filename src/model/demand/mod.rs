@@ -1,11 +1,13 @@
 //! The demand model: forecasts of every item for each day ahead and for the lead time.
 //!
 //! In: items' daily histories ([`ItemHistory`]). Out: a mean and seven quantiles per day, and of the total over the lead time
-//! ([`ItemForecast`]). The lead time has its own head, because the quantile of a sum is not the sum of quantiles. Quantiles
-//! are a first value plus cumulative softplus increments, so they cannot cross or be negative. Slow items get the quantiles of
+//! ([`ItemForecast`]), of a network and gradient-boosted trees ([`DemandBlend`]). The lead time has its own head, because the quantile
+//! of a sum is not the sum of quantiles. The network's quantiles are a first value plus cumulative softplus increments, so they cannot
+//! cross or be negative. Slow items get the quantiles of
 //! a count distribution, in whole units. Days out of stock carry no information about demand: they are flagged in the input and
 //! masked in the loss.
 
+mod blend;
 mod calendar;
 pub(crate) mod calibration;
 pub(crate) mod counts;
@@ -18,7 +20,9 @@ mod networks;
 mod pattern;
 mod rate_prior;
 mod shape;
+pub(crate) mod tree_inputs;
 
+pub use blend::DemandBlend;
 pub use calibration::Calibration;
 pub(crate) use calibration::MeanFactors;
 pub(crate) use forecast::ItemForecast;
@@ -29,7 +33,7 @@ pub use rate_prior::RatePrior;
 pub use shape::DemandShape;
 
 pub(crate) use calibration::ForecastSpan;
-pub(crate) use forecast::{Forecast, QUANTILE_LEVELS, RawForecast};
+pub(crate) use forecast::{Forecast, Q50, Q90, QUANTILE_LEVELS, RawForecast, mean_pinball};
 pub(crate) use history::ItemFacts;
 pub(crate) use network::{BATCH_ITEMS_MAX, DemandOutputs};
 

@@ -1,19 +1,24 @@
-//! The demand network: one history network over all items, and heads for each day ahead and for the lead time.
+//! The demand network: one history network over all items, heads for each day ahead and for the lead time, and the blend with the
+//! trees.
 
+use std::sync::Arc;
 use tch::nn::{self, Module};
 use tch::{Device, Kind, Tensor};
 
+use super::blend::DemandBlend;
 use super::calibration::ForecastSpan;
-use super::forecast::{FORECAST_VALUES, ItemForecast, QUANTILE_LEVELS, RawForecast, RawItemForecast};
+use super::forecast::{Forecast, ItemForecast, QUANTILE_LEVELS, RawForecast, RawItemForecast};
 use super::history::{ItemFacts, ItemHistory};
 use super::input_sizes::{INTENT_INPUTS, PAST_DAY_INPUTS};
 use super::inputs::{DemandColumns, DemandInputs, DemandRows};
 use super::networks::{self, HistoryNetwork};
 use super::pattern::DemandPattern;
 use super::shape::DemandShape;
+use super::tree_inputs::{TREE_DAY_INPUTS, TREE_LEAD_TIME_INPUTS, TreeInputs};
 use crate::failure::Result;
 use crate::model::embedding::small_embedding;
 use crate::model::inputs::CATEGORY_BUCKETS;
+use crate::model::trees::{DemandTrees, FORECAST_NUMBERS};
 
 /// Items of one forward pass, at most; bounds memory.
 pub(crate) const BATCH_ITEMS_MAX: usize = 256;
@@ -55,7 +60,7 @@ struct Head {
     counts: nn::Linear,
 }
 
-/// The network over all items.
+/// The network over all items, and the trees next to it.
 #[derive(Debug)]
 pub struct DemandNetwork {
     pub shape: DemandShape,
@@ -64,6 +69,24 @@ pub struct DemandNetwork {
     content: Option<nn::Linear>,
     day: Head,
     lead: Head,
+    /// The trees that forecast items with quantiles too; `None` for a bundle without them.
+    pub(crate) trees: Option<Arc<DemandTrees>>,
+}
+
+/// The forecasts of one item by the members of the model, before calibration.
+#[derive(Debug, Clone)]
+pub(crate) struct MemberForecasts {
+    /// Forecast of the network, or of a prior.
+    pub(crate) network: RawItemForecast,
+    /// Forecast of the trees, where they forecast the item.
+    pub(crate) trees: Option<TreeForecast>,
+}
+
+/// The trees' forecasts of one item.
+#[derive(Debug, Clone)]
+pub(crate) struct TreeForecast {
+    pub(crate) daily: Vec<Forecast>,
+    pub(crate) lead_time: Forecast,
 }
 
 impl DemandNetwork {
@@ -81,6 +104,7 @@ impl DemandNetwork {
             content,
             day: Head::new(&(path / "day"), context + shape.future_day_inputs()),
             lead: Head::new(&(path / "lead"), context + shape.lead_time_inputs()),
+            trees: None,
         }
     }
 
@@ -112,6 +136,11 @@ impl DemandNetwork {
             _ if item.scale() < self.shape.slow_units_per_day => ForecastSource::Counts,
             _ => ForecastSource::Quantiles,
         }
+    }
+
+    /// Returns whether an item's forecast is of quantiles, which the trees forecast too.
+    pub(crate) fn has_quantiles(&self, item: &ItemFacts) -> bool {
+        self.source(item) == ForecastSource::Quantiles
     }
 
     /// Returns the calibration's factor of the means of the item's days.
@@ -152,21 +181,79 @@ impl DemandNetwork {
     /// Does the same as [`Self::forecast`] for at most [`BATCH_ITEMS_MAX`] items, which were classified with the shape's
     /// `history_days_min`.
     pub(crate) fn forecast_rows(&self, items: &DemandRows<'_>, device: Device) -> Result<Vec<ItemForecast>> {
+        let raw = self.raw_forecasts(items, device)?.into_iter().enumerate();
+        Ok(raw.map(|(row, raw)| self.calibrated(&items.facts(row), &raw)).collect())
+    }
+
+    /// Returns the published forecast of an item.
+    pub(crate) fn calibrated(&self, facts: &ItemFacts, raw: &RawItemForecast) -> ItemForecast {
         let calibration = &self.shape.calibration;
-        let mut forecasts = Vec::with_capacity(items.len());
-        for (row, raw) in self.raw_forecasts(items, device)?.into_iter().enumerate() {
-            let facts = items.facts(row);
-            let day = |raw: &RawForecast| calibration.apply(raw, ForecastSpan::Day, facts.pattern, facts.scale());
-            forecasts.push(ItemForecast {
-                daily: raw.daily.iter().map(day).collect(),
-                lead_time: calibration.apply(&raw.lead_time, ForecastSpan::LeadTime, facts.pattern, facts.lead_scale()),
-            });
+        let day = |raw: &RawForecast| calibration.apply(raw, ForecastSpan::Day, facts.pattern, facts.scale());
+        ItemForecast {
+            daily: raw.daily.iter().map(day).collect(),
+            lead_time: calibration.apply(&raw.lead_time, ForecastSpan::LeadTime, facts.pattern, facts.lead_scale()),
         }
-        Ok(forecasts)
     }
 
     /// Returns the forecasts of at most [`BATCH_ITEMS_MAX`] items before calibration.
     pub(crate) fn raw_forecasts(&self, items: &DemandRows<'_>, device: Device) -> Result<Vec<RawItemForecast>> {
+        let members = self.member_forecasts(items, device)?.into_iter().enumerate();
+        Ok(members.map(|(row, members)| self.blended(&self.shape.blend, items.facts(row).pattern, members)).collect())
+    }
+
+    /// Combines what the members forecast of an item.
+    pub(crate) fn blended(
+        &self,
+        blend: &DemandBlend,
+        pattern: DemandPattern,
+        members: MemberForecasts,
+    ) -> RawItemForecast {
+        let MemberForecasts { mut network, trees } = members;
+        let Some(trees) = trees else { return network };
+        let combine = |span: ForecastSpan, forecast: &mut RawForecast, trees: &Forecast| {
+            if let RawForecast::Quantiles(quantiles) = forecast {
+                *quantiles = blend.combine(span, pattern, quantiles, trees);
+            }
+        };
+        for (day, trees) in network.daily.iter_mut().zip(&trees.daily) {
+            combine(ForecastSpan::Day, day, trees);
+        }
+        combine(ForecastSpan::LeadTime, &mut network.lead_time, &trees.lead_time);
+        network
+    }
+
+    /// Returns the forecasts of each member, of at most [`BATCH_ITEMS_MAX`] items.
+    pub(crate) fn member_forecasts(&self, items: &DemandRows<'_>, device: Device) -> Result<Vec<MemberForecasts>> {
+        let trees = self.tree_forecasts(items);
+        let network = self.network_forecasts(items, device)?;
+        Ok(network.into_iter().zip(trees).map(|(network, trees)| MemberForecasts { network, trees }).collect())
+    }
+
+    /// Returns the trees' forecasts of the items whose quantiles the network forecasts too.
+    fn tree_forecasts(&self, items: &DemandRows<'_>) -> Vec<Option<TreeForecast>> {
+        let Some(trees) = &self.trees else { return vec![None; items.len()] };
+        let horizon = self.shape.horizon_days as usize;
+        let wanted: Vec<usize> = (0..items.len()).filter(|&row| self.has_quantiles(&items.facts(row))).collect();
+        let (mut days, mut lead_times) = (Vec::new(), Vec::new());
+        for &row in &wanted {
+            let inputs = TreeInputs::new(*items, row, &self.shape);
+            (0..horizon).for_each(|ahead| inputs.append_day(ahead, &mut days));
+            inputs.append_lead_time(items.lead_time_days[row].max(1) as usize, &mut lead_times);
+        }
+        let days = trees.days.forecasts(&days, TREE_DAY_INPUTS);
+        let lead_times = trees.lead_times.forecasts(&lead_times, TREE_LEAD_TIME_INPUTS);
+        let mut forecasts = vec![None; items.len()];
+        for ((row, daily), lead_time) in wanted.into_iter().zip(days.chunks(horizon)).zip(lead_times) {
+            let facts = items.facts(row);
+            let daily = daily.iter().map(|day| day.map(|number| number * facts.scale())).collect();
+            forecasts[row] =
+                Some(TreeForecast { daily, lead_time: lead_time.map(|number| number * facts.lead_scale()) });
+        }
+        forecasts
+    }
+
+    /// Returns the network's forecasts of at most [`BATCH_ITEMS_MAX`] items.
+    fn network_forecasts(&self, items: &DemandRows<'_>, device: Device) -> Result<Vec<RawItemForecast>> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
@@ -200,7 +287,7 @@ impl Head {
     fn new(path: &nn::Path, inputs: i64) -> Self {
         Self {
             hidden: nn::linear(path / "hidden", inputs, HIDDEN_WIDTH, Default::default()),
-            quantiles: nn::linear(path / "quantiles", HIDDEN_WIDTH, FORECAST_VALUES as i64, Default::default()),
+            quantiles: nn::linear(path / "quantiles", HIDDEN_WIDTH, FORECAST_NUMBERS as i64, Default::default()),
             counts: nn::linear(path / "counts", HIDDEN_WIDTH, COUNT_OUTPUTS as i64, Default::default()),
         }
     }
@@ -241,7 +328,7 @@ impl OutputRows {
     }
 
     fn quantiles(&self, row: usize) -> RawForecast {
-        RawForecast::Quantiles(std::array::from_fn(|k| self.quantiles[row * FORECAST_VALUES + k].into()))
+        RawForecast::Quantiles(std::array::from_fn(|k| self.quantiles[row * FORECAST_NUMBERS + k].into()))
     }
 
     fn counts(&self, row: usize) -> RawForecast {

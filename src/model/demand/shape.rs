@@ -1,13 +1,14 @@
-//! The sizes, priors and calibration of the demand network.
+//! The sizes, priors, blend and calibration of the demand model.
 
 use serde::{Deserialize, Serialize};
 
+use super::blend::DemandBlend;
 use super::calibration::Calibration;
 use super::input_sizes::{CLOSED_INPUTS, FUTURE_DAY_INPUTS, INTENT_INPUTS, LEAD_TIME_INPUTS, PAST_DAY_INPUTS};
 use super::rate_prior::RatePrior;
 use crate::config::networks::DemandNetworkName;
 
-/// The sizes, priors and calibration of the demand network; stored in the bundle's card.
+/// The sizes, priors, blend and calibration of the demand model; stored in the bundle's card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DemandShape {
     pub network: DemandNetworkName,
@@ -33,6 +34,12 @@ pub struct DemandShape {
     /// Dimension of the items' content vectors; 0 for a network that reads none, as in bundles that predate this input.
     #[serde(default)]
     pub content_dims: i64,
+    /// True if the trees read the day of the year: training saw a whole year.
+    #[serde(default)]
+    pub trees_read_day_of_year: bool,
+    /// Weights of network and trees, of a bundle with trees of the demand.
+    #[serde(default)]
+    pub blend: DemandBlend,
     /// The prior of new items.
     #[serde(default)]
     pub prior: RatePrior,
@@ -79,6 +86,8 @@ impl DemandShape {
             intents: true,
             closed_days: true,
             content_dims: 3,
+            trees_read_day_of_year: false,
+            blend: DemandBlend::default(),
             prior: RatePrior::default(),
             dormant_prior: RatePrior { units: 0.02, days: 2.0, spread: 0.0 },
             calibration: Calibration::default(),

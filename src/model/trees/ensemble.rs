@@ -1,5 +1,6 @@
-//! Trees whose leaves are added up: the log-odds of one target.
+//! Trees whose leaves are added up: the log-odds of one target, or a number of a forecast.
 
+use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
 use super::perfect_tree::{BLOCK_ROWS, NODES, PLACES, PerfectTree};
@@ -11,7 +12,22 @@ pub(crate) struct Ensemble {
 }
 
 /// The parts of an ensemble in a file, each a tensor.
-pub(super) const PARTS: [&str; 5] = ["feature", "threshold", "null_left", "value", "cover"];
+const PARTS: [&str; 5] = ["feature", "threshold", "null_left", "value", "cover"];
+
+/// Splits rows, row-major [rows, `features`] with NaN for null, into blocks, and calls `score` with the first row of each, the number
+/// of its rows, and its columns as [`Ensemble::score_block`] takes them.
+pub(super) fn each_block(inputs: &[f32], features: usize, mut score: impl FnMut(usize, usize, &[f32])) {
+    let width = features.max(1);
+    let mut columns = vec![0.0f32; width * BLOCK_ROWS];
+    for (block, rows) in inputs.chunks(width * BLOCK_ROWS).enumerate() {
+        for (row, values) in rows.chunks(width).enumerate() {
+            for (feature, &value) in values.iter().enumerate() {
+                columns[feature * BLOCK_ROWS + row] = value;
+            }
+        }
+        score(block * BLOCK_ROWS, rows.len() / width, &columns);
+    }
+}
 
 impl Ensemble {
     /// Adds up the leaves of one block of rows, in f64.
@@ -21,8 +37,28 @@ impl Ensemble {
         scores
     }
 
+    /// Returns the tensors of a file, whose names begin with `name`.
+    pub(super) fn named_tensors(&self, name: &str) -> Result<Vec<(String, Tensor)>> {
+        Ok(PARTS.iter().zip(self.to_tensors()?).map(|(part, tensor)| (format!("{name}.{part}"), tensor)).collect())
+    }
+
+    /// Takes the tensors whose names begin with `name`, `None` where there are none. Refuses trees that cannot be scored with
+    /// `features` features.
+    pub(super) fn take(tensors: &mut HashMap<String, Tensor>, name: &str, features: usize) -> Result<Option<Self>> {
+        if !tensors.contains_key(&format!("{name}.{}", PARTS[0])) {
+            return Ok(None);
+        }
+        let mut part = |part: &str| -> Result<Tensor> {
+            let tensor = tensors.remove(&format!("{name}.{part}"));
+            tensor.ok_or_else(|| Failure::model(format!("{name}.{part} is missing")))
+        };
+        let [feature, threshold, null_left, value, cover] = PARTS;
+        let parts = [part(feature)?, part(threshold)?, part(null_left)?, part(value)?, part(cover)?];
+        Self::from_tensors(parts, features).map(Some).map_err(|failure| failure.at(name))
+    }
+
     /// Returns the tensors of [`PARTS`]: int32, float32 and bool [trees, nodes], float64 and float32 [trees, nodes + leaves].
-    pub(super) fn to_tensors(&self) -> Result<[Tensor; 5]> {
+    fn to_tensors(&self) -> Result<[Tensor; 5]> {
         let count = self.trees.len() as i64;
         let features: Vec<i32> = self.trees.iter().flat_map(|tree| tree.feature.map(i32::from)).collect();
         let thresholds: Vec<f32> = self.trees.iter().flat_map(|tree| tree.threshold).collect();
@@ -41,7 +77,7 @@ impl Ensemble {
 
     /// Reads the tensors of [`Self::to_tensors`]. Refuses other shapes, and trees that test a feature that there is not, have a
     /// threshold that is no number, or an output that is not finite.
-    pub(super) fn from_tensors(tensors: [Tensor; 5], features: usize) -> Result<Self> {
+    fn from_tensors(tensors: [Tensor; 5], features: usize) -> Result<Self> {
         let [feature, threshold, null_left, value, cover] = tensors;
         let count = feature.size().first().copied().unwrap_or_default();
         let shapes = [(&feature, NODES), (&threshold, NODES), (&null_left, NODES), (&value, PLACES), (&cover, PLACES)];

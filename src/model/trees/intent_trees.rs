@@ -1,9 +1,6 @@
 //! The trees of the intents and of churn, and their file in a bundle.
 
-use tch::Tensor;
-
-use super::ensemble::{Ensemble, PARTS};
-use super::perfect_tree::BLOCK_ROWS;
+use super::ensemble::{Ensemble, each_block};
 use crate::failure::{Failure, Result};
 use crate::model::targets::{BINARY, TARGETS};
 use crate::model::weights::{tensors_from_bytes, tensors_to_bytes};
@@ -29,24 +26,16 @@ impl IntentTrees {
     /// Returns the log-odds of each row, row-major [rows, binary targets]; NaN for a target without trees. `tabular` is row-major
     /// [rows, features], NaN for null.
     pub(crate) fn log_odds(&self, tabular: &[f32]) -> Vec<f64> {
-        let width = self.features.max(1);
-        let mut all = vec![f64::NAN; tabular.len() / width * BINARY];
-        let mut columns = vec![0.0f32; width * BLOCK_ROWS];
-        for (block, block_rows) in tabular.chunks(width * BLOCK_ROWS).enumerate() {
-            let count = block_rows.len() / width;
-            for (row, values) in block_rows.chunks(width).enumerate() {
-                for (feature, &value) in values.iter().enumerate() {
-                    columns[feature * BLOCK_ROWS + row] = value;
-                }
-            }
+        let mut all = vec![f64::NAN; tabular.len() / self.features.max(1) * BINARY];
+        each_block(tabular, self.features, |first, count, columns| {
             for (target, ensemble) in self.ensembles.iter().enumerate() {
                 let Some(ensemble) = ensemble else { continue };
-                let scores = ensemble.score_block(&columns);
+                let scores = ensemble.score_block(columns);
                 for (row, score) in scores[..count].iter().enumerate() {
-                    all[(block * BLOCK_ROWS + row) * BINARY + target] = *score;
+                    all[(first + row) * BINARY + target] = *score;
                 }
             }
-        }
+        });
         all
     }
 
@@ -55,9 +44,7 @@ impl IntentTrees {
         let mut named = Vec::new();
         for (target, ensemble) in TARGETS.iter().zip(&self.ensembles) {
             let Some(ensemble) = ensemble else { continue };
-            for (part, tensor) in PARTS.iter().zip(ensemble.to_tensors()?) {
-                named.push((format!("trees.{}.{part}", target.name), tensor));
-            }
+            named.extend(ensemble.named_tensors(&format!("trees.{}", target.name))?);
         }
         tensors_to_bytes(&named)
     }
@@ -67,18 +54,7 @@ impl IntentTrees {
         let mut tensors = tensors_from_bytes(bytes)?;
         let mut ensembles = [const { None }; BINARY];
         for (target, ensemble) in TARGETS.iter().zip(&mut ensembles) {
-            let name = |part: &str| format!("trees.{}.{part}", target.name);
-            if !tensors.contains_key(&name(PARTS[0])) {
-                continue;
-            }
-            let mut take = |part: &str| -> Result<Tensor> {
-                let name = name(part);
-                tensors.remove(&name).ok_or_else(|| Failure::model(format!("{name} is missing")))
-            };
-            let [feature, threshold, null_left, value, cover] = PARTS;
-            let parts = [take(feature)?, take(threshold)?, take(null_left)?, take(value)?, take(cover)?];
-            let read = Ensemble::from_tensors(parts, features);
-            *ensemble = Some(read.map_err(|failure| failure.at(format!("trees.{}", target.name)))?);
+            *ensemble = Ensemble::take(&mut tensors, &format!("trees.{}", target.name), features)?;
         }
         match tensors.keys().min() {
             None => Ok(Self { features, ensembles }),

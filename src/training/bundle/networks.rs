@@ -7,7 +7,7 @@ use super::training_sets::TrainingSets;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::model::bundle::{BundleCard, FORMAT, Networks};
-use crate::model::demand::{Calibration, DemandShape, RatePrior};
+use crate::model::demand::{Calibration, DemandBlend, DemandShape, RatePrior};
 use crate::model::shape::IntentShape;
 use crate::progress;
 use crate::score::devices;
@@ -18,6 +18,8 @@ use crate::training::intents::{self, IntentData};
 
 /// Published intents become an input of the demand network if at least this share of the days of the histories has them.
 const INTENT_DAYS_SHARE_MIN: f64 = 0.1;
+/// Days between the oldest and the newest training date from which on the day of the year is an input.
+const YEAR_DAYS: i64 = 365;
 /// With fewer labelled users there is nothing to train on.
 const LABELLED_USERS_MIN: usize = 20;
 
@@ -66,7 +68,7 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
     let demand_data = DemandData { items: &sets.items, statistics: &items };
     let network = &mut networks.demand;
     let store = &mut networks.demand_store;
-    figures.extend(demand::train(network, store, demand_data, train, journal, &demand_bar)?);
+    figures.extend(demand::train(network, store, demand_data, config, journal, &demand_bar)?);
     demand_bar.finish_and_clear();
     journal.report_failures(&mut figures);
 
@@ -80,6 +82,7 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
         scaling: users.scaling.clone(),
         blend: intents.blend,
         trees_hash: None,
+        demand_trees_hash: None,
         text: sets.encoders.text.clone(),
         image: sets.encoders.image.clone(),
         demand: networks.demand.shape.clone(),
@@ -128,6 +131,8 @@ fn demand_shape(config: &Config, items: &ItemStatistics) -> DemandShape {
         intents: config.demand.intent_inputs && enough_intents,
         closed_days: items.closed_days,
         content_dims: if config.demand.content_inputs { items.content_dims as i64 } else { 0 },
+        trees_read_day_of_year: items.as_of_days >= YEAR_DAYS,
+        blend: DemandBlend::default(),
         prior: RatePrior::default(),
         dormant_prior: RatePrior::default(),
         calibration: Calibration::default(),

@@ -195,7 +195,11 @@ impl ItemColumns {
 
     /// Demand over the item's lead time; `None` where it was out of stock on a day of it, or the horizon is shorter.
     pub(crate) fn lead_time_units(&self, row: usize) -> Option<f64> {
-        let days = usize::try_from(self.item_rows().lead_time_days[row]).ok()?;
+        self.units_of_first_days(row, usize::try_from(self.item_rows().lead_time_days[row]).ok()?)
+    }
+
+    /// Demand over the first `days` of the horizon; `None` where the item was out of stock on one of them, or the horizon is shorter.
+    pub(crate) fn units_of_first_days(&self, row: usize, days: usize) -> Option<f64> {
         let stocked = self.future(Column::FutureInStock, row).get(..days)?.iter().all(|&stocked| stocked > 0.5);
         stocked.then(|| self.future(Column::FutureUnits, row)[..days].iter().map(|&units| f64::from(units)).sum())
     }

@@ -146,6 +146,8 @@ pub struct ItemStatistics {
     pub intent_days_share: f64,
     /// True if the shop was closed on a day of the histories.
     pub(crate) closed_days: bool,
+    /// Days between the oldest and the newest date.
+    pub(crate) as_of_days: i64,
 }
 
 impl ItemStatistics {
@@ -154,12 +156,15 @@ impl ItemStatistics {
         let mut days = 0.0;
         let mut days_with_intents = 0.0;
         let mut days_closed = 0.0;
+        let (mut oldest, mut newest) = (i64::MAX, i64::MIN);
         let mut items_by_dims: BTreeMap<usize, usize> = BTreeMap::new();
         for window in items.each_window() {
             let window = window?;
             rows += training_rows(&window).len();
             for row in 0..window.len() {
                 *items_by_dims.entry(window.content_dims(row)).or_default() += 1;
+                let as_of_day = window.as_of_day(row);
+                (oldest, newest) = (oldest.min(as_of_day), newest.max(as_of_day));
             }
             let window_days = window.history_days();
             days += window_days.all;
@@ -172,6 +177,7 @@ impl ItemStatistics {
             content_dims: most_frequent.map_or(0, |(dims, _)| dims),
             intent_days_share: days_with_intents / f64::max(days, 1.0),
             closed_days: days_closed > 0.0,
+            as_of_days: newest.saturating_sub(oldest).max(0),
         })
     }
 }

@@ -17,6 +17,8 @@ use crate::training::datasets::{BlockRows, ItemColumns};
 
 /// With fewer items of a pattern there is no correction: it would be noise.
 const ITEMS_MIN: usize = 20;
+/// With fewer dates, the variance between them cannot be estimated.
+const DATES_MIN: usize = 3;
 
 /// Outcomes of one kind of forecast, with their items.
 #[derive(Debug, Default)]
@@ -26,6 +28,15 @@ struct Scores<T> {
     scores: Vec<T>,
     /// Units sold over the sum of the means.
     sold: ClusteredRatios<1>,
+    /// The same two sums by date of the forecasts.
+    by_date: BTreeMap<i64, DateSums>,
+}
+
+/// Units sold and the sum of the means of the forecasts of one date.
+#[derive(Debug, Clone, Copy, Default)]
+struct DateSums {
+    units: f64,
+    mean: f64,
 }
 
 impl<T> Scores<T> {
@@ -40,6 +51,9 @@ impl<T> Scores<T> {
         };
         self.scores.push(score);
         self.sold.add(item, outcome.day, mean, [outcome.units]);
+        let of_date = self.by_date.entry(outcome.as_of_day).or_default();
+        of_date.units += outcome.units;
+        of_date.mean += mean;
     }
 
     fn has_enough_items(&self) -> bool {
@@ -47,15 +61,28 @@ impl<T> Scores<T> {
     }
 
     /// The factor on means: units sold over the sum of the means, shrunk towards 1 by its sampling error (the positive part
-    /// of Stein's estimate; Morris 1983, "Parametric empirical Bayes inference").
+    /// of Stein's estimate; Morris 1983, "Parametric empirical Bayes inference"). The error is that between items and weeks, or that
+    /// between dates where this is larger: what was missed in one month is not missed in the next where the season turns.
     fn mean_factor(&self) -> Option<f64> {
         if !self.has_enough_items() {
             return None;
         }
         let ratio = self.sold.ratio(0)?;
         let off = ratio.value - 1.0;
+        let error = ratio.error.max(self.error_between_dates(ratio.value));
         // No sales at all give no usable factor.
-        (ratio.value > 0.0).then(|| 1.0 + off * (1.0 - (ratio.error / off).powi(2)).max(0.0))
+        (ratio.value > 0.0).then(|| 1.0 + off * (1.0 - (error / off).powi(2)).max(0.0))
+    }
+
+    /// The standard error of the ratio if all forecasts of one date err together; 0 where there are too few dates to estimate it.
+    fn error_between_dates(&self, ratio: f64) -> f64 {
+        let dates = self.by_date.len() as f64;
+        if self.by_date.len() < DATES_MIN {
+            return 0.0;
+        }
+        let squares: f64 = self.by_date.values().map(|date| (date.units - ratio * date.mean).powi(2)).sum();
+        let mean: f64 = self.by_date.values().map(|date| date.mean).sum();
+        (squares * dates / (dates - 1.0)).sqrt() / mean
     }
 }
 
@@ -76,9 +103,10 @@ impl Scores<f64> {
     }
 }
 
-/// Demand that followed one forecast: of which item, from which day on, in units.
+/// Demand that followed one forecast: of which item, as of which day, from which day on, in units.
 struct Outcome<'a> {
     item_id: &'a str,
+    as_of_day: i64,
     day: i64,
     units: f64,
 }
@@ -113,11 +141,11 @@ impl ForecastOutcomes {
                 let facts = chunk.facts(row);
                 let as_of_day = chunk.as_of_day(row);
                 for (day, units) in chunk.days_in_stock(row) {
-                    let outcome = Outcome { item_id, day: as_of_day + day as i64, units };
+                    let outcome = Outcome { item_id, as_of_day, day: as_of_day + day as i64, units };
                     self.add_one((ForecastSpan::Day, facts.pattern), &outcome, &raw.daily[day], facts.scale(), rng);
                 }
                 if let Some(units) = chunk.lead_time_units(row) {
-                    let outcome = Outcome { item_id, day: as_of_day, units };
+                    let outcome = Outcome { item_id, as_of_day, day: as_of_day, units };
                     self.add_one(
                         (ForecastSpan::LeadTime, facts.pattern),
                         &outcome,
@@ -224,7 +252,7 @@ mod tests {
         let mut outcomes = ForecastOutcomes::default();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for (place, units) in seen.into_iter().enumerate() {
-            let outcome = Outcome { item_id: &format!("i{}", place / 28), day: 0, units };
+            let outcome = Outcome { item_id: &format!("i{}", place / 28), as_of_day: 0, day: 0, units };
             outcomes.add_one((ForecastSpan::LeadTime, DemandPattern::Slow), &outcome, &raw, 1.5, &mut rng);
         }
         let calibration = outcomes.calibration();
@@ -252,7 +280,8 @@ mod tests {
             let mut outcomes = ForecastOutcomes::default();
             for place in 0..items * 28 {
                 let units = truth(rng.random::<f64>());
-                let outcome = Outcome { item_id: &format!("i{}", place / 28), day: (place % 28) as i64, units };
+                let outcome =
+                    Outcome { item_id: &format!("i{}", place / 28), as_of_day: 0, day: (place % 28) as i64, units };
                 outcomes.add_one((ForecastSpan::Day, DemandPattern::Fast), &outcome, &raw, 4.0, &mut rng);
             }
             outcomes.calibration().shifts
@@ -273,7 +302,8 @@ mod tests {
         for place in 0..items * 28 {
             let rate = 0.1 + 0.4 * (place / 28) as f64 / items as f64;
             let units = Poisson::new(rate * sold).unwrap().sample(rng) + if place == 0 { outlier } else { 0.0 };
-            let outcome = Outcome { item_id: &format!("i{}", place / 28), day: (place % 28) as i64, units };
+            let outcome =
+                Outcome { item_id: &format!("i{}", place / 28), as_of_day: 0, day: (place % 28) as i64, units };
             outcomes.add_one(
                 (ForecastSpan::Day, DemandPattern::Slow),
                 &outcome,
@@ -297,6 +327,34 @@ mod tests {
         let once = factor(60, 1.0, 1000.0, &mut rng).unwrap();
         assert!((once - 1.0).abs() < 0.1, "one sale of a thousand units does not change the other items: {once}");
         assert_eq!(factor(60, 1e-9, 0.0, &mut rng), None, "nothing sold");
+    }
+
+    #[test]
+    fn a_factor_needs_more_than_one_season() {
+        let mut scores = Scores::<f64>::default();
+        let mut add = |date: i64, units: f64| {
+            for item in 0..30 {
+                (0..28).for_each(|day| {
+                    let item_id = &format!("i{item}");
+                    let outcome = Outcome { item_id, as_of_day: date, day: date + day, units };
+                    scores.add(&outcome, 1.0, 0.5);
+                });
+            }
+            scores.mean_factor().unwrap()
+        };
+        add(0, 0.8);
+        let two = add(28, 0.8);
+        assert!((two - 0.8).abs() < 0.02, "two dates of low sales: {two}");
+        let turned = add(56, 1.3);
+        assert_eq!(turned, 1.0, "the third was high");
+        let mut same = Scores::<f64>::default();
+        for date in [0, 28, 56] {
+            (0..30 * 28).for_each(|at| {
+                let item_id = &format!("i{}", at / 28);
+                same.add(&Outcome { item_id, as_of_day: date, day: date + at % 28, units: 0.8 }, 1.0, 0.5);
+            });
+        }
+        assert!((same.mean_factor().unwrap() - 0.8).abs() < 0.02, "low on all dates");
     }
 
     #[test]

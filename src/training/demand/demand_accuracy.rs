@@ -6,21 +6,25 @@ use std::time::{Duration, Instant};
 use tch::Device;
 
 use crate::failure::Result;
+use crate::metrics;
 use crate::metrics::coverage::{Coverage, Share};
-use crate::metrics::{self, pinball};
-use crate::model::demand::{BATCH_ITEMS_MAX, DemandNetwork, DemandPattern, Forecast, QUANTILE_LEVELS};
+use crate::model::demand::{
+    BATCH_ITEMS_MAX, DemandBlend, DemandNetwork, DemandPattern, Forecast, Q90, RawForecast, mean_pinball,
+};
+use crate::model::trees::FORECAST_NUMBERS;
 use crate::training::datasets::{BlockRows, ItemBlocks, ItemColumns};
 
 /// Index of the 10 % quantile in a forecast, whose first number is the mean.
 const Q10: usize = 2;
-/// Index of the 90 % quantile in a forecast.
-const Q90: usize = 6;
 /// Draws of items for an interval.
 const BOOTSTRAP_ROUNDS: usize = 400;
 
+/// The network's weights of which each leaves one member: the network, the trees.
+const NETWORK_WEIGHTS: [f64; 2] = [1.0, 0.0];
+
 /// Figures of the forecasts as they would be published, over days in stock. The pinball loss of all items comes with an
 /// interval over items drawn with replacement; lead times have coverage only. Seasonal naive repeats the sales of the
-/// same weekday of the last week in stock.
+/// same weekday of the last week in stock. The members alone are not calibrated, and items without trees have the published forecast.
 pub(crate) fn figures(
     network: &DemandNetwork,
     test: &ItemBlocks,
@@ -29,16 +33,33 @@ pub(crate) fn figures(
 ) -> Result<BTreeMap<String, f64>> {
     let mut all = Totals::default();
     let mut by_pattern: BTreeMap<DemandPattern, Totals> = BTreeMap::new();
+    let mut member_losses = [0.0; NETWORK_WEIGHTS.len()];
     let mut forecasts = 0;
     let mut elapsed = Duration::ZERO;
     for window in test.each_window() {
         for items in window?.chunks(BATCH_ITEMS_MAX) {
             let clock = Instant::now();
-            let of_items = network.forecast_rows(&items.item_rows(), device)?;
+            let of_items = network.member_forecasts(&items.item_rows(), device)?;
             forecasts += of_items.len();
             elapsed += clock.elapsed();
-            for (row, forecast) in of_items.iter().enumerate() {
+            for (row, members) in of_items.into_iter().enumerate() {
                 let as_of_day = items.as_of_day(row);
+                let facts = items.facts(row);
+                let alone = members.trees.is_some().then(|| {
+                    NETWORK_WEIGHTS
+                        .map(|weight| network.blended(&DemandBlend::uniform(weight), facts.pattern, members.clone()))
+                });
+                let raw = network.blended(&network.shape.blend, facts.pattern, members);
+                let forecast = network.calibrated(&facts, &raw);
+                for (day, units) in items.days_in_stock(row) {
+                    for (member, loss) in member_losses.iter_mut().enumerate() {
+                        let of_member = match alone.as_ref().map(|members| &members[member].daily[day]) {
+                            Some(RawForecast::Quantiles(quantiles)) => quantiles,
+                            _ => &forecast.daily[day],
+                        };
+                        *loss += mean_pinball(of_member, units);
+                    }
+                }
                 let days: Vec<ForecastDay> = items
                     .days_in_stock(row)
                     .map(|(day, units)| ForecastDay {
@@ -48,7 +69,6 @@ pub(crate) fn figures(
                         naive: items.seasonal_naive(row, day),
                     })
                     .collect();
-                let facts = items.facts(row);
                 let factor = network.mean_factor(&facts);
                 let of_pattern = by_pattern.entry(facts.pattern).or_default();
                 for totals in [&mut all, of_pattern] {
@@ -64,6 +84,11 @@ pub(crate) fn figures(
     all.write_losses("", &mut figures);
     if let Some((low, high)) = all.pinball_interval(seed) {
         figures.extend([("pinball_test_low".to_string(), low), ("pinball_test_high".to_string(), high)]);
+    }
+    if network.trees.is_some() {
+        for (member, loss) in ["network", "trees"].into_iter().zip(member_losses) {
+            figures.insert(format!("pinball_test_{member}"), loss / all.days.max(1.0));
+        }
     }
     if forecasts > 0 {
         let seconds = elapsed.as_secs_f64().max(1e-9);
@@ -82,19 +107,18 @@ pub(crate) fn figures(
 
 /// The mean pinball loss of all levels over days in stock; sweeps compare by that of the validation set. `None` without a
 /// day in stock.
-pub(crate) fn mean_pinball(network: &DemandNetwork, items: &ItemColumns, device: Device) -> Result<Option<f64>> {
+pub(crate) fn pinball_of(network: &DemandNetwork, items: &ItemColumns, device: Device) -> Result<Option<f64>> {
     let mut sum = 0.0;
-    let mut cells = 0;
+    let mut days = 0;
     for chunk in items.chunks(BATCH_ITEMS_MAX) {
         for (row, forecast) in network.forecast_rows(&chunk.item_rows(), device)?.iter().enumerate() {
             for (day, units) in chunk.days_in_stock(row) {
-                let quantiles = QUANTILE_LEVELS.iter().zip(&forecast.daily[day][1..]);
-                sum += quantiles.map(|(&level, &quantile)| pinball(level, quantile, units)).sum::<f64>();
-                cells += QUANTILE_LEVELS.len();
+                sum += mean_pinball(&forecast.daily[day], units);
+                days += 1;
             }
         }
     }
-    Ok((cells > 0).then(|| sum / cells as f64))
+    Ok((days > 0).then(|| sum / f64::from(days)))
 }
 
 /// One day in stock of one item.
@@ -107,7 +131,7 @@ struct ForecastDay {
     naive: f64,
 }
 
-/// Sums over days in stock; losses also over levels.
+/// Sums over days in stock.
 #[derive(Default)]
 struct Totals {
     /// Pinball loss of the forecasts.
@@ -116,9 +140,8 @@ struct Totals {
     naive_loss: f64,
     /// Pinball loss of a forecast of no sales.
     zero_loss: f64,
-    /// Days times levels.
-    cells: f64,
-    /// `loss` and `cells` of each item.
+    days: f64,
+    /// `loss` and `days` of each item.
     by_item: Vec<(f64, f64)>,
     /// Sum of the forecast means.
     forecast: f64,
@@ -133,34 +156,32 @@ impl Totals {
     /// Adds the days of one item, whose means were multiplied by `factor`.
     fn add(&mut self, days: &[ForecastDay], factor: f64) {
         let loss_before = self.loss;
-        let cells_before = self.cells;
+        let days_before = self.days;
         for day in days {
-            for (&level, &quantile) in QUANTILE_LEVELS.iter().zip(&day.forecast[1..]) {
-                self.loss += pinball(level, quantile, day.units);
-                self.naive_loss += pinball(level, day.naive, day.units);
-                self.zero_loss += pinball(level, 0.0, day.units);
-                self.cells += 1.0;
-            }
+            self.loss += mean_pinball(&day.forecast, day.units);
+            self.naive_loss += mean_pinball(&[day.naive; FORECAST_NUMBERS], day.units);
+            self.zero_loss += mean_pinball(&[0.0; FORECAST_NUMBERS], day.units);
+            self.days += 1.0;
             self.forecast += day.forecast[0];
             self.uncalibrated += day.forecast[0] / factor;
             self.sold += day.units;
         }
-        self.by_item.push((self.loss - loss_before, self.cells - cells_before));
+        self.by_item.push((self.loss - loss_before, self.days - days_before));
         self.daily.add(days.iter().map(|day| (day.day, day.units, &day.forecast)));
     }
 
     fn pinball_interval(&self, seed: u64) -> Option<(f64, f64)> {
         metrics::bootstrap_interval_over_indices(self.by_item.len(), BOOTSTRAP_ROUNDS, seed, |drawn| {
             let items = drawn.iter().map(|&item| self.by_item[item]);
-            let (loss, cells) = items.fold((0.0, 0.0), |(loss, cells), item| (loss + item.0, cells + item.1));
-            (cells > 0.0).then(|| loss / cells)
+            let (loss, days) = items.fold((0.0, 0.0), |(loss, days), item| (loss + item.0, days + item.1));
+            (days > 0.0).then(|| loss / days)
         })
     }
 
     fn write_losses(&self, suffix: &str, figures: &mut BTreeMap<String, f64>) {
-        figures.insert(format!("pinball_test{suffix}"), self.loss / self.cells.max(1.0));
-        figures.insert(format!("pinball_test_seasonal_naive{suffix}"), self.naive_loss / self.cells.max(1.0));
-        figures.insert(format!("pinball_test_zero{suffix}"), self.zero_loss / self.cells.max(1.0));
+        figures.insert(format!("pinball_test{suffix}"), self.loss / self.days.max(1.0));
+        figures.insert(format!("pinball_test_seasonal_naive{suffix}"), self.naive_loss / self.days.max(1.0));
+        figures.insert(format!("pinball_test_zero{suffix}"), self.zero_loss / self.days.max(1.0));
         if self.sold > 0.0 {
             figures.insert(format!("forecast_to_sold_test{suffix}"), self.forecast / self.sold);
             figures.insert(format!("uncorrected_to_sold_test{suffix}"), self.uncalibrated / self.sold);

@@ -19,13 +19,15 @@ pub(crate) struct DemandTask<'a> {
     /// The validation set; may be empty.
     pub(crate) validation: ItemColumns,
     pub(crate) device: Device,
+    /// Set where the network continues on all dates.
+    pub(crate) refit: bool,
 }
 
 impl TrainingTask for DemandTask<'_> {
     type Batch = ItemBatch;
 
     fn name(&self) -> &'static str {
-        "demand"
+        if self.refit { "demand_refit" } else { "demand" }
     }
 
     fn samples_per_epoch(&self) -> usize {

@@ -9,7 +9,7 @@ use crate::failure::Result;
 use crate::model::targets::{BINARY, LABELS, TARGETS};
 use crate::model::trees::{Ensemble, IntentTrees};
 use crate::training::datasets::{BlockRows, Split, UserBlocks, UserColumns, is_in_share};
-use crate::training::trees::{LightGbm, TreeData, TreeSettings, boost};
+use crate::training::trees::{LightGbm, Objective, TreeData, TreeSettings, boost};
 
 /// With fewer rows of either class there is nothing to learn from.
 const CLASS_ROWS_MIN: usize = 10;
@@ -41,7 +41,7 @@ pub(super) fn train(data: IntentData<'_>, config: &Config) -> Result<(TrainedTre
     let mut valid = Rows::default();
     valid.read(data.held_out, rows_max, |_, _| true, &[Split::Valid])?;
     // The published trees have the same size as these, whose number and weights they take over.
-    let settings = settings_for(rows.len(), config.train.seed);
+    let settings = TreeSettings::for_rows(Objective::Binary, rows.len(), config.train.seed);
     let judged = ensembles(&library, [&rows, &valid], features, settings, None)?;
     let counts: [usize; BINARY] = std::array::from_fn(|at| judged[at].as_ref().map_or(0, |e| e.trees.len()));
     drop(valid);
@@ -196,15 +196,4 @@ impl<'a> Known<'a> {
         };
         Ok(Some(ensemble))
     }
-}
-
-/// Chooses the size of the trees by the number of rows: with few rows, many leaves would be noise.
-fn settings_for(rows: usize, seed: u64) -> TreeSettings {
-    let (leaves_max, leaf_rows_min) = match rows {
-        0..3_000 => (7, 20),
-        3_000..20_000 => (15, 40),
-        20_000..100_000 => (31, 80),
-        _ => (63, 100),
-    };
-    TreeSettings { rounds_max: 200, patience_rounds: 15, learning_rate: 0.05, leaves_max, leaf_rows_min, seed }
 }

@@ -1,6 +1,6 @@
 //! Gradient boosting of one target through LightGBM's C interface, with early stopping.
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 
 use super::dump;
@@ -11,9 +11,32 @@ use crate::model::trees::Ensemble;
 /// Rows from which bins are made. The library copies them as f64, so its default of 200,000 would need more than the features do.
 const BIN_SAMPLE_ROWS: u32 = 50_000;
 
+/// The quantity that trees predict, with its loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Objective {
+    /// The log-odds of a label of 0 or 1.
+    Binary,
+    /// The quantile of this level.
+    Quantile(f64),
+    /// The logarithm of a mean of numbers that are not negative, many of them zero (Tweedie distribution).
+    Mean,
+}
+
+impl Objective {
+    /// Returns the loss in LightGBM's words.
+    fn parameters(self) -> String {
+        match self {
+            Self::Binary => "objective=binary metric=binary_logloss".into(),
+            Self::Quantile(level) => format!("objective=quantile metric=quantile alpha={level}"),
+            Self::Mean => "objective=tweedie metric=tweedie tweedie_variance_power=1.3".into(),
+        }
+    }
+}
+
 /// Settings of a boosting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TreeSettings {
+    pub(crate) objective: Objective,
     /// Largest number of trees.
     pub(crate) rounds_max: u32,
     /// Trees without a better validation loss before boosting stops.
@@ -27,12 +50,24 @@ pub(crate) struct TreeSettings {
 }
 
 impl TreeSettings {
+    /// Chooses the size of the trees by the number of rows: with few rows, many leaves would be noise.
+    pub(crate) fn for_rows(objective: Objective, rows: usize, seed: u64) -> Self {
+        let (leaves_max, leaf_rows_min) = match rows {
+            0..3_000 => (7, 20),
+            3_000..20_000 => (15, 40),
+            20_000..100_000 => (31, 80),
+            _ => (63, 100),
+        };
+        Self { objective, rounds_max: 200, patience_rounds: 15, learning_rate: 0.05, leaves_max, leaf_rows_min, seed }
+    }
+
     /// Returns the parameters in LightGBM's words. One thread and fixed seeds: the same rows make the same trees.
     fn parameters(&self) -> Result<CString> {
         let Self { learning_rate, leaves_max, leaf_rows_min, .. } = self;
         let seed = self.seed % (1 << 31);
+        let objective = self.objective.parameters();
         let text = format!(
-            "objective=binary metric=binary_logloss max_depth=6 num_leaves={leaves_max} min_data_in_leaf={leaf_rows_min} \
+            "{objective} max_depth=6 num_leaves={leaves_max} min_data_in_leaf={leaf_rows_min} \
              learning_rate={learning_rate} feature_fraction=0.5 bagging_fraction=0.8 bagging_freq=1 lambda_l2=5 \
              num_threads=1 deterministic=true force_row_wise=true bin_construct_sample_cnt={BIN_SAMPLE_ROWS} seed={seed} verbosity=-1"
         );
@@ -73,15 +108,24 @@ impl<'a> TreeData<'a> {
     }
 
     fn set_labels(&self, labels: &[f32]) -> Result<()> {
-        if labels.len() != self.rows {
-            return Err(Failure::bug(format!("trees: expected {} labels, got {}", self.rows, labels.len())));
+        self.set_field(c"label", labels)
+    }
+
+    /// Sets how much each row counts.
+    pub(crate) fn set_weights(&self, weights: &[f32]) -> Result<()> {
+        self.set_field(c"weight", weights)
+    }
+
+    fn set_field(&self, name: &CStr, values: &[f32]) -> Result<()> {
+        if values.len() != self.rows {
+            return Err(Failure::bug(format!("trees: {name:?}: expected {} numbers, got {}", self.rows, values.len())));
         }
-        // SAFETY: the library copies the labels before it returns; their number was checked.
+        // SAFETY: the library copies the numbers before it returns; how many there are was checked.
         let code = unsafe {
-            let data = labels.as_ptr().cast();
-            (self.library.set_field)(self.handle, c"label".as_ptr(), data, labels.len() as c_int, FLOAT32)
+            let data = values.as_ptr().cast();
+            (self.library.set_field)(self.handle, name.as_ptr(), data, values.len() as c_int, FLOAT32)
         };
-        self.library.check("reading labels", code)
+        self.library.check(&format!("reading {}s", name.to_string_lossy()), code)
     }
 }
 
@@ -116,7 +160,7 @@ impl<'a> Booster<'a> {
         Ok(finished == 0)
     }
 
-    /// The log loss of the validation data.
+    /// The loss of the validation data.
     fn validation_loss(&self) -> Result<f64> {
         let (mut count, mut loss) = (0, [f64::NAN; 1]);
         // SAFETY: one metric is configured, so the library writes one number.
@@ -148,8 +192,8 @@ impl Drop for Booster<'_> {
     }
 }
 
-/// Boosts trees for one binary target. `valid` holds the validation data and their labels: the trees up to their lowest log loss
-/// stay. Without them all `rounds_max` trees do.
+/// Boosts trees for one target. `valid` holds the validation data and their labels: the trees up to their lowest loss stay. Without
+/// them all `rounds_max` trees do.
 pub(crate) fn boost(
     train: &TreeData<'_>,
     labels: &[f32],
@@ -192,6 +236,7 @@ mod tests {
 
     const FEATURES: usize = 12;
     const SETTINGS: TreeSettings = TreeSettings {
+        objective: Objective::Binary,
         rounds_max: 20,
         patience_rounds: 20,
         learning_rate: 0.1,

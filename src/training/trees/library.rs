@@ -73,7 +73,7 @@ impl LightGbm {
         Err(Failure::usage(format!("training needs LightGBM's library, which cannot be loaded: {}", failures.join("; ")))
             .hint(
                 "`make setup` installs it; or set train.lightgbm_library to the lib_lightgbm.so of a lightgbm 4.7 package (it \
-                 needs libgomp1); or train without trees: intents.trees=false",
+                 needs libgomp1); or train without trees: intents.trees=false demand.trees=false",
             ))
     }
 
@@ -145,6 +145,6 @@ mod tests {
         let failure = LightGbm::open(&config).unwrap_err();
         assert_eq!(failure.kind.exit_code(), 2);
         assert!(failure.message.contains("/nowhere/lib_lightgbm.so"), "{failure}");
-        assert!(failure.hint.unwrap().contains("intents.trees=false"));
+        assert!(failure.hint.unwrap().contains("intents.trees=false demand.trees=false"));
     }
 }

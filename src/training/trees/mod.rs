@@ -7,5 +7,5 @@ mod booster;
 mod dump;
 mod library;
 
-pub(crate) use booster::{TreeData, TreeSettings, boost};
+pub(crate) use booster::{Objective, TreeData, TreeSettings, boost};
 pub use library::LightGbm;

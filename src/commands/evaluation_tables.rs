@@ -1,0 +1,173 @@
+//! Tables that `intentcast evaluate` prints.
+
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, StringArray, UInt64Array};
+use std::sync::Arc;
+
+use super::format::{self, Format};
+use crate::evaluation::{DemandDifference, DemandFigures, Difference, Evaluation, IntentFigures};
+use crate::failure::Result;
+use crate::ids::RunDate;
+
+/// Prints each table that has rows.
+pub(super) fn print(evaluation: &Evaluation, format: Format) -> Result<()> {
+    if !evaluation.figures.is_empty() {
+        print_intents(&evaluation.figures, format)?;
+    }
+    if !evaluation.differences.is_empty() {
+        print_differences(&evaluation.differences, format)?;
+    }
+    if !evaluation.demand.is_empty() {
+        print_demand(&evaluation.demand, format)?;
+    }
+    if !evaluation.demand_differences.is_empty() {
+        print_demand_differences(&evaluation.demand_differences, format)?;
+    }
+    Ok(())
+}
+
+/// A number as a table shows it, with its interval where there is one.
+fn shown(value: Option<f64>, interval: Option<(f64, f64)>) -> String {
+    // Adding zero turns a negative zero into a positive one.
+    let text = |number: f64| format!("{:.4}", (number * 1e4).round() / 1e4 + 0.0);
+    match (value, interval) {
+        (None, _) => String::new(),
+        (Some(value), None) => text(value),
+        (Some(value), Some((low, high))) => format!("{} ({} to {})", text(value), text(low), text(high)),
+    }
+}
+
+fn texts<T>(rows: &[T], of: impl Fn(&T) -> String) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| Some(of(row))).collect::<StringArray>())
+}
+
+fn numbers<T>(rows: &[T], of: impl Fn(&T) -> Option<f64>) -> ArrayRef {
+    Arc::new(rows.iter().map(of).collect::<Float64Array>())
+}
+
+fn counts<T>(rows: &[T], of: impl Fn(&T) -> u64) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| Some(of(row))).collect::<UInt64Array>())
+}
+
+fn flags<T>(rows: &[T], of: impl Fn(&T) -> bool) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| Some(of(row))).collect::<BooleanArray>())
+}
+
+fn date_text(run_date: Option<RunDate>) -> String {
+    run_date.map_or("all".into(), |date| date.to_string())
+}
+
+fn print_intents(rows: &[IntentFigures], format: Format) -> Result<()> {
+    let mut columns = vec![
+        ("run_date", texts(rows, |row| date_text(row.run_date))),
+        ("model_version", texts(rows, |row| row.model_version.clone())),
+        ("in_training", flags(rows, |row| row.in_training)),
+        ("intent", texts(rows, |row| row.intent.into())),
+        ("users", counts(rows, |row| row.users)),
+        ("positives", counts(rows, |row| row.positives)),
+    ];
+    match format {
+        Format::Table => columns.extend([
+            ("auc", texts(rows, |row| shown(row.auc, row.auc_interval))),
+            ("average_precision", texts(rows, |row| shown(row.average_precision, None))),
+            ("log_loss", texts(rows, |row| shown(Some(row.log_loss), row.log_loss_interval))),
+            ("ece", texts(rows, |row| shown(Some(row.expected_calibration_error), None))),
+        ]),
+        Format::Json | Format::Csv => columns.extend([
+            ("mean_score", numbers(rows, |row| Some(row.mean_score))),
+            ("auc", numbers(rows, |row| row.auc)),
+            ("auc_low", numbers(rows, |row| row.auc_interval.map(|(low, _)| low))),
+            ("auc_high", numbers(rows, |row| row.auc_interval.map(|(_, high)| high))),
+            ("average_precision", numbers(rows, |row| row.average_precision)),
+            ("log_loss", numbers(rows, |row| Some(row.log_loss))),
+            ("log_loss_low", numbers(rows, |row| row.log_loss_interval.map(|(low, _)| low))),
+            ("log_loss_high", numbers(rows, |row| row.log_loss_interval.map(|(_, high)| high))),
+            ("brier", numbers(rows, |row| Some(row.brier))),
+            ("ece", numbers(rows, |row| Some(row.expected_calibration_error))),
+            ("f1", numbers(rows, |row| Some(row.f1))),
+            ("accuracy", numbers(rows, |row| Some(row.accuracy))),
+            ("precision_top_1", numbers(rows, |row| Some(row.tops[0].0))),
+            ("mean_score_top_1", numbers(rows, |row| Some(row.tops[0].1))),
+            ("precision_top_5", numbers(rows, |row| Some(row.tops[1].0))),
+            ("mean_score_top_5", numbers(rows, |row| Some(row.tops[1].1))),
+            ("precision_top_10", numbers(rows, |row| Some(row.tops[2].0))),
+            ("mean_score_top_10", numbers(rows, |row| Some(row.tops[2].1))),
+        ]),
+    }
+    format::print_columns(&columns, format)
+}
+
+fn print_differences(rows: &[Difference], format: Format) -> Result<()> {
+    let mut columns =
+        vec![("intent", texts(rows, |row| row.intent.into())), ("figure", texts(rows, |row| row.figure.into()))];
+    match format {
+        Format::Table => columns.push(("difference", texts(rows, |row| shown(Some(row.difference), row.interval)))),
+        Format::Json | Format::Csv => columns.extend([
+            ("difference", numbers(rows, |row| Some(row.difference))),
+            ("difference_low", numbers(rows, |row| row.interval.map(|(low, _)| low))),
+            ("difference_high", numbers(rows, |row| row.interval.map(|(_, high)| high))),
+        ]),
+    }
+    format::print_columns(&columns, format)
+}
+
+fn print_demand(rows: &[DemandFigures], format: Format) -> Result<()> {
+    let mut columns = vec![
+        ("run_date", texts(rows, |row| date_text(row.run_date))),
+        ("model_version", texts(rows, |row| row.model_version.clone())),
+        ("in_training", flags(rows, |row| row.in_training)),
+        ("demand_pattern", texts(rows, |row| row.pattern.into())),
+        ("items", counts(rows, |row| row.items)),
+        ("days", counts(rows, |row| row.days)),
+    ];
+    match format {
+        Format::Table => columns.extend([
+            ("pinball", texts(rows, |row| shown(Some(row.pinball), Some(row.pinball_interval)))),
+            ("seasonal_naive", texts(rows, |row| shown(Some(row.pinball_seasonal_naive), None))),
+            ("bias", texts(rows, |row| shown(row.bias, None))),
+            ("covered_q90", texts(rows, |row| shown(Some(row.covered_q90), Some(row.covered_q90_interval)))),
+            ("lead_time_covered_q90", texts(rows, |row| shown(row.lead_time_covered_q90, None))),
+        ]),
+        Format::Json | Format::Csv => columns.extend([
+            ("units", numbers(rows, |row| Some(row.units))),
+            ("pinball", numbers(rows, |row| Some(row.pinball))),
+            ("pinball_low", numbers(rows, |row| Some(row.pinball_interval.0))),
+            ("pinball_high", numbers(rows, |row| Some(row.pinball_interval.1))),
+            ("pinball_seasonal_naive", numbers(rows, |row| Some(row.pinball_seasonal_naive))),
+            ("weighted_quantile_loss", numbers(rows, |row| row.weighted_quantile_loss)),
+            ("mae", numbers(rows, |row| Some(row.mae))),
+            ("mse", numbers(rows, |row| Some(row.mse))),
+            ("rmse", numbers(rows, |row| Some(row.mse.sqrt()))),
+            ("mase", numbers(rows, |row| row.mase)),
+            ("rmsse", numbers(rows, |row| row.rmsse)),
+            ("bias", numbers(rows, |row| row.bias)),
+            ("covered_q90", numbers(rows, |row| Some(row.covered_q90))),
+            ("covered_q90_low", numbers(rows, |row| Some(row.covered_q90_interval.0))),
+            ("covered_q90_high", numbers(rows, |row| Some(row.covered_q90_interval.1))),
+            ("within_q05_q95", numbers(rows, |row| Some(row.within[0]))),
+            ("within_q10_q90", numbers(rows, |row| Some(row.within[1]))),
+            ("within_q25_q75", numbers(rows, |row| Some(row.within[2]))),
+            ("lead_times", counts(rows, |row| row.lead_times)),
+            ("lead_time_pinball", numbers(rows, |row| row.lead_time_pinball)),
+            ("lead_time_covered_q90", numbers(rows, |row| row.lead_time_covered_q90)),
+        ]),
+    }
+    format::print_columns(&columns, format)
+}
+
+fn print_demand_differences(rows: &[DemandDifference], format: Format) -> Result<()> {
+    let mut columns = vec![
+        ("demand_pattern", texts(rows, |row| row.pattern.into())),
+        ("figure", texts(rows, |row| row.figure.into())),
+    ];
+    match format {
+        Format::Table => {
+            columns.push(("difference", texts(rows, |row| shown(Some(row.difference), Some(row.interval)))));
+        }
+        Format::Json | Format::Csv => columns.extend([
+            ("difference", numbers(rows, |row| Some(row.difference))),
+            ("difference_low", numbers(rows, |row| Some(row.interval.0))),
+            ("difference_high", numbers(rows, |row| Some(row.interval.1))),
+        ]),
+    }
+    format::print_columns(&columns, format)
+}
