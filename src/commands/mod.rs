@@ -14,6 +14,7 @@ mod gc;
 mod import;
 mod models;
 mod nightly;
+mod promote;
 mod rollback;
 mod simulate;
 pub mod sql;
@@ -64,6 +65,7 @@ pub enum Verb {
     Train(Box<train::Train>),
     Evaluate(evaluate::Evaluate),
     Models(models::Models),
+    Promote(promote::Promote),
     Sql(sql::Sql),
     Gc(gc::Gc),
     Cluster(cluster::Cluster),
@@ -80,6 +82,7 @@ impl Verb {
             Verb::Train(verb) => verb.as_ref(),
             Verb::Evaluate(verb) => verb,
             Verb::Models(verb) => verb,
+            Verb::Promote(verb) => verb,
             Verb::Sql(verb) => verb,
             Verb::Gc(verb) => verb,
             Verb::Cluster(verb) => verb,

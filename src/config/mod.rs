@@ -31,6 +31,7 @@ pub(crate) use machine::cores;
 pub(crate) use model::ModelConfig;
 pub(crate) use resolve::environment;
 pub(crate) use text::TextConfig;
+pub(crate) use train::PromotionConfig;
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use super::outputs::{
 };
 use super::table::TableConfig;
 use super::text::TextConfig;
-use super::train::TrainConfig;
+use super::train::{PromotionConfig, TrainConfig};
 use crate::failure::Result;
 
 macro_rules! sections {
@@ -55,6 +55,7 @@ sections! {
     segment: SegmentConfig,
     model: ModelConfig,
     train: TrainConfig,
+    promotion: PromotionConfig,
     table: TableConfig,
     text: TextConfig,
     image: ImageConfig,

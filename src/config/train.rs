@@ -63,6 +63,17 @@ settings! {
     }
 }
 
+settings! {
+    /// When a trained model becomes champion (`intentcast promote`).
+    PromotionConfig {
+        /// Figure by which a model has to be better than the champion, beyond the 95 % interval of their difference: a figure (`auc`,
+        /// `average_precision`, `log_loss`, `brier`, `ece`) and a target such as `purchase`, or `pinball` for the demand.
+        better: String = String::from("log_loss_purchase");
+        /// Figures by which it must not be worse, beyond that interval. One without outcomes yet does not count.
+        guard: Vec<String> = ["auc_purchase", "ece_purchase", "log_loss_churn", "pinball"].map(String::from).to_vec();
+    }
+}
+
 impl TrainConfig {
     /// Returns the number of libtorch's threads in training.
     pub(crate) fn libtorch_threads(&self) -> u32 {

@@ -3,18 +3,20 @@
 //! In: a workspace, dates and versions of models ([`Options`]). Out: figures of each date, intent and model, of each date, demand
 //! pattern and model, and the differences between two models ([`Evaluation`]). Features and histories are as of each date; outcomes
 //! are those of `sql/labels/` over all rows that the lake holds now. Forecasts are those of the model, which a night still reconciles
-//! with purchase intents. The command line calls [`evaluate`].
+//! with purchase intents. The command line calls [`evaluate`], and [`Judge`] says whether a model should become champion.
 
 mod demand_figures;
 mod figures;
 mod item_forecasts;
 mod judged;
 mod known_outcomes;
+mod promotion;
 mod scored_users;
 
 pub(crate) use demand_figures::{DemandDifference, DemandFigures};
 pub(crate) use figures::{Difference, IntentFigures};
 pub(crate) use judged::Task;
+pub(crate) use promotion::{Compared, Comparison, Judge, Verdict, compare_with_baselines};
 
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;

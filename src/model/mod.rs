@@ -19,6 +19,7 @@ pub(crate) mod intent;
 pub(crate) mod labels;
 pub(crate) mod losses;
 pub(crate) mod out_of_memory;
+pub(crate) mod promotions;
 mod recurrent;
 pub(crate) mod registry;
 pub mod scaling;

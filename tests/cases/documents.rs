@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::support::repository::{files, read};
 
@@ -144,7 +145,46 @@ fn cron_and_airflow_calls_parse() {
         }
     }
     verbs.sort();
-    assert_eq!(verbs, ["Gc", "Gc", "Nightly", "Nightly", "Train", "Train"], "is the search broken?");
+    let expected = ["Gc", "Gc", "Nightly", "Nightly", "Promote", "Promote", "Train", "Train"];
+    assert_eq!(verbs, expected, "is the search broken?");
+}
+
+/// Runs shell commands of a schedule with a program in the place of intentcast, whose verbs end with these exit codes. Returns the exit
+/// code and the verbs that ran.
+fn scheduled(commands: &str, promote: i32, train: i32) -> (Option<i32>, String) {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("intentcast");
+    let verbs = folder.path().join("verbs");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *promote*) echo promote >>{0}; exit {promote};; *) echo train >>{0}; exit {train};; esac\n",
+        verbs.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", folder.path().display());
+    let status = Command::new("sh").args(["-c", commands]).env("PATH", path).status().unwrap();
+    (status.code(), fs::read_to_string(&verbs).unwrap().replace('\n', " "))
+}
+
+#[test]
+fn the_weekly_jobs_train_whatever_becomes_of_last_weeks_model() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crontab = fs::read_to_string(root.join("jobs/cron/intentcast.crontab")).unwrap();
+    let entry = crontab.lines().find(|line| line.contains("promote newest") && !line.starts_with('#')).unwrap();
+    let entry = entry.split_whitespace().skip(5).collect::<Vec<_>>().join(" ").replace("\\%", "%");
+    for (promote, train, expected) in [(0, 0, 0), (4, 0, 0), (6, 0, 6), (75, 0, 75), (0, 3, 3), (4, 70, 70), (75, 3, 3)]
+    {
+        let (code, verbs) = scheduled(&entry, promote, train);
+        assert_eq!((code, verbs.as_str()), (Some(expected), "promote train "), "promote {promote}, train {train}");
+    }
+    let dag = filled_in(&fs::read_to_string(root.join("jobs/airflow/intentcast_training.py")).unwrap());
+    let judged = dag.lines().find(|line| line.contains("promote newest ||")).unwrap();
+    let judged = judged.split('"').nth(1).unwrap();
+    for (promote, succeeds) in [(0, true), (4, true), (6, false), (75, false)] {
+        assert_eq!(scheduled(judged, promote, 0).0 == Some(0), succeeds, "{promote}: {judged}");
+    }
+    assert!(dag.contains("trigger_rule=\"all_done\""), "Airflow trains too");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn another_encoder_encodes_all_texts_and_gc_drops_old_vectors() {
     // The other encoder has other weights and another width.
     let other = format!("model.text_encoder={}", ENCODER.replace("minilm", "half"));
     let printed = done(&["--set", &other, "train", "--lake", &lake, "--output", &output, "--date", TRAINED_ON]);
-    done(&["models", "--output", &output, "--promote", printed.split_whitespace().nth(1).unwrap()]);
+    done(&["promote", "--output", &output, "--force", printed.split_whitespace().nth(1).unwrap()]);
     let second = hash(&output);
     assert_ne!(first, second);
     let report = night(&lake, &output, "2026-02-22");
@@ -130,7 +130,7 @@ fn another_encoder_encodes_all_texts_and_gc_drops_old_vectors() {
 
     // Once no model uses the second encoder, its vectors are removed.
     std::fs::remove_dir_all(format!("{output}/models/{}", champion(&output))).unwrap();
-    done(&["models", "--output", &output, "--promote", &version]);
+    done(&["promote", "--output", &output, "--force", &version]);
     done(&["--set", "gc.orphan_age_hours=0", "gc", "--output", &output]);
     let left = |hash: &str| std::fs::read_dir(files(hash)).into_iter().flatten().count();
     assert!(left(&second) == 0 && left(&first) > 0);

@@ -136,7 +136,7 @@ fn a_network_trained_among_nights_reads_their_intents() {
     let trained = |date: &str, more: &[&str]| {
         let printed = done(&[&short[..], more, &["train"], &places, &["--date", date]].concat());
         let version = printed.split_whitespace().nth(1).unwrap().to_string();
-        done(&["models", "--output", &output, "--promote", &version]);
+        done(&["promote", "--output", &output, "--force", &version]);
         let card = std::fs::read(format!("{output}/models/{version}/bundle.json")).unwrap();
         serde_json::from_slice::<serde_json::Value>(&card).unwrap()["demand"]["intents"].as_bool().unwrap()
     };

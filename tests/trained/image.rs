@@ -52,7 +52,7 @@ fn random_weights_learn_files_and_label_pictures_in_sql() {
 
     let (listed, _) = shop.done(&[], &["models", "--format", "csv"]);
     assert!(listed.contains(&format!("{version},image,,")), "{listed}");
-    shop.refused(&[], &["models", "--promote", version], 6, &["expected a night's model, got one of an image"]);
+    shop.refused(&[], &["promote", version, "--force"], 6, &["expected a night's model, got one of an image"]);
     let png: String = picture(1).iter().map(|byte| format!("{byte:02x}")).collect();
     let picture = format!("decode('{png}', 'hex')");
     for (call, code, part) in [

@@ -11,6 +11,7 @@ mod functions;
 mod image;
 mod networks;
 mod nightly;
+mod promotion;
 mod quickstart;
 mod replenishment;
 mod tables;

@@ -148,7 +148,7 @@ fn a_table_model_predicts_in_sql_and_no_night_uses_it() {
     let listed = shop.done(&["models", "--format", "csv"]);
     assert!(listed.contains(&format!("{version},table,,")), "{listed}");
     assert!(!Path::new(&shop.path("out/models/champion")).exists());
-    shop.refused(&["models", "--promote", version], 6, &["expected a night's model, got one of a table"]);
+    shop.refused(&["promote", version, "--force"], 6, &["expected a night's model, got one of a table"]);
     let named = format!("model.version={version}");
     let night = ["--set", &named, "nightly", "--lake", &shop.path("lake"), "--date", "2026-03-01"];
     shop.refused(&night, 6, &["expected a night's model, got one of a table"]);

@@ -291,7 +291,7 @@ fn each_loss_learns_its_kind_of_label() {
     }
     let listed = shop.done(&[], &["models", "--format", "csv"]);
     assert!(listed.contains(&format!("{version},text,,")), "{listed}");
-    shop.refused(&[], &["models", "--promote", version], 6, &["expected a night's model, got one of a text"]);
+    shop.refused(&[], &["promote", version, "--force"], 6, &["expected a night's model, got one of a text"]);
     let night = ["nightly", "--lake", &shop.path("lake"), "--date", "2026-03-01"];
     let named = format!("model.version={version}");
     shop.refused(&[&named], &night, 6, &["expected a night's model, got one of a text"]);

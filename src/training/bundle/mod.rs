@@ -18,6 +18,7 @@ use crate::failure::Result;
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::model::bundle::{BundleCard, BundleParts, IMAGE_FOLDER, Registry, TEXT_FOLDER};
+use crate::model::promotions::{Decision, Promotion};
 use crate::training::fitting::TrainingRun;
 use crate::training::trees::LightGbm;
 use networks::card_settings;
@@ -30,7 +31,7 @@ pub(crate) async fn train_bundle(
     date: RunDate,
     sweep: Option<&Sweep>,
 ) -> Result<(BundleCard, Vec<Trial>)> {
-    if config.intents.trees {
+    if config.intents.trees || config.demand.trees {
         // Before the lake is read, which may take minutes.
         LightGbm::open(&config.train)?;
     }
@@ -61,7 +62,7 @@ pub(crate) async fn train_bundle(
     let parts = BundleParts { networks: &networks, items: &sets.index, contents: &sets.contents, encoders: &encoders };
     let card = registry.write(trained_card, parts).await?;
     if registry.champion().await?.is_none() {
-        registry.promote(&card.version).await?;
+        registry.decide(&Promotion::new(Decision::First, &card.version, None)).await?;
     }
     run.finish(Some(&card.version), &card.figures).await?;
     Ok((card, trials))
