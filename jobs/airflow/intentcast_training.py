@@ -1,7 +1,7 @@
 """Judges last week's model, trains a new one every week, and removes data past its retention.
 
 `promote newest` compares last week's model with the champion by the week that neither has learnt from. Where it is not better, or
-cannot be judged yet (exit 4), the champion stays. `train` runs whatever became of that, and writes a new bundle, which becomes the
+cannot be judged yet (exit 4), the champion stays. `train` runs whatever the result, and writes a new bundle, which becomes the
 champion only if there is none yet, so a bad week changes no night.
 """
 

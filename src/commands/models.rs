@@ -149,8 +149,8 @@ fn parts(card: &BundleCard) -> Result<BTreeMap<String, String>> {
             parts.insert(format!("{section}.{key}"), value.to_string());
         }
     }
-    // Seconds always differ.
-    let figures = card.figures.iter().filter(|(name, _)| !name.contains("seconds") && !name.contains("per_second"));
+    // Times always differ.
+    let figures = card.figures.iter().filter(|(name, _)| !name.contains("second"));
     parts.extend(figures.map(|(name, value)| (format!("figure.{name}"), format!("{value:.6}"))));
     Ok(parts)
 }

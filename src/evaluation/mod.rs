@@ -79,8 +79,11 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
     if wanted(Task::Demand) {
         evaluate_demand(workspace, options, &cards, &known, &mut evaluation).await?;
     }
-    let learnt_from = |date: &&RunDate| cards.iter().any(|card| learnt(card, **date).unwrap_or(false));
-    let dates_learnt = options.dates.iter().filter(learnt_from).count();
+    let mut dates_learnt = 0;
+    for &date in &options.dates {
+        let by_cards = cards.iter().map(|card| learnt(card, date)).collect::<Result<Vec<_>>>()?;
+        dates_learnt += usize::from(by_cards.contains(&true));
+    }
     if cards.len() == 2 && dates_learnt > 0 {
         tracing::warn!(
             "evaluation: a model has learnt from {dates_learnt} of {} dates, which favours it; compare on later dates",

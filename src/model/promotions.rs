@@ -41,7 +41,7 @@ pub(crate) struct Promotion {
 }
 
 impl Promotion {
-    /// A decision of now, without a comparison.
+    /// Returns a decision made now, without a comparison.
     pub(crate) fn new(decision: Decision, version: &str, champion_before: Option<String>) -> Self {
         Self {
             decided_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),

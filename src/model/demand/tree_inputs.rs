@@ -100,7 +100,7 @@ impl<'a> TreeInputs<'a> {
         numbers.push(last_sale.map_or(f32::NAN, |day| day.days_ago as f32));
         // The trend: the last four weeks against the four before.
         numbers.push(recent_mean / mean(days.iter().filter(|d| (29..57).contains(&d.days_ago)).map(|d| d.units)));
-        LEVELS.iter().zip(quantiles(within(QUANTILE_DAYS).map(|day| day.units))).for_each(|(_, q)| numbers.push(q));
+        quantiles(within(QUANTILE_DAYS).map(|day| day.units)).into_iter().for_each(|units| numbers.push(units));
         // Views, carts.
         numbers.push(mean_past(WEEK, 2));
         numbers.push(mean_past(RECENT_DAYS, 2));
@@ -110,11 +110,11 @@ impl<'a> TreeInputs<'a> {
         numbers.push(mean_past(RECENT_DAYS, 5));
         numbers.push(mean_past(RECENT_DAYS, 6));
         numbers.push(if known > 0 { self.past(1)[4] } else { f32::NAN });
-        // What purchase intents promised for the last week, where a night published them.
-        let promised = (1..=WEEK.min(known))
+        // Units that purchase intents forecast for the last week, where a night published them.
+        let from_intents = (1..=WEEK.min(known))
             .map(|days_ago| self.past(days_ago))
             .filter(|day| self.with_intents && day[INTENTS_AT + 1] > 0.5);
-        numbers.push(mean(promised.map(|day| day[INTENTS_AT])));
+        numbers.push(mean(from_intents.map(|day| day[INTENTS_AT])));
         numbers.push(known as f32);
         numbers.push(f32::from(self.rows.pattern[self.row]));
         numbers.push(days.len() as f32);

@@ -16,8 +16,8 @@ pub(crate) struct DemandTask<'a> {
     pub(crate) items: &'a Arc<ItemBlocks>,
     /// Items of one epoch.
     pub(crate) samples: usize,
-    /// The validation set; may be empty.
-    pub(crate) validation: ItemColumns,
+    /// The validation set; may be empty, and a refit has none.
+    pub(crate) validation: Option<ItemColumns>,
     pub(crate) device: Device,
     /// Set where the network continues on all dates.
     pub(crate) refit: bool,
@@ -55,7 +55,7 @@ impl TrainingTask for DemandTask<'_> {
         let _guard = tch::no_grad_guard();
         let shape = &self.network.shape;
         let mut total: Option<DemandLosses> = None;
-        for items in self.validation.chunks(BATCH_ITEMS_MAX) {
+        for items in self.validation.iter().flat_map(|items| items.chunks(BATCH_ITEMS_MAX)) {
             let lead_days: Vec<i64> =
                 items.item_rows().lead_time_days.iter().map(|&days| i64::from(days).min(shape.horizon_days)).collect();
             let batch = ItemBatch::new(&items, &lead_days, shape)?.to(self.device)?;

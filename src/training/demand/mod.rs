@@ -80,7 +80,7 @@ pub fn train(
         network: &*network,
         items: &items.train,
         samples: statistics.training_rows.min(rows_max),
-        validation: forecast_validation,
+        validation: Some(forecast_validation),
         device,
         refit: false,
     };
@@ -158,7 +158,7 @@ fn refit(
         network: &*network,
         items: &all,
         samples: samples.min(rows_max),
-        validation: items.train.sample(0, &mut ChaCha8Rng::seed_from_u64(0), |_| Vec::new())?,
+        validation: None,
         device: store.device(),
         refit: true,
     };
