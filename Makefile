@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup readers airflow demo check test lint docs bench
+.PHONY: help setup readers airflow clients demo check test lint docs bench
 
 help: ## Lists these verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -13,7 +13,10 @@ readers: ## Puts other people's readers of Delta tables and event files into .ve
 airflow: ## Puts Airflow into .airflow, for the test that loads jobs/airflow/ (once; verified by hash)
 	@infra/setup/airflow.sh
 
-demo: setup ## Builds, simulates a shop, trains a small model, runs two nights and shows the tables (./demo)
+clients: ## Puts a browser's driver into .clients, for the tests of the report; as root also Chromium and LibreOffice (once)
+	@infra/setup/clients.sh
+
+demo: setup ## Builds, simulates a shop, trains a small model, runs two nights, shows the tables and writes a report (./demo)
 	cargo build --locked
 	jobs/demo.sh $${CARGO_TARGET_DIR:-target}/debug/intentcast
 
@@ -26,7 +29,7 @@ check: setup readers lint ## Formatting, clippy, unit tests and the shorter test
 	cargo test --locked --lib
 	cargo test --locked --test integration -- --skip trained:: --skip long::
 
-test: setup readers airflow lint ## Sets everything up and passes the whole test suite
+test: setup readers airflow clients lint ## Sets everything up and passes the whole test suite
 	cargo test --locked
 
 lint: setup ## Formatting and clippy, warnings are errors

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the whole product on a simulated shop: a small model and two nights, with local files on the CPU. Called by `make demo`.
+# Runs the whole product on a simulated shop: a small model, two nights and a report, with local files on the CPU. Called by `make demo`.
 # A step is skipped if its result exists, so an interrupted demo resumes.
 set -eu
 job=${1:?usage: demo.sh PATH_OF_INTENTCAST}
@@ -25,8 +25,11 @@ show "what to order today" "SELECT item_id, on_hand, on_order, lead_time_days, r
 show "demand of the coming week" "SELECT item_id, target_date, round(mean, 2) AS mean, round(q50, 2) AS q50, round(q90, 2) AS q90 FROM demand WHERE item_id = (SELECT item_id FROM demand GROUP BY item_id ORDER BY sum(mean) DESC LIMIT 1) ORDER BY target_date LIMIT 7"
 show "recommendations for one user" "SELECT * FROM recommendation WHERE user_id = (SELECT user_id FROM intent ORDER BY p_purchase DESC LIMIT 1) ORDER BY rank LIMIT 5"
 show "quarantined rows by reason" "SELECT reason, count(*) AS rows FROM quarantine GROUP BY reason ORDER BY reason"
+echo
+run report --lake "$lake" --output "$output" --date 2026-05-26
 cat <<END
 
+Report:  $output/reports/2026-05-26/index.html (open it in a browser), and orders.xlsx next to it
 Tables:  $output/tables/<name> (Delta; any Delta reader opens them)
 Next:    $job sql --lake $lake --output $output          a prompt over lake, features, tables and functions
          $job nightly --lake $lake --output $output --date 2026-05-27

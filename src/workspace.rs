@@ -18,7 +18,10 @@ use crate::failure::{Failure, Result};
 use crate::features::added_features::OverlayFile;
 use crate::features::lake_days::UnitDay;
 use crate::features::rollups::{RollupPlan, Rollups};
-use crate::features::{self, LakeSource, Scope, contract, master, objections, rates, rollups, user_functions, views};
+use crate::features::{
+    self, LakeSource, Scope, contract, functions, master, night_units, objections, rates, rollups, user_functions,
+    views,
+};
 use crate::ids::RunDate;
 use crate::lake::{Lake, stores::Location};
 use crate::publish::earlier::EarlierNights;
@@ -64,6 +67,13 @@ impl SharedTables {
         }
         Ok(Self(tables))
     }
+}
+
+/// A session that shows one published night.
+pub(crate) struct NightSession {
+    pub(crate) ctx: SessionContext,
+    /// False where the days of items and users are unknown: there is no lake, and the night's state is gone.
+    pub(crate) has_days: bool,
 }
 
 /// Configuration, lake, SQL files, output, models and visible nights of one verb or of one night of a backfill.
@@ -288,10 +298,46 @@ impl Workspace {
         contract::register_model_input(&ctx).await?;
         rollups::register_no_known_ids(&ctx).await?;
         rates::register_daily(&ctx, &self.sql, lake).await?;
-        views::register(&ctx, &self.sql, &["rollups", "score"]).await?;
+        functions::register_compared_date(&ctx, self.night_before(date).map(VisibleNight::run_date));
+        views::register(&ctx, &self.sql, &["rollups", "score", "report"]).await?;
         let users = ctx.sql("SELECT user_id FROM user_features").await?;
         checks::register_bounds(&ctx, output, self.night_before(date), users, &self.config.checks).await?;
         Ok(ctx)
+    }
+
+    /// Opens a session that shows a published night and the nights before it: their tables, the days of items and users that
+    /// the night read, and the views of `sql/report/`. `compared` is the value of `compared_date()`.
+    ///
+    /// With a lake it also has its items, inventory and promotions; without one these views have no rows, and the days come
+    /// from the state that the night left.
+    pub(crate) async fn night_session(&self, night: &VisibleNight, compared: Option<RunDate>) -> Result<NightSession> {
+        let (ctx, run_date) = (self.session(), night.run_date());
+        let output = self.output()?;
+        let until: Vec<VisibleNight> = self.nights.iter().filter(|n| n.run_date() <= run_date).cloned().collect();
+        readers::register_visible(&ctx, output, &until).await?;
+        self.earlier_nights(run_date).register(&ctx, output).await?;
+        let no_lake;
+        let (source, rollups) = match &self.lake {
+            Some(_) => (self.source()?, Some(self.rollups(run_date).await?)),
+            None => {
+                no_lake = Lake::without_files(&self.config, &self.sql).await?;
+                let source = LakeSource { config: &self.config, sql: &self.sql, lake: &no_lake };
+                let named = (run_date, night.run.generation);
+                (source, night_units::open(&self.session(), source, output, named).await?)
+            }
+        };
+        let has_days = rollups.is_some();
+        let rollups = match rollups {
+            Some(rollups) => rollups,
+            None => night_units::without_units(&self.session(), source, output, run_date).await?,
+        };
+        features::register_state(&ctx, source, &rollups, Scope::night(run_date)).await?;
+        functions::register_compared_date(&ctx, compared);
+        if self.lake.is_some() {
+            self.check_master(&ctx).await?;
+        }
+        views::register(&ctx, &self.sql, &["report"]).await?;
+        Ok(NightSession { ctx, has_days })
     }
 
     /// Returns the latest visible night before a date.

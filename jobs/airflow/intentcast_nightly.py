@@ -1,4 +1,4 @@
-"""Runs a night of intentcast: one task a day.
+"""Runs a night every day, and then writes its report.
 
 The retries are for exit code 75, a transient failure. Exit code 5 means that another run holds the night and will publish it, so the
 task is skipped.
@@ -18,6 +18,11 @@ code=$?
 exit $code
 """
 
+REPORT = """
+intentcast --config {{ var.value.get('intentcast_config', '/etc/intentcast/nightly.toml') }} --log-format json \
+    report --date {{ data_interval_end | ds }}
+"""
+
 with DAG(
     dag_id="intentcast_nightly",
     description="Purchase intents and item demand, published whole or not at all",
@@ -27,7 +32,7 @@ with DAG(
     max_active_runs=1,
     tags=["intentcast"],
 ) as dag:
-    BashOperator(
+    night = BashOperator(
         task_id="night",
         bash_command=NIGHT,
         skip_on_exit_code=99,
@@ -35,3 +40,11 @@ with DAG(
         retry_delay=timedelta(minutes=10),
         execution_timeout=timedelta(hours=3),
     )
+    report = BashOperator(
+        task_id="report",
+        bash_command=REPORT,
+        retries=3,
+        retry_delay=timedelta(minutes=10),
+        execution_timeout=timedelta(hours=1),
+    )
+    night >> report

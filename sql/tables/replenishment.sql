@@ -44,13 +44,18 @@ lead_time_demand AS (
     FROM forecasts JOIN factors ON factors.item_id = forecasts.item_id
 ),
 -- The quantile at the service level, linear between the published ones; above q95 the normal tail's slope
--- (z(0.95) = 1.645) carries on from q90 and q95, capped at 0.9999.
+-- (z(0.95) = 1.645) carries on from q90 and q95. A bad service level never comes here: sql/master/checked_inventory.sql.
 quantile AS (
     SELECT
         stock.* EXCLUDE (recency),
         demand.* EXCLUDE (item_id),
+        on_hand + on_order AS position,
         (stock.lead_time_days + review_period_days() - 1.0) / stock.lead_time_days AS lead_times_covered,
         CASE
+            WHEN service_level <= 0.05 THEN q05 * service_level / 0.05
+            WHEN service_level <= 0.10 THEN q05 + (q10 - q05) * (service_level - 0.05) / 0.05
+            WHEN service_level <= 0.25 THEN q10 + (q25 - q10) * (service_level - 0.10) / 0.15
+            WHEN service_level <= 0.50 THEN q25 + (q50 - q25) * (service_level - 0.25) / 0.25
             WHEN service_level <= 0.75 THEN q50 + (q75 - q50) * (service_level - 0.50) / 0.25
             WHEN service_level <= 0.90 THEN q75 + (q90 - q75) * (service_level - 0.75) / 0.15
             WHEN service_level <= 0.95 THEN q90 + (q95 - q90) * (service_level - 0.90) / 0.05
@@ -60,48 +65,91 @@ quantile AS (
     FROM stock JOIN lead_time_demand AS demand ON stock.item_id = demand.item_id
     WHERE stock.recency = 1
 ),
+-- A millionth of a unit is subtracted before rounding up, here and below, so that the last digit of a sum adds no whole unit or
+-- pack, and a spreadsheet that repeats the arithmetic gets the same numbers.
 target AS (
     SELECT
         *,
-        -- Written so that one lead time adds exact zeros: a rounded quantity must not move.
-        ceil(lead_time_quantile + q50 * (lead_times_covered - 1.0)
-            + (lead_time_quantile - q50) * (sqrt(lead_times_covered) - 1.0)) AS reorder_point
+        greatest(ceil(lead_time_quantile + q50 * (lead_times_covered - 1.0)
+            + (lead_time_quantile - q50) * (sqrt(lead_times_covered) - 1.0) - 0.000001), 0.0) AS reorder_point
     FROM quantile
 ),
 need AS (
     SELECT
         *,
-        on_hand + on_order AS position,
         CASE
-            WHEN on_hand + on_order > reorder_point OR reorder_point <= 0 THEN 0.0
-            ELSE ceil(greatest(reorder_point + mean - on_hand - on_order, min_order_quantity) / pack_size) * pack_size
-        END AS order_quantity
+            WHEN position > reorder_point OR reorder_point <= 0 THEN 0.0
+            ELSE ceil(greatest(reorder_point + mean - position, min_order_quantity) / pack_size - 0.000001) * pack_size
+        END AS order_quantity,
+        -- P(lead-time demand > position): the distribution is linear between the quantiles. Demand is whole, so a position of 5
+        -- runs out at 6, and the distribution is read between them: at 0.6 rather than halfway, because a whole quantile covers
+        -- somewhat more than its level (lab/results/stock_out_risk.md). Above q95 the tail is that of the service level, and
+        -- Markov's inequality bounds it: where all quantiles are 0, only the mean says how rare a sale is.
+        CASE
+            WHEN position < 0 THEN 1.0
+            WHEN position < q05 THEN 1.0 - 0.05 * least((position + 0.6) / q05, 1.0)
+            WHEN position < q10 THEN 0.95 - 0.05 * least((position + 0.6 - q05) / (q10 - q05), 1.0)
+            WHEN position < q25 THEN 0.90 - 0.15 * least((position + 0.6 - q10) / (q25 - q10), 1.0)
+            WHEN position < q50 THEN 0.75 - 0.25 * least((position + 0.6 - q25) / (q50 - q25), 1.0)
+            WHEN position < q75 THEN 0.50 - 0.25 * least((position + 0.6 - q50) / (q75 - q50), 1.0)
+            WHEN position < q90 THEN 0.25 - 0.15 * least((position + 0.6 - q75) / (q90 - q75), 1.0)
+            WHEN position < q95 THEN 0.10 - 0.05 * least((position + 0.6 - q90) / (q95 - q90), 1.0)
+            ELSE least(
+                exp(-0.5 * power(
+                    sqrt(-2.0 * ln(0.05)) + 0.363 * (position - q95) / greatest(q95 - q90, 0.5), 2.0)),
+                mean / (position + 1.0))
+        END AS stock_out_risk
     FROM target
+),
+-- The parts of the sentence in `reason`.
+named AS (
+    SELECT
+        *,
+        concat('position ', CAST(round(position) AS BIGINT), ' (', CAST(round(on_hand) AS BIGINT), ' on hand + ',
+            CAST(round(on_order) AS BIGINT), ' on order)') AS position_text,
+        concat(lead_time_days, ' days',
+            CASE WHEN review_period_days() > 1
+                THEN concat(' and a review every ', review_period_days(), ' days') ELSE '' END) AS period_text,
+        concat(regexp_replace(CAST(round(service_level * 100, 1) AS VARCHAR), '[.]0$', ''), ' % certainty') AS certainty_text
+    FROM need
 )
 SELECT
     item_id,
     on_hand,
     on_order,
     CAST(lead_time_days AS INT) AS lead_time_days,
+    CAST(review_period_days() AS INT) AS review_period_days,
+    service_level,
+    pack_size,
+    min_order_quantity,
+    mean AS lead_time_demand_mean,
+    q05 AS lead_time_demand_q05,
+    q10 AS lead_time_demand_q10,
+    q25 AS lead_time_demand_q25,
     q50 AS lead_time_demand_q50,
+    q75 AS lead_time_demand_q75,
     q90 AS lead_time_demand_q90,
+    q95 AS lead_time_demand_q95,
     reorder_point - q50 AS safety_stock,
     reorder_point,
     order_quantity,
-    -- P(lead-time demand > position), read off the quantile steps.
-    CASE
-        WHEN position >= q95 THEN 0.05 WHEN position >= q90 THEN 0.10 WHEN position >= q75 THEN 0.25
-        WHEN position >= q50 THEN 0.50 WHEN position >= q25 THEN 0.75 WHEN position >= q10 THEN 0.90
-        WHEN position >= q05 THEN 0.95 ELSE 1.0
-    END AS stock_out_risk,
+    stock_out_risk,
     CASE WHEN mean > 0 THEN on_hand / (mean / lead_time_days) END AS days_of_cover,
     CASE
-        WHEN order_quantity = 0 AND reorder_point <= 0 THEN 'no demand expected in the lead time'
+        WHEN reorder_point <= 0
+            THEN concat('no order: expected demand over ', period_text, ' is ', round(mean, 2),
+                ' units, so the reorder point is 0')
         WHEN order_quantity = 0
-            THEN concat('position ', round(position), ' is above the reorder point ', round(reorder_point, 1))
+            THEN concat('no order: ', position_text, ' is above the reorder point ', CAST(reorder_point AS BIGINT),
+                ', which covers the demand of ', period_text, ' with ', certainty_text)
         ELSE concat(
-            'position ', round(position), ' is at or below the reorder point ', round(reorder_point, 1),
-            ' (', round(service_level * 100, 1), ' % service over ', lead_time_days, ' days); order rounds up to packs of ',
-            round(pack_size))
+            position_text, ' is at or below the reorder point ', CAST(reorder_point AS BIGINT),
+            ', which covers the demand of ', period_text, ' (expected ', round(mean, 1), ', median ', round(q50, 1),
+            ' over the lead time) with ', certainty_text, '; order ',
+            CAST(order_quantity AS BIGINT), ' to reach ', CAST(reorder_point AS BIGINT), ' + ', round(mean, 1),
+            CASE WHEN min_order_quantity > 0
+                THEN concat(', at least ', CAST(round(min_order_quantity) AS BIGINT)) ELSE '' END,
+            CASE WHEN pack_size > 1
+                THEN concat(', in packs of ', CAST(round(pack_size) AS BIGINT)) ELSE '' END)
     END AS reason
-FROM need
+FROM named

@@ -15,6 +15,7 @@ mod import;
 mod models;
 mod nightly;
 mod promote;
+mod report;
 mod rollback;
 mod simulate;
 pub mod sql;
@@ -66,6 +67,7 @@ pub enum Verb {
     Evaluate(evaluate::Evaluate),
     Models(models::Models),
     Promote(promote::Promote),
+    Report(report::ReportArgs),
     Sql(sql::Sql),
     Gc(gc::Gc),
     Cluster(cluster::Cluster),
@@ -83,6 +85,7 @@ impl Verb {
             Verb::Evaluate(verb) => verb,
             Verb::Models(verb) => verb,
             Verb::Promote(verb) => verb,
+            Verb::Report(verb) => verb,
             Verb::Sql(verb) => verb,
             Verb::Gc(verb) => verb,
             Verb::Cluster(verb) => verb,

@@ -29,6 +29,7 @@ pub(crate) use image::ImageConfig;
 pub(crate) use lake::{Arrival, LakeConfig};
 pub(crate) use machine::cores;
 pub(crate) use model::ModelConfig;
+pub(crate) use outputs::Language;
 pub(crate) use resolve::environment;
 pub(crate) use text::TextConfig;
 pub(crate) use train::PromotionConfig;

@@ -1,7 +1,7 @@
 //! Settings of what a night computes and publishes: features, intents, demand, recommendations, reorder lines, segments, and
 //! the checks before publication.
 
-use super::declare::settings;
+use super::declare::{choices, settings};
 use super::networks::DemandNetworkName;
 
 settings! {
@@ -79,6 +79,24 @@ settings! {
         lead_time_days: u32 = 7, 1..=3650;
         /// Days between stock reviews. The reorder point covers demand until the delivery that follows the next review.
         review_period_days: u32 = 1, 1..=3650;
+    }
+}
+
+choices! {
+    /// Language of the report's page and order sheet.
+    Language {
+        /// English
+        English = "en",
+        /// simplified Chinese
+        Chinese = "zh",
+    }
+}
+
+settings! {
+    /// The planner's report.
+    ReportConfig {
+        /// Language of labels, numbers and dates.
+        language: Language = Language::English;
     }
 }
 

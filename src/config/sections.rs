@@ -9,7 +9,8 @@ use super::lake::{LakeConfig, OutputConfig, S3Config, SqlConfig};
 use super::machine::{EngineConfig, FunctionsConfig, GcConfig, LockConfig, ScoreConfig, cores};
 use super::model::ModelConfig;
 use super::outputs::{
-    ChecksConfig, DemandConfig, FeaturesConfig, IntentsConfig, RecommendationConfig, ReplenishmentConfig, SegmentConfig,
+    ChecksConfig, DemandConfig, FeaturesConfig, IntentsConfig, RecommendationConfig, ReplenishmentConfig, ReportConfig,
+    SegmentConfig,
 };
 use super::table::TableConfig;
 use super::text::TextConfig;
@@ -53,6 +54,7 @@ sections! {
     recommendation: RecommendationConfig,
     replenishment: ReplenishmentConfig,
     segment: SegmentConfig,
+    report: ReportConfig,
     model: ModelConfig,
     train: TrainConfig,
     promotion: PromotionConfig,

@@ -63,6 +63,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
     for (name, value) in values {
         ctx.register_udf(ScalarUDF::from(Constant::new(name, value)));
     }
+    register_compared_date(ctx, None);
     for name in ["local_day", "local_hour"] {
         ctx.register_udf(LocalTime::from_name(name, zone)?.into());
     }
@@ -79,6 +80,12 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
     ctx.register_udaf(super::most_named::most_named());
     ctx.register_udaf(super::ordered_list::ordered_list());
     Ok(())
+}
+
+/// Registers `compared_date()`: the run date of the night with which a report compares its own; null where there is none.
+pub(crate) fn register_compared_date(ctx: &SessionContext, date: Option<RunDate>) {
+    let value = ScalarValue::Date32(date.map(|date| date32(date.0)));
+    ctx.register_udf(ScalarUDF::from(Constant::new("compared_date", value)));
 }
 
 /// A function without arguments whose value is fixed for the session; the optimizer folds it to a literal.

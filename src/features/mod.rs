@@ -15,6 +15,7 @@ mod lake_source;
 pub mod last_events;
 pub(crate) mod master;
 pub(crate) mod most_named;
+pub(crate) mod night_units;
 pub(crate) mod objections;
 mod one_group;
 pub(crate) mod ordered_list;

@@ -203,22 +203,52 @@ impl RollupPlan {
     }
 }
 
+/// Reads the stored units of a folder of rollups, in the order in which they were written.
+pub(super) async fn read_manifests(location: &Location) -> Result<Vec<Unit>> {
+    let mut found: Vec<Unit> = Vec::new();
+    let mut manifests = location.folder("manifests").list().await?;
+    manifests.sort_by_key(|manifest| manifest.last_modified);
+    for manifest in manifests {
+        let bytes = location.store.get(&manifest.location).await?.bytes().await?;
+        let units: Vec<Unit> = serde_json::from_slice(&bytes).map_err(|e| {
+            Failure::input(format!("{}: damaged state manifest: {e}", location.display(&manifest.location)))
+                .hint("delete this manifest; its units are then rolled up again")
+        })?;
+        found.extend(units);
+    }
+    Ok(found)
+}
+
 impl Rollups {
+    /// Makes the rollups of given stored units, for a session that reads no lake.
+    pub(super) async fn over_units(
+        ctx: &SessionContext,
+        source: LakeSource<'_>,
+        location: Location,
+        units: Vec<Unit>,
+        run_date: RunDate,
+    ) -> Result<Self> {
+        let planning = planning_session(ctx, source, run_date).await?;
+        Ok(Self {
+            units,
+            report: ReadReport::default(),
+            schemas: output_schemas(&planning, source.sql).await?,
+            tables: UnitTables::default(),
+            location,
+            session_location: None,
+        })
+    }
+
+    /// Returns the name of the folder below `state/rollups/` that holds the stored units.
+    pub(super) fn folder_name(&self) -> String {
+        self.location.prefix.filename().unwrap_or_default().to_string()
+    }
+
     /// Loads the stored units whose files and tables are all there unchanged; returns the files that none covers.
     async fn load_units(&mut self, files: &[ListedFile]) -> Result<Vec<ListedFile>> {
         let files_now = files.iter().map(|f| (f.meta.location.to_string(), fingerprint(&f.meta))).collect();
         let now = LakeNow { files: files_now, tables: &self.tables };
-        let mut found: Vec<Unit> = Vec::new();
-        let mut manifests = self.location.folder("manifests").list().await?;
-        manifests.sort_by_key(|manifest| manifest.last_modified);
-        for manifest in manifests {
-            let bytes = self.location.store.get(&manifest.location).await?.bytes().await?;
-            let units: Vec<Unit> = serde_json::from_slice(&bytes).map_err(|e| {
-                Failure::input(format!("{}: damaged state manifest: {e}", self.location.display(&manifest.location)))
-                    .hint("delete this manifest; its units are then rolled up again")
-            })?;
-            found.extend(units);
-        }
+        let found = read_manifests(&self.location).await?;
         self.units = choose_units(&found, &now);
         let covered: HashSet<&str> = self.units.iter().flat_map(|u| u.sources.keys().map(String::as_str)).collect();
         let uncovered: Vec<ListedFile> =

@@ -1,6 +1,7 @@
 //! Stored units: which event files they cover, how files are grouped into them, and which of them a night can use.
 
 use chrono::{Datelike, Duration, NaiveDate};
+use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -121,6 +122,14 @@ pub(super) fn find_outdated(found: &[Unit], uncovered: &[ListedFile], now: &Lake
 
 pub(super) fn fingerprint_sources(sources: &BTreeMap<String, String>) -> String {
     ContentHash::from_bytes(format!("{sources:?}")).short()
+}
+
+impl Unit {
+    /// Returns the paths of all files of the unit.
+    pub(super) fn files(&self, location: &Location) -> impl Iterator<Item = Path> {
+        let folder = location.folder(&format!("units/{}", self.id));
+        self.outputs.values().flatten().map(move |file| folder.path(&file.name))
+    }
 }
 
 pub(super) fn list_output(location: &Location, units: &[&Unit], output: &str) -> Vec<ListedFile> {

@@ -84,6 +84,20 @@ impl Lake {
         Ok(lake)
     }
 
+    /// Makes a lake without any file, for a session over the state of an output alone: its views exist and have no rows.
+    pub(crate) async fn without_files(config: &Config, sql: &SqlFiles) -> Result<Self> {
+        Ok(Self {
+            location: Location::open("memory://no-lake/", &config.s3)?,
+            listings: BTreeMap::new(),
+            sql: LakeSql::load(&config.lake.name, sql).await?,
+            partition: config.lake.partition,
+            zone: config.time_zone(),
+            tables_checked: OnceCell::new(),
+            repeated_items: OnceCell::new(),
+            has_repeated_stock: OnceCell::new(),
+        })
+    }
+
     fn refuse_without_files(&self, config: &Config) -> Result<()> {
         let events = self.files("events");
         if events.is_empty() {

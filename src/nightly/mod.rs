@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Arrival, Config};
 use crate::engine::scans::{self, ScanFigures};
 use crate::failure::{Failure, Result};
+use crate::features::night_units;
 use crate::features::objections::{self, Accept};
 use crate::features::read_report::ReadReport;
 use crate::features::rollups::Rollups;
@@ -254,6 +255,8 @@ impl Night<'_> {
                 }
                 Stage::Publish => {
                     let record = self.run_record(plan)?;
+                    let (run_date, generation) = (self.held.run_date, self.held.generation);
+                    night_units::write(self.workspace.output()?, self.rollups, run_date, generation).await?;
                     let (output, fault) = (self.workspace.output()?, &self.options.fault);
                     let commit = NightCommit { output, held: self.held, staged: &self.staged, visible, fault };
                     let night = commit_night(commit, record).await?;

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::config::{GcConfig, LockConfig};
 use crate::failure::{FailureKind, Result};
+use crate::features::night_units;
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
@@ -39,6 +40,8 @@ pub struct GcPlan {
     pub old_encoder_states: Vec<(Path, u64)>,
     /// Catalogues of old plans, with their bytes.
     pub old_catalogues: Vec<(Path, u64)>,
+    /// Records of the rollups of nights that cannot be shown, with their bytes.
+    pub(crate) old_night_units: Vec<(Path, u64)>,
     /// Content vectors that no night needs.
     pub(crate) stale_contents: Vec<StaleFile>,
     /// Objects of lock generations that a newer one has replaced, with their bytes.
@@ -82,6 +85,7 @@ impl GcPlan {
             "a newer file of the model exists, or no night uses the model",
         );
         add_files("catalogue", &self.old_catalogues, "the query that was planned with it is over");
+        add_files("units of a night", &self.old_night_units, "the run is neither visible nor restorable");
         for stale in &self.stale_contents {
             let reason = match stale.kept_keys {
                 Some(_) => "rewritten without the vectors that no lake file refers to",
@@ -99,7 +103,8 @@ impl GcPlan {
 
     /// Returns the number of files of old state and their bytes.
     pub fn old_state(&self) -> (usize, u64) {
-        let state = self.old_features.values().flatten().chain(&self.old_encoder_states).chain(&self.old_catalogues);
+        let state = self.old_features.values().flatten().chain(&self.old_encoder_states);
+        let state = state.chain(&self.old_catalogues).chain(&self.old_night_units);
         let sizes = state.map(|(_, bytes)| *bytes).chain(self.stale_contents.iter().map(|file| file.bytes));
         sizes.fold((0, 0), |(files, total), bytes| (files + 1, total + bytes))
     }
@@ -122,6 +127,7 @@ pub async fn plan(output: &Location, settings: &GcConfig) -> Result<GcPlan> {
         old_features: old_features(output, &shown, young_after).await?,
         old_encoder_states: old_encoder_states(output, &shown, young_after).await?,
         old_catalogues: old_catalogues(output, young_after).await?,
+        old_night_units: old_night_units(output, &shown, young_after).await?,
         stale_contents: gc_contents::plan(output, young_after).await?,
         lock_objects: old_locks(output).await?,
     })
@@ -146,6 +152,7 @@ pub async fn execute(output: &Location, plan: &GcPlan, locks: &LockConfig) -> Re
     output.delete(paths(&plan.orphan_files)).await?;
     output.delete(paths(&plan.old_encoder_states)).await?;
     output.delete(paths(&plan.old_catalogues)).await?;
+    output.delete(paths(&plan.old_night_units)).await?;
     gc_contents::execute(output, &plan.stale_contents).await?;
     output.delete(paths(&plan.lock_objects)).await
 }
@@ -297,6 +304,22 @@ async fn old_encoder_states(
 async fn old_catalogues(output: &Location, young_after: DateTime<Utc>) -> Result<Vec<(Path, u64)>> {
     let listed = catalogue::folder(output).list().await?.into_iter();
     Ok(listed.filter(|file| file.last_modified <= young_after).map(|file| (file.location, file.size)).collect())
+}
+
+/// Returns old records of the rollups of runs that are not showable.
+async fn old_night_units(
+    output: &Location,
+    shown: &ShowableRuns<'_>,
+    young_after: DateTime<Utc>,
+) -> Result<Vec<(Path, u64)>> {
+    let is_needed = |file: &ObjectMeta| {
+        night_units::night_of(file).is_none_or(|(date, generation)| {
+            shown.get(&date).is_some_and(|runs| runs.iter().any(|run| run.generation == generation))
+        })
+    };
+    let listed = output.folder(night_units::FOLDER).list().await?.into_iter();
+    let old = listed.filter(|file| file.last_modified <= young_after && !is_needed(file));
+    Ok(old.map(|file| (file.location, file.size)).collect())
 }
 
 /// Returns the lock objects of all but the newest generation of each night; the newest stays, so that its number is never

@@ -145,7 +145,7 @@ fn cron_and_airflow_calls_parse() {
         }
     }
     verbs.sort();
-    let expected = ["Gc", "Gc", "Nightly", "Nightly", "Promote", "Promote", "Train", "Train"];
+    let expected = ["Gc", "Gc", "Nightly", "Nightly", "Promote", "Promote", "Report", "Report", "Train", "Train"];
     assert_eq!(verbs, expected, "is the search broken?");
 }
 

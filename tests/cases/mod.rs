@@ -19,4 +19,5 @@ mod read_back;
 mod references;
 mod scoring;
 mod simulation;
+mod stock_out_risk;
 mod tidy;

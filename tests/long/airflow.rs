@@ -46,7 +46,7 @@ fn airflow_imports_the_shipped_dags_with_their_tasks() {
     names.sort_unstable();
     assert_eq!(names, ["intentcast_nightly", "intentcast_training"]);
     for (dag, expected) in
-        [("intentcast_nightly", vec!["night"]), ("intentcast_training", vec!["gc", "promote", "train"])]
+        [("intentcast_nightly", vec!["night", "report"]), ("intentcast_training", vec!["gc", "promote", "train"])]
     {
         let listed = airflow(&shipped(), &["tasks", "list", dag]);
         let text = String::from_utf8_lossy(&listed.stdout);

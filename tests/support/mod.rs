@@ -2,6 +2,7 @@
 
 pub mod approved;
 pub mod cases;
+pub mod clients;
 pub mod device;
 pub mod job;
 pub mod journal;
@@ -17,6 +18,7 @@ pub mod random_model;
 pub mod random_refusals;
 pub mod random_rows;
 pub mod regression;
+pub mod replenish;
 pub mod repository;
 pub mod s3;
 pub mod sessions;

@@ -32,7 +32,7 @@ pub fn tables_of(p: f64) -> Vec<(&'static str, String)> {
         ("recommendation", format!("SELECT user_id, 1 AS rank, 'i1' AS item_id, 0.5 AS score FROM {users}")),
         ("demand", "SELECT item_id, DATE '2026-03-02' AS target_date, 2.0 AS mean, 0 AS q05, 0 AS q10, 1 AS q25, 2 AS q50, 3 AS q75, 4 AS q90, 5 AS q95, 2.0 AS model_mean FROM (VALUES ('i1'), ('i2')) AS i(item_id)".into()),
         ("demand_total", "SELECT level, '' AS category, DATE '2026-03-02' AS target_date, 4.0 AS mean, 4.0 AS model_mean, 0.0 AS intent_weight FROM (VALUES ('category'), ('total')) AS l(level)".into()),
-        ("replenishment", "SELECT 'i1' AS item_id, 3 AS on_hand, 0 AS on_order, 2 AS lead_time_days, 4 AS lead_time_demand_q50, 6 AS lead_time_demand_q90, 1 AS safety_stock, 5 AS reorder_point, 12 AS order_quantity, 0.5 AS stock_out_risk, 'position 3 is below 5' AS reason".into()),
+        ("replenishment", "SELECT 'i1' AS item_id, 3 AS on_hand, 0 AS on_order, 2 AS lead_time_days, 1 AS review_period_days, 0.9 AS service_level, 12 AS pack_size, 0 AS min_order_quantity, 4.1 AS lead_time_demand_mean, 1 AS lead_time_demand_q05, 2 AS lead_time_demand_q10, 3 AS lead_time_demand_q25, 4 AS lead_time_demand_q50, 5 AS lead_time_demand_q75, 6 AS lead_time_demand_q90, 7 AS lead_time_demand_q95, 1 AS safety_stock, 5 AS reorder_point, 12 AS order_quantity, 0.5 AS stock_out_risk, 'position 3 is below 5' AS reason".into()),
         ("segment", "SELECT 'loyal' AS segment, 4 AS users, 0.2 AS p_purchase_mean, 0.2 AS p_churn_mean, 1.5 AS expected_units_mean, 9.0 AS expected_spend_mean, 0.1 AS anomaly_score_mean, 3.0 AS events_seen_mean".into()),
         ("lake_day", "SELECT DATE '2026-02-28' AS day, 12 AS rows_read, 12 AS events, 'open' AS kind".into()),
     ]

@@ -3,6 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Returns the folder of the repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 /// Returns the files with an extension below a folder of the repository; there must be some.
 pub fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let found = find_files(folder, extension);

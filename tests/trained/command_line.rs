@@ -312,7 +312,7 @@ async fn any_sql_file_runs_when_pasted() {
     let workspace = Workspace::open(&config, models, Access::ReadOnly).await.unwrap();
     let ctx: SessionContext = workspace.query_session(None).await.unwrap();
     let files = SqlFiles::load(&config).unwrap();
-    let folders = ["rollups", "state", "features", "labels", "score", "tables", "checks", "views"];
+    let folders = ["rollups", "state", "features", "labels", "score", "tables", "checks", "views", "report"];
     for (folder, (name, text)) in folders.iter().flat_map(|folder| files.folder(folder).map(move |file| (folder, file)))
     {
         let rows = ctx.sql(text).await.unwrap_or_else(|e| panic!("sql/{folder}/{name}.sql: {e}"));

@@ -14,6 +14,7 @@ mod nightly;
 mod promotion;
 mod quickstart;
 mod replenishment;
+mod report;
 mod tables;
 mod text;
 mod training;

@@ -1,0 +1,49 @@
+//! Independent programs that open what we made: Chromium by playwright-core, and LibreOffice.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::repository::root;
+
+/// Returns false where the programs are missing and may be: not as root, and not with `CI=true`. Says so once for each test.
+#[allow(clippy::disallowed_methods)] // no setting of the job
+pub fn are_here(test: &str) -> bool {
+    let has = |command: &str| {
+        let found = Command::new("sh").args(["-c", &format!("command -v {command}")]).stdout(Stdio::null()).status();
+        found.unwrap().success()
+    };
+    let mut missing: Vec<&str> = ["chromium", "soffice", "node"].into_iter().filter(|command| !has(command)).collect();
+    if !root().join(".clients/stamp").exists() {
+        missing.push(".clients");
+    }
+    if missing.is_empty() {
+        return true;
+    }
+    let user = Command::new("id").arg("-u").output().unwrap();
+    let must = user.stdout.starts_with(b"0\n") || std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(!must, "missing: {}\nhint: run infra/setup/clients.sh", missing.join(", "));
+    eprintln!("SKIPPED 1 test: {test}; missing: {}; hint: run infra/setup/clients.sh", missing.join(", "));
+    false
+}
+
+/// Opens a report's page in Chromium; returns what it saw (tests/support/open_report.mjs).
+pub fn open_page(page: &Path) -> Value {
+    let script = root().join("tests/support/open_report.mjs");
+    run(Command::new("node").arg(script).arg(format!("file://{}", page.display())))
+}
+
+/// Edits cells of a workbook's first sheet and lets LibreOffice compute it; returns the rows of each sheet, by name.
+pub fn recalculate(workbook: &Path, edits: &[(String, f64)]) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let script = root().join("tests/support/recalculate.py");
+    let edits = edits.iter().map(|(cell, number)| format!("{cell}={number}"));
+    run(Command::new("python3").arg(script).arg(workbook).arg(folder.path()).args(edits))
+}
+
+fn run(command: &mut Command) -> Value {
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}\n{errors}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"))
+}
