@@ -155,6 +155,23 @@ impl Workspace {
         self.nights.iter().find(|night| night.run_date() == run_date)
     }
 
+    /// Returns the visible night of a date, by default the newest one; refuses another date (exit 2) with those that are visible.
+    pub(crate) fn visible_night(&self, date: Option<RunDate>) -> Result<&VisibleNight> {
+        let found = match date {
+            Some(date) => self.night(date),
+            None => self.nights.last(),
+        };
+        found.ok_or_else(|| {
+            let newest: Vec<String> = self.nights.iter().rev().take(10).map(|n| n.run_date().to_string()).collect();
+            match (date, newest.is_empty()) {
+                (Some(date), false) => Failure::usage(format!("night {date}: not visible"))
+                    .hint(format!("visible nights, the newest first: {}", newest.join(", "))),
+                _ => Failure::usage("no night is visible")
+                    .hint("`intentcast nightly --date D` publishes one; --output names its output"),
+            }
+        })
+    }
+
     /// Returns the earlier nights whose published demand a night of `run_date` reads.
     pub(crate) fn earlier_nights(&self, run_date: RunDate) -> EarlierNights {
         EarlierNights::before(run_date, &self.nights, &self.config)
@@ -308,8 +325,8 @@ impl Workspace {
     /// Opens a session that shows a published night and the nights before it: their tables, the days of items and users that
     /// the night read, and the views of `sql/report/`. `compared` is the value of `compared_date()`.
     ///
-    /// With a lake it also has its items, inventory and promotions; without one these views have no rows, and the days come
-    /// from the state that the night left.
+    /// The days come from the state that the night left. With a lake the session also has its items, users, inventory and
+    /// promotions; without one these views have no rows. A night that left no record of its state shows the days that the lake has now.
     pub(crate) async fn night_session(&self, night: &VisibleNight, compared: Option<RunDate>) -> Result<NightSession> {
         let (ctx, run_date) = (self.session(), night.run_date());
         let output = self.output()?;
@@ -317,14 +334,18 @@ impl Workspace {
         readers::register_visible(&ctx, output, &until).await?;
         self.earlier_nights(run_date).register(&ctx, output).await?;
         let no_lake;
-        let (source, rollups) = match &self.lake {
-            Some(_) => (self.source()?, Some(self.rollups(run_date).await?)),
+        let source = match &self.lake {
+            Some(_) => self.source()?,
             None => {
                 no_lake = Lake::without_files(&self.config, &self.sql).await?;
-                let source = LakeSource { config: &self.config, sql: &self.sql, lake: &no_lake };
-                let named = (run_date, night.run.generation);
-                (source, night_units::open(&self.session(), source, output, named).await?)
+                LakeSource { config: &self.config, sql: &self.sql, lake: &no_lake }
             }
+        };
+        let left = night_units::open(&self.session(), source, output, (run_date, night.run.generation)).await?;
+        let rollups = match (left, &self.lake) {
+            (Some(rollups), _) => Some(rollups),
+            (None, Some(_)) => Some(self.rollups(run_date).await?),
+            (None, None) => None,
         };
         let has_days = rollups.is_some();
         let rollups = match rollups {
@@ -336,6 +357,7 @@ impl Workspace {
         if self.lake.is_some() {
             self.check_master(&ctx).await?;
         }
+        views::register_one(&ctx, &self.sql, "features/scored_users").await?;
         views::register(&ctx, &self.sql, &["report"]).await?;
         Ok(NightSession { ctx, has_days })
     }

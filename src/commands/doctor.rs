@@ -27,17 +27,17 @@ impl Command for Doctor {
 /// Prints one line per fact. Fails (exit 2) where `score.device` is cuda and there is none.
 fn print_report(config: &Config) -> Result<()> {
     let cuda = devices::find_cuda();
-    println!("intentcast  {}", env!("CARGO_PKG_VERSION"));
-    println!("cores       {}", config::cores());
-    println!("partitions  {}", config.partitions());
-    println!("memory      {} MiB for the engine (engine.memory_bytes_max)", config.engine.memory_bytes_max >> 20);
-    println!("libtorch    {}", libtorch());
-    println!("LightGBM    {}", lightgbm(config));
-    println!("CUDA        {}", library(cuda));
-    println!("driver      {}", driver(cuda));
-    println!("GPU         {}", gpu(cuda));
+    say!("intentcast  {}", env!("CARGO_PKG_VERSION"));
+    say!("cores       {}", config::cores());
+    say!("partitions  {}", config.partitions());
+    say!("memory      {} MiB for the engine (engine.memory_bytes_max)", config.engine.memory_bytes_max >> 20);
+    say!("libtorch    {}", libtorch());
+    say!("LightGBM    {}", lightgbm(config));
+    say!("CUDA        {}", library(cuda));
+    say!("driver      {}", driver(cuda));
+    say!("GPU         {}", gpu(cuda));
     let device = devices::choose(&config.score)?;
-    println!("scores on   {} (score.device={})", if device.is_cuda() { "GPU" } else { "CPU" }, config.score.device);
+    say!("scores on   {} (score.device={})", if device.is_cuda() { "GPU" } else { "CPU" }, config.score.device);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::DataFrame;
 use futures::TryStreamExt;
@@ -21,14 +22,25 @@ pub enum Format {
     Csv,
 }
 
+/// Layout of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// One line per row.
+    Table,
+    /// One line per column of each row.
+    Expanded,
+    /// [`Layout::Table`] where the terminal is wide enough, else [`Layout::Expanded`].
+    Fitting,
+}
+
 /// Prints rows as they come, except for a table, whose column widths depend on all of them.
-pub(crate) async fn print_rows(rows: DataFrame, format: Format) -> Result<()> {
+pub(crate) async fn print_rows(rows: DataFrame, format: Format, layout: Layout) -> Result<()> {
     let schema = Arc::new(rows.schema().as_arrow().clone());
     if format == Format::Table {
         let mut batches = rows.collect().await?;
         // Without a batch the table would lack its header.
         batches.push(RecordBatch::new_empty(schema));
-        return print(&batches, format);
+        return print_table(&batches, layout);
     }
     if let Some(nested) = schema.fields().iter().find(|f| format == Format::Csv && f.data_type().is_nested()) {
         return Err(Failure::usage(format!("column {}: CSV cannot hold {}", nested.name(), nested.data_type()))
@@ -52,6 +64,44 @@ pub(crate) async fn print_rows(rows: DataFrame, format: Format) -> Result<()> {
 /// Prints batches that are in memory.
 pub(crate) fn print(batches: &[RecordBatch], format: Format) -> Result<()> {
     std::io::stdout().lock().write_all(&encode(batches, format, true)?).or_else(ignore_closed_pipe)
+}
+
+fn print_table(batches: &[RecordBatch], layout: Layout) -> Result<()> {
+    let columns_max = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+    let text = table_text(batches, layout, columns_max)?;
+    std::io::stdout().lock().write_all(text.as_bytes()).or_else(ignore_closed_pipe)
+}
+
+/// Writes a table for a terminal of so many columns; `None` without a terminal.
+fn table_text(batches: &[RecordBatch], layout: Layout, columns_max: Option<usize>) -> Result<String> {
+    let table = format!("{}\n", pretty_format_batches(batches)?);
+    let width = table.lines().next().map_or(0, |line| line.chars().count());
+    let is_expanded = match layout {
+        Layout::Table => false,
+        Layout::Expanded => true,
+        Layout::Fitting => columns_max.is_some_and(|columns| width > columns),
+    };
+    if !is_expanded {
+        return Ok(table);
+    }
+    let options = FormatOptions::default();
+    let mut text = String::new();
+    let mut number = 0;
+    for batch in batches {
+        let schema = batch.schema();
+        let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+        let name_width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let values = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options));
+        let values = values.collect::<Result<Vec<_>, _>>()?;
+        for row in 0..batch.num_rows() {
+            number += 1;
+            text.push_str(&format!("-[ row {number} ]\n"));
+            for (name, value) in names.iter().zip(&values) {
+                text.push_str(&format!("{name:name_width$} | {}\n", value.value(row)));
+            }
+        }
+    }
+    Ok(text)
 }
 
 /// Prints columns of equal length under their names.
@@ -78,10 +128,35 @@ fn encode(batches: &[RecordBatch], format: Format, header: bool) -> Result<Vec<u
     }
 }
 
+/// Prints a line of text.
+pub(crate) fn print_line(text: std::fmt::Arguments<'_>) -> Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}").or_else(ignore_closed_pipe)
+}
+
 /// A reader that has seen enough (`| head`) is no fault.
-fn ignore_closed_pipe(error: std::io::Error) -> Result<()> {
+pub(super) fn ignore_closed_pipe(error: std::io::Error) -> Result<()> {
     match error.kind() {
         std::io::ErrorKind::BrokenPipe => Ok(()),
         _ => Err(Failure::transient(format!("standard output: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, StringArray};
+
+    #[test]
+    fn a_table_that_is_too_wide_is_written_row_by_row() {
+        let names: ArrayRef = Arc::new(StringArray::from(vec![Some("lamp"), None]));
+        let units: ArrayRef = Arc::new(Int64Array::from(vec![3, 40]));
+        let rows = RecordBatch::try_from_iter([("item", names), ("units_sold", units)]).unwrap();
+        let expanded = "-[ row 1 ]\nitem       | lamp\nunits_sold | 3\n-[ row 2 ]\nitem       | \nunits_sold | 40\n";
+        let text = |layout, columns_max| table_text(std::slice::from_ref(&rows), layout, columns_max).unwrap();
+        assert_eq!(text(Layout::Fitting, Some(20)), expanded);
+        assert_eq!(text(Layout::Expanded, None), expanded);
+        for (layout, columns_max) in [(Layout::Fitting, Some(21)), (Layout::Fitting, None), (Layout::Table, Some(5))] {
+            assert!(text(layout, columns_max).starts_with("+------+------------+\n"));
+        }
     }
 }

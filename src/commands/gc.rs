@@ -41,7 +41,7 @@ impl Command for Gc {
             return print_plan(&plan, &output, self.format);
         }
         let (state_files, state_bytes) = plan.old_state();
-        println!(
+        say!(
             "{} {} nights, {} orphaned files ({} bytes), {state_files} files of old state ({state_bytes} bytes), {} old lock objects",
             if self.dry_run { "would remove" } else { "removed" },
             plan.expired_nights.len(),

@@ -32,9 +32,9 @@ pub struct Import {
 impl Command for Import {
     async fn run(&self, config: &Config) -> Result<()> {
         let report = importing::import(config, &self.name, &self.files, &self.to).await?;
-        println!("{report}");
+        say!("{report}");
         let query = "SELECT event_type, count(*) FROM events GROUP BY event_type";
-        println!("next: intentcast sql --lake {} -c '{query}'", self.to);
+        say!("next: intentcast sql --lake {} -c '{query}'", self.to);
         Ok(())
     }
 }

@@ -4,6 +4,15 @@
 //! a lake, and runs the verb on the process's one runtime. A verb prints its result to standard output; logs, notes and
 //! errors go to standard error. Nothing imports this room.
 
+/// Prints a line to standard output. Ends the verb with a failure where that is impossible, and continues where the reader has seen
+/// enough (`| head`).
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::commands::format::print_line(format_args!($($text)*))?
+    };
+}
+
+mod check;
 mod cluster;
 mod command;
 mod doctor;
@@ -15,11 +24,14 @@ mod import;
 mod models;
 mod nightly;
 mod promote;
+mod prompt;
 mod report;
 mod rollback;
+pub mod shell;
 mod simulate;
-pub mod sql;
+mod sql;
 mod train;
+mod why;
 
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
@@ -68,6 +80,8 @@ pub enum Verb {
     Models(models::Models),
     Promote(promote::Promote),
     Report(report::ReportArgs),
+    Check(check::Check),
+    Why(why::Why),
     Sql(sql::Sql),
     Gc(gc::Gc),
     Cluster(cluster::Cluster),
@@ -86,6 +100,8 @@ impl Verb {
             Verb::Models(verb) => verb,
             Verb::Promote(verb) => verb,
             Verb::Report(verb) => verb,
+            Verb::Check(verb) => verb,
+            Verb::Why(verb) => verb,
             Verb::Sql(verb) => verb,
             Verb::Gc(verb) => verb,
             Verb::Cluster(verb) => verb,

@@ -119,7 +119,7 @@ async fn roll_back(registry: &Registry) -> Result<()> {
             .hint("`intentcast models` lists the versions; `intentcast promote VERSION --force` promotes one")
     })?;
     registry.decide(&Promotion::new(Decision::RolledBack, &before, Some(champion.clone()))).await?;
-    println!("champion: {before}, as before {champion}");
+    say!("champion: {before}, as before {champion}");
     Ok(())
 }
 

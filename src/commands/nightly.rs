@@ -108,7 +108,7 @@ impl Nightly {
             Format::Table => {
                 print!("{night}");
                 if !findings.is_empty() {
-                    println!("master data: {}", master_findings::describe(&findings));
+                    say!("master data: {}", master_findings::describe(&findings));
                 }
                 Ok(())
             }
@@ -128,20 +128,22 @@ struct DryRun {
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string(value).map_err(Failure::bug)?);
+    say!("{}", serde_json::to_string(value).map_err(Failure::bug)?);
     Ok(())
 }
 
 fn print_summary(config: &Config, report: &NightReport) -> Result<()> {
     if !report.published {
-        println!("night of {}: already published, nothing changed", report.run_date);
+        say!("night of {}: already published, nothing changed", report.run_date);
         return Ok(());
     }
-    println!(
+    say!(
         "night of {} published as generation {} by model {}",
-        report.run_date, report.generation, report.model_version
+        report.run_date,
+        report.generation,
+        report.model_version
     );
-    println!(
+    say!(
         "read {} files ({} bytes, {} rows), skipped {} files ({} bytes); encoded {} users, reused {}",
         report.read.files_read,
         report.read.bytes_read,
@@ -152,15 +154,15 @@ fn print_summary(config: &Config, report: &NightReport) -> Result<()> {
         report.users_kept
     );
     if !report.read.files_ignored.is_empty() {
-        println!("ignored objects that are no data: {}", lake::count_by_reason(&report.read.files_ignored));
+        say!("ignored objects that are no data: {}", lake::count_by_reason(&report.read.files_ignored));
     }
     if !report.master_findings.is_empty() {
-        println!("master data: {}", master_findings::describe(&report.master_findings));
+        say!("master data: {}", master_findings::describe(&report.master_findings));
     }
     print_tables(report, Format::Table)?;
     let (lake_uri, output) = (&config.lake.uri, &config.output.uri);
     let query = "SELECT * FROM replenishment ORDER BY stock_out_risk DESC LIMIT 10";
-    println!("next: intentcast sql --lake {lake_uri} --output {output} -c '{query}'");
+    say!("next: intentcast sql --lake {lake_uri} --output {output} -c '{query}'");
     Ok(())
 }
 

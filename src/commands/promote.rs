@@ -76,13 +76,13 @@ impl Promote {
             return print_is_champion(&card.version);
         }
         registry.decide(&Promotion::new(Decision::Forced, &card.version, champion)).await?;
-        println!("champion: {}, without being judged", card.version);
+        say!("champion: {}, without being judged", card.version);
         Ok(())
     }
 
     async fn promote_first(&self, registry: &Registry) -> Result<()> {
         let Some(challenger) = self.named(registry).await? else {
-            println!("there is no model yet");
+            say!("there is no model yet");
             return Ok(());
         };
         let comparison = evaluation::compare_with_baselines(&challenger.figures);
@@ -137,7 +137,7 @@ fn no_model(registry: &Registry) -> Failure {
 }
 
 fn print_is_champion(version: &str) -> Result<()> {
-    println!("{version} is the champion already");
+    say!("{version} is the champion already");
     Ok(())
 }
 
@@ -159,7 +159,7 @@ async fn decide(
     };
     registry.decide(&promotion).await?;
     if is_better {
-        println!("champion: {version}");
+        say!("champion: {version}");
         return Ok(());
     }
     let stays = champion.map_or(String::new(), |champion| format!("{champion} stays the champion; "));
@@ -169,7 +169,7 @@ async fn decide(
 
 fn print_comparison(comparison: &Comparison) -> Result<()> {
     if let Some(date) = comparison.run_date {
-        println!("outcomes of the days from {date} on, which neither model has learnt from");
+        say!("outcomes of the days from {date} on, which neither model has learnt from");
     }
     let rows = &comparison.compared;
     let column = |text: &dyn Fn(&evaluation::Compared) -> String| -> ArrayRef {

@@ -31,8 +31,8 @@ impl Command for Rollback {
     async fn run(&self, config: &Config) -> Result<()> {
         let output = Location::open(&config.output.uri, &config.s3)?;
         match runs::rollback(&output, self.date, &config.lock).await? {
-            Some(night) => println!("visible now: {} generation {}", night.run_date(), night.run.generation),
-            None => println!("no night is visible now"),
+            Some(night) => say!("visible now: {} generation {}", night.run_date(), night.run.generation),
+            None => say!("no night is visible now"),
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ impl Command for Simulate {
             start: self.start.0,
         };
         let report = simulation::simulate(&Location::open(&self.to, &config.s3)?, &options).await?;
-        println!("{report}");
+        say!("{report}");
         Ok(())
     }
 }

@@ -81,14 +81,9 @@ impl Train {
         if !trials.is_empty() {
             print_trials(&trials)?;
         }
-        println!(
-            "model {} (as of {}; labels end before {})",
-            card.version,
-            card.as_of_dates.join(", "),
-            card.labels_end
-        );
+        say!("model {} (as of {}; labels end before {})", card.version, card.as_of_dates.join(", "), card.labels_end);
         print_summary(&card.figures)?;
-        println!(
+        say!(
             "figures of users and dates that were held out until then; models/{}/bundle.json has all {}",
             card.version,
             card.figures.len()
@@ -98,29 +93,29 @@ impl Train {
 
     async fn train_table(&self, config: &Config) -> Result<()> {
         let card = training::table::train(config, &self.table).await?;
-        println!("table model {} ({})", card.version, card.split);
+        say!("table model {} ({})", card.version, card.split);
         print_figures(&card.figures)?;
         let columns: Vec<String> = card.columns.0.iter().map(|c| format!("'{0}', \"{0}\"", c.name)).collect();
         let label = &card.labels[0].name;
-        println!("in SQL: predict_table(named_struct({}), '{}', '{label}')", columns.join(", "), card.version);
+        say!("in SQL: predict_table(named_struct({}), '{}', '{label}')", columns.join(", "), card.version);
         Ok(())
     }
 
     async fn train_text(&self, config: &Config) -> Result<()> {
         let card = training::text::train(config, &self.table, &self.inputs).await?;
-        println!("text model {} ({}; {})", card.version, card.strategy, card.split);
+        say!("text model {} ({}; {})", card.version, card.strategy, card.split);
         print_figures(&card.figures)?;
         let (column, version, labels) = (&card.text_column, &card.version, card.labels.join(", "));
-        println!("in SQL: classify_text(\"{column}\", '{version}', '{}'); labels: {labels}", card.labels[0]);
+        say!("in SQL: classify_text(\"{column}\", '{version}', '{}'); labels: {labels}", card.labels[0]);
         Ok(())
     }
 
     async fn train_image(&self, config: &Config) -> Result<()> {
         let card = training::image::train(config, &self.table, &self.inputs).await?;
-        println!("image model {} ({}; {})", card.version, card.strategy, card.split);
+        say!("image model {} ({}; {})", card.version, card.strategy, card.split);
         print_figures(&card.figures)?;
         let (version, labels) = (&card.version, card.labels.join(", "));
-        println!("in SQL, for bytes: classify_image(image, '{version}', '{}'); labels: {labels}", card.labels[0]);
+        say!("in SQL, for bytes: classify_image(image, '{version}', '{}'); labels: {labels}", card.labels[0]);
         Ok(())
     }
 }

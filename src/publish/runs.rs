@@ -104,6 +104,14 @@ impl RunRecord {
     }
 }
 
+impl RunRecord {
+    /// Returns the seconds of all stages; `None` except for nights.
+    pub(crate) fn stage_seconds(&self) -> Option<f64> {
+        let stages = self.stages.as_object()?;
+        Some(stages.values().filter_map(|stage| stage["seconds"].as_f64()).sum())
+    }
+}
+
 /// (De)serialises a value as JSON inside a text column.
 mod json_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};

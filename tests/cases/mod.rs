@@ -13,6 +13,7 @@ mod leakage;
 mod master;
 mod partitions;
 mod plans;
+mod prompt;
 mod publishing;
 mod publishing_s3;
 mod read_back;

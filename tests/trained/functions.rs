@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
 use intentcast::commands::format::Format;
-use intentcast::commands::sql::Shell;
+use intentcast::commands::shell::Shell;
 use intentcast::config::Config;
 use intentcast::engine;
 use intentcast::failure::{Failure, Result};

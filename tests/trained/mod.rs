@@ -1,5 +1,6 @@
 //! Tests that train a model, or use the one that was trained for all of them.
 
+mod check_and_why;
 mod cluster;
 mod cold_start;
 mod command_line;

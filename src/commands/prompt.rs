@@ -1,0 +1,310 @@
+//! The prompt of `intentcast sql`: commands that begin with a backslash, completion, highlighting.
+
+use datafusion::prelude::SessionContext;
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::Validator;
+use rustyline::{Context, Editor, Helper};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::format::Layout;
+use super::shell::Shell;
+use crate::failure::{Failure, Result};
+use crate::tables::schemas;
+
+const HELP: &str = "\
+SQL ends with a semicolon.
+\\d          list tables and views
+\\d NAME     columns of a table or view, and what they mean
+\\df         list functions
+\\x          print each row as a list of its columns: on, off, or where the terminal is too narrow (default)
+\\timing     print the seconds of each query: on or off
+\\q          end; also Ctrl-D
+Tab completes names. Ctrl-C cancels a query, and keeps the prompt.";
+
+#[rustfmt::skip]
+const KEYWORDS: [&str; 44] = [
+    "AND", "AS", "ASC", "BETWEEN", "BY", "CASE", "CAST", "COUNT", "CREATE", "CROSS JOIN", "DATE", "DESC", "DESCRIBE", "DISTINCT", "ELSE",
+    "END", "EXISTS", "EXPLAIN", "FILTER", "FROM", "FULL JOIN", "GROUP BY", "HAVING", "IN", "INTERVAL", "IS", "JOIN", "LEFT JOIN", "LIKE",
+    "LIMIT", "NOT", "NULL", "ON", "OR", "ORDER BY", "OVER", "PARTITION BY", "SELECT", "SHOW TABLES", "THEN", "UNION ALL", "WHEN", "WHERE",
+    "WITH",
+];
+
+/// One line that is no SQL.
+#[derive(Debug, PartialEq)]
+enum Meta<'a> {
+    Help,
+    Tables,
+    Columns(&'a str),
+    Functions,
+    Expanded,
+    Timing,
+    Quit,
+}
+
+impl<'a> Meta<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let line = line.trim().trim_end_matches(';').trim_end();
+        match line {
+            "help" | "\\?" | "\\h" => Some(Self::Help),
+            "\\d" | "\\dt" | "\\dv" => Some(Self::Tables),
+            "\\df" => Some(Self::Functions),
+            "\\x" => Some(Self::Expanded),
+            "\\timing" => Some(Self::Timing),
+            "\\q" | "exit" | "quit" => Some(Self::Quit),
+            _ => line.strip_prefix("\\d ").map(|name| Self::Columns(name.trim().trim_matches('"'))),
+        }
+    }
+}
+
+/// A shell that reads statements from a person.
+pub(super) struct Prompt<'a> {
+    shell: &'a Shell,
+    layout: Layout,
+    has_timing: bool,
+}
+
+impl<'a> Prompt<'a> {
+    pub(super) fn new(shell: &'a Shell) -> Self {
+        Self { shell, layout: Layout::Fitting, has_timing: false }
+    }
+
+    /// Reads statements until end of input; an error is printed and the prompt continues.
+    pub(super) async fn run(mut self) -> Result<()> {
+        let mut editor: Editor<Words, DefaultHistory> =
+            Editor::new().map_err(|e| Failure::bug(format!("no prompt: {e}")))?;
+        editor.set_helper(Some(Words::of_session(&self.shell.ctx).await));
+        eprintln!("help lists commands; \\q or Ctrl-D ends");
+        let mut pending = String::new();
+        loop {
+            match editor.readline(if pending.is_empty() { "intentcast> " } else { "        ... " }) {
+                Ok(line) => pending.push_str(&format!("{line}\n")),
+                Err(ReadlineError::Interrupted) => pending.clear(),
+                Err(_) => return Ok(()),
+            }
+            let text = pending.trim();
+            let asked = match Meta::parse(text) {
+                Some(Meta::Quit) => return Ok(()),
+                Some(meta) => self.follow(&meta).await,
+                None => match text.strip_suffix(';') {
+                    Some(sql) => self.query(sql).await,
+                    // An unknown command would wait for a semicolon for ever.
+                    None if text.starts_with('\\') => {
+                        Err(Failure::usage(format!("{text}: no such command")).hint("help lists all"))
+                    }
+                    None => continue,
+                },
+            };
+            editor.add_history_entry(text).unwrap_or_default();
+            if let Err(failure) = asked {
+                eprintln!("error: {failure}");
+            }
+            pending.clear();
+        }
+    }
+
+    /// Runs SQL until it is done or cancelled.
+    async fn query(&self, sql: &str) -> Result<()> {
+        let clock = Instant::now();
+        let done = tokio::select! {
+            done = self.shell.run_in(sql, self.layout) => done,
+            _ = tokio::signal::ctrl_c() => Err(Failure::usage("cancelled")),
+        };
+        if self.has_timing {
+            eprintln!("time: {:.3} s", clock.elapsed().as_secs_f64());
+        }
+        done
+    }
+
+    async fn follow(&mut self, meta: &Meta<'_>) -> Result<()> {
+        match meta {
+            Meta::Help => eprintln!("{HELP}"),
+            Meta::Tables => {
+                let tables = "SELECT table_name, lower(table_type) AS kind FROM information_schema.tables \
+                              WHERE table_schema = 'public' ORDER BY table_name";
+                return self.query(tables).await;
+            }
+            Meta::Columns(name) => return self.query(&self.columns(name)?).await,
+            Meta::Functions => {
+                let functions = "SELECT routine_name AS function, lower(min(function_type)) AS kind, \
+                                 min(syntax_example) AS example, min(description) AS description \
+                                 FROM information_schema.routines GROUP BY routine_name ORDER BY routine_name";
+                return self.query(functions).await;
+            }
+            Meta::Expanded => {
+                self.layout = match self.layout {
+                    Layout::Fitting => Layout::Expanded,
+                    Layout::Expanded => Layout::Table,
+                    Layout::Table => Layout::Fitting,
+                };
+                eprintln!(
+                    "expanded: {}",
+                    match self.layout {
+                        Layout::Fitting => "where the terminal is too narrow",
+                        Layout::Expanded => "on",
+                        Layout::Table => "off",
+                    }
+                );
+            }
+            Meta::Timing => {
+                self.has_timing = !self.has_timing;
+                eprintln!("timing: {}", if self.has_timing { "on" } else { "off" });
+            }
+            Meta::Quit => {}
+        }
+        Ok(())
+    }
+
+    /// Returns a query for the columns of a table, with their meaning where it is a published one.
+    fn columns(&self, name: &str) -> Result<String> {
+        self.shell.refuse_missing(name)?;
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let published = schemas::spec(name.strip_suffix("_history").unwrap_or(name)).ok();
+        let columns = published.iter().flat_map(|spec| spec.columns);
+        let meanings: Vec<String> =
+            columns.map(|column| format!("({}, {})", quoted(column.name), quoted(column.meaning))).collect();
+        let columns = format!(
+            "SELECT column_name, data_type, is_nullable, ordinal_position FROM information_schema.columns \
+             WHERE table_name = {}",
+            quoted(name)
+        );
+        Ok(match meanings.is_empty() {
+            true => {
+                format!("SELECT column_name, data_type, is_nullable FROM ({columns}) AS c ORDER BY ordinal_position")
+            }
+            false => format!(
+                "SELECT c.column_name, c.data_type, m.meaning FROM ({columns}) AS c \
+                 LEFT JOIN (VALUES {}) AS m(name, meaning) ON m.name = c.column_name ORDER BY c.ordinal_position",
+                meanings.join(", ")
+            ),
+        })
+    }
+}
+
+/// The names that Tab completes.
+struct Words(BTreeSet<String>);
+
+impl Words {
+    /// Collects keywords, and the tables, columns and functions of a session.
+    async fn of_session(ctx: &SessionContext) -> Self {
+        let mut words: BTreeSet<String> = KEYWORDS.iter().map(ToString::to_string).collect();
+        let state = ctx.state();
+        words.extend(state.scalar_functions().keys().map(|name| format!("{name}(")));
+        words.extend(state.aggregate_functions().keys().map(|name| format!("{name}(")));
+        words.extend(state.table_functions().keys().map(|name| format!("{name}(")));
+        for catalog in ctx.catalog_names().iter().filter_map(|name| ctx.catalog(name)) {
+            for schema in catalog.schema_names().iter().filter_map(|name| catalog.schema(name)) {
+                for table in schema.table_names() {
+                    if let Ok(Some(provider)) = schema.table(&table).await {
+                        words.extend(provider.schema().fields().iter().map(|field| field.name().clone()));
+                    }
+                    words.insert(table);
+                }
+            }
+        }
+        Self(words)
+    }
+
+    /// Returns where the word before the cursor begins, and the words that continue it, whatever its case.
+    fn continue_word(&self, line: &str, cursor: usize) -> (usize, Vec<String>) {
+        let before = line.get(..cursor).unwrap_or(line);
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let start =
+            before.rfind(|c| !is_part(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
+        let begun = before[start..].to_lowercase();
+        if begun.is_empty() {
+            return (start, Vec::new());
+        }
+        let continues = self.0.iter().filter(|word| word.to_lowercase().starts_with(&begun));
+        (start, continues.cloned().collect())
+    }
+}
+
+impl Completer for Words {
+    type Candidate = String;
+
+    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(self.continue_word(line, pos))
+    }
+}
+
+impl Highlighter for Words {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        Cow::Owned(highlighted(line))
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, kind: CmdKind) -> bool {
+        kind != CmdKind::MoveCursor
+    }
+}
+
+impl Hinter for Words {
+    type Hint = String;
+}
+
+impl Validator for Words {}
+
+impl Helper for Words {}
+
+/// Writes keywords in bold and texts in green, by the codes of a terminal.
+fn highlighted(line: &str) -> String {
+    let is_keyword = |word: &str| KEYWORDS.iter().flat_map(|k| k.split(' ')).any(|k| k.eq_ignore_ascii_case(word));
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some(first) = rest.chars().next() {
+        let end = match first {
+            '\'' => rest[1..].find('\'').map_or(rest.len(), |at| at + 2),
+            c if c.is_alphanumeric() || c == '_' => {
+                rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+            }
+            c => c.len_utf8(),
+        };
+        let (token, after) = rest.split_at(end);
+        match first {
+            '\'' => out.push_str(&format!("\x1b[32m{token}\x1b[0m")),
+            _ if is_keyword(token) => out.push_str(&format!("\x1b[1m{token}\x1b[0m")),
+            _ => out.push_str(token),
+        }
+        rest = after;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_told_from_sql() {
+        assert_eq!(Meta::parse("\\d \"intent\" "), Some(Meta::Columns("intent")));
+        assert_eq!(Meta::parse(" \\df;"), Some(Meta::Functions));
+        assert_eq!(Meta::parse("help"), Some(Meta::Help));
+        assert_eq!(Meta::parse("SELECT 1;"), None);
+        assert_eq!(Meta::parse("\\nothing"), None);
+    }
+
+    #[test]
+    fn tab_continues_the_word_before_the_cursor() {
+        let words = Words(["SELECT", "intent", "intent_history", "score_intents("].map(String::from).into());
+        assert_eq!(words.continue_word("sel", 3), (0, vec!["SELECT".to_string()]));
+        let (start, found) = words.continue_word("SELECT * FROM inte", 18);
+        assert_eq!((start, found.len()), (14, 2));
+        assert_eq!(words.continue_word("größe, score", 14), (9, vec!["score_intents(".to_string()]));
+        assert!(words.continue_word("SELECT ", 7).1.is_empty());
+    }
+
+    #[test]
+    fn highlighting_changes_no_character() {
+        for line in ["SELECT 'it''s' FROM \"größe\" -- from", "'open", "WHERE x='é'", ""] {
+            let plain =
+                ["\x1b[32m", "\x1b[1m", "\x1b[0m"].iter().fold(highlighted(line), |l, code| l.replace(code, ""));
+            assert_eq!(plain, line);
+        }
+        assert!(highlighted("select x").starts_with("\x1b[1mselect\x1b[0m x"));
+    }
+}

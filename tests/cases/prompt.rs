@@ -1,0 +1,72 @@
+//! The prompt of `intentcast sql`, fed through a pipe, and files of statements.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::support::intentcast;
+
+/// Types lines into a prompt over an output without nights; returns what it printed and its log.
+fn typed(lines: &str) -> (String, String) {
+    let output = tempfile::tempdir().unwrap();
+    let mut prompt = Command::new(env!("CARGO_BIN_EXE_intentcast"))
+        .args(["sql", "--output", output.path().to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    prompt.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let done = prompt.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let (printed, errors) = (text(done.stdout), text(done.stderr));
+    assert!(done.status.success(), "{errors}");
+    (printed, errors)
+}
+
+#[test]
+fn backslash_commands_say_what_there_is() {
+    let (printed, errors) = typed("\\d\n\\d replenishment\n\\df\nhelp\n\\q\nSELECT 'after the end';\n");
+    for part in ["| demand_history ", "| order_quantity ", "units to order today: whole packs", "| score_intents "] {
+        assert!(printed.contains(part), "{part}\n{printed}\n{errors}");
+    }
+    assert!(errors.contains("\\timing") && !printed.contains("after the end"), "{printed}\n{errors}");
+}
+
+#[test]
+fn rows_are_printed_as_asked_and_errors_keep_the_prompt() {
+    let lines = "\\timing\n\\x\nSELECT 1 AS a,\n  'two' AS b;\n\\x\nSELECT 3 AS c;\n\\d demnd\n\\nothing\nSELECT nope;\nSELECT 4 AS d;\n";
+    let (printed, errors) = typed(lines);
+    assert!(printed.starts_with("-[ row 1 ]\na | 1\nb | two\n+---+\n| c |\n"), "{printed}");
+    assert!(printed.ends_with("| 4 |\n+---+\n"), "{printed}");
+    for part in [
+        "timing: on",
+        "time: 0.",
+        "expanded: on",
+        "expanded: off",
+        "did you mean `demand`?",
+        "\\nothing: no such command",
+        "nope",
+    ] {
+        assert!(errors.contains(part), "{part}\n{errors}");
+    }
+}
+
+#[test]
+fn a_file_of_statements_runs_and_names_itself_in_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("two.sql");
+    let file = file.to_str().unwrap();
+    let run = |text: &str| {
+        std::fs::write(file, text).unwrap();
+        intentcast(&["sql", "--output", folder.path().to_str().unwrap(), "--format", "csv", "-f", file])
+    };
+    let done = run("-- two statements\nSELECT 1 AS a;\nSELECT 2 AS b;\n");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "a\n1\nb\n2\n");
+    let failed = run("SELECT FROM WHERE");
+    let errors = String::from_utf8_lossy(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("two.sql"), "{errors}");
+    let missing = intentcast(&["sql", "-f", "/no/such.sql"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("/no/such.sql"));
+}
