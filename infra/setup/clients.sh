@@ -12,16 +12,16 @@ need() { # need COMMAND PACKAGE...
 }
 packages=()
 need chromium chromium
-need soffice libreoffice-calc
+need localc libreoffice-calc
 need npm npm
 # The report's Chinese page needs a font that has its characters.
-fc-list :lang=zh 2> /dev/null | grep -q . || packages+=(fontconfig fonts-noto-cjk)
+fc-list :lang=zh 2> /dev/null | grep . > /dev/null || packages+=(fontconfig fonts-noto-cjk)
 if [ ${#packages[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
   echo "clients: installing ${packages[*]}"
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" > /dev/null
 fi
-for command in chromium soffice npm; do
+for command in chromium localc npm; do
   command -v $command > /dev/null || missing+=("$command")
 done
 lock=infra/setup/clients/package-lock.json
@@ -30,8 +30,11 @@ if [ "$(cat .clients/stamp 2> /dev/null || true)" != "$stamp" ] && command -v np
   echo "clients: installing playwright-core and axe-core into .clients (once)"
   rm -rf .clients && mkdir .clients
   cp infra/setup/clients/package.json "$lock" .clients/
-  npm --prefix .clients ci --ignore-scripts --no-audit --no-fund --silent
-  echo "$stamp" > .clients/stamp
+  if npm --prefix .clients ci --ignore-scripts --no-audit --no-fund --loglevel=error --update-notifier=false; then
+    echo "$stamp" > .clients/stamp
+  else
+    missing+=("the packages of $lock")
+  fi
 fi
 if [ ${#missing[@]} -gt 0 ]; then
   echo "clients: missing: ${missing[*]}

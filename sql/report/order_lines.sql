@@ -1,4 +1,5 @@
--- one row per item_id with an inventory row: its line of the order sheet, the most urgent first
+-- one row per item_id with an inventory row or a forecast: its line of the order sheet, the most urgent first
+-- Without an inventory row there is nothing to order, and all numbers but the expected demand are null.
 WITH titles AS (
     SELECT item_id, title, category FROM items
 ),
@@ -8,7 +9,7 @@ expected AS (
     GROUP BY item_id
 )
 SELECT
-    replenishment.item_id,
+    coalesce(replenishment.item_id, expected.item_id) AS item_id,
     substr(titles.title, 1, 200) AS title,
     coalesce(expected.category, titles.category) AS category,
     replenishment.order_quantity,
@@ -35,10 +36,11 @@ SELECT
     replenishment.lead_time_demand_q95,
     replenishment.reason
 FROM titles
-    RIGHT JOIN (expected RIGHT JOIN replenishment ON expected.item_id = replenishment.item_id)
-    ON titles.item_id = replenishment.item_id
+    RIGHT JOIN (expected FULL JOIN replenishment ON expected.item_id = replenishment.item_id)
+    ON titles.item_id = coalesce(replenishment.item_id, expected.item_id)
 ORDER BY
-    replenishment.order_quantity > 0 DESC,
-    replenishment.stock_out_risk DESC,
-    replenishment.days_of_cover,
-    replenishment.item_id
+    replenishment.order_quantity > 0 DESC NULLS LAST,
+    replenishment.stock_out_risk DESC NULLS LAST,
+    replenishment.days_of_cover NULLS LAST,
+    expected.demand_mean DESC NULLS LAST,
+    coalesce(replenishment.item_id, expected.item_id)

@@ -1,16 +1,15 @@
 -- one row per item_id whose history and forecast the page shows: the 300 largest changes and the most urgent orders, 1,000 at most
--- On a first night, without another one to compare with, the 300 items of most demand take the place of the changes.
+-- On a night without another one to compare with, the 300 items of most demand take the place of the changes.
 WITH sizes AS (
     -- Not abs(…): DataFusion 55.2 refuses its own plan of an order by it ("does not satisfy order requirements").
     SELECT item_id, greatest(coalesce(demand_change, demand_mean), -coalesce(demand_change, demand_mean)) AS size
     FROM item_changes
-    WHERE demand_change IS NOT NULL OR compared_date() IS NULL
 ),
 changes AS (
     SELECT item_id, row_number() OVER (ORDER BY size DESC, item_id) AS place FROM sizes
 ),
 orders AS (
-    SELECT item_id, row_number() OVER (ORDER BY stock_out_risk DESC, days_of_cover, item_id) AS urgency
+    SELECT item_id, row_number() OVER (ORDER BY stock_out_risk DESC NULLS LAST, days_of_cover, item_id) AS urgency
     FROM replenishment
     WHERE order_quantity > 0
 ),

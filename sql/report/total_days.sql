@@ -12,6 +12,8 @@ forecasts AS (
     FROM demand_total_history
     WHERE level = 'total' AND target_date >= CAST(run_date() AS DATE) - 180
         AND run_date >= CAST(run_date() AS DATE) - 210
+        -- Days to come show this night's forecast or none.
+        AND (target_date < CAST(run_date() AS DATE) OR run_date = CAST(run_date() AS DATE))
 ),
 newest AS (
     SELECT day, mean FROM forecasts WHERE recency = 1

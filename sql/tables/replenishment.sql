@@ -79,25 +79,26 @@ need AS (
         *,
         CASE
             WHEN position > reorder_point OR reorder_point <= 0 THEN 0.0
-            ELSE ceil(greatest(reorder_point + mean - position, min_order_quantity) / pack_size - 0.000001) * pack_size
+            ELSE greatest(
+                ceil((greatest(reorder_point + mean - position, min_order_quantity) - 0.000001) / pack_size), 1.0) * pack_size
         END AS order_quantity,
         -- P(lead-time demand > position): the distribution is linear between the quantiles. Demand is whole, so a position of 5
         -- runs out at 6, and the distribution is read between them: at 0.6 rather than halfway, because a whole quantile covers
-        -- somewhat more than its level (lab/results/stock_out_risk.md). Above q95 the tail is that of the service level, and
-        -- Markov's inequality bounds it: where all quantiles are 0, only the mean says how rare a sale is.
-        CASE
-            WHEN position < 0 THEN 1.0
-            WHEN position < q05 THEN 1.0 - 0.05 * least((position + 0.6) / q05, 1.0)
-            WHEN position < q10 THEN 0.95 - 0.05 * least((position + 0.6 - q05) / (q10 - q05), 1.0)
-            WHEN position < q25 THEN 0.90 - 0.15 * least((position + 0.6 - q10) / (q25 - q10), 1.0)
-            WHEN position < q50 THEN 0.75 - 0.25 * least((position + 0.6 - q25) / (q50 - q25), 1.0)
-            WHEN position < q75 THEN 0.50 - 0.25 * least((position + 0.6 - q50) / (q75 - q50), 1.0)
-            WHEN position < q90 THEN 0.25 - 0.15 * least((position + 0.6 - q75) / (q90 - q75), 1.0)
-            WHEN position < q95 THEN 0.10 - 0.05 * least((position + 0.6 - q90) / (q95 - q90), 1.0)
-            ELSE least(
-                exp(-0.5 * power(
-                    sqrt(-2.0 * ln(0.05)) + 0.363 * (position - q95) / greatest(q95 - q90, 0.5), 2.0)),
-                mean / (position + 1.0))
+        -- somewhat more than its level (lab/results/stock_out_risk.md). Above q95 the tail is that of the service level. Markov's
+        -- inequality bounds the whole: where all quantiles are 0, only the mean says how rare a sale is.
+        CASE WHEN position < 0 THEN 1.0 ELSE least(
+            CASE
+                WHEN position + 0.6 < q05 THEN 1.0 - 0.05 * (position + 0.6) / q05
+                WHEN position + 0.6 < q10 THEN 0.95 - 0.05 * (position + 0.6 - q05) / (q10 - q05)
+                WHEN position + 0.6 < q25 THEN 0.90 - 0.15 * (position + 0.6 - q10) / (q25 - q10)
+                WHEN position + 0.6 < q50 THEN 0.75 - 0.25 * (position + 0.6 - q25) / (q50 - q25)
+                WHEN position + 0.6 < q75 THEN 0.50 - 0.25 * (position + 0.6 - q50) / (q75 - q50)
+                WHEN position + 0.6 < q90 THEN 0.25 - 0.15 * (position + 0.6 - q75) / (q90 - q75)
+                WHEN position + 0.6 < q95 THEN 0.10 - 0.05 * (position + 0.6 - q90) / (q95 - q90)
+                ELSE exp(-0.5 * power(
+                    sqrt(-2.0 * ln(0.05)) + 0.363 * greatest(position - q95, 0.0) / greatest(q95 - q90, 0.5), 2.0))
+            END,
+            mean / (position + 1.0))
         END AS stock_out_risk
     FROM target
 ),
@@ -110,7 +111,7 @@ named AS (
         concat(lead_time_days, ' days',
             CASE WHEN review_period_days() > 1
                 THEN concat(' and a review every ', review_period_days(), ' days') ELSE '' END) AS period_text,
-        concat(regexp_replace(CAST(round(service_level * 100, 1) AS VARCHAR), '[.]0$', ''), ' % certainty') AS certainty_text
+        concat(regexp_replace(CAST(round(service_level * 100, 2) AS VARCHAR), '[.]0$', ''), ' % certainty') AS certainty_text
     FROM need
 )
 SELECT
@@ -139,7 +140,7 @@ SELECT
         WHEN reorder_point <= 0
             THEN concat('no order: expected demand over ', period_text, ' is ', round(mean, 2),
                 ' units, so the reorder point is 0')
-        WHEN order_quantity = 0
+        WHEN position > reorder_point
             THEN concat('no order: ', position_text, ' is above the reorder point ', CAST(reorder_point AS BIGINT),
                 ', which covers the demand of ', period_text, ' with ', certainty_text)
         ELSE concat(

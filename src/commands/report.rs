@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 use clap::Args;
-use std::io::Write;
 use std::sync::Arc;
 
 use super::command::{Command, Needs, Places};
+use super::format;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
@@ -57,36 +57,23 @@ impl Command for ReportArgs {
         }
         let workspace = Workspace::open(config, Arc::new(Models::new(config)?), Access::ReadOnly).await?;
         let output = workspace.output()?;
-        let newest = workspace.nights().last().map(|night| night.run_date());
-        let Some(run_date) = self.date.or(newest) else {
-            return Err(Failure::usage("report: no night is visible")
-                .hint("`intentcast nightly --date D` publishes one; --output names its output"));
-        };
-        let report = Report::read(&workspace, run_date, self.compare).await?;
+        let report = Report::read(&workspace, self.date, self.compare).await?;
         if self.format == ReportFormat::Json {
-            return print_line(&report.to_json()?.to_string());
+            return format::print_line(format_args!("{}", report.to_json()?));
         }
         let folder = match &self.to {
             Some(folder) => Location::open(folder, &config.s3)?,
-            None => output.folder(&format!("reports/{run_date}")),
+            None => output.folder(&format!("reports/{}", report.run_date())),
         };
-        for file in report::files(&report, config.report.language)? {
-            folder.write(file.name, file.bytes).await?;
+        if let Ok(path) = folder.url.to_file_path() {
+            let refused = |e: std::io::Error| Failure::usage(format!("{}: {e}", path.display()));
+            std::fs::create_dir_all(&path).map_err(|e| refused(e).hint("--to names a folder that can be written"))?;
         }
-        println!(
-            "report of {run_date}: {} items to order\nopen {}",
-            report.orders()?,
-            folder.display(&folder.path("index.html"))
-        );
+        let (run_date, orders) = (report.run_date(), report.orders()?);
+        for file in report::files(report, config.report.language)? {
+            folder.write_as(file.name, file.bytes, file.content_type).await?;
+        }
+        say!("report of {run_date}: {orders} items to order\nopen {}", folder.display(&folder.path("index.html")));
         Ok(())
-    }
-}
-
-fn print_line(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::transient(format!("standard output: {e}")))
-        }
-        _ => Ok(()),
     }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn write(
 
 /// Opens the rollups that a night read. `None` if the night left no note, or a unit is no longer there.
 ///
-/// `source` has a lake without files: only its declared columns are used.
+/// Only the declared columns of the lake in `source` are used, none of its files.
 pub(crate) async fn open(
     ctx: &SessionContext,
     source: LakeSource<'_>,

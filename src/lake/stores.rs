@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, aws::AmazonS3Builder,
-    local::LocalFileSystem, memory::InMemory, path::Path,
+    Attribute, Attributes, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    aws::AmazonS3Builder, local::LocalFileSystem, memory::InMemory, path::Path,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -159,6 +159,23 @@ impl Location {
     pub async fn write(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<()> {
         let path = self.path(name);
         self.store.put(&path, bytes.into()).await.map_err(|e| Failure::from(e).at(self.display(&path)))?;
+        Ok(())
+    }
+
+    /// Writes a whole object that a browser may open, replacing an existing one. Local files have no content type.
+    pub(crate) async fn write_as(
+        &self,
+        name: &str,
+        bytes: impl Into<PutPayload>,
+        content_type: &'static str,
+    ) -> Result<()> {
+        if self.url.scheme() == "file" {
+            return self.write(name, bytes).await;
+        }
+        let path = self.path(name);
+        let attributes = Attributes::from_iter([(Attribute::ContentType, content_type)]);
+        let typed = PutOptions { attributes, ..Default::default() };
+        self.store.put_opts(&path, bytes.into(), typed).await.map_err(|e| Failure::from(e).at(self.display(&path)))?;
         Ok(())
     }
 

@@ -32,24 +32,24 @@ impl Columns {
         (0..self.len()).map(|row| self.0.iter().map(|(name, values)| (name.clone(), values[row].clone())).collect())
     }
 
-    /// Returns a column, or nulls if there is none of that name: an overlay may have dropped it.
-    pub(super) fn get(&self, name: &str) -> impl Iterator<Item = &Value> {
-        let found = self.0.iter().find(|(column, _)| column == name).map(|(_, values)| values.as_slice());
-        (0..self.len()).map(move |row| found.map_or(&Value::Null, |values| &values[row]))
-    }
-
-    /// Returns the numbers of a column.
-    pub(super) fn numbers(&self, name: &str) -> impl Iterator<Item = Option<f64>> {
-        self.get(name).map(Value::as_f64)
+    /// Replaces the values of a column.
+    pub(super) fn replace(&mut self, name: &str, values: Vec<Value>) {
+        if let Some((_, old)) = self.0.iter_mut().find(|(column, _)| column == name) {
+            *old = values;
+        }
     }
 
     /// Returns an object of columns whose numbers have at most four decimals: half the bytes, and more than a page shows.
     pub(super) fn rounded(&self) -> Value {
-        let round = |value: &Value| match value.as_f64() {
-            Some(number) if value.is_f64() => number_value((number * 1e4).round() / 1e4),
-            _ => value.clone(),
-        };
-        self.0.iter().map(|(name, values)| (name.clone(), values.iter().map(round).collect::<Value>())).collect()
+        self.0.iter().map(|(name, values)| (name.clone(), values.iter().map(rounded).collect::<Value>())).collect()
+    }
+}
+
+/// Rounds a number to four decimals; other values stay.
+pub(super) fn rounded(value: &Value) -> Value {
+    match value.as_f64() {
+        Some(number) if value.is_f64() => number_value((number * 1e4).round() / 1e4),
+        _ => value.clone(),
     }
 }
 
@@ -90,6 +90,5 @@ mod tests {
         let row = json!({"id": "a", "n": 2, "p": 0.123456, "day": "2026-03-01", "yes": true, "no": null, "nan": null});
         assert_eq!(Value::Object(columns.rows().next().unwrap()), row);
         assert_eq!(columns.rounded()["p"], json!([0.1235]));
-        assert_eq!(columns.numbers("absent").collect::<Vec<_>>(), [None]);
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::columns::Columns;
+use super::columns::{Columns, rounded};
+use super::data::is_order;
 use crate::failure::{Failure, Result};
 
 const COLUMNS: [&str; 13] = [
@@ -21,16 +22,18 @@ const COLUMNS: [&str; 13] = [
     "reason",
 ];
 
+/// By this mark spreadsheets read the file as UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Writes a header, and one line per item with an order, the most urgent first.
 pub(super) fn write(lines: &Columns) -> Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut writer = csv::Writer::from_writer(BYTE_ORDER_MARK.to_vec());
     writer.write_record(COLUMNS).map_err(Failure::bug)?;
-    let ordered = lines.rows().filter(|line| line["order_quantity"].as_f64() > Some(0.0));
-    for line in ordered {
+    for line in lines.rows().filter(is_order) {
         let cells = COLUMNS.map(|name| match line.get(name) {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(text)) => harmless(text),
-            Some(other) => other.to_string(),
+            Some(other) => rounded(other).to_string(),
         });
         writer.write_record(cells).map_err(Failure::bug)?;
     }
@@ -39,7 +42,8 @@ pub(super) fn write(lines: &Columns) -> Result<Vec<u8>> {
 
 /// Puts an apostrophe before a text that a spreadsheet would run as a formula (OWASP, "CSV injection"). Numbers stay.
 fn harmless(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
+    const STARTS: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+    let is_formula = text.starts_with(STARTS) && text.parse::<f64>().is_err();
     if is_formula { format!("'{text}") } else { text.into() }
 }
 

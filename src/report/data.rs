@@ -1,6 +1,7 @@
 //! Reads everything that a report shows from a night's session and its row of `runs`.
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema};
 use datafusion::prelude::SessionContext;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -9,23 +10,46 @@ use std::sync::Arc;
 use super::columns::Columns;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
+use crate::metrics::drift::PSI_SHIFTED;
 use crate::publish::runs::VisibleNight;
 use crate::workspace::Workspace;
 
-/// Views of `sql/report/` that need only published tables.
-const OF_TABLES: [&str; 8] = [
-    "order_lines",
-    "item_changes",
-    "shown_items",
-    "shown_forecasts",
-    "shown_earlier_forecasts",
-    "segment_days",
-    "intent_days",
-    "quarantine_counts",
+/// A view of `sql/report/`, with the columns that the page or the sheets read.
+struct ReportView {
+    name: &'static str,
+    texts: &'static [&'static str],
+    numbers: &'static [&'static str],
+}
+
+const fn view(name: &'static str, texts: &'static [&'static str], numbers: &'static [&'static str]) -> ReportView {
+    ReportView { name, texts, numbers }
+}
+
+#[rustfmt::skip]
+const VIEWS: [ReportView; 14] = [
+    view("order_lines", &["item_id", "title", "category", "reason"], &[
+        "order_quantity", "stock_out_risk", "days_of_cover", "on_hand", "on_order", "reorder_point", "safety_stock", "lead_time_days",
+        "review_period_days", "service_level", "pack_size", "min_order_quantity", "demand_mean", "lead_time_demand_mean",
+        "lead_time_demand_q05", "lead_time_demand_q10", "lead_time_demand_q25", "lead_time_demand_q50", "lead_time_demand_q75",
+        "lead_time_demand_q90", "lead_time_demand_q95",
+    ]),
+    view("item_changes", &["item_id"], &[
+        "demand_mean", "demand_before", "demand_change", "order_quantity", "order_quantity_before", "stock_out_risk",
+    ]),
+    view("shown_items", &["item_id"], &[]),
+    view("shown_days", &["item_id", "day"], &["units"]),
+    view("shown_promotions", &["item_id", "starts_on", "ends_on"], &[]),
+    view("shown_stock_outs", &["item_id", "day"], &[]),
+    view("shown_forecasts", &["item_id", "target_date"], &["mean", "q05", "q25", "q50", "q75", "q95"]),
+    view("shown_earlier_forecasts", &["item_id", "target_date"], &["mean"]),
+    view("total_days", &["day"], &["units", "forecast"]),
+    view("segment_days", &["run_date", "segment"], &["users", "p_purchase_mean", "p_churn_mean", "expected_spend_mean"]),
+    view("intent_days", &["run_date"], &[]),
+    view(FUNNEL, &["week_from"], &["active_users", "viewing_users", "cart_users", "buying_users"]),
+    view("quarantine_counts", &["view", "reason", "column_name"], &["rows"]),
+    view("lake_days", &["day", "kind"], &[]),
 ];
-/// The other views, which also need the days of items and users.
-const OF_DAYS: [&str; 6] =
-    ["shown_days", "shown_promotions", "shown_stock_outs", "total_days", "funnel_weeks", "lake_days"];
+const FUNNEL: &str = "funnel_weeks";
 
 /// Everything that a report shows.
 #[derive(Debug)]
@@ -44,21 +68,34 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Reads the report of a visible night. Compares it with the night of `compared`, by default the one before.
-    pub(crate) async fn read(workspace: &Workspace, run_date: RunDate, compared: Option<RunDate>) -> Result<Self> {
-        let night = visible(workspace, run_date)?.clone();
+    /// Reads the report of a visible night, by default the newest. Compares it with the night of `compared`, by default the one
+    /// before.
+    pub(crate) async fn read(
+        workspace: &Workspace,
+        run_date: Option<RunDate>,
+        compared: Option<RunDate>,
+    ) -> Result<Self> {
+        let night = workspace.visible_night(run_date)?.clone();
+        let run_date = night.run_date();
         let compared_date = match compared {
-            Some(date) if date == run_date => {
-                return Err(Failure::usage(format!("--compare {date}: expected another night than --date")));
+            Some(date) if date >= run_date => {
+                return Err(Failure::usage(format!("--compare {date}: expected a night before {run_date}")));
             }
-            Some(date) => Some(visible(workspace, date)?.run_date()),
+            Some(date) => {
+                let night = workspace.visible_night(Some(date)).map_err(|failure| failure.at("--compare"))?;
+                Some(night.run_date())
+            }
             None => workspace.night_before(run_date).map(VisibleNight::run_date),
         };
         let session = workspace.night_session(&night, compared_date).await?;
         let has_lake = !workspace.config.lake.uri.is_empty();
         let mut views = BTreeMap::new();
-        for name in OF_TABLES.into_iter().chain(OF_DAYS) {
-            views.insert(name, Columns::from_batches(&read_view(&session.ctx, name).await?)?);
+        for view in &VIEWS {
+            // Without the lake's users, a guest and the login that it became would count as two.
+            if view.name == FUNNEL && !has_lake {
+                continue;
+            }
+            views.insert(view.name, view.read(&session.ctx).await?);
         }
         let nights = workspace.nights().iter().filter(|night| night.run_date() <= run_date).cloned().collect();
         Ok(Self {
@@ -82,15 +119,26 @@ impl Report {
         Ok(Value::Object(object))
     }
 
+    /// Returns the run date.
+    pub(crate) fn run_date(&self) -> RunDate {
+        self.night.run_date()
+    }
+
     /// Returns the number of items to order.
     pub(crate) fn orders(&self) -> Result<usize> {
-        let quantities = self.view("order_lines")?.numbers("order_quantity");
-        Ok(quantities.filter(|quantity| quantity.is_some_and(|units| units > 0.0)).count())
+        Ok(self.view("order_lines")?.rows().filter(is_order).count())
     }
 
     /// Returns the rows of a view.
     pub(super) fn view(&self, name: &str) -> Result<&Columns> {
         self.views.get(name).ok_or_else(|| Failure::bug(format!("the report has no view {name}")))
+    }
+
+    /// Replaces a column of a view.
+    pub(super) fn replace(&mut self, view: &str, column: &str, values: Vec<Value>) {
+        if let Some(columns) = self.views.get_mut(view) {
+            columns.replace(column, values);
+        }
     }
 
     /// Returns what the report says of the night itself.
@@ -103,6 +151,7 @@ impl Report {
             "run_date": self.night.run_date().to_string(),
             "compared_date": self.compared_date.map(|date| date.to_string()),
             "horizon_days": self.horizon_days,
+            "drift_limit": PSI_SHIFTED,
             "output": self.output,
             "has_lake": self.has_lake,
             "has_days": self.has_days,
@@ -115,6 +164,11 @@ impl Report {
             _ => Err(Failure::bug("the facts of a night are no object")),
         }
     }
+}
+
+/// Returns whether a line has something to order.
+pub(super) fn is_order(line: &Map<String, Value>) -> bool {
+    line.get("order_quantity").and_then(Value::as_f64) > Some(0.0)
 }
 
 /// The columns of `runs` that a report shows.
@@ -149,38 +203,47 @@ impl<'a> RunFacts<'a> {
 }
 
 fn night_facts(night: &VisibleNight) -> Value {
-    let stages = night.run.stages.as_object();
-    let seconds = stages.map(|stages| stages.values().filter_map(|stage| stage["seconds"].as_f64()).sum::<f64>());
     json!({
         "run_date": night.run_date().to_string(),
         "rows_read": night.run.rows_read,
         "rows_quarantined": night.run.rows_quarantined,
-        "seconds": seconds,
+        "seconds": night.run.stage_seconds(),
     })
 }
 
-/// Returns the visible night of a date; refuses another date (exit 2) with those that are visible.
-fn visible(workspace: &Workspace, date: RunDate) -> Result<&VisibleNight> {
-    workspace.night(date).ok_or_else(|| {
-        let newest: Vec<String> =
-            workspace.nights().iter().rev().take(10).map(|night| night.run_date().to_string()).collect();
-        let hint = match newest.is_empty() {
-            true => "no night is visible; `intentcast nightly --date D` publishes one".to_string(),
-            false => format!("visible nights, the newest first: {}", newest.join(", ")),
-        };
-        Failure::usage(format!("night {date}: not visible")).hint(hint)
-    })
-}
+impl ReportView {
+    /// Reads the rows of the view; refuses one that lacks a column.
+    async fn read(&self, ctx: &SessionContext) -> Result<Columns> {
+        let place = format!("sql/report/{}.sql", self.name);
+        self.read_rows(ctx).await.map_err(|failure| failure.at(place))
+    }
 
-/// Reads a view of `sql/report/`.
-async fn read_view(ctx: &SessionContext, name: &str) -> Result<Vec<RecordBatch>> {
-    let rows = async {
-        let view = ctx.table(name).await?;
+    async fn read_rows(&self, ctx: &SessionContext) -> Result<Columns> {
+        let view = ctx.table(self.name).await?;
         let schema = Arc::new(view.schema().as_arrow().clone());
+        self.refuse_lacking(&schema)?;
         let mut batches = view.collect().await?;
         // The columns of a view without rows.
         batches.push(RecordBatch::new_empty(schema));
-        Ok::<_, Failure>(batches)
-    };
-    rows.await.map_err(|failure| failure.at(format!("sql/report/{name}.sql")))
+        Columns::from_batches(&batches)
+    }
+
+    fn refuse_lacking(&self, schema: &Schema) -> Result<()> {
+        let texts = self.texts.iter().map(|name| (name, "a text or a date"));
+        for (name, expected) in texts.chain(self.numbers.iter().map(|name| (name, "a number"))) {
+            let found = schema.field_with_name(name).map(|field| field.data_type()).ok();
+            let fits = match (found, expected) {
+                (None, _) => false,
+                (Some(DataType::Null), _) => true,
+                (Some(kind), "a number") => kind.is_numeric(),
+                (Some(kind), _) => !kind.is_numeric() && !kind.is_nested(),
+            };
+            if !fits {
+                let got = found.map_or("no such column".to_string(), ToString::to_string);
+                return Err(Failure::usage(format!("column {name}: expected {expected}, got {got}"))
+                    .hint("a file in sql.folder replaces the built-in one; it needs the same columns"));
+            }
+        }
+        Ok(())
+    }
 }

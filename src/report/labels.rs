@@ -44,6 +44,7 @@ impl Labels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::targets::OUTPUTS;
     use std::collections::BTreeSet;
 
     /// Returns the `{names}` of a text.
@@ -72,11 +73,18 @@ mod tests {
         let called = script.split("t(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
         let missing: Vec<&str> = called.filter(|key| !labels.0.contains_key(*key)).collect();
         assert!(missing.is_empty(), "page.js: {missing:?}");
-        let workbook = include_str!("workbook.rs");
+        let intents = include_str!("../../sql/report/intent_days.sql");
+        for output in OUTPUTS.iter().filter(|output| output.starts_with("p_")) {
+            assert!(labels.0.contains_key(*output), "src/report/labels/ lacks {output}");
+            assert!(intents.contains(&format!("avg({output})")), "sql/report/intent_days.sql lacks {output}");
+        }
+        let (workbook, reason) = (include_str!("workbook.rs"), include_str!("reason.rs"));
         let is_used = |key: &&String| {
             let quoted = format!("\"{key}\"");
             let computed = key.starts_with("kind_") || key.starts_with("p_");
-            used.contains(key.as_str()) || script.contains(&quoted) || workbook.contains(&quoted) || computed
+            used.contains(key.as_str())
+                || [script, workbook, reason].iter().any(|file| file.contains(&quoted))
+                || computed
         };
         let unused: Vec<&String> = labels.0.keys().filter(|key| !is_used(key)).collect();
         assert!(unused.is_empty(), "{unused:?}");

@@ -8,6 +8,7 @@ mod csv_sheet;
 mod data;
 mod labels;
 mod page;
+mod reason;
 mod workbook;
 
 use crate::config::Language;
@@ -20,15 +21,32 @@ pub(crate) use data::Report;
 #[derive(Debug)]
 pub(crate) struct ReportFile {
     pub(crate) name: &'static str,
+    pub(crate) content_type: &'static str,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Makes the files of a report.
-pub(crate) fn files(report: &Report, language: Language) -> Result<Vec<ReportFile>> {
+/// Makes the files of a report, the page after those that it links to.
+pub(crate) fn files(mut report: Report, language: Language) -> Result<Vec<ReportFile>> {
     let labels = Labels::load(language)?;
+    let reasons =
+        report.view("order_lines")?.rows().map(|line| reason::reason(&line, language, &labels).into()).collect();
+    report.replace("order_lines", "reason", reasons);
+    let report = &report;
     Ok(vec![
-        ReportFile { name: "index.html", bytes: page::render(report, language, &labels)?.into_bytes() },
-        ReportFile { name: "orders.xlsx", bytes: workbook::write(report, &labels)? },
-        ReportFile { name: "orders.csv", bytes: csv_sheet::write(report.view("order_lines")?)? },
+        ReportFile {
+            name: "orders.xlsx",
+            content_type: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            bytes: workbook::write(report, &labels)?,
+        },
+        ReportFile {
+            name: "orders.csv",
+            content_type: "text/csv; charset=utf-8",
+            bytes: csv_sheet::write(report.view("order_lines")?)?,
+        },
+        ReportFile {
+            name: "index.html",
+            content_type: "text/html; charset=utf-8",
+            bytes: page::render(report, language, &labels)?.into_bytes(),
+        },
     ])
 }

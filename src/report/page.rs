@@ -6,9 +6,9 @@ use flate2::{Compression, write::GzEncoder};
 use minijinja::value::Serde;
 use minijinja::{Environment, context};
 use serde_json::Value;
-use std::io::Write;
+use std::io::BufWriter;
 
-use super::data::Report;
+use super::data::{Report, is_order};
 use super::labels::Labels;
 use crate::config::Language;
 use crate::failure::{Failure, Result};
@@ -24,7 +24,7 @@ pub(super) fn render(report: &Report, language: Language, labels: &Labels) -> Re
     for (name, columns) in &report.views {
         data.insert((*name).into(), columns.rounded());
     }
-    let ordered = report.view("order_lines")?.rows().filter(|line| line["order_quantity"].as_f64() > Some(0.0));
+    let ordered = report.view("order_lines")?.rows().filter(is_order);
     let urgent: Vec<Value> = ordered.take(LINES_WITHOUT_SCRIPT).map(Value::Object).collect();
     let mut environment = Environment::new();
     environment.add_template("page.html", TEMPLATE).map_err(Failure::bug)?;
@@ -51,7 +51,8 @@ fn in_script(json: &str) -> String {
 }
 
 fn compressed(value: &Value) -> Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(value.to_string().as_bytes()).map_err(Failure::bug)?;
+    let mut encoder = BufWriter::new(GzEncoder::new(Vec::new(), Compression::default()));
+    serde_json::to_writer(&mut encoder, value).map_err(Failure::bug)?;
+    let encoder = encoder.into_inner().map_err(Failure::bug)?;
     encoder.finish().map_err(Failure::bug)
 }

@@ -9,7 +9,7 @@ use rust_xlsxwriter::{
 };
 use serde_json::{Map, Value};
 
-use super::data::Report;
+use super::data::{Report, is_order};
 use super::labels::Labels;
 use crate::failure::{Failure, Result};
 
@@ -22,7 +22,7 @@ type Line = Map<String, Value>;
 
 /// Content of a column's cells.
 #[derive(Clone, Copy)]
-enum Content {
+enum CellContent {
     /// Text of a column of `order_lines`.
     Text,
     /// Published number that the planner may edit, between two bounds.
@@ -37,7 +37,7 @@ enum Content {
 
 /// Number format of a column.
 #[derive(Clone, Copy)]
-enum Show {
+enum NumberFormat {
     Text,
     Whole,
     OneDecimal,
@@ -48,25 +48,25 @@ struct SheetColumn {
     /// Name in formulas, and of the column of `order_lines` with the value or the published result.
     key: &'static str,
     width: f64,
-    show: Show,
-    content: Content,
+    show: NumberFormat,
+    content: CellContent,
 }
 
-const fn column(key: &'static str, width: f64, show: Show, content: Content) -> SheetColumn {
+const fn column(key: &'static str, width: f64, show: NumberFormat, content: CellContent) -> SheetColumn {
     SheetColumn { key, width, show, content }
 }
 
 /// Quantile of lead-time demand at the service level, as in `lead_time_quantile` of the SQL.
 macro_rules! service_quantile {
     () => {
-        "IF({service_level}<=0.05,{s05}*{service_level}/0.05,\
-         IF({service_level}<=0.1,{s05}+({s10}-{s05})*({service_level}-0.05)/0.05,\
-         IF({service_level}<=0.25,{s10}+({s25}-{s10})*({service_level}-0.1)/0.15,\
-         IF({service_level}<=0.5,{s25}+({s50}-{s25})*({service_level}-0.25)/0.25,\
-         IF({service_level}<=0.75,{s50}+({s75}-{s50})*({service_level}-0.5)/0.25,\
-         IF({service_level}<=0.9,{s75}+({s90}-{s75})*({service_level}-0.75)/0.15,\
-         IF({service_level}<=0.95,{s90}+({s95}-{s90})*({service_level}-0.9)/0.05,\
-         {s95}+({s95}-{s90})/0.363*(SQRT(-2*LN(1-{service_level}))-SQRT(-2*LN(0.05))))))))))"
+        "IF({e_level}<=0.05,{s05}*{e_level}/0.05,\
+         IF({e_level}<=0.1,{s05}+({s10}-{s05})*({e_level}-0.05)/0.05,\
+         IF({e_level}<=0.25,{s10}+({s25}-{s10})*({e_level}-0.1)/0.15,\
+         IF({e_level}<=0.5,{s25}+({s50}-{s25})*({e_level}-0.25)/0.25,\
+         IF({e_level}<=0.75,{s50}+({s75}-{s50})*({e_level}-0.5)/0.25,\
+         IF({e_level}<=0.9,{s75}+({s90}-{s75})*({e_level}-0.75)/0.15,\
+         IF({e_level}<=0.95,{s90}+({s95}-{s90})*({e_level}-0.9)/0.05,\
+         {s95}+({s95}-{s90})/0.363*(SQRT(-2*LN(1-{e_level}))-SQRT(-2*LN(0.05))))))))))"
     };
 }
 
@@ -75,74 +75,81 @@ macro_rules! service_quantile {
 const REORDER_POINT: &str = concat!(
     "MAX(0,-INT(-(",
     service_quantile!(),
-    "*SQRT(({lead_time_days}+{review_period_days}-1)/{lead_time_days})",
-    "+{s50}*(({lead_time_days}+{review_period_days}-1)/{lead_time_days}",
-    "-SQRT(({lead_time_days}+{review_period_days}-1)/{lead_time_days}))-0.000001)))"
+    "*SQRT(({e_lead}+{e_review}-1)/{e_lead})",
+    "+{s50}*(({e_lead}+{e_review}-1)/{e_lead}",
+    "-SQRT(({e_lead}+{e_review}-1)/{e_lead}))-0.000001)))"
 );
 const ORDER_QUANTITY: &str = "IF(OR({on_hand}+{on_order}>{reorder_point},{reorder_point}<=0),0,\
-     -INT(-(MAX({reorder_point}+{s_mean}-{on_hand}-{on_order},{min_order_quantity})/{pack_size}-0.000001))*{pack_size})";
-const STOCK_OUT_RISK: &str = "IF({on_hand}+{on_order}<0,1,\
-     IF({on_hand}+{on_order}<{s05},1-0.05*MIN(({on_hand}+{on_order}+0.6)/{s05},1),\
-     IF({on_hand}+{on_order}<{s10},0.95-0.05*MIN(({on_hand}+{on_order}+0.6-{s05})/({s10}-{s05}),1),\
-     IF({on_hand}+{on_order}<{s25},0.9-0.15*MIN(({on_hand}+{on_order}+0.6-{s10})/({s25}-{s10}),1),\
-     IF({on_hand}+{on_order}<{s50},0.75-0.25*MIN(({on_hand}+{on_order}+0.6-{s25})/({s50}-{s25}),1),\
-     IF({on_hand}+{on_order}<{s75},0.5-0.25*MIN(({on_hand}+{on_order}+0.6-{s50})/({s75}-{s50}),1),\
-     IF({on_hand}+{on_order}<{s90},0.25-0.15*MIN(({on_hand}+{on_order}+0.6-{s75})/({s90}-{s75}),1),\
-     IF({on_hand}+{on_order}<{s95},0.1-0.05*MIN(({on_hand}+{on_order}+0.6-{s90})/({s95}-{s90}),1),\
-     MIN(EXP(-0.5*(SQRT(-2*LN(0.05))+0.363*({on_hand}+{on_order}-{s95})/MAX({s95}-{s90},0.5))^2),\
-     {s_mean}/({on_hand}+{on_order}+1))))))))))";
-const DAYS_OF_COVER: &str = "IF({s_mean}>0,{on_hand}/({s_mean}/{lead_time_days}),\"\")";
+     MAX(1,-INT(-(MAX({reorder_point}+{s_mean}-{on_hand}-{on_order},{min_order_quantity})-0.000001)/{e_pack}))*{e_pack})";
+const STOCK_OUT_RISK: &str = "IF({on_hand}+{on_order}<0,1,MIN({s_mean}/({on_hand}+{on_order}+1),\
+     IF({on_hand}+{on_order}+0.6<{s05},1-0.05*({on_hand}+{on_order}+0.6)/{s05},\
+     IF({on_hand}+{on_order}+0.6<{s10},0.95-0.05*({on_hand}+{on_order}+0.6-{s05})/({s10}-{s05}),\
+     IF({on_hand}+{on_order}+0.6<{s25},0.9-0.15*({on_hand}+{on_order}+0.6-{s10})/({s25}-{s10}),\
+     IF({on_hand}+{on_order}+0.6<{s50},0.75-0.25*({on_hand}+{on_order}+0.6-{s25})/({s50}-{s25}),\
+     IF({on_hand}+{on_order}+0.6<{s75},0.5-0.25*({on_hand}+{on_order}+0.6-{s50})/({s75}-{s50}),\
+     IF({on_hand}+{on_order}+0.6<{s90},0.25-0.15*({on_hand}+{on_order}+0.6-{s75})/({s90}-{s75}),\
+     IF({on_hand}+{on_order}+0.6<{s95},0.1-0.05*({on_hand}+{on_order}+0.6-{s90})/({s95}-{s90}),\
+     EXP(-0.5*(SQRT(-2*LN(0.05))+0.363*MAX({on_hand}+{on_order}-{s95},0)/MAX({s95}-{s90},0.5))^2))))))))))";
+const DAYS_OF_COVER: &str = "IF({s_mean}>0,{on_hand}/({s_mean}/{e_lead}),\"\")";
 
 /// A published quantile after an edit of the lead time.
 macro_rules! scaled {
     ($quantile:literal) => {
         concat!(
-            "IF({lead_time_days}={published_lead_time},{",
+            "IF({e_lead}={published_lead_time},{",
             $quantile,
-            "},MAX(0,{lead_time_demand_q50}*{lead_time_days}/{published_lead_time}+({",
+            "},MAX(0,{lead_time_demand_q50}*{e_lead}/{published_lead_time}+({",
             $quantile,
-            "}-{lead_time_demand_q50})*SQRT({lead_time_days}/{published_lead_time})))"
+            "}-{lead_time_demand_q50})*SQRT({e_lead}/{published_lead_time})))"
         )
     };
 }
 
 #[rustfmt::skip]
-const COLUMNS: [SheetColumn; 35] = [
-    column("item_id", 16.0, Show::Text, Content::Text),
-    column("title", 36.0, Show::Text, Content::Text),
-    column("category", 16.0, Show::Text, Content::Text),
-    column("order_quantity", 10.0, Show::Whole, Content::Formula(ORDER_QUANTITY)),
-    column("stock_out_risk", 10.0, Show::Percent, Content::Formula(STOCK_OUT_RISK)),
-    column("days_of_cover", 9.0, Show::OneDecimal, Content::Formula(DAYS_OF_COVER)),
-    column("on_hand", 9.0, Show::Whole, Content::Input(-2_147_483_648.0, 2_147_483_647.0)),
-    column("on_order", 9.0, Show::Whole, Content::Input(-2_147_483_648.0, 2_147_483_647.0)),
-    column("lead_time_days", 9.0, Show::Whole, Content::Input(1.0, 3650.0)),
-    column("review_period_days", 9.0, Show::Whole, Content::Input(1.0, 3650.0)),
-    column("service_level", 9.0, Show::Percent, Content::Input(0.000_1, 0.999_9)),
-    column("pack_size", 9.0, Show::Whole, Content::Input(1.0, 2_147_483_647.0)),
-    column("min_order_quantity", 9.0, Show::Whole, Content::Input(0.0, 2_147_483_647.0)),
-    column("reorder_point", 9.0, Show::Whole, Content::Formula(REORDER_POINT)),
-    column("safety_stock", 9.0, Show::OneDecimal, Content::Formula("{reorder_point}-{s50}")),
-    column("edited", 22.0, Show::Text, Content::TextFormula),
-    column("reason", 80.0, Show::Text, Content::Text),
-    column("published_lead_time", 9.0, Show::Whole, Content::Published),
-    column("published_order", 9.0, Show::Whole, Content::Published),
-    column("lead_time_demand_mean", 9.0, Show::OneDecimal, Content::Published),
-    column("lead_time_demand_q05", 9.0, Show::OneDecimal, Content::Published),
-    column("lead_time_demand_q10", 9.0, Show::OneDecimal, Content::Published),
-    column("lead_time_demand_q25", 9.0, Show::OneDecimal, Content::Published),
-    column("lead_time_demand_q50", 9.0, Show::OneDecimal, Content::Published),
-    column("lead_time_demand_q75", 9.0, Show::OneDecimal, Content::Published),
-    column("lead_time_demand_q90", 9.0, Show::OneDecimal, Content::Published),
-    column("lead_time_demand_q95", 9.0, Show::OneDecimal, Content::Published),
-    column("s_mean", 9.0, Show::OneDecimal, Content::Formula("IF({lead_time_days}={published_lead_time},{lead_time_demand_mean},{lead_time_demand_mean}*{lead_time_days}/{published_lead_time})")),
-    column("s05", 9.0, Show::OneDecimal, Content::Formula(scaled!("lead_time_demand_q05"))),
-    column("s10", 9.0, Show::OneDecimal, Content::Formula(scaled!("lead_time_demand_q10"))),
-    column("s25", 9.0, Show::OneDecimal, Content::Formula(scaled!("lead_time_demand_q25"))),
-    column("s50", 9.0, Show::OneDecimal, Content::Formula(scaled!("lead_time_demand_q50"))),
-    column("s75", 9.0, Show::OneDecimal, Content::Formula(scaled!("lead_time_demand_q75"))),
-    column("s90", 9.0, Show::OneDecimal, Content::Formula(scaled!("lead_time_demand_q90"))),
-    column("s95", 9.0, Show::OneDecimal, Content::Formula(scaled!("lead_time_demand_q95"))),
+const COLUMNS: [SheetColumn; 42] = [
+    column("item_id", 16.0, NumberFormat::Text, CellContent::Text),
+    column("title", 36.0, NumberFormat::Text, CellContent::Text),
+    column("category", 24.0, NumberFormat::Text, CellContent::Text),
+    column("order_quantity", 10.0, NumberFormat::Whole, CellContent::Formula(ORDER_QUANTITY)),
+    column("stock_out_risk", 10.0, NumberFormat::Percent, CellContent::Formula(STOCK_OUT_RISK)),
+    column("days_of_cover", 9.0, NumberFormat::OneDecimal, CellContent::Formula(DAYS_OF_COVER)),
+    column("on_hand", 9.0, NumberFormat::Whole, CellContent::Input(-2_147_483_648.0, 2_147_483_647.0)),
+    column("on_order", 9.0, NumberFormat::Whole, CellContent::Input(-2_147_483_648.0, 2_147_483_647.0)),
+    column("lead_time_days", 9.0, NumberFormat::Whole, CellContent::Input(1.0, 3650.0)),
+    column("review_period_days", 9.0, NumberFormat::Whole, CellContent::Input(1.0, 3650.0)),
+    column("service_level", 9.0, NumberFormat::Percent, CellContent::Input(0.000_1, 0.999_9)),
+    column("pack_size", 9.0, NumberFormat::Whole, CellContent::Input(1.0, 2_147_483_647.0)),
+    column("min_order_quantity", 9.0, NumberFormat::Whole, CellContent::Input(0.0, 2_147_483_647.0)),
+    column("reorder_point", 9.0, NumberFormat::Whole, CellContent::Formula(REORDER_POINT)),
+    column("safety_stock", 9.0, NumberFormat::OneDecimal, CellContent::Formula("{reorder_point}-{s50}")),
+    column("edited", 22.0, NumberFormat::Text, CellContent::TextFormula),
+    column("reason", 80.0, NumberFormat::Text, CellContent::Text),
+    column("published_lead_time", 9.0, NumberFormat::Whole, CellContent::Published),
+    column("published_level", 9.0, NumberFormat::Percent, CellContent::Published),
+    column("published_order", 9.0, NumberFormat::Whole, CellContent::Published),
+    column("published_point", 9.0, NumberFormat::Whole, CellContent::Published),
+    column("published_risk", 9.0, NumberFormat::Percent, CellContent::Published),
+    // A cell that was emptied, or has a text or a number out of bounds, counts as published, or as 1.
+    column("e_lead", 9.0, NumberFormat::Whole, CellContent::Formula("IF(N({lead_time_days})>=1,{lead_time_days},{published_lead_time})")),
+    column("e_review", 9.0, NumberFormat::Whole, CellContent::Formula("MAX(1,N({review_period_days}))")),
+    column("e_level", 9.0, NumberFormat::Percent, CellContent::Formula("IF(AND(N({service_level})>0,N({service_level})<1),{service_level},{published_level})")),
+    column("e_pack", 9.0, NumberFormat::Whole, CellContent::Formula("MAX(1,N({pack_size}))")),
+    column("lead_time_demand_mean", 9.0, NumberFormat::OneDecimal, CellContent::Published),
+    column("lead_time_demand_q05", 9.0, NumberFormat::OneDecimal, CellContent::Published),
+    column("lead_time_demand_q10", 9.0, NumberFormat::OneDecimal, CellContent::Published),
+    column("lead_time_demand_q25", 9.0, NumberFormat::OneDecimal, CellContent::Published),
+    column("lead_time_demand_q50", 9.0, NumberFormat::OneDecimal, CellContent::Published),
+    column("lead_time_demand_q75", 9.0, NumberFormat::OneDecimal, CellContent::Published),
+    column("lead_time_demand_q90", 9.0, NumberFormat::OneDecimal, CellContent::Published),
+    column("lead_time_demand_q95", 9.0, NumberFormat::OneDecimal, CellContent::Published),
+    column("s_mean", 9.0, NumberFormat::OneDecimal, CellContent::Formula("IF({e_lead}={published_lead_time},{lead_time_demand_mean},{lead_time_demand_mean}*{e_lead}/{published_lead_time})")),
+    column("s05", 9.0, NumberFormat::OneDecimal, CellContent::Formula(scaled!("lead_time_demand_q05"))),
+    column("s10", 9.0, NumberFormat::OneDecimal, CellContent::Formula(scaled!("lead_time_demand_q10"))),
+    column("s25", 9.0, NumberFormat::OneDecimal, CellContent::Formula(scaled!("lead_time_demand_q25"))),
+    column("s50", 9.0, NumberFormat::OneDecimal, CellContent::Formula(scaled!("lead_time_demand_q50"))),
+    column("s75", 9.0, NumberFormat::OneDecimal, CellContent::Formula(scaled!("lead_time_demand_q75"))),
+    column("s90", 9.0, NumberFormat::OneDecimal, CellContent::Formula(scaled!("lead_time_demand_q90"))),
+    column("s95", 9.0, NumberFormat::OneDecimal, CellContent::Formula(scaled!("lead_time_demand_q95"))),
 ];
 
 /// Columns that a planner rarely looks at, folded away: from the published lead time on.
@@ -153,18 +160,23 @@ const FROZEN_COLUMNS: u16 = 2;
 /// Writes the workbook: the items to order, the other items, and how to read both.
 pub(super) fn write(report: &Report, labels: &Labels) -> Result<Vec<u8>> {
     let lines = report.view("order_lines")?;
-    let is_order = |line: &Line| line["order_quantity"].as_f64() > Some(0.0);
-    let others = lines.len() - report.orders()?;
-    write_sheets(
+    // An item without an inventory row has no line.
+    let is_other = |line: &Line| !is_order(line) && published(line, "reorder_point").is_number();
+    let others = lines.rows().filter(is_other).count();
+    let has_old = lines.rows().any(|line| published(&line, "reorder_point").is_number() && !is_computable(&line));
+    let written = write_sheets(
         lines.rows().filter(is_order),
-        lines.rows().filter(|line| !is_order(line)).take(OTHERS_MAX),
-        &about(report, labels, others),
+        lines.rows().filter(is_other).take(OTHERS_MAX),
+        &about(report, labels, others, has_old),
         labels,
-    )
-    .map_err(Failure::bug)
+    );
+    written.map_err(|e| match e {
+        XlsxError::IoError(e) => Failure::transient(format!("orders.xlsx: no temporary file: {e}")),
+        other => Failure::bug(other),
+    })
 }
 
-fn about(report: &Report, labels: &Labels, others: usize) -> Vec<String> {
+fn about(report: &Report, labels: &Labels, others: usize, has_old: bool) -> Vec<String> {
     let night = &report.night.run;
     let published = night.made_visible_at.format("%Y-%m-%d %H:%M UTC").to_string();
     let model = night.model_version.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -174,6 +186,9 @@ fn about(report: &Report, labels: &Labels, others: usize) -> Vec<String> {
     ];
     let help = ["sheet_help_1", "sheet_help_2", "sheet_help_3", "sheet_help_4"];
     sentences.extend(help.iter().map(|key| labels.get(key).to_string()));
+    if has_old {
+        sentences.push(labels.get("sheet_old").into());
+    }
     if others > OTHERS_MAX {
         let cut = labels.get("sheet_cut");
         sentences.push(cut.replace("{shown}", &OTHERS_MAX.to_string()).replace("{count}", &others.to_string()));
@@ -222,9 +237,14 @@ fn write_lines(sheet: &mut Worksheet, lines: impl Iterator<Item = Line>, labels:
     }
     if row > 0 {
         sheet.autofilter(0, 0, row, last_column)?;
+        // On paper there is no room for the reason.
+        sheet.set_print_area(0, 0, row, FOLDED_FROM as u16 - 2)?;
         for (at, column) in (0..).zip(&COLUMNS) {
-            if let Content::Input(from, to) = column.content {
+            if let CellContent::Input(from, to) = column.content {
                 let rule = DataValidation::new().allow_decimal_number(DataValidationRule::Between(from, to));
+                let text =
+                    labels.get("sheet_bounds").replace("{from}", &from.to_string()).replace("{to}", &to.to_string());
+                let rule = rule.ignore_blank(false).set_error_message(text)?;
                 sheet.add_data_validation(1, at, row, at, &rule)?;
             }
         }
@@ -234,12 +254,21 @@ fn write_lines(sheet: &mut Worksheet, lines: impl Iterator<Item = Line>, labels:
 
 fn header_of(key: &str, labels: &Labels) -> String {
     let scaled = |quantile: &str| format!("{quantile}, {}", labels.get("sheet_scaled"));
+    let as_published = |key: &str| format!("{}, {}", labels.get(key), labels.get("sheet_published"));
+    let in_effect = |key: &str| format!("{}, {}", labels.get(key), labels.get("sheet_in_effect"));
     match key {
         "title" => labels.get("item_title").into(),
         "item_id" => labels.get("item").into(),
         "edited" => labels.get("sheet_edited").into(),
-        "published_lead_time" => labels.get("sheet_published_lead_time").into(),
-        "published_order" => labels.get("sheet_published_order").into(),
+        "published_lead_time" => as_published("lead_time_days"),
+        "published_level" => as_published("service_level"),
+        "published_order" => as_published("order_quantity"),
+        "published_point" => as_published("reorder_point"),
+        "published_risk" => as_published("stock_out_risk"),
+        "e_lead" => in_effect("lead_time_days"),
+        "e_review" => in_effect("review_period_days"),
+        "e_level" => in_effect("service_level"),
+        "e_pack" => in_effect("pack_size"),
         "lead_time_demand_mean" => labels.get("lead_time_demand").into(),
         "s_mean" => scaled(labels.get("lead_time_demand")),
         key => match (key.strip_prefix("lead_time_demand_"), key.strip_prefix('s').filter(|rest| rest.len() == 2)) {
@@ -252,13 +281,13 @@ fn header_of(key: &str, labels: &Labels) -> String {
 
 fn format_of(column: &SheetColumn) -> Format {
     let format = match column.show {
-        Show::Text => Format::new(),
-        Show::Whole => Format::new().set_num_format("#,##0"),
-        Show::OneDecimal => Format::new().set_num_format("#,##0.0"),
-        Show::Percent => Format::new().set_num_format("0.0%"),
+        NumberFormat::Text => Format::new(),
+        NumberFormat::Whole => Format::new().set_num_format("#,##0"),
+        NumberFormat::OneDecimal => Format::new().set_num_format("#,##0.0"),
+        NumberFormat::Percent => Format::new().set_num_format("0.0%"),
     };
     match (column.content, column.key) {
-        (Content::Input(..), _) => format.set_background_color("DDEBF7").set_border(FormatBorder::Hair),
+        (CellContent::Input(..), _) => format.set_background_color("DDEBF7").set_border(FormatBorder::Hair),
         (_, "order_quantity") => format.set_bold(),
         _ => format,
     }
@@ -269,6 +298,12 @@ fn published<'a>(line: &'a Line, key: &str) -> &'a Value {
     let name = match key {
         "published_lead_time" => "lead_time_days",
         "published_order" => "order_quantity",
+        "published_level" | "e_level" => "service_level",
+        "published_point" => "reorder_point",
+        "published_risk" => "stock_out_risk",
+        "e_lead" => "lead_time_days",
+        "e_review" => "review_period_days",
+        "e_pack" => "pack_size",
         "s_mean" => "lead_time_demand_mean",
         "s05" => "lead_time_demand_q05",
         "s10" => "lead_time_demand_q10",
@@ -282,6 +317,13 @@ fn published<'a>(line: &'a Line, key: &str) -> &'a Value {
     line.get(name).unwrap_or(&Value::Null)
 }
 
+/// Returns whether a line has every number that the formulas need; nights of older versions lack some.
+fn is_computable(line: &Line) -> bool {
+    let needed =
+        COLUMNS.iter().filter(|column| matches!(column.content, CellContent::Input(..) | CellContent::Published));
+    needed.into_iter().all(|column| published(line, column.key).is_number())
+}
+
 fn write_cell(
     sheet: &mut Worksheet,
     (row, at): (u32, u16),
@@ -291,30 +333,39 @@ fn write_cell(
 ) -> Result<(), XlsxError> {
     let value = published(line, column.key);
     match column.content {
-        Content::Text => {
+        CellContent::Text => {
             let text: String = value.as_str().unwrap_or_default().chars().take(TEXT_CHARS_MAX).collect();
             sheet.write_string_with_format(row, at, text, format)?;
         }
-        Content::Input(..) | Content::Published => match value.as_f64() {
-            Some(number) => sheet.write_number_with_format(row, at, number, format).map(|_| ())?,
-            None => sheet.write_blank(row, at, format).map(|_| ())?,
-        },
-        Content::Formula(text) => {
+        CellContent::TextFormula if !is_computable(line) => {}
+        CellContent::Input(..) | CellContent::Published => write_number(sheet, (row, at), value, format)?,
+        CellContent::Formula(_) if !is_computable(line) => write_number(sheet, (row, at), value, format)?,
+        CellContent::Formula(text) => {
             // The published result, for viewers that do not compute.
             let result = value.as_f64().map(|number| number.to_string()).unwrap_or_default();
             let formula = Formula::new(format!("={}", in_row(text, row))).set_result(result);
             sheet.write_formula_with_format(row, at, formula, format)?;
         }
-        Content::TextFormula => {
+        CellContent::TextFormula => {
             let text = format!(
-                "IF({{lead_time_days}}<>{{published_lead_time}},\"{}\",IF({{order_quantity}}<>{{published_order}},\"{}\",\"\"))",
+                "IF({{e_lead}}<>{{published_lead_time}},\"{}\",IF(OR({{order_quantity}}<>{{published_order}},\
+                 {{reorder_point}}<>{{published_point}},ABS({{stock_out_risk}}-{{published_risk}})>0.000001),\"{}\",\"\"))",
                 labels.get("sheet_estimate"),
                 labels.get("sheet_changed")
             );
-            let formula = Formula::new(format!("={}", in_row(&text, row))).set_result("");
+            // An empty result would be written as 0.
+            let formula = Formula::new(format!("={}", in_row(&text, row))).set_result(" ");
             sheet.write_formula_with_format(row, at, formula, format)?;
         }
     }
+    Ok(())
+}
+
+fn write_number(sheet: &mut Worksheet, (row, at): (u32, u16), value: &Value, format: &Format) -> Result<(), XlsxError> {
+    match value.as_f64() {
+        Some(number) => sheet.write_number_with_format(row, at, number, format)?,
+        None => sheet.write_blank(row, at, format)?,
+    };
     Ok(())
 }
 
@@ -351,7 +402,7 @@ mod tests {
     #[test]
     fn formulas_name_columns_that_exist() {
         for column in &COLUMNS {
-            if let Content::Formula(text) = column.content {
+            if let CellContent::Formula(text) = column.content {
                 assert!(!in_row(text, 1).contains('{'), "{}: {}", column.key, in_row(text, 1));
             }
         }

@@ -20,6 +20,8 @@ fn simulated(random: &mut ChaCha8Rng, distribution: usize, items: usize) -> Vec<
     let shape = [f64::INFINITY, 2.0, 0.5][distribution % 3];
     let mut demand: Vec<f64> = (0..DRAWS).map(|_| draw(random, rate, shape)).collect();
     demand.sort_by(f64::total_cmp);
+    // Networks give fractional quantiles, which are near the whole ones.
+    let shift = if distribution % 2 == 1 && rate >= 10.0 { random.random::<f64>() - 0.5 } else { 0.0 };
     let quantile = |level: f64| demand[((level * DRAWS as f64).ceil() as usize).clamp(1, DRAWS) - 1];
     let mut found = Vec::new();
     for _ in 0..items {
@@ -32,7 +34,7 @@ fn simulated(random: &mut ChaCha8Rng, distribution: usize, items: usize) -> Vec<
             min_order_quantity: 0.0,
             service_level: 0.95,
             mean: demand.iter().sum::<f64>() / DRAWS as f64,
-            quantiles: LEVELS.map(quantile),
+            quantiles: LEVELS.map(|level| (quantile(level) + shift).max(0.0)),
         };
         found.push((item, draw(random, rate, shape) > position));
     }
@@ -98,6 +100,31 @@ async fn more_stock_is_less_risk_and_the_reorder_point_keeps_its_promise() {
             let at_point = lines(&[item(point, level, quantiles)], 1).await[0].stock_out_risk;
             assert!(at_point <= 1.0 - level + 1e-9, "{quantiles:?}, {level}: {at_point} at {point}");
         }
+    }
+}
+
+/// Fractional quantiles, as networks give them, are read where the position is, however close they are.
+#[tokio::test]
+async fn close_fractional_quantiles_are_read_between() {
+    let close = Item { mean: 0.85, ..item(0.0, 0.95, [0.05, 0.12, 0.3, 0.7, 1.2, 1.9, 2.4]) };
+    let risk = lines(std::slice::from_ref(&close), 1).await[0].stock_out_risk;
+    assert!((risk - 0.5625).abs() < 1e-9, "0.6 is three quarters of the way from q25 to q50: {risk}");
+    // Markov's inequality: of a mean of 0.3, at least 0.7 of the outcomes are 0.
+    let rare = Item { mean: 0.3, ..close };
+    assert!((lines(&[rare], 1).await[0].stock_out_risk - 0.3).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn an_item_at_its_reorder_point_orders_at_least_one_pack() {
+    let at_point = |pack_size: f64, min_order_quantity: f64| Item {
+        mean: 0.0,
+        pack_size,
+        min_order_quantity,
+        ..item(3.0, 0.95, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 3.0])
+    };
+    for (pack_size, minimum, expected) in [(1.0, 0.0, 1.0), (6.0, 0.0, 6.0), (1_000_000.0, 1_000_001.0, 2_000_000.0)] {
+        let line = lines(&[at_point(pack_size, minimum)], 1).await[0];
+        assert_eq!((line.reorder_point, line.order_quantity), (3.0, expected));
     }
 }
 

@@ -1,19 +1,22 @@
 //! Independent programs that open what we made: Chromium by playwright-core, and LibreOffice.
 
 use serde_json::Value;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::repository::root;
 
 /// Returns false where the programs are missing and may be: not as root, and not with `CI=true`. Says so once for each test.
 #[allow(clippy::disallowed_methods)] // no setting of the job
+#[allow(clippy::explicit_write)] // the test harness shows eprintln only where a test fails
 pub fn are_here(test: &str) -> bool {
     let has = |command: &str| {
         let found = Command::new("sh").args(["-c", &format!("command -v {command}")]).stdout(Stdio::null()).status();
         found.unwrap().success()
     };
-    let mut missing: Vec<&str> = ["chromium", "soffice", "node"].into_iter().filter(|command| !has(command)).collect();
+    let mut missing: Vec<&str> = ["chromium", "localc", "node"].into_iter().filter(|command| !has(command)).collect();
     if !root().join(".clients/stamp").exists() {
         missing.push(".clients");
     }
@@ -23,7 +26,14 @@ pub fn are_here(test: &str) -> bool {
     let user = Command::new("id").arg("-u").output().unwrap();
     let must = user.stdout.starts_with(b"0\n") || std::env::var_os("CI").is_some_and(|value| value == "true");
     assert!(!must, "missing: {}\nhint: run infra/setup/clients.sh", missing.join(", "));
-    eprintln!("SKIPPED 1 test: {test}; missing: {}; hint: run infra/setup/clients.sh", missing.join(", "));
+    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+    let skipped = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let missing = missing.join(", ");
+    writeln!(
+        std::io::stderr(),
+        "SKIPPED {test} ({skipped} by now): missing {missing}; hint: run infra/setup/clients.sh"
+    )
+    .unwrap();
     false
 }
 

@@ -1,6 +1,7 @@
 // Opens a report in Chromium as a planner would, and prints what it saw as one JSON object.
 // Usage: node open_report.mjs PAGE [FOLDER], with the packages of .clients. FOLDER: where pictures go.
 import { createRequire } from "node:module";
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 
 const here = new URL("../../.clients/package.json", import.meta.url);
@@ -11,7 +12,7 @@ const [page_url, pictures] = process.argv.slice(2);
 const WIDTHS = [390, 820, 1440];
 
 // As root Chromium has no sandbox.
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: ["--no-sandbox"] });
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || execFileSync("sh", ["-c", "command -v chromium"], { encoding: "utf8" }).trim(), args: ["--no-sandbox"] });
 const seen = { errors: [], requests: [], violations: [], overflows: [] };
 
 async function open(options) {
@@ -94,7 +95,7 @@ for (const colorScheme of ["light", "dark"]) {
     const over = await looked.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     if (over > 0) seen.overflows.push(`${width} px: ${over} px too wide`);
     if (pictures) await looked.screenshot({ path: `${pictures}/page-${width}-${colorScheme}.png`, fullPage: true });
-    if (colorScheme === "dark" && width === 1440) await audit(looked, "dark");
+    if (colorScheme === "dark" || width < 1440) await audit(looked, `${colorScheme}, ${width} px`);
     await looked.close();
   }
 }

@@ -50,4 +50,7 @@ for path in sorted(folder.glob("edited-*.csv")):
     with open(path, newline="", encoding="utf-8") as file:
         sheets[path.stem.removeprefix("edited-")] = list(csv.reader(file))
     path.unlink()
-print(json.dumps(sheets))
+with zipfile.ZipFile(workbook) as source:
+    sheet = source.read("xl/worksheets/sheet1.xml").decode()
+marks = {"frozen header": "<pane ", "filters": "<autoFilter ", "widths": "<col ", "bounds of edits": "<dataValidation "}
+print(json.dumps({"sheets": sheets, "missing": [name for name, mark in marks.items() if mark not in sheet]}))

@@ -39,7 +39,7 @@ fn orders_are_whole_packs_where_stock_is_low_with_a_reason() {
                     count(*) FILTER (WHERE order_quantity <> 0 AND order_quantity < minimum), \
                     count(*) FILTER (WHERE (order_quantity > 0) <> low), \
                     count(*) FILTER (WHERE reason IS NULL OR length(trim(reason)) < 20 \
-                      OR (order_quantity > 0) <> (strpos(reason, 'order rounds up to packs') > 0))");
+                      OR (order_quantity > 0) <> (strpos(reason, 'at or below the reorder point') > 0))");
     assert_eq!(wrong, [0.0; 4], "not in packs, below the minimum, at the wrong time, without a reason");
 }
 

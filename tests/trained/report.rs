@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::clients;
 use crate::support::replenish::{self, Item};
-use crate::support::shop::{contents, done, night, refused, shop};
+use crate::support::shop::{contents, done, night, refused, shop, upload};
 
 const NIGHT: &str = "2026-02-21";
 const EARLIER: &str = "2026-02-20";
@@ -104,6 +104,12 @@ fn a_planner_reads_the_page_in_a_browser() {
     assert_eq!(texts(&seen["reasons"]), reasons);
     assert!(seen["charts"].as_u64() >= Some(1) && seen["dialog_charts"] == 1, "{}", seen["charts"]);
     assert_eq!((&seen["aria_sort"], &seen["dialog_closed"]), (&"descending".into(), &true.into()));
+    let sorted = texts(&seen["sorted_by_risk"]);
+    let risks: Vec<f64> =
+        sorted.iter().map(|risk| risk.trim_start_matches("< ").trim_end_matches('%').parse().unwrap_or(-1.0)).collect();
+    assert!(risks.len() > 5 && risks.windows(2).all(|pair| pair[0] >= pair[1]), "{risks:?}");
+    assert_eq!(seen["all_found"], format!("Items: {}", machine["order_lines"].as_array().unwrap().len()));
+    assert_eq!(texts(&seen["search_found"]).len(), 1, "the id of one item is searched");
     let dialog = seen["dialog"].as_str().unwrap();
     assert!(dialog.contains("Reorder point") && dialog.contains("Forecast, mean"), "{dialog}");
     let orders = seen["sections"]["orders"].as_str().unwrap();
@@ -118,8 +124,14 @@ fn a_planner_reads_the_page_in_a_browser() {
     assert_eq!(seen["without_script"].as_array().unwrap().len(), ordered.len().min(50), "without JavaScript");
 
     let sheet = fs::read_to_string(to.join("orders.csv")).unwrap();
-    assert_eq!(csv::Reader::from_reader(sheet.as_bytes()).records().count(), ordered.len());
-    assert!(!sheet.lines().any(|line| line.split(',').any(|cell| cell.trim_matches('"').starts_with('='))), "{sheet}");
+    let mut reader = csv::Reader::from_reader(sheet.as_bytes());
+    let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
+    assert_eq!(records.len(), ordered.len());
+    assert!(records.iter().flatten().all(|cell| !cell.starts_with('=')), "{sheet}");
+    let formulas = ordered.iter().filter(|line| line["title"].as_str().is_some_and(|title| title.starts_with('=')));
+    let made_harmless = records.iter().flatten().filter(|cell| cell.starts_with("'=cmd")).count();
+    assert!(made_harmless > 0 && made_harmless == formulas.count(), "{sheet}");
+    assert!(fs::metadata(to.join("index.html")).unwrap().len() < 1_000_000, "30 items take less than a megabyte");
     assert_eq!(contents(&format!("{output}/tables")), published, "a report changes no table");
 }
 
@@ -136,11 +148,14 @@ fn the_page_speaks_chinese_and_says_what_is_missing() {
     done(&["--set", &setting, "nightly", "--lake", &lake, "--output", &output, "--date", NIGHT]);
     report(&["report.language=zh"], &["--output", &output]);
     let seen = clients::open_page(&Path::new(&output).join(format!("reports/{NIGHT}/index.html")));
-    for empty in ["errors", "requests", "violations", "overflows", "order_items"] {
+    for empty in ["errors", "requests", "violations", "overflows"] {
         assert_eq!(seen[empty], Value::Array(Vec::new()), "{empty}");
     }
     assert_eq!((&seen["heading"], &seen["language"]), (&"订货与需求".into(), &"zh".into()));
     assert!(seen["limits"].as_str().unwrap().contains("未指定 --lake"), "{}", seen["limits"]);
+    // The items can be looked up all the same.
+    assert!(texts(&seen["order_items"]).len() > 20 && seen["dialog_charts"] == 1, "{}", seen["order_items"]);
+    assert!(texts(&seen["reasons"]).iter().all(|reason| reason.contains("没有库存行")), "{}", seen["reasons"]);
     let section = |name: &str| seen["sections"][name].as_str().unwrap();
     assert!(section("orders").contains("没有库存行"), "{}", section("orders"));
     assert!(section("changes").contains("没有更早的可见夜间运行"), "{}", section("changes"));
@@ -166,8 +181,8 @@ fn the_state_alone_shows_what_the_lake_shows() {
     assert_eq!(with_lake["compared_date"], EARLIER);
 
     // An earlier night shows what it knew, although later days are in the state.
-    let earlier = json(&[], &["--output", &output, "--date", EARLIER, "--compare", NIGHT]);
-    assert_eq!((&earlier["run_date"], &earlier["compared_date"]), (&EARLIER.into(), &NIGHT.into()));
+    let earlier = json(&[], &["--output", &output, "--date", EARLIER]);
+    assert_eq!((&earlier["run_date"], &earlier["compared_date"]), (&EARLIER.into(), &Value::Null));
     let newest = earlier["shown_days"].as_array().unwrap().iter().map(|row| row["day"].as_str().unwrap()).max();
     assert!(newest < Some(EARLIER), "{newest:?}");
 
@@ -179,6 +194,55 @@ fn the_state_alone_shows_what_the_lake_shows() {
 }
 
 #[test]
+fn a_night_of_an_older_version_keeps_its_numbers() {
+    let (own, lake, output) = shop();
+    done(&[
+        "--set",
+        "replenishment.review_period_days=14",
+        "nightly",
+        "--lake",
+        &lake,
+        "--output",
+        &output,
+        "--date",
+        NIGHT,
+    ]);
+    // Such a night lacks the forecast of the lead time and what the inventory says of the item.
+    let setting = overlay(own.path(), "report/order_lines.sql", |sql| {
+        let old = ["service_level", "pack_size", "min_order_quantity", "review_period_days", "lead_time_demand_q05"];
+        old.iter().fold(sql.to_string(), |sql, name| {
+            sql.replace(&format!("    replenishment.{name},"), &format!("    CAST(NULL AS DOUBLE) AS {name},"))
+        })
+    });
+    report(&[&setting], &["--output", &output]);
+    let folder = Path::new(&output).join(format!("reports/{NIGHT}"));
+    let machine = json(&[&setting], &["--output", &output]);
+    let first = &machine["order_lines"][0];
+    assert!(first["service_level"].is_null() && first["order_quantity"].as_f64() > Some(0.0), "{first}");
+    if clients::are_here("a_night_of_an_older_version_keeps_its_numbers") {
+        let opened = clients::recalculate(&folder.join("orders.xlsx"), &[]);
+        let row = &rows(&opened["sheets"]["Orders"])[0];
+        assert_eq!(number(row, "Order"), first["order_quantity"].as_f64().unwrap());
+        assert_eq!(number(row, "Reorder point"), first["reorder_point"].as_f64().unwrap());
+        assert!(opened["sheets"]["About"].to_string().contains("older version"), "{}", opened["sheets"]["About"]);
+    }
+}
+
+#[test]
+fn a_report_on_s3_has_its_files_there() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, NIGHT);
+    let server = upload(&lake, &output);
+    let flags = server.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    done(&[&flags[..], &["report", "--output", "s3://shop/out"]].concat());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listed = runtime.block_on(server.location(&format!("s3://shop/out/reports/{NIGHT}")).list()).unwrap();
+    let names: Vec<&str> = listed.iter().filter_map(|object| object.location.filename()).collect();
+    assert_eq!(names, ["index.html", "orders.csv", "orders.xlsx"]);
+}
+
+#[test]
 fn reports_that_cannot_be_made_say_why() {
     let (own, lake, output) = shop();
     let errors = refused(&["report", "--output", &output], 2);
@@ -186,7 +250,7 @@ fn reports_that_cannot_be_made_say_why() {
     night(&lake, &output, NIGHT);
     let errors = refused(&["report", "--output", &output, "--date", EARLIER], 2);
     assert!(errors.contains(&format!("night {EARLIER}: not visible")) && errors.contains(NIGHT), "{errors}");
-    for compared in [EARLIER, NIGHT] {
+    for compared in [EARLIER, NIGHT, "2026-02-22"] {
         let errors = refused(&["report", "--output", &output, "--compare", compared], 2);
         assert!(errors.contains(compared), "{errors}");
     }
@@ -194,10 +258,15 @@ fn reports_that_cannot_be_made_say_why() {
     assert!(errors.contains("--to"), "{errors}");
     let errors = refused(&["--set", "report.language=fr", "report", "--output", &output], 2);
     assert!(errors.contains("report.language") && errors.contains("zh"), "{errors}");
+    let setting = overlay(own.path(), "report/order_lines.sql", |sql| {
+        format!("-- one row per item_id: without its order\nSELECT * EXCLUDE (order_quantity) FROM ({sql})\n")
+    });
+    let errors = refused(&["--set", &setting, "report", "--output", &output], 2);
+    assert!(errors.contains("sql/report/order_lines.sql: column order_quantity: expected a number"), "{errors}");
     let file = own.path().join("a-file");
     fs::write(&file, "").unwrap();
     let published = contents(&format!("{output}/tables"));
-    let errors = refused(&["report", "--output", &output, "--to", &format!("{}/below", file.display())], 75);
+    let errors = refused(&["report", "--output", &output, "--to", &format!("{}/below", file.display())], 2);
     assert!(errors.contains("a-file"), "{errors}");
     assert_eq!(contents(&format!("{output}/tables")), published);
 }
@@ -249,7 +318,9 @@ async fn the_order_sheet_computes_what_the_night_published() {
     let ordered: Vec<&Value> = lines.iter().filter(|line| line["order_quantity"].as_f64() > Some(0.0)).collect();
     let published = |at: usize, name: &str| ordered[at][name].as_f64().unwrap();
 
-    let sheets = clients::recalculate(&workbook, &[]);
+    let opened = clients::recalculate(&workbook, &[]);
+    assert_eq!(opened["missing"], Value::Array(Vec::new()));
+    let sheets = &opened["sheets"];
     let computed = rows(&sheets["Orders"]);
     assert_eq!((computed.len(), rows(&sheets["Other items"]).len()), (ordered.len(), lines.len() - ordered.len()));
     assert!(ordered.len() > 5);
@@ -272,21 +343,24 @@ async fn the_order_sheet_computes_what_the_night_published() {
         assert_eq!(row["Order"], "0", "{row:?}");
     }
 
-    // Edited: stock of the first, service level of the second, pack size of the third, lead time of the fourth.
-    let edits = [("G2", 0.0), ("K3", 0.8), ("L4", 7.0), ("I5", published(3, "lead_time_days") * 4.0)];
+    // Edited: stock of the first, service level of the second, pack size of the third, lead time of the fourth. A pack of no unit
+    // counts as one unit, and a service level of 0 as the published one.
+    let edits =
+        [("G2", 0.0), ("K3", 0.8), ("L4", 7.0), ("I5", published(3, "lead_time_days") * 4.0), ("L6", 0.0), ("K7", 0.0)];
     let edits: Vec<(String, f64)> = edits.iter().map(|(cell, number)| (cell.to_string(), *number)).collect();
     let mut edited: Vec<Item> = ordered.iter().map(|line| item_of(line)).collect();
     edited[0].on_hand = 0.0;
     edited[1].service_level = 0.8;
     edited[2].pack_size = 7.0;
+    edited[4].pack_size = 1.0;
     edited[3].lead_time_days *= 4.0;
     edited[3].mean *= 4.0;
     let median = edited[3].quantiles[3];
     // The mean grows with the days, the spread with their root.
     edited[3].quantiles = edited[3].quantiles.map(|q| (median * 4.0 + (q - median) * 2.0).max(0.0));
     let expected = replenish::lines(&edited, 14).await;
-    let sheets = clients::recalculate(&workbook, &edits);
-    for (at, row) in rows(&sheets["Orders"]).iter().enumerate() {
+    let opened = clients::recalculate(&workbook, &edits);
+    for (at, row) in rows(&opened["sheets"]["Orders"]).iter().enumerate() {
         let line = expected[at];
         let numbers = ["Reorder point", "Order", "Stock-out risk"].map(|header| number(row, header));
         let wanted = [line.reorder_point, line.order_quantity, line.stock_out_risk];

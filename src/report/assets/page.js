@@ -4,7 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const LABELS = JSON.parse(byId("labels").textContent);
 const LANGUAGE = document.documentElement.lang;
-const PAGE_ROWS = 50, PRINTED_ROWS = 1000, CHANGES = 25, RISK_HIGH = 0.2, DAY_SECONDS = 86400, DRIFT_LIMIT = 0.2;
+const PAGE_ROWS = 50, PRINTED_ROWS = 1000, PRINTED_WIDTH = 640, CHANGES = 25, RISK_HIGH = 0.2, DAY_SECONDS = 86400;
 const t = (key, values = {}) => LABELS[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 // Element by tag, with attributes, texts and children.
@@ -29,9 +29,12 @@ const groupBy = (rows, key) => {
 
 // ---- numbers, dates
 const plain = (digits) => new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: digits });
-const units = plain(1), whole = plain(0), exact = plain(3);
-const percent = new Intl.NumberFormat(LANGUAGE, { style: "percent", maximumFractionDigits: 1 });
-const signed = new Intl.NumberFormat(LANGUAGE, { maximumFractionDigits: 1, signDisplay: "exceptZero" });
+const whole = plain(0), exact = plain(3), oneDecimal = plain(1);
+const twoDigits = new Intl.NumberFormat(LANGUAGE, { maximumSignificantDigits: 2 });
+const units = { format: (value) => (Math.abs(value) < 1 ? twoDigits : oneDecimal).format(value) };
+const share = new Intl.NumberFormat(LANGUAGE, { style: "percent", maximumFractionDigits: 1 });
+const percent = { format: (value) => value > 0 && value < 0.001 ? `< ${share.format(0.001)}` : share.format(value) };
+const signed = { format: (value) => (value > 0 ? "+" : "") + units.format(value) };
 const longDate = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "medium", timeZone: "UTC" });
 const shortDate = new Intl.DateTimeFormat(LANGUAGE, { month: "short", day: "numeric", timeZone: "UTC" });
 const time = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
@@ -51,28 +54,12 @@ const promotionsOf = groupBy(rowsOf(report.shown_promotions), "item_id");
 const stockOutsOf = groupBy(rowsOf(report.shown_stock_outs), "item_id");
 const changes = rowsOf(report.item_changes);
 
-// ---- the reason, in the page's language; SQL writes it in English
-function reason(line) {
-  if (LANGUAGE === "en") return (line.reason ?? "").replace(/^./u, (first) => first.toLocaleUpperCase(LANGUAGE));
-  const period = t(line.review_period_days > 1 ? "period_review" : "period",
-    { days: whole.format(line.lead_time_days), review: whole.format(line.review_period_days) });
-  const position = line.on_hand + line.on_order;
-  const values = {
-    period, position: whole.format(position), on_hand: whole.format(line.on_hand), on_order: whole.format(line.on_order),
-    reorder_point: whole.format(line.reorder_point), service_level: percent.format(line.service_level),
-    mean: units.format(line.lead_time_demand_mean), median: units.format(line.lead_time_demand_q50),
-    order_quantity: whole.format(line.order_quantity),
-  };
-  if (line.reorder_point <= 0) return t("reason_none_expected", values);
-  if (!(line.order_quantity > 0)) return t("reason_above", values);
-  return t("reason_order", values)
-    + (line.min_order_quantity > 0 ? t("reason_minimum", { minimum: whole.format(line.min_order_quantity) }) : "")
-    + (line.pack_size > 1 ? t("reason_packs", { pack: whole.format(line.pack_size) }) : "");
-}
+const reason = (line) => (line.reason ?? "").replace(/^./u, (first) => first.toLocaleUpperCase(LANGUAGE));
 
 // ---- charts
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const drawn = [];
+const drawn = new Set();
+let isPrinting = false;
 
 // Draws lines and bands over days. `series`: [{label, values, stroke, dash, points, hidden}], `bands`: [[upper, lower, fill]] by
 // position in `series`, `shades`: [{from, to, fill}] in seconds.
@@ -81,10 +68,11 @@ function chart(parent, label, days, series, { bands = [], shades = [], small = f
   parent.append(box);
   const draw = () => {
     box.replaceChildren();
-    if (!box.clientWidth) return;
+    const width = isPrinting ? PRINTED_WIDTH : box.clientWidth;
+    if (!width) return;
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 0.5 }, ticks: { stroke: colour("--line"), width: 0.5 } };
     new uPlot({
-      width: box.clientWidth, height: small ? 224 : 320,
+      width, height: small ? 224 : 320,
       tzDate: (ts) => uPlot.tzDate(new Date(ts * 1000), "Etc/UTC"),
       cursor: { drag: { x: false, y: false } },
       legend: { show: false },
@@ -109,10 +97,12 @@ function chart(parent, label, days, series, { bands = [], shades = [], small = f
     }, [days.map(seconds), ...series.map((s) => s.values)], box);
   };
   new ResizeObserver(draw).observe(box);
-  drawn.push(draw);
+  // Charts of items that were closed are forgotten.
+  for (const other of drawn) if (!other.box.isConnected) drawn.delete(other);
+  drawn.add({ box, draw });
   return box;
 }
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((draw) => draw()));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((one) => one.draw()));
 
 function keys(entries) {
   const swatch = ({ fill, stroke, dash }) => {
@@ -126,7 +116,8 @@ function keys(entries) {
 
 // ---- tables
 // columns: [{label, text(row), number, class}]
-function table(caption, columns, rows, rowHeader = 0) {
+function table(caption, columns, rows, hasCaption = true) {
+  const rowHeader = 0;
   const head = el("tr", {}, ...columns.map((c) => el("th", { scope: "col", class: c.number ? "number" : null }, c.label)));
   const body = rows.map((row) => el("tr", {}, ...columns.map((c, i) => {
     const value = c.text(row);
@@ -134,7 +125,7 @@ function table(caption, columns, rows, rowHeader = 0) {
       value instanceof Node ? value : String(value ?? "–"));
   })));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    el("table", {}, el("caption", {}, caption), el("thead", {}, head), el("tbody", {}, ...body)));
+    el("table", { "aria-label": hasCaption ? null : caption }, hasCaption ? el("caption", {}, caption) : null, el("thead", {}, head), el("tbody", {}, ...body)));
 }
 const numbers = (label, text) => ({ label, text, number: true });
 const folded = (...content) => el("details", {}, el("summary", {}, t("show_numbers")), ...content);
@@ -162,6 +153,10 @@ function openItem(itemId) {
       ["reorder_point", whole], ["safety_stock", units], ["lead_time_days", whole], ["review_period_days", whole],
       ["service_level", percent], ["pack_size", whole], ["min_order_quantity", whole],
     ].map(([name, format]) => [t(name), show(format)(line[name])]);
+    if (line.order_quantity > 0 && line.lead_time_demand_mean > 0) {
+      const after = (line.on_hand + line.on_order + line.order_quantity) / (line.lead_time_demand_mean / line.lead_time_days);
+      facts.push([t("cover_after"), units.format(after)]);
+    }
     facts.push([t("demand_mean", { days: report.horizon_days }), show(units)(line.demand_mean)]);
     facts.push([t("lead_time_demand"), show(units)(line.lead_time_demand_mean)]);
     body.append(el("dl", { class: "facts" }, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
@@ -172,8 +167,10 @@ function openItem(itemId) {
 function drawItem(body, itemId) {
   if (!shown.has(itemId)) {
     const quoted = itemId.replaceAll("'", "''");
+    // For a POSIX shell: nothing is special between single quotes.
+    const word = (text) => `'${text.replaceAll("'", "'\\''")}'`;
     const sql = `SELECT target_date, mean, q05, q50, q95 FROM demand_history\n  WHERE item_id = '${quoted}' AND run_date = DATE '${report.run_date}' ORDER BY target_date`;
-    body.append(el("p", {}, t("not_shown")), el("pre", { tabindex: "0" }, `intentcast sql --output ${report.output} -c "${sql}"`));
+    body.append(el("p", {}, t("not_shown")), el("pre", { tabindex: "0" }, `intentcast sql --output ${word(report.output)} -c ${word(sql)}`));
     return;
   }
   const sold = new Map((daysOf.get(itemId) || []).map((row) => [row.day, row.units]));
@@ -232,14 +229,17 @@ const COLUMNS = [
   { key: "reason", label: t("reason"), unsorted: true },
 ];
 const state = { sort: null, descending: false, page: 0, rows: [] };
-const searched = lines.map((line) => `${line.item_id}\n${line.title || ""}`.toLocaleLowerCase(LANGUAGE));
+const hasOrderLines = lines.some((line) => known(line.reorder_point));
+const searched = lines.map((line) => `${line.item_id}\n${line.title || ""}\n${line.category || ""}`.toLocaleLowerCase(LANGUAGE));
 const compareTexts = new Intl.Collator(LANGUAGE, { numeric: true }).compare;
 
+const isEmpty = (line) => known(line.on_hand) && line.on_hand <= 0;
 function filterLines() {
+  byId("sort").value = state.sort?.key ?? "";
   const words = byId("search").value.toLocaleLowerCase(LANGUAGE).split(/\s+/).filter(Boolean);
   const [which, category] = [byId("show").value, byId("category").value];
   state.rows = lines.filter((line, i) =>
-    (which === "all" || (which === "orders" ? line.order_quantity > 0 : line.stock_out_risk >= RISK_HIGH))
+    (which === "all" || (which === "orders" ? line.order_quantity > 0 : which === "empty" ? isEmpty(line) : line.stock_out_risk >= RISK_HIGH))
     && (!category || `=${line.category ?? ""}` === category) && words.every((word) => searched[i].includes(word)));
   if (state.sort) {
     const { key, number } = state.sort, turn = state.descending ? -1 : 1;
@@ -250,14 +250,17 @@ function filterLines() {
   state.page = 0;
   drawLines();
 }
+function sortBy(column) {
+  state.descending = state.sort === column ? !state.descending : Boolean(column?.number);
+  state.sort = column;
+  filterLines();
+}
 function headCell(column) {
   const direction = state.sort === column ? (state.descending ? "descending" : "ascending") : null;
-  if (column.unsorted) return el("th", { scope: "col" }, column.label);
+  if (column.unsorted || isPrinting) return el("th", { scope: "col", class: column.number ? "number" : null }, column.label);
   const button = el("button", { type: "button" }, column.label + (direction ? (state.descending ? " ▼" : " ▲") : ""));
   button.addEventListener("click", () => {
-    state.descending = state.sort === column ? !state.descending : Boolean(column.number);
-    state.sort = column;
-    filterLines();
+    sortBy(column);
     byId("lines").querySelectorAll("thead button")[COLUMNS.indexOf(column)].focus();
   });
   return el("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": direction || "none" }, button);
@@ -272,7 +275,8 @@ function lineRow(line) {
     return el("td", { class: [column.number ? "number" : "", column.class || ""].join(" ").trim() || null, "data-label": column.label }, inner);
   }));
 }
-function drawLines(rowsPerPage = PAGE_ROWS) {
+function drawLines() {
+  const rowsPerPage = isPrinting ? PRINTED_ROWS : PAGE_ROWS;
   const pages = Math.max(1, Math.ceil(state.rows.length / rowsPerPage));
   const rows = state.rows.slice(state.page * rowsPerPage, (state.page + 1) * rowsPerPage);
   byId("found").textContent = t("found", { count: whole.format(state.rows.length) });
@@ -280,26 +284,42 @@ function drawLines(rowsPerPage = PAGE_ROWS) {
   byId("previous").disabled = state.page === 0;
   byId("next").disabled = state.page + 1 >= pages;
   byId("pager").hidden = pages === 1;
-  if (!lines.length) { byId("lines").replaceChildren(el("p", {}, t("orders_no_inventory"))); return; }
-  if (!lines.some((line) => line.order_quantity > 0) && byId("show").value === "orders") {
-    byId("lines").replaceChildren(el("p", {}, t("orders_none")));
-    return;
-  }
-  byId("lines").replaceChildren(el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("orders") },
+  const empty = !hasOrderLines ? t("orders_no_inventory")
+    : byId("show").value === "orders" && !lines.some((line) => line.order_quantity > 0) ? t("orders_none") : null;
+  const about = empty ? [el("p", {}, empty)] : rows.length ? [] : [el("p", {}, t("none_found"))];
+  if (!rows.length) { byId("lines").replaceChildren(...about); return; }
+  byId("lines").replaceChildren(...about, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("orders") },
     el("table", {}, el("thead", {}, el("tr", {}, ...COLUMNS.map(headCell))), el("tbody", {}, ...rows.map(lineRow)))));
 }
 function showOrders() {
+  // Without inventory there is nothing to order; the items can still be looked up.
+  if (!hasOrderLines) byId("show").value = "all";
   const categories = [...new Set(lines.map((line) => line.category ?? ""))].sort(compareTexts);
   byId("category").append(...categories.map((name) => el("option", { value: `=${name}` }, name || t("category_none"))));
   let waiting;
   byId("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filterLines, 120); });
   for (const id of ["show", "category"]) byId(id).addEventListener("change", filterLines);
   byId("filters").addEventListener("submit", (event) => { event.preventDefault(); filterLines(); });
-  byId("previous").addEventListener("click", () => { state.page -= 1; drawLines(); });
-  byId("next").addEventListener("click", () => { state.page += 1; drawLines(); });
-  // Paper has no next page to click.
-  addEventListener("beforeprint", () => { state.page = 0; drawLines(PRINTED_ROWS); });
-  addEventListener("afterprint", () => drawLines());
+  const turn = (pages) => {
+    state.page += pages;
+    drawLines();
+    byId("lines").querySelector(".scroll").focus({ preventScroll: true });
+    byId("filters").scrollIntoView();
+  };
+  byId("previous").addEventListener("click", () => turn(-1));
+  byId("next").addEventListener("click", () => turn(1));
+  byId("sort").append(...COLUMNS.filter((column) => !column.unsorted).map((column) => el("option", { value: column.key }, column.label)));
+  byId("sort").addEventListener("change", () => { state.sort = null; sortBy(COLUMNS.find((column) => column.key === byId("sort").value) ?? null); });
+  // Paper has no next page to click, is light, and has a width of its own.
+  const print = (on) => {
+    isPrinting = on;
+    document.documentElement.toggleAttribute("data-print", on);
+    state.page = 0;
+    drawLines();
+    for (const one of drawn) one.draw();
+  };
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
   filterLines();
 }
 
@@ -308,13 +328,15 @@ function showSummary() {
   const ordered = lines.filter((line) => line.order_quantity > 0);
   const sum = (rows, name) => rows.reduce((total, row) => total + (row[name] ?? 0), 0);
   const tiles = [];
-  if (lines.length) {
+  if (hasOrderLines) {
     tiles.push([whole.format(ordered.length), t("summary_orders")]);
     tiles.push([whole.format(sum(ordered, "order_quantity")), t("summary_units")]);
     tiles.push([whole.format(lines.filter((line) => line.stock_out_risk >= RISK_HIGH).length), t("summary_risk")]);
+    tiles.push([whole.format(lines.filter(isEmpty).length), t("stock_now")]);
   }
   if (changes.length) {
-    const change = report.compared_date ? `, ${t("summary_demand_change", { change: signed.format(sum(changes, "demand_change")) })}` : "";
+    const compared = changes.some((row) => known(row.demand_change));
+    const change = compared ? `, ${t("summary_demand_change", { change: signed.format(sum(changes, "demand_change")), date: showDay(report.compared_date) })}` : "";
     tiles.push([whole.format(sum(changes, "demand_mean")), t("summary_demand", { days: report.horizon_days }) + change]);
   }
   tiles.push([whole.format(report.run.rows_quarantined ?? 0), t("summary_bad_rows")]);
@@ -328,17 +350,26 @@ function showSummary() {
 }
 function showChanges() {
   const section = byId("changes");
-  const changed = changes.filter((row) => row.demand_change || (known(row.order_quantity_before) && row.order_quantity !== row.order_quantity_before))
-    .sort((a, b) => Math.abs(b.demand_change ?? 0) - Math.abs(a.demand_change ?? 0)).slice(0, CHANGES);
-  if (!report.compared_date || !changed.length) { section.append(el("p", {}, t("changes_none"))); return; }
-  section.append(table(t("changes_since", { date: showDay(report.compared_date) }), [
-    { label: t("item"), text: (row) => el("span", {}, openButton(row.item_id), titles.get(row.item_id) ? el("span", { class: "title" }, titles.get(row.item_id)) : "") },
-    numbers(t("before"), (row) => show(units)(row.demand_before)),
-    numbers(t("now"), (row) => show(units)(known(row.demand_before) ? row.demand_before + row.demand_change : row.demand_mean)),
-    numbers(t("change"), (row) => show(signed)(row.demand_change)),
+  if (!report.compared_date) { section.append(el("p", {}, t("changes_none"))); return; }
+  const orderChange = (row) => known(row.order_quantity_before) ? Math.abs((row.order_quantity ?? 0) - row.order_quantity_before) : 0;
+  const largest = (sizeOf) => changes.filter((row) => sizeOf(row) > 0).sort((a, b) => sizeOf(b) - sizeOf(a)).slice(0, CHANGES);
+  const orders = largest(orderChange), demands = largest((row) => Math.abs(row.demand_change ?? 0));
+  if (!orders.length && !demands.length) {
+    const isCompared = changes.some((row) => known(row.demand_change));
+    section.append(el("p", {}, t(isCompared ? "changes_nothing" : "changes_no_common", { date: showDay(report.compared_date) })));
+    return;
+  }
+  const name = { label: t("item"), text: (row) => el("span", {}, openButton(row.item_id), titles.get(row.item_id) ? el("span", { class: "title" }, titles.get(row.item_id)) : "") };
+  const demandNow = (row) => known(row.demand_change) ? (row.demand_before ?? 0) + row.demand_change : row.demand_mean;
+  section.append(el("p", {}, t("changes_since", { date: showDay(report.compared_date) })));
+  if (orders.length) section.append(table(t("orders_changed"), [name,
     numbers(t("order_before"), (row) => show(whole)(row.order_quantity_before)), numbers(t("order_now"), (row) => show(whole)(row.order_quantity)),
-    numbers(t("stock_out_risk"), (row) => show(percent)(row.stock_out_risk)),
-  ], changed));
+    numbers(t("stock_out_risk"), (row) => show(percent)(row.stock_out_risk)), numbers(t("on_hand"), (row) => show(whole)(row.on_hand)),
+  ], orders));
+  if (demands.length) section.append(table(t("demand_changed"), [name,
+    numbers(t("before"), (row) => show(units)(row.demand_before)), numbers(t("now"), (row) => show(units)(demandNow(row))),
+    numbers(t("change"), (row) => show(signed)(row.demand_change)), numbers(t("stock_out_risk"), (row) => show(percent)(row.stock_out_risk)),
+  ], demands));
 }
 function showDemand() {
   const section = byId("demand");
@@ -367,7 +398,7 @@ function manyLines(parent, label, days, names, valueOf, options) {
 }
 function showCustomers() {
   const section = byId("customers");
-  const segments = rowsOf(report.segment_days), intents = rowsOf(report.intent_days), funnel = rowsOf(report.funnel_weeks);
+  const segments = rowsOf(report.segment_days), intents = rowsOf(report.intent_days), funnel = rowsOf(report.funnel_weeks ?? {});
   if (!intents.length && !segments.length && !funnel.length) { section.append(el("p", {}, t("customers_none"))); return; }
   const pair = el("div", { class: "pair" });
   section.append(pair);
@@ -380,7 +411,7 @@ function showCustomers() {
     if (nights.length > 1) manyLines(box, t("chart_segments"), nights, tonight.map((row) => [row.segment, row.segment]), (day, name) => users.get(`${day} ${name}`) ?? null, { format: whole });
     box.append(table(t("segments"), [{ label: t("segment"), text: (row) => row.segment }, numbers(t("users"), (row) => show(whole)(row.users)),
       numbers(t("purchase_mean"), (row) => show(percent)(row.p_purchase_mean)), numbers(t("churn_mean"), (row) => show(percent)(row.p_churn_mean)),
-      numbers(t("spend_mean"), (row) => show(units)(row.expected_spend_mean))], tonight));
+      numbers(t("spend_mean"), (row) => show(units)(row.expected_spend_mean))], tonight, false));
   }
   if (intents.length) {
     const box = el("div", {}, el("h3", {}, t("intents")));
@@ -391,14 +422,14 @@ function showCustomers() {
     if (intents.length > 1) manyLines(box, t("chart_intents"), [...byNight.keys()], names, (day, name) => byNight.get(day)[name], { format: percent });
     const tonight = byNight.get(report.run_date), before = byNight.get(report.compared_date);
     box.append(table(t("chart_intents"), [{ label: t("intent"), text: ([, text]) => text },
-      numbers(t("now"), ([name]) => show(percent)(tonight?.[name])), numbers(t("before"), ([name]) => show(percent)(before?.[name]))], names));
+      numbers(t("now"), ([name]) => show(percent)(tonight?.[name])), numbers(t("before"), ([name]) => show(percent)(before?.[name]))], names, false));
   }
   if (funnel.length) {
     const box = el("div", {}, el("h3", {}, t("funnel")));
     section.append(box);
-    const share = (row, name) => `${show(whole)(row[name])} (${percent.format(row.active_users ? row[name] / row.active_users : 0)})`;
+    const ofActive = (row, name) => `${show(whole)(row[name])} (${percent.format(row.active_users ? row[name] / row.active_users : 0)})`;
     box.append(table(t("chart_funnel"), [{ label: t("week_from"), text: (row) => showDay(row.week_from) }, numbers(t("active_users"), (row) => show(whole)(row.active_users)),
-      ...["viewing_users", "cart_users", "buying_users"].map((name) => numbers(t(name), (row) => share(row, name)))], funnel.slice().reverse()));
+      ...["viewing_users", "cart_users", "buying_users"].map((name) => numbers(t(name), (row) => ofActive(row, name)))], funnel.slice().reverse()));
   }
 }
 function showQuality() {
@@ -407,13 +438,14 @@ function showQuality() {
   if (run.note) section.append(el("p", {}, t("note", { note: run.note })));
   const odd = rowsOf(report.lake_days).filter((row) => row.kind !== "open");
   const days = odd.map((row) => `${showDay(row.day)} (${LABELS[`kind_${row.kind}`] ?? row.kind})`).join(", ");
-  section.append(el("p", {}, odd.length ? t("lake_days_odd", { days }) : t("lake_days_fine")));
+  const lakeDays = rowCount(report.lake_days);
+  if (lakeDays) section.append(el("p", {}, odd.length ? t("lake_days_odd", { days }) : t("lake_days_fine", { days: whole.format(lakeDays) })));
   const pair = el("div", { class: "pair" });
   section.append(pair);
   const bad = rowsOf(report.quarantine_counts);
   pair.append(el("div", {}, el("h3", {}, t("bad_rows")), bad.length
     ? table(t("bad_rows"), [{ label: t("reason"), text: (row) => row.reason }, { label: t("view"), text: (row) => row.view },
-      { label: t("column"), text: (row) => row.column_name }, numbers(t("rows"), (row) => show(whole)(row.rows))], bad)
+      { label: t("column"), text: (row) => row.column_name }, numbers(t("rows"), (row) => show(whole)(row.rows))], bad, false)
     : el("p", {}, t("bad_rows_none"))));
   const judged = [];
   for (const [task, figures] of Object.entries(run.accuracy ?? {})) {
@@ -424,19 +456,19 @@ function showQuality() {
   }
   pair.append(el("div", {}, el("h3", {}, t("accuracy")), judged.length
     ? table(t("accuracy"), [{ label: t("figure"), text: (row) => `${row.task}: ${row.figure}` }, { label: t("judged_night"), text: (row) => row.night ? showDay(row.night) : "–" },
-      numbers(t("value"), (row) => exact.format(row.value))], judged)
+      numbers(t("value"), (row) => exact.format(row.value))], judged, false)
     : el("p", {}, t("accuracy_none"))));
   const drift = Object.entries(run.drift ?? {}).filter(([, value]) => typeof value === "number").sort((a, b) => b[1] - a[1]);
-  const shifted = drift.filter(([, value]) => value > DRIFT_LIMIT);
+  const shifted = drift.filter(([, value]) => value > report.drift_limit);
   const box = el("div", {}, el("h3", {}, t("drift")));
   pair.append(box);
   if (!drift.length) box.append(el("p", {}, t("drift_none")));
-  else if (!shifted.length) box.append(el("p", {}, t("drift_fine", { limit: exact.format(DRIFT_LIMIT) })));
-  else box.append(el("p", {}, t("drift_shifted", { count: whole.format(shifted.length), limit: exact.format(DRIFT_LIMIT) })),
-    table(t("drift"), [{ label: t("figure"), text: ([name]) => name }, numbers(t("value"), ([, value]) => exact.format(value))], shifted.slice(0, 10)));
+  else if (!shifted.length) box.append(el("p", {}, t("drift_fine", { limit: exact.format(report.drift_limit) })));
+  else box.append(el("p", {}, t("drift_shifted", { count: whole.format(shifted.length), limit: exact.format(report.drift_limit) })),
+    table(t("drift"), [{ label: t("figure"), text: ([name]) => name }, numbers(t("value"), ([, value]) => exact.format(value))], shifted.slice(0, 10), false));
   pair.append(el("div", {}, el("h3", {}, t("runs")), table(t("runs"), [{ label: t("judged_night"), text: (row) => showDay(row.run_date) },
     numbers(t("rows"), (row) => show(whole)(row.rows_read)), numbers(t("summary_bad_rows"), (row) => show(whole)(row.rows_quarantined)),
-    numbers(t("seconds"), (row) => show(units)(row.seconds))], report.nights.slice().reverse())));
+    numbers(t("seconds"), (row) => show(units)(row.seconds))], report.nights.slice().reverse(), false)));
 }
 
 byId("report").hidden = false;
@@ -447,9 +479,11 @@ document.body.dataset.ready = "orders";
 performance.mark("orders");
 // The orders are usable before the rest is drawn.
 await new Promise((done) => setTimeout(done));
-showChanges();
-showDemand();
-showCustomers();
-showQuality();
+for (const [id, draw] of [["changes", showChanges], ["demand", showDemand], ["customers", showCustomers], ["quality", showQuality]]) {
+  try { draw(); } catch (error) {
+    byId(id).append(el("p", {}, t("section_failed", { error })));
+    console.error(error);
+  }
+}
 document.body.dataset.ready = "all";
 })();
