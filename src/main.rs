@@ -12,7 +12,8 @@ fn main() {
     let code = match intentcast::commands::Cli::parse().run() {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            // Whoever closed standard error still reads the exit code.
+            let _ = writeln!(std::io::stderr(), "error: {failure}");
             failure.log_causes();
             failure.kind.exit_code()
         }

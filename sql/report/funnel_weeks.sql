@@ -1,5 +1,5 @@
 -- one row per week of the last eight, counted back from the run date: users who did something, and how far they came
--- Has the users who are scored: consenting persons, without staff and bots. Weeks of fewer than segment_users_min() users are left out.
+-- Counts scored users only: consenting persons, without staff and bots. Counts below segment_users_min() are left out, weeks as a whole.
 WITH days AS (
     SELECT
         user_day_rows.user_id,
@@ -18,9 +18,9 @@ weeks AS (
 SELECT
     CAST(run_date() AS DATE) - CAST(7 * (weeks_ago + 1) AS INT) AS week_from,
     count(*) AS active_users,
-    count(*) FILTER (WHERE viewed) AS viewing_users,
-    count(*) FILTER (WHERE added) AS cart_users,
-    count(*) FILTER (WHERE bought) AS buying_users
+    CASE WHEN count(*) FILTER (WHERE viewed) >= segment_users_min() THEN count(*) FILTER (WHERE viewed) END AS viewing_users,
+    CASE WHEN count(*) FILTER (WHERE added) >= segment_users_min() THEN count(*) FILTER (WHERE added) END AS cart_users,
+    CASE WHEN count(*) FILTER (WHERE bought) >= segment_users_min() THEN count(*) FILTER (WHERE bought) END AS buying_users
 FROM weeks
 GROUP BY weeks_ago
 HAVING count(*) >= segment_users_min()

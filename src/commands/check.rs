@@ -37,20 +37,36 @@ impl Command for Check {
 
     async fn run(&self, config: &Config) -> Result<()> {
         let output = Location::open(&config.output.uri, &config.s3)?;
-        let newest = runs::visible_nights(&output).await?.pop();
-        let found = Freshness::measure(newest.as_ref(), self.max_age, Utc::now());
-        if let Some(file) = &self.prometheus {
-            replace(file, &found.metrics(newest.as_ref()))?;
-        }
-        match found.is_fresh {
-            true => say!("{}", found.sentence),
-            false => {
-                return Err(Failure::check(found.sentence).hint("see the log of the last run; run the night again"));
+        let place = output.display_folder();
+        let newest = match runs::visible_nights(&output).await {
+            Ok(mut nights) => nights.pop(),
+            Err(failure) => {
+                // Figures of the last check must not pass for today's.
+                let unknown = Freshness { is_fresh: false, age: None, sentence: String::new() };
+                self.write_metrics(&unknown.metrics(None, &place))?;
+                return Err(failure);
             }
+        };
+        let found = Freshness::measure(newest.as_ref(), self.max_age, Utc::now());
+        let written = self.write_metrics(&found.metrics(newest.as_ref(), &place));
+        if !found.is_fresh {
+            return Err(Failure::check(format!("{place}: {}", found.sentence))
+                .hint("see the log of the last run, and whether it was started"));
         }
+        written?;
+        say!("{}", found.sentence);
         Ok(())
     }
 }
+
+impl Check {
+    fn write_metrics(&self, text: &str) -> Result<()> {
+        self.prometheus.as_deref().map_or(Ok(()), |file| replace(file, text))
+    }
+}
+
+/// Difference of clocks that is accepted.
+const AHEAD_MAX: TimeDelta = TimeDelta::hours(3);
 
 /// Age of the newest visible night.
 #[derive(Debug, PartialEq)]
@@ -66,9 +82,10 @@ impl Freshness {
         let Some(night) = newest else {
             return Self { is_fresh: false, age: None, sentence: "no night is visible".into() };
         };
-        // The clock of the machine that published may be ahead.
+        // The clock of the machine that published may be a little ahead; a night of next year is no sign of life.
+        let ahead = night.run.made_visible_at - now;
         let age = (now - night.run.made_visible_at).max(TimeDelta::zero());
-        let is_fresh = age.to_std().is_ok_and(|age| age <= age_max);
+        let is_fresh = ahead <= AHEAD_MAX && age.to_std().is_ok_and(|age| age <= age_max);
         let minutes = Duration::from_secs(age.num_minutes().unsigned_abs() * 60);
         let sentence = format!(
             "night {}: published {} ago ({}), {} {allowed}",
@@ -80,13 +97,15 @@ impl Freshness {
         Self { is_fresh, age: Some(age), sentence }
     }
 
-    /// Writes the figures in the text format of Prometheus.
-    fn metrics(&self, newest: Option<&VisibleNight>) -> String {
+    /// Returns the figures in the text format of Prometheus, labelled with the output.
+    fn metrics(&self, newest: Option<&VisibleNight>, output: &str) -> String {
+        let label = output.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let mut text = String::new();
         let mut gauge = |name: &str, help: &str, value: Option<f64>| {
             if let Some(value) = value {
                 let name = format!("intentcast_{name}");
-                writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}").unwrap_or_default();
+                writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{output=\"{label}\"}} {value}")
+                    .unwrap_or_default();
             }
         };
         let run = newest.map(|night| &night.run);
@@ -110,15 +129,25 @@ impl Freshness {
 
 /// Replaces a file as a whole: a collector never reads half of it.
 fn replace(file: &Path, text: &str) -> Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The collector runs as another user.
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    let written = tempfile::Builder::new().permissions(readable).tempfile_in(folder).and_then(|mut temporary| {
+    // Through a link to the file itself, which stays a link.
+    let target = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_path_buf());
+    if target.exists() && !target.is_file() {
+        return Err(Failure::usage(format!("--prometheus {}: expected a file", file.display())));
+    }
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
         temporary.write_all(text.as_bytes())?;
-        Ok(temporary)
-    });
-    let failed = |e: std::io::Error| Failure::transient(format!("{}: {e}", file.display()));
-    written.map_err(failed)?.persist(file).map_err(|e| failed(e.error))?;
+        // The collector runs as another user, whatever the umask of this one.
+        temporary.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        temporary.persist(&target).map_err(|e| e.error)
+    };
+    write().map_err(|e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => {
+            Failure::usage(format!("--prometheus {}: {e}", file.display()))
+        }
+        _ => Failure::transient(format!("--prometheus {}: {e}", file.display())),
+    })?;
     Ok(())
 }
 
@@ -146,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_night_is_fresh_until_its_age_is_over() {
-        for (hours, is_fresh) in [(-2, true), (0, true), (26, true), (27, false)] {
+        for (hours, is_fresh) in [(-2, true), (0, true), (26, true), (27, false), (-24 * 365, false)] {
             let found = Freshness::measure(Some(&night()), DAY, at(hours));
             assert_eq!(found.is_fresh, is_fresh, "{found:?}");
         }
@@ -158,15 +187,13 @@ mod tests {
 
     #[test]
     fn the_figures_are_in_the_format_of_prometheus() {
-        let text = Freshness::measure(Some(&night()), DAY, at(1)).metrics(Some(&night()));
-        for line in [
-            "intentcast_night_fresh 1",
-            "intentcast_night_age_seconds 3600",
-            "intentcast_night_rows_read 120",
-            "intentcast_night_duration_seconds 4",
-        ] {
+        let text = Freshness::measure(Some(&night()), DAY, at(1)).metrics(Some(&night()), "/out \"1\"/");
+        for (name, value) in [("fresh", "1"), ("age_seconds", "3600"), ("rows_read", "120"), ("duration_seconds", "4")]
+        {
+            let line = format!("intentcast_night_{name}{{output=\"/out \\\"1\\\"/\"}} {value}");
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
-        assert_eq!(Freshness::measure(None, DAY, at(1)).metrics(None).lines().last(), Some("intentcast_night_fresh 0"));
+        let none = Freshness::measure(None, DAY, at(1)).metrics(None, "o");
+        assert_eq!(none.lines().last(), Some("intentcast_night_fresh{output=\"o\"} 0"));
     }
 }

@@ -4,6 +4,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::prelude::DataFrame;
 use futures::TryStreamExt;
 use std::io::Write;
@@ -37,7 +38,9 @@ pub(crate) enum Layout {
 pub(crate) async fn print_rows(rows: DataFrame, format: Format, layout: Layout) -> Result<()> {
     let schema = Arc::new(rows.schema().as_arrow().clone());
     if format == Format::Table {
-        let mut batches = rows.collect().await?;
+        // In a task of its own, so that a prompt can stop waiting for a query that never yields.
+        let collected = SpawnedTask::spawn(async move { rows.collect().await }).join().await;
+        let mut batches = collected.map_err(|e| Failure::bug(format!("the query's task: {e}")))??;
         // Without a batch the table would lack its header.
         batches.push(RecordBatch::new_empty(schema));
         return print_table(&batches, layout);
@@ -101,6 +104,9 @@ fn table_text(batches: &[RecordBatch], layout: Layout, columns_max: Option<usize
             }
         }
     }
+    if number == 0 {
+        text.push_str("(no rows)\n");
+    }
     Ok(text)
 }
 
@@ -155,6 +161,8 @@ mod tests {
         let text = |layout, columns_max| table_text(std::slice::from_ref(&rows), layout, columns_max).unwrap();
         assert_eq!(text(Layout::Fitting, Some(20)), expanded);
         assert_eq!(text(Layout::Expanded, None), expanded);
+        let none = table_text(&[rows.slice(0, 0)], Layout::Expanded, None).unwrap();
+        assert_eq!(none, "(no rows)\n");
         for (layout, columns_max) in [(Layout::Fitting, Some(21)), (Layout::Fitting, None), (Layout::Table, Some(5))] {
             assert!(text(layout, columns_max).starts_with("+------+------------+\n"));
         }

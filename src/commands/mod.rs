@@ -4,6 +4,9 @@
 //! a lake, and runs the verb on the process's one runtime. A verb prints its result to standard output; logs, notes and
 //! errors go to standard error. Nothing imports this room.
 
+// say! instead: println! panics where the reader has closed the pipe.
+#![warn(clippy::print_stdout)]
+
 /// Prints a line to standard output. Ends the verb with a failure where that is impossible, and continues where the reader has seen
 /// enough (`| head`).
 macro_rules! say {

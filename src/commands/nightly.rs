@@ -106,7 +106,7 @@ impl Nightly {
             }
             Format::Csv => print_stages(&night),
             Format::Table => {
-                print!("{night}");
+                say!("{}", night.to_string().trim_end());
                 if !findings.is_empty() {
                     say!("master data: {}", master_findings::describe(&findings));
                 }

@@ -1,6 +1,8 @@
 //! The prompt of `intentcast sql`: commands that begin with a backslash, completion, highlighting.
 
 use datafusion::prelude::SessionContext;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::{CmdKind, Highlighter};
@@ -10,6 +12,7 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Editor, Helper};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::time::Instant;
 
 use super::format::Layout;
@@ -45,6 +48,7 @@ enum Meta<'a> {
     Expanded,
     Timing,
     Quit,
+    Unknown(&'a str),
 }
 
 impl<'a> Meta<'a> {
@@ -57,7 +61,10 @@ impl<'a> Meta<'a> {
             "\\x" => Some(Self::Expanded),
             "\\timing" => Some(Self::Timing),
             "\\q" | "exit" | "quit" => Some(Self::Quit),
-            _ => line.strip_prefix("\\d ").map(|name| Self::Columns(name.trim().trim_matches('"'))),
+            _ => match line.strip_prefix("\\d ") {
+                Some(name) => Some(Self::Columns(name.trim().trim_matches('"'))),
+                None => line.starts_with('\\').then_some(Self::Unknown(line)),
+            },
         }
     }
 }
@@ -76,65 +83,92 @@ impl<'a> Prompt<'a> {
 
     /// Reads statements until end of input; an error is printed and the prompt continues.
     pub(super) async fn run(mut self) -> Result<()> {
-        let mut editor: Editor<Words, DefaultHistory> =
+        let mut editor: Editor<NameCompleter, DefaultHistory> =
             Editor::new().map_err(|e| Failure::bug(format!("no prompt: {e}")))?;
-        editor.set_helper(Some(Words::of_session(&self.shell.ctx).await));
-        eprintln!("help lists commands; \\q or Ctrl-D ends");
+        editor.set_helper(Some(NameCompleter::of_session(&self.shell.ctx).await));
+        let is_terminal = std::io::stdin().is_terminal();
+        if is_terminal {
+            eprintln!("help lists commands; \\q or Ctrl-D ends");
+        }
+        let mut first_failure = None;
         let mut pending = String::new();
         loop {
-            match editor.readline(if pending.is_empty() { "intentcast> " } else { "        ... " }) {
-                Ok(line) => pending.push_str(&format!("{line}\n")),
-                Err(ReadlineError::Interrupted) => pending.clear(),
-                Err(_) => return Ok(()),
-            }
-            let text = pending.trim();
-            let asked = match Meta::parse(text) {
-                Some(Meta::Quit) => return Ok(()),
-                Some(meta) => self.follow(&meta).await,
-                None => match text.strip_suffix(';') {
-                    Some(sql) => self.query(sql).await,
-                    // An unknown command would wait for a semicolon for ever.
-                    None if text.starts_with('\\') => {
-                        Err(Failure::usage(format!("{text}: no such command")).hint("help lists all"))
+            let line = editor.readline(if pending.is_empty() { "intentcast> " } else { "        ... " });
+            let is_end = match line {
+                Ok(line) => {
+                    // Within a statement, `help` is a name.
+                    let is_meta = pending.is_empty() || line.trim_start().starts_with('\\');
+                    match Meta::parse(&line).filter(|_| is_meta) {
+                        Some(Meta::Quit) => break,
+                        Some(meta) => {
+                            editor.add_history_entry(line.trim()).unwrap_or_default();
+                            keep_first(&mut first_failure, self.run_meta(&meta).await);
+                            continue;
+                        }
+                        None => pending.push_str(&format!("{line}\n")),
                     }
-                    None => continue,
-                },
+                    false
+                }
+                Err(ReadlineError::Interrupted) => {
+                    pending.clear();
+                    continue;
+                }
+                Err(ReadlineError::Eof) => true,
+                Err(e) => {
+                    keep_first(&mut first_failure, Err(Failure::usage(format!("standard input: {e}"))));
+                    true
+                }
             };
-            editor.add_history_entry(text).unwrap_or_default();
-            if let Err(failure) = asked {
-                eprintln!("error: {failure}");
+            let text = pending.trim().to_string();
+            if text.is_empty() {
+                pending.clear();
+            } else if (is_end && !is_terminal) || ends_statement(&text) {
+                editor.add_history_entry(&text).unwrap_or_default();
+                keep_first(&mut first_failure, self.query(&text, is_terminal).await);
+                pending.clear();
             }
-            pending.clear();
+            if is_end {
+                break;
+            }
+        }
+        match first_failure {
+            // A script must not pass for done.
+            Some(failure) if !is_terminal => Err(failure.at("first failed statement")),
+            _ => Ok(()),
         }
     }
 
-    /// Runs SQL until it is done or cancelled.
-    async fn query(&self, sql: &str) -> Result<()> {
+    /// Runs SQL until it is done or, on a terminal, cancelled by Ctrl-C.
+    async fn query(&self, sql: &str, is_terminal: bool) -> Result<()> {
         let clock = Instant::now();
-        let done = tokio::select! {
-            done = self.shell.run_in(sql, self.layout) => done,
-            _ = tokio::signal::ctrl_c() => Err(Failure::usage("cancelled")),
+        let ran = match is_terminal {
+            false => self.shell.run_in(sql, self.layout).await,
+            true => tokio::select! {
+                biased;
+                _ = tokio::signal::ctrl_c() => Err(Failure::usage("cancelled")),
+                ran = self.shell.run_in(sql, self.layout) => ran,
+            },
         };
         if self.has_timing {
             eprintln!("time: {:.3} s", clock.elapsed().as_secs_f64());
         }
-        done
+        ran
     }
 
-    async fn follow(&mut self, meta: &Meta<'_>) -> Result<()> {
+    async fn run_meta(&mut self, meta: &Meta<'_>) -> Result<()> {
         match meta {
             Meta::Help => eprintln!("{HELP}"),
             Meta::Tables => {
                 let tables = "SELECT table_name, lower(table_type) AS kind FROM information_schema.tables \
                               WHERE table_schema = 'public' ORDER BY table_name";
-                return self.query(tables).await;
+                return self.query(tables, false).await;
             }
-            Meta::Columns(name) => return self.query(&self.columns(name)?).await,
+            Meta::Columns(name) => return self.query(&self.columns(name)?, false).await,
             Meta::Functions => {
                 let functions = "SELECT routine_name AS function, lower(min(function_type)) AS kind, \
                                  min(syntax_example) AS example, min(description) AS description \
                                  FROM information_schema.routines GROUP BY routine_name ORDER BY routine_name";
-                return self.query(functions).await;
+                return self.query(functions, false).await;
             }
             Meta::Expanded => {
                 self.layout = match self.layout {
@@ -154,6 +188,9 @@ impl<'a> Prompt<'a> {
             Meta::Timing => {
                 self.has_timing = !self.has_timing;
                 eprintln!("timing: {}", if self.has_timing { "on" } else { "off" });
+            }
+            Meta::Unknown(line) => {
+                return Err(Failure::usage(format!("{line}: no such command")).hint("help lists all"));
             }
             Meta::Quit => {}
         }
@@ -186,10 +223,25 @@ impl<'a> Prompt<'a> {
     }
 }
 
-/// The names that Tab completes.
-struct Words(BTreeSet<String>);
+/// Prints a failure, and keeps it if it is the first one.
+fn keep_first(first: &mut Option<Failure>, ran: Result<()>) {
+    if let Err(failure) = ran {
+        eprintln!("error: {failure}");
+        first.get_or_insert(failure);
+    }
+}
 
-impl Words {
+/// Returns whether a text ends with a semicolon that is in no comment and no quoted text.
+fn ends_statement(text: &str) -> bool {
+    let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default();
+    let last = tokens.iter().rfind(|token| !matches!(token, Token::Whitespace(_)));
+    last == Some(&Token::SemiColon)
+}
+
+/// The names that Tab completes.
+struct NameCompleter(BTreeSet<String>);
+
+impl NameCompleter {
     /// Collects keywords, and the tables, columns and functions of a session.
     async fn of_session(ctx: &SessionContext) -> Self {
         let mut words: BTreeSet<String> = KEYWORDS.iter().map(ToString::to_string).collect();
@@ -225,7 +277,7 @@ impl Words {
     }
 }
 
-impl Completer for Words {
+impl Completer for NameCompleter {
     type Candidate = String;
 
     fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
@@ -233,7 +285,7 @@ impl Completer for Words {
     }
 }
 
-impl Highlighter for Words {
+impl Highlighter for NameCompleter {
     fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
         Cow::Owned(highlighted(line))
     }
@@ -243,13 +295,13 @@ impl Highlighter for Words {
     }
 }
 
-impl Hinter for Words {
+impl Hinter for NameCompleter {
     type Hint = String;
 }
 
-impl Validator for Words {}
+impl Validator for NameCompleter {}
 
-impl Helper for Words {}
+impl Helper for NameCompleter {}
 
 /// Writes keywords in bold and texts in green, by the codes of a terminal.
 fn highlighted(line: &str) -> String {
@@ -285,12 +337,22 @@ mod tests {
         assert_eq!(Meta::parse(" \\df;"), Some(Meta::Functions));
         assert_eq!(Meta::parse("help"), Some(Meta::Help));
         assert_eq!(Meta::parse("SELECT 1;"), None);
-        assert_eq!(Meta::parse("\\nothing"), None);
+        assert_eq!(Meta::parse("\\nothing"), Some(Meta::Unknown("\\nothing")));
+    }
+
+    #[test]
+    fn a_statement_ends_with_a_semicolon_of_its_own() {
+        for text in ["SELECT 1;", "SELECT 1; -- one", "SELECT 1 /* a; */ ;", "SELECT 'a;b';"] {
+            assert!(ends_statement(text), "{text}");
+        }
+        for text in ["SELECT 1", "SELECT 1 -- one;", "SELECT 'x;", "SELECT /* ;", ""] {
+            assert!(!ends_statement(text), "{text}");
+        }
     }
 
     #[test]
     fn tab_continues_the_word_before_the_cursor() {
-        let words = Words(["SELECT", "intent", "intent_history", "score_intents("].map(String::from).into());
+        let words = NameCompleter(["SELECT", "intent", "intent_history", "score_intents("].map(String::from).into());
         assert_eq!(words.continue_word("sel", 3), (0, vec!["SELECT".to_string()]));
         let (start, found) = words.continue_word("SELECT * FROM inte", 18);
         assert_eq!((start, found.len()), (14, 2));

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use clap::Args;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::command::{Command, Needs, Places};
@@ -66,8 +67,7 @@ impl Command for ReportArgs {
             None => output.folder(&format!("reports/{}", report.run_date())),
         };
         if let Ok(path) = folder.url.to_file_path() {
-            let refused = |e: std::io::Error| Failure::usage(format!("{}: {e}", path.display()));
-            std::fs::create_dir_all(&path).map_err(|e| refused(e).hint("--to names a folder that can be written"))?;
+            std::fs::create_dir_all(&path).map_err(|e| refused(&path, &e))?;
         }
         let (run_date, orders) = (report.run_date(), report.orders()?);
         for file in report::files(report, config.report.language)? {
@@ -75,5 +75,17 @@ impl Command for ReportArgs {
         }
         say!("report of {run_date}: {orders} items to order\nopen {}", folder.display(&folder.path("index.html")));
         Ok(())
+    }
+}
+
+/// Returns why a folder cannot be made: a name that is wrong, or a disk that may recover.
+fn refused(path: &Path, error: &std::io::Error) -> Failure {
+    use std::io::ErrorKind::{AlreadyExists, NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    let message = format!("{}: {error}", path.display());
+    match error.kind() {
+        AlreadyExists | NotADirectory | PermissionDenied | ReadOnlyFilesystem => {
+            Failure::usage(message).hint("--to names a folder that can be written")
+        }
+        _ => Failure::transient(message),
     }
 }

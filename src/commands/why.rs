@@ -107,9 +107,22 @@ impl Figure {
     }
 }
 
-/// Writes a number with at most four decimals.
+/// Writes a number with four significant digits, whole numbers in full.
 fn short(number: f64) -> String {
-    ((number * 1e4).round() / 1e4).to_string()
+    if number == 0.0 || number.fract() == 0.0 {
+        return number.to_string();
+    }
+    let scale = 10f64.powi(3 - number.abs().log10().floor() as i32);
+    ((number * scale).round() / scale).to_string()
+}
+
+/// Returns the features that have shifted since training, with their stability index, the largest first.
+fn shifted_features(run: &RunRecord) -> Vec<(&String, f64)> {
+    let measured = run.drift.as_object().into_iter().flatten();
+    let mut shifted: Vec<(&String, f64)> =
+        measured.filter_map(|(name, value)| Some((name, value.as_f64()?))).filter(|(_, i)| *i > PSI_SHIFTED).collect();
+    shifted.sort_by(|a, b| b.1.total_cmp(&a.1));
+    shifted
 }
 
 /// Facts of a night, each with the same fact of the night before.
@@ -188,21 +201,11 @@ impl Facts {
         if run.note.is_some() || before.is_some_and(|run| run.note.is_some()) {
             self.add("odd", "note", note(run), before.and_then(note));
         }
-        let index = |run: &RunRecord, name: &str| run.drift[name].as_f64();
-        let mut shifted: Vec<(&String, f64)> = match run.drift.as_object() {
-            Some(drift) => drift.iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect(),
-            None => Vec::new(),
-        };
-        shifted.retain(|(_, index)| *index > PSI_SHIFTED);
-        shifted.sort_by(|a, b| b.1.total_cmp(&a.1));
-        self.add("odd", "features that have shifted since training", Some(shifted.len().to_string()), None);
-        for (name, value) in shifted.into_iter().take(FEATURES_MAX) {
-            self.add(
-                "odd",
-                format!("stability index: {name}"),
-                Some(short(value)),
-                before.and_then(|run| index(run, name)).map(short),
-            );
+        let count = |run: &RunRecord| run.drift.is_object().then(|| shifted_features(run).len().to_string());
+        self.add("odd", "features that have shifted since training", count(run), before.and_then(count));
+        for (name, value) in shifted_features(run).into_iter().take(FEATURES_MAX) {
+            let earlier = before.and_then(|run| run.drift[name].as_f64());
+            self.add("odd", format!("stability index: {name}"), Some(short(value)), earlier.map(short));
         }
         let Value::Object(accuracy) = &run.accuracy else { return };
         for (task, figures) in accuracy {
@@ -220,9 +223,11 @@ impl Facts {
     fn print(&self, format: Format) -> Result<()> {
         let column =
             |at: usize| -> ArrayRef { Arc::new(self.0.iter().map(|fact| fact[at].clone()).collect::<StringArray>()) };
-        let changed = self.0.iter().map(|[.., now, before]| match (now, before) {
-            (Some(now), Some(before)) if now != before => Some("changed"),
-            _ => None,
+        let has_before = self.0.iter().any(|[.., before]| before.is_some());
+        let changed = self.0.iter().map(|[about, _, now, before]| {
+            // These differ every night.
+            let is_compared = has_before && !matches!(about.as_deref(), Some("night" | "seconds" | "accuracy"));
+            (is_compared && now != before).then_some("changed")
         });
         let changed: ArrayRef = Arc::new(changed.collect::<StringArray>());
         format::print_columns(

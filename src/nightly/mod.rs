@@ -36,7 +36,7 @@ use crate::publish::checks::{self, StagedNight, register_staged};
 use crate::publish::drift;
 use crate::publish::lock::{self, NightLock};
 use crate::publish::night::{FaultPoint, NightCommit, StagedTables, commit_night};
-use crate::publish::runs::{RunRecord, VisibleNight};
+use crate::publish::runs::{NIGHT_SQL, RunRecord, VisibleNight};
 use crate::score::models::Models;
 use crate::score::service::{ScoringService, encoder_states};
 use crate::tables::schemas::NIGHT_TABLES;
@@ -434,9 +434,8 @@ impl Night<'_> {
 
     fn run_record(&self, plan: &NightPlan) -> Result<RunRecord> {
         let mut record = RunRecord::new(self.held, plan.manifest_hash()?.to_string());
-        let folders = ["lakes", "master", "rollups", "state", "features", "score", "tables"];
         record.model_version = Some(ModelVersion(self.card.version.clone()));
-        record.sql_fingerprint = Some(self.workspace.sql.fingerprint(&folders));
+        record.sql_fingerprint = Some(self.workspace.sql.fingerprint(&NIGHT_SQL));
         record.input_fingerprint = Some(self.rollups.input_fingerprint());
         let units = &self.rollups.units;
         let mut reasons: BTreeMap<String, i64> = BTreeMap::new();

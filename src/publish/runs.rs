@@ -20,6 +20,9 @@ use crate::tables::delta::{self, TableCommit};
 use crate::tables::schemas::{self, RUNS};
 use crate::tables::{delta_log, write_files};
 
+/// Folders of the SQL that makes a night, whose hash is its `sql_fingerprint`.
+pub(crate) const NIGHT_SQL: [&str; 7] = ["lakes", "master", "rollups", "state", "features", "score", "tables"];
+
 /// Kind of event that a row records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -11,7 +11,8 @@ use super::columns::Columns;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::metrics::drift::PSI_SHIFTED;
-use crate::publish::runs::VisibleNight;
+use crate::publish::runs::{NIGHT_SQL, VisibleNight};
+use crate::sql_files::SqlFiles;
 use crate::workspace::Workspace;
 
 /// A view of `sql/report/`, with the columns that the page or the sheets read.
@@ -63,6 +64,8 @@ pub(crate) struct Report {
     has_lake: bool,
     /// False where neither a lake nor the night's state has the days of items.
     has_days: bool,
+    /// True where the night was made by the SQL that the formulas of the order sheet follow.
+    pub(super) follows_formulas: bool,
     /// Rows of each view, by column.
     pub(super) views: BTreeMap<&'static str, Columns>,
 }
@@ -105,6 +108,7 @@ impl Report {
             horizon_days: workspace.config.intents.horizon_days,
             has_lake,
             has_days: session.has_days,
+            follows_formulas: follows_formulas(workspace, &night)?,
             views,
             night,
         })
@@ -164,6 +168,13 @@ impl Report {
             _ => Err(Failure::bug("the facts of a night are no object")),
         }
     }
+}
+
+/// Returns whether a night was made by this version's own `sql/tables/replenishment.sql`, and by no other SQL than now.
+fn follows_formulas(workspace: &Workspace, night: &VisibleNight) -> Result<bool> {
+    let (sql, name) = (&workspace.sql, "tables/replenishment");
+    let is_same = night.run.sql_fingerprint.as_ref() == Some(&sql.fingerprint(&NIGHT_SQL));
+    Ok(is_same && sql.get(name)? == SqlFiles::built_in(name)?)
 }
 
 /// Returns whether a line has something to order.

@@ -106,7 +106,7 @@ macro_rules! scaled {
 }
 
 #[rustfmt::skip]
-const COLUMNS: [SheetColumn; 42] = [
+const COLUMNS: [SheetColumn; 44] = [
     column("item_id", 16.0, NumberFormat::Text, CellContent::Text),
     column("title", 36.0, NumberFormat::Text, CellContent::Text),
     column("category", 24.0, NumberFormat::Text, CellContent::Text),
@@ -126,9 +126,11 @@ const COLUMNS: [SheetColumn; 42] = [
     column("reason", 80.0, NumberFormat::Text, CellContent::Text),
     column("published_lead_time", 9.0, NumberFormat::Whole, CellContent::Published),
     column("published_level", 9.0, NumberFormat::Percent, CellContent::Published),
-    column("published_order", 9.0, NumberFormat::Whole, CellContent::Published),
-    column("published_point", 9.0, NumberFormat::Whole, CellContent::Published),
-    column("published_risk", 9.0, NumberFormat::Percent, CellContent::Published),
+    column("published_on_hand", 9.0, NumberFormat::Whole, CellContent::Published),
+    column("published_on_order", 9.0, NumberFormat::Whole, CellContent::Published),
+    column("published_review", 9.0, NumberFormat::Whole, CellContent::Published),
+    column("published_pack", 9.0, NumberFormat::Whole, CellContent::Published),
+    column("published_minimum", 9.0, NumberFormat::Whole, CellContent::Published),
     // A cell that was emptied, or has a text or a number out of bounds, counts as published, or as 1.
     column("e_lead", 9.0, NumberFormat::Whole, CellContent::Formula("IF(N({lead_time_days})>=1,{lead_time_days},{published_lead_time})")),
     column("e_review", 9.0, NumberFormat::Whole, CellContent::Formula("MAX(1,N({review_period_days}))")),
@@ -163,12 +165,14 @@ pub(super) fn write(report: &Report, labels: &Labels) -> Result<Vec<u8>> {
     // An item without an inventory row has no line.
     let is_other = |line: &Line| !is_order(line) && published(line, "reorder_point").is_number();
     let others = lines.rows().filter(is_other).count();
-    let has_old = lines.rows().any(|line| published(&line, "reorder_point").is_number() && !is_computable(&line));
+    let is_value = |line: &Line| published(line, "reorder_point").is_number() && !is_computable(line);
+    let has_values =
+        lines.rows().next().is_some() && (!report.follows_formulas || lines.rows().any(|line| is_value(&line)));
     let written = write_sheets(
         lines.rows().filter(is_order),
         lines.rows().filter(is_other).take(OTHERS_MAX),
-        &about(report, labels, others, has_old),
-        labels,
+        &about(report, labels, others, has_values),
+        (labels, report.follows_formulas),
     );
     written.map_err(|e| match e {
         XlsxError::IoError(e) => Failure::transient(format!("orders.xlsx: no temporary file: {e}")),
@@ -176,7 +180,7 @@ pub(super) fn write(report: &Report, labels: &Labels) -> Result<Vec<u8>> {
     })
 }
 
-fn about(report: &Report, labels: &Labels, others: usize, has_old: bool) -> Vec<String> {
+fn about(report: &Report, labels: &Labels, others: usize, has_values: bool) -> Vec<String> {
     let night = &report.night.run;
     let published = night.made_visible_at.format("%Y-%m-%d %H:%M UTC").to_string();
     let model = night.model_version.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -186,7 +190,7 @@ fn about(report: &Report, labels: &Labels, others: usize, has_old: bool) -> Vec<
     ];
     let help = ["sheet_help_1", "sheet_help_2", "sheet_help_3", "sheet_help_4"];
     sentences.extend(help.iter().map(|key| labels.get(key).to_string()));
-    if has_old {
+    if has_values {
         sentences.push(labels.get("sheet_old").into());
     }
     if others > OTHERS_MAX {
@@ -200,13 +204,13 @@ fn write_sheets(
     orders: impl Iterator<Item = Line>,
     others: impl Iterator<Item = Line>,
     about: &[String],
-    labels: &Labels,
+    (labels, has_formulas): (&Labels, bool),
 ) -> Result<Vec<u8>, XlsxError> {
     let mut workbook = Workbook::new();
     let sheet = workbook.add_worksheet_with_constant_memory()?.set_name(labels.get("sheet_orders"))?;
-    write_lines(sheet, orders, labels)?;
+    write_lines(sheet, orders, (labels, has_formulas))?;
     let sheet = workbook.add_worksheet_with_constant_memory()?.set_name(labels.get("sheet_others"))?;
-    write_lines(sheet, others, labels)?;
+    write_lines(sheet, others, (labels, has_formulas))?;
     let sheet = workbook.add_worksheet().set_name(labels.get("sheet_about"))?;
     sheet.set_column_width(0, 110)?;
     let wrapped = Format::new().set_text_wrap();
@@ -216,7 +220,11 @@ fn write_sheets(
     workbook.save_to_buffer()
 }
 
-fn write_lines(sheet: &mut Worksheet, lines: impl Iterator<Item = Line>, labels: &Labels) -> Result<(), XlsxError> {
+fn write_lines(
+    sheet: &mut Worksheet,
+    lines: impl Iterator<Item = Line>,
+    (labels, has_formulas): (&Labels, bool),
+) -> Result<(), XlsxError> {
     let header = Format::new().set_bold().set_text_wrap().set_border_bottom(FormatBorder::Medium);
     let formats: Vec<Format> = COLUMNS.iter().map(format_of).collect();
     for (at, column) in (0..).zip(&COLUMNS) {
@@ -231,8 +239,9 @@ fn write_lines(sheet: &mut Worksheet, lines: impl Iterator<Item = Line>, labels:
     let mut row = 0;
     for line in lines {
         row += 1;
+        let is_computed = has_formulas && is_computable(&line);
         for ((at, column), format) in (0..).zip(&COLUMNS).zip(&formats) {
-            write_cell(sheet, (row, at), column, format, (&line, labels))?;
+            write_cell(sheet, (row, at), (column, format), (&line, labels), is_computed)?;
         }
     }
     if row > 0 {
@@ -262,9 +271,11 @@ fn header_of(key: &str, labels: &Labels) -> String {
         "edited" => labels.get("sheet_edited").into(),
         "published_lead_time" => as_published("lead_time_days"),
         "published_level" => as_published("service_level"),
-        "published_order" => as_published("order_quantity"),
-        "published_point" => as_published("reorder_point"),
-        "published_risk" => as_published("stock_out_risk"),
+        "published_on_hand" => as_published("on_hand"),
+        "published_on_order" => as_published("on_order"),
+        "published_review" => as_published("review_period_days"),
+        "published_pack" => as_published("pack_size"),
+        "published_minimum" => as_published("min_order_quantity"),
         "e_lead" => in_effect("lead_time_days"),
         "e_review" => in_effect("review_period_days"),
         "e_level" => in_effect("service_level"),
@@ -297,13 +308,13 @@ fn format_of(column: &SheetColumn) -> Format {
 fn published<'a>(line: &'a Line, key: &str) -> &'a Value {
     let name = match key {
         "published_lead_time" => "lead_time_days",
-        "published_order" => "order_quantity",
+        "published_on_hand" => "on_hand",
+        "published_on_order" => "on_order",
+        "published_minimum" => "min_order_quantity",
         "published_level" | "e_level" => "service_level",
-        "published_point" => "reorder_point",
-        "published_risk" => "stock_out_risk",
         "e_lead" => "lead_time_days",
-        "e_review" => "review_period_days",
-        "e_pack" => "pack_size",
+        "published_review" | "e_review" => "review_period_days",
+        "published_pack" | "e_pack" => "pack_size",
         "s_mean" => "lead_time_demand_mean",
         "s05" => "lead_time_demand_q05",
         "s10" => "lead_time_demand_q10",
@@ -327,9 +338,9 @@ fn is_computable(line: &Line) -> bool {
 fn write_cell(
     sheet: &mut Worksheet,
     (row, at): (u32, u16),
-    column: &SheetColumn,
-    format: &Format,
+    (column, format): (&SheetColumn, &Format),
     (line, labels): (&Line, &Labels),
+    is_computed: bool,
 ) -> Result<(), XlsxError> {
     let value = published(line, column.key);
     match column.content {
@@ -337,9 +348,9 @@ fn write_cell(
             let text: String = value.as_str().unwrap_or_default().chars().take(TEXT_CHARS_MAX).collect();
             sheet.write_string_with_format(row, at, text, format)?;
         }
-        CellContent::TextFormula if !is_computable(line) => {}
+        CellContent::TextFormula if !is_computed => {}
         CellContent::Input(..) | CellContent::Published => write_number(sheet, (row, at), value, format)?,
-        CellContent::Formula(_) if !is_computable(line) => write_number(sheet, (row, at), value, format)?,
+        CellContent::Formula(_) if !is_computed => write_number(sheet, (row, at), value, format)?,
         CellContent::Formula(text) => {
             // The published result, for viewers that do not compute.
             let result = value.as_f64().map(|number| number.to_string()).unwrap_or_default();
@@ -348,8 +359,10 @@ fn write_cell(
         }
         CellContent::TextFormula => {
             let text = format!(
-                "IF({{e_lead}}<>{{published_lead_time}},\"{}\",IF(OR({{order_quantity}}<>{{published_order}},\
-                 {{reorder_point}}<>{{published_point}},ABS({{stock_out_risk}}-{{published_risk}})>0.000001),\"{}\",\"\"))",
+                "IF({{e_lead}}<>{{published_lead_time}},\"{}\",IF(OR(\
+                 {{on_hand}}<>{{published_on_hand}},{{on_order}}<>{{published_on_order}},\
+                 {{review_period_days}}<>{{published_review}},{{service_level}}<>{{published_level}},\
+                 {{pack_size}}<>{{published_pack}},{{min_order_quantity}}<>{{published_minimum}}),\"{}\",\"\"))",
                 labels.get("sheet_estimate"),
                 labels.get("sheet_changed")
             );

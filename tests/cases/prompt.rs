@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use crate::support::intentcast;
 
-/// Types lines into a prompt over an output without nights; returns what it printed and its log.
-fn typed(lines: &str) -> (String, String) {
+/// Types lines into a prompt over an output without nights; returns what it printed, its log and its exit code.
+fn typed(lines: &str) -> (String, String, Option<i32>) {
     let output = tempfile::tempdir().unwrap();
     let mut prompt = Command::new(env!("CARGO_BIN_EXE_intentcast"))
         .args(["sql", "--output", output.path().to_str().unwrap()])
@@ -19,23 +19,24 @@ fn typed(lines: &str) -> (String, String) {
     let done = prompt.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let (printed, errors) = (text(done.stdout), text(done.stderr));
-    assert!(done.status.success(), "{errors}");
-    (printed, errors)
+    (printed, errors, done.status.code())
 }
 
 #[test]
 fn backslash_commands_say_what_there_is() {
-    let (printed, errors) = typed("\\d\n\\d replenishment\n\\df\nhelp\n\\q\nSELECT 'after the end';\n");
+    let (printed, errors, code) = typed("\\d\n\\d replenishment\n\\df\nhelp\n\\q\nSELECT 'after the end';\n");
     for part in ["| demand_history ", "| order_quantity ", "units to order today: whole packs", "| score_intents "] {
         assert!(printed.contains(part), "{part}\n{printed}\n{errors}");
     }
+    assert_eq!(code, Some(0), "{errors}");
     assert!(errors.contains("\\timing") && !printed.contains("after the end"), "{printed}\n{errors}");
 }
 
 #[test]
 fn rows_are_printed_as_asked_and_errors_keep_the_prompt() {
-    let lines = "\\timing\n\\x\nSELECT 1 AS a,\n  'two' AS b;\n\\x\nSELECT 3 AS c;\n\\d demnd\n\\nothing\nSELECT nope;\nSELECT 4 AS d;\n";
-    let (printed, errors) = typed(lines);
+    let lines = "\\timing\n\\x\nSELECT 1 AS a,\n  'two' AS b;\n\\x\nSELECT 3 AS c;\n\\d demnd\n\\nothing\nSELECT nope;\nSELECT 'it;' -- it;\n AS e; -- done\nSELECT 4 AS d";
+    let (printed, errors, code) = typed(lines);
+    assert_eq!(code, Some(2), "a script whose statement failed is not done");
     assert!(printed.starts_with("-[ row 1 ]\na | 1\nb | two\n+---+\n| c |\n"), "{printed}");
     assert!(printed.ends_with("| 4 |\n+---+\n"), "{printed}");
     for part in [
@@ -49,6 +50,23 @@ fn rows_are_printed_as_asked_and_errors_keep_the_prompt() {
     ] {
         assert!(errors.contains(part), "{part}\n{errors}");
     }
+}
+
+#[test]
+fn output_that_closes_early_is_no_bug() {
+    let output = tempfile::tempdir().unwrap();
+    let binary = env!("CARGO_BIN_EXE_intentcast");
+    let ends = |arguments: &str| {
+        let script = format!("{binary} {arguments}; echo $?");
+        let ran = Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8(ran.stdout).unwrap().lines().last().map(String::from)
+    };
+    let folder = output.path().display();
+    assert_eq!(ends("doctor > /dev/full 2>&1").as_deref(), Some("75"));
+    assert_eq!(ends(&format!("check --output {folder} 2> /dev/full")).as_deref(), Some("4"));
+    let piped = format!("{binary} doctor | true; echo ${{PIPESTATUS[0]}}");
+    let ran = Command::new("bash").args(["-c", &piped]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "0\n");
 }
 
 #[test]

@@ -225,6 +225,14 @@ fn a_night_of_an_older_version_keeps_its_numbers() {
         assert_eq!(number(row, "Order"), first["order_quantity"].as_f64().unwrap());
         assert_eq!(number(row, "Reorder point"), first["reorder_point"].as_f64().unwrap());
         assert!(opened["sheets"]["About"].to_string().contains("older version"), "{}", opened["sheets"]["About"]);
+
+        // The formulas follow the built-in SQL of orders, and no other.
+        let setting = overlay(own.path(), "tables/replenishment.sql", |sql| format!("{sql}-- changed\n"));
+        fs::remove_file(own.path().join("sql/report/order_lines.sql")).unwrap();
+        report(&[&setting], &["--output", &output]);
+        let opened = clients::recalculate(&folder.join("orders.xlsx"), &[]);
+        let about = opened["sheets"]["About"].to_string();
+        assert!(about.contains("other SQL") && number(&rows(&opened["sheets"]["Orders"])[0], "Order") > 0.0, "{about}");
     }
 }
 

@@ -427,7 +427,7 @@ function showCustomers() {
   if (funnel.length) {
     const box = el("div", {}, el("h3", {}, t("funnel")));
     section.append(box);
-    const ofActive = (row, name) => `${show(whole)(row[name])} (${percent.format(row.active_users ? row[name] / row.active_users : 0)})`;
+    const ofActive = (row, name) => !known(row[name]) ? "–" : `${show(whole)(row[name])} (${percent.format(row.active_users ? row[name] / row.active_users : 0)})`;
     box.append(table(t("chart_funnel"), [{ label: t("week_from"), text: (row) => showDay(row.week_from) }, numbers(t("active_users"), (row) => show(whole)(row.active_users)),
       ...["viewing_users", "cart_users", "buying_users"].map((name) => numbers(t(name), (row) => ofActive(row, name)))], funnel.slice().reverse()));
   }
