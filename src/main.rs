@@ -12,7 +12,7 @@ fn main() {
     let code = match intentcast::commands::Cli::parse().run() {
         Ok(()) => 0,
         Err(failure) => {
-            // Whoever closed standard error still reads the exit code.
+            // Standard error may be closed; the exit code still counts.
             let _ = writeln!(std::io::stderr(), "error: {failure}");
             failure.log_causes();
             failure.kind.exit_code()

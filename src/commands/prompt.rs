@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::time::Instant;
+use tokio::sync::watch;
 
 use super::format::Layout;
 use super::shell::Shell;
@@ -74,11 +75,14 @@ pub(super) struct Prompt<'a> {
     shell: &'a Shell,
     layout: Layout,
     has_timing: bool,
+    /// Counts Ctrl-C on a terminal.
+    interrupts: Option<watch::Receiver<u64>>,
 }
 
 impl<'a> Prompt<'a> {
     pub(super) fn new(shell: &'a Shell) -> Self {
-        Self { shell, layout: Layout::Fitting, has_timing: false }
+        let interrupts = std::io::stdin().is_terminal().then(count_interrupts);
+        Self { shell, layout: Layout::Fitting, has_timing: false, interrupts }
     }
 
     /// Reads statements until end of input; an error is printed and the prompt continues.
@@ -86,7 +90,7 @@ impl<'a> Prompt<'a> {
         let mut editor: Editor<NameCompleter, DefaultHistory> =
             Editor::new().map_err(|e| Failure::bug(format!("no prompt: {e}")))?;
         editor.set_helper(Some(NameCompleter::of_session(&self.shell.ctx).await));
-        let is_terminal = std::io::stdin().is_terminal();
+        let is_terminal = self.interrupts.is_some();
         if is_terminal {
             eprintln!("help lists commands; \\q or Ctrl-D ends");
         }
@@ -124,7 +128,7 @@ impl<'a> Prompt<'a> {
                 pending.clear();
             } else if (is_end && !is_terminal) || ends_statement(&text) {
                 editor.add_history_entry(&text).unwrap_or_default();
-                keep_first(&mut first_failure, self.query(&text, is_terminal).await);
+                keep_first(&mut first_failure, self.query(&text).await);
                 pending.clear();
             }
             if is_end {
@@ -139,15 +143,18 @@ impl<'a> Prompt<'a> {
     }
 
     /// Runs SQL until it is done or, on a terminal, cancelled by Ctrl-C.
-    async fn query(&self, sql: &str, is_terminal: bool) -> Result<()> {
+    async fn query(&self, sql: &str) -> Result<()> {
         let clock = Instant::now();
-        let ran = match is_terminal {
-            false => self.shell.run_in(sql, self.layout).await,
-            true => tokio::select! {
-                biased;
-                _ = tokio::signal::ctrl_c() => Err(Failure::usage("cancelled")),
-                ran = self.shell.run_in(sql, self.layout) => ran,
-            },
+        let ran = match self.interrupts.clone() {
+            None => self.shell.run_in(sql, self.layout).await,
+            Some(mut interrupts) => {
+                interrupts.mark_unchanged();
+                tokio::select! {
+                    biased;
+                    _ = interrupts.changed() => Err(Failure::usage("cancelled")),
+                    ran = self.shell.run_in(sql, self.layout) => ran,
+                }
+            }
         };
         if self.has_timing {
             eprintln!("time: {:.3} s", clock.elapsed().as_secs_f64());
@@ -161,14 +168,14 @@ impl<'a> Prompt<'a> {
             Meta::Tables => {
                 let tables = "SELECT table_name, lower(table_type) AS kind FROM information_schema.tables \
                               WHERE table_schema = 'public' ORDER BY table_name";
-                return self.query(tables, false).await;
+                return self.query(tables).await;
             }
-            Meta::Columns(name) => return self.query(&self.columns(name)?, false).await,
+            Meta::Columns(name) => return self.query(&self.columns(name)?).await,
             Meta::Functions => {
                 let functions = "SELECT routine_name AS function, lower(min(function_type)) AS kind, \
                                  min(syntax_example) AS example, min(description) AS description \
                                  FROM information_schema.routines GROUP BY routine_name ORDER BY routine_name";
-                return self.query(functions, false).await;
+                return self.query(functions).await;
             }
             Meta::Expanded => {
                 self.layout = match self.layout {
@@ -221,6 +228,21 @@ impl<'a> Prompt<'a> {
             ),
         })
     }
+}
+
+/// Counts every Ctrl-C, on a thread of its own: threads that a query keeps busy serve no signals.
+fn count_interrupts() -> watch::Receiver<u64> {
+    let (counter, counted) = watch::channel(0);
+    std::thread::spawn(move || {
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            runtime.block_on(async {
+                while tokio::signal::ctrl_c().await.is_ok() {
+                    counter.send_modify(|count| *count += 1);
+                }
+            });
+        }
+    });
+    counted
 }
 
 /// Prints a failure, and keeps it if it is the first one.
