@@ -43,13 +43,14 @@ impl Command for Check {
             Err(failure) => {
                 // Figures of the last check must not pass for today's.
                 let unknown = Freshness { is_fresh: false, age: None, sentence: String::new() };
-                self.write_metrics(&unknown.metrics(None, &place))?;
+                self.write_metrics(&unknown.metrics(None, &place)).unwrap_or_else(warn);
                 return Err(failure);
             }
         };
         let found = Freshness::measure(newest.as_ref(), self.max_age, Utc::now());
         let written = self.write_metrics(&found.metrics(newest.as_ref(), &place));
         if !found.is_fresh {
+            written.unwrap_or_else(warn);
             return Err(Failure::check(format!("{place}: {}", found.sentence))
                 .hint("see the log of the last run, and whether it was started"));
         }
@@ -63,6 +64,11 @@ impl Check {
     fn write_metrics(&self, text: &str) -> Result<()> {
         self.prometheus.as_deref().map_or(Ok(()), |file| replace(file, text))
     }
+}
+
+/// Reports a failure that must not hide a more important one.
+fn warn(failure: Failure) {
+    tracing::warn!("{failure}");
 }
 
 /// Difference of clocks that is accepted.
@@ -86,6 +92,11 @@ impl Freshness {
         let ahead = night.run.made_visible_at - now;
         let age = (now - night.run.made_visible_at).max(TimeDelta::zero());
         let is_fresh = ahead <= AHEAD_MAX && age.to_std().is_ok_and(|age| age <= age_max);
+        if ahead > AHEAD_MAX {
+            let at = night.run.made_visible_at.format("%Y-%m-%d %H:%M UTC");
+            let sentence = format!("night {}: published in the future ({at}); a clock is wrong", night.run_date());
+            return Self { is_fresh, age: None, sentence };
+        }
         let minutes = Duration::from_secs(age.num_minutes().unsigned_abs() * 60);
         let sentence = format!(
             "night {}: published {} ago ({}), {} {allowed}",
@@ -181,6 +192,8 @@ mod tests {
         }
         let old = Freshness::measure(Some(&night()), DAY, at(30)).sentence;
         assert_eq!(old, "night 2026-03-02: published 1day 6h ago (2026-03-02 03:00 UTC), expected at most 1day 2h");
+        let future = Freshness::measure(Some(&night()), DAY, at(-24 * 365));
+        assert!(future.age.is_none() && future.sentence.contains("in the future"), "{future:?}");
         let none = Freshness::measure(None, DAY, at(0));
         assert_eq!((none.is_fresh, none.sentence.as_str()), (false, "no night is visible"));
     }

@@ -140,7 +140,7 @@ pub(crate) fn print_line(text: std::fmt::Arguments<'_>) -> Result<()> {
 }
 
 /// A reader that has seen enough (`| head`) is no fault.
-pub(super) fn ignore_closed_pipe(error: std::io::Error) -> Result<()> {
+fn ignore_closed_pipe(error: std::io::Error) -> Result<()> {
     match error.kind() {
         std::io::ErrorKind::BrokenPipe => Ok(()),
         _ => Err(Failure::transient(format!("standard output: {error}"))),

@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_told_from_sql() {
+    fn commands_are_recognised_among_sql() {
         assert_eq!(Meta::parse("\\d \"intent\" "), Some(Meta::Columns("intent")));
         assert_eq!(Meta::parse(" \\df;"), Some(Meta::Functions));
         assert_eq!(Meta::parse("help"), Some(Meta::Help));

@@ -31,6 +31,12 @@ fn overlay(folder: &Path, path: &str, change: impl Fn(&str) -> String) -> String
     format!("sql.folder={}", folder.join("sql").display())
 }
 
+/// Runs a night whose review period of two weeks makes many items order.
+fn night_of_many_orders(lake: &str, output: &str) {
+    let settings = ["--set", "replenishment.review_period_days=14"];
+    done(&[&settings[..], &["nightly", "--lake", lake, "--output", output, "--date", NIGHT]].concat());
+}
+
 /// Runs a report with settings; returns what it printed.
 fn report(settings: &[&str], arguments: &[&str]) -> String {
     let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
@@ -53,18 +59,7 @@ fn a_planner_reads_the_page_in_a_browser() {
     }
     let (own, lake, output) = shop();
     night(&lake, &output, EARLIER);
-    // A review period of two weeks more, so that enough lines order.
-    done(&[
-        "--set",
-        "replenishment.review_period_days=14",
-        "nightly",
-        "--lake",
-        &lake,
-        "--output",
-        &output,
-        "--date",
-        NIGHT,
-    ]);
+    night_of_many_orders(&lake, &output);
     let published = contents(&format!("{output}/tables"));
     let cases = HOSTILE.iter().enumerate().map(|(at, title)| format!("WHEN {at} THEN '{}'", title.replace('\'', "''")));
     let titles = cases.collect::<Vec<_>>().join(" ");
@@ -146,7 +141,11 @@ fn the_page_speaks_chinese_and_says_what_is_missing() {
         format!("-- one row per item_id and as_of: none\nSELECT * FROM ({sql}) WHERE false\n")
     });
     done(&["--set", &setting, "nightly", "--lake", &lake, "--output", &output, "--date", NIGHT]);
-    report(&["report.language=zh"], &["--output", &output]);
+    // And no item has a history.
+    overlay(own.path(), "report/shown_days.sql", |sql| {
+        format!("-- one row per item_id and day: none\nSELECT * FROM ({sql}) WHERE false\n")
+    });
+    report(&["report.language=zh", &setting], &["--output", &output]);
     let seen = clients::open_page(&Path::new(&output).join(format!("reports/{NIGHT}/index.html")));
     for empty in ["errors", "requests", "violations", "overflows"] {
         assert_eq!(seen[empty], Value::Array(Vec::new()), "{empty}");
@@ -156,6 +155,8 @@ fn the_page_speaks_chinese_and_says_what_is_missing() {
     // The items can be looked up all the same.
     assert!(texts(&seen["order_items"]).len() > 20 && seen["dialog_charts"] == 1, "{}", seen["order_items"]);
     assert!(texts(&seen["reasons"]).iter().all(|reason| reason.contains("没有库存行")), "{}", seen["reasons"]);
+    let dialog = seen["dialog"].as_str().unwrap();
+    assert!(dialog.contains("没有销售或浏览") && dialog.contains("预测均值"), "{dialog}");
     let section = |name: &str| seen["sections"][name].as_str().unwrap();
     assert!(section("orders").contains("没有库存行"), "{}", section("orders"));
     assert!(section("changes").contains("没有更早的可见夜间运行"), "{}", section("changes"));
@@ -191,22 +192,24 @@ fn the_state_alone_shows_what_the_lake_shows() {
     let old = json(&[], &["--output", &output]);
     assert_eq!((&old["has_days"], &old["shown_days"]), (&false.into(), &Value::Array(Vec::new())));
     assert_eq!(old["order_lines"], without["order_lines"]);
+
+    // A night without demand tables shows no forecast, and none of another night.
+    for table in ["demand", "demand_total"] {
+        fs::remove_dir_all(Path::new(&output).join("tables").join(table)).unwrap();
+    }
+    let none = json(&[], &["--output", &output]);
+    assert!(
+        none["shown_forecasts"].as_array().unwrap().is_empty() && none["item_changes"].as_array().unwrap().is_empty()
+    );
+    let forecast = |row: &Value| !row["forecast"].is_null();
+    assert!(!none["total_days"].as_array().unwrap().iter().any(forecast), "{}", none["total_days"]);
+    assert_eq!(none["order_lines"].as_array().unwrap().len(), without["order_lines"].as_array().unwrap().len());
 }
 
 #[test]
 fn a_night_of_an_older_version_keeps_its_numbers() {
     let (own, lake, output) = shop();
-    done(&[
-        "--set",
-        "replenishment.review_period_days=14",
-        "nightly",
-        "--lake",
-        &lake,
-        "--output",
-        &output,
-        "--date",
-        NIGHT,
-    ]);
+    night_of_many_orders(&lake, &output);
     // Such a night lacks the forecast of the lead time and what the inventory says of the item.
     let setting = overlay(own.path(), "report/order_lines.sql", |sql| {
         let old = ["service_level", "pack_size", "min_order_quantity", "review_period_days", "lead_time_demand_q05"];
@@ -317,7 +320,7 @@ async fn the_order_sheet_computes_what_the_night_published() {
     }
     let (own, lake, output) = shop();
     let places = ["--lake", &lake, "--output", &output];
-    done(&[&["--set", "replenishment.review_period_days=14", "nightly", "--date", NIGHT], &places[..]].concat());
+    night_of_many_orders(&lake, &output);
     let to = own.path().join("report");
     report(&[], &[&places[..], &["--to", to.to_str().unwrap()]].concat());
     let workbook = to.join("orders.xlsx");
