@@ -13,7 +13,7 @@ readers: ## Puts other people's readers of Delta tables and event files into .ve
 airflow: ## Puts Airflow into .airflow, for the test that loads jobs/airflow/ (once; verified by hash)
 	@infra/setup/airflow.sh
 
-clients: ## Puts a browser's driver into .clients, for the tests of the report; as root also Chromium and LibreOffice (once)
+clients: ## Puts the clients of the tests into .clients: a browser's driver, Python's SQL clients; as root also Debian's programs (once)
 	@infra/setup/clients.sh
 
 demo: setup ## Builds, simulates a shop, trains a small model, runs two nights, shows the tables and writes a report (./demo)

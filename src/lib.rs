@@ -1,7 +1,7 @@
 //! intentcast: the nightly intent and demand job.
 //!
 //! Read in the order of the flow: config → lake → features → metrics → model → score → engine → tables → publish →
-//! cluster → workspace → nightly → side rooms (training, evaluation, simulation, importing, report) → commands. A room imports only
+//! cluster → workspace → nightly → side rooms (training, evaluation, simulation, importing, report, serving) → commands. A room imports only
 //! from rooms to its left; side rooms meet the night through tables and through the workspace's sessions.
 
 pub mod cluster;
@@ -22,6 +22,7 @@ pub mod progress;
 pub mod publish;
 mod report;
 pub mod score;
+mod serving;
 pub mod simulation;
 pub mod sql_files;
 pub mod tables;

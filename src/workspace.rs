@@ -7,13 +7,14 @@
 
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::cluster;
 use crate::config::Config;
-use crate::engine::{self, places};
+use crate::engine::{self, places, schemas};
 use crate::failure::{Failure, Result};
 use crate::features::added_features::OverlayFile;
 use crate::features::lake_days::UnitDay;
@@ -23,7 +24,7 @@ use crate::features::{
     views,
 };
 use crate::ids::RunDate;
-use crate::lake::{Lake, stores::Location};
+use crate::lake::{self, Lake, stores::Location};
 use crate::publish::earlier::EarlierNights;
 use crate::publish::runs::{self, VisibleNight};
 use crate::publish::{checks, readers};
@@ -31,6 +32,7 @@ use crate::score::models::{ContentWrites, Models};
 use crate::score::operator;
 use crate::sql_files::SqlFiles;
 use crate::tables::rows_in_memory;
+use crate::tables::schemas::{NIGHT_TABLES, RUNS};
 
 /// The view of the events of a session's users.
 const USER_EVENT: &str = "user_event";
@@ -67,6 +69,15 @@ impl SharedTables {
         }
         Ok(Self(tables))
     }
+}
+
+/// Says what a session of a published night does where the night's rollups are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MissingRollups {
+    /// Those of the lake as it is now are built for this workspace.
+    Build,
+    /// The days of items and users have no rows.
+    LeaveOut,
 }
 
 /// A session that shows one published night.
@@ -291,6 +302,12 @@ impl Workspace {
     /// configured, published tables where an output is. `date` is the value of `as_of()`: by default the latest published
     /// night, else the day after the newest event.
     pub async fn query_session(&self, date: Option<RunDate>) -> Result<SessionContext> {
+        let ctx = self.bare_query_session(date).await?;
+        schemas::divide(&ctx, self.schemas())?;
+        Ok(ctx)
+    }
+
+    async fn bare_query_session(&self, date: Option<RunDate>) -> Result<SessionContext> {
         let ctx = self.session();
         if let Some(output) = &self.output {
             readers::register_visible(&ctx, output, &self.nights).await?;
@@ -328,6 +345,57 @@ impl Workspace {
     /// The days come from the state that the night left. With a lake the session also has its items, users, inventory and
     /// promotions; without one these views have no rows. A night that left no record of its state shows the days that the lake has now.
     pub(crate) async fn night_session(&self, night: &VisibleNight, compared: Option<RunDate>) -> Result<NightSession> {
+        let session = self.open_night(night, compared, MissingRollups::Build).await?;
+        views::register_one(&session.ctx, &self.sql, "features/scored_users").await?;
+        views::register(&session.ctx, &self.sql, &["report"]).await?;
+        Ok(session)
+    }
+
+    /// Opens a session like [`Self::night_session`] that also has features and `model_input`, divided into [`Self::schemas`]. It
+    /// never builds rollups: a night whose state is gone has features without rows. Without a night all published tables are
+    /// empty, and nothing else is there.
+    pub(crate) async fn served_session(&self, night: Option<&VisibleNight>) -> Result<NightSession> {
+        let Some(night) = night else {
+            let ctx = self.session();
+            readers::register_visible(&ctx, self.output()?, &[]).await?;
+            user_functions::create(&ctx, &self.sql).await?;
+            return Ok(NightSession { ctx, has_days: false });
+        };
+        let compared = self.night_before(night.run_date()).map(VisibleNight::run_date);
+        let session = self.open_night(night, compared, MissingRollups::LeaveOut).await?;
+        views::register(&session.ctx, &self.sql, &["features", "report"]).await?;
+        contract::register_model_input(&session.ctx).await?;
+        Ok(session)
+    }
+
+    /// Returns the schemas that clients see, and the tables that each may have.
+    pub(crate) fn schemas(&self) -> Vec<(&'static str, BTreeSet<String>)> {
+        let of_folders = |folders: &[&str]| -> BTreeSet<String> {
+            folders.iter().flat_map(|folder| self.sql.folder(folder)).map(|(name, _)| name.into()).collect()
+        };
+        let published = NIGHT_TABLES.iter().flat_map(|table| [(*table).to_string(), format!("{table}_history")]);
+        let mut features = of_folders(&["features", "state"]);
+        features.insert("model_input".into());
+        vec![
+            ("tables", published.chain([RUNS.to_string()]).collect()),
+            ("features", features),
+            ("lake", lake::VIEWS.map(String::from).into()),
+            ("report", of_folders(&["report"])),
+        ]
+    }
+
+    /// Returns whether the workspace has a lake.
+    pub(crate) fn has_lake(&self) -> bool {
+        self.lake.is_some()
+    }
+
+    /// Opens the published tables of a night and of those before it, and the state that it left.
+    async fn open_night(
+        &self,
+        night: &VisibleNight,
+        compared: Option<RunDate>,
+        missing: MissingRollups,
+    ) -> Result<NightSession> {
         let (ctx, run_date) = (self.session(), night.run_date());
         let output = self.output()?;
         let until: Vec<VisibleNight> = self.nights.iter().filter(|n| n.run_date() <= run_date).cloned().collect();
@@ -342,10 +410,10 @@ impl Workspace {
             }
         };
         let left = night_units::open(&self.session(), source, output, (run_date, night.run.generation)).await?;
-        let rollups = match (left, &self.lake) {
-            (Some(rollups), _) => Some(rollups),
-            (None, Some(_)) => Some(self.rollups(run_date).await?),
-            (None, None) => None,
+        let rollups = match (left, &self.lake, missing) {
+            (Some(rollups), ..) => Some(rollups),
+            (None, Some(_), MissingRollups::Build) => Some(self.rollups(run_date).await?),
+            _ => None,
         };
         let has_days = rollups.is_some();
         let rollups = match rollups {
@@ -357,8 +425,6 @@ impl Workspace {
         if self.lake.is_some() {
             self.check_master(&ctx).await?;
         }
-        views::register_one(&ctx, &self.sql, "features/scored_users").await?;
-        views::register(&ctx, &self.sql, &["report"]).await?;
         Ok(NightSession { ctx, has_days })
     }
 

@@ -30,6 +30,7 @@ mod promote;
 mod prompt;
 mod report;
 mod rollback;
+mod serve;
 pub mod shell;
 mod simulate;
 mod sql;
@@ -86,6 +87,7 @@ pub enum Verb {
     Check(check::Check),
     Why(why::Why),
     Sql(sql::Sql),
+    Serve(serve::Serve),
     Gc(gc::Gc),
     Cluster(cluster::Cluster),
     Doctor(doctor::Doctor),
@@ -106,6 +108,7 @@ impl Verb {
             Verb::Check(verb) => verb,
             Verb::Why(verb) => verb,
             Verb::Sql(verb) => verb,
+            Verb::Serve(verb) => verb,
             Verb::Gc(verb) => verb,
             Verb::Cluster(verb) => verb,
             Verb::Doctor(verb) => verb,
@@ -119,8 +122,9 @@ impl Cli {
         start_logging(&self.settings.log_format);
         let command = self.verb.command();
         let config = self.resolve_config(command.needs().places)?;
-        // Plans of a night nest deeply, and a debug build has large stack frames: 2 MiB, the default, leave little room.
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build();
+        // Plans of a night and chains of operators nest deeply, and a debug build has large stack frames: 2 MiB, the default, leave
+        // little room. Only what is used of a stack takes memory.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(64 << 20).build();
         let runtime = runtime.map_err(|e| Failure::bug(format!("no runtime: {e}")))?;
         runtime.block_on(run_command(command, config))
     }

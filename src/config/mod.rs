@@ -15,6 +15,7 @@ mod outputs;
 pub mod render;
 mod resolve;
 mod sections;
+mod serve;
 mod table;
 mod text;
 mod train;
@@ -31,6 +32,7 @@ pub(crate) use machine::cores;
 pub(crate) use model::ModelConfig;
 pub(crate) use outputs::Language;
 pub(crate) use resolve::environment;
+pub(crate) use serve::{Role, ServedUser};
 pub(crate) use text::TextConfig;
 pub(crate) use train::PromotionConfig;
 

@@ -12,6 +12,7 @@ use super::outputs::{
     ChecksConfig, DemandConfig, FeaturesConfig, IntentsConfig, RecommendationConfig, ReplenishmentConfig, ReportConfig,
     SegmentConfig,
 };
+use super::serve::ServeConfig;
 use super::table::TableConfig;
 use super::text::TextConfig;
 use super::train::{PromotionConfig, TrainConfig};
@@ -67,6 +68,7 @@ sections! {
     engine: EngineConfig,
     lock: LockConfig,
     gc: GcConfig,
+    serve: ServeConfig,
 }
 
 impl Config {
@@ -94,6 +96,7 @@ impl Config {
         self.text.check()?;
         self.image.check()?;
         self.score.check()?;
+        self.serve.check()?;
         self.lock.check()
     }
 }

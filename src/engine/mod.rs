@@ -6,6 +6,7 @@
 mod memory;
 pub mod places;
 pub(crate) mod scans;
+pub(crate) mod schemas;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::TrackConsumersPool;
@@ -32,6 +33,7 @@ pub fn session(config: &Config) -> Result<SessionContext> {
     let mut settings = SessionConfig::new()
         .with_target_partitions(config.partitions())
         .with_batch_size(config.engine.batch_rows as usize)
+        .with_default_catalog_and_schema(schemas::CATALOG, schemas::BARE)
         .with_information_schema(true)
         .with_parquet_pruning(true)
         .with_extension(Arc::new(Scans::default()));

@@ -20,6 +20,7 @@ use crate::failure::{Failure, Result};
 use crate::ids::{Generation, RunDate, date32};
 use crate::lake::retry::{RetryPolicy, SystemClock};
 use crate::lake::stores::Location;
+use crate::tables::constant_filters::ConstantFilters;
 use crate::tables::delta_log::{self, COMMIT_MANIFEST, COMMIT_RUN_DATE, failure};
 use crate::tables::schemas::{self, PARTITION, RUNS};
 use crate::tables::write_files::StagedFile;
@@ -155,7 +156,7 @@ pub(crate) async fn scan_at(
     })?;
     ctx.register_object_store(&output.store_url()?, Arc::clone(&output.store));
     let provider = opened.table_provider().with_session(Arc::new(ctx.state())).await?;
-    let rows = schemas::in_declared_order(ctx.read_table(provider)?, table)?;
+    let rows = schemas::in_declared_order(ctx.read_table(Arc::new(ConstantFilters(provider)))?, table)?;
     match run_date {
         Some(date) => Ok(rows.filter(col(PARTITION).eq(lit(date_scalar(date))))?),
         None => Ok(rows),

@@ -5,6 +5,7 @@
 //! `published` declares every table once. `publish` decides which night is visible. `materialise` and `rows_in_memory` keep the
 //! rows of a query for the queries after it, as files or in memory.
 
+mod constant_filters;
 pub mod delta;
 pub(crate) mod delta_log;
 mod file_stats;

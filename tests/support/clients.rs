@@ -1,4 +1,4 @@
-//! Independent programs that open what we made: Chromium by playwright-core, and LibreOffice.
+//! Independent programs that open what we made: Chromium by playwright-core, LibreOffice, and the server's clients.
 
 use serde_json::Value;
 use std::io::Write;
@@ -8,18 +8,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::repository::root;
 
-/// Returns false where the programs are missing and may be: not as root, and not with `CI=true`. Says so once for each test.
+/// What a test needs on this machine.
+pub enum Client<'a> {
+    Program(&'a str),
+    File(&'a Path),
+}
+
+/// Returns whether the browser and the spreadsheet program are here (see [`all_here`]).
+pub fn are_here(test: &str) -> bool {
+    let stamp = root().join(".clients/stamp");
+    all_here(
+        test,
+        &[Client::Program("chromium"), Client::Program("localc"), Client::Program("node"), Client::File(&stamp)],
+    )
+}
+
+/// Returns false where a client is missing and may be: not as root, and not with `CI=true`. Says so once for each test.
 #[allow(clippy::disallowed_methods)] // no setting of the job
 #[allow(clippy::explicit_write)] // the test harness shows eprintln only where a test fails
-pub fn are_here(test: &str) -> bool {
+pub fn all_here(test: &str, wanted: &[Client<'_>]) -> bool {
     let has = |command: &str| {
         let found = Command::new("sh").args(["-c", &format!("command -v {command}")]).stdout(Stdio::null()).status();
         found.unwrap().success()
     };
-    let mut missing: Vec<&str> = ["chromium", "localc", "node"].into_iter().filter(|command| !has(command)).collect();
-    if !root().join(".clients/stamp").exists() {
-        missing.push(".clients");
-    }
+    let missing = wanted.iter().filter_map(|client| match client {
+        Client::Program(command) => (!has(command)).then(|| (*command).to_string()),
+        Client::File(path) => (!path.exists()).then(|| path.display().to_string()),
+    });
+    let missing: Vec<String> = missing.collect();
     if missing.is_empty() {
         return true;
     }
@@ -51,7 +67,8 @@ pub fn recalculate(workbook: &Path, edits: &[(String, f64)]) -> Value {
     run(Command::new("python3").arg(script).arg(workbook).arg(folder.path()).args(edits))
 }
 
-fn run(command: &mut Command) -> Value {
+/// Runs a program that must succeed; returns the JSON that it prints.
+pub fn run(command: &mut Command) -> Value {
     let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}\n{errors}");

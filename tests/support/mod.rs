@@ -21,6 +21,7 @@ pub mod regression;
 pub mod replenish;
 pub mod repository;
 pub mod s3;
+pub mod server;
 pub mod sessions;
 pub mod shop;
 pub mod small_lake;

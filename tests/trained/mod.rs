@@ -16,6 +16,7 @@ mod promotion;
 mod quickstart;
 mod replenishment;
 mod report;
+mod serve;
 mod tables;
 mod text;
 mod training;

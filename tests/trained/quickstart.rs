@@ -11,7 +11,7 @@ use crate::support::lakes;
 use crate::support::pages::{blocks, follow};
 
 /// Blocks of commands that no test runs as they are: document (empty: all), how the block begins (empty: all), why.
-const NOT_RUN: [(&str, &str, &str); 19] = [
+const NOT_RUN: [(&str, &str, &str); 20] = [
     ("", "make ", "would build, or run this suite again"),
     ("", "cargo ", "would run this suite again"),
     ("README.md", "intentcast train", "needs a bucket; tests/trained/nightly.rs runs the same on S3"),
@@ -26,6 +26,7 @@ const NOT_RUN: [(&str, &str, &str); 19] = [
     ),
     ("docs/howto/public-data.md", "", "needs a publisher's files; tests/cases/importing.rs imports made-up ones"),
     ("docs/howto/s3.md", "", "needs a bucket; tests/trained/nightly.rs runs nights on S3"),
+    ("docs/howto/serve.md", "", "a server runs until it is stopped; tests/trained/serve.rs starts several"),
     ("docs/howto/report.md", "", "needs a bucket; the quickstart writes a report"),
     ("docs/howto/cron.md", "crontab", "would replace the crontab; tests/cases/documents.rs parses its entries"),
     ("docs/howto/cron.md", "intentcast models", "the runbook's blocks promote a model"),

@@ -1,0 +1,192 @@
+//! Who is let in, and what each may do.
+
+mod backoff;
+mod hashes;
+mod incoming;
+mod tls;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+use super::refusal::{Refusal, Result};
+use crate::config::{Config, Role, ServedUser, cores};
+use crate::failure;
+use crate::ids::ContentHash;
+use backoff::Backoff;
+
+pub(super) use hashes::SaltedPassword;
+pub(crate) use hashes::hash_password;
+pub(super) use incoming::Incoming;
+pub(super) use tls::{Tls, load as load_tls};
+
+/// Tokens that are kept; more are refused.
+const TOKENS_MAX: usize = 100_000;
+
+/// Someone who was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) free_text: bool,
+}
+
+/// What an account sees of a night by SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum View {
+    Analyst { free_text: bool },
+    Planner,
+}
+
+impl Account {
+    /// Returns what the account sees by SQL; refuses one that has no SQL.
+    pub(super) fn view(&self) -> Result<View> {
+        match self.role {
+            Role::Analyst | Role::Admin => Ok(View::Analyst { free_text: self.free_text }),
+            Role::Planner => Ok(View::Planner),
+            Role::Service => Err(Refusal::new(
+                Refusal::NOT_ALLOWED,
+                format!("{}: the role service has no SQL, only HTTP", self.name),
+            )),
+        }
+    }
+
+    /// Refuses an account that may not ask for one user's answers.
+    pub(super) fn may_ask_for_users(&self) -> Result<()> {
+        match self.role {
+            Role::Planner => {
+                Err(Refusal::new(Refusal::NOT_ALLOWED, format!("{}: the role planner has only SQL", self.name)))
+            }
+            Role::Analyst | Role::Service | Role::Admin => Ok(()),
+        }
+    }
+}
+
+/// Decides who is let in.
+pub(super) struct Access {
+    /// Without users everyone on this machine is let in.
+    users: BTreeMap<String, ServedUser>,
+    tokens: Mutex<HashMap<String, (Account, Instant)>>,
+    token_life: Duration,
+    backoff: Backoff,
+    /// Hashes of passwords that are computed at once: each takes 19 MiB.
+    hashing: Semaphore,
+    /// Key of the salts of unknown users.
+    secret: String,
+}
+
+impl Access {
+    pub(super) fn new(config: &Config) -> failure::Result<Self> {
+        for user in &config.serve.users {
+            hashes::check(user)?;
+        }
+        Ok(Self {
+            users: config.serve.users.iter().map(|user| (user.name.clone(), user.clone())).collect(),
+            tokens: Mutex::default(),
+            token_life: Duration::from_secs(u64::from(config.serve.token_minutes) * 60),
+            backoff: Backoff::new(Instant::now),
+            hashing: Semaphore::new(cores()),
+            secret: uuid::Uuid::new_v4().to_string(),
+        })
+    }
+
+    /// Returns whether everyone is let in.
+    pub(super) fn is_open(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// The account of everyone where no users are configured.
+    pub(super) fn open_account(name: &str) -> Account {
+        Account { name: name.into(), role: Role::Analyst, free_text: false }
+    }
+
+    /// Returns the account of a user who has proved who they are.
+    pub(super) fn account(&self, name: &str) -> Account {
+        match self.users.get(name) {
+            Some(user) => Account { name: name.into(), role: user.role, free_text: user.free_text },
+            None => Self::open_account(name),
+        }
+    }
+
+    /// Returns the salted password of a user. An unknown one gets a salt too, always the same one and of no password, so that
+    /// names cannot be guessed.
+    pub(super) fn salted_password(&self, name: &str) -> Result<SaltedPassword> {
+        self.backoff.check(name)?;
+        let known = self.users.get(name).filter(|user| !user.scram.is_empty());
+        match known {
+            Some(user) => SaltedPassword::parse(&user.scram).map_err(Refusal::from),
+            None => Ok(SaltedPassword::of_no_one(&ContentHash::from_bytes(format!("{}\0{name}", self.secret)).full())),
+        }
+    }
+
+    /// Notes a wrong password.
+    pub(super) fn failed(&self, name: &str) {
+        let wait = self.backoff.failed(name);
+        tracing::warn!("a wrong password for user {name:?}; the next attempt waits {} s", wait.as_secs());
+    }
+
+    /// Returns the account that the header `Authorization` proves: a token, or name and password.
+    pub(super) async fn from_header(&self, header: Option<&str>) -> Result<Account> {
+        if self.is_open() {
+            return Ok(Self::open_account("analyst"));
+        }
+        let header = header.ok_or_else(|| refused("expected credentials, got none"))?;
+        if let Some(token) = strip_scheme(header, "bearer") {
+            return self.of_token(token).ok_or_else(|| refused("this token is unknown or has expired"));
+        }
+        let encoded = strip_scheme(header, "basic").ok_or_else(|| refused("expected Basic or Bearer credentials"))?;
+        let decoded = STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let decoded = decoded.ok_or_else(|| refused("malformed Basic credentials"))?;
+        let (name, password) = decoded.split_once(':').ok_or_else(|| refused("malformed Basic credentials"))?;
+        self.check_password(name, password).await
+    }
+
+    async fn check_password(&self, name: &str, password: &str) -> Result<Account> {
+        self.backoff.check(name)?;
+        let _turn = self.hashing.acquire().await.map_err(|_| refused("the server is stopping"))?;
+        let hash = self.users.get(name).map(|user| user.argon2.clone()).filter(|hash| !hash.is_empty());
+        let password = password.to_string();
+        let is_right = tokio::task::spawn_blocking(move || hashes::is_password(&password, hash.as_deref())).await;
+        if !is_right.unwrap_or(false) {
+            self.failed(name);
+            return Err(refused("wrong name or password"));
+        }
+        self.backoff.succeeded(name);
+        Ok(self.account(name))
+    }
+
+    /// Makes a token for an account. It expires after `serve.token_minutes`.
+    pub(super) fn issue_token(&self, account: &Account) -> Result<String> {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        tokens.retain(|_, (_, expires)| *expires > now);
+        if tokens.len() >= TOKENS_MAX {
+            return Err(Refusal::new(Refusal::BUSY, "too many tokens are in use").hint("use a token until it expires"));
+        }
+        let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        tokens.insert(ContentHash::from_bytes(&token).full(), (account.clone(), now + self.token_life));
+        Ok(token)
+    }
+
+    fn of_token(&self, token: &str) -> Option<Account> {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        // By hash, so that the time of a look-up tells nothing about tokens.
+        let (account, expires) = tokens.get(&ContentHash::from_bytes(token).full())?;
+        (*expires > Instant::now()).then(|| account.clone())
+    }
+}
+
+fn refused(message: &str) -> Refusal {
+    Refusal::new(Refusal::WRONG_CREDENTIALS, message)
+}
+
+fn strip_scheme<'a>(header: &'a str, scheme: &str) -> Option<&'a str> {
+    let (given, rest) = header.split_once(' ')?;
+    given.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+}
+
+/// [`Access`] that all protocols share.
+pub(super) type SharedAccess = Arc<Access>;

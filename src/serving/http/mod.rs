@@ -1,0 +1,135 @@
+//! HTTP: one user's stored intents and recommendations, health, metrics, and the description of all this.
+
+mod problem;
+mod users;
+
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::access::{Account, Incoming};
+use super::queries::Queries;
+use problem::Problem;
+
+/// Description of the routes (OpenAPI 3.1).
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Largest body that is read, in bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Routes as metrics name them.
+const ROUTES: [&str; 6] =
+    ["/v1/users/{id}/intents", "/v1/users/{id}/recommendations", "/healthz", "/readyz", "/metrics", "/openapi.json"];
+
+/// Serves HTTP until `stopping`.
+pub(super) async fn serve(incoming: Incoming, queries: Arc<Queries>, stopping: CancellationToken) {
+    let served = axum::serve(incoming, routes(queries)).with_graceful_shutdown(stopping.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::warn!("http: {error}");
+    }
+}
+
+fn routes(queries: Arc<Queries>) -> Router {
+    Router::new()
+        .route("/v1/users/{id}/intents", get(users::intents))
+        .route("/v1/users/{id}/recommendations", get(users::recommendations))
+        .route("/v1/token", post(token))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&queries), let_in))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
+        .fallback(async |uri: Uri| {
+            Problem::not_found(format!("{}: no such route; /openapi.json lists all", uri.path()))
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&queries), observe))
+        .with_state(queries)
+}
+
+/// Answers 503 before the first night, so that a load balancer waits for it.
+async fn ready(State(queries): State<Arc<Queries>>) -> Response {
+    match queries.nights.newest().run_date {
+        Some(date) => format!("serving the night of {date}\n").into_response(),
+        None => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not ready", "no night is visible").into_response(),
+    }
+}
+
+async fn metrics(State(queries): State<Arc<Queries>>) -> Response {
+    let text = queries.metrics.to_prometheus();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// Lets in who proves who they are, and adds their account to the request.
+async fn let_in(State(queries): State<Arc<Queries>>, mut request: Request, next: Next) -> Response {
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let account = match queries.access.from_header(header).await {
+        Ok(account) => account,
+        Err(refusal) => {
+            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"intentcast\", charset=\"UTF-8\"")];
+            return (challenge, Problem::from(refusal)).into_response();
+        }
+    };
+    if let Err(refusal) = account.may_ask_for_users() {
+        return Problem::from(refusal).into_response();
+    }
+    request.extensions_mut().insert(account);
+    next.run(request).await
+}
+
+/// Answers name and password with a token, which is checked faster.
+async fn token(
+    State(queries): State<Arc<Queries>>,
+    Extension(account): Extension<Account>,
+) -> Result<Response, Problem> {
+    let token = queries.access.issue_token(&account)?;
+    let body = serde_json::json!({ "token": token, "token_type": "Bearer" });
+    Ok(([(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response())
+}
+
+/// Gives each request an id, refuses those that a web page elsewhere may have caused, and counts.
+async fn observe(State(queries): State<Arc<Queries>>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
+    let route = ROUTES.into_iter().find(|route| Some(*route) == path.as_deref()).unwrap_or("other");
+    let id = request.headers().get(&REQUEST_ID).filter(|id| id.len() <= 128).cloned();
+    let id = id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+    let mut response = match !queries.access.is_open() || has_loopback_host(&request) {
+        true => next.run(request).await,
+        false => Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "wrong host",
+            "Host: expected localhost or a loopback address, because this server lets everyone in",
+        )
+        .into_response(),
+    };
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    queries.metrics.request_ended(route, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// Returns whether the host that a client asked for is this machine. A page whose name was made to point here (DNS rebinding)
+/// asks for its own name.
+fn has_loopback_host(request: &Request) -> bool {
+    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(host) = header.or_else(|| request.uri().authority().map(|authority| authority.as_str())) else {
+        return false;
+    };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}

@@ -1,0 +1,116 @@
+//! One user's stored intents and recommendations.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+use super::problem::Problem;
+use crate::failure::Failure;
+use crate::ids::RunDate;
+use crate::serving::nights::Night;
+use crate::serving::queries::Queries;
+use crate::serving::refusal::Refusal;
+
+/// Times as RFC 3339.
+const FORMAT: FormatOptions<'static> = FormatOptions::new();
+
+/// Prefix of the columns that are probabilities of intents.
+const PROBABILITY: &str = "p_";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    run_date: Option<String>,
+    k: Option<usize>,
+}
+
+pub(super) async fn intents(
+    State(queries): State<Arc<Queries>>,
+    Path(user_id): Path<String>,
+    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(asked) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let night = night(&queries, asked.run_date.as_deref()).await?;
+    let row = json_rows(&night.intents.of(&user_id))?.pop().ok_or_else(|| unknown(&night, &user_id))?;
+    let (mut probabilities, mut rest) = (Map::new(), Map::new());
+    for (name, value) in row {
+        match name.starts_with(PROBABILITY) {
+            true => probabilities.insert(name, value),
+            false => rest.insert(name, value),
+        };
+    }
+    rest.insert("run_date".into(), night.run_date.map_or(Value::Null, |date| date.to_string().into()));
+    rest.insert("intents".into(), probabilities.into());
+    Ok(answer(&rest.into()))
+}
+
+pub(super) async fn recommendations(
+    State(queries): State<Arc<Queries>>,
+    Path(user_id): Path<String>,
+    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(asked) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let night = night(&queries, asked.run_date.as_deref()).await?;
+    if night.intents.of(&user_id).num_rows() == 0 {
+        return Err(unknown(&night, &user_id));
+    }
+    let rows = night.recommendations.of(&user_id);
+    let mut items = json_rows(&rows.slice(0, rows.num_rows().min(asked.k.unwrap_or(usize::MAX))))?;
+    for item in &mut items {
+        item.remove("user_id");
+        item.remove("run_date");
+    }
+    Ok(answer(&json!({
+        "user_id": user_id,
+        "run_date": night.run_date.map(|date| date.to_string()),
+        "model_version": night.model_version,
+        "items": items,
+    })))
+}
+
+async fn night(queries: &Queries, run_date: Option<&str>) -> Result<Arc<Night>, Problem> {
+    let parse = |text: &str| text.parse::<RunDate>().map_err(|e| Problem::bad_request(format!("run_date: {e}")));
+    let run_date = run_date.map(parse).transpose()?;
+    queries.nights.at(run_date).await.map_err(|failure: Failure| match run_date {
+        Some(_) => Problem::not_found(failure.to_string()),
+        None => Problem::from(Refusal::from(failure)),
+    })
+}
+
+/// The answer for a user without a row, and for one who may not be shown: both look alike.
+fn unknown(night: &Night, user_id: &str) -> Problem {
+    match night.run_date {
+        Some(date) => Problem::not_found(format!("user {user_id:?} has no intents in the night of {date}")),
+        None => Problem::not_found("no night is visible"),
+    }
+}
+
+/// Returns each row as an object. Numbers stay exact, which a detour through text would not guarantee.
+fn json_rows(rows: &RecordBatch) -> Result<Vec<Map<String, Value>>, Problem> {
+    let bug = |e: arrow::error::ArrowError| Problem::from(Refusal::from(Failure::bug(e)));
+    let mut objects = vec![Map::new(); rows.num_rows()];
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        let texts = ArrayFormatter::try_new(column, &FORMAT).map_err(bug)?;
+        for (row, object) in objects.iter_mut().enumerate() {
+            let value = match column.data_type() {
+                _ if column.is_null(row) => Value::Null,
+                DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
+                DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
+                DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
+                _ => texts.value(row).to_string().into(),
+            };
+            object.insert(field.name().clone(), value);
+        }
+    }
+    Ok(objects)
+}
+
+fn answer(body: &Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}

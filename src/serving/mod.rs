@@ -1,0 +1,150 @@
+//! The server: SQL over PostgreSQL's protocol and Arrow Flight SQL, one user's intents over HTTP.
+//!
+//! In: a configuration, and so an output, and a lake where there is one. Out: answers of the newest visible night, or of an earlier
+//! one on request. The night's sessions come from the workspace, in read-only mode ([`nights`]); what they show is restricted
+//! ([`visible`]); every protocol plans and runs its queries at one place ([`queries`]).
+
+mod access;
+mod audit;
+mod caller;
+mod flight;
+mod http;
+mod metrics;
+mod nights;
+mod pg_catalog;
+mod postgres;
+mod queries;
+mod refusal;
+mod stored;
+mod visible;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::failure::{Failure, Result};
+use access::{Access, Incoming, Tls};
+use nights::Nights;
+use queries::Queries;
+
+pub(crate) use access::hash_password;
+
+/// A server whose addresses are bound.
+pub(crate) struct Server {
+    queries: Arc<Queries>,
+    config: Config,
+    tls: Option<Tls>,
+    pg: Option<TcpListener>,
+    flight: Option<TcpListener>,
+    http: Option<TcpListener>,
+}
+
+impl Server {
+    /// Binds the configured addresses and opens the newest night.
+    pub(crate) async fn open(config: &Config) -> Result<Self> {
+        let access = Arc::new(Access::new(config)?);
+        let tls = access::load_tls(config)?;
+        let may_leave = !access.is_open() && tls.is_some();
+        let pg = bind("serve.pg", &config.serve.pg, may_leave).await?;
+        let flight = bind("serve.flight", &config.serve.flight, may_leave).await?;
+        let http = bind("serve.http", &config.serve.http, may_leave).await?;
+        if pg.is_none() && flight.is_none() && http.is_none() {
+            return Err(Failure::usage("serve.pg, serve.flight, serve.http: expected an address, got off for all"));
+        }
+        let nights = Nights::open(config).await?;
+        Ok(Self {
+            queries: Arc::new(Queries::new(config, access, nights)),
+            config: config.clone(),
+            tls,
+            pg,
+            flight,
+            http,
+        })
+    }
+
+    /// Returns what is served where, for people to read.
+    pub(crate) fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        let bound = [("pg", &self.pg), ("flight", &self.flight), ("http", &self.http)].into_iter();
+        bound.filter_map(|(name, listener)| Some((name, listener.as_ref()?.local_addr().ok()?))).collect()
+    }
+
+    /// Serves until `stopping`. Then no connection is accepted, and running queries have `serve.drain_seconds` to end.
+    pub(crate) async fn run(self, stopping: CancellationToken) -> Result<()> {
+        let acceptor = |alpn: &[&str]| self.tls.as_ref().map(|tls| tls.acceptor(alpn)).transpose();
+        let (for_pg, for_flight, for_http) = (acceptor(&["postgresql"])?, acceptor(&["h2"])?, acceptor(&["http/1.1"])?);
+        let open = TaskTracker::new();
+        let connections_max = self.config.serve.connections_max as usize;
+        if let Some(listener) = self.pg {
+            let queries = Arc::clone(&self.queries);
+            let (stopping, connections) = (stopping.clone(), open.clone());
+            open.spawn(postgres::serve(listener, for_pg, queries, connections_max, stopping, connections));
+        }
+        if let Some(listener) = self.flight {
+            let incoming = Incoming::new("flight", listener, for_flight, connections_max, stopping.clone());
+            let incoming = incoming.map_err(|e| Failure::transient(format!("flight: {e}")))?;
+            open.spawn(flight::serve(incoming, Arc::clone(&self.queries), stopping.clone()));
+        }
+        if let Some(listener) = self.http {
+            let incoming = Incoming::new("http", listener, for_http, connections_max, stopping.clone());
+            let incoming = incoming.map_err(|e| Failure::transient(format!("http: {e}")))?;
+            open.spawn(http::serve(incoming, Arc::clone(&self.queries), stopping.clone()));
+        }
+        let refresh = Duration::from_secs(self.config.serve.refresh_seconds.into());
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                () = tokio::time::sleep(refresh) => refresh_nights(&self.queries.nights).await,
+            }
+        }
+        open.close();
+        let drain = Duration::from_secs(self.config.serve.drain_seconds.into());
+        tokio::select! {
+            () = self.queries.drained() => {}
+            () = tokio::time::sleep(drain) => tracing::warn!("queries still run after serve.drain_seconds; they are cancelled"),
+        }
+        self.queries.stopped.cancel();
+        tokio::time::timeout(Duration::from_secs(5), open.wait()).await.unwrap_or_default();
+        Ok(())
+    }
+}
+
+/// A store that is out of reach for a while must not end the server: it keeps the night that it has.
+async fn refresh_nights(nights: &Nights) {
+    match nights.refresh().await {
+        Ok(true) => {
+            let date = nights.newest().run_date.map_or("no night".into(), |date| format!("the night of {date}"));
+            tracing::info!("showing {date}");
+        }
+        Ok(false) => {}
+        Err(failure) => tracing::warn!("looking for a new night: {failure}"),
+    }
+}
+
+/// Binds an address; `None` for `off`. Refuses one that other machines reach unless `may_leave` this machine.
+async fn bind(setting: &str, address: &str, may_leave: bool) -> Result<Option<TcpListener>> {
+    if address == "off" {
+        return Ok(None);
+    }
+    let wrong = |e: std::io::Error| Failure::usage(format!("{setting} = {address}: {e}"));
+    let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(wrong)?.collect();
+    if let Some(beyond) = resolved.iter().find(|a| !may_leave && !is_loopback(a.ip())) {
+        return Err(Failure::usage(format!(
+            "{setting} = {address}: {} is reachable from other machines, which takes [[serve.users]], serve.tls_certificate and \
+             serve.tls_key",
+            beyond.ip()
+        ))
+        .hint("configure them (docs/howto/serve.md), or bind to a loopback address such as 127.0.0.1"));
+    }
+    match TcpListener::bind(resolved.as_slice()).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(e) => Err(wrong(e).hint(format!("choose another address with {setting}, or stop what listens there"))),
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}

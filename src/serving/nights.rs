@@ -1,0 +1,158 @@
+//! The nights that a server shows: the newest at its start and after each publication, and earlier ones on request.
+
+use datafusion::prelude::{DataFrame, SessionContext};
+use lru::LruCache;
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::OnceCell;
+
+use super::access::View;
+use super::stored::StoredRows;
+use super::visible;
+use crate::config::Config;
+use crate::failure::Result;
+use crate::ids::{Generation, RunDate};
+use crate::publish::runs;
+use crate::score::models::Models;
+use crate::workspace::{Access, Workspace};
+
+/// Nights other than the newest whose sessions are kept.
+const EARLIER_NIGHTS_MAX: NonZeroUsize = match NonZeroUsize::new(4) {
+    Some(n) => n,
+    None => NonZeroUsize::MIN,
+};
+
+/// One night as clients see it.
+pub(crate) struct Night {
+    /// `None` before the first published night.
+    pub(crate) run_date: Option<RunDate>,
+    pub(crate) model_version: Option<String>,
+    /// Shows everything: only restricted sessions of it are for clients.
+    unrestricted: SessionContext,
+    /// Who may be shown.
+    users: Option<DataFrame>,
+    schemas: Vec<(&'static str, BTreeSet<String>)>,
+    has_lake: bool,
+    /// What each view shows, made when it is first asked for.
+    views: Mutex<HashMap<View, Arc<OnceCell<SessionContext>>>>,
+    /// Published intents and recommendations of the users who may be shown.
+    pub(super) intents: StoredRows,
+    pub(super) recommendations: StoredRows,
+}
+
+impl Night {
+    /// Returns a session that shows only what a view may show.
+    pub(super) async fn session(&self, view: View) -> Result<SessionContext> {
+        let cell = Arc::clone(self.views.lock().unwrap_or_else(PoisonError::into_inner).entry(view).or_default());
+        let restricted = cell.get_or_try_init(|| {
+            visible::restrict(&self.unrestricted, &self.schemas, self.users.as_ref(), self.has_lake, view)
+        });
+        restricted.await.cloned()
+    }
+}
+
+/// The nights that were visible at one moment.
+struct Snapshot {
+    workspace: Workspace,
+    shown: Vec<(RunDate, Generation)>,
+    newest: Arc<Night>,
+    earlier: Mutex<LruCache<RunDate, Arc<OnceCell<Arc<Night>>>>>,
+}
+
+/// The nights that a server shows.
+pub(crate) struct Nights {
+    config: Config,
+    models: Arc<Models>,
+    snapshot: RwLock<Arc<Snapshot>>,
+}
+
+impl Nights {
+    pub(crate) async fn open(config: &Config) -> Result<Self> {
+        let models = Arc::new(Models::new(config)?);
+        let snapshot = Snapshot::open(config, &models).await?;
+        Ok(Self { config: config.clone(), models, snapshot: RwLock::new(Arc::new(snapshot)) })
+    }
+
+    /// Returns the newest visible night.
+    pub(crate) fn newest(&self) -> Arc<Night> {
+        Arc::clone(&self.snapshot().newest)
+    }
+
+    /// Returns the visible night of a date, or the newest; fails (usage) for a date without one.
+    pub(crate) async fn at(&self, run_date: Option<RunDate>) -> Result<Arc<Night>> {
+        let snapshot = self.snapshot();
+        match run_date {
+            Some(date) if snapshot.newest.run_date != Some(date) => snapshot.earlier(date).await,
+            _ => Ok(Arc::clone(&snapshot.newest)),
+        }
+    }
+
+    /// Looks which nights are visible now, and shows them if they have changed. Running queries keep the night that they have.
+    pub(crate) async fn refresh(&self) -> Result<bool> {
+        let shown = {
+            let snapshot = self.snapshot();
+            shown(&runs::visible_nights(snapshot.workspace.output()?).await?)
+        };
+        if shown == self.snapshot().shown {
+            return Ok(false);
+        }
+        let opened = Arc::new(Snapshot::open(&self.config, &self.models).await?);
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = opened;
+        Ok(true)
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Snapshot {
+    async fn open(config: &Config, models: &Arc<Models>) -> Result<Self> {
+        let workspace = Workspace::open(config, Arc::clone(models), Access::ReadOnly).await?;
+        let newest = open_night(&workspace, workspace.nights().last().map(|night| night.run_date())).await?;
+        Ok(Self {
+            shown: shown(workspace.nights()),
+            newest: Arc::new(newest),
+            earlier: Mutex::new(LruCache::new(EARLIER_NIGHTS_MAX)),
+            workspace,
+        })
+    }
+
+    async fn earlier(&self, run_date: RunDate) -> Result<Arc<Night>> {
+        self.workspace.visible_night(Some(run_date))?;
+        let cell = {
+            let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(earlier.get_or_insert(run_date, Arc::default))
+        };
+        let opened = cell.get_or_try_init(|| async { open_night(&self.workspace, Some(run_date)).await.map(Arc::new) });
+        opened.await.map(Arc::clone)
+    }
+}
+
+async fn open_night(workspace: &Workspace, run_date: Option<RunDate>) -> Result<Night> {
+    let night = run_date.map(|date| workspace.visible_night(Some(date))).transpose()?;
+    let session = workspace.served_session(night).await?;
+    let users = visible::shown_users(&session.ctx, workspace.has_lake()).await?;
+    let intents = StoredRows::read(&session.ctx, "intent", users.as_ref(), None).await?;
+    let recommendations = StoredRows::read(&session.ctx, "recommendation", users.as_ref(), Some("rank")).await?;
+    let model_version = night.and_then(|night| night.run.model_version.as_ref().map(|version| version.0.clone()));
+    let night = Night {
+        run_date,
+        model_version,
+        unrestricted: session.ctx,
+        users,
+        schemas: workspace.schemas(),
+        has_lake: workspace.has_lake(),
+        views: Mutex::default(),
+        intents,
+        recommendations,
+    };
+    // The most used one, before the night is shown.
+    night.session(View::Analyst { free_text: false }).await?;
+    Ok(night)
+}
+
+fn shown(nights: &[runs::VisibleNight]) -> Vec<(RunDate, Generation)> {
+    nights.iter().map(|night| (night.run_date(), night.run.generation)).collect()
+}

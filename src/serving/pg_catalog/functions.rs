@@ -1,0 +1,240 @@
+//! Functions that clients call on the catalogue.
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+};
+use datafusion::prelude::SessionContext;
+use std::sync::Arc;
+
+use super::names::VERSION;
+use super::tables::KnownTables;
+
+/// Registers all functions.
+pub(super) fn register(ctx: &SessionContext, known: Arc<KnownTables>) {
+    let text = |value: &str| ScalarValue::Utf8(Some(value.into()));
+    let no_text = ScalarValue::Utf8(None);
+    let version = format!("PostgreSQL {VERSION} (intentcast {})", env!("CARGO_PKG_VERSION"));
+    ctx.register_udf(Answer::new("version", text(&version)).into());
+    let all_visible = [
+        "pg_function_is_visible",
+        "pg_type_is_visible",
+        "pg_operator_is_visible",
+        "pg_opclass_is_visible",
+        "pg_opfamily_is_visible",
+        "pg_collation_is_visible",
+        "pg_conversion_is_visible",
+        "pg_statistics_obj_is_visible",
+        "pg_ts_config_is_visible",
+        "pg_ts_dict_is_visible",
+        "pg_ts_parser_is_visible",
+        "pg_ts_template_is_visible",
+        "has_column_privilege",
+        "has_function_privilege",
+        "has_sequence_privilege",
+        "has_tablespace_privilege",
+        "has_type_privilege",
+        "pg_has_role",
+    ];
+    for name in all_visible {
+        ctx.register_udf(Answer::new(name, ScalarValue::Boolean(Some(true))).into());
+    }
+    for name in ["pg_is_in_recovery", "pg_is_other_temp_schema", "row_security_active"] {
+        ctx.register_udf(Answer::new(name, ScalarValue::Boolean(Some(false))).into());
+    }
+    let unknown_text = [
+        "pg_get_viewdef",
+        "pg_get_indexdef",
+        "pg_get_ruledef",
+        "pg_get_triggerdef",
+        "pg_get_functiondef",
+        "pg_get_function_result",
+        "pg_get_function_arguments",
+        "pg_get_function_identity_arguments",
+        "pg_get_function_sqlbody",
+        "pg_get_statisticsobjdef",
+        "pg_get_serial_sequence",
+        "pg_get_constraintdef",
+        "pg_tablespace_location",
+        "pg_size_pretty",
+        "shobj_description",
+        "to_regtype",
+        "to_regclass",
+        "to_regproc",
+        "pg_my_temp_schema",
+        "pg_client_encoding",
+        "pg_char_to_encoding",
+        "inet_server_addr",
+        "pg_advisory_unlock_all",
+        "age",
+        "json_build_object",
+    ];
+    for name in unknown_text {
+        ctx.register_udf(Answer::new(name, no_text.clone()).into());
+    }
+    for name in [
+        "pg_database_size",
+        "pg_table_size",
+        "pg_indexes_size",
+        "pg_relation_size",
+        "pg_total_relation_size",
+        "txid_current",
+        "pg_backend_pid",
+    ] {
+        ctx.register_udf(Answer::new(name, ScalarValue::Int64(Some(0))).into());
+    }
+    let started = ScalarValue::TimestampMicrosecond(Some(chrono::Utc::now().timestamp_micros()), Some("UTC".into()));
+    ctx.register_udf(Answer::new("pg_postmaster_start_time", started.clone()).into());
+    ctx.register_udf(Answer::new("pg_conf_load_time", started).into());
+    ctx.register_udf(CurrentSetting::new().into());
+    ctx.register_udf(Answer::new("current_schema", text("tables")).into());
+    for name in ["obj_description", "col_description", "pg_table_is_visible"] {
+        ctx.register_udf(OfTable::new(name, &known).into());
+    }
+}
+
+/// Any number of arguments, none included.
+fn any_arguments() -> Signature {
+    Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], Volatility::Stable)
+}
+
+/// A function with one answer, whatever it is asked.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Answer {
+    name: &'static str,
+    value: ScalarValue,
+    signature: Signature,
+}
+
+impl Answer {
+    fn new(name: &'static str, value: ScalarValue) -> Self {
+        Self { name, value, signature: any_arguments() }
+    }
+}
+
+impl ScalarUDFImpl for Answer {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.value.data_type())
+    }
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(self.value.clone()))
+    }
+}
+
+/// `current_setting(name [, missing_ok])`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct CurrentSetting {
+    signature: Signature,
+}
+
+impl CurrentSetting {
+    fn new() -> Self {
+        Self { signature: any_arguments() }
+    }
+
+    fn of(name: &str) -> Option<&'static str> {
+        match name.to_lowercase().as_str() {
+            "server_version_num" => Some("160006"),
+            "server_version" => Some(VERSION),
+            "server_encoding" | "client_encoding" => Some("UTF8"),
+            "transaction_read_only" | "default_transaction_read_only" | "standard_conforming_strings" => Some("on"),
+            "timezone" => Some("UTC"),
+            _ => None,
+        }
+    }
+}
+
+impl ScalarUDFImpl for CurrentSetting {
+    fn name(&self) -> &str {
+        "current_setting"
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let Some(names) = args.args.first() else { return Ok(ColumnarValue::Scalar(ScalarValue::Utf8(None))) };
+        let names = cast(&names.to_array(args.number_rows)?, &DataType::Utf8)?;
+        let values: StringArray = names.as_string::<i32>().iter().map(|name| Self::of(name?)).collect();
+        Ok(ColumnarValue::Array(Arc::new(values)))
+    }
+}
+
+/// `obj_description(oid [, catalog])`, `col_description(oid, column)` and `pg_table_is_visible(oid)`.
+#[derive(Debug)]
+struct OfTable {
+    name: &'static str,
+    known: Arc<KnownTables>,
+    signature: Signature,
+}
+
+impl OfTable {
+    fn new(name: &'static str, known: &Arc<KnownTables>) -> Self {
+        Self { name, known: Arc::clone(known), signature: any_arguments() }
+    }
+}
+
+impl PartialEq for OfTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && Arc::ptr_eq(&self.known, &other.known)
+    }
+}
+
+impl Eq for OfTable {}
+
+impl std::hash::Hash for OfTable {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for OfTable {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(match self.name {
+            "pg_table_is_visible" => DataType::Boolean,
+            _ => DataType::Utf8,
+        })
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let numbers = |at: usize| -> Result<Vec<Option<i64>>> {
+            let Some(argument) = args.args.get(at) else { return Ok(vec![None; args.number_rows]) };
+            let numbers = cast(&argument.to_array(args.number_rows)?, &DataType::Int64)?;
+            Ok(numbers.as_primitive::<Int64Type>().iter().collect())
+        };
+        let oids = numbers(0)?;
+        let values: ArrayRef = match self.name {
+            "pg_table_is_visible" => {
+                let visible = |oid: &Option<i64>| oid.map(|oid| !self.known.hidden.contains(&oid));
+                Arc::new(oids.iter().map(visible).collect::<BooleanArray>())
+            }
+            name => {
+                let columns = match name {
+                    "col_description" => numbers(1)?,
+                    _ => vec![Some(0); args.number_rows],
+                };
+                let comment = |(oid, column): (&Option<i64>, &Option<i64>)| {
+                    self.known.comments.get(&((*oid)?, (*column)?)).map(String::as_str)
+                };
+                Arc::new(oids.iter().zip(&columns).map(comment).collect::<StringArray>())
+            }
+        };
+        Ok(ColumnarValue::Array(values))
+    }
+}

@@ -1,0 +1,19 @@
+//! Refusals as PostgreSQL's clients read them.
+
+use pgwire::error::{ErrorInfo, PgWireError};
+
+use crate::serving::refusal::Refusal;
+
+pub(super) fn refused(refusal: Refusal) -> PgWireError {
+    let mut info = ErrorInfo::new("ERROR".into(), refusal.sqlstate.into(), refusal.failure.message);
+    info.hint = refusal.failure.hint;
+    PgWireError::UserError(Box::new(info))
+}
+
+pub(super) fn unsupported(what: impl Into<String>) -> PgWireError {
+    refused(Refusal::new(Refusal::UNSUPPORTED, what))
+}
+
+pub(super) fn failed(error: impl Into<Refusal>) -> PgWireError {
+    refused(error.into())
+}

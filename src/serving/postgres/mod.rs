@@ -1,0 +1,104 @@
+//! SQL over PostgreSQL's wire protocol: simple and extended queries, portals with row limits, cancellation, `COPY … TO STDOUT`.
+//!
+//! `pgwire` speaks the protocol, `datafusion-postgres` and its companions rewrite clients' SQL, describe the tables in
+//! `pg_catalog` and encode rows. The rest is here, because that crate's own server has no authentication, no time limit on
+//! rows and no row limits (docs/decisions/0012-server.md).
+
+mod connection;
+mod copy_out;
+mod errors;
+mod extended;
+mod parameters;
+mod settings;
+mod simple;
+mod startup;
+
+use pgwire::api::PgWireServerHandlers;
+use pgwire::api::auth::StartupHandler;
+use pgwire::api::cancel::CancelHandler;
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::queries::Queries;
+use extended::Extended;
+use simple::Simple;
+use startup::Startups;
+
+/// Accepts connections until `stopping`; those that are open live until their clients close them or `queries` is stopped.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    queries: Arc<Queries>,
+    connections_max: usize,
+    stopping: CancellationToken,
+    open: TaskTracker,
+) {
+    let handlers = Arc::new(Handlers {
+        startups: Startups::new(Arc::clone(&queries.access)),
+        simple: Arc::new(Simple::new(Arc::clone(&queries))),
+        extended: Arc::new(Extended::new(Arc::clone(&queries))),
+    });
+    let places = Arc::new(Semaphore::new(connections_max));
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Such as too many open files, which closing connections ends.
+                tracing::warn!("postgres: no connection accepted: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(
+                "postgres: {address} refused: {connections_max} connections are open (serve.connections_max)"
+            );
+            continue;
+        };
+        let (handlers, tls, stopped) = (Arc::clone(&handlers), tls.clone(), queries.stopped.clone());
+        open.spawn(async move {
+            let _place = place;
+            tokio::select! {
+                ended = pgwire::tokio::process_socket(socket, tls, handlers) => {
+                    if let Err(error) = ended {
+                        tracing::debug!("postgres: connection of {address} ended: {error}");
+                    }
+                }
+                () = stopped.cancelled() => {}
+            }
+        });
+    }
+}
+
+struct Handlers {
+    startups: Startups,
+    simple: Arc<Simple>,
+    extended: Arc<Extended>,
+}
+
+impl PgWireServerHandlers for Handlers {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        Arc::clone(&self.simple)
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        Arc::clone(&self.extended)
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        Arc::new(self.startups.one())
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        Arc::clone(&self.startups.connections)
+    }
+}

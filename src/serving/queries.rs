@@ -1,0 +1,466 @@
+//! Plans and runs queries for all protocols: read only, in turn, within limits, each with a line in the audit log.
+//!
+//! A query runs in a task of its own that hands over a few batches ahead. So its time limit, a cancellation or a client that is
+//! gone ends it at once, and its memory and its turn are free again, even where the client has stopped reading.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::access::{Account, SharedAccess};
+use super::audit::{self, AuditLine};
+use super::caller::Caller;
+use super::metrics::Metrics;
+use super::nights::{Night, Nights};
+use super::pg_catalog;
+use super::refusal::{Refusal, Result};
+use crate::config::{Config, cores};
+
+/// Batches that a query computes ahead of its reader.
+const BATCHES_AHEAD: usize = 2;
+
+/// Waiting queries per running one.
+const WAITING_PER_TURN: usize = 8;
+
+/// A checked query of one night.
+#[derive(Clone)]
+pub(crate) struct Planned {
+    pub(crate) night: Arc<Night>,
+    /// The session of what it may read of the night.
+    ctx: SessionContext,
+    pub(crate) plan: LogicalPlan,
+    /// Names of the tables that it reads, for the audit log.
+    tables: BTreeSet<String>,
+    /// True if it reads nothing but descriptions of tables.
+    is_metadata: bool,
+    /// True if a failure is answered without rows, because a client asked about things that this server doesn't have.
+    answers_empty: bool,
+    /// Hash of the statement, for the audit log.
+    statement_hash: String,
+}
+
+/// Plans and runs queries.
+pub(crate) struct Queries {
+    pub(crate) nights: Nights,
+    pub(crate) access: SharedAccess,
+    pub(crate) metrics: Metrics,
+    turns: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+    wait_max: Duration,
+    seconds_max: Duration,
+    rows_max: u64,
+    bytes_max: usize,
+    /// Cancelled when the server ends; running queries then end too.
+    pub(crate) stopped: CancellationToken,
+    running: TaskTracker,
+}
+
+impl Queries {
+    pub(crate) fn new(config: &Config, access: SharedAccess, nights: Nights) -> Self {
+        let serve = &config.serve;
+        let running_max = if serve.queries_max == 0 { cores() } else { serve.queries_max as usize };
+        Self {
+            nights,
+            access,
+            metrics: Metrics::default(),
+            turns: Arc::new(Semaphore::new(running_max)),
+            waiting: AtomicUsize::new(0),
+            waiting_max: running_max * WAITING_PER_TURN,
+            wait_max: Duration::from_secs(serve.wait_seconds_max.into()),
+            seconds_max: Duration::from_secs(serve.query_seconds_max.into()),
+            rows_max: serve.query_rows_max,
+            bytes_max: usize::try_from(serve.query_bytes_max).unwrap_or(usize::MAX),
+            stopped: CancellationToken::new(),
+            running: TaskTracker::new(),
+        }
+    }
+
+    /// Plans a statement against a night, and refuses everything that is more than reading.
+    pub(crate) async fn plan(&self, account: &Account, night: Arc<Night>, statement: Statement) -> Result<Planned> {
+        let ctx = night.session(account.view()?).await?;
+        let seconds = self.seconds_max.as_secs();
+        let planned = tokio::time::timeout(self.seconds_max, on_a_thread(plan(ctx, night, statement))).await;
+        planned.unwrap_or_else(|_| {
+            let message = format!("planning the query took longer than {seconds} seconds");
+            Err(Refusal::new(Refusal::CANCELLED, message).hint("serve.query_seconds_max is the limit"))
+        })
+    }
+
+    /// Starts a query. The stream waits for the query's turn, then yields its rows; it ends with the failure, if there is one.
+    /// `seconds_max` tightens the server's own time limit.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        caller: &Caller,
+        planned: Planned,
+        cancelled: CancellationToken,
+        seconds_max: Option<Duration>,
+    ) -> Rows {
+        let (batches, received) = mpsc::channel(BATCHES_AHEAD);
+        let (failed, failure) = oneshot::channel();
+        let schema: SchemaRef = Arc::new(planned.plan.schema().as_arrow().clone());
+        let (queries, caller) = (Arc::clone(self), caller.clone());
+        self.running.spawn(async move {
+            let seconds_max = seconds_max.map_or(queries.seconds_max, |limit| limit.min(queries.seconds_max));
+            let mut run = Run { begun: Instant::now(), rows: 0, batches, seconds_max };
+            let done = AssertUnwindSafe(run.run(&queries, &planned, &cancelled)).catch_unwind().await;
+            let done = done.unwrap_or_else(|_| Err(Refusal::new(Refusal::BUG, "this query failed inside the engine")));
+            queries.metrics.query_ended(caller.protocol, done.as_ref().err(), run.begun.elapsed());
+            audit::write(&AuditLine {
+                caller: &caller,
+                statement_hash: &planned.statement_hash,
+                tables: &planned.tables,
+                rows: run.rows,
+                seconds: run.begun.elapsed().as_secs_f64(),
+                outcome: done.as_ref().err().map_or("00000", |refusal| refusal.sqlstate),
+            });
+            if let Err(refusal) = done {
+                // The reader may be gone.
+                failed.send(refusal).ok();
+            }
+        });
+        Rows { schema, stream: rows_stream(received, failure).boxed() }
+    }
+
+    /// Returns when no query runs or waits.
+    pub(crate) async fn drained(&self) {
+        self.running.close();
+        self.running.wait().await;
+    }
+
+    /// Waits for a turn, first in first out.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
+            return Ok(turn);
+        }
+        let busy = |message: String| Refusal::new(Refusal::BUSY, message).hint("try again later");
+        let waiting = Waiting::begin(&self.waiting);
+        if waiting.position > self.waiting_max {
+            return Err(busy(format!("{} queries wait already", self.waiting_max)));
+        }
+        let seconds = self.wait_max.as_secs();
+        let turn = tokio::time::timeout(self.wait_max, Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = turn.map_err(|_| busy(format!("no query ended within {seconds} seconds")))?;
+        turn.map_err(|_| busy("the server is stopping".into()))
+    }
+}
+
+/// Runs what computes for long without a pause on a thread of its own, so that other clients are answered meanwhile.
+async fn on_a_thread<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let runtime = tokio::runtime::Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(work)).await;
+    done.unwrap_or_else(|_| Err(Refusal::new(Refusal::BUG, "planning this statement failed")))
+}
+
+async fn plan(ctx: SessionContext, night: Arc<Night>, statement: Statement) -> Result<Planned> {
+    let statement_hash = audit::statement_hash(&statement.to_string());
+    let state = ctx.state();
+    let references = state.resolve_table_references(&statement)?;
+    let tables = references.iter().map(|table| table.to_string()).collect();
+    let answers_empty = pg_catalog::may_answer_without_rows(&references);
+    let sql = match &statement {
+        Statement::Statement(sql) if answers_empty => Some(sql.as_ref().clone()),
+        _ => None,
+    };
+    let plan = state.statement_to_plan(statement).await.map_err(Refusal::from);
+    let plan = match sql {
+        Some(sql) => plan_of_catalogue(&state, plan, sql).await?,
+        None => plan?,
+    };
+    refuse_writing(&plan)?;
+    let is_metadata = pg_catalog::reads_descriptions(&references) || reads_no_table(&plan)?;
+    Ok(Planned { night, ctx, plan, tables, is_metadata, answers_empty, statement_hash })
+}
+
+/// Plans a query of the catalogue that a client sent at its start: as it is, or else without the subqueries of its columns, which
+/// DataFusion cannot correlate, or else as one without rows.
+async fn plan_of_catalogue(
+    state: &SessionState,
+    plan: Result<LogicalPlan>,
+    sql: ast::Statement,
+) -> Result<LogicalPlan> {
+    let works = |plan: &LogicalPlan| state.optimize(plan).map_err(Refusal::from);
+    let refusal = match plan.and_then(|plan| works(&plan).map(|_| plan)) {
+        Ok(plan) => return Ok(plan),
+        Err(refusal) => refusal,
+    };
+    let simpler = pg_catalog::without_subqueries(&sql);
+    if let Ok(plan) = state.statement_to_plan(Statement::Statement(Box::new(simpler))).await
+        && works(&plan).is_ok()
+    {
+        return Ok(plan);
+    }
+    tracing::debug!("a query of the catalogue is answered without rows: {}", refusal.failure);
+    pg_catalog::empty_answer(&sql).ok_or(refusal)
+}
+
+/// Counts a query among those that wait, until it is dropped.
+struct Waiting<'a> {
+    all: &'a AtomicUsize,
+    position: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(all: &'a AtomicUsize) -> Self {
+        Self { all, position: all.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The rows of a running query. Dropping them ends the query.
+pub(crate) struct Rows {
+    pub(crate) schema: SchemaRef,
+    pub(crate) stream: stream::BoxStream<'static, Result<RecordBatch>>,
+}
+
+fn rows_stream(
+    batches: mpsc::Receiver<RecordBatch>,
+    failure: oneshot::Receiver<Refusal>,
+) -> impl Stream<Item = Result<RecordBatch>> + Send {
+    stream::unfold((batches, Some(failure)), |(mut batches, failure)| async move {
+        match batches.recv().await {
+            Some(batch) => Some((Ok(batch), (batches, failure))),
+            // The task drops its end of the channel before it says whether it failed.
+            None => match failure?.await {
+                Ok(refusal) => Some((Err(refusal), (batches, None))),
+                Err(_) => None,
+            },
+        }
+    })
+}
+
+/// A query in its task.
+struct Run {
+    begun: Instant,
+    rows: u64,
+    batches: mpsc::Sender<RecordBatch>,
+    seconds_max: Duration,
+}
+
+impl Run {
+    async fn run(&mut self, queries: &Queries, planned: &Planned, cancelled: &CancellationToken) -> Result<()> {
+        let reader = self.batches.clone();
+        let ended = async {
+            tokio::select! {
+                () = cancelled.cancelled() => Refusal::new(Refusal::CANCELLED, "the query was cancelled"),
+                () = queries.stopped.cancelled() => Refusal::new(Refusal::CANCELLED, "the server stopped"),
+                () = reader.closed() => Refusal::new(Refusal::CANCELLED, "the client is gone"),
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = ended => Err(ended),
+            done = self.run_in_turn(queries, planned) => done,
+        }
+    }
+
+    async fn run_in_turn(&mut self, queries: &Queries, planned: &Planned) -> Result<()> {
+        let _turn = match planned.is_metadata {
+            true => None,
+            false => Some(queries.turn().await?),
+        };
+        let seconds = self.seconds_max.as_secs_f64();
+        match tokio::time::timeout(self.seconds_max, self.send_rows(queries, planned)).await {
+            Ok(done) => done,
+            Err(_) => Err(Refusal::new(Refusal::CANCELLED, format!("the query was ended after {seconds} seconds"))
+                .hint("serve.query_seconds_max is the limit")),
+        }
+    }
+
+    async fn send_rows(&mut self, queries: &Queries, planned: &Planned) -> Result<()> {
+        let executed = execute(&planned.ctx, planned.plan.clone(), queries.bytes_max).await;
+        let mut rows = match self.unless_catalogue(planned, executed) {
+            Some(rows) => rows?,
+            None => return Ok(()),
+        };
+        while let Some(batch) = rows.next().await {
+            let batch = match self.unless_catalogue(planned, batch.map_err(Refusal::from)) {
+                Some(batch) => batch?,
+                None => return Ok(()),
+            };
+            self.rows += batch.num_rows() as u64;
+            if self.rows > queries.rows_max {
+                let message = format!("the query returns more than {} rows", queries.rows_max);
+                return Err(Refusal::new(Refusal::TOO_MANY_ROWS, message).hint("serve.query_rows_max is the limit"));
+            }
+            if batch.num_rows() > 0 && self.batches.send(batch).await.is_err() {
+                return Err(Refusal::new(Refusal::CANCELLED, "the client is gone"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Returns `None` in place of a failure of a query of the catalogue, which is then answered without rows, as one that cannot be
+    /// planned is.
+    fn unless_catalogue<T>(&self, planned: &Planned, done: Result<T>) -> Option<Result<T>> {
+        match &done {
+            Err(refusal) if planned.answers_empty && self.rows == 0 && refusal.sqlstate != Refusal::OUT_OF_MEMORY => {
+                tracing::debug!("a query of the catalogue is answered without rows: {}", refusal.failure);
+                None
+            }
+            _ => Some(done),
+        }
+    }
+}
+
+/// Executes a plan within a memory limit of its own, on top of that of all queries together.
+async fn execute(ctx: &SessionContext, plan: LogicalPlan, bytes_max: usize) -> Result<SendableRecordBatchStream> {
+    let runtime = ctx.runtime_env();
+    let pool = Arc::new(QueryPool { all: Arc::clone(&runtime.memory_pool), held: AtomicUsize::new(0), bytes_max });
+    let runtime = RuntimeEnvBuilder::from_runtime_env(&runtime).with_memory_pool(pool).build_arc()?;
+    let state = SessionStateBuilder::new_from_existing(ctx.state()).with_runtime_env(runtime).build();
+    let tasks = state.task_ctx();
+    let physical: Arc<dyn ExecutionPlan> =
+        on_a_thread(async move { state.create_physical_plan(&plan).await.map_err(Refusal::from) }).await?;
+    Ok(execute_stream(physical, tasks)?)
+}
+
+/// Gives one query at most so many bytes of a shared pool.
+#[derive(Debug)]
+struct QueryPool {
+    all: Arc<dyn MemoryPool>,
+    held: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl std::fmt::Display for QueryPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, at most {} bytes for one query", self.all, self.bytes_max)
+    }
+}
+
+impl MemoryPool for QueryPool {
+    fn name(&self) -> &str {
+        "query"
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        self.all.register(consumer);
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        self.all.unregister(consumer);
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.held.fetch_add(additional, Ordering::Relaxed);
+        self.all.grow(reservation, additional);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.held.fetch_sub(shrink, Ordering::Relaxed);
+        self.all.shrink(reservation, shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> datafusion::common::Result<()> {
+        let held = self.held.fetch_add(additional, Ordering::Relaxed);
+        let grown = match held + additional > self.bytes_max {
+            true => Err(datafusion::common::resources_datafusion_err!(
+                "the query holds {held} bytes, {additional} more would be over its limit of {} (serve.query_bytes_max)",
+                self.bytes_max
+            )),
+            false => self.all.try_grow(reservation, additional),
+        };
+        if grown.is_err() {
+            self.held.fetch_sub(additional, Ordering::Relaxed);
+        }
+        grown
+    }
+
+    fn reserved(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Finite(self.bytes_max)
+    }
+}
+
+/// Operators of a statement, at most. The parser makes a chain of them into a tree as deep as the chain is long, and a tree that is
+/// too deep overflows the stack when it is dropped.
+const OPERATORS_MAX: usize = 10_000;
+
+/// Largest text of a statement, in bytes.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// Refuses a text that is too complex to be parsed.
+pub(crate) fn refuse_complex(sql: &str) -> Result<()> {
+    if sql.len() > TEXT_BYTES_MAX {
+        let message = format!("expected at most {TEXT_BYTES_MAX} bytes of SQL, got {}", sql.len());
+        return Err(Refusal::new(Refusal::TOO_COMPLEX, message));
+    }
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize();
+    let tokens = tokens.map_err(|e| Refusal::new(Refusal::SYNTAX, e.to_string()))?;
+    let is_operator = |token: &&Token| match token {
+        Token::Word(word) => OPERATOR_WORDS.contains(&word.keyword),
+        Token::Whitespace(_) | Token::Number(..) | Token::Comma | Token::SingleQuotedString(_) => false,
+        _ => true,
+    };
+    let operators = tokens.iter().filter(is_operator).count();
+    if operators <= OPERATORS_MAX {
+        return Ok(());
+    }
+    let message = format!("expected at most {OPERATORS_MAX} operators in a statement, got {operators}");
+    Err(Refusal::new(Refusal::TOO_COMPLEX, message).hint("an IN list holds many values without operators"))
+}
+
+/// Words that take what comes before and after them.
+const OPERATOR_WORDS: [Keyword; 8] = [
+    Keyword::AND,
+    Keyword::OR,
+    Keyword::NOT,
+    Keyword::UNION,
+    Keyword::EXCEPT,
+    Keyword::INTERSECT,
+    Keyword::JOIN,
+    Keyword::IS,
+];
+
+/// Refuses a plan that does more than read: statements that define or change something, write files or set the engine.
+fn refuse_writing(plan: &LogicalPlan) -> Result<()> {
+    let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    if reading.verify_plan(plan).is_ok() {
+        return Ok(());
+    }
+    Err(Refusal::new(Refusal::READ_ONLY, "this connection only reads")
+        .hint("`intentcast sql` defines views and writes files"))
+}
+
+/// Returns whether a plan reads no table.
+fn reads_no_table(plan: &LogicalPlan) -> Result<bool> {
+    let mut reads = false;
+    plan.apply_with_subqueries(|node| {
+        reads |= matches!(node, LogicalPlan::TableScan(_));
+        Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(!reads)
+}

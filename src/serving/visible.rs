@@ -1,0 +1,121 @@
+//! Restricts a session to what may be read over the wire.
+//!
+//! Published tables are shown as they are. Views of the lake and of features leave out all who are not in `scored_users` (no
+//! consent, excluded or erased), under each of their ids, and show free text as null. Nothing else of the session can be named:
+//! raw files, rollups and unrestricted views stay inside.
+
+use arrow::datatypes::DataType;
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+};
+use datafusion::common::JoinType;
+use datafusion::common::ScalarValue;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::{col, ident, lit};
+use datafusion::prelude::{DataFrame, Expr, SessionContext};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::access::View;
+use super::pg_catalog;
+use crate::engine::schemas::{self, BARE, CATALOG};
+use crate::failure::Result;
+
+/// Columns of text that a customer wrote.
+const FREE_TEXT: [&str; 3] = ["query", "text", "last_queries"];
+
+/// Schemas whose tables hold rows of users who may have to be left out.
+const RESTRICTED: [&str; 2] = ["features", "lake"];
+
+/// What a planner sees: demand, orders and items, and nothing of any user.
+const PLANNER_TABLES: [&str; 4] = ["demand", "demand_total", "replenishment", "runs"];
+const PLANNER_LAKE: [&str; 3] = ["items", "inventory", "promotions"];
+
+/// Rows without a user, such as events of visitors that no id was given for, belong to no one and stay.
+const USER_ID: &str = "user_id";
+
+/// Returns a session that shows the named tables of `ctx` in their schemas, restricted to `users` (see [`shown_users`])
+/// and to a view, and `pg_catalog`.
+pub(crate) async fn restrict(
+    ctx: &SessionContext,
+    schemas: &[(&'static str, BTreeSet<String>)],
+    users: Option<&DataFrame>,
+    has_lake: bool,
+    view: View,
+) -> Result<SessionContext> {
+    let bare = MemorySchemaProvider::new();
+    let free_text = view == View::Analyst { free_text: true };
+    let shown: Vec<(&str, BTreeSet<String>)> =
+        schemas.iter().map(|(schema, names)| (*schema, of_view(view, schema, names))).collect();
+    for (schema, names) in &shown {
+        // Without a lake its views have no rows.
+        if *schema == "lake" && !has_lake {
+            continue;
+        }
+        for name in names {
+            if !ctx.table_exist(name.as_str())? {
+                continue;
+            }
+            let mut table = ctx.table_provider(name.as_str()).await?;
+            if RESTRICTED.contains(schema) {
+                table = restricted(ctx.table(name.as_str()).await?, users, free_text)?.into_view();
+            }
+            bare.register_table(name.clone(), table)?;
+        }
+    }
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema(BARE, Arc::new(bare))?;
+    let catalogs = MemoryCatalogProviderList::new();
+    datafusion::catalog::CatalogProviderList::register_catalog(&catalogs, CATALOG.into(), Arc::new(catalog));
+    let state = SessionStateBuilder::new_from_existing(ctx.state()).with_catalog_list(Arc::new(catalogs));
+    let shown_ctx = SessionContext::new_with_state(state.build());
+    schemas::divide(&shown_ctx, shown)?;
+    pg_catalog::install(&shown_ctx).await?;
+    Ok(shown_ctx)
+}
+
+/// Returns which of a schema's tables a view shows.
+fn of_view(view: View, schema: &str, names: &BTreeSet<String>) -> BTreeSet<String> {
+    let may_show = |name: &str| match (view, schema) {
+        (View::Analyst { .. }, _) => true,
+        (View::Planner, "tables") => PLANNER_TABLES.contains(&name.strip_suffix("_history").unwrap_or(name)),
+        (View::Planner, "lake") => PLANNER_LAKE.contains(&name),
+        (View::Planner, _) => false,
+    };
+    names.iter().filter(|name| may_show(name)).cloned().collect()
+}
+
+/// Returns all ids (`shown_id`) of the users who may be shown; `None` where no users are known.
+pub(crate) async fn shown_users(ctx: &SessionContext, has_lake: bool) -> Result<Option<DataFrame>> {
+    // Consents are in the lake. Without one, those count that the night knew: it published the users who may be scored.
+    let source = if has_lake { "scored_users" } else { "intent" };
+    if !ctx.table_exist(source)? {
+        return Ok(None);
+    }
+    let logins = ctx.table(source).await?.select([col(USER_ID).alias("shown_id")])?;
+    if !ctx.table_exist("stitched")? {
+        return Ok(Some(logins));
+    }
+    let stitched = ctx.table("stitched").await?.select([col(USER_ID).alias("guest_id"), col("canonical_user_id")])?;
+    let guests = stitched.join(logins.clone(), JoinType::LeftSemi, &["canonical_user_id"], &["shown_id"], None)?;
+    Ok(Some(logins.union_distinct(guests.select([col("guest_id").alias("shown_id")])?)?))
+}
+
+fn restricted(table: DataFrame, users: Option<&DataFrame>, free_text: bool) -> Result<DataFrame> {
+    let schema = table.schema().as_arrow().clone();
+    let columns = schema.fields().iter().map(|field| match !free_text && FREE_TEXT.contains(&field.name().as_str()) {
+        true => Ok(lit(ScalarValue::try_from(field.data_type())?).alias(field.name())),
+        false => Ok(ident(field.name())),
+    });
+    let columns: Vec<Expr> = columns.collect::<Result<_>>()?;
+    let table = table.select(columns)?;
+    let has_users = schema.field_with_name(USER_ID).is_ok_and(|field| field.data_type() != &DataType::Null);
+    Ok(match users {
+        Some(users) if has_users => {
+            let anonymous = table.clone().filter(col(USER_ID).is_null())?;
+            table.join(users.clone(), JoinType::LeftSemi, &[USER_ID], &["shown_id"], None)?.union(anonymous)?
+        }
+        None if has_users => table.filter(lit(false))?,
+        _ => table,
+    })
+}

@@ -1,0 +1,428 @@
+//! The server, asked by clients that no one here wrote.
+
+use serde_json::Value;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::repository::root;
+use crate::support::server::{Server, clients_are_here};
+use crate::support::shop::{done, night, query, refused, run, shop};
+
+const NIGHT: &str = "2026-02-21";
+const EARLIER: &str = "2026-02-20";
+
+/// Returns the statements of a recording that can be sent as they are; parameters are those of the recorded run.
+fn statements(file: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join("tests/support/served/statements").join(file)).unwrap();
+    let blocks = text.split("\n-- next\n").skip(1).map(String::from);
+    blocks.collect()
+}
+
+#[test]
+fn clients_read_a_published_night() {
+    if !clients_are_here("clients_read_a_published_night") {
+        return;
+    }
+    let (_own, lake, output) = shop();
+    night(&lake, &output, NIGHT);
+    let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    let published = query(&output, "SELECT count(*) FROM intent");
+    let intents: u64 = published.lines().nth(1).unwrap().parse().unwrap();
+
+    server.session("psycopg_session.py", &[server.pg]);
+    let pandas = server.session("pandas_session.py", &[server.pg]);
+    assert_eq!(pandas["catalogue"]["default_schema"], "tables", "{pandas}");
+    server.session("jdbc_session.py", &[server.pg]);
+    let adbc = server.session("adbc_session.py", &[server.flight]);
+    assert_eq!(adbc["queries"]["tables_intent"].as_u64(), Some(intents), "{}", adbc["queries"]);
+    server.session("polars_session.py", &[server.pg, server.flight]);
+
+    // psql's own commands: what they show, not only that they end well.
+    let describe = |command: &str| {
+        let output = server.psql_as("anna", "", &["-At", "-c", command]);
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for part in ["tables|intent|view", "features|user_features|view", "lake|events|view", "report|order_lines|view"] {
+        assert!(describe("\\d").contains(part), "{part}\n{}", describe("\\d"));
+    }
+    let columns = describe("\\d intent");
+    assert!(columns.contains("user_id|text|") && columns.contains("p_purchase|double precision|"), "{columns}");
+    assert!(describe("\\d+ intent").contains("probability, 0 to 1, of a purchase"), "{}", describe("\\d+ intent"));
+    assert!(describe("\\df").contains("|score_intents|"), "{}", describe("\\df"));
+    assert!(describe("\\dn").contains("tables|"));
+
+    // A filter that is null as a whole finds nothing.
+    assert_eq!(
+        server.rows(&format!("SELECT count(*) FROM intent WHERE user_id = NULL AND run_date = '{NIGHT}'")),
+        ["0"]
+    );
+    // The same model, now: the published scores again.
+    let differs = "SELECT count(*), max(abs(score_intents(m.features)['p_purchase'] - i.p_purchase)) < 0.000001 \
+                   FROM model_input AS m JOIN intent AS i ON i.user_id = m.user_id";
+    assert_eq!(server.rows(differs), [format!("{intents},t")]);
+    let audit = server.audit();
+    let last = audit.last().unwrap();
+    assert_eq!((&last["user"], &last["protocol"], &last["outcome"]), (&"anna".into(), &"pg".into(), &"00000".into()));
+    assert_eq!(last["tables"], serde_json::json!(["intent", "model_input"]));
+    assert!(!server.errors().contains("0.000001"), "the log holds no values");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn what_tools_ask_at_their_start_is_answered() {
+    if !clients_are_here("what_tools_ask_at_their_start_is_answered") {
+        return;
+    }
+    let (_own, lake, output) = shop();
+    night(&lake, &output, NIGHT);
+    let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    for (file, expected) in [("tools.sql", 30), ("psql.sql", 80)] {
+        let statements = statements(file);
+        assert!(statements.len() >= expected, "{file}: {}", statements.len());
+        for statement in statements {
+            server.rows(&statement);
+        }
+    }
+    assert_eq!(
+        server
+            .rows("SELECT obj_description(c.oid, 'pg_class') FROM pg_class AS c WHERE c.relname = 'demand_total'")
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn broken_clients_harm_no_other() {
+    if !clients_are_here("broken_clients_harm_no_other") {
+        return;
+    }
+    let (_own, lake, output) = shop();
+    night(&lake, &output, NIGHT);
+    let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    server.rows("SELECT sum(p_purchase) FROM intent_history");
+    let warm = server.resident_bytes();
+    let summary = server.session("wire_garbage.py", &[server.pg]);
+    assert!(summary["cases"].as_u64() >= Some(80), "{summary}");
+    for (request, status) in [
+        ("GET /v1/users/u/intents HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n", 421),
+        ("GET /v1/users/u/intents HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+        ("GET /v1/users/u/intents?run_date=soon HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+        ("GET /v1/users/u/intents?run_date=2001-01-01 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+        ("GET /v1/users/u/intents?day=x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+        ("GET /v1/users/%00%27%3B--/intents HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+        ("GET /etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+        ("DELETE /v1/users/u/intents HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405),
+        ("GARBAGE\r\n\r\n", 400),
+    ] {
+        let (answered, head, _) = server.http(request);
+        assert_eq!(answered, status, "{request}");
+        assert!(status == 405 || status == 400 || head.contains("application/problem+json"), "{request}\n{head}");
+    }
+    server.rows("SELECT 1");
+    let grown = server.resident_bytes().saturating_sub(warm) >> 20;
+    assert!(grown < 64, "resident memory grew by {grown} MiB");
+}
+
+#[test]
+fn only_reading_is_allowed_and_within_limits() {
+    if !clients_are_here("only_reading_is_allowed_and_within_limits") {
+        return;
+    }
+    let (own, lake, output) = shop();
+    night(&lake, &output, NIGHT);
+    let limits = [
+        "serve.query_rows_max=1000",
+        "serve.query_seconds_max=3",
+        "serve.queries_max=1",
+        "serve.query_bytes_max=5000000",
+    ];
+    let server = Server::start(&limits, &["--lake", &lake, "--output", &output]);
+    let file = own.path().join("written");
+    let file = file.display();
+    for (sql, state) in [
+        (format!("COPY (SELECT 1) TO '{file}'"), "25006"),
+        (format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{lake}'"), "42601"),
+        ("CREATE TABLE t AS SELECT 1".into(), "25006"),
+        ("CREATE VIEW v AS SELECT 1".into(), "25006"),
+        ("INSERT INTO tables.runs (kind) VALUES ('night')".into(), "25006"),
+        ("DROP VIEW tables.intent".into(), "25006"),
+        ("SET datafusion.execution.batch_size = 1".into(), "42501"),
+        (format!("SELECT * FROM '{lake}/users/part-0.parquet'"), "42P01"),
+        ("SELECT * FROM read_parquet('/etc/passwd')".into(), "42000"),
+        ("SELECT embed_text('a', 'http://169.254.169.254/latest/meta-data')".into(), "42000"),
+        ("SELECT * FROM raw_events".into(), "42P01"),
+        ("SELECT * FROM unit_event".into(), "42P01"),
+        ("SELEC 1".into(), "42601"),
+        ("SELECT no_such_column FROM intent".into(), "42703"),
+        ("SELECT 1 / 0".into(), "22012"),
+        ("SELECT * FROM generate_series(1, 2000)".into(), "54000"),
+        ("SELECT count(*) FROM generate_series(1, 100000000000)".into(), "57014"),
+        ("SET statement_timeout = '300ms'; SELECT count(*) FROM generate_series(1, 100000000000)".into(), "57014"),
+        ("SELECT array_length(array_agg(value)) FROM generate_series(1, 3000000)".into(), "53200"),
+        ("SET intentcast.run_date = '2001-01-01'".into(), "22023"),
+    ] {
+        let errors = server.refused(&sql);
+        assert!(errors.contains(state), "{sql}: expected {state}\n{errors}");
+    }
+    assert!(!std::path::Path::new(&file.to_string()).exists());
+
+    // A query waits for its turn; metadata does not.
+    let mut slow = Command::new("psql");
+    let port = server.pg.to_string();
+    slow.args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "a", "-d", "b", "-c"]);
+    let mut slow = slow
+        .arg("SELECT count(*) FROM generate_series(1, 100000000000)")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let before = server.audit().len();
+    server.rows("SELECT count(*) FROM information_schema.tables");
+    assert_eq!(server.audit().len(), before + 1, "metadata was answered first");
+    assert_eq!(server.rows("SELECT count(*) > 0 FROM intent"), ["t"]);
+    slow.wait().unwrap();
+}
+
+#[test]
+fn one_users_answers_come_by_http() {
+    let (_own, lake, output) = shop();
+    let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    assert_eq!(server.get("/healthz").0, 200);
+    assert_eq!(server.get("/readyz").0, 503, "before the first night");
+    assert_eq!(server.get("/v1/users/u0000001/intents").0, 404);
+    night(&lake, &output, EARLIER);
+    server.wait_until("the first night is shown", |server| server.get("/readyz").0 == 200);
+    night(&lake, &output, NIGHT);
+    server.wait_until("a new night is taken up", |server| {
+        server.get("/readyz").1.as_str().is_some_and(|text| text.contains(NIGHT))
+    });
+
+    let csv = query(
+        &output,
+        "SELECT user_id, p_purchase, p_churn, segment, model_version FROM intent ORDER BY user_id LIMIT 20",
+    );
+    for line in csv.lines().skip(1) {
+        let row: Vec<&str> = line.split(',').collect();
+        let (status, answer) = server.get(&format!("/v1/users/{}/intents", row[0]));
+        assert_eq!((status, &answer["user_id"], &answer["run_date"]), (200, &row[0].into(), &NIGHT.into()));
+        for (intent, published) in [("p_purchase", row[1]), ("p_churn", row[2])] {
+            let (answered, published) =
+                (answer["intents"][intent].as_f64().unwrap(), published.parse::<f64>().unwrap());
+            assert!((answered - published).abs() < 1e-15, "{intent} of {}: {answered}, {published}", row[0]);
+        }
+        assert_eq!((&answer["segment"], &answer["model_version"]), (&row[3].into(), &row[4].into()));
+        let earlier = server.get(&format!("/v1/users/{}/intents?run_date={EARLIER}", row[0]));
+        assert!(earlier.0 == 404 || earlier.1["run_date"] == EARLIER, "{earlier:?}");
+    }
+    let best = query(&output, "SELECT user_id, item_id FROM recommendation WHERE rank = 1 ORDER BY user_id LIMIT 1");
+    let (user, item) = best.lines().nth(1).unwrap().split_once(',').unwrap();
+    let (status, answer) = server.get(&format!("/v1/users/{user}/recommendations?k=3"));
+    assert_eq!((status, &answer["items"][0]["item_id"]), (200, &item.into()), "{answer}");
+    let ranks: Vec<&Value> = answer["items"].as_array().unwrap().iter().map(|item| &item["rank"]).collect();
+    assert_eq!(ranks, [1, 2, 3]);
+
+    let described = server.get("/openapi.json").1;
+    for path in described["paths"].as_object().unwrap().keys() {
+        let (status, _) = server.get(&path.replace("{id}", user));
+        assert!(status == 200 || (path == "/v1/token" && status == 405), "{path}: {status}");
+    }
+    let metrics = server.get("/metrics").1;
+    let counted = "intentcast_http_request_seconds_count{route=\"/v1/users/{id}/intents\",status=\"200\"}";
+    assert!(metrics.as_str().unwrap().contains(counted), "{metrics}");
+
+    done(&["rollback", "--output", &output, "--date", NIGHT]);
+    server.wait_until("a night that was rolled back is not shown", |server| {
+        server.get(&format!("/v1/users/{user}/intents")).1["run_date"] != NIGHT
+    });
+    assert_eq!(server.get(&format!("/v1/users/{user}/intents?run_date={NIGHT}")).0, 404);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn people_who_may_not_be_scored_are_not_shown() {
+    if !clients_are_here("people_who_may_not_be_scored_are_not_shown") {
+        return;
+    }
+    let (_own, lake, output) = shop();
+    night(&lake, &output, EARLIER);
+    night(&lake, &output, NIGHT);
+    let lake_sql = |sql: &str| done(&["sql", "--lake", &lake, "--output", &output, "--format", "csv", "-c", sql]);
+    let left_out = "SELECT DISTINCT e.user_id FROM events AS e LEFT JOIN stitched AS s ON s.user_id = e.user_id WHERE \
+                    coalesce(s.canonical_user_id, e.user_id) NOT IN (SELECT user_id FROM scored_users) AND e.user_id IS NOT NULL";
+    let left_out: Vec<String> = lake_sql(left_out).lines().skip(1).map(String::from).collect();
+    assert!(!left_out.is_empty(), "the shop has people who refuse");
+    let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    let list = left_out.iter().map(|user| format!("'{user}'")).collect::<Vec<_>>().join(",");
+    for table in [
+        "lake.events",
+        "lake.users",
+        "lake.erasures",
+        "features.user_features",
+        "features.user_event",
+        "features.person",
+    ] {
+        let sql = format!("SELECT count(*) FROM {table} WHERE user_id IN ({list})");
+        assert_eq!(server.rows(&sql), ["0"], "{table}");
+    }
+    for user in left_out.iter().take(5) {
+        assert_eq!(server.get(&format!("/v1/users/{user}/intents")).0, 404, "{user}");
+    }
+    // Events without a user belong to no one.
+    let count = |sql: &str| lake_sql(sql).lines().nth(1).unwrap().to_string();
+    let anonymous = "SELECT count(*) FROM events WHERE user_id IS NULL";
+    assert_eq!(server.rows("SELECT count(*) FROM lake.events WHERE user_id IS NULL"), [count(anonymous)]);
+    assert_ne!(count("SELECT count(query) FROM events"), "0");
+    assert_eq!(server.rows("SELECT count(query) FROM lake.events"), ["0"], "free text is not shown");
+
+    let moved = format!("SET intentcast.run_date = '{EARLIER}'; SELECT min(run_date), max(as_of()::date) FROM intent");
+    assert_eq!(server.rows(&moved).last().unwrap(), &format!("{EARLIER},{EARLIER}"));
+    let history = format!("SET intentcast.run_date = '{EARLIER}'; SELECT count(DISTINCT run_date) FROM intent_history");
+    assert_eq!(server.rows(&history).last().unwrap(), "1", "an earlier night knows no later one");
+
+    let alone = Server::start(&[], &["--output", &output]);
+    let total = query(&output, "SELECT count(*) FROM intent");
+    assert_eq!(alone.rows("SELECT count(*) FROM intent"), [total.lines().nth(1).unwrap()]);
+    assert_eq!(alone.rows(&format!("SELECT count(*) FROM features.user_event WHERE user_id IN ({list})")), ["0"]);
+    assert!(
+        alone.rows("SELECT count(*) FROM features.user_features WHERE events_lifetime > 0")[0].parse::<u64>().unwrap()
+            > 0
+    );
+    let missing = alone.refused("SELECT * FROM lake.events");
+    assert!(missing.contains("42P01"), "{missing}");
+}
+
+/// Makes a certificate that signs itself, and users of each role; returns the settings file.
+fn secure(folder: &std::path::Path) -> String {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .arg("-keyout")
+        .arg(folder.join("key.pem"))
+        .arg("-out")
+        .arg(folder.join("certificate.pem"))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut text =
+        format!("[serve]\ntls_certificate = \"{0}/certificate.pem\"\ntls_key = \"{0}/key.pem\"\n", folder.display());
+    for (role, free_text) in [("analyst", false), ("planner", false), ("service", false), ("admin", true)] {
+        let mut hashing = Command::new(env!("CARGO_BIN_EXE_intentcast"))
+            .args(["serve", "--hash-password"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut hashing.stdin.take().unwrap(), format!("of {role}\n").as_bytes()).unwrap();
+        let hashes = String::from_utf8(hashing.wait_with_output().unwrap().stdout).unwrap();
+        text += &format!("[[serve.users]]\nname = \"{role}\"\nrole = \"{role}\"\nfree_text = {free_text}\n{hashes}");
+    }
+    let file = folder.join("serve.toml");
+    fs::write(&file, text).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn users_prove_who_they_are_and_see_what_their_role_may() {
+    if !clients_are_here("users_prove_who_they_are_and_see_what_their_role_may") {
+        return;
+    }
+    let (own, lake, output) = shop();
+    night(&lake, &output, NIGHT);
+    let file = secure(own.path());
+    let server = Server::start(&[], &["--config", &file, "--lake", &lake, "--output", &output]);
+    let ask = |user: &str, password: &str, sql: &str| {
+        let output = server.psql_as(user, password, &["-v", "VERBOSITY=verbose", "-At", "-c", sql]);
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap().trim().to_string()),
+            false => Err(String::from_utf8(output.stderr).unwrap()),
+        }
+    };
+    assert_eq!(ask("analyst", "of analyst", "SELECT count(query) FROM lake.events").unwrap(), "0");
+    assert_ne!(ask("admin", "of admin", "SELECT count(query) FROM lake.events").unwrap(), "0");
+    assert_eq!(ask("planner", "of planner", "SELECT count(*) > 0 FROM replenishment").unwrap(), "t");
+    for table in
+        ["intent", "tables.intent_history", "features.user_features", "lake.events", "lake.users", "report.intent_days"]
+    {
+        let refused = ask("planner", "of planner", &format!("SELECT * FROM {table}")).unwrap_err();
+        assert!(refused.contains("42P01"), "{table}: {refused}");
+    }
+    let refused = ask("service", "of service", "SELECT 1").unwrap_err();
+    assert!(refused.contains("42501"), "{refused}");
+    for (user, password) in [("analyst", "of planner"), ("analyst", ""), ("o'neill", "x"), ("", "x")] {
+        let refused = ask(user, password, "SELECT 1").unwrap_err();
+        assert!(refused.contains("28P01") || refused.contains("password"), "{user}: {refused}");
+    }
+    // The connection is encrypted.
+    let tls = server.psql_as("admin", "of admin", &["-d", "sslmode=require dbname=shop", "-c", "\\conninfo"]);
+    assert!(String::from_utf8_lossy(&tls.stdout).contains("SSL"), "{tls:?}");
+
+    let certificate = own.path().join("certificate.pem");
+    let curl = |arguments: &[&str], path: &str| {
+        let url = format!("https://localhost:{}{path}", server.http);
+        let answered = Command::new("curl")
+            .args(["-s", "--cacert", certificate.to_str().unwrap(), "-w", "\n%{http_code}"])
+            .args(arguments)
+            .arg(url)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(answered.stdout).unwrap();
+        let (body, status) = text.rsplit_once('\n').unwrap();
+        (status.to_string(), serde_json::from_str::<Value>(body).unwrap_or_default())
+    };
+    let user = ask("analyst", "of analyst", "SELECT min(user_id) FROM intent").unwrap();
+    let path = format!("/v1/users/{user}/intents");
+    assert_eq!(curl(&[], &path).0, "401");
+    assert_eq!(curl(&["-u", "service:wrong"], &path).0, "401");
+    assert_eq!(curl(&["-u", "planner:of planner"], &path).0, "403");
+    assert_eq!(curl(&["-u", "service:of service"], &path).0, "200");
+    let (_, token) = curl(&["-u", "service:of service", "-X", "POST"], "/v1/token");
+    let bearer = format!("Authorization: Bearer {}", token["token"].as_str().unwrap());
+    assert_eq!(curl(&["-H", &bearer], &path).0, "200");
+    assert_eq!(curl(&["-H", "Authorization: Bearer no"], &path).0, "401");
+    assert_eq!(curl(&[], "/healthz").0, "200");
+    // Guessing is slowed down.
+    for _ in 0..8 {
+        ask("planner", "guess", "SELECT 1").unwrap_err();
+    }
+    let refused = ask("planner", "of planner", "SELECT 1").unwrap_err();
+    assert!(refused.contains("too many wrong passwords"), "{refused}");
+    assert!(server.errors().contains("wrong password for user \"planner\""));
+    assert!(!server.errors().contains("guess") && !server.errors().contains("SCRAM-SHA-256"), "{}", server.errors());
+}
+
+#[test]
+fn a_server_that_is_not_safe_does_not_start() {
+    let (own, _lake, output) = shop();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let off = ["--flight", "off", "--http", "off"];
+    let start = |settings: &[&str], arguments: &[&str]| {
+        let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        refused(&[&settings[..], &["serve", "--output", &output], arguments].concat(), 2)
+    };
+    assert!(start(&[], &[&["--pg", &taken][..], &off].concat()).contains("in use"));
+    let beyond = start(&[], &[&["--pg", "0.0.0.0:0"][..], &off].concat());
+    assert!(beyond.contains("[[serve.users]]") && beyond.contains("serve.tls_certificate"), "{beyond}");
+    assert!(start(&[], &[&["--pg", "off"][..], &off].concat()).contains("off for all"));
+    assert!(start(&[], &[&["--pg", "no port"][..], &off].concat()).contains("serve.pg"));
+    assert!(start(&["serve.tls_certificate=/no/such.pem"], &off).contains("expected both or none"));
+    let missing = start(&["serve.tls_certificate=/no/such.pem", "serve.tls_key=/no/such.key"], &off);
+    assert!(missing.contains("/no/such.pem"), "{missing}");
+    let file = own.path().join("serve.toml");
+    let user = |line: &str| {
+        fs::write(&file, format!("[[serve.users]]\nname = \"a\"\nrole = \"analyst\"\n{line}\n")).unwrap();
+        refused(
+            &["--config", file.to_str().unwrap(), "serve", "--output", &output, "--pg", "off", "--flight", "off"],
+            2,
+        )
+    };
+    assert!(user("").contains("expected scram, argon2 or both"));
+    assert!(user("scram = \"md5abc\"").contains("scram"));
+    assert!(user("argon2 = \"secret words\"").contains("argon2"));
+    assert!(!user("argon2 = \"secret words\"").contains("secret words"));
+    let none = run(&["serve"]);
+    assert_eq!(none.status.code(), Some(2), "without an output");
+}
