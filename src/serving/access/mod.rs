@@ -129,7 +129,7 @@ impl Access {
     }
 
     /// Returns the account that the header `Authorization` proves: a token, or name and password.
-    pub(super) async fn from_header(&self, header: Option<&str>) -> Result<Account> {
+    pub(super) async fn account_of_header(&self, header: Option<&str>) -> Result<Account> {
         if self.is_open() {
             return Ok(Self::open_account("analyst"));
         }

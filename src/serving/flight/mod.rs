@@ -80,12 +80,12 @@ impl Flight {
                 Some(text.parse::<RunDate>().map_err(|_| wrong())?)
             }
         };
-        self.queries.nights.at(run_date).await.map_err(|failure| refused(failure))
+        self.queries.nights.at(run_date).await.map_err(refused)
     }
 
     async fn account(&self, metadata: &MetadataMap) -> Result<Account, Status> {
         let header = metadata.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        self.queries.access.from_header(header).await.map_err(refused)
+        self.queries.access.account_of_header(header).await.map_err(refused)
     }
 
     async fn start<T>(&self, handle: &[u8], request: &Request<T>) -> Result<Rows, Status> {

@@ -72,7 +72,7 @@ async fn metrics(State(queries): State<Arc<Queries>>) -> Response {
 /// Lets in who proves who they are, and adds their account to the request.
 async fn let_in(State(queries): State<Arc<Queries>>, mut request: Request, next: Next) -> Response {
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let account = match queries.access.from_header(header).await {
+    let account = match queries.access.account_of_header(header).await {
         Ok(account) => account,
         Err(refusal) => {
             let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"intentcast\", charset=\"UTF-8\"")];

@@ -75,7 +75,10 @@ pub(super) fn statement_timeout<C: ClientInfo + ?Sized>(client: &C) -> Option<Du
 
 /// The connections of a server by process id, with the key that a cancel request must know.
 #[derive(Default)]
-pub(super) struct Connections(Mutex<HashMap<i32, (Vec<u8>, Weak<Connection>)>>);
+pub(super) struct Connections(Mutex<HashMap<i32, Cancellable>>);
+
+/// A connection with the key that cancels it.
+type Cancellable = (Vec<u8>, Weak<Connection>);
 
 impl Connections {
     pub(super) fn add(&self, pid: i32, key: &SecretKey, connection: &Arc<Connection>) {

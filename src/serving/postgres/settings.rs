@@ -132,8 +132,7 @@ async fn set_run_date(queries: &Queries, connection: &Connection, value: Option<
     }
     let invalid =
         |failure: Failure| errors::refused(Refusal { sqlstate: Refusal::INVALID_VALUE, failure: failure.at(RUN_DATE) });
-    let run_date: RunDate =
-        text.parse().map_err(|failure: <RunDate as std::str::FromStr>::Err| invalid(failure.into()))?;
+    let run_date: RunDate = text.parse().map_err(invalid)?;
     queries.nights.at(Some(run_date)).await.map_err(invalid)?;
     connection.set_run_date(Some(run_date));
     Ok(())
