@@ -166,8 +166,8 @@ impl<'a> Prompt<'a> {
         match meta {
             Meta::Help => eprintln!("{HELP}"),
             Meta::Tables => {
-                let tables = "SELECT table_name, lower(table_type) AS kind FROM information_schema.tables \
-                              WHERE table_schema = 'public' ORDER BY table_name";
+                let tables = "SELECT table_schema, table_name, lower(table_type) AS kind FROM information_schema.tables \
+                              WHERE table_schema <> 'information_schema' ORDER BY table_schema, table_name";
                 return self.query(tables).await;
             }
             Meta::Columns(name) => return self.query(&self.columns(name)?).await,

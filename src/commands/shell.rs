@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeSet;
 
 use super::format::{self, Format, Layout};
+use crate::engine::schemas::CATALOG;
 use crate::failure::{Failure, Result};
 use crate::score::torch_functions;
 use crate::tables::schemas::NIGHT_TABLES;
@@ -86,8 +87,11 @@ impl Shell {
             return Failure::usage(format!("table `{name}` not found: this session has no lake or no output"))
                 .hint("pass --lake URI and --output URI");
         }
-        let known = self.ctx.state().schema_for_ref(missing.clone()).map(|schema| schema.table_names());
-        let known = known.unwrap_or_default().into_iter().map(|table| (strsim::jaro_winkler(name, &table), table));
+        let catalog = self.ctx.catalog(CATALOG);
+        let schemas =
+            catalog.iter().flat_map(|catalog| catalog.schema_names().into_iter().filter_map(|s| catalog.schema(&s)));
+        let known = schemas.flat_map(|schema| schema.table_names());
+        let known = known.map(|table| (strsim::jaro_winkler(name, &table), table));
         let nearest = known.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN);
         match nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
             Some((_, nearest)) => Failure::usage(format!("table `{name}` not found; did you mean `{nearest}`?")),

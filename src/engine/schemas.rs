@@ -25,11 +25,14 @@ pub(crate) fn divide(ctx: &SessionContext, schemas: Vec<(&str, BTreeSet<String>)
     let missing = || Failure::bug("the session has no catalogue");
     let catalog = ctx.catalog(CATALOG).ok_or_else(missing)?;
     let bare = catalog.schema(BARE).ok_or_else(missing)?;
+    let shown: BTreeSet<String> = schemas.iter().flat_map(|(_, names)| names.iter().cloned()).collect();
     let named = schemas.into_iter().map(|(schema, names)| {
         let shown: Arc<dyn SchemaProvider> = Arc::new(NamedTables { all: Arc::clone(&bare), names });
         (schema.to_string(), shown)
     });
-    ctx.register_catalog(CATALOG, Arc::new(DividedCatalog { inner: catalog, named: named.collect() }));
+    let named = named.collect();
+    let others = Arc::new(OtherTables { all: bare, shown });
+    ctx.register_catalog(CATALOG, Arc::new(DividedCatalog { inner: catalog, named, others }));
     Ok(())
 }
 
@@ -38,26 +41,25 @@ pub(crate) fn divide(ctx: &SessionContext, schemas: Vec<(&str, BTreeSet<String>)
 struct DividedCatalog {
     inner: Arc<dyn CatalogProvider>,
     named: BTreeMap<String, Arc<dyn SchemaProvider>>,
-}
-
-impl DividedCatalog {
-    fn shows_all(&self, bare: &dyn SchemaProvider) -> bool {
-        bare.table_names().iter().all(|name| self.named.values().any(|schema| schema.table_exist(name)))
-    }
+    /// The schema of bare names.
+    others: Arc<OtherTables>,
 }
 
 impl CatalogProvider for DividedCatalog {
     fn schema_names(&self) -> Vec<String> {
         let mut names: BTreeSet<String> = self.named.keys().cloned().collect();
         names.extend(self.inner.schema_names());
-        if self.inner.schema(BARE).is_none_or(|bare| self.shows_all(bare.as_ref())) {
+        if self.others.table_names().is_empty() {
             names.remove(BARE);
         }
         names.into_iter().collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        self.named.get(name).cloned().or_else(|| self.inner.schema(name))
+        match name {
+            BARE => Some(Arc::<OtherTables>::clone(&self.others) as Arc<dyn SchemaProvider>),
+            _ => self.named.get(name).cloned().or_else(|| self.inner.schema(name)),
+        }
     }
 
     fn register_schema(&self, name: &str, schema: Arc<dyn SchemaProvider>) -> Result<Option<Arc<dyn SchemaProvider>>> {
@@ -94,5 +96,39 @@ impl SchemaProvider for NamedTables {
 
     fn table_exist(&self, name: &str) -> bool {
         self.names.contains(name) && self.all.table_exist(name)
+    }
+}
+
+/// All tables under their bare names. Only those that no other schema shows are listed.
+#[derive(Debug)]
+struct OtherTables {
+    all: Arc<dyn SchemaProvider>,
+    shown: BTreeSet<String>,
+}
+
+#[async_trait]
+impl SchemaProvider for OtherTables {
+    fn table_names(&self) -> Vec<String> {
+        self.all.table_names().into_iter().filter(|name| !self.shown.contains(name)).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        self.all.table(name).await
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        self.all.table_type(name).await
+    }
+
+    fn register_table(&self, name: String, table: Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableProvider>>> {
+        self.all.register_table(name, table)
+    }
+
+    fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        self.all.deregister_table(name)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.all.table_exist(name)
     }
 }

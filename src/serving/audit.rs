@@ -14,7 +14,7 @@ pub(super) struct AuditLine<'a> {
     pub(super) tables: &'a BTreeSet<String>,
     pub(super) rows: u64,
     pub(super) seconds: f64,
-    /// SQLSTATE; 00000 is success.
+    /// SQLSTATE (00000 is success), or the status of HTTP.
     pub(super) outcome: &'a str,
 }
 

@@ -31,6 +31,9 @@ use access::{Access, Incoming, Tls};
 use nights::Nights;
 use queries::Queries;
 
+/// Time for the rows of the queries that ended last.
+const LAST_ROWS: Duration = Duration::from_secs(1);
+
 pub(crate) use access::hash_password;
 
 /// A server whose addresses are bound.
@@ -97,7 +100,10 @@ impl Server {
         loop {
             tokio::select! {
                 () = stopping.cancelled() => break,
-                () = tokio::time::sleep(refresh) => refresh_nights(&self.queries.nights).await,
+                () = async {
+                    tokio::time::sleep(refresh).await;
+                    refresh_nights(Arc::clone(&self.queries)).await;
+                } => {}
             }
         }
         open.close();
@@ -106,6 +112,8 @@ impl Server {
             () = self.queries.drained() => {}
             () = tokio::time::sleep(drain) => tracing::warn!("queries still run after serve.drain_seconds; they are cancelled"),
         }
+        // The last rows are on their way to their clients.
+        tokio::time::sleep(LAST_ROWS).await;
         self.queries.stopped.cancel();
         tokio::time::timeout(Duration::from_secs(5), open.wait()).await.unwrap_or_default();
         Ok(())
@@ -113,10 +121,14 @@ impl Server {
 }
 
 /// A store that is out of reach for a while must not end the server: it keeps the night that it has.
-async fn refresh_nights(nights: &Nights) {
-    match nights.refresh().await {
+async fn refresh_nights(queries: Arc<Queries>) {
+    let nights = Arc::clone(&queries);
+    // In a task of its own: a damaged file that makes a reader panic must not end the server either.
+    let refreshed = tokio::spawn(async move { nights.nights.refresh().await }).await;
+    match refreshed.unwrap_or_else(|e| Err(Failure::bug(e))) {
         Ok(true) => {
-            let date = nights.newest().run_date.map_or("no night".into(), |date| format!("the night of {date}"));
+            let date =
+                queries.nights.newest().run_date.map_or("no night".into(), |date| format!("the night of {date}"));
             tracing::info!("showing {date}");
         }
         Ok(false) => {}

@@ -5,6 +5,7 @@ use lru::LruCache;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
 use super::access::View;
@@ -23,6 +24,9 @@ const EARLIER_NIGHTS_MAX: NonZeroUsize = match NonZeroUsize::new(4) {
     None => NonZeroUsize::MIN,
 };
 
+/// Age after which a night is opened again although no other was published, so that consents and erasures of the day are seen.
+const AGE_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// One night as clients see it.
 pub(crate) struct Night {
     /// `None` before the first published night.
@@ -30,11 +34,11 @@ pub(crate) struct Night {
     pub(crate) model_version: Option<String>,
     /// Shows everything: only restricted sessions of it are for clients.
     unrestricted: SessionContext,
-    /// Who may be shown.
+    /// Ids of those who may be shown; `None` where no users are known.
     users: Option<DataFrame>,
     schemas: Vec<(&'static str, BTreeSet<String>)>,
     has_lake: bool,
-    /// What each view shows, made when it is first asked for.
+    /// Restricted sessions by view, each made when it is first asked for.
     views: Mutex<HashMap<View, Arc<OnceCell<SessionContext>>>>,
     /// Published intents and recommendations of the users who may be shown.
     pub(super) intents: StoredRows,
@@ -58,6 +62,8 @@ struct Snapshot {
     shown: Vec<(RunDate, Generation)>,
     newest: Arc<Night>,
     earlier: Mutex<LruCache<RunDate, Arc<OnceCell<Arc<Night>>>>>,
+    opening: tokio::sync::Mutex<()>,
+    opened_at: Instant,
 }
 
 /// The nights that a server shows.
@@ -94,7 +100,11 @@ impl Nights {
             let snapshot = self.snapshot();
             shown(&runs::visible_nights(snapshot.workspace.output()?).await?)
         };
-        if shown == self.snapshot().shown {
+        let (known, age) = {
+            let snapshot = self.snapshot();
+            (shown == snapshot.shown, snapshot.opened_at.elapsed())
+        };
+        if known && age < AGE_MAX {
             return Ok(false);
         }
         let opened = Arc::new(Snapshot::open(&self.config, &self.models).await?);
@@ -115,6 +125,8 @@ impl Snapshot {
             shown: shown(workspace.nights()),
             newest: Arc::new(newest),
             earlier: Mutex::new(LruCache::new(EARLIER_NIGHTS_MAX)),
+            opening: tokio::sync::Mutex::default(),
+            opened_at: Instant::now(),
             workspace,
         })
     }
@@ -125,7 +137,11 @@ impl Snapshot {
             let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(earlier.get_or_insert(run_date, Arc::default))
         };
-        let opened = cell.get_or_try_init(|| async { open_night(&self.workspace, Some(run_date)).await.map(Arc::new) });
+        let opened = cell.get_or_try_init(|| async {
+            // One at a time: each holds tables in memory.
+            let _turn = self.opening.lock().await;
+            open_night(&self.workspace, Some(run_date)).await.map(Arc::new)
+        });
         opened.await.map(Arc::clone)
     }
 }

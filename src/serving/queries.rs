@@ -41,6 +41,12 @@ use crate::config::{Config, cores};
 /// Batches that a query computes ahead of its reader.
 const BATCHES_AHEAD: usize = 2;
 
+/// Statements that are planned, and queries of descriptions that run, per running query.
+const CHEAP_PER_TURN: usize = 4;
+
+/// Tables of a query that needs no turn, at most.
+const METADATA_TABLES_MAX: usize = 24;
+
 /// Waiting queries per running one.
 const WAITING_PER_TURN: usize = 8;
 
@@ -67,6 +73,10 @@ pub(crate) struct Queries {
     pub(crate) access: SharedAccess,
     pub(crate) metrics: Metrics,
     turns: Arc<Semaphore>,
+    /// Statements that are planned at once.
+    planning: Semaphore,
+    /// Queries of descriptions that run at once.
+    metadata: Semaphore,
     waiting: AtomicUsize,
     waiting_max: usize,
     wait_max: Duration,
@@ -87,6 +97,8 @@ impl Queries {
             access,
             metrics: Metrics::default(),
             turns: Arc::new(Semaphore::new(running_max)),
+            planning: Semaphore::new(running_max * CHEAP_PER_TURN),
+            metadata: Semaphore::new(running_max * CHEAP_PER_TURN),
             waiting: AtomicUsize::new(0),
             waiting_max: running_max * WAITING_PER_TURN,
             wait_max: Duration::from_secs(serve.wait_seconds_max.into()),
@@ -99,18 +111,47 @@ impl Queries {
     }
 
     /// Plans a statement against a night, and refuses everything that is more than reading.
-    pub(crate) async fn plan(&self, account: &Account, night: Arc<Night>, statement: Statement) -> Result<Planned> {
+    pub(crate) async fn plan(&self, caller: &Caller, night: Arc<Night>, statement: Statement) -> Result<Planned> {
+        let statement_hash = audit::statement_hash(&statement.to_string());
+        let begun = Instant::now();
+        let planned = self.plan_within_limits(&caller.account, night, statement, &statement_hash).await;
+        if let Err(refusal) = &planned {
+            self.metrics.query_ended(caller.protocol, Some(refusal), begun.elapsed());
+            audit::write(&AuditLine {
+                caller,
+                statement_hash: &statement_hash,
+                tables: &BTreeSet::new(),
+                rows: 0,
+                seconds: begun.elapsed().as_secs_f64(),
+                outcome: refusal.sqlstate,
+            });
+        }
+        planned
+    }
+
+    async fn plan_within_limits(
+        &self,
+        account: &Account,
+        night: Arc<Night>,
+        statement: Statement,
+        statement_hash: &str,
+    ) -> Result<Planned> {
         let ctx = night.session(account.view()?).await?;
+        let _turn = self.planning.acquire().await.map_err(|_| Refusal::new(Refusal::BUSY, "the server is stopping"))?;
         let seconds = self.seconds_max.as_secs();
-        let planned = tokio::time::timeout(self.seconds_max, on_a_thread(plan(ctx, night, statement))).await;
+        let planned = tokio::time::timeout(
+            self.seconds_max,
+            on_a_thread(plan(ctx, night, statement, statement_hash.to_string())),
+        )
+        .await;
         planned.unwrap_or_else(|_| {
             let message = format!("planning the query took longer than {seconds} seconds");
             Err(Refusal::new(Refusal::CANCELLED, message).hint("serve.query_seconds_max is the limit"))
         })
     }
 
-    /// Starts a query. The stream waits for the query's turn, then yields its rows; it ends with the failure, if there is one.
-    /// `seconds_max` tightens the server's own time limit.
+    /// Prepares a query. Its stream starts it when it is first read, waits for its turn, then yields its rows; it ends with the
+    /// failure, if there is one. So of several statements each starts when the one before has ended. `seconds_max` tightens the server's own time limit.
     pub(crate) fn start(
         self: &Arc<Self>,
         caller: &Caller,
@@ -118,10 +159,22 @@ impl Queries {
         cancelled: CancellationToken,
         seconds_max: Option<Duration>,
     ) -> Rows {
-        let (batches, received) = mpsc::channel(BATCHES_AHEAD);
-        let (failed, failure) = oneshot::channel();
         let schema: SchemaRef = Arc::new(planned.plan.schema().as_arrow().clone());
         let (queries, caller) = (Arc::clone(self), caller.clone());
+        let started = async move { queries.run(caller, planned, cancelled, seconds_max) };
+        Rows { schema, stream: stream::once(started).flatten().boxed() }
+    }
+
+    fn run(
+        self: Arc<Self>,
+        caller: Caller,
+        planned: Planned,
+        cancelled: CancellationToken,
+        seconds_max: Option<Duration>,
+    ) -> stream::BoxStream<'static, Result<RecordBatch>> {
+        let (batches, received) = mpsc::channel(BATCHES_AHEAD);
+        let (failed, failure) = oneshot::channel();
+        let queries = Arc::clone(&self);
         self.running.spawn(async move {
             let seconds_max = seconds_max.map_or(queries.seconds_max, |limit| limit.min(queries.seconds_max));
             let mut run = Run { begun: Instant::now(), rows: 0, batches, seconds_max };
@@ -141,7 +194,7 @@ impl Queries {
                 failed.send(refusal).ok();
             }
         });
-        Rows { schema, stream: rows_stream(received, failure).boxed() }
+        rows_stream(received, failure).boxed()
     }
 
     /// Returns when no query runs or waits.
@@ -174,8 +227,7 @@ async fn on_a_thread<T: Send + 'static>(work: impl Future<Output = Result<T>> + 
     done.unwrap_or_else(|_| Err(Refusal::new(Refusal::BUG, "planning this statement failed")))
 }
 
-async fn plan(ctx: SessionContext, night: Arc<Night>, statement: Statement) -> Result<Planned> {
-    let statement_hash = audit::statement_hash(&statement.to_string());
+async fn plan(ctx: SessionContext, night: Arc<Night>, statement: Statement, statement_hash: String) -> Result<Planned> {
     let state = ctx.state();
     let references = state.resolve_table_references(&statement)?;
     let tables = references.iter().map(|table| table.to_string()).collect();
@@ -190,7 +242,8 @@ async fn plan(ctx: SessionContext, night: Arc<Night>, statement: Statement) -> R
         None => plan?,
     };
     refuse_writing(&plan)?;
-    let is_metadata = pg_catalog::reads_descriptions(&references) || reads_no_table(&plan)?;
+    let is_description = pg_catalog::reads_descriptions(&references) && references.len() <= METADATA_TABLES_MAX;
+    let is_metadata = is_description || reads_no_table(&plan)?;
     Ok(Planned { night, ctx, plan, tables, is_metadata, answers_empty, statement_hash })
 }
 
@@ -282,6 +335,11 @@ impl Run {
     }
 
     async fn run_in_turn(&mut self, queries: &Queries, planned: &Planned) -> Result<()> {
+        let stopping = |_| Refusal::new(Refusal::BUSY, "the server is stopping");
+        let _cheap = match planned.is_metadata {
+            true => Some(queries.metadata.acquire().await.map_err(stopping)?),
+            false => None,
+        };
         let _turn = match planned.is_metadata {
             true => None,
             false => Some(queries.turn().await?),
@@ -447,6 +505,16 @@ const OPERATOR_WORDS: [Keyword; 8] = [
 
 /// Refuses a plan that does more than read: statements that define or change something, write files or set the engine.
 fn refuse_writing(plan: &LogicalPlan) -> Result<()> {
+    let shows_more = match plan {
+        LogicalPlan::Analyze(_) => Some("EXPLAIN ANALYZE"),
+        LogicalPlan::Explain(explain) if explain.verbose => Some("EXPLAIN VERBOSE"),
+        _ => None,
+    };
+    if let Some(statement) = shows_more {
+        // Its figures count rows that are left out.
+        return Err(Refusal::new(Refusal::NOT_ALLOWED, format!("{statement} is not allowed here"))
+            .hint("EXPLAIN shows the plan"));
+    }
     let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     if reading.verify_plan(plan).is_ok() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Why a request is not answered, with the code that each protocol has for it.
+//! Reasons why a request is not answered, with the code that each protocol has for it.
 
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};

@@ -4,14 +4,17 @@
 //! consent, excluded or erased), under each of their ids, and show free text as null. Nothing else of the session can be named:
 //! raw files, rollups and unrestricted views stay inside.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
 use datafusion::catalog::{
-    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, Session,
+    TableProvider,
 };
 use datafusion::common::JoinType;
 use datafusion::common::ScalarValue;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::{col, ident, lit};
+use datafusion::logical_expr::{TableProviderFilterPushDown, TableType, col, ident, lit};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, Expr, SessionContext};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,6 +33,17 @@ const RESTRICTED: [&str; 2] = ["features", "lake"];
 /// What a planner sees: demand, orders and items, and nothing of any user.
 const PLANNER_TABLES: [&str; 4] = ["demand", "demand_total", "replenishment", "runs"];
 const PLANNER_LAKE: [&str; 3] = ["items", "inventory", "promotions"];
+
+/// Tables of `features` that say which ids are one person and who refused: for the job alone.
+const NOT_SHOWN: [&str; 4] = ["person", "person_consent", "stitched", "unstitched"];
+
+/// Functions whose result can be as large as a number says, outside the memory that queries are granted. The table function
+/// `generate_series` stays.
+const UNBOUNDED: [&str; 9] =
+    ["range", "generate_series", "gen_series", "array_repeat", "array_resize", "list_repeat", "repeat", "lpad", "rpad"];
+
+/// A column that may hold the id of another person than the row's; always null.
+const OTHER_ID: &str = "canonical_user_id";
 
 /// Rows without a user, such as events of visitors that no id was given for, belong to no one and stay.
 const USER_ID: &str = "user_id";
@@ -58,7 +72,7 @@ pub(crate) async fn restrict(
             }
             let mut table = ctx.table_provider(name.as_str()).await?;
             if RESTRICTED.contains(schema) {
-                table = restricted(ctx.table(name.as_str()).await?, users, free_text)?.into_view();
+                table = Arc::new(Opaque(restricted(ctx.table(name.as_str()).await?, users, free_text)?.into_view()));
             }
             bare.register_table(name.clone(), table)?;
         }
@@ -69,6 +83,9 @@ pub(crate) async fn restrict(
     datafusion::catalog::CatalogProviderList::register_catalog(&catalogs, CATALOG.into(), Arc::new(catalog));
     let state = SessionStateBuilder::new_from_existing(ctx.state()).with_catalog_list(Arc::new(catalogs));
     let shown_ctx = SessionContext::new_with_state(state.build());
+    for name in UNBOUNDED {
+        shown_ctx.deregister_udf(name);
+    }
     schemas::divide(&shown_ctx, shown)?;
     pg_catalog::install(&shown_ctx).await?;
     Ok(shown_ctx)
@@ -77,6 +94,7 @@ pub(crate) async fn restrict(
 /// Returns which of a schema's tables a view shows.
 fn of_view(view: View, schema: &str, names: &BTreeSet<String>) -> BTreeSet<String> {
     let may_show = |name: &str| match (view, schema) {
+        (View::Analyst { .. }, "features") => !NOT_SHOWN.contains(&name),
         (View::Analyst { .. }, _) => true,
         (View::Planner, "tables") => PLANNER_TABLES.contains(&name.strip_suffix("_history").unwrap_or(name)),
         (View::Planner, "lake") => PLANNER_LAKE.contains(&name),
@@ -103,7 +121,8 @@ pub(crate) async fn shown_users(ctx: &SessionContext, has_lake: bool) -> Result<
 
 fn restricted(table: DataFrame, users: Option<&DataFrame>, free_text: bool) -> Result<DataFrame> {
     let schema = table.schema().as_arrow().clone();
-    let columns = schema.fields().iter().map(|field| match !free_text && FREE_TEXT.contains(&field.name().as_str()) {
+    let is_hidden = |name: &str| name == OTHER_ID || (!free_text && FREE_TEXT.contains(&name));
+    let columns = schema.fields().iter().map(|field| match is_hidden(field.name()) {
         true => Ok(lit(ScalarValue::try_from(field.data_type())?).alias(field.name())),
         false => Ok(ident(field.name())),
     });
@@ -118,4 +137,51 @@ fn restricted(table: DataFrame, users: Option<&DataFrame>, free_text: bool) -> R
         None if has_users => table.filter(lit(false))?,
         _ => table,
     })
+}
+
+/// A view whose inside a query cannot reach: only comparisons of a column with a constant are evaluated below its restrictions.
+/// Anything else could fail with a message that shows a value of a row that is left out.
+#[derive(Debug)]
+struct Opaque(Arc<dyn TableProvider>);
+
+#[async_trait]
+impl TableProvider for Opaque {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+        self.0.scan(state, projection, filters, limit).await
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::common::Result<Vec<TableProviderFilterPushDown>> {
+        let is_comparison = |filter: &Expr| match filter {
+            Expr::BinaryExpr(compared) => {
+                compared.op.supports_propagation()
+                    && matches!(compared.left.as_ref(), Expr::Column(_))
+                    && matches!(compared.right.as_ref(), Expr::Literal(..))
+            }
+            _ => false,
+        };
+        Ok(filters
+            .iter()
+            .map(|filter| match is_comparison(filter) {
+                true => TableProviderFilterPushDown::Inexact,
+                false => TableProviderFilterPushDown::Unsupported,
+            })
+            .collect())
+    }
 }

@@ -101,13 +101,14 @@ fn broken_clients_harm_no_other() {
     let (_own, lake, output) = shop();
     night(&lake, &output, NIGHT);
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
-    server.rows("SELECT sum(p_purchase) FROM intent_history");
+    // Warm: stacks keep what the deepest statement took.
+    server.session("wire_garbage.py", &[server.pg]);
     let warm = server.resident_bytes();
     let summary = server.session("wire_garbage.py", &[server.pg]);
     assert!(summary["cases"].as_u64() >= Some(80), "{summary}");
     for (request, status) in [
         ("GET /v1/users/u/intents HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n", 421),
-        ("GET /v1/users/u/intents HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+        ("GET /v1/users/u/intents HTTP/1.1\r\nConnection: close\r\n\r\n", 421),
         ("GET /v1/users/u/intents?run_date=soon HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
         ("GET /v1/users/u/intents?run_date=2001-01-01 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
         ("GET /v1/users/u/intents?day=x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
@@ -121,8 +122,9 @@ fn broken_clients_harm_no_other() {
         assert!(status == 405 || status == 400 || head.contains("application/problem+json"), "{request}\n{head}");
     }
     server.rows("SELECT 1");
+    // Stacks of the threads that plan stay resident, 160 MiB in a debug build; a leak would grow beyond.
     let grown = server.resident_bytes().saturating_sub(warm) >> 20;
-    assert!(grown < 64, "resident memory grew by {grown} MiB");
+    assert!(grown < 256, "resident memory grew by {grown} MiB");
 }
 
 #[test]
@@ -152,6 +154,7 @@ fn only_reading_is_allowed_and_within_limits() {
         (format!("SELECT * FROM '{lake}/users/part-0.parquet'"), "42P01"),
         ("SELECT * FROM read_parquet('/etc/passwd')".into(), "42000"),
         ("SELECT embed_text('a', 'http://169.254.169.254/latest/meta-data')".into(), "42000"),
+        ("SELECT unnest(range(0, 10000000000))".into(), "42000"),
         ("SELECT * FROM raw_events".into(), "42P01"),
         ("SELECT * FROM unit_event".into(), "42P01"),
         ("SELEC 1".into(), "42601"),
@@ -256,20 +259,24 @@ fn people_who_may_not_be_scored_are_not_shown() {
     assert!(!left_out.is_empty(), "the shop has people who refuse");
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
     let list = left_out.iter().map(|user| format!("'{user}'")).collect::<Vec<_>>().join(",");
-    for table in [
-        "lake.events",
-        "lake.users",
-        "lake.erasures",
-        "features.user_features",
-        "features.user_event",
-        "features.person",
-    ] {
+    for table in ["lake.events", "lake.users", "lake.erasures", "features.user_features", "features.user_event"] {
         let sql = format!("SELECT count(*) FROM {table} WHERE user_id IN ({list})");
         assert_eq!(server.rows(&sql), ["0"], "{table}");
     }
     for user in left_out.iter().take(5) {
         assert_eq!(server.get(&format!("/v1/users/{user}/intents")).0, 404, "{user}");
     }
+    for table in ["features.person_consent", "features.person", "features.stitched"] {
+        assert!(server.refused(&format!("SELECT * FROM {table}")).contains("42P01"), "{table}");
+    }
+    assert_eq!(server.rows("SELECT count(canonical_user_id) FROM lake.users"), ["0"]);
+    // What fails at a hidden row would show its value.
+    let probe = format!(
+        "SELECT count(*) FROM lake.users WHERE CASE WHEN user_id = '{}' THEN CAST(user_id AS BIGINT) > 0 END",
+        left_out[0]
+    );
+    assert_eq!(server.rows(&probe), ["0"]);
+    assert!(server.refused("EXPLAIN ANALYZE SELECT * FROM lake.users").contains("42501"));
     // Events without a user belong to no one.
     let count = |sql: &str| lake_sql(sql).lines().nth(1).unwrap().to_string();
     let anonymous = "SELECT count(*) FROM events WHERE user_id IS NULL";
@@ -355,6 +362,8 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
         let refused = ask(user, password, "SELECT 1").unwrap_err();
         assert!(refused.contains("28P01") || refused.contains("password"), "{user}: {refused}");
     }
+    let plain = server.psql_as("admin", "of admin", &["-d", "sslmode=disable dbname=shop", "-c", "SELECT 1"]);
+    assert!(String::from_utf8_lossy(&plain.stderr).contains("encrypted"), "{plain:?}");
     // The connection is encrypted.
     let tls = server.psql_as("admin", "of admin", &["-d", "sslmode=require dbname=shop", "-c", "\\conninfo"]);
     assert!(String::from_utf8_lossy(&tls.stdout).contains("SSL"), "{tls:?}");
@@ -382,6 +391,7 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     let bearer = format!("Authorization: Bearer {}", token["token"].as_str().unwrap());
     assert_eq!(curl(&["-H", &bearer], &path).0, "200");
     assert_eq!(curl(&["-H", "Authorization: Bearer no"], &path).0, "401");
+    assert_eq!(curl(&["-H", &bearer, "-X", "POST"], "/v1/token").0, "401", "a token makes no other one");
     assert_eq!(curl(&[], "/healthz").0, "200");
     // Guessing is slowed down.
     for _ in 0..8 {

@@ -122,6 +122,11 @@ impl Access {
         }
     }
 
+    /// Forgets a name's wrong passwords.
+    pub(super) fn succeeded(&self, name: &str) {
+        self.backoff.succeeded(name);
+    }
+
     /// Notes a wrong password.
     pub(super) fn failed(&self, name: &str) {
         let wait = self.backoff.failed(name);
@@ -147,6 +152,8 @@ impl Access {
     async fn check_password(&self, name: &str, password: &str) -> Result<Account> {
         self.backoff.check(name)?;
         let _turn = self.hashing.acquire().await.map_err(|_| refused("the server is stopping"))?;
+        // Others may have failed while this one waited.
+        self.backoff.check(name)?;
         let hash = self.users.get(name).map(|user| user.argon2.clone()).filter(|hash| !hash.is_empty());
         let password = password.to_string();
         let is_right = tokio::task::spawn_blocking(move || hashes::is_password(&password, hash.as_deref())).await;
@@ -158,8 +165,11 @@ impl Access {
         Ok(self.account(name))
     }
 
-    /// Makes a token for an account. It expires after `serve.token_minutes`.
-    pub(super) fn issue_token(&self, account: &Account) -> Result<String> {
+    /// Makes a token for name and password; a token makes no other one. It expires after `serve.token_minutes`.
+    pub(super) fn issue_token(&self, account: &Account, header: Option<&str>) -> Result<String> {
+        if header.is_some_and(|header| strip_scheme(header, "bearer").is_some()) {
+            return Err(refused("expected Basic credentials for a new token"));
+        }
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         tokens.retain(|_, (_, expires)| *expires > now);

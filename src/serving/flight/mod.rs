@@ -88,10 +88,14 @@ impl Flight {
         self.queries.access.account_of_header(header).await.map_err(refused)
     }
 
-    async fn start<T>(&self, handle: &[u8], request: &Request<T>) -> Result<Rows, Status> {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let account = self.account(request.metadata()).await?;
-        let (planned, cancelled) = self.statements.take(handle, &account)?;
-        let caller = Caller { account, address: request.remote_addr(), protocol: "flight" };
+        Ok(Caller { account, address: request.remote_addr(), protocol: "flight" })
+    }
+
+    async fn start<T>(&self, handle: &[u8], request: &Request<T>) -> Result<Rows, Status> {
+        let caller = self.caller(request).await?;
+        let (planned, cancelled) = self.statements.take(handle, &caller.account)?;
         Ok(self.queries.start(&caller, planned, cancelled, None))
     }
 
@@ -143,7 +147,8 @@ impl FlightSqlService for Flight {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Answer<Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>> {
         let account = self.account(request.metadata()).await?;
-        let token = self.queries.access.issue_token(&account).map_err(refused)?;
+        let header = request.metadata().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = self.queries.access.issue_token(&account, header).map_err(refused)?;
         let answer = HandshakeResponse { protocol_version: 0, payload: token.clone().into() };
         let stream: Pin<Box<dyn Stream<Item = _> + Send>> = stream::iter([Ok(answer)]).boxed();
         let mut response = Response::new(stream);
@@ -157,9 +162,9 @@ impl FlightSqlService for Flight {
         query: CommandStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Answer<FlightInfo> {
-        let account = self.account(request.metadata()).await?;
+        let caller = self.caller(&request).await?;
         let night = self.night(&request).await?;
-        let (handle, schema) = self.statements.add(&account, night, &query.query).await?;
+        let (handle, schema) = self.statements.add(&caller, night, &query.query).await?;
         let ticket = TicketStatementQuery { statement_handle: handle.into() };
         flight_info(&schema, ticket.as_any().encode_to_vec(), request.into_inner())
     }
@@ -169,7 +174,9 @@ impl FlightSqlService for Flight {
         ticket: TicketStatementQuery,
         request: Request<Ticket>,
     ) -> Answer<<Self as FlightService>::DoGetStream> {
-        rows(self.start(&ticket.statement_handle, &request).await?)
+        let started = self.start(&ticket.statement_handle, &request).await?;
+        self.statements.fetched(&ticket.statement_handle);
+        rows(started)
     }
 
     async fn do_action_create_prepared_statement(
@@ -177,10 +184,10 @@ impl FlightSqlService for Flight {
         query: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let account = self.account(request.metadata()).await?;
+        let caller = self.caller(&request).await?;
         let night = self.night(&request).await?;
-        let (handle, schema) = self.statements.add(&account, night, &query.query).await?;
-        let parameters = parameter_schema(&self.statements.get(handle.as_bytes(), &account)?.plan)?;
+        let (handle, schema) = self.statements.add(&caller, night, &query.query).await?;
+        let parameters = parameter_schema(&self.statements.get(handle.as_bytes(), &caller.account)?.plan)?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle.into(),
             dataset_schema: schema_bytes(&schema)?,
@@ -195,8 +202,15 @@ impl FlightSqlService for Flight {
     ) -> Result<DoPutPreparedStatementResult, Status> {
         let account = self.account(request.metadata()).await?;
         let parts = request.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
-        let batches: Vec<RecordBatch> =
-            FlightRecordBatchStream::new_from_flight_data(parts).try_collect().await.map_err(Status::from)?;
+        let mut stream = FlightRecordBatchStream::new_from_flight_data(parts);
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        // One row is taken: more need not be read to be refused.
+        while rows <= 1
+            && let Some(batch) = stream.try_next().await.map_err(Status::from)?
+        {
+            rows += batch.num_rows();
+            batches.push(batch);
+        }
         let values = bind_parameters(&batches)?;
         self.statements.bind(&query.prepared_statement_handle, &account, values)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: None })
@@ -208,9 +222,9 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Answer<FlightInfo> {
         // A prepared statement lives long: it reads the night that is the newest when it runs.
-        let account = self.account(request.metadata()).await?;
+        let caller = self.caller(&request).await?;
         let night = self.night(&request).await?;
-        let schema = self.statements.renew(&account, &query.prepared_statement_handle, night).await?;
+        let schema = self.statements.renew(&caller, &query.prepared_statement_handle, night).await?;
         flight_info(&schema, query.as_any().encode_to_vec(), request.into_inner())
     }
 

@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::status::refused;
 use crate::serving::access::Account;
+use crate::serving::caller::Caller;
 use crate::serving::nights::Night;
 use crate::serving::queries::{Planned, Queries, refuse_complex};
 use crate::serving::refusal::Refusal;
@@ -45,18 +46,21 @@ impl Named {
 pub(super) struct Statements {
     queries: Arc<Queries>,
     named: Mutex<LruCache<String, Named>>,
+    /// What cancels ad hoc statements that were fetched, by handle, with their owners. Their plans are gone, and with them the night
+    /// that they read.
+    fetched: Mutex<LruCache<String, (String, CancellationToken)>>,
 }
 
 impl Statements {
     pub(super) fn new(queries: Arc<Queries>) -> Self {
         let max = NonZeroUsize::new(STATEMENTS_MAX).unwrap_or(NonZeroUsize::MIN);
-        Self { queries, named: Mutex::new(LruCache::new(max)) }
+        Self { queries, named: Mutex::new(LruCache::new(max)), fetched: Mutex::new(LruCache::new(max)) }
     }
 
     /// Plans a statement. Returns its handle and the schema of its rows.
     pub(super) async fn add(
         &self,
-        account: &Account,
+        caller: &Caller,
         night: Arc<Night>,
         sql: &str,
     ) -> Result<(String, SchemaRef), Status> {
@@ -67,10 +71,10 @@ impl Statements {
             Some(statement) if count == 1 => statement,
             _ => return Err(Status::invalid_argument(format!("expected one statement, got {count}"))),
         };
-        let planned = self.queries.plan(account, night, statement.clone()).await.map_err(refused)?;
+        let planned = self.queries.plan(caller, night, statement.clone()).await.map_err(refused)?;
         let schema = schema_of(&planned);
         let handle = uuid::Uuid::new_v4().to_string();
-        let owner = account.name.clone();
+        let owner = caller.account.name.clone();
         let named = Named { owner, statement, planned, values: None, cancelled: CancellationToken::new() };
         self.lock().put(handle.clone(), named);
         Ok((handle, schema))
@@ -85,10 +89,10 @@ impl Statements {
     }
 
     /// Plans a statement again if it is of another night. Returns the schema of its rows.
-    pub(super) async fn renew(&self, account: &Account, handle: &[u8], night: Arc<Night>) -> Result<SchemaRef, Status> {
-        let mut named = self.named(handle, account)?;
+    pub(super) async fn renew(&self, caller: &Caller, handle: &[u8], night: Arc<Night>) -> Result<SchemaRef, Status> {
+        let mut named = self.named(handle, &caller.account)?;
         if !Arc::ptr_eq(&named.planned.night, &night) {
-            named.planned = self.queries.plan(account, night, named.statement.clone()).await.map_err(refused)?;
+            named.planned = self.queries.plan(caller, night, named.statement.clone()).await.map_err(refused)?;
         }
         // With its values, because they decide what may be null.
         let schema = schema_of(&named.bound()?);
@@ -114,14 +118,27 @@ impl Statements {
         Ok((named.bound()?, cancelled))
     }
 
+    /// Forgets an ad hoc statement, except for how to cancel it.
+    pub(super) fn fetched(&self, handle: &[u8]) {
+        if let Ok(key) = key(handle)
+            && let Some(named) = self.lock().pop(key)
+        {
+            let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+            fetched.put(key.into(), (named.owner, named.cancelled));
+        }
+    }
+
     /// Cancels what runs of a statement. Returns whether it is known.
     pub(super) fn cancel(&self, handle: &[u8], account: &Account) -> bool {
-        match self.named(handle, account) {
-            Ok(named) => {
-                named.cancelled.cancel();
+        let Ok(key) = key(handle) else { return false };
+        let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let named = self.named(handle, account).ok().map(|named| (named.owner, named.cancelled));
+        match fetched.or(named).filter(|(owner, _)| *owner == account.name) {
+            Some((_, cancelled)) => {
+                cancelled.cancel();
                 true
             }
-            Err(_) => false,
+            None => false,
         }
     }
 

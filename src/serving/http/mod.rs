@@ -4,17 +4,20 @@ mod problem;
 mod users;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Account, Incoming};
+use super::audit::{self, AuditLine};
+use super::caller::Caller;
 use super::queries::Queries;
 use problem::Problem;
 
@@ -82,16 +85,31 @@ async fn let_in(State(queries): State<Arc<Queries>>, mut request: Request, next:
     if let Err(refusal) = account.may_ask_for_users() {
         return Problem::from(refusal).into_response();
     }
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string()).unwrap_or_default();
+    let caller = Caller { account: account.clone(), address: None, protocol: "http" };
     request.extensions_mut().insert(account);
-    next.run(request).await
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    audit::write(&AuditLine {
+        caller: &caller,
+        // Of the route, which names no user.
+        statement_hash: &audit::statement_hash(&path),
+        tables: &BTreeSet::new(),
+        rows: u64::from(response.status().is_success()),
+        seconds: begun.elapsed().as_secs_f64(),
+        outcome: response.status().as_str(),
+    });
+    response
 }
 
 /// Answers name and password with a token, which is checked faster.
 async fn token(
     State(queries): State<Arc<Queries>>,
     Extension(account): Extension<Account>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let token = queries.access.issue_token(&account)?;
+    let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = queries.access.issue_token(&account, header)?;
     let body = serde_json::json!({ "token": token, "token_type": "Bearer" });
     Ok(([(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response())
 }

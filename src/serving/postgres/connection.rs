@@ -19,7 +19,7 @@ use crate::serving::queries::Queries;
 use crate::serving::refusal::Refusal;
 
 /// Under this key `SET statement_timeout` keeps its milliseconds in the client's metadata.
-const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
+pub(super) const STATEMENT_TIMEOUT: &str = "statement_timeout_ms";
 
 /// One client's connection.
 pub(super) struct Connection {

@@ -10,6 +10,11 @@ pub(super) fn refused(refusal: Refusal) -> PgWireError {
     PgWireError::UserError(Box::new(info))
 }
 
+/// Ends the connection.
+pub(super) fn fatal(sqlstate: &str, message: impl Into<String>) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".into(), sqlstate.into(), message.into())))
+}
+
 pub(super) fn unsupported(what: impl Into<String>) -> PgWireError {
     refused(Refusal::new(Refusal::UNSUPPORTED, what))
 }

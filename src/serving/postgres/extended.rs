@@ -56,6 +56,8 @@ impl QueryParser for Preparer {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
+        // Fails before the client was let in, so that nothing of it is kept.
+        let connection = Connection::of(client)?;
         let mut statements = simple::parse(&self.parser, sql)?;
         let (statement, rest) = (statements.pop(), statements.len());
         let Some(statement) = statement else { return Ok(None) };
@@ -68,7 +70,6 @@ impl QueryParser for Preparer {
         }
         let copy = CopyOut::of(&statement)?;
         let statement = copy.as_ref().map_or(statement, |copy| copy.query.clone());
-        let connection = Connection::of(client)?;
         let planned = simple::plan(&self.queries, &connection, statement.clone()).await?;
         let parameters = Parameters::of(&planned.plan)?;
         Ok(Some(Prepared::Query(Box::new(PreparedQuery { statement, copy, parameters, planned }))))

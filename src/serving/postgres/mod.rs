@@ -39,7 +39,7 @@ pub(super) async fn serve(
     open: TaskTracker,
 ) {
     let handlers = Arc::new(Handlers {
-        startups: Startups::new(Arc::clone(&queries.access)),
+        startups: Startups::new(Arc::clone(&queries.access), tls.is_some()),
         simple: Arc::new(Simple::new(Arc::clone(&queries))),
         extended: Arc::new(Extended::new(Arc::clone(&queries))),
     });

@@ -1,7 +1,7 @@
 //! Statements that concern the connection and read no table: `SET`, `SHOW`, transactions, `DISCARD` and their like.
 
 use datafusion::prelude::SessionContext;
-use datafusion::sql::sqlparser::ast::{Expr, Reset, Set, Statement};
+use datafusion::sql::sqlparser::ast::{ContextModifier, Expr, Reset, Set, Statement};
 use datafusion_postgres::hooks::set_show::SetShowHook;
 use datafusion_postgres::hooks::transactions::TransactionStatementHook;
 use datafusion_postgres::hooks::{HookClient, QueryHook};
@@ -11,7 +11,7 @@ use pgwire::api::results::{DataRowEncoder, FieldFormat, FieldInfo, QueryResponse
 use pgwire::error::PgWireResult;
 use std::sync::Arc;
 
-use super::connection::Connection;
+use super::connection::{Connection, STATEMENT_TIMEOUT};
 use super::errors;
 use crate::failure::Failure;
 use crate::ids::RunDate;
@@ -20,6 +20,9 @@ use crate::serving::refusal::Refusal;
 
 /// The schemas in which a bare name is looked up.
 pub(super) const SEARCH_PATH: &str = "tables, features, lake, report";
+
+/// The setting that limits the seconds of a query.
+const TIMEOUT: &str = "statement_timeout";
 
 /// The setting that chooses a night.
 const RUN_DATE: &str = "intentcast.run_date";
@@ -63,7 +66,7 @@ pub(super) async fn answer(
     statement: &Statement,
 ) -> PgWireResult<Response> {
     match statement {
-        Statement::Set(Set::SingleAssignment { variable, values, .. }) => {
+        Statement::Set(Set::SingleAssignment { scope, hivevar, variable, values }) => {
             let name = variable.to_string().to_lowercase();
             if name == RUN_DATE {
                 set_run_date(queries, connection, values.first()).await?;
@@ -74,10 +77,20 @@ pub(super) async fn answer(
                 return Err(errors::refused(Refusal::new(Refusal::NOT_ALLOWED, message)));
             }
             // Settings of PostgreSQL that mean nothing here are accepted, because clients set dozens of them.
-            match name.contains('.') {
-                true => Ok(done("SET")),
-                false => from_hook(&SetShowHook, client, queries, statement).await,
+            if name.contains('.') {
+                return Ok(done("SET"));
             }
+            if *scope == Some(ContextModifier::Local) && name == TIMEOUT {
+                return Err(errors::unsupported("SET LOCAL: expected SET, because transactions keep no settings"));
+            }
+            // The hook knows no SET SESSION, which means the same.
+            let plain = Set::SingleAssignment {
+                scope: None,
+                hivevar: *hivevar,
+                variable: variable.clone(),
+                values: values.clone(),
+            };
+            from_hook(&SetShowHook, client, queries, &Statement::Set(plain)).await
         }
         Statement::Set(_) => from_hook(&SetShowHook, client, queries, statement).await,
         Statement::ShowVariable { variable } => {
@@ -100,10 +113,14 @@ pub(super) async fn answer(
             if names_run_date {
                 connection.set_run_date(None);
             }
+            if reset.to_string().to_lowercase().contains("all") || reset.to_string().to_lowercase().contains(TIMEOUT) {
+                client.metadata_mut().remove(STATEMENT_TIMEOUT);
+            }
             Ok(done("RESET"))
         }
         Statement::Discard { .. } => {
             connection.set_run_date(None);
+            client.metadata_mut().remove(STATEMENT_TIMEOUT);
             Ok(done("DISCARD ALL"))
         }
         // Nothing was changed that a savepoint could give back.

@@ -123,7 +123,7 @@ pub(super) async fn plan(
 ) -> PgWireResult<Planned> {
     let night = connection.night(queries).await.map_err(errors::refused)?;
     let statement = datafusion::sql::parser::Statement::Statement(Box::new(statement));
-    queries.plan(&connection.caller.account, night, statement).await.map_err(errors::refused)
+    queries.plan(&connection.caller, night, statement).await.map_err(errors::refused)
 }
 
 /// Encodes rows as they come.

@@ -26,6 +26,7 @@ use crate::serving::refusal::Refusal;
 
 /// Lets a client in: everyone where no users are configured, else those who prove their password (SCRAM-SHA-256).
 pub(super) struct Startup {
+    wants_tls: bool,
     connections: Arc<Connections>,
     access: SharedAccess,
     pids: Arc<RandomPidSecretKeyGenerator>,
@@ -36,6 +37,7 @@ pub(super) struct Startup {
 
 /// What the connections of a server share.
 pub(super) struct Startups {
+    wants_tls: bool,
     pub(super) connections: Arc<Connections>,
     access: SharedAccess,
     pids: Arc<RandomPidSecretKeyGenerator>,
@@ -43,13 +45,13 @@ pub(super) struct Startups {
 }
 
 impl Startups {
-    pub(super) fn new(access: SharedAccess) -> Self {
+    pub(super) fn new(access: SharedAccess, wants_tls: bool) -> Self {
         let mut parameters = DefaultServerParameterProvider::default();
         parameters.server_version = format!("{VERSION} (intentcast {})", env!("CARGO_PKG_VERSION"));
         parameters.search_path = SEARCH_PATH.into();
         parameters.is_superuser = false;
         parameters.default_transaction_read_only = true;
-        Self { connections: Arc::default(), access, pids: Arc::default(), parameters: Arc::new(parameters) }
+        Self { wants_tls, connections: Arc::default(), access, pids: Arc::default(), parameters: Arc::new(parameters) }
     }
 
     /// Returns the start-up of one connection.
@@ -58,6 +60,7 @@ impl Startups {
         let pids: Arc<dyn PidSecretKeyGenerator> = Arc::<RandomPidSecretKeyGenerator>::clone(&self.pids);
         let exchange = SASLAuthStartupHandler::new(Arc::clone(&self.parameters));
         Startup {
+            wants_tls: self.wants_tls,
             connections: Arc::clone(&self.connections),
             access: Arc::clone(&self.access),
             pids: Arc::clone(&self.pids),
@@ -92,18 +95,23 @@ impl StartupHandler for Startup {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
+        if self.wants_tls && !client.is_secure() {
+            return Err(errors::fatal("28000", "expected an encrypted connection (sslmode=require)"));
+        }
         if !self.access.is_open() {
             let exchanged = self.exchange.on_startup(client, message).await;
             let user = user_of(client);
             match exchanged {
                 Err(PgWireError::InvalidPassword(_)) => {
                     self.access.failed(&user);
-                    return Err(errors::refused(Refusal::new(Refusal::WRONG_CREDENTIALS, "wrong name or password")));
+                    return Err(errors::fatal(Refusal::WRONG_CREDENTIALS, "wrong name or password"));
                 }
-                Err(error) => return Err(error),
+                Err(PgWireError::UserError(info)) => return Err(errors::fatal(&info.code, info.message.clone())),
+                Err(error) => return Err(errors::fatal("08P01", error.to_string())),
                 Ok(()) => {}
             }
             if matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+                self.access.succeeded(&user);
                 self.open(client, self.access.account(&user));
             }
             return Ok(());

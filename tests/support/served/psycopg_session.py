@@ -393,7 +393,7 @@ def long_results(conn):
         failure_of(rows.close)
     wide = conn.execute("SELECT " + ", ".join(f"{number} AS c{number}" for number in range(500))).fetchone()
     same("500 columns", wide, tuple(range(500)))
-    text = conn.execute("SELECT repeat('ü', 1000000)").fetchone()[0]
+    text = conn.execute("SELECT string_agg('ü', '') FROM generate_series(1, 1000000)").fetchone()[0]
     same("characters of a long text", len(text), 1_000_000)
     return read
 
