@@ -38,7 +38,7 @@ settings! {
         tls_key: String = String::new();
         /// Minutes after which a token of HTTP or Flight SQL expires.
         token_minutes: u32 = 60, 1..=525_600;
-        /// Who may ask what, each a table `[[serve.users]]` (docs/howto/serve.md). Empty: everyone on this machine, as an analyst.
+        /// Tells who may ask what, each a table `[[serve.users]]` (docs/howto/serve.md). Empty: everyone on this machine, as an analyst.
         users: Vec<ServedUser> = Vec::new();
     }
 }
@@ -65,7 +65,7 @@ impl ServeConfig {
     }
 }
 
-/// What a user of the server may do.
+/// Rights of a user of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {

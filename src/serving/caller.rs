@@ -1,4 +1,4 @@
-//! Who asks, and how.
+//! Tells who asks, and how.
 
 use std::net::SocketAddr;
 

@@ -30,7 +30,7 @@ const FREE_TEXT: [&str; 3] = ["query", "text", "last_queries"];
 /// Schemas whose tables hold rows of users who may have to be left out.
 const RESTRICTED: [&str; 2] = ["features", "lake"];
 
-/// What a planner sees: demand, orders and items, and nothing of any user.
+/// Tables of a planner: demand, orders and items, and nothing of any user.
 const PLANNER_TABLES: [&str; 4] = ["demand", "demand_total", "replenishment", "runs"];
 const PLANNER_LAKE: [&str; 3] = ["items", "inventory", "promotions"];
 

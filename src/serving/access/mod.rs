@@ -1,4 +1,4 @@
-//! Who is let in, and what each may do.
+//! Tells who is let in, and what each may do.
 
 mod backoff;
 mod hashes;
@@ -34,7 +34,7 @@ pub(super) struct Account {
     pub(super) free_text: bool,
 }
 
-/// What an account sees of a night by SQL.
+/// Part of a night that an account sees of a night by SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum View {
     Analyst { free_text: bool },

@@ -1,4 +1,4 @@
-//! What clients ask about the server and its tables.
+//! Tells what clients ask about the server and its tables.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -61,7 +61,7 @@ fn type_name(table_type: TableType) -> &'static str {
     }
 }
 
-/// What the server is and can do.
+/// Tells what the server is and can do.
 pub(super) fn sql_info() -> Result<SqlInfoData, Status> {
     let mut builder = SqlInfoDataBuilder::new();
     builder.append(SqlInfo::FlightSqlServerName, "intentcast");

@@ -23,7 +23,7 @@ const STATEMENTS_MAX: usize = 4096;
 
 #[derive(Clone)]
 struct Named {
-    /// Who named it; no one else may use it.
+    /// Tells who named it; no one else may use it.
     owner: String,
     statement: Statement,
     planned: Planned,
@@ -46,7 +46,7 @@ impl Named {
 pub(super) struct Statements {
     queries: Arc<Queries>,
     named: Mutex<LruCache<String, Named>>,
-    /// What cancels ad hoc statements that were fetched, by handle, with their owners. Their plans are gone, and with them the night
+    /// Tells what cancels ad hoc statements that were fetched, by handle, with their owners. Their plans are gone, and with them the night
     /// that they read.
     fetched: Mutex<LruCache<String, (String, CancellationToken)>>,
 }

@@ -16,7 +16,7 @@ use super::errors;
 use crate::serving::queries::Rows;
 use crate::serving::refusal::Refusal;
 
-/// How rows are written.
+/// Tells how rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CopyFormat {
     Text,

@@ -35,7 +35,7 @@ pub(super) struct Startup {
     exchange: SASLAuthStartupHandler<DefaultServerParameterProvider>,
 }
 
-/// What the connections of a server share.
+/// Tells what the connections of a server share.
 pub(super) struct Startups {
     wants_tls: bool,
     pub(super) connections: Arc<Connections>,
