@@ -38,7 +38,7 @@ settings! {
         tls_key: String = String::new();
         /// Minutes after which a token of HTTP or Flight SQL expires.
         token_minutes: u32 = 60, 1..=525_600;
-        /// Tells who may ask what, each a table `[[serve.users]]` (docs/howto/serve.md). Empty: everyone on this machine, as an analyst.
+        /// Users and their roles, each a table `[[serve.users]]` (docs/howto/serve.md). Empty: everyone on this machine, as an analyst.
         users: Vec<ServedUser> = Vec::new();
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::repository::root;
 
-/// What a test needs on this machine.
+/// Program or file that a test needs on this machine.
 pub enum Client<'a> {
     Program(&'a str),
     File(&'a Path),
