@@ -195,6 +195,11 @@ fn classify(error: &datafusion::error::DataFusionError) -> (FailureKind, Option<
     }
 }
 
+/// Returns whether a message of the planner says that a table is unknown, for which it has no error of its own.
+pub(crate) fn names_unknown_table(message: &str) -> bool {
+    message.starts_with("table '") && message.ends_with("not found")
+}
+
 /// Returns whether a task that the engine spawned panicked; its repartitioning shares the error.
 fn task_panicked(error: &(dyn Error + 'static)) -> bool {
     let is_panic = |e: &(dyn Error + 'static)| match e.downcast_ref::<Arc<JoinError>>() {

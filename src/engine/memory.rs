@@ -1,4 +1,4 @@
-//! The engine's memory pool: greedy, but with a cap for each sort.
+//! The engine's memory pool: greedy, but with a cap for each sort; and a limit for one query of a server.
 //!
 //! A night's plan holds two dozen aggregates, joins and sorts. Equal shares (a fair pool) starve the largest while most of
 //! the pool is free; without any shares, one partition's sort takes the whole pool, and its sibling, which holds nothing to
@@ -8,6 +8,8 @@ use datafusion::common::{Result, resources_datafusion_err};
 use datafusion::execution::memory_pool::{
     GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Prefix of the names of the engine's sorts; the partition's number follows.
 const SORT: &str = "ExternalSorter";
@@ -90,6 +92,80 @@ impl MemoryPool for CappedPool {
     }
 }
 
+/// Gives one query at most so many bytes of a pool that it shares with others. Exchanges are not counted here either.
+#[derive(Debug)]
+pub(crate) struct QueryPool {
+    all: Arc<dyn MemoryPool>,
+    held: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl QueryPool {
+    pub(crate) fn new(all: Arc<dyn MemoryPool>, bytes_max: usize) -> Self {
+        Self { all, held: AtomicUsize::new(0), bytes_max }
+    }
+}
+
+impl std::fmt::Display for QueryPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, at most {} bytes for one query", self.all, self.bytes_max)
+    }
+}
+
+impl MemoryPool for QueryPool {
+    fn name(&self) -> &str {
+        "query"
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        self.all.register(consumer);
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        self.all.unregister(consumer);
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        if !is_exchange(reservation) {
+            self.held.fetch_add(additional, Ordering::Relaxed);
+        }
+        self.all.grow(reservation, additional);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        if !is_exchange(reservation) {
+            self.held.fetch_sub(shrink, Ordering::Relaxed);
+        }
+        self.all.shrink(reservation, shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        if is_exchange(reservation) {
+            return self.all.try_grow(reservation, additional);
+        }
+        let held = self.held.fetch_add(additional, Ordering::Relaxed);
+        let grown = match held + additional > self.bytes_max {
+            true => Err(resources_datafusion_err!(
+                "the query holds {held} bytes, {additional} more would be over its limit of {} (serve.query_bytes_max)",
+                self.bytes_max
+            )),
+            false => self.all.try_grow(reservation, additional),
+        };
+        if grown.is_err() {
+            self.held.fetch_sub(additional, Ordering::Relaxed);
+        }
+        grown
+    }
+
+    fn reserved(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Finite(self.bytes_max)
+    }
+}
+
 fn is_exchange(reservation: &MemoryReservation) -> bool {
     reservation.consumer().name().starts_with(EXCHANGE)
 }
@@ -99,7 +175,6 @@ mod tests {
     use super::*;
     use datafusion::execution::runtime_env::RuntimeEnvBuilder;
     use datafusion::prelude::{SessionConfig, SessionContext};
-    use std::sync::Arc;
 
     #[test]
     fn a_sort_leaves_room_for_its_sibling_but_a_join_has_no_cap() {
@@ -112,6 +187,20 @@ mod tests {
         let join = MemoryConsumer::new("join").register(&pool);
         join.try_grow(550).unwrap();
         assert!(join.try_grow(1).is_err(), "the pool itself is the limit of all");
+    }
+
+    #[test]
+    fn a_query_has_a_limit_of_its_own_and_its_exchanges_have_none() {
+        let all: Arc<dyn MemoryPool> = Arc::new(CappedPool::new(1000, 2));
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(Arc::clone(&all), 300));
+        let join = MemoryConsumer::new("join").register(&pool);
+        join.try_grow(250).unwrap();
+        assert!(join.try_grow(100).is_err());
+        MemoryConsumer::new(format!("{EXCHANGE}[0]")).register(&pool).try_grow(5000).unwrap();
+        join.try_grow(50).unwrap();
+        assert_eq!((pool.reserved(), all.reserved()), (300, 300));
+        drop(join);
+        assert_eq!((pool.reserved(), all.reserved()), (0, 0));
     }
 
     /// The query of apache/datafusion#24883, which hung in nearly every attempt.

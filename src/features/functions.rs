@@ -6,7 +6,9 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
 use datafusion::common::{Result, ScalarValue, exec_err};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+};
 use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
@@ -88,7 +90,10 @@ pub(crate) fn register_compared_date(ctx: &SessionContext, date: Option<RunDate>
     ctx.register_udf(ScalarUDF::from(Constant::new("compared_date", value)));
 }
 
-/// A function without arguments whose value is fixed for the session; the optimizer folds it to a literal.
+/// Any number of arguments, none included.
+pub(crate) const ANY_ARGUMENTS: [TypeSignature; 2] = [TypeSignature::Nullary, TypeSignature::VariadicAny];
+
+/// A function whose value is fixed for the session; the optimizer folds one without arguments to a literal.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Constant {
     name: String,
@@ -99,6 +104,11 @@ pub(crate) struct Constant {
 impl Constant {
     pub(crate) fn new(name: &str, value: ScalarValue) -> Self {
         Self { name: name.into(), value, signature: Signature::nullary(Volatility::Immutable) }
+    }
+
+    /// Makes a function that ignores its arguments.
+    pub(crate) fn of_any_arguments(name: &str, value: ScalarValue) -> Self {
+        Self { signature: Signature::one_of(ANY_ARGUMENTS.into(), Volatility::Stable), ..Self::new(name, value) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tells who asks, and how.
+//! The client that asks.
 
 use std::net::SocketAddr;
 

@@ -5,17 +5,18 @@ use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::refusal::Refusal;
-
 /// Upper bounds of the buckets of durations, in seconds.
 const SECONDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
 
 /// Counters of the server.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    queries: Mutex<BTreeMap<(&'static str, String), Durations>>,
-    requests: Mutex<BTreeMap<(&'static str, String), Durations>>,
+    queries: Mutex<Histogram>,
+    requests: Mutex<Histogram>,
 }
+
+/// Durations by two labels.
+type Histogram = BTreeMap<(String, String), Durations>;
 
 #[derive(Debug, Default, Clone)]
 struct Durations {
@@ -36,15 +37,14 @@ impl Durations {
 }
 
 impl Metrics {
-    /// Counts a query by its protocol and outcome.
-    pub(crate) fn query_ended(&self, protocol: &'static str, refusal: Option<&Refusal>, duration: Duration) {
-        let outcome = refusal.map_or("00000", |refusal| refusal.sqlstate);
+    /// Counts a query by its protocol and SQLSTATE (00000 is success).
+    pub(crate) fn query_ended(&self, protocol: &str, sqlstate: &str, duration: Duration) {
         let mut queries = self.queries.lock().unwrap_or_else(PoisonError::into_inner);
-        queries.entry((protocol, outcome.into())).or_default().add(duration);
+        queries.entry((protocol.into(), sqlstate.into())).or_default().add(duration);
     }
 
     /// Counts a request of HTTP by its route and status.
-    pub(crate) fn request_ended(&self, route: &'static str, status: u16, duration: Duration) {
+    pub(crate) fn request_ended(&self, route: String, status: u16, duration: Duration) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.entry((route, status.to_string())).or_default().add(duration);
     }
@@ -70,12 +70,7 @@ impl Metrics {
     }
 }
 
-fn write_histogram(
-    text: &mut String,
-    (name, help): (&str, &str),
-    (first, second): (&str, &str),
-    counted: &BTreeMap<(&'static str, String), Durations>,
-) {
+fn write_histogram(text: &mut String, (name, help): (&str, &str), (first, second): (&str, &str), counted: &Histogram) {
     let mut line = |line: std::fmt::Arguments<'_>| {
         // Writing to a String cannot fail.
         writeln!(text, "{line}").unwrap_or_default();

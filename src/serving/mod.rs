@@ -15,6 +15,7 @@ mod pg_catalog;
 mod postgres;
 mod queries;
 mod refusal;
+mod sql_text;
 mod stored;
 mod visible;
 
@@ -27,14 +28,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::failure::{Failure, Result};
-use access::{Access, Incoming, Tls};
+use access::{Acceptor, Access, Incoming, Tls};
 use nights::Nights;
 use queries::Queries;
 
+pub(crate) use access::hash_password;
+
 /// Time for the rows of the queries that ended last.
 const LAST_ROWS: Duration = Duration::from_secs(1);
-
-pub(crate) use access::hash_password;
 
 /// A server whose addresses are bound.
 pub(crate) struct Server {
@@ -77,23 +78,26 @@ impl Server {
 
     /// Serves until `stopping`. Then no connection is accepted, and running queries have `serve.drain_seconds` to end.
     pub(crate) async fn run(self, stopping: CancellationToken) -> Result<()> {
-        let acceptor = |alpn: &[&str]| self.tls.as_ref().map(|tls| tls.acceptor(alpn)).transpose();
-        let (for_pg, for_flight, for_http) = (acceptor(&["postgresql"])?, acceptor(&["h2"])?, acceptor(&["http/1.1"])?);
         let open = TaskTracker::new();
         let connections_max = self.config.serve.connections_max as usize;
+        let acceptor = |protocol, listener, alpn: &[&str]| {
+            let tls = self.tls.as_ref().map(|tls| tls.acceptor(alpn)).transpose()?;
+            Ok::<_, Failure>(Acceptor::new(protocol, listener, tls, connections_max, stopping.clone()))
+        };
+        let incoming = |protocol, listener, alpn: &[&str]| {
+            let incoming = Incoming::new(acceptor(protocol, listener, alpn)?);
+            incoming.map_err(|e| Failure::transient(format!("{protocol}: {e}")))
+        };
         if let Some(listener) = self.pg {
-            let queries = Arc::clone(&self.queries);
-            let (stopping, connections) = (stopping.clone(), open.clone());
-            open.spawn(postgres::serve(listener, for_pg, queries, connections_max, stopping, connections));
+            let acceptor = acceptor("pg", listener, &["postgresql"])?;
+            open.spawn(postgres::serve(acceptor, Arc::clone(&self.queries), open.clone()));
         }
         if let Some(listener) = self.flight {
-            let incoming = Incoming::new("flight", listener, for_flight, connections_max, stopping.clone());
-            let incoming = incoming.map_err(|e| Failure::transient(format!("flight: {e}")))?;
+            let incoming = incoming("flight", listener, &["h2"])?;
             open.spawn(flight::serve(incoming, Arc::clone(&self.queries), stopping.clone()));
         }
         if let Some(listener) = self.http {
-            let incoming = Incoming::new("http", listener, for_http, connections_max, stopping.clone());
-            let incoming = incoming.map_err(|e| Failure::transient(format!("http: {e}")))?;
+            let incoming = incoming("http", listener, &["http/1.1"])?;
             open.spawn(http::serve(incoming, Arc::clone(&self.queries), stopping.clone()));
         }
         let refresh = Duration::from_secs(self.config.serve.refresh_seconds.into());
@@ -122,9 +126,9 @@ impl Server {
 
 /// A store that is out of reach for a while must not end the server: it keeps the night that it has.
 async fn refresh_nights(queries: Arc<Queries>) {
-    let nights = Arc::clone(&queries);
+    let shared = Arc::clone(&queries);
     // In a task of its own: a damaged file that makes a reader panic must not end the server either.
-    let refreshed = tokio::spawn(async move { nights.nights.refresh().await }).await;
+    let refreshed = tokio::spawn(async move { shared.nights.refresh().await }).await;
     match refreshed.unwrap_or_else(|e| Err(Failure::bug(e))) {
         Ok(true) => {
             let date =

@@ -24,7 +24,8 @@ const EARLIER_NIGHTS_MAX: NonZeroUsize = match NonZeroUsize::new(4) {
     None => NonZeroUsize::MIN,
 };
 
-/// Age after which a night is opened again although no other was published, so that consents and erasures of the day are seen.
+/// Age after which a night is opened again although no other was published, so that the day's consents and erasures in the lake
+/// are seen.
 const AGE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// One night as clients see it.
@@ -94,22 +95,19 @@ impl Nights {
         }
     }
 
-    /// Looks which nights are visible now, and shows them if they have changed. Running queries keep the night that they have.
+    /// Looks which nights are visible now, and shows them if they have changed; returns whether they have. Running queries keep the
+    /// night that they have.
     pub(crate) async fn refresh(&self) -> Result<bool> {
-        let shown = {
-            let snapshot = self.snapshot();
-            shown(&runs::visible_nights(snapshot.workspace.output()?).await?)
-        };
-        let (known, age) = {
-            let snapshot = self.snapshot();
-            (shown == snapshot.shown, snapshot.opened_at.elapsed())
-        };
-        if known && age < AGE_MAX {
+        let snapshot = self.snapshot();
+        let changed = shown(&runs::visible_nights(snapshot.workspace.output()?).await?) != snapshot.shown;
+        let is_old = snapshot.workspace.has_lake() && snapshot.opened_at.elapsed() > AGE_MAX;
+        drop(snapshot);
+        if !changed && !is_old {
             return Ok(false);
         }
         let opened = Arc::new(Snapshot::open(&self.config, &self.models).await?);
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = opened;
-        Ok(true)
+        Ok(changed)
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {

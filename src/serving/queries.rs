@@ -1,14 +1,13 @@
 //! Plans and runs queries for all protocols: read only, in turn, within limits, each with a line in the audit log.
 //!
-//! A query runs in a task of its own that hands over a few batches ahead. So its time limit, a cancellation or a client that is
-//! gone ends it at once, and its memory and its turn are free again, even where the client has stopped reading.
+//! A query runs in a task of its own that hands over a few batches ahead. So its time limit or a cancellation ends it at once, and its
+//! memory and its turn are free again, even where the client has stopped reading.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
@@ -16,16 +15,13 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use futures::{FutureExt, Stream, StreamExt, stream};
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,6 +33,7 @@ use super::nights::{Night, Nights};
 use super::pg_catalog;
 use super::refusal::{Refusal, Result};
 use crate::config::{Config, cores};
+use crate::engine::memory::QueryPool;
 
 /// Batches that a query computes ahead of its reader.
 const BATCHES_AHEAD: usize = 2;
@@ -76,7 +73,7 @@ pub(crate) struct Queries {
     /// Statements that are planned at once.
     planning: Semaphore,
     /// Queries of descriptions that run at once.
-    metadata: Semaphore,
+    metadata: Arc<Semaphore>,
     waiting: AtomicUsize,
     waiting_max: usize,
     wait_max: Duration,
@@ -98,7 +95,7 @@ impl Queries {
             metrics: Metrics::default(),
             turns: Arc::new(Semaphore::new(running_max)),
             planning: Semaphore::new(running_max * CHEAP_PER_TURN),
-            metadata: Semaphore::new(running_max * CHEAP_PER_TURN),
+            metadata: Arc::new(Semaphore::new(running_max * CHEAP_PER_TURN)),
             waiting: AtomicUsize::new(0),
             waiting_max: running_max * WAITING_PER_TURN,
             wait_max: Duration::from_secs(serve.wait_seconds_max.into()),
@@ -116,17 +113,24 @@ impl Queries {
         let begun = Instant::now();
         let planned = self.plan_within_limits(&caller.account, night, statement, &statement_hash).await;
         if let Err(refusal) = &planned {
-            self.metrics.query_ended(caller.protocol, Some(refusal), begun.elapsed());
-            audit::write(&AuditLine {
-                caller,
-                statement_hash: &statement_hash,
-                tables: &BTreeSet::new(),
-                rows: 0,
-                seconds: begun.elapsed().as_secs_f64(),
-                outcome: refusal.sqlstate,
-            });
+            self.record(caller, (&statement_hash, &BTreeSet::new()), 0, begun, Some(refusal));
         }
         planned
+    }
+
+    /// Counts a query that has ended, and logs it.
+    fn record(
+        &self,
+        caller: &Caller,
+        (statement_hash, tables): (&str, &BTreeSet<String>),
+        rows: u64,
+        begun: Instant,
+        refusal: Option<&Refusal>,
+    ) {
+        let outcome = refusal.map_or("00000", |refusal| refusal.sqlstate);
+        self.metrics.query_ended(caller.protocol, outcome, begun.elapsed());
+        let seconds = begun.elapsed().as_secs_f64();
+        audit::write(&AuditLine { caller, statement_hash, tables, rows, seconds, outcome });
     }
 
     async fn plan_within_limits(
@@ -137,7 +141,7 @@ impl Queries {
         statement_hash: &str,
     ) -> Result<Planned> {
         let ctx = night.session(account.view()?).await?;
-        let _turn = self.planning.acquire().await.map_err(|_| Refusal::new(Refusal::BUSY, "the server is stopping"))?;
+        let _turn = self.planning.acquire().await.map_err(stopping)?;
         let seconds = self.seconds_max.as_secs();
         let planned = tokio::time::timeout(
             self.seconds_max,
@@ -151,7 +155,8 @@ impl Queries {
     }
 
     /// Prepares a query. Its stream starts it when it is first read, waits for its turn, then yields its rows; it ends with the
-    /// failure, if there is one. So of several statements each starts when the one before has ended. `seconds_max` tightens the server's own time limit.
+    /// failure, if there is one. So of several statements each starts when the one before has ended. `seconds_max` tightens the
+    /// server's own time limit.
     pub(crate) fn start(
         self: &Arc<Self>,
         caller: &Caller,
@@ -180,15 +185,8 @@ impl Queries {
             let mut run = Run { begun: Instant::now(), rows: 0, batches, seconds_max };
             let done = AssertUnwindSafe(run.run(&queries, &planned, &cancelled)).catch_unwind().await;
             let done = done.unwrap_or_else(|_| Err(Refusal::new(Refusal::BUG, "this query failed inside the engine")));
-            queries.metrics.query_ended(caller.protocol, done.as_ref().err(), run.begun.elapsed());
-            audit::write(&AuditLine {
-                caller: &caller,
-                statement_hash: &planned.statement_hash,
-                tables: &planned.tables,
-                rows: run.rows,
-                seconds: run.begun.elapsed().as_secs_f64(),
-                outcome: done.as_ref().err().map_or("00000", |refusal| refusal.sqlstate),
-            });
+            let about = (planned.statement_hash.as_str(), &planned.tables);
+            queries.record(&caller, about, run.rows, run.begun, done.as_ref().err());
             if let Err(refusal) = done {
                 // The reader may be gone.
                 failed.send(refusal).ok();
@@ -216,8 +214,12 @@ impl Queries {
         let seconds = self.wait_max.as_secs();
         let turn = tokio::time::timeout(self.wait_max, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.map_err(|_| busy(format!("no query ended within {seconds} seconds")))?;
-        turn.map_err(|_| busy("the server is stopping".into()))
+        turn.map_err(stopping)
     }
+}
+
+fn stopping(_: AcquireError) -> Refusal {
+    Refusal::new(Refusal::BUSY, "the server is stopping")
 }
 
 /// Runs what computes for long without a pause on a thread of its own, so that other clients are answered meanwhile.
@@ -335,14 +337,9 @@ impl Run {
     }
 
     async fn run_in_turn(&mut self, queries: &Queries, planned: &Planned) -> Result<()> {
-        let stopping = |_| Refusal::new(Refusal::BUSY, "the server is stopping");
-        let _cheap = match planned.is_metadata {
-            true => Some(queries.metadata.acquire().await.map_err(stopping)?),
-            false => None,
-        };
         let _turn = match planned.is_metadata {
-            true => None,
-            false => Some(queries.turn().await?),
+            true => Arc::clone(&queries.metadata).acquire_owned().await.map_err(stopping)?,
+            false => queries.turn().await?,
         };
         let seconds = self.seconds_max.as_secs_f64();
         match tokio::time::timeout(self.seconds_max, self.send_rows(queries, planned)).await {
@@ -374,9 +371,7 @@ impl Run {
         }
         Ok(())
     }
-}
 
-impl Run {
     /// Returns `None` in place of a failure of a query of the catalogue, which is then answered without rows, as one that cannot be
     /// planned is.
     fn unless_catalogue<T>(&self, planned: &Planned, done: Result<T>) -> Option<Result<T>> {
@@ -393,7 +388,7 @@ impl Run {
 /// Executes a plan within a memory limit of its own, on top of that of all queries together.
 async fn execute(ctx: &SessionContext, plan: LogicalPlan, bytes_max: usize) -> Result<SendableRecordBatchStream> {
     let runtime = ctx.runtime_env();
-    let pool = Arc::new(QueryPool { all: Arc::clone(&runtime.memory_pool), held: AtomicUsize::new(0), bytes_max });
+    let pool = Arc::new(QueryPool::new(Arc::clone(&runtime.memory_pool), bytes_max));
     let runtime = RuntimeEnvBuilder::from_runtime_env(&runtime).with_memory_pool(pool).build_arc()?;
     let state = SessionStateBuilder::new_from_existing(ctx.state()).with_runtime_env(runtime).build();
     let tasks = state.task_ctx();
@@ -401,107 +396,6 @@ async fn execute(ctx: &SessionContext, plan: LogicalPlan, bytes_max: usize) -> R
         on_a_thread(async move { state.create_physical_plan(&plan).await.map_err(Refusal::from) }).await?;
     Ok(execute_stream(physical, tasks)?)
 }
-
-/// Gives one query at most so many bytes of a shared pool.
-#[derive(Debug)]
-struct QueryPool {
-    all: Arc<dyn MemoryPool>,
-    held: AtomicUsize,
-    bytes_max: usize,
-}
-
-impl std::fmt::Display for QueryPool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}, at most {} bytes for one query", self.all, self.bytes_max)
-    }
-}
-
-impl MemoryPool for QueryPool {
-    fn name(&self) -> &str {
-        "query"
-    }
-
-    fn register(&self, consumer: &MemoryConsumer) {
-        self.all.register(consumer);
-    }
-
-    fn unregister(&self, consumer: &MemoryConsumer) {
-        self.all.unregister(consumer);
-    }
-
-    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.held.fetch_add(additional, Ordering::Relaxed);
-        self.all.grow(reservation, additional);
-    }
-
-    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.held.fetch_sub(shrink, Ordering::Relaxed);
-        self.all.shrink(reservation, shrink);
-    }
-
-    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> datafusion::common::Result<()> {
-        let held = self.held.fetch_add(additional, Ordering::Relaxed);
-        let grown = match held + additional > self.bytes_max {
-            true => Err(datafusion::common::resources_datafusion_err!(
-                "the query holds {held} bytes, {additional} more would be over its limit of {} (serve.query_bytes_max)",
-                self.bytes_max
-            )),
-            false => self.all.try_grow(reservation, additional),
-        };
-        if grown.is_err() {
-            self.held.fetch_sub(additional, Ordering::Relaxed);
-        }
-        grown
-    }
-
-    fn reserved(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    fn memory_limit(&self) -> MemoryLimit {
-        MemoryLimit::Finite(self.bytes_max)
-    }
-}
-
-/// Operators of a statement, at most. The parser makes a chain of them into a tree as deep as the chain is long, and a tree that is
-/// too deep overflows the stack when it is dropped.
-const OPERATORS_MAX: usize = 10_000;
-
-/// Largest text of a statement, in bytes.
-const TEXT_BYTES_MAX: usize = 1 << 20;
-
-/// Refuses a text that is too complex to be parsed.
-pub(crate) fn refuse_complex(sql: &str) -> Result<()> {
-    if sql.len() > TEXT_BYTES_MAX {
-        let message = format!("expected at most {TEXT_BYTES_MAX} bytes of SQL, got {}", sql.len());
-        return Err(Refusal::new(Refusal::TOO_COMPLEX, message));
-    }
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize();
-    let tokens = tokens.map_err(|e| Refusal::new(Refusal::SYNTAX, e.to_string()))?;
-    let is_operator = |token: &&Token| match token {
-        Token::Word(word) => OPERATOR_WORDS.contains(&word.keyword),
-        Token::Whitespace(_) | Token::Number(..) | Token::Comma | Token::SingleQuotedString(_) => false,
-        _ => true,
-    };
-    let operators = tokens.iter().filter(is_operator).count();
-    if operators <= OPERATORS_MAX {
-        return Ok(());
-    }
-    let message = format!("expected at most {OPERATORS_MAX} operators in a statement, got {operators}");
-    Err(Refusal::new(Refusal::TOO_COMPLEX, message).hint("an IN list holds many values without operators"))
-}
-
-/// Words that take what comes before and after them.
-const OPERATOR_WORDS: [Keyword; 8] = [
-    Keyword::AND,
-    Keyword::OR,
-    Keyword::NOT,
-    Keyword::UNION,
-    Keyword::EXCEPT,
-    Keyword::INTERSECT,
-    Keyword::JOIN,
-    Keyword::IS,
-];
 
 /// Refuses a plan that does more than read: statements that define or change something, write files or set the engine.
 fn refuse_writing(plan: &LogicalPlan) -> Result<()> {

@@ -3,7 +3,7 @@
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{self, Failure, FailureKind};
 
 /// A failure with its SQLSTATE, from which the codes of HTTP and gRPC follow.
 #[derive(Debug, Clone)]
@@ -104,9 +104,7 @@ impl From<DataFusionError> for Refusal {
             DataFusionError::ResourcesExhausted(_) => Some(Self::OUT_OF_MEMORY),
             DataFusionError::NotImplemented(_) => Some(Self::UNSUPPORTED),
             DataFusionError::ArrowError(error, _) => value_state(error),
-            DataFusionError::Plan(message) if message.starts_with("table '") && message.ends_with("not found") => {
-                Some(Self::UNKNOWN_TABLE)
-            }
+            DataFusionError::Plan(message) if failure::names_unknown_table(message) => Some(Self::UNKNOWN_TABLE),
             _ => None,
         };
         let refusal = Self::from(Failure::from(error));

@@ -2,11 +2,11 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use datafusion::common::JoinType;
 use datafusion::logical_expr::{Expr, col};
 use datafusion::prelude::{DataFrame, SessionContext};
 use std::sync::Arc;
 
+use super::visible;
 use crate::failure::{Failure, Result};
 
 /// The rows of one night's table, ordered by user.
@@ -26,7 +26,7 @@ impl StoredRows {
     ) -> Result<Self> {
         let mut rows = ctx.table(table).await?;
         if let Some(users) = users {
-            rows = rows.join(users.clone(), JoinType::LeftSemi, &["user_id"], &["shown_id"], None)?;
+            rows = visible::rows_of(users, rows)?;
         }
         let keys = ["user_id"].into_iter().chain(order);
         let rows = rows.sort(keys.map(|key| col(key).sort(true, true)).collect::<Vec<_>>())?;

@@ -10,8 +10,7 @@ use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, Session,
     TableProvider,
 };
-use datafusion::common::JoinType;
-use datafusion::common::ScalarValue;
+use datafusion::common::{JoinType, ScalarValue};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{TableProviderFilterPushDown, TableType, col, ident, lit};
 use datafusion::physical_plan::ExecutionPlan;
@@ -119,6 +118,11 @@ pub(crate) async fn shown_users(ctx: &SessionContext, has_lake: bool) -> Result<
     Ok(Some(logins.union_distinct(guests.select([col("guest_id").alias("shown_id")])?)?))
 }
 
+/// Returns the rows of those who may be shown.
+pub(crate) fn rows_of(users: &DataFrame, table: DataFrame) -> Result<DataFrame> {
+    Ok(table.join(users.clone(), JoinType::LeftSemi, &[USER_ID], &["shown_id"], None)?)
+}
+
 fn restricted(table: DataFrame, users: Option<&DataFrame>, free_text: bool) -> Result<DataFrame> {
     let schema = table.schema().as_arrow().clone();
     let is_hidden = |name: &str| name == OTHER_ID || (!free_text && FREE_TEXT.contains(&name));
@@ -132,7 +136,7 @@ fn restricted(table: DataFrame, users: Option<&DataFrame>, free_text: bool) -> R
     Ok(match users {
         Some(users) if has_users => {
             let anonymous = table.clone().filter(col(USER_ID).is_null())?;
-            table.join(users.clone(), JoinType::LeftSemi, &[USER_ID], &["shown_id"], None)?.union(anonymous)?
+            rows_of(users, table)?.union(anonymous)?
         }
         None if has_users => table.filter(lit(false))?,
         _ => table,

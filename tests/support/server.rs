@@ -161,6 +161,12 @@ pub fn clients_are_here(test: &str) -> bool {
     let jar = Path::new("/usr/share/java/postgresql.jar");
     clients::all_here(
         test,
-        &[Client::Program("psql"), Client::File(jar), Client::File(&root().join(".clients/python/stamp"))],
+        &[
+            Client::Program("psql"),
+            Client::Program("curl"),
+            Client::Program("openssl"),
+            Client::File(jar),
+            Client::File(&root().join(".clients/python/stamp")),
+        ],
     )
 }

@@ -12,11 +12,10 @@ use crate::support::shop::{done, night, query, refused, run, shop};
 const NIGHT: &str = "2026-02-21";
 const EARLIER: &str = "2026-02-20";
 
-/// Returns the statements of a recording that can be sent as they are; parameters are those of the recorded run.
+/// Returns the statements of a recording.
 fn statements(file: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join("tests/support/served/statements").join(file)).unwrap();
-    let blocks = text.split("\n-- next\n").skip(1).map(String::from);
-    blocks.collect()
+    text.split("\n-- next\n").skip(1).map(String::from).collect()
 }
 
 #[test]
@@ -122,9 +121,8 @@ fn broken_clients_harm_no_other() {
         assert!(status == 405 || status == 400 || head.contains("application/problem+json"), "{request}\n{head}");
     }
     server.rows("SELECT 1");
-    // Stacks of the threads that plan stay resident, 160 MiB in a debug build; a leak would grow beyond.
     let grown = server.resident_bytes().saturating_sub(warm) >> 20;
-    assert!(grown < 256, "resident memory grew by {grown} MiB");
+    assert!(grown < 64, "resident memory grew by {grown} MiB");
 }
 
 #[test]

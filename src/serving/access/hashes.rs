@@ -40,8 +40,8 @@ impl SaltedPassword {
         Ok(Self { salt, password })
     }
 
-    /// A salted password that no password has, with a salt made of `seed`, in hexadecimal digits.
-    pub(crate) fn of_no_one(seed: &str) -> Self {
+    /// Makes a salted password that no password matches, with a salt from the hexadecimal digits of `seed`.
+    pub(crate) fn unmatched(seed: &str) -> Self {
         let bytes = seed.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
         let salt = bytes.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).take(16).collect();
         Self { salt, password: rand::random::<[u8; 32]>().to_vec() }

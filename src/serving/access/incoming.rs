@@ -20,45 +20,69 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections that are ready and not taken yet.
 const READY_MAX: usize = 64;
 
-/// Connections whose handshake is done. Those above the limit are closed.
-pub(crate) struct Incoming {
-    ready: mpsc::Receiver<Transport>,
-    local: SocketAddr,
+/// Accepts the connections of one protocol, so many at once; those above are closed.
+pub(crate) struct Acceptor {
+    pub(crate) protocol: &'static str,
+    pub(crate) listener: TcpListener,
+    pub(crate) tls: Option<TlsAcceptor>,
+    places: Arc<Semaphore>,
+    connections_max: usize,
+    stopping: CancellationToken,
 }
 
-impl Incoming {
-    /// Accepts until `stopping`. A client that takes its time for the handshake keeps no other waiting.
+impl Acceptor {
     pub(crate) fn new(
         protocol: &'static str,
         listener: TcpListener,
         tls: Option<TlsAcceptor>,
         connections_max: usize,
         stopping: CancellationToken,
-    ) -> io::Result<Self> {
-        let local = listener.local_addr()?;
-        let (accepted, ready) = mpsc::channel(READY_MAX);
-        let places = Arc::new(Semaphore::new(connections_max));
-        tokio::spawn(async move {
-            loop {
-                let (socket, address) = tokio::select! {
-                    () = stopping.cancelled() => return,
-                    next = listener.accept() => match next {
-                        Ok(next) => next,
-                        Err(error) => {
-                            // Such as too many open files, which closing connections ends.
-                            tracing::warn!("{protocol}: no connection accepted: {error}");
-                            tokio::time::sleep(Duration::from_millis(100)).await;
-                            continue;
-                        }
-                    },
-                };
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    tracing::warn!(
-                        "{protocol}: {address} refused: {connections_max} connections are open (serve.connections_max)"
-                    );
+    ) -> Self {
+        Self { protocol, listener, tls, places: Arc::new(Semaphore::new(connections_max)), connections_max, stopping }
+    }
+
+    /// Returns the next connection with its place, which others take once it is dropped; `None` when the server stops.
+    pub(crate) async fn next(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let protocol = self.protocol;
+        loop {
+            let accepted = tokio::select! {
+                () = self.stopping.cancelled() => return None,
+                accepted = self.listener.accept() => accepted,
+            };
+            let (socket, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Such as too many open files, which closing connections ends.
+                    tracing::warn!("{protocol}: no connection accepted: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
-                };
-                let (accepted, tls) = (accepted.clone(), tls.clone());
+                }
+            };
+            match Arc::clone(&self.places).try_acquire_owned() {
+                Ok(place) => return Some((socket, address, place)),
+                Err(_) => tracing::warn!(
+                    "{protocol}: {address} refused: {} connections are open (serve.connections_max)",
+                    self.connections_max
+                ),
+            }
+        }
+    }
+}
+
+/// Connections whose handshake is done.
+pub(crate) struct Incoming {
+    ready: mpsc::Receiver<Transport>,
+    local: SocketAddr,
+}
+
+impl Incoming {
+    /// Shakes hands with each client in a task of its own, so that one that takes its time keeps no other waiting.
+    pub(crate) fn new(acceptor: Acceptor) -> io::Result<Self> {
+        let local = acceptor.listener.local_addr()?;
+        let (accepted, ready) = mpsc::channel(READY_MAX);
+        tokio::spawn(async move {
+            while let Some((socket, address, place)) = acceptor.next().await {
+                let (accepted, tls, protocol) = (accepted.clone(), acceptor.tls.clone(), acceptor.protocol);
                 tokio::spawn(async move {
                     socket.set_nodelay(true).unwrap_or_default();
                     let stream = match tls {
@@ -78,7 +102,7 @@ impl Incoming {
     }
 
     /// Returns the next connection; never without one.
-    pub(crate) async fn next(&mut self) -> Transport {
+    async fn next(&mut self) -> Transport {
         match self.ready.recv().await {
             Some(transport) => transport,
             None => std::future::pending().await,
@@ -117,7 +141,7 @@ enum Stream {
 /// A connection of a client.
 pub(crate) struct Transport {
     stream: Stream,
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
     _place: OwnedSemaphorePermit,
 }
 

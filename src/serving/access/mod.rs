@@ -1,4 +1,4 @@
-//! Tells who is let in, and what each may do.
+//! Lets clients in, and says what each may do.
 
 mod backoff;
 mod hashes;
@@ -20,7 +20,7 @@ use backoff::Backoff;
 
 pub(super) use hashes::SaltedPassword;
 pub(crate) use hashes::hash_password;
-pub(super) use incoming::Incoming;
+pub(super) use incoming::{Acceptor, Incoming};
 pub(super) use tls::{Tls, load as load_tls};
 
 /// Tokens that are kept; more are refused.
@@ -34,7 +34,7 @@ pub(super) struct Account {
     pub(super) free_text: bool,
 }
 
-/// Part of a night that an account sees of a night by SQL.
+/// Part of a night that an account sees by SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum View {
     Analyst { free_text: bool },
@@ -98,27 +98,25 @@ impl Access {
         self.users.is_empty()
     }
 
-    /// The account of everyone where no users are configured.
+    /// Returns the account of everyone where no users are configured.
     pub(super) fn open_account(name: &str) -> Account {
         Account { name: name.into(), role: Role::Analyst, free_text: false }
     }
 
     /// Returns the account of a user who has proved who they are.
-    pub(super) fn account(&self, name: &str) -> Account {
-        match self.users.get(name) {
-            Some(user) => Account { name: name.into(), role: user.role, free_text: user.free_text },
-            None => Self::open_account(name),
-        }
+    pub(super) fn account(&self, name: &str) -> Result<Account> {
+        let user = self.users.get(name).ok_or_else(|| refused("wrong name or password"))?;
+        Ok(Account { name: name.into(), role: user.role, free_text: user.free_text })
     }
 
-    /// Returns the salted password of a user. An unknown one gets a salt too, always the same one and of no password, so that
-    /// names cannot be guessed.
+    /// Returns the salted password of a user. An unknown user gets a salt too, the same at each attempt, so that names cannot be
+    /// guessed; no password matches it.
     pub(super) fn salted_password(&self, name: &str) -> Result<SaltedPassword> {
         self.backoff.check(name)?;
         let known = self.users.get(name).filter(|user| !user.scram.is_empty());
         match known {
             Some(user) => SaltedPassword::parse(&user.scram).map_err(Refusal::from),
-            None => Ok(SaltedPassword::of_no_one(&ContentHash::from_bytes(format!("{}\0{name}", self.secret)).full())),
+            None => Ok(SaltedPassword::unmatched(&ContentHash::from_bytes(format!("{}\0{name}", self.secret)).full())),
         }
     }
 
@@ -162,7 +160,7 @@ impl Access {
             return Err(refused("wrong name or password"));
         }
         self.backoff.succeeded(name);
-        Ok(self.account(name))
+        self.account(name)
     }
 
     /// Makes a token for name and password; a token makes no other one. It expires after `serve.token_minutes`.

@@ -1,4 +1,4 @@
-//! Tells what clients ask about the server and its tables.
+//! Answers to questions about the server and its tables.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -61,7 +61,7 @@ fn type_name(table_type: TableType) -> &'static str {
     }
 }
 
-/// Tells what the server is and can do.
+/// Returns the server's name, version and abilities.
 pub(super) fn sql_info() -> Result<SqlInfoData, Status> {
     let mut builder = SqlInfoDataBuilder::new();
     builder.append(SqlInfo::FlightSqlServerName, "intentcast");

@@ -15,15 +15,16 @@ use super::status::refused;
 use crate::serving::access::Account;
 use crate::serving::caller::Caller;
 use crate::serving::nights::Night;
-use crate::serving::queries::{Planned, Queries, refuse_complex};
+use crate::serving::queries::{Planned, Queries};
 use crate::serving::refusal::Refusal;
+use crate::serving::sql_text::refuse_complex;
 
 /// Statements that are kept; the one that was used the longest ago makes room.
 const STATEMENTS_MAX: usize = 4096;
 
 #[derive(Clone)]
 struct Named {
-    /// Tells who named it; no one else may use it.
+    /// Name of the user who sent it; no one else may use it.
     owner: String,
     statement: Statement,
     planned: Planned,
@@ -46,8 +47,8 @@ impl Named {
 pub(super) struct Statements {
     queries: Arc<Queries>,
     named: Mutex<LruCache<String, Named>>,
-    /// Tells what cancels ad hoc statements that were fetched, by handle, with their owners. Their plans are gone, and with them the night
-    /// that they read.
+    /// Cancellation of ad hoc statements that were fetched, by handle, with their owners. Their plans are dropped, and with them the
+    /// night that they read.
     fetched: Mutex<LruCache<String, (String, CancellationToken)>>,
 }
 

@@ -29,10 +29,6 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Routes as metrics name them.
-const ROUTES: [&str; 6] =
-    ["/v1/users/{id}/intents", "/v1/users/{id}/recommendations", "/healthz", "/readyz", "/metrics", "/openapi.json"];
-
 /// Serves HTTP until `stopping`.
 pub(super) async fn serve(incoming: Incoming, queries: Arc<Queries>, stopping: CancellationToken) {
     let served = axum::serve(incoming, routes(queries)).with_graceful_shutdown(stopping.cancelled_owned()).await;
@@ -118,7 +114,7 @@ async fn token(
 async fn observe(State(queries): State<Arc<Queries>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
-    let route = ROUTES.into_iter().find(|route| Some(*route) == path.as_deref()).unwrap_or("other");
+    let route = path.unwrap_or_else(|| "other".into());
     let id = request.headers().get(&REQUEST_ID).filter(|id| id.len() <= 128).cloned();
     let id = id.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
     let mut response = match !queries.access.is_open() || has_loopback_host(&request) {

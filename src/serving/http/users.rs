@@ -3,6 +3,7 @@
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -33,9 +34,9 @@ pub(super) struct Asked {
 pub(super) async fn intents(
     State(queries): State<Arc<Queries>>,
     Path(user_id): Path<String>,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(asked) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let Query(asked) = asked?;
     let night = night(&queries, asked.run_date.as_deref()).await?;
     let row = json_rows(&night.intents.of(&user_id))?.pop().ok_or_else(|| unknown(&night, &user_id))?;
     let (mut probabilities, mut rest) = (Map::new(), Map::new());
@@ -53,9 +54,9 @@ pub(super) async fn intents(
 pub(super) async fn recommendations(
     State(queries): State<Arc<Queries>>,
     Path(user_id): Path<String>,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(asked) = asked.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let Query(asked) = asked?;
     let night = night(&queries, asked.run_date.as_deref()).await?;
     if night.intents.of(&user_id).num_rows() == 0 {
         return Err(unknown(&night, &user_id));

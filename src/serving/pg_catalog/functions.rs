@@ -4,21 +4,20 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
 use super::names::VERSION;
 use super::tables::KnownTables;
+use crate::features::functions::{ANY_ARGUMENTS, Constant};
 
 /// Registers all functions.
 pub(super) fn register(ctx: &SessionContext, known: Arc<KnownTables>) {
     let text = |value: &str| ScalarValue::Utf8(Some(value.into()));
     let no_text = ScalarValue::Utf8(None);
     let version = format!("PostgreSQL {VERSION} (intentcast {})", env!("CARGO_PKG_VERSION"));
-    ctx.register_udf(Answer::new("version", text(&version)).into());
+    ctx.register_udf(Constant::of_any_arguments("version", text(&version)).into());
     let all_visible = [
         "pg_function_is_visible",
         "pg_type_is_visible",
@@ -40,10 +39,10 @@ pub(super) fn register(ctx: &SessionContext, known: Arc<KnownTables>) {
         "pg_has_role",
     ];
     for name in all_visible {
-        ctx.register_udf(Answer::new(name, ScalarValue::Boolean(Some(true))).into());
+        ctx.register_udf(Constant::of_any_arguments(name, ScalarValue::Boolean(Some(true))).into());
     }
     for name in ["pg_is_in_recovery", "pg_is_other_temp_schema", "row_security_active"] {
-        ctx.register_udf(Answer::new(name, ScalarValue::Boolean(Some(false))).into());
+        ctx.register_udf(Constant::of_any_arguments(name, ScalarValue::Boolean(Some(false))).into());
     }
     let unknown_text = [
         "pg_get_viewdef",
@@ -73,7 +72,7 @@ pub(super) fn register(ctx: &SessionContext, known: Arc<KnownTables>) {
         "json_build_object",
     ];
     for name in unknown_text {
-        ctx.register_udf(Answer::new(name, no_text.clone()).into());
+        ctx.register_udf(Constant::of_any_arguments(name, no_text.clone()).into());
     }
     for name in [
         "pg_database_size",
@@ -84,49 +83,15 @@ pub(super) fn register(ctx: &SessionContext, known: Arc<KnownTables>) {
         "txid_current",
         "pg_backend_pid",
     ] {
-        ctx.register_udf(Answer::new(name, ScalarValue::Int64(Some(0))).into());
+        ctx.register_udf(Constant::of_any_arguments(name, ScalarValue::Int64(Some(0))).into());
     }
     let started = ScalarValue::TimestampMicrosecond(Some(chrono::Utc::now().timestamp_micros()), Some("UTC".into()));
-    ctx.register_udf(Answer::new("pg_postmaster_start_time", started.clone()).into());
-    ctx.register_udf(Answer::new("pg_conf_load_time", started).into());
+    ctx.register_udf(Constant::of_any_arguments("pg_postmaster_start_time", started.clone()).into());
+    ctx.register_udf(Constant::of_any_arguments("pg_conf_load_time", started).into());
     ctx.register_udf(CurrentSetting::new().into());
-    ctx.register_udf(Answer::new("current_schema", text("tables")).into());
+    ctx.register_udf(Constant::of_any_arguments("current_schema", text("tables")).into());
     for name in ["obj_description", "col_description", "pg_table_is_visible"] {
         ctx.register_udf(OfTable::new(name, &known).into());
-    }
-}
-
-/// Any number of arguments, none included.
-fn any_arguments() -> Signature {
-    Signature::one_of(vec![TypeSignature::Nullary, TypeSignature::VariadicAny], Volatility::Stable)
-}
-
-/// A function with one answer, whatever it is asked.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Answer {
-    name: &'static str,
-    value: ScalarValue,
-    signature: Signature,
-}
-
-impl Answer {
-    fn new(name: &'static str, value: ScalarValue) -> Self {
-        Self { name, value, signature: any_arguments() }
-    }
-}
-
-impl ScalarUDFImpl for Answer {
-    fn name(&self) -> &str {
-        self.name
-    }
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.value.data_type())
-    }
-    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        Ok(ColumnarValue::Scalar(self.value.clone()))
     }
 }
 
@@ -138,7 +103,7 @@ struct CurrentSetting {
 
 impl CurrentSetting {
     fn new() -> Self {
-        Self { signature: any_arguments() }
+        Self { signature: Signature::one_of(ANY_ARGUMENTS.into(), Volatility::Stable) }
     }
 
     fn of(name: &str) -> Option<&'static str> {
@@ -181,7 +146,7 @@ struct OfTable {
 
 impl OfTable {
     fn new(name: &'static str, known: &Arc<KnownTables>) -> Self {
-        Self { name, known: Arc::clone(known), signature: any_arguments() }
+        Self { name, known: Arc::clone(known), signature: Signature::one_of(ANY_ARGUMENTS.into(), Volatility::Stable) }
     }
 }
 

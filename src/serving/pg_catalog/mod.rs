@@ -1,4 +1,4 @@
-//! Tells what PostgreSQL's clients ask of `pg_catalog` and `information_schema` before a person sees the first table.
+//! Answers to the questions that PostgreSQL's clients ask `pg_catalog` and `information_schema` when they connect.
 //!
 //! `datafusion-pg-catalog` describes tables, columns and types. Added here: comments on tables and columns, functions, tables and
 //! columns that clients name and that say nothing about this server, and an empty answer to what DataFusion cannot plan.

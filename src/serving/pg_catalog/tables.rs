@@ -272,7 +272,7 @@ pub(super) fn install(ctx: &SessionContext) -> failure::Result<()> {
     Ok(())
 }
 
-/// Tells what is known of tables by their OIDs.
+/// Comments and visibility of tables by their OIDs.
 #[derive(Debug, Default)]
 pub(super) struct KnownTables {
     /// Comments by the OID of a table and the number of a column; 0 is the table itself.

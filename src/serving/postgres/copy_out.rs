@@ -16,7 +16,7 @@ use super::errors;
 use crate::serving::queries::Rows;
 use crate::serving::refusal::Refusal;
 
-/// Tells how rows are written.
+/// Format of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CopyFormat {
     Text,

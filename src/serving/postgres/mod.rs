@@ -18,59 +18,29 @@ use pgwire::api::auth::StartupHandler;
 use pgwire::api::cancel::CancelHandler;
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use std::sync::Arc;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::access::Acceptor;
 use super::queries::Queries;
 use extended::Extended;
 use simple::Simple;
 use startup::Startups;
 
-/// Accepts connections until `stopping`; those that are open live until their clients close them or `queries` is stopped.
-pub(super) async fn serve(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    queries: Arc<Queries>,
-    connections_max: usize,
-    stopping: CancellationToken,
-    open: TaskTracker,
-) {
+/// Accepts connections until the server stops; those that are open live until their clients close them or `queries` is stopped.
+pub(super) async fn serve(acceptor: Acceptor, queries: Arc<Queries>, open: TaskTracker) {
     let handlers = Arc::new(Handlers {
-        startups: Startups::new(Arc::clone(&queries.access), tls.is_some()),
+        startups: Startups::new(Arc::clone(&queries.access), acceptor.tls.is_some()),
         simple: Arc::new(Simple::new(Arc::clone(&queries))),
         extended: Arc::new(Extended::new(Arc::clone(&queries))),
     });
-    let places = Arc::new(Semaphore::new(connections_max));
-    loop {
-        let accepted = tokio::select! {
-            () = stopping.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (socket, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Such as too many open files, which closing connections ends.
-                tracing::warn!("postgres: no connection accepted: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(
-                "postgres: {address} refused: {connections_max} connections are open (serve.connections_max)"
-            );
-            continue;
-        };
-        let (handlers, tls, stopped) = (Arc::clone(&handlers), tls.clone(), queries.stopped.clone());
+    while let Some((socket, address, place)) = acceptor.next().await {
+        let (handlers, tls, stopped) = (Arc::clone(&handlers), acceptor.tls.clone(), queries.stopped.clone());
         open.spawn(async move {
             let _place = place;
             tokio::select! {
                 ended = pgwire::tokio::process_socket(socket, tls, handlers) => {
                     if let Err(error) = ended {
-                        tracing::debug!("postgres: connection of {address} ended: {error}");
+                        tracing::debug!("pg: connection of {address} ended: {error}");
                     }
                 }
                 () = stopped.cancelled() => {}

@@ -90,9 +90,9 @@ pub(super) async fn answer(
                 variable: variable.clone(),
                 values: values.clone(),
             };
-            from_hook(&SetShowHook, client, queries, &Statement::Set(plain)).await
+            from_hook(&SetShowHook, client, &Statement::Set(plain)).await
         }
-        Statement::Set(_) => from_hook(&SetShowHook, client, queries, statement).await,
+        Statement::Set(_) => from_hook(&SetShowHook, client, statement).await,
         Statement::ShowVariable { variable } => {
             let name = variable.iter().map(|part| part.value.to_lowercase()).collect::<Vec<_>>().join(".");
             match name.as_str() {
@@ -102,18 +102,18 @@ pub(super) async fn answer(
                 }
                 "search_path" => shown(columns(statement), SEARCH_PATH),
                 "transaction_read_only" | "default_transaction_read_only" => shown(columns(statement), "on"),
-                _ => from_hook(&SetShowHook, client, queries, statement).await,
+                _ => from_hook(&SetShowHook, client, statement).await,
             }
         }
         Statement::Reset(reset) => {
-            let names_run_date = match &reset.reset {
+            let names = |setting: &str| match &reset.reset {
                 Reset::ALL => true,
-                Reset::ConfigurationParameter(name) => name.to_string().eq_ignore_ascii_case(RUN_DATE),
+                Reset::ConfigurationParameter(name) => name.to_string().eq_ignore_ascii_case(setting),
             };
-            if names_run_date {
+            if names(RUN_DATE) {
                 connection.set_run_date(None);
             }
-            if reset.to_string().to_lowercase().contains("all") || reset.to_string().to_lowercase().contains(TIMEOUT) {
+            if names(TIMEOUT) {
                 client.metadata_mut().remove(STATEMENT_TIMEOUT);
             }
             Ok(done("RESET"))
@@ -132,7 +132,7 @@ pub(super) async fn answer(
         Statement::Close { .. } => Ok(done("CLOSE CURSOR")),
         Statement::LISTEN { .. } => Ok(done("LISTEN")),
         Statement::UNLISTEN { .. } => Ok(done("UNLISTEN")),
-        _ => from_hook(&TransactionStatementHook, client, queries, statement).await,
+        _ => from_hook(&TransactionStatementHook, client, statement).await,
     }
 }
 
@@ -158,7 +158,6 @@ async fn set_run_date(queries: &Queries, connection: &Connection, value: Option<
 async fn from_hook(
     hook: &impl QueryHook,
     client: &mut dyn HookClient,
-    _queries: &Queries,
     statement: &Statement,
 ) -> PgWireResult<Response> {
     // A session of its own: what the hook sets there, no query sees.

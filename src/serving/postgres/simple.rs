@@ -21,8 +21,9 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::{connection, copy_out, errors, settings};
-use crate::serving::queries::{Planned, Queries, Rows, refuse_complex};
+use crate::serving::queries::{Planned, Queries, Rows};
 use crate::serving::refusal::Refusal;
+use crate::serving::sql_text::refuse_complex;
 
 /// Answers simple queries.
 pub(super) struct Simple {

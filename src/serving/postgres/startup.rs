@@ -35,7 +35,7 @@ pub(super) struct Startup {
     exchange: SASLAuthStartupHandler<DefaultServerParameterProvider>,
 }
 
-/// Tells what the connections of a server share.
+/// Parts that the connections of a server share.
 pub(super) struct Startups {
     wants_tls: bool,
     pub(super) connections: Arc<Connections>,
@@ -112,7 +112,8 @@ impl StartupHandler for Startup {
             }
             if matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
                 self.access.succeeded(&user);
-                self.open(client, self.access.account(&user));
+                let account = self.access.account(&user);
+                self.open(client, account.map_err(|r| errors::fatal(r.sqlstate, r.failure.message))?);
             }
             return Ok(());
         }
