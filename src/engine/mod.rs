@@ -5,6 +5,7 @@
 
 pub(crate) mod memory;
 pub mod places;
+pub(crate) mod request_rows;
 pub(crate) mod scans;
 pub(crate) mod schemas;
 

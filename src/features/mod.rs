@@ -96,6 +96,17 @@ pub(crate) async fn register_state(
     rollups: &Rollups,
     scope: Scope,
 ) -> Result<()> {
+    register_inputs(ctx, source, rollups, scope).await?;
+    views::register(ctx, source.sql, &["master", "state"]).await
+}
+
+/// Registers what the state views read: the functions of a night, the lake's views and the rollups.
+pub(crate) async fn register_inputs(
+    ctx: &SessionContext,
+    source: LakeSource<'_>,
+    rollups: &Rollups,
+    scope: Scope,
+) -> Result<()> {
     functions::register(ctx, source.config, scope.run_date)?;
     let end = ScalarValue::Date32(Some(date32(scope.labels_end.0)));
     ctx.register_udf(functions::Constant::new("labels_end", end).into());
@@ -118,8 +129,7 @@ pub(crate) async fn register_state(
         fields.push(Arc::new(Field::new("_dt", DataType::Date32, true)));
         ctx.register_table(EARLIER_DEMAND, Arc::new(EmptyTable::new(Arc::new(Schema::new(fields)))))?;
     }
-    register_repeats(ctx, source.sql, source.lake).await?;
-    views::register(ctx, source.sql, &["master", "state"]).await
+    register_repeats(ctx, source.sql, source.lake).await
 }
 
 /// Registers the functions that tell whether keys of master data have several rows, which views of master data call.

@@ -3,12 +3,13 @@
 //! Queries come in through [`operator::install`], which gives a session the functions of [`functions`]; columns of scores
 //! come out. Nights and trainings also call [`models`] and [`contents`] directly. Imports go from right to left in
 //! `lock`, `devices`, `load_cache`, `permitted`, `torch_functions`, `encoders`, `contents`, `service`, `models`, `sql_model`,
-//! `functions`, `operator`.
+//! `functions`, `live_model`, `operator`.
 
 pub mod contents;
 pub mod devices;
 pub(crate) mod encoders;
 pub(crate) mod functions;
+pub(crate) mod live_model;
 mod load_cache;
 mod lock;
 pub mod models;

@@ -9,6 +9,7 @@ mod audit;
 mod caller;
 mod flight;
 mod http;
+mod live;
 mod metrics;
 mod nights;
 mod pg_catalog;
@@ -99,6 +100,8 @@ impl Server {
         if let Some(listener) = self.http {
             let incoming = incoming("http", listener, &["http/1.1"])?;
             open.spawn(http::serve(incoming, Arc::clone(&self.queries), stopping.clone()));
+            // Reading a large night takes a while; requests that come earlier wait for it.
+            tokio::spawn(prepare_live(Arc::clone(&self.queries)));
         }
         let refresh = Duration::from_secs(self.config.serve.refresh_seconds.into());
         loop {
@@ -121,6 +124,15 @@ impl Server {
         self.queries.stopped.cancel();
         tokio::time::timeout(Duration::from_secs(5), open.wait()).await.unwrap_or_default();
         Ok(())
+    }
+}
+
+/// Reads what answers for one user need, before the first of them is asked for.
+async fn prepare_live(queries: Arc<Queries>) {
+    let begun = std::time::Instant::now();
+    match queries.nights.live().await {
+        Ok(_) => tracing::info!("ready to score users with new events after {:.1} s", begun.elapsed().as_secs_f64()),
+        Err(failure) => tracing::warn!("users cannot be scored with new events: {failure}"),
     }
 }
 

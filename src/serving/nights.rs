@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
 use super::access::View;
+use super::live::Live;
 use super::stored::StoredRows;
 use super::visible;
 use crate::config::Config;
 use crate::failure::Result;
 use crate::ids::{Generation, RunDate};
 use crate::publish::runs;
-use crate::score::models::Models;
+use crate::score::models::{ModelRef, Models};
 use crate::workspace::{Access, Workspace};
 
 /// Nights other than the newest whose sessions are kept.
@@ -59,7 +60,11 @@ impl Night {
 
 /// The nights that were visible at one moment.
 struct Snapshot {
-    workspace: Workspace,
+    workspace: Arc<Workspace>,
+    /// The weights with which a user is scored now.
+    champion: Option<ModelRef>,
+    /// Answers for one user, read when they are first asked for.
+    live: OnceCell<Arc<Live>>,
     shown: Vec<(RunDate, Generation)>,
     newest: Arc<Night>,
     earlier: Mutex<LruCache<RunDate, Arc<OnceCell<Arc<Night>>>>>,
@@ -95,17 +100,26 @@ impl Nights {
         }
     }
 
+    /// Returns what answers for one user now, from the newest night's state.
+    pub(crate) async fn live(&self) -> Result<Arc<Live>> {
+        self.snapshot().live(&self.models).await
+    }
+
     /// Looks which nights are visible now, and shows them if they have changed; returns whether they have. Running queries keep the
     /// night that they have.
     pub(crate) async fn refresh(&self) -> Result<bool> {
         let snapshot = self.snapshot();
         let changed = shown(&runs::visible_nights(snapshot.workspace.output()?).await?) != snapshot.shown;
+        let has_other_model = snapshot.champion != self.models.pin("").await.ok();
         let is_old = snapshot.workspace.has_lake() && snapshot.opened_at.elapsed() > AGE_MAX;
-        drop(snapshot);
-        if !changed && !is_old {
+        if !changed && !is_old && !has_other_model {
             return Ok(false);
         }
         let opened = Arc::new(Snapshot::open(&self.config, &self.models).await?);
+        if snapshot.live.initialized() {
+            // Before it is shown, so that no request waits for it.
+            opened.live(&self.models).await?;
+        }
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = opened;
         Ok(changed)
     }
@@ -117,16 +131,27 @@ impl Nights {
 
 impl Snapshot {
     async fn open(config: &Config, models: &Arc<Models>) -> Result<Self> {
-        let workspace = Workspace::open(config, Arc::clone(models), Access::ReadOnly).await?;
+        let workspace = Arc::new(Workspace::open(config, Arc::clone(models), Access::ReadOnly).await?);
         let newest = open_night(&workspace, workspace.nights().last().map(|night| night.run_date())).await?;
         Ok(Self {
             shown: shown(workspace.nights()),
             newest: Arc::new(newest),
+            champion: models.pin("").await.ok(),
+            live: OnceCell::new(),
             earlier: Mutex::new(LruCache::new(EARLIER_NIGHTS_MAX)),
             opening: tokio::sync::Mutex::default(),
             opened_at: Instant::now(),
             workspace,
         })
+    }
+
+    async fn live(&self, models: &Models) -> Result<Arc<Live>> {
+        let opened = self.live.get_or_try_init(|| async {
+            let night = self.workspace.visible_night(None)?.clone();
+            let served = self.newest.unrestricted.clone();
+            Live::open(Arc::clone(&self.workspace), night, served, models).await.map(Arc::new)
+        });
+        opened.await.map(Arc::clone)
     }
 
     async fn earlier(&self, run_date: RunDate) -> Result<Arc<Night>> {
@@ -148,8 +173,12 @@ async fn open_night(workspace: &Workspace, run_date: Option<RunDate>) -> Result<
     let night = run_date.map(|date| workspace.visible_night(Some(date))).transpose()?;
     let session = workspace.served_session(night).await?;
     let users = visible::shown_users(&session.ctx, workspace.has_lake()).await?;
-    let intents = StoredRows::read(&session.ctx, "intent", users.as_ref(), None).await?;
-    let recommendations = StoredRows::read(&session.ctx, "recommendation", users.as_ref(), Some("rank")).await?;
+    let of_users = async |table: &str| {
+        let rows = session.ctx.table(table).await?;
+        users.as_ref().map_or_else(|| Ok(rows.clone()), |users| visible::rows_of(users, rows.clone()))
+    };
+    let intents = StoredRows::read(of_users("intent").await?, "user_id", None).await?;
+    let recommendations = StoredRows::read(of_users("recommendation").await?, "user_id", Some("rank")).await?;
     let model_version = night.and_then(|night| night.run.model_version.as_ref().map(|version| version.0.clone()));
     let night = Night {
         run_date,

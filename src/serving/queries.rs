@@ -21,7 +21,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +46,9 @@ const METADATA_TABLES_MAX: usize = 24;
 
 /// Waiting queries per running one.
 const WAITING_PER_TURN: usize = 8;
+
+/// Time that an answer for one user waits for its turn.
+const LIVE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A checked query of one night.
 #[derive(Clone)]
@@ -74,6 +77,8 @@ pub(crate) struct Queries {
     planning: Semaphore,
     /// Queries of descriptions that run at once.
     metadata: Arc<Semaphore>,
+    /// Answers for one user with new events, and about items, that are computed at once.
+    live: Semaphore,
     waiting: AtomicUsize,
     waiting_max: usize,
     wait_max: Duration,
@@ -96,6 +101,7 @@ impl Queries {
             turns: Arc::new(Semaphore::new(running_max)),
             planning: Semaphore::new(running_max * CHEAP_PER_TURN),
             metadata: Arc::new(Semaphore::new(running_max * CHEAP_PER_TURN)),
+            live: Semaphore::new(running_max * CHEAP_PER_TURN),
             waiting: AtomicUsize::new(0),
             waiting_max: running_max * WAITING_PER_TURN,
             wait_max: Duration::from_secs(serve.wait_seconds_max.into()),
@@ -193,6 +199,16 @@ impl Queries {
             }
         });
         rows_stream(received, failure).boxed()
+    }
+
+    /// Waits for a turn to answer for one user.
+    pub(crate) async fn live_turn(&self) -> Result<SemaphorePermit<'_>> {
+        match tokio::time::timeout(LIVE_WAIT_MAX, self.live.acquire()).await {
+            Ok(turn) => turn.map_err(stopping),
+            Err(_) => {
+                Err(Refusal::new(Refusal::BUSY, "too many requests are answered already").hint("try again later"))
+            }
+        }
     }
 
     /// Returns when no query runs or waits.

@@ -33,6 +33,36 @@ impl ItemIndex {
         Ok(Self { ids, vectors, bias, width: width as usize })
     }
 
+    /// Returns the number of an item.
+    pub(crate) fn find(&self, item_id: &str) -> Option<usize> {
+        self.ids.binary_search_by(|id| id.as_str().cmp(item_id)).ok()
+    }
+
+    /// Returns an item's score for a taste, as [`Self::best`] has it up to rounding.
+    pub(crate) fn score(&self, taste: &[f32], item: usize) -> f32 {
+        dot(taste, self.vector(item)) + self.bias[item]
+    }
+
+    /// Returns the `k` items with the largest cosine to an item's vector and that cosine, without the item itself and those of
+    /// `exclude`. Items without a direction are left out.
+    pub(crate) fn nearest(&self, item: usize, k: usize, exclude: impl Fn(&str) -> bool) -> Vec<(usize, f32)> {
+        let vector = self.vector(item);
+        let length = dot(vector, vector).sqrt();
+        let mut best = Vec::new();
+        for other in (0..self.ids.len()).filter(|other| *other != item) {
+            let direction = self.vector(other);
+            let cosine = dot(vector, direction) / (length * dot(direction, direction).sqrt());
+            if cosine.is_finite() {
+                take_best(&mut best, &[cosine], other, k, |other| exclude(&self.ids[other]));
+            }
+        }
+        best
+    }
+
+    fn vector(&self, item: usize) -> &[f32] {
+        &self.vectors[item * self.width..(item + 1) * self.width]
+    }
+
     /// For each taste (row-major [users, width]) the best `k` (item, score), best first.
     pub(crate) fn best(&self, tastes: &[f32], exclude: &[HashSet<&str>], k: usize) -> Result<Vec<Vec<(usize, f32)>>> {
         let items = self.ids.len() as i64;
@@ -62,6 +92,10 @@ impl ItemIndex {
         }
         Ok(best)
     }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// Moves the items of `row`, the first of which is `first_item`, into `list` where they are among the best `k`. Ties go to
@@ -117,6 +151,22 @@ mod tests {
                 assert_eq!(best[user], all, "user {user} of {users}, {items} items");
             }
         }
+    }
+
+    #[test]
+    fn the_nearest_items_have_the_largest_cosine() {
+        let ids = Arc::new(["a", "b", "c", "d", "none"].map(String::from).to_vec());
+        let vectors = Arc::new(vec![1.0, 0.0, 2.0, 2.0, 5.0, 0.5, -1.0, 0.0, 0.0, 0.0]);
+        let index = ItemIndex { ids, vectors, bias: Arc::new(vec![0.5, 9.0, 0.0, 0.0, 0.0]), width: 2 };
+        let nearest = |item: &str, k: usize, without: &str| -> Vec<usize> {
+            let found = index.nearest(index.find(item).unwrap(), k, |id| id == without);
+            found.into_iter().map(|(item, _)| item).collect()
+        };
+        assert_eq!(nearest("a", 9, ""), [2, 1, 3], "neither itself nor an item without a direction");
+        assert_eq!(nearest("a", 1, "c"), [1]);
+        assert!(nearest("none", 9, "").is_empty());
+        assert_eq!(index.find("zz"), None);
+        assert_eq!(index.score(&[2.0, 1.0], 0), 2.5);
     }
 
     #[test]

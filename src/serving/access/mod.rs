@@ -63,6 +63,18 @@ impl Account {
             Role::Analyst | Role::Service | Role::Admin => Ok(()),
         }
     }
+
+    /// Refuses an account that may not send a user's events. Where everyone is let in (`open`), an analyst may.
+    pub(super) fn may_send_events(&self, open: bool) -> Result<()> {
+        match self.role {
+            Role::Service | Role::Admin => Ok(()),
+            Role::Analyst if open => Ok(()),
+            Role::Analyst | Role::Planner => Err(Refusal::new(
+                Refusal::NOT_ALLOWED,
+                format!("{}: sending events takes the role service or admin", self.name),
+            )),
+        }
+    }
 }
 
 /// Decides who is let in.

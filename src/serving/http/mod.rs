@@ -1,5 +1,6 @@
-//! HTTP: one user's stored intents and recommendations, health, metrics, and the description of all this.
+//! HTTP: one user's intents and recommendations, stored or with events of now, related items, health, metrics, and the description of all this.
 
+mod live;
 mod problem;
 mod users;
 
@@ -39,8 +40,10 @@ pub(super) async fn serve(incoming: Incoming, queries: Arc<Queries>, stopping: C
 
 fn routes(queries: Arc<Queries>) -> Router {
     Router::new()
-        .route("/v1/users/{id}/intents", get(users::intents))
-        .route("/v1/users/{id}/recommendations", get(users::recommendations))
+        .route("/v1/users/{id}/intents", get(users::intents).post(live::intents))
+        .route("/v1/users/{id}/recommendations", get(users::recommendations).post(live::recommendations))
+        .route("/v1/items/{id}/related", get(live::related))
+        .route("/v1/items/scores", post(live::item_scores))
         .route("/v1/token", post(token))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&queries), let_in))
         .route("/healthz", get(async || "ok\n"))

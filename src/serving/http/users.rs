@@ -39,16 +39,17 @@ pub(super) async fn intents(
     let Query(asked) = asked?;
     let night = night(&queries, asked.run_date.as_deref()).await?;
     let row = json_rows(&night.intents.of(&user_id))?.pop().ok_or_else(|| unknown(&night, &user_id))?;
-    let (mut probabilities, mut rest) = (Map::new(), Map::new());
-    for (name, value) in row {
-        match name.starts_with(PROBABILITY) {
-            true => probabilities.insert(name, value),
-            false => rest.insert(name, value),
-        };
-    }
-    rest.insert("run_date".into(), night.run_date.map_or(Value::Null, |date| date.to_string().into()));
+    let mut body = with_intents(row);
+    body.insert("run_date".into(), night.run_date.map_or(Value::Null, |date| date.to_string().into()));
+    Ok(answer(&body.into()))
+}
+
+/// Puts the probabilities of a row under `intents`.
+pub(super) fn with_intents(row: Map<String, Value>) -> Map<String, Value> {
+    let (probabilities, mut rest): (Map<_, _>, Map<_, _>) =
+        row.into_iter().partition(|(name, _)| name.starts_with(PROBABILITY));
     rest.insert("intents".into(), probabilities.into());
-    Ok(answer(&rest.into()))
+    rest
 }
 
 pub(super) async fn recommendations(
@@ -93,7 +94,7 @@ fn unknown(night: &Night, user_id: &str) -> Problem {
 }
 
 /// Returns each row as an object. Numbers stay exact, which a detour through text would not guarantee.
-fn json_rows(rows: &RecordBatch) -> Result<Vec<Map<String, Value>>, Problem> {
+pub(super) fn json_rows(rows: &RecordBatch) -> Result<Vec<Map<String, Value>>, Problem> {
     let bug = |e: arrow::error::ArrowError| Problem::from(Refusal::from(Failure::bug(e)));
     let mut objects = vec![Map::new(); rows.num_rows()];
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
@@ -112,6 +113,6 @@ fn json_rows(rows: &RecordBatch) -> Result<Vec<Map<String, Value>>, Problem> {
     Ok(objects)
 }
 
-fn answer(body: &Value) -> Response {
+pub(super) fn answer(body: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }

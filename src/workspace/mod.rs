@@ -5,8 +5,10 @@
 //! SQL. Functions, stores, memory limits, the cluster and scoring are installed here. Imports and trainings of flat tables have no
 //! workspace, because they read neither a configured lake nor an output's state: they open a plain session of the engine.
 
+pub(crate) mod one_user;
+
 use datafusion::catalog::TableProvider;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -33,6 +35,8 @@ use crate::score::operator;
 use crate::sql_files::SqlFiles;
 use crate::tables::rows_in_memory;
 use crate::tables::schemas::{NIGHT_TABLES, RUNS};
+
+use one_user::OneUserPlans;
 
 /// The view of the events of a session's users.
 const USER_EVENT: &str = "user_event";
@@ -366,6 +370,34 @@ impl Workspace {
         views::register(&session.ctx, &self.sql, &["features", "report"]).await?;
         contract::register_model_input(&session.ctx).await?;
         Ok(session)
+    }
+
+    /// Makes the plans of one user's features as of `run_date`, over the state that a night left; `served` is a session of
+    /// [`Self::served_session`] for that night. Fails (exit 2) without a lake, which has the consents.
+    pub(crate) async fn one_user_plans(
+        &self,
+        night: &VisibleNight,
+        run_date: RunDate,
+        served: &SessionContext,
+    ) -> Result<OneUserPlans> {
+        let (source, output) = (self.source()?, self.output()?);
+        let left = night_units::open(&self.session(), source, output, (night.run_date(), night.run.generation)).await?;
+        let rollups = left.ok_or_else(|| {
+            Failure::input(format!("the state that the night of {} left is gone", night.run_date()))
+                .hint("the next night leaves its own")
+        })?;
+        let ctx = self.session();
+        self.earlier_nights(run_date).register(&ctx, output).await?;
+        one_user::prepare(|| self.session(), source, &rollups, served, &ctx, run_date).await
+    }
+
+    /// Returns who became which login as of a date, as the view `stitched` of a night of that date has it.
+    pub(crate) async fn stitched(&self, run_date: RunDate, served: &SessionContext) -> Result<DataFrame> {
+        let ctx = self.session();
+        functions::register(&ctx, &self.config, run_date)?;
+        ctx.register_table("user_rows", served.table_provider("user_rows").await?)?;
+        views::register_one(&ctx, &self.sql, "state/stitched").await?;
+        Ok(ctx.table(one_user::STITCHED).await?)
     }
 
     /// Returns the schemas that clients see, and the tables that each may have.

@@ -1,0 +1,84 @@
+//! A model that answers for one user at a time, without a plan: what the functions of SQL compute, loaded once.
+
+use arrow::array::{ArrayRef, StructArray};
+use datafusion::prelude::SessionContext;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::functions::ScoringFunction;
+use super::models::{LakeInputs, Models};
+use super::service::as_struct;
+use super::service::item_index::ItemIndex;
+use super::sql_model::LoadedModel;
+use crate::failure::{Failure, Result};
+
+/// An item with its score.
+pub(crate) type ScoredItem = (String, f32);
+
+/// The model of a session, with the contents and items of the session's lake.
+pub(crate) struct LiveModel {
+    pub(crate) version: String,
+    intents: Arc<dyn LoadedModel>,
+    items: ItemIndex,
+}
+
+impl LiveModel {
+    /// Loads the configured version, or else the champion, with what its calls read of the session's lake.
+    pub(crate) async fn load(models: &Models, ctx: &SessionContext) -> Result<Self> {
+        let pinned = models.pin("").await?;
+        let inputs = models.inputs(&pinned, LakeInputs::ContentsAndItems, ctx).await?;
+        let function = ScoringFunction::find("score_intents");
+        let function = function.ok_or_else(|| Failure::bug("score_intents is no function"))?;
+        let intents = function.load(models, &inputs).await?;
+        Ok(Self { intents, items: models.items(&inputs).await?, version: pinned.version })
+    }
+
+    /// Scores users: `features` are structs as `score_intents` takes them; the result has its fields.
+    pub(crate) async fn score(&self, features: ArrayRef) -> Result<StructArray> {
+        let scores = Arc::clone(&self.intents).evaluate(vec![features], None).await?;
+        Ok(as_struct(&scores)?.clone())
+    }
+
+    /// Ranks the `k` best items for a taste, best first, without those of `exclude`, as `recommend` does.
+    pub(crate) async fn recommend(
+        &self,
+        taste: Vec<f32>,
+        exclude: HashSet<String>,
+        k: usize,
+    ) -> Result<Vec<ScoredItem>> {
+        let items = self.items.clone();
+        on_a_thread(move || {
+            let exclude: HashSet<&str> = exclude.iter().map(String::as_str).collect();
+            let best = items.best(&taste, &[exclude], k)?;
+            Ok(best.into_iter().flatten().map(|(item, score)| (items.ids[item].clone(), score)).collect())
+        })
+        .await
+    }
+
+    /// Ranks the `k` items whose vectors are nearest to an item's, by cosine, without those of `exclude`; `None` for an item that
+    /// the model has no vector of.
+    pub(crate) async fn related(
+        &self,
+        item_id: String,
+        exclude: Arc<HashSet<String>>,
+        k: usize,
+    ) -> Result<Option<Vec<ScoredItem>>> {
+        let items = self.items.clone();
+        on_a_thread(move || {
+            let Some(item) = items.find(&item_id) else { return Ok(None) };
+            let nearest = items.nearest(item, k, |id| exclude.contains(id));
+            Ok(Some(nearest.into_iter().map(|(item, cosine)| (items.ids[item].clone(), cosine)).collect()))
+        })
+        .await
+    }
+
+    /// Returns the score of each item for a taste, as `recommend` computes it; `None` for items that the model has no vector of.
+    pub(crate) fn item_scores(&self, taste: &[f32], item_ids: &[String]) -> Vec<Option<f32>> {
+        item_ids.iter().map(|id| Some(self.items.score(taste, self.items.find(id)?))).collect()
+    }
+}
+
+/// Ranks a whole catalogue where that holds up no other client.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Failure::bug(format!("ranking items: {e}")))?
+}

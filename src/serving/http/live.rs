@@ -1,0 +1,165 @@
+//! Answers for one user with events of now, and about items.
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::problem::Problem;
+use super::users::{answer, json_rows, with_intents};
+use crate::score::live_model::ScoredItem;
+use crate::serving::access::Account;
+use crate::serving::live::{Event, Live, LiveAnswer, LiveRefusal};
+use crate::serving::queries::Queries;
+use crate::serving::refusal::Refusal;
+
+/// Items of one answer.
+const ITEMS_MAX: usize = 1_000;
+
+/// Items of an answer where the client does not say how many.
+const ITEMS: usize = 10;
+
+/// Fields of the scores that are for the model's own use.
+const TASTE: &str = "taste";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    k: Option<usize>,
+}
+
+/// The items that a client wants scores of.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskedItems {
+    user_id: String,
+    item_ids: Vec<String>,
+    #[serde(default)]
+    events: Vec<Event>,
+}
+
+type Body<T> = Result<Json<T>, JsonRejection>;
+type Parameters = Result<Query<Asked>, QueryRejection>;
+
+pub(super) async fn intents(
+    State(queries): State<Arc<Queries>>,
+    Extension(account): Extension<Account>,
+    Path(user_id): Path<String>,
+    events: Body<Vec<Event>>,
+) -> Result<Response, Problem> {
+    let Json(events) = events?;
+    let (live, scored) = score(&queries, &account, &user_id, &events).await?;
+    let mut row = json_rows(&(&scored.scores).into())?.pop().unwrap_or_default();
+    row.remove(TASTE);
+    let mut body = with_intents(row);
+    body.extend(head(&live, &scored));
+    Ok(answer(&body.into()))
+}
+
+pub(super) async fn recommendations(
+    State(queries): State<Arc<Queries>>,
+    Extension(account): Extension<Account>,
+    Path(user_id): Path<String>,
+    asked: Parameters,
+    events: Body<Vec<Event>>,
+) -> Result<Response, Problem> {
+    let (Json(events), k) = (events?, k(asked)?);
+    let (live, scored) = score(&queries, &account, &user_id, &events).await?;
+    let recommendation = &live.config().recommendation;
+    let k = k.unwrap_or(recommendation.top_k as usize);
+    let exclude = if recommendation.exclude_bought { scored.bought.clone() } else { HashSet::new() };
+    let items = live.model.recommend(scored.taste(), exclude, k).await.map_err(Refusal::from)?;
+    let mut body = head(&live, &scored);
+    body.insert("items".into(), ranked(items, "score"));
+    Ok(answer(&body.into()))
+}
+
+pub(super) async fn related(
+    State(queries): State<Arc<Queries>>,
+    Path(item_id): Path<String>,
+    asked: Parameters,
+) -> Result<Response, Problem> {
+    let k = k(asked)?.unwrap_or(ITEMS);
+    let live = queries.nights.live().await.map_err(Refusal::from)?;
+    let _turn = queries.live_turn().await?;
+    let found = live.model.related(item_id.clone(), Arc::clone(&live.out_of_stock), k).await.map_err(Refusal::from)?;
+    let items = found
+        .ok_or_else(|| Problem::not_found(format!("item {item_id:?} is not among those that the model recommends")))?;
+    Ok(answer(&json!({
+        "item_id": item_id,
+        "model_version": live.model.version,
+        "items": ranked(items, "cosine"),
+    })))
+}
+
+pub(super) async fn item_scores(
+    State(queries): State<Arc<Queries>>,
+    Extension(account): Extension<Account>,
+    asked: Body<AskedItems>,
+) -> Result<Response, Problem> {
+    let Json(AskedItems { user_id, item_ids, events }) = asked?;
+    if item_ids.len() > ITEMS_MAX {
+        return Err(Problem::unusable(format!("item_ids: expected at most {ITEMS_MAX}, got {}", item_ids.len())));
+    }
+    let (live, scored) = score(&queries, &account, &user_id, &events).await?;
+    let scores = live.model.item_scores(&scored.taste(), &item_ids);
+    let items = item_ids.into_iter().zip(scores);
+    let items: Vec<Value> = items.map(|(item_id, score)| json!({ "item_id": item_id, "score": score })).collect();
+    let mut body = head(&live, &scored);
+    body.insert("items".into(), items.into());
+    Ok(answer(&body.into()))
+}
+
+/// Scores a user with events of now, within the limits of the server.
+async fn score(
+    queries: &Queries,
+    account: &Account,
+    user_id: &str,
+    events: &[Event],
+) -> Result<(Arc<Live>, LiveAnswer), Problem> {
+    account.may_send_events(queries.access.is_open())?;
+    let live = queries.nights.live().await.map_err(Refusal::from)?;
+    let _turn = queries.live_turn().await?;
+    let scored = live.answer(user_id, events, chrono::Utc::now()).await.map_err(|refusal| match refusal {
+        LiveRefusal::Events(detail) => Problem::unusable(detail),
+        LiveRefusal::LeftOut => Problem::new(
+            StatusCode::FORBIDDEN,
+            "left out",
+            "this user must not be scored: no consent, excluded or erased",
+        ),
+        LiveRefusal::Failed(failure) => Problem::from(Refusal::from(failure)),
+    })?;
+    Ok((live, scored))
+}
+
+/// Says whose answer it is, of which date and model, and how many events count.
+fn head(live: &Live, scored: &LiveAnswer) -> Map<String, Value> {
+    let LiveAnswer { user_id, run_date, events, repeated, .. } = scored;
+    let mut head = Map::new();
+    head.insert("user_id".into(), user_id.as_str().into());
+    head.insert("run_date".into(), run_date.to_string().into());
+    head.insert("model_version".into(), live.model.version.as_str().into());
+    head.insert("events".into(), json!({ "used": events, "repeated": repeated }));
+    head
+}
+
+fn ranked(items: Vec<ScoredItem>, score_name: &str) -> Value {
+    let row =
+        |(rank, (item_id, score)): (usize, ScoredItem)| json!({ "rank": rank, "item_id": item_id, score_name: score });
+    (1..).zip(items).map(row).collect()
+}
+
+fn k(asked: Parameters) -> Result<Option<usize>, Problem> {
+    let Query(Asked { k }) = asked?;
+    match k {
+        Some(k) if !(1..=ITEMS_MAX).contains(&k) => {
+            Err(Problem::bad_request(format!("k: expected 1 to {ITEMS_MAX}, got {k}")))
+        }
+        k => Ok(k),
+    }
+}

@@ -1,0 +1,197 @@
+//! A user's events of now, as a request brings them.
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Duration, NaiveDate, Utc};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{Config, Partition};
+use crate::failure::{Failure, Result};
+use crate::ids::{RunDate, date32};
+
+/// Events of one request.
+pub(crate) const EVENTS_MAX: usize = 1_000;
+
+/// One event with the names of the canonical view `events` (docs/howto/lake.md).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Event {
+    /// RFC 3339, with an offset.
+    ts: DateTime<Utc>,
+    event_type: String,
+    #[serde(default)]
+    event_id: Option<String>,
+    #[serde(default)]
+    user_id: Option<String>,
+    #[serde(default)]
+    session_id: Option<String>,
+    #[serde(default)]
+    arrived_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    item_id: Option<String>,
+    #[serde(default)]
+    query: Option<String>,
+    #[serde(default)]
+    dwell_ms: Option<i64>,
+    #[serde(default)]
+    quantity: Option<i64>,
+    #[serde(default)]
+    price: Option<f64>,
+    #[serde(default)]
+    currency: Option<String>,
+    #[serde(default)]
+    rating: Option<i64>,
+    #[serde(default)]
+    text: Option<String>,
+}
+
+/// Events of one user, none of them in the future.
+#[derive(Debug)]
+pub(super) struct UserEvents<'a> {
+    user_id: &'a str,
+    events: &'a [Event],
+    /// The date whose midnight is the first after the newest event; that of the night where there is none.
+    pub(super) run_date: RunDate,
+}
+
+impl<'a> UserEvents<'a> {
+    /// Refuses (usage) events of another user or from the future, too many, and those of which the newest is from before the night
+    /// of `oldest`, the date of the newest night.
+    pub(super) fn check(
+        user_id: &'a str,
+        events: &'a [Event],
+        config: &Config,
+        oldest: RunDate,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        if events.len() > EVENTS_MAX {
+            return Err(Failure::usage(format!("expected at most {EVENTS_MAX} events, got {}", events.len())));
+        }
+        let latest = now + Duration::hours(config.lake.time_tolerance_hours.into());
+        for (place, event) in events.iter().enumerate() {
+            let place = place_of(place);
+            if let Some(other) = event.user_id.as_deref().filter(|other| *other != user_id) {
+                return Err(Failure::usage(format!("{place}.user_id: expected {user_id:?}, got {other:?}")));
+            }
+            if event.ts > latest {
+                return Err(Failure::usage(format!("{place}.ts: {} is in the future", event.ts.to_rfc3339())));
+            }
+        }
+        let Some(newest) = events.iter().map(|event| event.ts).max() else {
+            return Ok(Self { user_id, events, run_date: oldest });
+        };
+        let run_date = RunDate(newest.with_timezone(&config.time_zone()).date_naive()).plus_days(1);
+        if run_date < oldest {
+            return Err(Failure::usage(format!(
+                "the newest event is of {}, before the night of {oldest}, which knows that day",
+                newest.to_rfc3339()
+            ))
+            .hint("send the events since that night; GET has its intents"));
+        }
+        Ok(Self { user_id, events, run_date })
+    }
+
+    /// Returns the rows as the view `events` of a lake that holds these events, with their places as `_file`.
+    pub(super) fn rows(&self, schema: &SchemaRef, config: &Config) -> Result<RecordBatch> {
+        let texts = |of: &dyn Fn(&Event) -> Option<&str>| -> ArrayRef {
+            Arc::new(self.events.iter().map(of).collect::<StringArray>())
+        };
+        let numbers = |of: &dyn Fn(&Event) -> Option<i64>| -> ArrayRef {
+            Arc::new(self.events.iter().map(of).collect::<Int64Array>())
+        };
+        let times = |of: &dyn Fn(&Event) -> Option<DateTime<Utc>>| -> ArrayRef {
+            let micros = self.events.iter().map(|event| of(event).map(|at| at.timestamp_micros()));
+            Arc::new(micros.collect::<TimestampMicrosecondArray>())
+        };
+        let day = |event: &Event| -> NaiveDate {
+            match config.lake.partition {
+                Partition::EventDateUtc => event.ts.date_naive(),
+                _ => event.ts.with_timezone(&config.time_zone()).date_naive(),
+            }
+        };
+        let days = self.events.iter().map(|event| Some(date32(day(event))));
+        let places = (0..self.events.len()).map(|place| Some(place_of(place)));
+        let mut columns: BTreeMap<&str, ArrayRef> = BTreeMap::from([
+            ("event_id", texts(&|event| event.event_id.as_deref())),
+            ("user_id", Arc::new(StringArray::from(vec![self.user_id; self.events.len()])) as ArrayRef),
+            ("session_id", texts(&|event| event.session_id.as_deref())),
+            ("ts", times(&|event| Some(event.ts))),
+            ("arrived_at", times(&|event| event.arrived_at)),
+            ("event_type", texts(&|event| Some(&event.event_type))),
+            ("item_id", texts(&|event| event.item_id.as_deref())),
+            ("query", texts(&|event| event.query.as_deref())),
+            ("dwell_ms", numbers(&|event| event.dwell_ms)),
+            ("quantity", numbers(&|event| event.quantity)),
+            ("price", Arc::new(self.events.iter().map(|event| event.price).collect::<Float64Array>())),
+            ("currency", texts(&|event| event.currency.as_deref())),
+            ("rating", numbers(&|event| event.rating)),
+            ("text", texts(&|event| event.text.as_deref())),
+            ("_file", Arc::new(places.collect::<StringArray>())),
+            ("_dt", Arc::new(days.collect::<arrow::array::Date32Array>())),
+        ]);
+        let column = |field: &arrow::datatypes::FieldRef| -> Result<ArrayRef> {
+            match columns.remove(field.name().as_str()) {
+                Some(column) => Ok(cast(&column, field.data_type())?),
+                None => Err(Failure::bug(format!("the view events has a column {}", field.name()))),
+            }
+        };
+        let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    }
+}
+
+/// Names an event of a request, counting from 0 as JSON paths do.
+fn place_of(place: usize) -> String {
+    format!("[{place}]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(json: &str) -> Vec<Event> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn the_run_date_is_the_local_day_after_the_newest_event() {
+        let mut config = Config::default();
+        config.lake.time_zone = "Europe/Berlin".into();
+        let sent = events(
+            r#"[{"ts": "2026-04-29T21:59:59Z", "event_type": "view"}, {"ts": "2026-04-29T22:00:00Z", "event_type": "view"}]"#,
+        );
+        let (oldest, now) = ("2026-04-29".parse().unwrap(), "2026-12-01T00:00:00Z".parse().unwrap());
+        let date =
+            |events: &[Event]| UserEvents::check("u", events, &config, oldest, now).unwrap().run_date.to_string();
+        assert_eq!(date(&sent[..1]), "2026-04-30");
+        assert_eq!(date(&sent), "2026-05-01");
+    }
+
+    #[test]
+    fn events_that_no_night_would_read_are_refused_with_their_place() {
+        let (oldest, now) = ("2026-04-29".parse().unwrap(), "2026-05-10T00:00:00Z".parse().unwrap());
+        let config = Config::default();
+        for (json, expected) in [
+            (
+                r#"[{"ts": "2026-05-09T10:00:00Z", "event_type": "view", "user_id": "v"}]"#,
+                r#"[0].user_id: expected "u""#,
+            ),
+            (
+                r#"[{"ts": "2026-05-09T10:00:00Z", "event_type": "view"}, {"ts": "2027-01-01T00:00:00Z", "event_type": "view"}]"#,
+                "[1].ts: 2027-01-01T00:00:00+00:00 is in the future",
+            ),
+            (r#"[{"ts": "2026-04-01T10:00:00Z", "event_type": "view"}]"#, "before the night of 2026-04-29"),
+        ] {
+            let sent = events(json);
+            let refused = UserEvents::check("u", &sent, &config, oldest, now).unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+        }
+        assert_eq!(UserEvents::check("u", &[], &config, oldest, now).unwrap().run_date, oldest);
+        let many = vec![events(r#"[{"ts": "2026-05-09T10:00:00Z", "event_type": "view"}]"#)[0].clone(); EVENTS_MAX + 1];
+        let refused = UserEvents::check("u", &many, &config, oldest, now).unwrap_err().to_string();
+        assert!(refused.contains("at most 1000 events, got 1001"), "{refused}");
+    }
+}
