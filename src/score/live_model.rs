@@ -2,15 +2,23 @@
 
 use arrow::array::{ArrayRef, StructArray};
 use datafusion::prelude::SessionContext;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::encoders::SharedTextEncoder;
 use super::functions::ScoringFunction;
 use super::models::{LakeInputs, Models};
-use super::service::as_struct;
 use super::service::item_index::ItemIndex;
+use super::service::{ScoringService, as_struct};
 use super::sql_model::LoadedModel;
 use crate::failure::{Failure, Result};
+use crate::features::content_key::text_key;
+use crate::model::contents::{Contents, MODALITIES, TEXT};
+
+/// Texts of requests whose vectors are kept until the server ends: what customers type is mostly typed again, and 100,000 vectors
+/// of 384 numbers are 150 MB.
+const TEXTS_MAX: usize = 100_000;
 
 /// An item with its score.
 pub(crate) type ScoredItem = (String, f32);
@@ -20,6 +28,10 @@ pub(crate) struct LiveModel {
     pub(crate) version: String,
     intents: Arc<dyn LoadedModel>,
     items: ItemIndex,
+    service: ScoringService,
+    encoder: Option<Arc<SharedTextEncoder>>,
+    /// Texts of requests whose vectors were added.
+    texts: AtomicUsize,
 }
 
 impl LiveModel {
@@ -30,7 +42,39 @@ impl LiveModel {
         let function = ScoringFunction::find("score_intents");
         let function = function.ok_or_else(|| Failure::bug("score_intents is no function"))?;
         let intents = function.load(models, &inputs).await?;
-        Ok(Self { intents, items: models.items(&inputs).await?, version: pinned.version })
+        let service = models.service_with_contents(&inputs).await?;
+        let encoder = match service.card.text {
+            Some(_) => Some(models.text_encoder(&pinned.version).await?),
+            None => None,
+        };
+        let (items, texts) = (models.items(&inputs).await?, AtomicUsize::new(0));
+        Ok(Self { version: pinned.version, intents, items, service, encoder, texts })
+    }
+
+    /// Encodes texts that no vector is known of, as a night would, so that the next score reads them. Beyond [`TEXTS_MAX`] a text
+    /// counts as none.
+    pub(crate) async fn encode_texts(&self, texts: impl IntoIterator<Item = String>) -> Result<()> {
+        let Some(encoder) = &self.encoder else { return Ok(()) };
+        let known = self.service.contents().now();
+        let keyed = texts.into_iter().filter_map(|text| Some((text_key(&text)?, text)));
+        let new: BTreeMap<i64, String> = keyed.filter(|(key, _)| !known.has(TEXT, *key)).collect();
+        if new.is_empty() || self.texts.fetch_add(new.len(), Ordering::Relaxed) >= TEXTS_MAX {
+            return Ok(());
+        }
+        let encoder = Arc::clone(encoder);
+        let mut dims = [0; MODALITIES.len()];
+        dims[TEXT] = encoder.width as i64;
+        let added = on_a_thread(move || {
+            let mut added = Contents::new(dims);
+            let texts: Vec<&str> = new.values().map(String::as_str).collect();
+            for (key, vector) in new.keys().zip(encoder.encode(&texts)?) {
+                added.insert(TEXT, *key, &vector);
+            }
+            Ok(added)
+        })
+        .await?;
+        self.service.contents().add(&added).await;
+        Ok(())
     }
 
     /// Scores users: `features` are structs as `score_intents` takes them; the result has its fields.
@@ -78,7 +122,7 @@ impl LiveModel {
     }
 }
 
-/// Ranks a whole catalogue where that holds up no other client.
+/// Computes for long where that holds up no other client.
 async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Failure::bug(format!("ranking items: {e}")))?
+    tokio::task::spawn_blocking(work).await.map_err(|e| Failure::bug(format!("a model for one user: {e}")))?
 }

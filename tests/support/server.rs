@@ -128,6 +128,17 @@ impl Server {
         (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
 
+    /// Posts JSON to a path.
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let body = body.to_string();
+        let (status, _, answer) = self.http(&format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        ));
+        (status, serde_json::from_str(&answer).unwrap_or(Value::String(answer)))
+    }
+
     /// Waits until a condition holds.
     pub fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let begun = Instant::now();

@@ -10,6 +10,7 @@ mod drift_and_accuracy;
 mod evaluation;
 mod functions;
 mod image;
+mod live;
 mod networks;
 mod nightly;
 mod promotion;

@@ -16,7 +16,7 @@ pub(crate) struct SharedContents {
 }
 
 impl SharedContents {
-    pub(super) fn now(&self) -> Arc<Contents> {
+    pub(crate) fn now(&self) -> Arc<Contents> {
         Arc::clone(&lock(&self.read).contents)
     }
 

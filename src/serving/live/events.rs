@@ -94,6 +94,11 @@ impl<'a> UserEvents<'a> {
         Ok(Self { user_id, events, run_date })
     }
 
+    /// Returns what the customer wrote.
+    pub(super) fn texts(&self) -> impl Iterator<Item = String> {
+        self.events.iter().flat_map(|event| [&event.query, &event.text]).flatten().cloned()
+    }
+
     /// Returns the rows as the view `events` of a lake that holds these events, with their places as `_file`.
     pub(super) fn rows(&self, schema: &SchemaRef, config: &Config) -> Result<RecordBatch> {
         let texts = |of: &dyn Fn(&Event) -> Option<&str>| -> ArrayRef {

@@ -175,6 +175,7 @@ impl Live {
         rows.add(ITEM_CONTENTS, self.stored.items.of_all(items.iter().map(String::as_str))?);
         let used = good.iter().map(RecordBatch::num_rows).sum();
         let found = dated.plans.features(rows, good).await?.ok_or(LiveRefusal::LeftOut)?;
+        self.model.encode_texts(sent.texts()).await?;
         let scores = self.model.score(Arc::clone(found.row.column(0))).await?;
         Ok(LiveAnswer {
             user_id: found.user_id,

@@ -1,0 +1,214 @@
+//! One user's intents with events of now, compared with what the night after these events publishes.
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::support::server::Server;
+use crate::support::shop::{done, night, query, shop};
+
+/// The night that the server shows, and the one after it.
+const NIGHT: &str = "2026-02-21";
+const NEXT: &str = "2026-02-22";
+
+/// A feature that an analyst changed: an event without a session id is a session of its own.
+const USER_SESSIONS: &str = "-- one row per user_id: distinct sessions of the last 7 and 28 days
+SELECT
+    user_id,
+    count(DISTINCT coalesce(session_id, event_key)) AS sessions_28d,
+    count(DISTINCT CASE WHEN event_day >= run_date() - 7 THEN coalesce(session_id, event_key) END) AS sessions_7d
+FROM user_event
+WHERE event_day >= run_date() - 28
+GROUP BY user_id
+";
+
+/// The events that arrived on the day of the night, by the id under which they happened.
+fn arrived(lake: &str, output: &str) -> BTreeMap<String, Vec<Value>> {
+    let text = |column: &str| format!("replace(replace({column}, '\"', ' '), ',', ' ') AS {column}");
+    let sql = format!(
+        "SELECT user_id, date_format(ts, '%Y-%m-%dT%H:%M:%S%.6fZ') AS ts, \
+           date_format(arrived_at, '%Y-%m-%dT%H:%M:%S%.6fZ') AS arrived_at, event_id, session_id, event_type, item_id, \
+           {}, {}, dwell_ms, quantity, price, rating \
+         FROM events WHERE user_id IS NOT NULL AND event_id IS NOT NULL \
+           AND coalesce(arrived_at, ts) >= TIMESTAMP '{NIGHT}' AND coalesce(arrived_at, ts) < TIMESTAMP '{NEXT}' \
+         ORDER BY user_id, ts",
+        text("query"),
+        text("text")
+    );
+    let csv = done(&["sql", "--lake", lake, "--output", output, "--date", "2026-02-25", "--format", "csv", "-c", &sql]);
+    let mut lines = csv.lines();
+    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let mut events: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for line in lines {
+        let mut event = serde_json::Map::new();
+        for (name, cell) in names.iter().zip(line.split(',')).filter(|(_, cell)| !cell.is_empty()) {
+            let value = match *name {
+                "dwell_ms" | "quantity" | "rating" | "price" => serde_json::from_str(cell).unwrap_or(Value::Null),
+                _ => json!(cell),
+            };
+            event.insert((*name).into(), value);
+        }
+        events.entry(event["user_id"].as_str().unwrap().into()).or_default().push(event.into());
+    }
+    events
+}
+
+fn published(output: &str) -> BTreeMap<String, BTreeMap<String, f64>> {
+    let csv = query(
+        output,
+        "SELECT user_id, p_view, p_search, p_favorite, p_cart, p_purchase, p_review, p_churn, expected_units FROM intent",
+    );
+    let mut lines = csv.lines();
+    let names: Vec<String> = lines.next().unwrap().split(',').map(String::from).collect();
+    let row = |line: &str| -> (String, BTreeMap<String, f64>) {
+        let mut cells = line.split(',');
+        let user = cells.next().unwrap().to_string();
+        (user, names[1..].iter().cloned().zip(cells.map(|cell| cell.parse().unwrap())).collect())
+    };
+    lines.map(row).collect()
+}
+
+#[test]
+fn scores_with_events_of_now_are_those_of_the_night_after_them() {
+    let (own, lake, output) = shop();
+    let sql = own.path().join("sql");
+    fs::create_dir_all(sql.join("features")).unwrap();
+    fs::write(sql.join("features/user_sessions.sql"), USER_SESSIONS).unwrap();
+    let overlay = format!("sql.folder={}", sql.display());
+    let run_night = |date: &str| {
+        done(&["--set", &overlay, "nightly", "--lake", &lake, "--output", &output, "--date", date]);
+    };
+    run_night(NIGHT);
+    let sent = arrived(&lake, &output);
+    let server = Server::start(&[&overlay], &["--lake", &lake, "--output", &output]);
+    let mut answers: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (user, events) in &sent {
+        let (status, answer) = server.post(&format!("/v1/users/{user}/intents"), &json!(events));
+        // Some users have bad rows, which a night leaves out, or may not be scored.
+        match status {
+            200 => answers.entry(answer["user_id"].as_str().unwrap().into()).or_default().push(answer),
+            403 | 422 => {}
+            other => panic!("{user}: {other} {answer}"),
+        }
+    }
+    assert_eq!(server.stop(), Some(0));
+    run_night(NEXT);
+    let published = published(&output);
+    let (mut compared, mut guests) = (0, 0);
+    for (login, answers) in &answers {
+        // Events under two ids of one person cannot be sent at once.
+        let [answer] = &answers[..] else { continue };
+        if answer["run_date"] != NEXT {
+            continue;
+        }
+        let row = published.get(login).unwrap_or_else(|| panic!("{login} is not published: {answer}"));
+        for (name, expected) in row {
+            let answered = answer["intents"].get(name).or(answer.get(name)).and_then(Value::as_f64).unwrap();
+            assert!((answered - expected).abs() < 1e-5, "{name} of {login}: {answered}, published {expected}");
+        }
+        compared += 1;
+        guests += i32::from(!sent.contains_key(login));
+    }
+    println!("{compared} users compared, {guests} of them by the id of a guest, of {}", sent.len());
+    assert!(compared >= 30, "{compared} of {}", sent.len());
+}
+
+#[test]
+fn live_answers_are_for_those_who_may_have_them() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, NIGHT);
+    let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    let view = |item: &str| json!([{ "ts": "2026-02-21T10:00:00Z", "event_type": "view", "item_id": item }]);
+    let intents = |user: &str, events: &Value| server.post(&format!("/v1/users/{user}/intents"), events);
+
+    // The same as stored, without an event; a first visit; the same request twice.
+    let best = query(&output, "SELECT user_id, item_id FROM recommendation WHERE rank = 1 ORDER BY user_id LIMIT 1");
+    let (user, item) = best.lines().nth(1).unwrap().split_once(',').unwrap();
+    let (stored, now) = (server.get(&format!("/v1/users/{user}/intents")).1, intents(user, &json!([])));
+    let purchase = |answer: &Value| answer["intents"]["p_purchase"].as_f64().unwrap();
+    assert_eq!((now.0, &now.1["run_date"]), (200, &json!(NIGHT)), "{}", now.1);
+    assert!((purchase(&stored) - purchase(&now.1)).abs() < 1e-5);
+    let first = intents("never-seen", &view(item));
+    assert_eq!((first.0, &first.1["run_date"], &first.1["events"]["used"]), (200, &json!(NEXT), &json!(1)));
+    assert_eq!(intents("never-seen", &view(item)), first);
+    assert_eq!(server.get("/v1/users/never-seen/intents").0, 404, "nothing is stored");
+
+    // Recommendations with these events, related items, scores of items.
+    let (status, answer) = server.post(&format!("/v1/users/{user}/recommendations?k=4"), &view(item));
+    assert_eq!((status, answer["items"].as_array().unwrap().len()), (200, 4), "{answer}");
+    let bought =
+        json!([{ "ts": "2026-02-21T10:00:00Z", "event_type": "purchase", "item_id": answer["items"][0]["item_id"] }]);
+    let again = server.post(&format!("/v1/users/{user}/recommendations?k=100"), &bought).1;
+    let names = |answer: &Value| -> Vec<String> {
+        answer["items"].as_array().unwrap().iter().map(|item| item["item_id"].as_str().unwrap().into()).collect()
+    };
+    assert!(!names(&again).contains(&names(&answer)[0]), "bought now");
+    let (status, related) = server.get(&format!("/v1/items/{item}/related?k=5"));
+    assert_eq!((status, names(&related).len()), (200, 5), "{related}");
+    assert!(!names(&related).contains(&item.to_string()));
+    assert_eq!(server.get("/v1/items/no-such-item/related").0, 404);
+    assert_eq!(server.get(&format!("/v1/items/{item}/related?k=0")).0, 400);
+    let asked = json!({ "user_id": user, "item_ids": names(&answer), "events": view(item) });
+    let (status, scores) = server.post("/v1/items/scores", &asked);
+    assert_eq!(status, 200, "{scores}");
+    for (ranked, scored) in answer["items"].as_array().unwrap().iter().zip(scores["items"].as_array().unwrap()) {
+        let difference = ranked["score"].as_f64().unwrap() - scored["score"].as_f64().unwrap();
+        assert!(difference.abs() < 1e-4, "{ranked}, {scored}");
+    }
+
+    // Those who may not be scored.
+    let left_out =
+        "SELECT user_id FROM users WHERE consent = false AND user_id IN (SELECT user_id FROM events) LIMIT 1";
+    let left_out = done(&["sql", "--lake", &lake, "--output", &output, "--format", "csv", "-c", left_out]);
+    let left_out = left_out.lines().nth(1).expect("the shop has people who refuse");
+    assert_eq!(intents(left_out, &view(item)).0, 403);
+    assert_eq!(server.get(&format!("/v1/users/{left_out}/intents")).0, 404);
+
+    // What no night would read.
+    let event = |change: &[(&str, Value)]| {
+        let mut event = view(item)[0].clone();
+        change.iter().for_each(|(name, value)| event[*name] = value.clone());
+        json!([event])
+    };
+    for (body, status, detail) in [
+        (event(&[("ts", json!("2126-01-01T00:00:00Z"))]), 422, "[0].ts: 2126-01-01T00:00:00+00:00 is in the future"),
+        (event(&[("ts", json!("2026-01-05T00:00:00Z"))]), 422, "before the night of 2026-02-21"),
+        (event(&[("ts", json!("yesterday"))]), 422, "[0].ts"),
+        (event(&[("ts", Value::Null)]), 422, "[0].ts"),
+        (event(&[("event_type", json!("look"))]), 422, "[0]: unknown_event_type"),
+        (event(&[("price", json!(-1))]), 422, "[0]: negative_price"),
+        (event(&[("price", json!("much"))]), 422, "[0].price"),
+        (event(&[("price", json!(1e300))]), 422, "[0]: out_of_range"),
+        (event(&[("quantity", json!(1e12))]), 422, "[0].quantity"),
+        (event(&[("user_id", json!("someone-else"))]), 422, "[0].user_id"),
+        (event(&[("colour", json!("red"))]), 422, "unknown field `colour`"),
+        (json!({ "ts": 1 }), 422, "expected a sequence"),
+        (json!(vec![view(item)[0].clone(); 1001]), 422, "at most 1000 events, got 1001"),
+        (json!(vec![view(item)[0].clone(); 30_000]), 413, "length limit"),
+    ] {
+        let (answered, problem) = intents(user, &body);
+        let got = problem["detail"].as_str().unwrap_or_default();
+        assert!(answered == status && got.contains(detail), "{status} {detail}: {answered} {problem}");
+    }
+    for (headers, body, status) in [
+        ("Content-Type: application/json", "[{", 400),
+        ("Content-Type: text/plain", "[]", 415),
+        ("Content-Type: application/json", "\u{0}", 400),
+    ] {
+        let (answered, _, _) = server.http(&format!(
+            "POST /v1/users/u/intents HTTP/1.1\r\nHost: localhost\r\n{headers}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(answered, status, "{headers} {body:?}");
+    }
+    for id in ["%27%3B--", "%22", "%C3%A9%E2%82%AC", "a%2Fb"] {
+        assert_eq!(intents(id, &view("'; DROP TABLE intent; --")).0, 200, "{id}");
+    }
+    assert_eq!(server.get("/healthz").0, 200);
+
+    // Without a lake nobody knows who refused.
+    drop(server);
+    let server = Server::start(&[], &["--output", &output]);
+    let (status, problem) = server.post(&format!("/v1/users/{user}/intents"), &view(item));
+    assert!(status == 400 && problem["hint"].as_str().unwrap().contains("--lake"), "{status} {problem}");
+}
