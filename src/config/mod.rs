@@ -32,7 +32,7 @@ pub(crate) use machine::cores;
 pub(crate) use model::ModelConfig;
 pub(crate) use outputs::Language;
 pub(crate) use resolve::environment;
-pub(crate) use serve::{Role, ServedUser};
+pub(crate) use serve::{Role, ServedUser, UserIds};
 pub(crate) use text::TextConfig;
 pub(crate) use train::PromotionConfig;
 

@@ -36,6 +36,8 @@ settings! {
         tls_certificate: String = String::new();
         /// PEM file with the key of `tls_certificate`.
         tls_key: String = String::new();
+        /// File with the key of pseudonyms, at least 32 random bytes, where a user has `user_ids = "pseudonym"`.
+        pseudonym_key: String = String::new();
         /// Minutes after which a token of HTTP or Flight SQL expires.
         token_minutes: u32 = 60, 1..=525_600;
         /// Users and their roles, each a table `[[serve.users]]` (docs/howto/serve.md). Empty: everyone on this machine, as an analyst.
@@ -59,6 +61,13 @@ impl ServeConfig {
                     user.name
                 ))
                 .hint("`intentcast serve --hash-password` makes both"));
+            }
+            if user.user_ids == UserIds::Pseudonym && self.pseudonym_key.is_empty() {
+                return Err(Failure::usage(format!(
+                    "serve.users: {}: user_ids = \"pseudonym\" needs serve.pseudonym_key",
+                    user.name
+                ))
+                .hint("`head -c 32 /dev/urandom > FILE` makes a key"));
             }
         }
         Ok(())
@@ -94,6 +103,18 @@ pub struct ServedUser {
     /// Shows texts that customers wrote.
     #[serde(default)]
     pub(crate) free_text: bool,
+    /// Shows ids of customers as they are, or as pseudonyms.
+    #[serde(default)]
+    pub(crate) user_ids: UserIds,
+}
+
+/// The way in which a user of the server sees ids of customers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UserIds {
+    #[default]
+    Plain,
+    Pseudonym,
 }
 
 /// Without the hashes, which must not get into logs.

@@ -9,6 +9,7 @@ pub(crate) mod connected_groups;
 pub(crate) mod content_key;
 pub mod contract;
 pub(crate) mod count_days;
+pub(crate) mod feature_groups;
 pub mod functions;
 pub(crate) mod lake_days;
 mod lake_source;

@@ -137,6 +137,19 @@ impl MemberOutputs {
     }
 }
 
+/// How the members' log-odds of one target become a probability, for users of one class of activity.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Combination {
+    pub(crate) network_weight: f64,
+    pub(crate) slope: f64,
+    pub(crate) intercept: f64,
+}
+
+impl Combination {
+    /// The network's own probability.
+    pub(crate) const NETWORK: Self = Self { network_weight: 1.0, slope: 1.0, intercept: 0.0 };
+}
+
 /// Everything that turns members' outputs into published probabilities.
 #[derive(Debug, Clone)]
 pub(crate) struct Blender {
@@ -148,6 +161,13 @@ impl Blender {
     pub(crate) fn new(blend: &Blend, features: &FeatureContract) -> Self {
         let targets = std::array::from_fn(|target| blend.0.get(TARGETS[target].name).copied());
         Self { targets, activity: Activity::new(features) }
+    }
+
+    /// Returns how a target's members are combined for a row; `None` where the network alone counts, as [`Self::blend`] has it.
+    pub(crate) fn combination(&self, target: usize, tabular: &[f32]) -> Option<Combination> {
+        let (blend, class) = (self.targets[target]?, self.activity.class(tabular)?);
+        let TargetBlend { network_weights, slope, intercept } = blend;
+        Some(Combination { network_weight: network_weights[class], slope, intercept })
     }
 
     /// Replaces the network's probabilities in `scores`, row-major [rows, targets], by the published ones. `trees` holds the

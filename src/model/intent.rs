@@ -39,6 +39,16 @@ impl RawOutputs {
     }
 }
 
+/// Embedded events of several users.
+#[derive(Debug)]
+pub(crate) struct EmbeddedUsers {
+    /// Vectors of the events' items, float32 [users, events, width].
+    pub(crate) items: Tensor,
+    pub(crate) events: PaddedEvents,
+    /// Each user's mean content vectors, float32 [users, ..]; `None` for a fusion of one level.
+    pub(crate) content_means: Option<Tensor>,
+}
+
 /// The network for one user at a time: encoder, heads and item vectors.
 #[derive(Debug)]
 pub(crate) struct IntentNetwork {
@@ -93,17 +103,28 @@ impl IntentNetwork {
 
     /// Encodes a batch on this network's device: float32 [users, width]. Users without events get a learnt vector.
     pub(crate) fn encode_users(&self, batch: &EventBatch, train: bool) -> Result<Tensor> {
-        let (items, padded) = self.events.forward(batch)?;
-        let states = self.backbone.states(&padded, train)?;
-        let mut summary = vec![last_state(&states, &padded)];
+        self.encode_embedded(&self.embed(batch)?, train)
+    }
+
+    /// Embeds the events of a batch.
+    pub(crate) fn embed(&self, batch: &EventBatch) -> Result<EmbeddedUsers> {
+        let (items, events) = self.events.forward(batch)?;
+        Ok(EmbeddedUsers { content_means: self.events.content_means(batch, &items)?, items, events })
+    }
+
+    /// Encodes embedded users, as [`Self::encode_users`] does.
+    pub(crate) fn encode_embedded(&self, users: &EmbeddedUsers, train: bool) -> Result<Tensor> {
+        let EmbeddedUsers { items, events, content_means } = users;
+        let states = self.backbone.states(events, train)?;
+        let mut summary = vec![last_state(&states, events)];
         if self.backbone.summary() == StateSummary::LastAndMean {
-            summary.push(mean_state(&states, &padded));
+            summary.push(mean_state(&states, events));
         }
         // The plain mean of the item vectors in addition to the encoded one: preferences show without any sequence.
-        summary.push(mean_state(&items, &padded));
-        summary.extend(self.events.content_means(batch, &items)?);
+        summary.push(mean_state(items, events));
+        summary.extend(content_means.as_ref().map(Tensor::shallow_clone));
         let pooled = self.pool.forward(&Tensor::f_cat(&summary, -1)?);
-        let has_events = padded.lengths.gt(0).unsqueeze(-1);
+        let has_events = events.lengths.gt(0).unsqueeze(-1);
         Ok(pooled.f_where_self(&has_events, &self.empty.unsqueeze(0))?)
     }
 

@@ -4,6 +4,7 @@
 //! `vision`). Out: raw scores, forecasts and vectors as tensors, and bundles that are written to and loaded from a registry.
 //! Only `training`, `score` and what lists or cleans up models call this room.
 
+pub(crate) mod attributions;
 mod backbones;
 pub mod blend;
 pub mod bundle;

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::encoders::SharedTextEncoder;
 use super::functions::ScoringFunction;
+use super::functions::explain_intents::{self, Part};
 use super::models::{LakeInputs, Models};
+use super::service::explanation::Explanation;
 use super::service::item_index::ItemIndex;
 use super::service::{ScoringService, as_struct};
 use super::sql_model::LoadedModel;
@@ -81,6 +83,18 @@ impl LiveModel {
     pub(crate) async fn score(&self, features: ArrayRef) -> Result<StructArray> {
         let scores = Arc::clone(&self.intents).evaluate(vec![features], None).await?;
         Ok(as_struct(&scores)?.clone())
+    }
+
+    /// Explains a binary target of one user: `features` is one struct as `score_intents` takes it.
+    pub(crate) async fn explain(&self, features: &ArrayRef, target: usize) -> Result<(Explanation, Vec<Part>)> {
+        explain_intents::explain_one(&self.service, as_struct(features)?, target).await
+    }
+
+    /// Returns the item of `known` whose vector is nearest to an item's, and the cosine of the two; `None` where none has a vector.
+    pub(crate) fn nearest_of<'a>(&self, item_id: &str, known: impl Iterator<Item = &'a str>) -> Option<(&'a str, f32)> {
+        let item = self.items.find(item_id)?;
+        let cosines = known.filter_map(|known| Some((known, self.items.cosine(item, self.items.find(known)?))));
+        cosines.filter(|(_, cosine)| cosine.is_finite()).max_by(|a, b| a.1.total_cmp(&b.1))
     }
 
     /// Ranks the `k` best items for a taste, best first, without those of `exclude`, as `recommend` does.

@@ -75,8 +75,8 @@ impl CallSignature {
 pub(crate) enum ModelArgument {
     /// May be left out: the configured version, or else the champion.
     Optional,
-    /// The same, and the word `members` may follow, which adds what each member of the model says.
-    OptionalThenMembers,
+    /// The same, and a word may follow that the function knows, such as `members` or an intent.
+    OptionalThenWord,
     /// Always given, as these models have no champion; one of the model's labels may follow.
     ThenLabel,
 }

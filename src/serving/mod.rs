@@ -14,6 +14,7 @@ mod metrics;
 mod nights;
 mod pg_catalog;
 mod postgres;
+mod pseudonyms;
 mod queries;
 mod refusal;
 mod sql_text;

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
-use super::access::View;
+use super::access::{Account, View};
 use super::live::Live;
+use super::pseudonyms::PseudonymKey;
 use super::stored::StoredRows;
 use super::visible;
 use crate::config::Config;
@@ -42,6 +43,10 @@ pub(crate) struct Night {
     has_lake: bool,
     /// Restricted sessions by view, each made when it is first asked for.
     views: Mutex<HashMap<View, Arc<OnceCell<SessionContext>>>>,
+    /// Key of pseudonyms, where a user of the server sees them.
+    key: Option<PseudonymKey>,
+    /// Ids of those with stored intents, by pseudonym; made when they are first asked for.
+    ids: std::sync::OnceLock<HashMap<String, String>>,
     /// Published intents and recommendations of the users who may be shown.
     pub(super) intents: StoredRows,
     pub(super) recommendations: StoredRows,
@@ -52,15 +57,38 @@ impl Night {
     pub(super) async fn session(&self, view: View) -> Result<SessionContext> {
         let cell = Arc::clone(self.views.lock().unwrap_or_else(PoisonError::into_inner).entry(view).or_default());
         let restricted = cell.get_or_try_init(|| {
-            visible::restrict(&self.unrestricted, &self.schemas, self.users.as_ref(), self.has_lake, view)
+            visible::restrict(
+                &self.unrestricted,
+                &self.schemas,
+                self.users.as_ref(),
+                self.has_lake,
+                view,
+                self.key.as_ref(),
+            )
         });
         restricted.await.cloned()
+    }
+
+    /// Returns the pseudonym of an id for an account that sees them, and else the id.
+    pub(super) fn shown_id(&self, account: &Account, user_id: &str) -> String {
+        match self.key.as_ref().filter(|_| account.pseudonyms) {
+            Some(key) => key.of(user_id),
+            None => user_id.into(),
+        }
+    }
+
+    /// Returns the id that an account means: by its pseudonym for one that sees those, and only of users with stored intents.
+    pub(super) fn meant_id(&self, account: &Account, asked: &str) -> Option<String> {
+        let Some(key) = self.key.as_ref().filter(|_| account.pseudonyms) else { return Some(asked.into()) };
+        let ids = self.ids.get_or_init(|| self.intents.keys().map(|id| (key.of(id), id.to_string())).collect());
+        ids.get(asked).cloned()
     }
 }
 
 /// The nights that were visible at one moment.
 struct Snapshot {
     workspace: Arc<Workspace>,
+    key: Option<PseudonymKey>,
     /// The weights with which a user is scored now.
     champion: Option<ModelRef>,
     /// Answers for one user, read when they are first asked for.
@@ -100,6 +128,11 @@ impl Nights {
         }
     }
 
+    /// Returns the days within which intents and churn are predicted.
+    pub(crate) fn horizons(&self) -> (u32, u32) {
+        (self.config.intents.horizon_days, self.config.intents.churn_days)
+    }
+
     /// Returns what answers for one user now, from the newest night's state.
     pub(crate) async fn live(&self) -> Result<Arc<Live>> {
         self.snapshot().live(&self.models).await
@@ -131,11 +164,17 @@ impl Nights {
 
 impl Snapshot {
     async fn open(config: &Config, models: &Arc<Models>) -> Result<Self> {
+        let key = match config.serve.pseudonym_key.as_str() {
+            "" => None,
+            path => Some(PseudonymKey::read(path)?),
+        };
         let workspace = Arc::new(Workspace::open(config, Arc::clone(models), Access::ReadOnly).await?);
-        let newest = open_night(&workspace, workspace.nights().last().map(|night| night.run_date())).await?;
+        let newest =
+            open_night(&workspace, workspace.nights().last().map(|night| night.run_date()), key.clone()).await?;
         Ok(Self {
             shown: shown(workspace.nights()),
             newest: Arc::new(newest),
+            key,
             champion: models.pin("").await.ok(),
             live: OnceCell::new(),
             earlier: Mutex::new(LruCache::new(EARLIER_NIGHTS_MAX)),
@@ -163,13 +202,13 @@ impl Snapshot {
         let opened = cell.get_or_try_init(|| async {
             // One at a time: each holds tables in memory.
             let _turn = self.opening.lock().await;
-            open_night(&self.workspace, Some(run_date)).await.map(Arc::new)
+            open_night(&self.workspace, Some(run_date), self.key.clone()).await.map(Arc::new)
         });
         opened.await.map(Arc::clone)
     }
 }
 
-async fn open_night(workspace: &Workspace, run_date: Option<RunDate>) -> Result<Night> {
+async fn open_night(workspace: &Workspace, run_date: Option<RunDate>, key: Option<PseudonymKey>) -> Result<Night> {
     let night = run_date.map(|date| workspace.visible_night(Some(date))).transpose()?;
     let session = workspace.served_session(night).await?;
     let users = visible::shown_users(&session.ctx, workspace.has_lake()).await?;
@@ -188,11 +227,13 @@ async fn open_night(workspace: &Workspace, run_date: Option<RunDate>) -> Result<
         schemas: workspace.schemas(),
         has_lake: workspace.has_lake(),
         views: Mutex::default(),
+        key,
+        ids: std::sync::OnceLock::new(),
         intents,
         recommendations,
     };
     // The most used one, before the night is shown.
-    night.session(View::Analyst { free_text: false }).await?;
+    night.session(View::Analyst { free_text: false, pseudonyms: false }).await?;
     Ok(night)
 }
 

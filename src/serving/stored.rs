@@ -56,6 +56,11 @@ impl StoredRows {
         }
     }
 
+    /// Returns the key of each row, in order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.rows.column(self.key).as_string_opt::<i32>().into_iter().flat_map(|keys| keys.iter().flatten())
+    }
+
     fn range(&self, key: &str) -> (usize, usize) {
         let Some(keys) = self.rows.column(self.key).as_string_opt::<i32>() else { return (0, 0) };
         let first = partition_point(keys.len(), |row| keys.value(row) < key);

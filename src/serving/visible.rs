@@ -12,6 +12,7 @@ use datafusion::catalog::{
 };
 use datafusion::common::{JoinType, ScalarValue};
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::logical_expr::{TableProviderFilterPushDown, TableType, col, ident, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, Expr, SessionContext};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use super::access::View;
 use super::pg_catalog;
+use super::pseudonyms::PseudonymKey;
 use crate::engine::schemas::{self, BARE, CATALOG};
 use crate::failure::Result;
 
@@ -55,9 +57,13 @@ pub(crate) async fn restrict(
     users: Option<&DataFrame>,
     has_lake: bool,
     view: View,
+    key: Option<&PseudonymKey>,
 ) -> Result<SessionContext> {
     let bare = MemorySchemaProvider::new();
-    let free_text = view == View::Analyst { free_text: true };
+    let (free_text, key) = match view {
+        View::Analyst { free_text, pseudonyms } => (free_text, key.filter(|_| pseudonyms)),
+        View::Planner => (false, None),
+    };
     let shown: Vec<(&str, BTreeSet<String>)> =
         schemas.iter().map(|(schema, names)| (*schema, of_view(view, schema, names))).collect();
     for (schema, names) in &shown {
@@ -70,8 +76,15 @@ pub(crate) async fn restrict(
                 continue;
             }
             let mut table = ctx.table_provider(name.as_str()).await?;
-            if RESTRICTED.contains(schema) {
-                table = Arc::new(Opaque(restricted(ctx.table(name.as_str()).await?, users, free_text)?.into_view()));
+            if RESTRICTED.contains(schema) || key.is_some() {
+                let mut rows = ctx.table(name.as_str()).await?;
+                if RESTRICTED.contains(schema) {
+                    rows = restricted(rows, users, free_text)?;
+                }
+                if let Some(key) = key {
+                    rows = with_pseudonyms(rows, key)?;
+                }
+                table = Arc::new(Opaque(rows.into_view()));
             }
             bare.register_table(name.clone(), table)?;
         }
@@ -141,6 +154,27 @@ fn restricted(table: DataFrame, users: Option<&DataFrame>, free_text: bool) -> R
         None if has_users => table.filter(lit(false))?,
         _ => table,
     })
+}
+
+/// Replaces the ids of users, also those within features, by pseudonyms.
+fn with_pseudonyms(table: DataFrame, key: &PseudonymKey) -> Result<DataFrame> {
+    let schema = table.schema().as_arrow().clone();
+    let columns = schema.fields().iter().map(|field| {
+        let column = ident(field.name());
+        match field.data_type() {
+            DataType::Null => column,
+            DataType::Struct(fields) if fields.iter().any(|part| part.name() == USER_ID) => {
+                let parts = fields.iter().flat_map(|part| {
+                    let value = get_field(column.clone(), part.name().as_str());
+                    [lit(part.name().as_str()), if part.name() == USER_ID { key.of_column(value) } else { value }]
+                });
+                named_struct(parts.collect()).alias(field.name())
+            }
+            _ if field.name() == USER_ID => key.of_column(column).alias(USER_ID),
+            _ => column,
+        }
+    });
+    Ok(table.select(columns.collect::<Vec<Expr>>())?)
 }
 
 /// A view whose inside a query cannot reach: only comparisons of a column with a constant are evaluated below its restrictions.

@@ -1,25 +1,35 @@
 //! The DAGs of jobs/airflow/, loaded by Airflow itself.
 
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use crate::support::lakes;
+use crate::support::shop::{query, shop};
 
 /// Runs a verb of Airflow's command line over the DAG files of one folder.
 fn airflow(dags: &Path, arguments: &[&str]) -> Output {
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join(".airflow");
+    command(dags).args(arguments).output().unwrap()
+}
+
+fn installed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".airflow")
+}
+
+fn command(dags: &Path) -> Command {
+    let installed = installed();
     let python = installed.join("bin/python");
     assert!(python.exists(), "no .airflow: run `make airflow` (infra/setup/airflow.sh)");
-    Command::new(python)
+    let mut command = Command::new(python);
+    command
         .args(["-m", "airflow"])
-        .args(arguments)
         .env("AIRFLOW_HOME", installed.join("home"))
         .env("AIRFLOW__CORE__DAGS_FOLDER", dags)
         .env("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
         // No __pycache__ among the DAGs of the checkout.
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("PYTHONWARNINGS", "ignore")
-        .output()
-        .unwrap()
+        .env("PYTHONWARNINGS", "ignore");
+    command
 }
 
 /// Returns the last line of the output; Airflow logs to standard output too.
@@ -73,4 +83,44 @@ fn a_broken_dag_is_reported_by_the_same_check() {
     let [only] = errors.as_array().unwrap().as_slice() else { panic!("expected one error, got {errors}") };
     assert!(only["filepath"].as_str().unwrap().ends_with("intentcast_training.py"), "{only}");
     assert!(only["error"].as_str().unwrap().contains("retry_dealy"), "{only}");
+}
+
+/// Airflow's own run of a DAG in one process, with a night that takes real data to a published table and a report.
+#[test]
+#[allow(clippy::disallowed_methods)] // the search path of the scheduler, no setting of the job
+fn airflow_runs_a_real_night_of_the_shipped_dag() {
+    let (own, lake, output) = shop();
+    let settings = own.path().join("nightly.toml");
+    let text = format!(
+        "[lake]\nuri = \"{lake}\"\n[output]\nuri = \"{output}\"\n[demand]\nhorizon_days = 14\n\
+         [lock]\nheartbeat_seconds = 1\nexpiry_seconds = 8\n"
+    );
+    std::fs::write(&settings, text).unwrap();
+    // A database of its own: other tests read the shared one.
+    lakes::copy(&installed().join("home"), own.path());
+    let bin = Path::new(env!("CARGO_BIN_EXE_intentcast")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let run = |date: &str| {
+        let output = command(&shipped())
+            .args(["dags", "test", "intentcast_nightly", date])
+            .env("AIRFLOW_HOME", own.path().join("home"))
+            .env("AIRFLOW_VAR_INTENTCAST_CONFIG", &settings)
+            .env("PATH", &path)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        (output.status.success(), text)
+    };
+    let (succeeded, text) = run("2026-02-21");
+    assert!(succeeded && text.contains("Marking run") && text.contains("successful"), "{text}");
+    assert_ne!(query(&output, "SELECT count(*) AS n FROM intent WHERE run_date = DATE '2026-02-21'"), "n\n0\n");
+    assert!(Path::new(&output).join("reports/2026-02-21/index.html").exists(), "{text}");
+    // Run again by hand, the night is as it was.
+    let (succeeded, text) = run("2026-02-21");
+    assert!(succeeded, "{text}");
+    assert_eq!(
+        query(&output, "SELECT count(*) AS n FROM runs WHERE status = 'published'").lines().nth(1),
+        Some("1"),
+        "{text}"
+    );
 }

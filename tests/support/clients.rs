@@ -59,6 +59,11 @@ pub fn open_page(page: &Path) -> Value {
     run(Command::new("node").arg(script).arg(format!("file://{}", page.display())))
 }
 
+/// Uses the page of a support agent in Chromium; returns what it saw (tests/support/open_agent.mjs).
+pub fn open_agent(page: &str, user: &str) -> Value {
+    run(Command::new("node").arg(root().join("tests/support/open_agent.mjs")).args([page, user]))
+}
+
 /// Edits cells of a workbook's first sheet and lets LibreOffice compute it; returns the rows of each sheet, by name.
 pub fn recalculate(workbook: &Path, edits: &[(String, f64)]) -> Value {
     let folder = tempfile::tempdir().unwrap();

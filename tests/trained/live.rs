@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 
+use crate::support::clients;
 use crate::support::server::Server;
 use crate::support::shop::{done, night, query, shop};
 
@@ -211,4 +212,83 @@ fn live_answers_are_for_those_who_may_have_them() {
     let server = Server::start(&[], &["--output", &output]);
     let (status, problem) = server.post(&format!("/v1/users/{user}/intents"), &view(item));
     assert!(status == 400 && problem["hint"].as_str().unwrap().contains("--lake"), "{status} {problem}");
+}
+
+#[test]
+fn explanations_add_up_and_can_be_read_out() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, NIGHT);
+    let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    let busiest = query(&output, "SELECT user_id, p_purchase FROM intent ORDER BY events_seen DESC, user_id LIMIT 3");
+    for line in busiest.lines().skip(1) {
+        let (user, published) = line.split_once(',').unwrap();
+        for intent in ["purchase", "churn", "view"] {
+            let (status, answer) = server.get(&format!("/v1/users/{user}/explanation?intent={intent}"));
+            assert_eq!(
+                (status, &answer["user_id"], &answer["run_date"]),
+                (200, &json!(user), &json!(NIGHT)),
+                "{answer}"
+            );
+            let parts = answer["explained"]["parts"].as_array().unwrap();
+            let odds = |kinds: &[&str]| -> f64 {
+                let of_kind = parts.iter().filter(|part| kinds.contains(&part["part"].as_str().unwrap()));
+                of_kind.map(|part| part["log_odds"].as_f64().unwrap()).sum()
+            };
+            let (total, rest) = (odds(&["total"]), odds(&["rest"]));
+            let sum = odds(&["baseline", "group", "event", "rest"]);
+            assert!((sum - total).abs() < 1e-9, "{user}, {intent}: {sum} instead of {total}");
+            let difference = total - odds(&["baseline"]);
+            assert!(rest.abs() <= 0.021 * difference.abs().max(1.0), "{user}, {intent}: {rest} of {difference}");
+            // Calibrated as the answer says, they are the published probability.
+            let method = &answer["explained"]["method"];
+            let number = |name: &str| method["calibration"][name].as_f64().unwrap();
+            let probability = 1.0 / (1.0 + (-(number("slope") * total + number("intercept"))).exp());
+            let stated = answer["intents"][format!("p_{intent}")].as_f64().unwrap();
+            assert!((probability - stated).abs() < 1e-4, "{user}, {intent}: {probability}, {stated}");
+            if intent == "purchase" {
+                assert!((stated - published.parse::<f64>().unwrap()).abs() < 1e-5);
+            }
+            // The same in SQL.
+            let rows = server.rows(&format!(
+                "SELECT round(sum(log_odds) FILTER (WHERE part <> 'total'), 6) = round(sum(log_odds) FILTER (WHERE part = 'total'), 6), \
+                   count(*) FROM explain_user('{user}', '{intent}')"
+            ));
+            assert_eq!(rows, [format!("t,{}", parts.len())]);
+        }
+        let (_, answer) = server.get(&format!("/v1/users/{user}/explanation"));
+        let items = answer["items"].as_array().unwrap();
+        assert!(!items.is_empty() && items.iter().all(|item| !item["reason"].as_str().unwrap().is_empty()), "{answer}");
+    }
+    let user = busiest.lines().nth(1).unwrap().split_once(',').unwrap().0;
+    for (path, status) in [
+        (format!("/v1/users/{user}/explanation?intent=money"), 400),
+        ("/v1/users/nobody/explanation".into(), 404),
+        (format!("/agent?user={user}&intent=money"), 400),
+        ("/agent?user=nobody".into(), 404),
+        ("/agent?user=%3Cscript%3E".into(), 404),
+        ("/agent?colour=red".into(), 400),
+    ] {
+        let (answered, page) = server.get(&path);
+        assert_eq!(answered, status, "{path}");
+        assert!(!page.to_string().contains("<script"), "{page}");
+    }
+    assert!(server.rows("SELECT * FROM explain_user('nobody')").is_empty());
+    for wrong in ["explain_user()", "explain_user('u', 'money')", "explain_user(1)"] {
+        assert!(server.refused(&format!("SELECT * FROM {wrong}")).contains("expected"), "{wrong}");
+    }
+
+    if !clients::are_here("explanations_add_up_and_can_be_read_out") {
+        return;
+    }
+    let seen = clients::open_agent(&format!("http://127.0.0.1:{}/agent", server.http), user);
+    for list in ["errors", "elsewhere", "violations", "overflows"] {
+        assert_eq!(seen[list], json!([]), "{list}");
+    }
+    assert!(seen["title"].as_str().unwrap().starts_with(user), "{seen}");
+    assert_eq!(seen["chances"].as_array().unwrap().len(), 7);
+    assert!(seen["chances"][4].as_str().unwrap().starts_with("A purchase within 7 days"), "{seen}");
+    assert!(!seen["reasons"].as_array().unwrap().is_empty() && !seen["suggestions"].as_array().unwrap().is_empty());
+    assert_eq!(seen["explained"], "Why: no visit at all");
+    assert_eq!(seen["unknown"][0], 404);
+    assert!(seen["unknown"][1].as_str().unwrap().contains("has no intents in the night of"), "{seen}");
 }

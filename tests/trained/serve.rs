@@ -226,9 +226,11 @@ fn one_users_answers_come_by_http() {
     assert_eq!(ranks, [1, 2, 3]);
 
     let described = server.get("/openapi.json").1;
-    for path in described["paths"].as_object().unwrap().keys() {
-        let (status, _) = server.get(&path.replace("{id}", user));
-        assert!(status == 200 || (path == "/v1/token" && status == 405), "{path}: {status}");
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        let id = if path.starts_with("/v1/items") { item } else { user };
+        let (status, answer) = server.get(&path.replace("{id}", id));
+        let expected = if methods.get("get").is_some() { 200 } else { 405 };
+        assert_eq!(status, expected, "{path}: {answer}");
     }
     let metrics = server.get("/metrics").1;
     let counted = "intentcast_http_request_seconds_count{route=\"/v1/users/{id}/intents\",status=\"200\"}";
@@ -311,18 +313,29 @@ fn secure(folder: &std::path::Path) -> String {
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let mut text =
-        format!("[serve]\ntls_certificate = \"{0}/certificate.pem\"\ntls_key = \"{0}/key.pem\"\n", folder.display());
-    for (role, free_text) in [("analyst", false), ("planner", false), ("service", false), ("admin", true)] {
+    fs::write(folder.join("pseudonyms.key"), [7; 32]).unwrap();
+    let mut text = format!(
+        "[serve]\ntls_certificate = \"{0}/certificate.pem\"\ntls_key = \"{0}/key.pem\"\n\
+         pseudonym_key = \"{0}/pseudonyms.key\"\n",
+        folder.display()
+    );
+    for (name, role, more) in [
+        ("analyst", "analyst", ""),
+        ("planner", "planner", ""),
+        ("service", "service", ""),
+        ("admin", "admin", "free_text = true\n"),
+        ("researcher", "analyst", "user_ids = \"pseudonym\"\n"),
+        ("partner", "service", "user_ids = \"pseudonym\"\n"),
+    ] {
         let mut hashing = Command::new(env!("CARGO_BIN_EXE_intentcast"))
             .args(["serve", "--hash-password"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        std::io::Write::write_all(&mut hashing.stdin.take().unwrap(), format!("of {role}\n").as_bytes()).unwrap();
+        std::io::Write::write_all(&mut hashing.stdin.take().unwrap(), format!("of {name}\n").as_bytes()).unwrap();
         let hashes = String::from_utf8(hashing.wait_with_output().unwrap().stdout).unwrap();
-        text += &format!("[[serve.users]]\nname = \"{role}\"\nrole = \"{role}\"\nfree_text = {free_text}\n{hashes}");
+        text += &format!("[[serve.users]]\nname = \"{name}\"\nrole = \"{role}\"\n{more}{hashes}");
     }
     let file = folder.join("serve.toml");
     fs::write(&file, text).unwrap();
@@ -385,6 +398,46 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     assert_eq!(curl(&["-u", "service:wrong"], &path).0, "401");
     assert_eq!(curl(&["-u", "planner:of planner"], &path).0, "403");
     assert_eq!(curl(&["-u", "service:of service"], &path).0, "200");
+    let json = ["-H", "Content-Type: application/json", "-d", "[]"];
+    let post = |who: &str, path: &str| curl(&[&["-u", &format!("{who}:of {who}")][..], &json].concat(), path);
+    for (who, status) in [("service", "200"), ("admin", "200"), ("analyst", "403"), ("planner", "403")] {
+        assert_eq!(post(who, &path).0, status, "{who}");
+    }
+    assert_eq!(curl(&["-u", "analyst:of analyst"], &format!("/agent?user={user}")).0, "200");
+    assert_eq!(curl(&[], "/agent").0, "401");
+
+    // Who sees pseudonyms sees no id, filters by them, and is answered by them.
+    let research = |sql: &str| ask("researcher", "of researcher", sql).unwrap();
+    let ids: Vec<String> =
+        ask("analyst", "of analyst", "SELECT user_id FROM intent").unwrap().lines().map(String::from).collect();
+    let views = "SELECT concat(table_schema, '.', table_name) FROM information_schema.columns \
+        WHERE column_name IN ('user_id', 'features') AND table_schema IN ('tables', 'features', 'lake', 'report')";
+    let views = research(views);
+    assert!(views.lines().count() >= 12, "{views}");
+    for view in views.lines() {
+        let rows = research(&format!("SELECT * FROM {view} LIMIT 300"));
+        let shown = rows.split(|c: char| !c.is_alphanumeric()).find(|word| ids.iter().any(|id| id == word));
+        assert_eq!(shown, None, "{view}");
+    }
+    let same = format!("SELECT p_purchase FROM intent WHERE user_id = '{user}'");
+    let pseudonym = research(&format!(
+        "SELECT i.user_id FROM intent AS i WHERE p_purchase = {}",
+        ask("analyst", "of analyst", &same).unwrap()
+    ));
+    assert_eq!(pseudonym.len(), 32, "{pseudonym}");
+    assert_eq!(research(&format!("SELECT count(*) FROM intent WHERE user_id = '{pseudonym}'")), "1");
+    assert_eq!(research(&format!("SELECT count(*) FROM intent WHERE user_id = '{user}'")), "0");
+    assert_eq!(research("SELECT count(*) > 0 FROM intent JOIN user_features USING (user_id)"), "t");
+    let parts = research(&format!("SELECT count(*) > 5 FROM explain_user('{pseudonym}')"));
+    assert_eq!(parts, "t");
+    let by_pseudonym = format!("/v1/users/{pseudonym}/intents");
+    let (status, answer) = curl(&["-u", "partner:of partner"], &by_pseudonym);
+    assert_eq!((status.as_str(), &answer["user_id"]), ("200", &pseudonym.as_str().into()));
+    let (status, answer) = post("partner", &by_pseudonym);
+    assert_eq!((status.as_str(), &answer["user_id"]), ("200", &pseudonym.as_str().into()), "{answer}");
+    assert_eq!(curl(&["-u", "partner:of partner"], &path).0, "404", "an id is no pseudonym");
+    assert_eq!(post("partner", &path).0, "404");
+    assert_eq!(curl(&["-u", "service:of service"], &by_pseudonym).0, "404");
     let (_, token) = curl(&["-u", "service:of service", "-X", "POST"], "/v1/token");
     let bearer = format!("Authorization: Bearer {}", token["token"].as_str().unwrap());
     assert_eq!(curl(&["-H", &bearer], &path).0, "200");

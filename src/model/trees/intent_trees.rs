@@ -39,6 +39,15 @@ impl IntentTrees {
         all
     }
 
+    /// Returns the shares of each feature in a row's log-odds of a target, and the log-odds that they start from, the mean of the
+    /// training; `None` for a target without trees.
+    pub(crate) fn shares(&self, row: &[f32], target: usize) -> Option<(Vec<f64>, f64)> {
+        let ensemble = self.ensembles[target].as_ref()?;
+        let mut shares = vec![0.0; self.features];
+        let mean = ensemble.trees.iter().map(|tree| tree.add_shares(row, &mut shares)).sum();
+        Some((shares, mean))
+    }
+
     /// Returns a safetensors file with the tensors `trees.<target>.<part>`.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut named = Vec::new();
@@ -110,6 +119,9 @@ mod tests {
             let expected: f64 = ensemble.trees.iter().map(|tree| leaf(tree, values)).sum();
             assert_eq!(all[row * BINARY + PURCHASE], expected, "row {row}");
             assert!(all[row * BINARY + 1].is_nan(), "a target without trees");
+            let (shares, mean) = trees.shares(values, PURCHASE).unwrap();
+            assert!((shares.iter().sum::<f64>() + mean - expected).abs() < 1e-12, "row {row}");
+            assert!(trees.shares(values, 1).is_none());
         }
     }
 

@@ -11,6 +11,7 @@ mod classify_text;
 mod embed_image;
 mod embed_text;
 mod embedding;
+pub(crate) mod explain_intents;
 mod forecast_demand;
 mod label_columns;
 mod output_cache;
@@ -29,8 +30,9 @@ use std::ops::Deref;
 use super::sql_model::{ModelArgument, SqlModel};
 
 /// Every scoring function.
-pub(crate) static ALL: [ScoringFunction; 8] = [
+pub(crate) static ALL: [ScoringFunction; 9] = [
     ScoringFunction(&score_intents::ScoreIntents),
+    ScoringFunction(&explain_intents::ExplainIntents),
     ScoringFunction(&forecast_demand::ForecastDemand),
     ScoringFunction(&recommend::Recommend),
     ScoringFunction(&predict_table::PredictTable),
@@ -62,7 +64,7 @@ impl ScoringFunction {
         let texts = rest.iter().all(|t| matches!(t, DataType::Utf8 | DataType::Utf8View));
         let named = match signature.model {
             ModelArgument::Optional => rest.len() <= 1,
-            ModelArgument::OptionalThenMembers => rest.len() <= 2,
+            ModelArgument::OptionalThenWord => rest.len() <= 2,
             ModelArgument::ThenLabel => matches!(rest.len(), 1 | 2),
         };
         if inputs.len() == signature.inputs && texts && named && (signature.accepts)(inputs) {

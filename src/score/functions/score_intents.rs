@@ -29,7 +29,7 @@ impl SqlModel for ScoreIntents {
 
     fn signature(&self) -> CallSignature {
         CallSignature {
-            model: ModelArgument::OptionalThenMembers,
+            model: ModelArgument::OptionalThenWord,
             expected: "a struct, optionally a model version, and optionally the word members",
             ..CallSignature::STRUCT
         }

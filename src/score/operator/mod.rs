@@ -17,8 +17,8 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
-use super::functions;
 use super::models::{ContentWrites, Models, SessionLake};
+use super::{explain_user, functions};
 
 pub(crate) use self::exec::{ScoreExec, Scoring, with_inputs_in_output};
 
@@ -37,5 +37,6 @@ pub fn install(ctx: &SessionContext, models: Arc<Models>, content_writes: Conten
     for function in functions::ALL {
         ctx.register_udf(function.declare());
     }
+    ctx.register_udtf(explain_user::NAME, Arc::new(explain_user::ExplainUser));
     ctx
 }

@@ -46,17 +46,20 @@ impl ItemIndex {
     /// Returns the `k` items with the largest cosine to an item's vector and that cosine, without the item itself and those of
     /// `exclude`. Items without a direction are left out.
     pub(crate) fn nearest(&self, item: usize, k: usize, exclude: impl Fn(&str) -> bool) -> Vec<(usize, f32)> {
-        let vector = self.vector(item);
-        let length = dot(vector, vector).sqrt();
         let mut best = Vec::new();
         for other in (0..self.ids.len()).filter(|other| *other != item) {
-            let direction = self.vector(other);
-            let cosine = dot(vector, direction) / (length * dot(direction, direction).sqrt());
+            let cosine = self.cosine(item, other);
             if cosine.is_finite() {
                 take_best(&mut best, &[cosine], other, k, |other| exclude(&self.ids[other]));
             }
         }
         best
+    }
+
+    /// Returns the cosine of two items' vectors; NaN where one has no direction.
+    pub(crate) fn cosine(&self, a: usize, b: usize) -> f32 {
+        let (a, b) = (self.vector(a), self.vector(b));
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
     }
 
     fn vector(&self, item: usize) -> &[f32] {

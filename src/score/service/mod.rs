@@ -12,6 +12,7 @@
 
 mod counters;
 pub(crate) mod encoder_states;
+pub(crate) mod explanation;
 pub(crate) mod item_index;
 mod owner;
 mod requests;
@@ -24,6 +25,7 @@ use tch::Device;
 use tokio::sync::{mpsc, oneshot};
 
 use self::encoder_states::{EncoderStateCache, EncoderStates};
+use self::explanation::Explanation;
 use self::item_index::ItemIndex;
 use self::owner::Owner;
 use self::requests::Request;
@@ -107,6 +109,13 @@ impl ScoringService {
         let contents = self.contents.now();
         let inputs = UserInputs::from_struct(features, &self.card.features, self.card.intent.item_buckets, &contents)?;
         self.ask(|answer| Request::Users(inputs, answer)).await
+    }
+
+    /// Says what a binary target of each user of `features` structs rests on.
+    pub(crate) async fn explain(&self, features: &StructArray, target: usize) -> Result<Vec<Explanation>> {
+        let contents = self.contents.now();
+        let inputs = UserInputs::from_struct(features, &self.card.features, self.card.intent.item_buckets, &contents)?;
+        self.ask(|answer| Request::Explain(inputs, target, answer)).await
     }
 
     /// Forecasts the items of `history` structs.

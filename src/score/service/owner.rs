@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::counters::Counters;
 use super::encoder_states::{EncoderState, EncoderStateCache};
+use super::explanation::Explanation;
 use super::item_index::ItemIndex;
 use super::requests::{Answer, IntentScores, Request};
 use super::shared_contents::SharedContents;
@@ -51,6 +52,9 @@ impl Owner {
                     }
                     Request::Catalogue(items, answer) => {
                         answer.send(self.guarded(|| self.index(&items))).unwrap_or_default();
+                    }
+                    Request::Explain(inputs, target, answer) => {
+                        answer.send(self.guarded(|| self.explain(&inputs, target))).unwrap_or_default();
                     }
                     Request::Users(inputs, answer) => users.push((inputs, answer)),
                 }
@@ -183,6 +187,21 @@ impl Owner {
             let batch = network.batch(&events, contents, self.bundle.device)?;
             to_vec(&network.encode_users(&batch, false)?)
         })
+    }
+
+    fn explain(&self, users: &UserInputs, target: usize) -> Result<Vec<Explanation>> {
+        let (network, scaling) = (self.bundle.intent(), &self.bundle.card.scaling);
+        let (contents, features) = (self.contents.now(), self.bundle.card.features.0.len());
+        let explain = |row: usize| -> Result<Explanation> {
+            let tabular = &users.tabular[row * features..(row + 1) * features];
+            let inputs =
+                scaling.head_inputs(tabular, &users.idle_log_hours[row..=row])?.f_to_device(self.bundle.device)?;
+            let batch = network.batch(&[&users.events[row]], &contents, self.bundle.device)?;
+            let shares = network.attributions(&batch, &inputs, target)?;
+            let trees = self.bundle.trees().and_then(|trees| trees.shares(tabular, target));
+            Ok(Explanation::new(shares, trees, self.blender.combination(target, tabular)))
+        };
+        (0..users.len()).map(explain).collect()
     }
 
     fn index(&self, items: &[IndexedItem]) -> Result<ItemIndex> {

@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::explanation::Explanation;
 use super::item_index::ItemIndex;
 use crate::failure::Result;
 use crate::model::blend::MemberOutputs;
@@ -22,6 +23,8 @@ pub struct IntentScores {
 /// Rows to work on, and where the answer goes.
 pub(super) enum Request {
     Users(UserInputs, Answer<IntentScores>),
+    /// Users and a binary target.
+    Explain(UserInputs, usize, Answer<Vec<Explanation>>),
     Items(Vec<ItemHistory>, Answer<Vec<ItemForecast>>),
     Catalogue(Vec<IndexedItem>, Answer<ItemIndex>),
 }
@@ -31,7 +34,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T>>;
 impl Request {
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::Users(inputs, _) => inputs.len(),
+            Self::Users(inputs, _) | Self::Explain(inputs, ..) => inputs.len(),
             Self::Items(items, _) => items.len(),
             Self::Catalogue(items, _) => items.len(),
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::refusal::{Refusal, Result};
-use crate::config::{Config, Role, ServedUser, cores};
+use crate::config::{Config, Role, ServedUser, UserIds, cores};
 use crate::failure;
 use crate::ids::ContentHash;
 use backoff::Backoff;
@@ -32,12 +32,14 @@ pub(super) struct Account {
     pub(super) name: String,
     pub(super) role: Role,
     pub(super) free_text: bool,
+    /// Sees pseudonyms instead of ids.
+    pub(super) pseudonyms: bool,
 }
 
 /// Part of a night that an account sees by SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum View {
-    Analyst { free_text: bool },
+    Analyst { free_text: bool, pseudonyms: bool },
     Planner,
 }
 
@@ -45,7 +47,7 @@ impl Account {
     /// Returns what the account sees by SQL; refuses one that has no SQL.
     pub(super) fn view(&self) -> Result<View> {
         match self.role {
-            Role::Analyst | Role::Admin => Ok(View::Analyst { free_text: self.free_text }),
+            Role::Analyst | Role::Admin => Ok(View::Analyst { free_text: self.free_text, pseudonyms: self.pseudonyms }),
             Role::Planner => Ok(View::Planner),
             Role::Service => Err(Refusal::new(
                 Refusal::NOT_ALLOWED,
@@ -112,13 +114,14 @@ impl Access {
 
     /// Returns the account of everyone where no users are configured.
     pub(super) fn open_account(name: &str) -> Account {
-        Account { name: name.into(), role: Role::Analyst, free_text: false }
+        Account { name: name.into(), role: Role::Analyst, free_text: false, pseudonyms: false }
     }
 
     /// Returns the account of a user who has proved who they are.
     pub(super) fn account(&self, name: &str) -> Result<Account> {
         let user = self.users.get(name).ok_or_else(|| refused("wrong name or password"))?;
-        Ok(Account { name: name.into(), role: user.role, free_text: user.free_text })
+        let pseudonyms = user.user_ids == UserIds::Pseudonym;
+        Ok(Account { name: name.into(), role: user.role, free_text: user.free_text, pseudonyms })
     }
 
     /// Returns the salted password of a user. An unknown user gets a salt too, the same at each attempt, so that names cannot be

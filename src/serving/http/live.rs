@@ -11,10 +11,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::problem::Problem;
-use super::users::{answer, json_rows, with_intents};
+use super::users::{answer, json_rows, unknown, with_intents};
 use crate::score::live_model::ScoredItem;
 use crate::serving::access::Account;
-use crate::serving::live::{Event, Live, LiveAnswer, LiveRefusal};
+use crate::serving::live::{Event, Live, LiveAnswer, LiveRefusal, Named};
 use crate::serving::queries::Queries;
 use crate::serving::refusal::Refusal;
 
@@ -123,9 +123,22 @@ async fn score(
     events: &[Event],
 ) -> Result<(Arc<Live>, LiveAnswer), Problem> {
     account.may_send_events(queries.access.is_open())?;
+    score_allowed(queries, account, user_id, events).await
+}
+
+/// Scores a user for an account that may ask; the answer has the user's id as the account sees it.
+pub(super) async fn score_allowed(
+    queries: &Queries,
+    account: &Account,
+    asked_id: &str,
+    events: &[Event],
+) -> Result<(Arc<Live>, LiveAnswer), Problem> {
+    let night = queries.nights.newest();
+    let user_id = night.meant_id(account, asked_id).ok_or_else(|| unknown(&night, asked_id))?;
     let live = queries.nights.live().await.map_err(Refusal::from)?;
     let _turn = queries.live_turn().await?;
-    let scored = live.answer(user_id, events, chrono::Utc::now()).await.map_err(|refusal| match refusal {
+    let named = Named { user_id: &user_id, asked_id };
+    let scored = live.answer(named, events, chrono::Utc::now()).await.map_err(|refusal| match refusal {
         LiveRefusal::Events(detail) => Problem::unusable(detail),
         LiveRefusal::LeftOut => Problem::new(
             StatusCode::FORBIDDEN,
@@ -134,7 +147,7 @@ async fn score(
         ),
         LiveRefusal::Failed(failure) => Problem::from(Refusal::from(failure)),
     })?;
-    Ok((live, scored))
+    Ok((live, LiveAnswer { user_id: night.shown_id(account, &scored.user_id), ..scored }))
 }
 
 /// Says whose answer it is, of which date and model, and how many events count.

@@ -1,5 +1,7 @@
-//! HTTP: one user's intents and recommendations, stored or with events of now, related items, health, metrics, and the description of all this.
+//! HTTP: one user's intents and recommendations, stored or with events of now, related items, explanations and a page of them, health, metrics, and the description of all this.
 
+mod agent;
+mod explanation;
 mod live;
 mod problem;
 mod users;
@@ -42,6 +44,8 @@ fn routes(queries: Arc<Queries>) -> Router {
     Router::new()
         .route("/v1/users/{id}/intents", get(users::intents).post(live::intents))
         .route("/v1/users/{id}/recommendations", get(users::recommendations).post(live::recommendations))
+        .route("/v1/users/{id}/explanation", get(explanation::explanation))
+        .route("/agent", get(agent::page))
         .route("/v1/items/{id}/related", get(live::related))
         .route("/v1/items/scores", post(live::item_scores))
         .route("/v1/token", post(token))

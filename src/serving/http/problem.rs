@@ -30,6 +30,18 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", detail)
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns what is wrong and what to do, for people to read.
+    pub(super) fn text(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.detail),
+            None => self.detail.clone(),
+        }
+    }
+
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not found", detail)
     }

@@ -3,6 +3,7 @@
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use super::problem::Problem;
 use crate::failure::Failure;
 use crate::ids::RunDate;
+use crate::serving::access::Account;
 use crate::serving::nights::Night;
 use crate::serving::queries::Queries;
 use crate::serving::refusal::Refusal;
@@ -33,13 +35,16 @@ pub(super) struct Asked {
 
 pub(super) async fn intents(
     State(queries): State<Arc<Queries>>,
-    Path(user_id): Path<String>,
+    Extension(account): Extension<Account>,
+    Path(asked_id): Path<String>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(asked) = asked?;
     let night = night(&queries, asked.run_date.as_deref()).await?;
-    let row = json_rows(&night.intents.of(&user_id))?.pop().ok_or_else(|| unknown(&night, &user_id))?;
+    let user_id = night.meant_id(&account, &asked_id).ok_or_else(|| unknown(&night, &asked_id))?;
+    let row = json_rows(&night.intents.of(&user_id))?.pop().ok_or_else(|| unknown(&night, &asked_id))?;
     let mut body = with_intents(row);
+    body.insert("user_id".into(), asked_id.into());
     body.insert("run_date".into(), night.run_date.map_or(Value::Null, |date| date.to_string().into()));
     Ok(answer(&body.into()))
 }
@@ -54,13 +59,15 @@ pub(super) fn with_intents(row: Map<String, Value>) -> Map<String, Value> {
 
 pub(super) async fn recommendations(
     State(queries): State<Arc<Queries>>,
-    Path(user_id): Path<String>,
+    Extension(account): Extension<Account>,
+    Path(asked_id): Path<String>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(asked) = asked?;
     let night = night(&queries, asked.run_date.as_deref()).await?;
+    let user_id = night.meant_id(&account, &asked_id).ok_or_else(|| unknown(&night, &asked_id))?;
     if night.intents.of(&user_id).num_rows() == 0 {
-        return Err(unknown(&night, &user_id));
+        return Err(unknown(&night, &asked_id));
     }
     let rows = night.recommendations.of(&user_id);
     let mut items = json_rows(&rows.slice(0, rows.num_rows().min(asked.k.unwrap_or(usize::MAX))))?;
@@ -69,7 +76,7 @@ pub(super) async fn recommendations(
         item.remove("run_date");
     }
     Ok(answer(&json!({
-        "user_id": user_id,
+        "user_id": asked_id,
         "run_date": night.run_date.map(|date| date.to_string()),
         "model_version": night.model_version,
         "items": items,
@@ -86,7 +93,7 @@ async fn night(queries: &Queries, run_date: Option<&str>) -> Result<Arc<Night>, 
 }
 
 /// The answer for a user without a row, and for one who may not be shown: both look alike.
-fn unknown(night: &Night, user_id: &str) -> Problem {
+pub(super) fn unknown(night: &Night, user_id: &str) -> Problem {
     match night.run_date {
         Some(date) => Problem::not_found(format!("user {user_id:?} has no intents in the night of {date}")),
         None => Problem::not_found("no night is visible"),

@@ -48,6 +48,14 @@ pub(crate) struct Event {
     text: Option<String>,
 }
 
+/// A user of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named<'a> {
+    pub(crate) user_id: &'a str,
+    /// The id that the client knows: the user's, or a pseudonym.
+    pub(crate) asked_id: &'a str,
+}
+
 /// Events of one user, none of them in the future.
 #[derive(Debug)]
 pub(super) struct UserEvents<'a> {
@@ -61,7 +69,7 @@ impl<'a> UserEvents<'a> {
     /// Refuses (usage) events of another user or from the future, too many, and those of which the newest is from before the night
     /// of `oldest`, the date of the newest night.
     pub(super) fn check(
-        user_id: &'a str,
+        user: Named<'a>,
         events: &'a [Event],
         config: &Config,
         oldest: RunDate,
@@ -73,15 +81,15 @@ impl<'a> UserEvents<'a> {
         let latest = now + Duration::hours(config.lake.time_tolerance_hours.into());
         for (place, event) in events.iter().enumerate() {
             let place = place_of(place);
-            if let Some(other) = event.user_id.as_deref().filter(|other| *other != user_id) {
-                return Err(Failure::usage(format!("{place}.user_id: expected {user_id:?}, got {other:?}")));
+            if let Some(other) = event.user_id.as_deref().filter(|other| *other != user.asked_id) {
+                return Err(Failure::usage(format!("{place}.user_id: expected {:?}, got {other:?}", user.asked_id)));
             }
             if event.ts > latest {
                 return Err(Failure::usage(format!("{place}.ts: {} is in the future", event.ts.to_rfc3339())));
             }
         }
         let Some(newest) = events.iter().map(|event| event.ts).max() else {
-            return Ok(Self { user_id, events, run_date: oldest });
+            return Ok(Self { user_id: user.user_id, events, run_date: oldest });
         };
         let run_date = RunDate(newest.with_timezone(&config.time_zone()).date_naive()).plus_days(1);
         if run_date < oldest {
@@ -91,7 +99,7 @@ impl<'a> UserEvents<'a> {
             ))
             .hint("send the events since that night; GET has its intents"));
         }
-        Ok(Self { user_id, events, run_date })
+        Ok(Self { user_id: user.user_id, events, run_date })
     }
 
     /// Returns what the customer wrote.
@@ -157,6 +165,8 @@ fn place_of(place: usize) -> String {
 mod tests {
     use super::*;
 
+    const U: Named<'_> = Named { user_id: "u", asked_id: "u" };
+
     fn events(json: &str) -> Vec<Event> {
         serde_json::from_str(json).unwrap()
     }
@@ -169,8 +179,7 @@ mod tests {
             r#"[{"ts": "2026-04-29T21:59:59Z", "event_type": "view"}, {"ts": "2026-04-29T22:00:00Z", "event_type": "view"}]"#,
         );
         let (oldest, now) = ("2026-04-29".parse().unwrap(), "2026-12-01T00:00:00Z".parse().unwrap());
-        let date =
-            |events: &[Event]| UserEvents::check("u", events, &config, oldest, now).unwrap().run_date.to_string();
+        let date = |events: &[Event]| UserEvents::check(U, events, &config, oldest, now).unwrap().run_date.to_string();
         assert_eq!(date(&sent[..1]), "2026-04-30");
         assert_eq!(date(&sent), "2026-05-01");
     }
@@ -191,12 +200,12 @@ mod tests {
             (r#"[{"ts": "2026-04-01T10:00:00Z", "event_type": "view"}]"#, "before the night of 2026-04-29"),
         ] {
             let sent = events(json);
-            let refused = UserEvents::check("u", &sent, &config, oldest, now).unwrap_err().to_string();
+            let refused = UserEvents::check(U, &sent, &config, oldest, now).unwrap_err().to_string();
             assert!(refused.contains(expected), "{refused}");
         }
-        assert_eq!(UserEvents::check("u", &[], &config, oldest, now).unwrap().run_date, oldest);
+        assert_eq!(UserEvents::check(U, &[], &config, oldest, now).unwrap().run_date, oldest);
         let many = vec![events(r#"[{"ts": "2026-05-09T10:00:00Z", "event_type": "view"}]"#)[0].clone(); EVENTS_MAX + 1];
-        let refused = UserEvents::check("u", &many, &config, oldest, now).unwrap_err().to_string();
+        let refused = UserEvents::check(U, &many, &config, oldest, now).unwrap_err().to_string();
         assert!(refused.contains("at most 1000 events, got 1001"), "{refused}");
     }
 }

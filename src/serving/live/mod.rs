@@ -32,10 +32,10 @@ use crate::score::live_model::LiveModel;
 use crate::score::models::Models;
 use crate::workspace::Workspace;
 use crate::workspace::one_user::{
-    ERASURES, ITEM_CONTENTS, OneUserPlans, PERSON, PERSON_CONSENT, STITCHED, UNIT_EVENT, UNIT_USER_DAY, USERS,
+    ERASURES, ITEM_CONTENTS, OneUser, OneUserPlans, PERSON, PERSON_CONSENT, STITCHED, UNIT_EVENT, UNIT_USER_DAY, USERS,
 };
 
-pub(crate) use self::events::Event;
+pub(crate) use self::events::{Event, Named};
 
 /// Run dates whose plans are kept.
 const DATES_MAX: NonZeroUsize = match NonZeroUsize::new(4) {
@@ -67,6 +67,7 @@ struct Stored {
     erasures: KeyedRows,
     persons: Links,
     items: StoredRows,
+    titles: StoredRows,
 }
 
 /// Ids that are another login's, found by either.
@@ -81,12 +82,22 @@ struct Dated {
     stitched: Links,
 }
 
+/// One user's features with events of now.
+struct UserFeatures {
+    user: OneUser,
+    run_date: RunDate,
+    events: usize,
+    repeated: usize,
+}
+
 /// An answer for one user.
 #[derive(Debug)]
 pub(crate) struct LiveAnswer {
     /// That of the login, for a guest who became one.
     pub(crate) user_id: String,
     pub(crate) run_date: RunDate,
+    /// One struct, as `score_intents` takes it.
+    pub(crate) features: ArrayRef,
     /// One row: fields as `score_intents` returns them.
     pub(crate) scores: StructArray,
     /// Items that the user bought within the look-back, those of now included.
@@ -148,16 +159,42 @@ impl Live {
     /// Scores a user with events of now.
     pub(crate) async fn answer(
         &self,
-        user_id: &str,
+        user: Named<'_>,
         events: &[Event],
         now: DateTime<Utc>,
     ) -> Result<LiveAnswer, LiveRefusal> {
+        let found = self.features(user, events, now).await?;
+        let features = found.user.row.column(0);
+        let scores = self.model.score(Arc::clone(features)).await?;
+        Ok(LiveAnswer {
+            user_id: found.user.user_id,
+            run_date: found.run_date,
+            bought: texts(found.user.row.column(1))?,
+            features: Arc::clone(features),
+            scores,
+            events: found.events,
+            repeated: found.repeated,
+        })
+    }
+
+    /// Returns what the catalogue calls an item; `None` where it has no title.
+    pub(crate) fn title(&self, item_id: &str) -> Result<Option<String>> {
+        Ok(column_texts([&self.stored.titles.of(item_id)], "title")?.into_iter().next())
+    }
+
+    /// Computes a user's features with events of now.
+    async fn features(
+        &self,
+        user: Named<'_>,
+        events: &[Event],
+        now: DateTime<Utc>,
+    ) -> Result<UserFeatures, LiveRefusal> {
         let config = &self.workspace.config;
-        let sent = UserEvents::check(user_id, events, config, self.night.run_date(), now)
+        let sent = UserEvents::check(user, events, config, self.night.run_date(), now)
             .map_err(|failure| LiveRefusal::Events(failure.to_string()))?;
         let dated = self.dated(sent.run_date).await?;
         let dated = dated.get().ok_or_else(|| Failure::bug("plans that were made are gone"))?;
-        let mut rows = self.stored.of_user(user_id, &dated.stitched)?;
+        let mut rows = self.stored.of_user(user.user_id, &dated.stitched)?;
         let new = sent.rows(&dated.plans.events, config)?;
         let (good, bad) = dated.plans.check(new, rows.of(UNIT_EVENT)).await?;
         let (repeated, refused): (Vec<_>, Vec<_>) = bad.into_iter().partition(|bad| bad.reason == REPEATED);
@@ -174,17 +211,9 @@ impl Live {
         let items = item_ids(rows.of(UNIT_EVENT).iter().chain(&good))?;
         rows.add(ITEM_CONTENTS, self.stored.items.of_all(items.iter().map(String::as_str))?);
         let used = good.iter().map(RecordBatch::num_rows).sum();
-        let found = dated.plans.features(rows, good).await?.ok_or(LiveRefusal::LeftOut)?;
+        let user = dated.plans.features(rows, good).await?.ok_or(LiveRefusal::LeftOut)?;
         self.model.encode_texts(sent.texts()).await?;
-        let scores = self.model.score(Arc::clone(found.row.column(0))).await?;
-        Ok(LiveAnswer {
-            user_id: found.user_id,
-            run_date: sent.run_date,
-            scores,
-            bought: texts(found.row.column(1))?,
-            events: used,
-            repeated: repeated.len(),
-        })
+        Ok(UserFeatures { user, run_date: sent.run_date, events: used, repeated: repeated.len() })
     }
 
     /// Returns the plans of a run date, made when they are first needed.
@@ -223,6 +252,8 @@ impl Stored {
             consents: KeyedRows::write(ctx.table(PERSON_CONSENT).await?, "person_id", folder).await?,
             erasures: KeyedRows::write(ctx.table(ERASURES).await?, "user_id", folder).await?,
             persons: Links::read(ctx.table(PERSON).await?, folder).await?,
+            titles: StoredRows::read(ctx.table("items").await?.select_columns(&["item_id", "title"])?, "item_id", None)
+                .await?,
             items: StoredRows::read(ctx.table(ITEM_CONTENTS).await?, "item_id", None).await?,
         })
     }

@@ -1,0 +1,168 @@
+//! The page of a support agent: one customer's intents, what they rest on, and what to suggest.
+
+use axum::Extension;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use minijinja::value::Serde;
+use minijinja::{Environment, Value as Shown, context};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::explanation::{Explained, explain};
+use super::problem::Problem;
+use crate::failure::Failure;
+use crate::model::targets::{BINARY, TARGETS, Target, TargetKind};
+use crate::score::functions::explain_intents::Part;
+use crate::serving::access::Account;
+use crate::serving::queries::Queries;
+use crate::serving::refusal::Refusal;
+
+const TEMPLATE: &str = include_str!("agent.html");
+
+/// Parts of an explanation that are read out.
+const REASONS: usize = 7;
+
+/// A part with a smaller share of the log-odds is not worth a word.
+const SHARE_MIN: f64 = 0.01;
+
+/// Nothing is loaded from elsewhere, and no script runs.
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    #[serde(default)]
+    user: String,
+    #[serde(default)]
+    intent: String,
+}
+
+/// Answers with the page: empty, of a customer, or with what is wrong.
+pub(super) async fn page(
+    State(queries): State<Arc<Queries>>,
+    Extension(account): Extension<Account>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let (asked, refused) = match asked {
+        Ok(Query(asked)) => (asked, None),
+        Err(rejection) => (Asked::default(), Some(Problem::from(rejection))),
+    };
+    let intent = if asked.intent.is_empty() { "purchase".into() } else { asked.intent };
+    let user = asked.user.trim();
+    let found = match (refused, user) {
+        (Some(problem), _) => Err(problem),
+        (None, "") => Ok(None),
+        (None, user) => explain(&queries, &account, user, &intent).await.map(Some),
+    };
+    let (status, found, problem) = match found {
+        Ok(found) => (StatusCode::OK, found, None),
+        Err(problem) => (problem.status(), None, Some(problem.text())),
+    };
+    let days = queries.nights.horizons();
+    match render(user, &intent, found.as_ref(), problem.as_deref(), days) {
+        Ok(page) => {
+            let headers = [
+                (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+                (header::CONTENT_SECURITY_POLICY, POLICY),
+                (header::CACHE_CONTROL, "no-store"),
+                (header::REFERRER_POLICY, "no-referrer"),
+            ];
+            (status, headers, page).into_response()
+        }
+        Err(error) => Problem::from(Refusal::from(Failure::bug(error))).into_response(),
+    }
+}
+
+fn render(
+    user: &str,
+    intent: &str,
+    found: Option<&Explained>,
+    problem: Option<&str>,
+    (horizon_days, churn_days): (u32, u32),
+) -> Result<String, minijinja::Error> {
+    let binary = &TARGETS[..BINARY];
+    let words: BTreeMap<&str, &str> = binary.iter().map(|target| (target.name, words(target))).collect();
+    let chance = |target: &Target| {
+        let probability = found?.intents.get(target.output)?.as_f64()?;
+        let days = if target.kind == TargetKind::Churn { churn_days } else { horizon_days };
+        Some(json!({ "name": target.name, "percent": rounded(probability * 100.0), "days": days }))
+    };
+    let chances: Vec<Value> = binary.iter().filter_map(chance).collect();
+    let parts = found.map_or(&[][..], |found| &found.parts);
+    let row = |part: &Part| {
+        json!({
+            "part": part.part, "name": part.name, "item_id": part.item_id, "words": sentence(&part.words),
+            "log_odds": (part.log_odds * 1000.0).round() / 1000.0,
+        })
+    };
+    let mut reasons: Vec<&Part> = parts
+        .iter()
+        .filter(|part| ["group", "event"].contains(&part.part) && part.log_odds.abs() >= SHARE_MIN)
+        .collect();
+    reasons.sort_by(|a, b| b.log_odds.abs().total_cmp(&a.log_odds.abs()));
+    let mut environment = Environment::new();
+    environment.add_template("agent.html", TEMPLATE)?;
+    environment.get_template("agent.html")?.render(context! {
+        user => user,
+        intent => intent,
+        intents => binary.iter().map(|target| target.name).collect::<Vec<_>>(),
+        words => words,
+        problem => problem,
+        found => shown(&found.map(|found| json!({
+            "user_id": found.user_id, "run_date": found.run_date, "model_version": found.model_version, "items": found.items,
+        }))),
+        chances => shown(&chances),
+        reasons => shown(&reasons.into_iter().take(REASONS).map(row).collect::<Vec<_>>()),
+        parts => shown(&parts.iter().map(row).collect::<Vec<_>>()),
+    })
+}
+
+fn shown(value: &impl serde::Serialize) -> Shown {
+    Shown::from(Serde(value))
+}
+
+/// A percentage with one decimal.
+fn rounded(percent: f64) -> f64 {
+    (percent * 10.0).round() / 10.0
+}
+
+fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()
+}
+
+/// What the customer may do, for people to read.
+fn words(target: &Target) -> &'static str {
+    match target.name {
+        "view" => "A view",
+        "search" => "A search",
+        "favorite" => "A favourite",
+        "cart" => "A cart add",
+        "purchase" => "A purchase",
+        "review" => "A review",
+        "churn" => "No visit at all",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sends_is_escaped() {
+        let page = render("<script>alert(1)</script>", "purchase", None, Some("no user \"><b>"), (7, 28)).unwrap();
+        assert!(!page.contains("<script>") && !page.contains("\"><b>"), "{page}");
+        assert!(page.contains("&lt;script&gt;"));
+    }
+
+    #[test]
+    fn every_intent_has_words() {
+        assert!(TARGETS[..BINARY].iter().all(|target| words(target) != target.name));
+    }
+}
