@@ -46,6 +46,8 @@ pub fn session(config: &Config) -> Result<SessionContext> {
     options.sql_parser.map_string_types_to_utf8view = false;
     // Sums of floats depend on order; ours are integers and decimals, so partitions may come in any order.
     options.execution.collect_statistics = false;
+    // With it DataFusion 55.2 fails on a limit above a group by text ("Ordering direction required for DISTINCT with limit").
+    options.optimizer.enable_distinct_aggregation_soft_limit = false;
     // Rows that are divided by user stay so when they are grouped by user and item.
     options.optimizer.subset_repartition_threshold = 1;
     // Sizes are known only of tables in memory: a catalogue of this size is joined without moving the events.

@@ -10,7 +10,7 @@ pub(crate) struct FeatureGroup {
     features: &'static [&'static str],
 }
 
-/// Features that no group names: those that a shop added.
+/// Features that no group names. One that a shop adds is among them unless its name begins like one of a group.
 pub(crate) const OTHER: FeatureGroup =
     FeatureGroup { name: "other", phrase: "what the shop's own features say", features: &[] };
 

@@ -1,4 +1,4 @@
-//! What an intent of a user rests on, as shares of the network's log-odds: integrated gradients (Sundararajan, Taly, Yan 2017,
+//! Attributes an intent of a user to its inputs, as shares of the network's log-odds: integrated gradients (Sundararajan, Taly, Yan 2017,
 //! arXiv 1703.01365, equation 1).
 //!
 //! The baseline is an average user of the training whose events say nothing: the vectors of all events are zero, and so is every
@@ -11,13 +11,13 @@ use super::blend::logit;
 use super::events::EventBatch;
 use super::intent::{EmbeddedUsers, IntentNetwork};
 use super::targets::CHURN;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
 /// Points of the straight path between baseline and user at which gradients are taken, by the midpoint rule.
 /// They are doubled until the shares add up within [`TOLERANCE`], up to the last number.
 const STEPS: [i64; 4] = [64, 128, 256, 512];
 
-/// How far the shares may be from adding up, as a share of the difference from the baseline (or of 1, where that is larger).
+/// Largest rest of the shares, as a share of the difference from the baseline (or of 1, where that is larger).
 pub(crate) const TOLERANCE: f64 = 0.02;
 
 /// Points are at the fourth powers of evenly spaced numbers: layer normalisation makes most of the difference close to the baseline,
@@ -29,11 +29,11 @@ const POWER: i32 = 4;
 pub(crate) struct NetworkAttributions {
     pub(crate) log_odds: f64,
     pub(crate) baseline_log_odds: f64,
-    /// Of each event, oldest first.
+    /// Share of each event, oldest first.
     pub(crate) events: Vec<f64>,
-    /// Of the events' contents as a whole, where the network reads their means.
+    /// Share of the events' contents as a whole, where the network reads their means.
     pub(crate) contents: f64,
-    /// Of each input besides the events, in the order of `Scaling::head_inputs`.
+    /// Share of each input besides the events, in the order of `Scaling::head_inputs`.
     pub(crate) head_inputs: Vec<f64>,
 }
 
@@ -46,12 +46,14 @@ impl NetworkAttributions {
 }
 
 impl IntentNetwork {
-    /// Attributes the log-odds of a binary target of the one user of a batch. `head_inputs` is float32 [1, inputs].
+    /// Attributes the log-odds of a binary target of the one user of a batch. `head_inputs` is float32 [1, inputs]. At most
+    /// `tokens_max` events are in memory at once, those of one point at least.
     pub(crate) fn attributions(
         &self,
         batch: &EventBatch,
         head_inputs: &Tensor,
         target: usize,
+        tokens_max: usize,
     ) -> Result<NetworkAttributions> {
         let user = tch::no_grad(|| self.embed(batch))?;
         let whole = tch::no_grad(|| self.log_odds_at(&user, head_inputs, target, &[0.0, 1.0]))?;
@@ -61,7 +63,10 @@ impl IntentNetwork {
         };
         let mut found = NetworkAttributions::default();
         for steps in STEPS {
-            let [x, items, means, inputs] = tch::with_grad(|| self.integrate(&user, head_inputs, target, steps))?;
+            let events = user.events.x.size()[1].max(1) as usize;
+            let at_once = (tokens_max / events).clamp(1, STEPS[0] as usize);
+            let [x, items, means, inputs] =
+                tch::with_grad(|| self.integrate(&user, head_inputs, target, (steps, at_once)))?;
             found = NetworkAttributions {
                 baseline_log_odds: whole[0],
                 log_odds: whole[1],
@@ -73,52 +78,90 @@ impl IntentNetwork {
                 break;
             }
         }
+        if found.rest().abs() > TOLERANCE * (found.log_odds - found.baseline_log_odds).abs().max(1.0) {
+            tracing::debug!("an explanation of {} leaves {:.3} over", found.log_odds, found.rest());
+        }
         Ok(found)
     }
 
-    /// Integrates gradients over the path: shares of event vectors [events], item vectors [events], content means [..] and head
-    /// inputs [inputs].
-    fn integrate(&self, user: &EmbeddedUsers, head_inputs: &Tensor, target: usize, steps: i64) -> Result<[Tensor; 4]> {
-        let device = head_inputs.device();
+    /// Integrates gradients over the path, `at_once` of its points at a time: shares of event vectors [events], item vectors
+    /// [events], content means [..] and head inputs [inputs].
+    fn integrate(
+        &self,
+        user: &EmbeddedUsers,
+        head_inputs: &Tensor,
+        target: usize,
+        (steps, at_once): (i64, usize),
+    ) -> Result<[Tensor; 4]> {
         let evenly: Vec<f64> = (0..steps).map(|step| (step as f64 + 0.5) / steps as f64).collect();
+        let mut sums: Option<[Tensor; 4]> = None;
+        for points in evenly.chunks(at_once) {
+            let more = self.gradients(user, head_inputs, target, points)?;
+            sums = Some(match sums {
+                None => more,
+                Some(sums) => std::array::from_fn(|part| &sums[part] + &more[part]),
+            });
+        }
+        let sums = sums.ok_or_else(|| Failure::bug("a path without points"))?;
+        let share = |sum: &Tensor, of: &Tensor| -> Result<Tensor> { Ok(sum * of.f_squeeze_dim(0)? / steps as f64) };
+        let per_event = |sum: &Tensor, of: &Tensor| -> Result<Tensor> {
+            Ok(share(sum, of)?.f_sum_dim_intlist(-1i64, false, Kind::Float)?)
+        };
+        let [x, items, inputs, means] = sums;
+        Ok([
+            per_event(&x, &user.events.x)?,
+            per_event(&items, &user.items)?,
+            match &user.content_means {
+                Some(of) => share(&means, of)?,
+                None => means,
+            },
+            share(&inputs, head_inputs)?,
+        ])
+    }
+
+    /// Sums up the gradients at points of the path, each times the speed there: by event vectors [events, width], item vectors
+    /// [events, width], head inputs [inputs] and content means [..] (one zero where there are none).
+    fn gradients(
+        &self,
+        user: &EmbeddedUsers,
+        head_inputs: &Tensor,
+        target: usize,
+        points: &[f64],
+    ) -> Result<[Tensor; 4]> {
+        let count = points.len() as i64;
         let along = |of: &dyn Fn(f64) -> f64, dims: usize| -> Result<Tensor> {
-            let numbers: Vec<f32> = evenly.iter().map(|&t| of(t) as f32).collect();
-            let shape: Vec<i64> = [steps].into_iter().chain(vec![1; dims - 1]).collect();
-            Ok(Tensor::f_from_slice(&numbers)?.f_view(&shape[..])?.f_to_device(device)?)
+            let numbers: Vec<f32> = points.iter().map(|&t| of(t) as f32).collect();
+            let shape: Vec<i64> = [count].into_iter().chain(vec![1; dims - 1]).collect();
+            Ok(Tensor::f_from_slice(&numbers)?.f_view(&shape[..])?.f_to_device(head_inputs.device())?)
         };
         let scale = |of: &Tensor| -> Result<Tensor> {
-            let points = along(&|t| t.powi(POWER), of.dim())?;
-            Ok((of * points).f_detach()?.f_set_requires_grad(true)?)
+            let along = along(&|t| t.powi(POWER), of.dim())?;
+            Ok((of * along).f_detach()?.f_set_requires_grad(true)?)
         };
         let means = user.content_means.as_ref().map(scale).transpose()?;
         let point = [scale(&user.events.x)?, scale(&user.items)?, scale(head_inputs)?];
         let [x, items, inputs] = &point;
         let at = EmbeddedUsers {
             items: items.shallow_clone(),
-            events: repeated(&user.events, x, steps)?,
+            events: repeated(&user.events, x, count)?,
             content_means: means.as_ref().map(Tensor::shallow_clone),
         };
-        let log_odds = self.log_odds(&at, inputs, target)?;
-        let sum = log_odds.f_sum(Kind::Float)?;
+        let sum = self.log_odds(&at, inputs, target)?.f_sum(Kind::Float)?;
         let wanted: Vec<&Tensor> = point.iter().chain(&means).collect();
         // Gradients of these alone: those of the weights would be shared by all threads.
         let gradients = Tensor::f_run_backward(&[&sum], &wanted, false, false)?;
-        let share = |of: &Tensor, gradient: &Tensor| -> Result<Tensor> {
-            // How fast the path is walked at each point.
-            let speed = along(&|t| f64::from(POWER) * t.powi(POWER - 1), of.dim())?;
-            Ok((gradient * speed).f_mean_dim(0i64, false, Kind::Float)? * of.f_squeeze_dim(0)?)
-        };
-        let per_event = |of: &Tensor, gradient: &Tensor| -> Result<Tensor> {
-            Ok(share(of, gradient)?.f_sum_dim_intlist(-1i64, false, Kind::Float)?)
+        let walked = |gradient: &Tensor| -> Result<Tensor> {
+            let speed = along(&|t| f64::from(POWER) * t.powi(POWER - 1), gradient.dim())?;
+            Ok((gradient * speed).f_sum_dim_intlist(0i64, false, Kind::Float)?)
         };
         Ok([
-            per_event(&user.events.x, &gradients[0])?,
-            per_event(&user.items, &gradients[1])?,
-            match (&user.content_means, gradients.get(3)) {
-                (Some(means), Some(gradient)) => share(means, gradient)?,
-                _ => Tensor::f_zeros([1], (Kind::Float, device))?,
+            walked(&gradients[0])?,
+            walked(&gradients[1])?,
+            walked(&gradients[2])?,
+            match gradients.get(3) {
+                Some(gradient) => walked(gradient)?,
+                None => Tensor::f_zeros([1], (Kind::Float, head_inputs.device()))?,
             },
-            share(head_inputs, &gradients[2])?,
         ])
     }
 
@@ -227,7 +270,7 @@ mod tests {
                     let batch = network.batch(&[&events], &contents, Device::Cpu).unwrap();
                     let inputs = Tensor::randn([1, 2 * network.shape.features as i64 + 2], (Kind::Float, Device::Cpu));
                     for target in [0, PURCHASE, BINARY - 1] {
-                        let found = network.attributions(&batch, &inputs, target).unwrap();
+                        let found = network.attributions(&batch, &inputs, target, 300).unwrap();
                         assert_eq!((found.events.len(), found.head_inputs.len()), (length, inputs.size()[1] as usize));
                         let sum: f64 = found.events.iter().chain(&found.head_inputs).sum::<f64>() + found.contents;
                         let difference = found.log_odds - found.baseline_log_odds;
@@ -248,7 +291,7 @@ mod tests {
         let events = [event(&mut rng)];
         let batch = network.batch(&[&events], &contents(&mut rng), Device::Cpu).unwrap();
         let inputs = Tensor::zeros([1, 2 * network.shape.features as i64 + 2], (Kind::Float, Device::Cpu));
-        network.attributions(&batch, &inputs, PURCHASE).unwrap();
+        network.attributions(&batch, &inputs, PURCHASE, 300).unwrap();
         assert!(store.trainable_variables().iter().all(|weights| !weights.grad().defined()));
     }
 }

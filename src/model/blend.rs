@@ -137,7 +137,7 @@ impl MemberOutputs {
     }
 }
 
-/// How the members' log-odds of one target become a probability, for users of one class of activity.
+/// Turns the members' log-odds of one target into a probability, for users of one class of activity.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Combination {
     pub(crate) network_weight: f64,

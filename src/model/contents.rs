@@ -92,17 +92,17 @@ impl Contents {
     /// Adds the vectors of `others`, as they are, whose keys are not known.
     pub(crate) fn extend(&mut self, others: &Contents) {
         for (own, from) in self.0.iter_mut().zip(&others.0) {
-            for (&key, row) in from.keys.iter().zip(1..) {
-                if own.dims != from.dims || own.rows.contains_key(&key) {
-                    continue;
-                }
-                let vectors = from.row_values(row);
-                own.keys.push(key);
-                own.rows.insert(key, own.keys.len() as u32);
-                own.ends.push(own.ends.last().unwrap_or(&0) + vectors.len() / own.dims);
-                own.values.extend_from_slice(vectors);
-            }
+            from.keys.iter().for_each(|&key| own.copy(from, key));
         }
+    }
+
+    /// Returns the vectors of some keys of each modality, as they are; those of unknown keys are missing.
+    pub(crate) fn subset(&self, keys: &[Vec<i64>; MODALITIES.len()]) -> Contents {
+        let mut subset = Self::new(self.dims());
+        for ((own, from), keys) in subset.0.iter_mut().zip(&self.0).zip(keys) {
+            keys.iter().for_each(|&key| own.copy(from, key));
+        }
+        subset
     }
 
     /// Reports whether every key of `others` is known.
@@ -179,6 +179,19 @@ impl Contents {
 }
 
 impl Vectors {
+    /// Copies the vectors of a key, unless they are there already or have another dimension.
+    fn copy(&mut self, from: &Vectors, key: i64) {
+        let Some(&row) = from.rows.get(&key) else { return };
+        if self.dims != from.dims || self.rows.contains_key(&key) {
+            return;
+        }
+        let vectors = from.row_values(row);
+        self.keys.push(key);
+        self.rows.insert(key, self.keys.len() as u32);
+        self.ends.push(self.ends.last().unwrap_or(&0) + vectors.len() / self.dims);
+        self.values.extend_from_slice(vectors);
+    }
+
     /// Returns all numbers of a row's vectors; none for row 0.
     fn row_values(&self, row: u32) -> &[f32] {
         let Some(at) = (row as usize).checked_sub(1) else { return &[] };
@@ -295,6 +308,9 @@ mod tests {
         more.insert(0, 3, &[2.0]);
         more.insert(0, 5, &[2.0]);
         assert!(!contents.has_all(&more) && more.has_all(&contents));
+        let subset = more.subset(&[vec![5, 5, 9], vec![3], vec![]]);
+        assert_eq!((subset.len(0), subset.len(1)), (1, 0));
+        assert_eq!(subset.0[0].row_values(1), more.0[0].row_values(2));
         contents.extend(&more);
         assert!(contents.has_all(&more) && contents.len(0) == 2);
         assert_eq!((contents.key(0, 1), contents.key(0, 2), contents.key(0, 0), contents.key(0, 3)), (5, 3, 0, 0));

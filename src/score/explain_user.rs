@@ -32,7 +32,10 @@ impl TableFunctionImpl for ExplainUser {
         let texts: Option<Vec<String>> = arguments.iter().map(text).collect();
         match texts.as_deref() {
             Some([user_id]) => Ok(Explained::table(user_id, "purchase")),
-            Some([user_id, intent]) => Ok(Explained::table(user_id, intent)),
+            Some([user_id, intent]) => {
+                explain_intents::target_of(intent)?;
+                Ok(Explained::table(user_id, intent))
+            }
             _ => plan_err!("{NAME}: expected a user id and optionally an intent, both as text in quotes"),
         }
     }

@@ -4,23 +4,17 @@ use arrow::array::{ArrayRef, StructArray};
 use datafusion::prelude::SessionContext;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::encoders::SharedTextEncoder;
-use super::functions::ScoringFunction;
 use super::functions::explain_intents::{self, Part};
+use super::functions::score_intents;
 use super::models::{LakeInputs, Models};
 use super::service::explanation::Explanation;
 use super::service::item_index::ItemIndex;
 use super::service::{ScoringService, as_struct};
-use super::sql_model::LoadedModel;
 use crate::failure::{Failure, Result};
 use crate::features::content_key::text_key;
-use crate::model::contents::{Contents, MODALITIES, TEXT};
-
-/// Texts of requests whose vectors are kept until the server ends: what customers type is mostly typed again, and 100,000 vectors
-/// of 384 numbers are 150 MB.
-const TEXTS_MAX: usize = 100_000;
+use crate::model::contents::{Contents, TEXT};
 
 /// An item with its score.
 pub(crate) type ScoredItem = (String, f32);
@@ -28,12 +22,9 @@ pub(crate) type ScoredItem = (String, f32);
 /// The model of a session, with the contents and items of the session's lake.
 pub(crate) struct LiveModel {
     pub(crate) version: String,
-    intents: Arc<dyn LoadedModel>,
     items: ItemIndex,
     service: ScoringService,
     encoder: Option<Arc<SharedTextEncoder>>,
-    /// Texts of requests whose vectors were added.
-    texts: AtomicUsize,
 }
 
 impl LiveModel {
@@ -41,48 +32,45 @@ impl LiveModel {
     pub(crate) async fn load(models: &Models, ctx: &SessionContext) -> Result<Self> {
         let pinned = models.pin("").await?;
         let inputs = models.inputs(&pinned, LakeInputs::ContentsAndItems, ctx).await?;
-        let function = ScoringFunction::find("score_intents");
-        let function = function.ok_or_else(|| Failure::bug("score_intents is no function"))?;
-        let intents = function.load(models, &inputs).await?;
         let service = models.service_with_contents(&inputs).await?;
         let encoder = match service.card.text {
             Some(_) => Some(models.text_encoder(&pinned.version).await?),
             None => None,
         };
-        let (items, texts) = (models.items(&inputs).await?, AtomicUsize::new(0));
-        Ok(Self { version: pinned.version, intents, items, service, encoder, texts })
+        Ok(Self { version: pinned.version, items: models.items(&inputs).await?, service, encoder })
     }
 
-    /// Encodes texts that no vector is known of, as a night would, so that the next score reads them. Beyond [`TEXTS_MAX`] a text
-    /// counts as none.
-    pub(crate) async fn encode_texts(&self, texts: impl IntoIterator<Item = String>) -> Result<()> {
-        let Some(encoder) = &self.encoder else { return Ok(()) };
+    /// Scores users: `features` are structs as `score_intents` takes them; the result has its fields. `texts` are those of events of
+    /// now, which are encoded where no vector is known of them, as a night would.
+    pub(crate) async fn score(&self, features: &ArrayRef, texts: impl Iterator<Item = String>) -> Result<StructArray> {
+        let features = as_struct(features)?;
+        let scores = match self.encode(texts).await? {
+            Some(contents) => self.service.score_with(features, &contents).await?,
+            None => self.service.score(features).await?,
+        };
+        let scores = score_intents::column(&scores, &self.version, false)?;
+        Ok(as_struct(&scores)?.clone())
+    }
+
+    /// Encodes texts that no vector is known of; `None` where there is none.
+    async fn encode(&self, texts: impl Iterator<Item = String>) -> Result<Option<Contents>> {
+        let Some(encoder) = &self.encoder else { return Ok(None) };
         let known = self.service.contents().now();
-        let keyed = texts.into_iter().filter_map(|text| Some((text_key(&text)?, text)));
+        let keyed = texts.filter_map(|text| Some((text_key(&text)?, text)));
         let new: BTreeMap<i64, String> = keyed.filter(|(key, _)| !known.has(TEXT, *key)).collect();
-        if new.is_empty() || self.texts.fetch_add(new.len(), Ordering::Relaxed) >= TEXTS_MAX {
-            return Ok(());
+        if new.is_empty() {
+            return Ok(None);
         }
-        let encoder = Arc::clone(encoder);
-        let mut dims = [0; MODALITIES.len()];
-        dims[TEXT] = encoder.width as i64;
-        let added = on_a_thread(move || {
+        let (encoder, dims) = (Arc::clone(encoder), known.dims());
+        let encoded = on_a_thread(move || {
             let mut added = Contents::new(dims);
             let texts: Vec<&str> = new.values().map(String::as_str).collect();
             for (key, vector) in new.keys().zip(encoder.encode(&texts)?) {
                 added.insert(TEXT, *key, &vector);
             }
             Ok(added)
-        })
-        .await?;
-        self.service.contents().add(&added).await;
-        Ok(())
-    }
-
-    /// Scores users: `features` are structs as `score_intents` takes them; the result has its fields.
-    pub(crate) async fn score(&self, features: ArrayRef) -> Result<StructArray> {
-        let scores = Arc::clone(&self.intents).evaluate(vec![features], None).await?;
-        Ok(as_struct(&scores)?.clone())
+        });
+        encoded.await.map(Some)
     }
 
     /// Explains a binary target of one user: `features` is one struct as `score_intents` takes it.
@@ -106,9 +94,8 @@ impl LiveModel {
     ) -> Result<Vec<ScoredItem>> {
         let items = self.items.clone();
         on_a_thread(move || {
-            let exclude: HashSet<&str> = exclude.iter().map(String::as_str).collect();
-            let best = items.best(&taste, &[exclude], k)?;
-            Ok(best.into_iter().flatten().map(|(item, score)| (items.ids[item].clone(), score)).collect())
+            let best = items.best_of_one(&taste, k, |id| exclude.contains(id));
+            Ok(best.into_iter().map(|(item, score)| (items.ids[item].clone(), score)).collect())
         })
         .await
     }

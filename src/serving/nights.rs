@@ -135,7 +135,7 @@ impl Nights {
 
     /// Returns what answers for one user now, from the newest night's state.
     pub(crate) async fn live(&self) -> Result<Arc<Live>> {
-        self.snapshot().live(&self.models).await
+        self.snapshot().live(&self.models, None).await
     }
 
     /// Looks which nights are visible now, and shows them if they have changed; returns whether they have. Running queries keep the
@@ -143,15 +143,18 @@ impl Nights {
     pub(crate) async fn refresh(&self) -> Result<bool> {
         let snapshot = self.snapshot();
         let changed = shown(&runs::visible_nights(snapshot.workspace.output()?).await?) != snapshot.shown;
-        let has_other_model = snapshot.champion != self.models.pin("").await.ok();
+        let has_other_model = self.models.pin("").await.is_ok_and(|pinned| snapshot.champion.as_ref() != Some(&pinned));
         let is_old = snapshot.workspace.has_lake() && snapshot.opened_at.elapsed() > AGE_MAX;
         if !changed && !is_old && !has_other_model {
             return Ok(false);
         }
         let opened = Arc::new(Snapshot::open(&self.config, &self.models).await?);
-        if snapshot.live.initialized() {
+        if let Some(before) = snapshot.live.get() {
             // Before it is shown, so that no request waits for it.
-            opened.live(&self.models).await?;
+            if let Err(failure) = opened.live(&self.models, Some(before)).await {
+                // Not in the way of a new night or of the day's consents.
+                tracing::warn!("users cannot be scored with new events: {failure}");
+            }
         }
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = opened;
         Ok(changed)
@@ -184,11 +187,11 @@ impl Snapshot {
         })
     }
 
-    async fn live(&self, models: &Models) -> Result<Arc<Live>> {
+    async fn live(&self, models: &Models, before: Option<&Arc<Live>>) -> Result<Arc<Live>> {
         let opened = self.live.get_or_try_init(|| async {
             let night = self.workspace.visible_night(None)?.clone();
             let served = self.newest.unrestricted.clone();
-            Live::open(Arc::clone(&self.workspace), night, served, models).await.map(Arc::new)
+            Live::open(Arc::clone(&self.workspace), night, served, models, before.map(Arc::as_ref)).await.map(Arc::new)
         });
         opened.await.map(Arc::clone)
     }
@@ -212,12 +215,13 @@ async fn open_night(workspace: &Workspace, run_date: Option<RunDate>, key: Optio
     let night = run_date.map(|date| workspace.visible_night(Some(date))).transpose()?;
     let session = workspace.served_session(night).await?;
     let users = visible::shown_users(&session.ctx, workspace.has_lake()).await?;
-    let of_users = async |table: &str| {
-        let rows = session.ctx.table(table).await?;
-        users.as_ref().map_or_else(|| Ok(rows.clone()), |users| visible::rows_of(users, rows.clone()))
+    let (intents, recommendations) = (session.ctx.table("intent").await?, session.ctx.table("recommendation").await?);
+    let of_users = |rows: DataFrame| match &users {
+        Some(users) => visible::rows_of(users, rows),
+        None => Ok(rows),
     };
-    let intents = StoredRows::read(of_users("intent").await?, "user_id", None).await?;
-    let recommendations = StoredRows::read(of_users("recommendation").await?, "user_id", Some("rank")).await?;
+    let intents = StoredRows::read(of_users(intents)?, "user_id", None).await?;
+    let recommendations = StoredRows::read(of_users(recommendations)?, "user_id", Some("rank")).await?;
     let model_version = night.and_then(|night| night.run.model_version.as_ref().map(|version| version.0.clone()));
     let night = Night {
         run_date,

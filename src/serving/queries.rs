@@ -32,6 +32,7 @@ use super::metrics::Metrics;
 use super::nights::{Night, Nights};
 use super::pg_catalog;
 use super::refusal::{Refusal, Result};
+use super::sql_text;
 use crate::config::{Config, cores};
 use crate::engine::memory::QueryPool;
 
@@ -247,6 +248,9 @@ async fn on_a_thread<T: Send + 'static>(work: impl Future<Output = Result<T>> + 
 
 async fn plan(ctx: SessionContext, night: Arc<Night>, statement: Statement, statement_hash: String) -> Result<Planned> {
     let state = ctx.state();
+    if let Statement::Statement(sql) = &statement {
+        sql_text::refuse_many_tables(sql)?;
+    }
     let references = state.resolve_table_references(&statement)?;
     let tables = references.iter().map(|table| table.to_string()).collect();
     let answers_empty = pg_catalog::may_answer_without_rows(&references);

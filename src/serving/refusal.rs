@@ -32,6 +32,7 @@ impl Refusal {
     pub(crate) const TOO_COMPLEX: &str = "54001";
     pub(crate) const TOO_MANY_ROWS: &str = "54000";
     pub(crate) const UNAVAILABLE: &str = "58030";
+    pub(crate) const NOT_READY: &str = "55000";
     pub(crate) const BUG: &str = "XX000";
 
     pub(crate) fn new(sqlstate: &'static str, message: impl Into<String>) -> Self {
@@ -48,7 +49,7 @@ impl Refusal {
         match self.sqlstate {
             Self::WRONG_CREDENTIALS => 401,
             Self::NOT_ALLOWED | Self::READ_ONLY => 403,
-            Self::BUSY | Self::UNAVAILABLE | Self::OUT_OF_MEMORY => 503,
+            Self::BUSY | Self::UNAVAILABLE | Self::OUT_OF_MEMORY | Self::NOT_READY => 503,
             Self::CANCELLED => 504,
             Self::BUG => 500,
             _ => 400,
@@ -88,7 +89,7 @@ impl From<Failure> for Refusal {
             FailureKind::Usage => Self::INVALID,
             FailureKind::Transient => Self::UNAVAILABLE,
             FailureKind::Bug => Self::BUG,
-            FailureKind::Input | FailureKind::Check | FailureKind::Fenced | FailureKind::Model => "55000",
+            FailureKind::Input | FailureKind::Check | FailureKind::Fenced | FailureKind::Model => Self::NOT_READY,
         };
         Self { sqlstate, failure }
     }

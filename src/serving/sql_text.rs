@@ -1,8 +1,10 @@
 //! Limits of a statement's text, checked before it is parsed.
 
+use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use std::ops::ControlFlow;
 
 use super::refusal::{Refusal, Result};
 
@@ -20,6 +22,16 @@ const TABLE_OPERATORS_MAX: usize = 300;
 /// Words that take what comes before and after them.
 const OPERATORS: [Keyword; 4] = [Keyword::AND, Keyword::OR, Keyword::NOT, Keyword::IS];
 const TABLE_OPERATORS: [Keyword; 4] = [Keyword::UNION, Keyword::EXCEPT, Keyword::INTERSECT, Keyword::JOIN];
+
+/// Refuses a statement that names tables or table functions too often: `FROM a, b, …` joins them without a word.
+pub(super) fn refuse_many_tables(statement: &ast::Statement) -> Result<()> {
+    let mut tables = 0;
+    let _: ControlFlow<()> = ast::visit_relations(statement, |_| {
+        tables += 1;
+        ControlFlow::Continue(())
+    });
+    refuse_more("tables", tables, TABLE_OPERATORS_MAX)
+}
 
 /// Refuses a text that is too long or too complex.
 pub(super) fn refuse_complex(sql: &str) -> Result<()> {
@@ -48,6 +60,17 @@ fn refuse_more(what: &str, count: usize, max: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_without_a_join_between_them_count_too() {
+        let named = |tables: usize| {
+            let sql = format!("SELECT 1 FROM {}", vec!["f('x')"; tables].join(", "));
+            let parsed = datafusion::sql::sqlparser::parser::Parser::parse_sql(&PostgreSqlDialect {}, &sql).unwrap();
+            refuse_many_tables(&parsed[0])
+        };
+        named(TABLE_OPERATORS_MAX).unwrap();
+        assert_eq!(named(TABLE_OPERATORS_MAX + 1).unwrap_err().sqlstate, Refusal::TOO_COMPLEX);
+    }
 
     #[test]
     fn long_chains_are_refused_and_long_lists_are_not() {

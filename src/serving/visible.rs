@@ -23,7 +23,7 @@ use super::access::View;
 use super::pg_catalog;
 use super::pseudonyms::PseudonymKey;
 use crate::engine::schemas::{self, BARE, CATALOG};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
 /// Columns of text that a customer wrote.
 const FREE_TEXT: [&str; 3] = ["query", "text", "last_queries"];
@@ -49,6 +49,9 @@ const OTHER_ID: &str = "canonical_user_id";
 /// Rows without a user, such as events of visitors that no id was given for, belong to no one and stay.
 const USER_ID: &str = "user_id";
 
+/// The row of an event in `quarantine`.
+const ROW_JSON: &str = "row_json";
+
 /// Returns a session that shows the named tables of `ctx` in their schemas, restricted to `users` (see [`shown_users`])
 /// and to a view, and `pg_catalog`.
 pub(crate) async fn restrict(
@@ -61,7 +64,10 @@ pub(crate) async fn restrict(
 ) -> Result<SessionContext> {
     let bare = MemorySchemaProvider::new();
     let (free_text, key) = match view {
-        View::Analyst { free_text, pseudonyms } => (free_text, key.filter(|_| pseudonyms)),
+        View::Analyst { free_text, pseudonyms: false } => (free_text, None),
+        View::Analyst { free_text, pseudonyms: true } => {
+            (free_text, Some(key.ok_or_else(|| Failure::bug("pseudonyms without a key"))?))
+        }
         View::Planner => (false, None),
     };
     let shown: Vec<(&str, BTreeSet<String>)> =
@@ -161,7 +167,7 @@ fn with_pseudonyms(table: DataFrame, key: &PseudonymKey) -> Result<DataFrame> {
     let schema = table.schema().as_arrow().clone();
     let columns = schema.fields().iter().map(|field| {
         let column = ident(field.name());
-        match field.data_type() {
+        Ok(match field.data_type() {
             DataType::Null => column,
             DataType::Struct(fields) if fields.iter().any(|part| part.name() == USER_ID) => {
                 let parts = fields.iter().flat_map(|part| {
@@ -171,10 +177,12 @@ fn with_pseudonyms(table: DataFrame, key: &PseudonymKey) -> Result<DataFrame> {
                 named_struct(parts.collect()).alias(field.name())
             }
             _ if field.name() == USER_ID => key.of_column(column).alias(USER_ID),
+            // It has the first characters of an id, which may be all of them.
+            data_type if field.name() == ROW_JSON => lit(ScalarValue::try_from(data_type)?).alias(ROW_JSON),
             _ => column,
-        }
+        })
     });
-    Ok(table.select(columns.collect::<Vec<Expr>>())?)
+    Ok(table.select(columns.collect::<Result<Vec<Expr>>>()?)?)
 }
 
 /// A view whose inside a query cannot reach: only comparisons of a column with a constant are evaluated below its restrictions.

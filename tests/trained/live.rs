@@ -207,7 +207,7 @@ fn live_answers_are_for_those_who_may_have_them() {
     }
     assert_eq!(server.get("/healthz").0, 200);
 
-    // Without a lake nobody knows who refused.
+    // Without a lake it is not known who refused.
     drop(server);
     let server = Server::start(&[], &["--output", &output]);
     let (status, problem) = server.post(&format!("/v1/users/{user}/intents"), &view(item));
@@ -262,9 +262,9 @@ fn explanations_add_up_and_can_be_read_out() {
     let user = busiest.lines().nth(1).unwrap().split_once(',').unwrap().0;
     for (path, status) in [
         (format!("/v1/users/{user}/explanation?intent=money"), 400),
-        ("/v1/users/nobody/explanation".into(), 404),
+        ("/v1/users/no-user/explanation".into(), 404),
         (format!("/agent?user={user}&intent=money"), 400),
-        ("/agent?user=nobody".into(), 404),
+        ("/agent?user=no-user".into(), 404),
         ("/agent?user=%3Cscript%3E".into(), 404),
         ("/agent?colour=red".into(), 400),
     ] {
@@ -272,7 +272,7 @@ fn explanations_add_up_and_can_be_read_out() {
         assert_eq!(answered, status, "{path}");
         assert!(!page.to_string().contains("<script"), "{page}");
     }
-    assert!(server.rows("SELECT * FROM explain_user('nobody')").is_empty());
+    assert!(server.rows("SELECT * FROM explain_user('no-user')").is_empty());
     for wrong in ["explain_user()", "explain_user('u', 'money')", "explain_user(1)"] {
         assert!(server.refused(&format!("SELECT * FROM {wrong}")).contains("expected"), "{wrong}");
     }

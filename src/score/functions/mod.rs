@@ -17,7 +17,7 @@ mod label_columns;
 mod output_cache;
 mod predict_table;
 mod recommend;
-mod score_intents;
+pub(crate) mod score_intents;
 
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, exec_err, plan_err};

@@ -93,7 +93,8 @@ fn fields(with_members: bool) -> Fields {
     fields.into()
 }
 
-fn column(scores: &IntentScores, version: &str, with_members: bool) -> Result<ArrayRef> {
+/// The scores as structs.
+pub(crate) fn column(scores: &IntentScores, version: &str, with_members: bool) -> Result<ArrayRef> {
     let n = scores.scores.len() / OUTPUTS.len();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(OUTPUTS.len() + 2);
     for output in 0..OUTPUTS.len() {

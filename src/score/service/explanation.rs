@@ -1,4 +1,4 @@
-//! What an intent of a user rests on: shares of the blend's log-odds.
+//! Says what an intent of a user rests on: shares of the blend's log-odds.
 
 use crate::model::attributions::NetworkAttributions;
 use crate::model::blend::{Combination, sigmoid};
@@ -10,22 +10,22 @@ pub(crate) struct Explanation {
     /// The published probability.
     pub(crate) probability: f64,
     pub(crate) log_odds: f64,
-    /// Of an average user whose events say nothing (network) and the mean of the training (trees), by the members' weights.
+    /// Log-odds of an average user whose events say nothing (network) and the mean of the training (trees), by the members' weights.
     pub(crate) baseline_log_odds: f64,
     /// The network's weight; the trees have the rest.
     pub(crate) network_weight: f64,
     /// Calibration: probability = sigmoid(slope · log-odds + intercept).
     pub(crate) slope: f64,
     pub(crate) intercept: f64,
-    /// Of each feature, in the order of the contract.
+    /// Share of each feature, in the order of the contract.
     pub(crate) features: Vec<f64>,
-    /// Of the time since the last event.
+    /// Share of the time since the last event.
     pub(crate) idle: f64,
-    /// Of each event, oldest first.
+    /// Share of each event, oldest first.
     pub(crate) events: Vec<f64>,
-    /// Of the contents of all events, where the network reads their means.
+    /// Share of the contents of all events, where the network reads their means.
     pub(crate) contents: f64,
-    /// What the numerical integral leaves over.
+    /// Rest that the numerical integral leaves over.
     pub(crate) rest: f64,
 }
 

@@ -43,6 +43,19 @@ impl ItemIndex {
         dot(taste, self.vector(item)) + self.bias[item]
     }
 
+    /// Returns the best `k` items for one taste, best first, without those of `exclude`: as [`Self::best`], without a copy of all
+    /// vectors.
+    pub(crate) fn best_of_one(&self, taste: &[f32], k: usize, exclude: impl Fn(&str) -> bool) -> Vec<(usize, f32)> {
+        let mut best = Vec::new();
+        let mut scores = [0.0; COMPARED];
+        for first in (0..self.ids.len()).step_by(COMPARED) {
+            let count = COMPARED.min(self.ids.len() - first);
+            scores[..count].iter_mut().zip(first..).for_each(|(score, item)| *score = self.score(taste, item));
+            take_best(&mut best, &scores[..count], first, k, |item| exclude(&self.ids[item]));
+        }
+        best
+    }
+
     /// Returns the `k` items with the largest cosine to an item's vector and that cosine, without the item itself and those of
     /// `exclude`. Items without a direction are left out.
     pub(crate) fn nearest(&self, item: usize, k: usize, exclude: impl Fn(&str) -> bool) -> Vec<(usize, f32)> {
@@ -152,6 +165,8 @@ mod tests {
                 all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
                 all.truncate(k);
                 assert_eq!(best[user], all, "user {user} of {users}, {items} items");
+                let taste = &tastes[user * 2..user * 2 + 2];
+                assert_eq!(index.best_of_one(taste, k, |id| exclude[user].contains(id)), all, "user {user} alone");
             }
         }
     }

@@ -18,7 +18,9 @@ mod owner;
 mod requests;
 mod shared_contents;
 
-use arrow::array::{ArrayRef, AsArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, StructArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tch::Device;
@@ -37,7 +39,7 @@ use crate::config::{ScoreConfig, cores};
 use crate::failure::{Failure, Result};
 use crate::model::blend::Blender;
 use crate::model::bundle::{Bundle, BundleCard, IndexedItem};
-use crate::model::contents::MODALITIES;
+use crate::model::contents::{Contents, MODALITIES};
 use crate::model::demand::{ItemForecast, ItemHistory};
 use crate::model::inputs::UserInputs;
 
@@ -111,11 +113,26 @@ impl ScoringService {
         self.ask(|answer| Request::Users(inputs, answer)).await
     }
 
-    /// Says what a binary target of each user of `features` structs rests on.
+    /// Scores users like [`Self::score`], with content vectors of their own besides the known ones.
+    pub(crate) async fn score_with(&self, features: &StructArray, more: &Contents) -> Result<IntentScores> {
+        let keys = content_keys(features)?;
+        let mut contents = self.contents.now().subset(&keys);
+        contents.extend(more);
+        let inputs = UserInputs::from_struct(features, &self.card.features, self.card.intent.item_buckets, &contents)?;
+        self.ask(|answer| Request::OwnContents(inputs, Box::new(contents), answer)).await
+    }
+
+    /// Says what a binary target of each user of `features` structs rests on. Each user is a request of its own, so that others are
+    /// answered in between, and that none is computed once the caller is gone.
     pub(crate) async fn explain(&self, features: &StructArray, target: usize) -> Result<Vec<Explanation>> {
         let contents = self.contents.now();
-        let inputs = UserInputs::from_struct(features, &self.card.features, self.card.intent.item_buckets, &contents)?;
-        self.ask(|answer| Request::Explain(inputs, target, answer)).await
+        let mut explained = Vec::with_capacity(features.len());
+        for row in 0..features.len() {
+            let one = features.slice(row, 1);
+            let inputs = UserInputs::from_struct(&one, &self.card.features, self.card.intent.item_buckets, &contents)?;
+            explained.push(self.ask(|answer| Request::Explain(inputs, target, answer)).await?);
+        }
+        Ok(explained)
     }
 
     /// Forecasts the items of `history` structs.
@@ -176,6 +193,21 @@ fn owner_threads(config: &ScoreConfig, device: Device) -> usize {
         (false, 0) => cores(),
         (false, n) => n,
     }
+}
+
+/// The keys of all contents of the users' events, by modality.
+fn content_keys(features: &StructArray) -> Result<[Vec<i64>; MODALITIES.len()]> {
+    let missing = || Failure::model("the features lack recent");
+    let recent =
+        features.column_by_name("recent").and_then(|recent| recent.as_list_opt::<i32>()).ok_or_else(missing)?;
+    let events = as_struct(recent.values())?;
+    let mut keys = [const { Vec::new() }; MODALITIES.len()];
+    for (keys, name) in keys.iter_mut().zip(MODALITIES) {
+        let column = events.column_by_name(&format!("{name}_key")).ok_or_else(missing)?;
+        let column = cast(column, &DataType::Int64)?;
+        keys.extend(column.as_primitive::<Int64Type>().iter().flatten());
+    }
+    Ok(keys)
 }
 
 /// A struct column, whatever array an expression returned.

@@ -53,8 +53,14 @@ impl Owner {
                     Request::Catalogue(items, answer) => {
                         answer.send(self.guarded(|| self.index(&items))).unwrap_or_default();
                     }
+                    // A caller that is gone needs no answer, and this one takes long.
+                    Request::Explain(_, _, answer) if answer.is_closed() => {}
                     Request::Explain(inputs, target, answer) => {
                         answer.send(self.guarded(|| self.explain(&inputs, target))).unwrap_or_default();
+                    }
+                    Request::OwnContents(inputs, contents, answer) => {
+                        let scored = self.guarded(|| self.score(&inputs, 0..inputs.len(), &contents));
+                        answer.send(scored).unwrap_or_default();
                     }
                     Request::Users(inputs, answer) => users.push((inputs, answer)),
                 }
@@ -90,7 +96,9 @@ impl Owner {
             answers.push(answer);
         }
         let mut from = 0;
-        match self.guarded(|| self.score(&pool, 0..pool.len())) {
+        // Read after the inputs were, so that it holds all of their rows.
+        let contents = self.contents.now();
+        match self.guarded(|| self.score(&pool, 0..pool.len(), &contents)) {
             Ok(all) => {
                 let width = self.bundle.card.intent.width as usize;
                 for (size, answer) in sizes.into_iter().zip(answers) {
@@ -105,7 +113,7 @@ impl Owner {
             }
             Err(_) => {
                 for (size, answer) in sizes.into_iter().zip(answers) {
-                    answer.send(self.guarded(|| self.score(&pool, from..from + size))).unwrap_or_default();
+                    answer.send(self.guarded(|| self.score(&pool, from..from + size, &contents))).unwrap_or_default();
                     from += size;
                 }
             }
@@ -115,16 +123,16 @@ impl Owner {
     /// Turns a panic of the bindings into an error, so that the thread survives it.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            // A panic can leave gradients switched on (`tch::with_grad` restores them only when it returns).
+            std::mem::forget(tch::no_grad_guard());
             let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
             Err(Failure::bug(format!("scoring: {}", text.lines().next().unwrap_or("panic"))))
         })
     }
 
-    fn score(&self, pool: &UserInputs, rows: Range<usize>) -> Result<IntentScores> {
+    fn score(&self, pool: &UserInputs, rows: Range<usize>, contents: &Contents) -> Result<IntentScores> {
         let width = self.bundle.card.intent.width as usize;
-        // Read after the inputs were, so that it holds all of their rows.
-        let contents = self.contents.now();
-        let keys: Vec<u128> = rows.clone().map(|r| pool.encoder_key(r, &contents)).collect();
+        let keys: Vec<u128> = rows.clone().map(|r| pool.encoder_key(r, contents)).collect();
         let mut states: Vec<Option<EncoderState>> = {
             let mut cache = lock(&self.states);
             keys.iter().map(|&key| cache.find(key)).collect()
@@ -135,7 +143,7 @@ impl Owner {
         let mut start = 0;
         while start < missing.len() {
             let end = self.batch_end(pool, &missing, start);
-            let encoded = self.encode(pool, &missing[start..end], &contents)?;
+            let encoded = self.encode(pool, &missing[start..end], contents)?;
             let mut cache = lock(&self.states);
             for (i, &row) in missing[start..end].iter().enumerate() {
                 let state: EncoderState = encoded[i * width..(i + 1) * width].into();
@@ -189,19 +197,14 @@ impl Owner {
         })
     }
 
-    fn explain(&self, users: &UserInputs, target: usize) -> Result<Vec<Explanation>> {
+    fn explain(&self, user: &UserInputs, target: usize) -> Result<Explanation> {
         let (network, scaling) = (self.bundle.intent(), &self.bundle.card.scaling);
-        let (contents, features) = (self.contents.now(), self.bundle.card.features.0.len());
-        let explain = |row: usize| -> Result<Explanation> {
-            let tabular = &users.tabular[row * features..(row + 1) * features];
-            let inputs =
-                scaling.head_inputs(tabular, &users.idle_log_hours[row..=row])?.f_to_device(self.bundle.device)?;
-            let batch = network.batch(&[&users.events[row]], &contents, self.bundle.device)?;
-            let shares = network.attributions(&batch, &inputs, target)?;
-            let trees = self.bundle.trees().and_then(|trees| trees.shares(tabular, target));
-            Ok(Explanation::new(shares, trees, self.blender.combination(target, tabular)))
-        };
-        (0..users.len()).map(explain).collect()
+        let events = user.events.first().ok_or_else(|| Failure::bug("expected one user to explain, got none"))?;
+        let inputs = scaling.head_inputs(&user.tabular, &user.idle_log_hours)?.f_to_device(self.bundle.device)?;
+        let batch = network.batch(&[events], &self.contents.now(), self.bundle.device)?;
+        let shares = network.attributions(&batch, &inputs, target, self.batch_tokens_max)?;
+        let trees = self.bundle.trees().and_then(|trees| trees.shares(&user.tabular, target));
+        Ok(Explanation::new(shares, trees, self.blender.combination(target, &user.tabular)))
     }
 
     fn index(&self, items: &[IndexedItem]) -> Result<ItemIndex> {

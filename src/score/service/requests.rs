@@ -7,6 +7,7 @@ use super::item_index::ItemIndex;
 use crate::failure::Result;
 use crate::model::blend::MemberOutputs;
 use crate::model::bundle::IndexedItem;
+use crate::model::contents::Contents;
 use crate::model::demand::{ItemForecast, ItemHistory};
 use crate::model::inputs::UserInputs;
 
@@ -23,8 +24,10 @@ pub struct IntentScores {
 /// Rows to work on, and where the answer goes.
 pub(super) enum Request {
     Users(UserInputs, Answer<IntentScores>),
-    /// Users and a binary target.
-    Explain(UserInputs, usize, Answer<Vec<Explanation>>),
+    /// Users whose contents are in a collection of their own.
+    OwnContents(UserInputs, Box<Contents>, Answer<IntentScores>),
+    /// One user and a binary target.
+    Explain(UserInputs, usize, Answer<Explanation>),
     Items(Vec<ItemHistory>, Answer<Vec<ItemForecast>>),
     Catalogue(Vec<IndexedItem>, Answer<ItemIndex>),
 }
@@ -34,7 +37,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T>>;
 impl Request {
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::Users(inputs, _) | Self::Explain(inputs, ..) => inputs.len(),
+            Self::Users(inputs, _) | Self::OwnContents(inputs, ..) | Self::Explain(inputs, ..) => inputs.len(),
             Self::Items(items, _) => items.len(),
             Self::Catalogue(items, _) => items.len(),
         }

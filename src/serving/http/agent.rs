@@ -136,7 +136,7 @@ fn sentence(words: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()
 }
 
-/// What the customer may do, for people to read.
+/// Names what the customer may do, for people to read.
 fn words(target: &Target) -> &'static str {
     match target.name {
         "view" => "A view",

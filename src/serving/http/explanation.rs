@@ -1,4 +1,4 @@
-//! What a user's intents rest on, and suggested items with their reasons.
+//! Says what a user's intents rest on, and suggests items with their reasons.
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::live::score_allowed;
+use super::live::{failed, score};
 use super::problem::Problem;
 use super::users::{answer, json_rows, with_intents};
 use crate::failure::{Failure, Result as FailureResult};
@@ -36,7 +36,7 @@ pub(super) struct Asked {
     intent: Option<String>,
 }
 
-/// What is said of one user.
+/// Explanation of one user.
 pub(super) struct Explained {
     pub(super) user_id: String,
     pub(super) run_date: String,
@@ -45,7 +45,7 @@ pub(super) struct Explained {
     pub(super) intents: Map<String, Value>,
     pub(super) parts: Vec<Part>,
     pub(super) items: Vec<Suggestion>,
-    /// How the parts become the probability, and what they start from.
+    /// Says how the parts become the probability, and what they start from.
     method: Value,
 }
 
@@ -96,9 +96,10 @@ pub(super) async fn explain(
     if !night.meant_id(account, user_id).is_some_and(has_intents) {
         return Err(super::users::unknown(&night, user_id));
     }
-    let (live, scored) = score_allowed(queries, account, user_id, &[]).await?;
+    let (live, scored) = score(queries, account, user_id, &[]).await?;
     let _turn = queries.live_turn().await?;
-    let (found, mut parts) = live.model.explain(&scored.features, target).await.map_err(Refusal::from)?;
+    let (found, mut parts) =
+        live.model.explain(&scored.features, target).await.map_err(|failure| failed(account, failure))?;
     name_items(&live, &mut parts).map_err(Refusal::from)?;
     let mut row = with_intents(json_rows(&(&scored.scores).into())?.pop().unwrap_or_default());
     let intents = row.remove("intents").and_then(|intents| intents.as_object().cloned()).unwrap_or_default();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::problem::Problem;
 use super::users::{answer, json_rows, unknown, with_intents};
+use crate::failure::{Failure, FailureKind};
 use crate::score::live_model::ScoredItem;
 use crate::serving::access::Account;
 use crate::serving::live::{Event, Live, LiveAnswer, LiveRefusal, Named};
@@ -115,19 +116,8 @@ pub(super) async fn item_scores(
     Ok(answer(&body.into()))
 }
 
-/// Scores a user with events of now, within the limits of the server.
-async fn score(
-    queries: &Queries,
-    account: &Account,
-    user_id: &str,
-    events: &[Event],
-) -> Result<(Arc<Live>, LiveAnswer), Problem> {
-    account.may_send_events(queries.access.is_open())?;
-    score_allowed(queries, account, user_id, events).await
-}
-
-/// Scores a user for an account that may ask; the answer has the user's id as the account sees it.
-pub(super) async fn score_allowed(
+/// Scores a user with events of now, within the limits of the server; the answer has the user's id as the account sees it.
+pub(super) async fn score(
     queries: &Queries,
     account: &Account,
     asked_id: &str,
@@ -145,9 +135,19 @@ pub(super) async fn score_allowed(
             "left out",
             "this user must not be scored: no consent, excluded or erased",
         ),
-        LiveRefusal::Failed(failure) => Problem::from(Refusal::from(failure)),
+        LiveRefusal::Unknown => Problem::not_found(format!("user {asked_id:?} has no event")),
+        LiveRefusal::Failed(failure) => failed(account, failure),
     })?;
     Ok((live, LiveAnswer { user_id: night.shown_id(account, &scored.user_id), ..scored }))
+}
+
+/// Tells of a failure. Its message may name the user, which is not for those who see pseudonyms.
+pub(super) fn failed(account: &Account, failure: Failure) -> Problem {
+    if account.pseudonyms && failure.kind == FailureKind::Model {
+        tracing::warn!("a user cannot be scored: {failure}");
+        return Problem::from(Refusal::from(Failure::model("the model cannot score this user; the log says why")));
+    }
+    Problem::from(Refusal::from(failure))
 }
 
 /// Says whose answer it is, of which date and model, and how many events count.

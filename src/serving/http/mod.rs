@@ -7,7 +7,7 @@ mod problem;
 mod users;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -30,6 +30,9 @@ const OPENAPI: &str = include_str!("openapi.json");
 /// Largest body that is read, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
+/// The route of tokens, which any user may ask for.
+const TOKEN: &str = "/v1/token";
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Serves HTTP until `stopping`.
@@ -40,6 +43,7 @@ pub(super) async fn serve(incoming: Incoming, queries: Arc<Queries>, stopping: C
     }
 }
 
+// No async closures here: rustc 1.95 then finds a cycle when it optimises this crate.
 fn routes(queries: Arc<Queries>) -> Router {
     Router::new()
         .route("/v1/users/{id}/intents", get(users::intents).post(live::intents))
@@ -48,18 +52,28 @@ fn routes(queries: Arc<Queries>) -> Router {
         .route("/agent", get(agent::page))
         .route("/v1/items/{id}/related", get(live::related))
         .route("/v1/items/scores", post(live::item_scores))
-        .route("/v1/token", post(token))
+        .route(TOKEN, post(token))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&queries), let_in))
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
-        .fallback(async |uri: Uri| {
-            Problem::not_found(format!("{}: no such route; /openapi.json lists all", uri.path()))
-        })
+        .route("/openapi.json", get(openapi))
+        .fallback(no_such_route)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&queries), observe))
         .with_state(queries)
+}
+
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn no_such_route(uri: Uri) -> Problem {
+    Problem::not_found(format!("{}: no such route; /openapi.json lists all", uri.path()))
 }
 
 /// Answers 503 before the first night, so that a load balancer waits for it.
@@ -85,10 +99,14 @@ async fn let_in(State(queries): State<Arc<Queries>>, mut request: Request, next:
             return (challenge, Problem::from(refusal)).into_response();
         }
     };
-    if let Err(refusal) = account.may_ask_for_users() {
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string()).unwrap_or_default();
+    let may = match request.method() == Method::POST && path != TOKEN {
+        true => account.may_send_events(queries.access.is_open()),
+        false => account.may_ask_for_users(),
+    };
+    if let Err(refusal) = may {
         return Problem::from(refusal).into_response();
     }
-    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string()).unwrap_or_default();
     let caller = Caller { account: account.clone(), address: None, protocol: "http" };
     request.extensions_mut().insert(account);
     let begun = Instant::now();

@@ -25,7 +25,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad request", detail)
     }
 
-    /// What a client sent is well formed and makes no sense.
+    /// Makes the problem of a body that is well formed and makes no sense.
     pub(super) fn unusable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", detail)
     }

@@ -15,6 +15,10 @@ use crate::ids::{RunDate, date32};
 /// Events of one request.
 pub(crate) const EVENTS_MAX: usize = 1_000;
 
+/// Days after the night, and days around now, to which the newest event of a request may belong: plans are made for each.
+pub(super) const DAYS_MAX: i64 = 8;
+const DAYS_AROUND_NOW: i64 = 1;
+
 /// One event with the names of the canonical view `events` (docs/howto/lake.md).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +88,12 @@ impl<'a> UserEvents<'a> {
             if let Some(other) = event.user_id.as_deref().filter(|other| *other != user.asked_id) {
                 return Err(Failure::usage(format!("{place}.user_id: expected {:?}, got {other:?}", user.asked_id)));
             }
+            if event.ts < config.lake.first_at() {
+                return Err(Failure::usage(format!(
+                    "{place}.ts: is before lake.first_date, {}",
+                    config.lake.first_date
+                )));
+            }
             if event.ts > latest {
                 return Err(Failure::usage(format!("{place}.ts: {} is in the future", event.ts.to_rfc3339())));
             }
@@ -99,12 +109,15 @@ impl<'a> UserEvents<'a> {
             ))
             .hint("send the events since that night; GET has its intents"));
         }
+        let today = RunDate(now.with_timezone(&config.time_zone()).date_naive());
+        let is_near_now = (run_date.0 - today.plus_days(1).0).num_days().abs() <= DAYS_AROUND_NOW;
+        if run_date > oldest.plus_days(DAYS_MAX) && !is_near_now {
+            return Err(Failure::usage(format!(
+                "the newest event is of {}, neither within {DAYS_MAX} days of the night of {oldest} nor of today",
+                newest.to_rfc3339()
+            )));
+        }
         Ok(Self { user_id: user.user_id, events, run_date })
-    }
-
-    /// Returns what the customer wrote.
-    pub(super) fn texts(&self) -> impl Iterator<Item = String> {
-        self.events.iter().flat_map(|event| [&event.query, &event.text]).flatten().cloned()
     }
 
     /// Returns the rows as the view `events` of a lake that holds these events, with their places as `_file`.
@@ -156,6 +169,14 @@ impl<'a> UserEvents<'a> {
     }
 }
 
+/// Returns what the customer wrote with the newest `count` events.
+pub(super) fn newest_texts(events: &[Event], count: usize) -> impl Iterator<Item = String> {
+    let mut newest: Vec<&Event> = events.iter().collect();
+    newest.sort_by_key(|event| std::cmp::Reverse(event.ts));
+    newest.truncate(count);
+    newest.into_iter().flat_map(|event| [&event.query, &event.text]).flatten().cloned()
+}
+
 /// Names an event of a request, counting from 0 as JSON paths do.
 fn place_of(place: usize) -> String {
     format!("[{place}]")
@@ -186,25 +207,29 @@ mod tests {
 
     #[test]
     fn events_that_no_night_would_read_are_refused_with_their_place() {
-        let (oldest, now) = ("2026-04-29".parse().unwrap(), "2026-05-10T00:00:00Z".parse().unwrap());
+        let (oldest, now) = ("2026-04-29".parse().unwrap(), "2026-05-20T00:00:00Z".parse().unwrap());
         let config = Config::default();
         for (json, expected) in [
             (
-                r#"[{"ts": "2026-05-09T10:00:00Z", "event_type": "view", "user_id": "v"}]"#,
+                r#"[{"ts": "2026-05-05T10:00:00Z", "event_type": "view", "user_id": "v"}]"#,
                 r#"[0].user_id: expected "u""#,
             ),
             (
-                r#"[{"ts": "2026-05-09T10:00:00Z", "event_type": "view"}, {"ts": "2027-01-01T00:00:00Z", "event_type": "view"}]"#,
+                r#"[{"ts": "2026-05-05T10:00:00Z", "event_type": "view"}, {"ts": "2027-01-01T00:00:00Z", "event_type": "view"}]"#,
                 "[1].ts: 2027-01-01T00:00:00+00:00 is in the future",
             ),
             (r#"[{"ts": "2026-04-01T10:00:00Z", "event_type": "view"}]"#, "before the night of 2026-04-29"),
+            (r#"[{"ts": "-262143-01-01T00:00:00Z", "event_type": "view"}]"#, "[0].ts: is before lake.first_date"),
+            (r#"[{"ts": "2026-05-15T10:00:00Z", "event_type": "view"}]"#, "neither within 8 days of the night"),
         ] {
             let sent = events(json);
             let refused = UserEvents::check(U, &sent, &config, oldest, now).unwrap_err().to_string();
             assert!(refused.contains(expected), "{refused}");
         }
+        let today = events(r#"[{"ts": "2026-05-19T10:00:00Z", "event_type": "view"}]"#);
+        assert!(UserEvents::check(U, &today, &config, oldest, now).is_ok(), "a night may be older, as that of a demo");
         assert_eq!(UserEvents::check(U, &[], &config, oldest, now).unwrap().run_date, oldest);
-        let many = vec![events(r#"[{"ts": "2026-05-09T10:00:00Z", "event_type": "view"}]"#)[0].clone(); EVENTS_MAX + 1];
+        let many = vec![events(r#"[{"ts": "2026-05-05T10:00:00Z", "event_type": "view"}]"#)[0].clone(); EVENTS_MAX + 1];
         let refused = UserEvents::check(U, &many, &config, oldest, now).unwrap_err().to_string();
         assert!(refused.contains("at most 1000 events, got 1001"), "{refused}");
     }

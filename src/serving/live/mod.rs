@@ -9,14 +9,15 @@ mod keyed_rows;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float32Type};
+use arrow::datatypes::{DataType, Date32Type, Float32Type};
 use chrono::{DateTime, Utc};
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{col, lit};
 use datafusion::prelude::SessionContext;
 use lru::LruCache;
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 
@@ -26,7 +27,7 @@ use super::stored::StoredRows;
 use crate::config::Config;
 use crate::engine::request_rows::RequestRows;
 use crate::failure::{Failure, Result};
-use crate::ids::RunDate;
+use crate::ids::{RunDate, date32};
 use crate::publish::runs::VisibleNight;
 use crate::score::live_model::LiveModel;
 use crate::score::models::Models;
@@ -37,8 +38,8 @@ use crate::workspace::one_user::{
 
 pub(crate) use self::events::{Event, Named};
 
-/// Run dates whose plans are kept.
-const DATES_MAX: NonZeroUsize = match NonZeroUsize::new(4) {
+/// Run dates whose plans are kept: all that [`events::DAYS_MAX`] allows.
+const DATES_MAX: NonZeroUsize = match NonZeroUsize::new(12) {
     Some(n) => n,
     None => NonZeroUsize::MIN,
 };
@@ -60,8 +61,8 @@ pub(crate) struct Live {
 
 /// Rows of the night by key.
 struct Stored {
-    events: KeyedRows,
-    days: KeyedRows,
+    events: Arc<KeyedRows>,
+    days: Arc<KeyedRows>,
     users: KeyedRows,
     consents: KeyedRows,
     erasures: KeyedRows,
@@ -76,7 +77,7 @@ struct Links {
     by_login: KeyedRows,
 }
 
-/// What depends on the run date.
+/// Plans and links as of a run date.
 struct Dated {
     plans: OneUserPlans,
     stitched: Links,
@@ -114,6 +115,8 @@ pub(crate) enum LiveRefusal {
     Events(String),
     /// No consent, excluded or erased.
     LeftOut,
+    /// Neither the state nor the request has an event of the user.
+    Unknown,
     Failed(Failure),
 }
 
@@ -124,19 +127,25 @@ impl From<Failure> for LiveRefusal {
 }
 
 impl Live {
-    /// Reads what it needs of a night, of which `served` has the tables.
+    /// Reads what it needs of a night, of which `served` has the tables. The users' state is taken from `before` where that is of the
+    /// same night.
     pub(crate) async fn open(
         workspace: Arc<Workspace>,
         night: VisibleNight,
         served: SessionContext,
         models: &Models,
+        before: Option<&Live>,
     ) -> Result<Self> {
         if !workspace.has_lake() {
             return Err(Failure::usage("scoring a user with new events needs the lake, which has the consents")
                 .hint("start the server with --lake"));
         }
         let model = LiveModel::load(models, &served).await?;
-        let stored = Stored::read(&served, &workspace.config, night.run_date()).await?;
+        let same = |live: &&Live| {
+            (live.night.run_date(), live.night.run.generation) == (night.run_date(), night.run.generation)
+        };
+        let state = before.filter(same).map(|live| live.stored.state());
+        let stored = Stored::read(&served, &workspace.config, night.run_date(), state).await?;
         let live = Self {
             out_of_stock: Arc::new(out_of_stock(&served).await?),
             night,
@@ -165,7 +174,9 @@ impl Live {
     ) -> Result<LiveAnswer, LiveRefusal> {
         let found = self.features(user, events, now).await?;
         let features = found.user.row.column(0);
-        let scores = self.model.score(Arc::clone(features)).await?;
+        // The model reads no more events than these.
+        let texts_of = self.config().features.last_events as usize;
+        let scores = self.model.score(features, events::newest_texts(events, texts_of)).await?;
         Ok(LiveAnswer {
             user_id: found.user.user_id,
             run_date: found.run_date,
@@ -210,9 +221,10 @@ impl Live {
         }
         let items = item_ids(rows.of(UNIT_EVENT).iter().chain(&good))?;
         rows.add(ITEM_CONTENTS, self.stored.items.of_all(items.iter().map(String::as_str))?);
-        let used = good.iter().map(RecordBatch::num_rows).sum();
-        let user = dated.plans.features(rows, good).await?.ok_or(LiveRefusal::LeftOut)?;
-        self.model.encode_texts(sent.texts()).await?;
+        let used = good.iter().map(|rows| known_rows(rows, sent.run_date)).sum();
+        let is_known = used > 0 || [UNIT_EVENT, UNIT_USER_DAY, USERS].iter().any(|table| !rows.of(table).is_empty());
+        let left_out = if is_known { LiveRefusal::LeftOut } else { LiveRefusal::Unknown };
+        let user = dated.plans.features(rows, good).await?.ok_or(left_out)?;
         Ok(UserFeatures { user, run_date: sent.run_date, events: used, repeated: repeated.len() })
     }
 
@@ -239,15 +251,25 @@ impl Live {
 const REPEATED: &str = "repeated_event_id";
 
 impl Stored {
-    async fn read(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Result<Self> {
+    /// Returns the users' event and day rows, which a night does not change.
+    fn state(&self) -> (Arc<KeyedRows>, Arc<KeyedRows>) {
+        (Arc::clone(&self.events), Arc::clone(&self.days))
+    }
+
+    async fn read(
+        ctx: &SessionContext,
+        config: &Config,
+        run_date: RunDate,
+        state: Option<(Arc<KeyedRows>, Arc<KeyedRows>)>,
+    ) -> Result<Self> {
         let folder = &folder(config);
-        let look_back = run_date.plus_days(-i64::from(config.features.look_back_days));
-        let recent =
-            col("event_day").gt_eq(lit(datafusion::common::ScalarValue::Date32(Some(crate::ids::date32(look_back.0)))));
-        let events = ctx.table(UNIT_EVENT).await?.filter(recent)?;
+        let (events, days) = match state {
+            Some(state) => state,
+            None => Self::read_state(ctx, config, run_date, folder).await?,
+        };
         Ok(Self {
-            events: KeyedRows::write(events, "user_id", folder).await?,
-            days: KeyedRows::write(ctx.table(UNIT_USER_DAY).await?, "user_id", folder).await?,
+            events,
+            days,
             users: KeyedRows::write(ctx.table(USERS).await?, "user_id", folder).await?,
             consents: KeyedRows::write(ctx.table(PERSON_CONSENT).await?, "person_id", folder).await?,
             erasures: KeyedRows::write(ctx.table(ERASURES).await?, "user_id", folder).await?,
@@ -256,6 +278,25 @@ impl Stored {
                 .await?,
             items: StoredRows::read(ctx.table(ITEM_CONTENTS).await?, "item_id", None).await?,
         })
+    }
+
+    /// Reads the rows of days before the night: a client sends the events since then.
+    async fn read_state(
+        ctx: &SessionContext,
+        config: &Config,
+        run_date: RunDate,
+        folder: &Path,
+    ) -> Result<(Arc<KeyedRows>, Arc<KeyedRows>)> {
+        let day = |date: RunDate| lit(ScalarValue::Date32(Some(date32(date.0))));
+        let look_back = run_date.plus_days(-i64::from(config.features.look_back_days));
+        let before = col("event_day").lt(day(run_date));
+        let events = ctx.table(UNIT_EVENT).await?;
+        let events = events.filter(before.clone().and(col("event_day").gt_eq(day(look_back))))?;
+        let days = ctx.table(UNIT_USER_DAY).await?.filter(before)?;
+        Ok((
+            Arc::new(KeyedRows::write(events, "user_id", folder).await?),
+            Arc::new(KeyedRows::write(days, "user_id", folder).await?),
+        ))
     }
 
     /// Returns the stored rows of a user, under each of the user's ids. Items are missing.
@@ -285,7 +326,7 @@ impl Stored {
 }
 
 impl Links {
-    async fn read(rows: datafusion::prelude::DataFrame, folder: &std::path::Path) -> Result<Self> {
+    async fn read(rows: datafusion::prelude::DataFrame, folder: &Path) -> Result<Self> {
         Ok(Self {
             by_user: KeyedRows::write(rows.clone(), "user_id", folder).await?,
             by_login: KeyedRows::write(rows, LOGIN, folder).await?,
@@ -309,6 +350,12 @@ fn folder(config: &Config) -> PathBuf {
         "" => std::env::temp_dir(),
         folder => folder.into(),
     }
+}
+
+/// Counts the rows that had arrived before a date.
+fn known_rows(rows: &RecordBatch, run_date: RunDate) -> usize {
+    let arrived = rows.column_by_name("arrival_day").and_then(|days| days.as_primitive_opt::<Date32Type>());
+    arrived.map_or(0, |days| days.iter().flatten().filter(|day| *day < date32(run_date.0)).count())
 }
 
 /// Returns the distinct values of a text column.
