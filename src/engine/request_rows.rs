@@ -47,7 +47,7 @@ pub(crate) struct RequestTable {
 }
 
 impl RequestTable {
-    pub(crate) fn new(name: &'static str, schema: SchemaRef) -> Arc<dyn TableProvider> {
+    pub(crate) fn provider(name: &'static str, schema: SchemaRef) -> Arc<dyn TableProvider> {
         Arc::new(Self { name, schema })
     }
 }
@@ -205,8 +205,8 @@ mod tests {
             Field::new("n", DataType::Int32, true),
             Field::new("missing", DataType::Utf8, true),
         ]));
-        ctx.register_table("a", RequestTable::new("a", Arc::clone(&schema))).unwrap();
-        ctx.register_table("b", RequestTable::new("b", schema)).unwrap();
+        ctx.register_table("a", RequestTable::provider("a", Arc::clone(&schema))).unwrap();
+        ctx.register_table("b", RequestTable::provider("b", schema)).unwrap();
         let sql = "SELECT sum(a.n) AS total, count(a.missing) AS known, count(DISTINCT b.n) AS pairs \
             FROM a LEFT JOIN b ON a.n = b.n ORDER BY total";
         let plan = PreparedPlan::new(ctx.sql(sql).await.unwrap()).await.unwrap();

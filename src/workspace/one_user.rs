@@ -124,17 +124,17 @@ pub(crate) async fn prepare(
     let days = open();
     settle(&days);
     functions::register(&days, source.config, run_date)?;
-    days.register_table(UNIT_EVENT, RequestTable::new(NEW_EVENT, table_schema(ctx, UNIT_EVENT).await?))?;
-    let stored_days = RequestTable::new(UNIT_USER_DAY, table_schema(ctx, UNIT_USER_DAY).await?);
+    days.register_table(UNIT_EVENT, RequestTable::provider(NEW_EVENT, table_schema(ctx, UNIT_EVENT).await?))?;
+    let stored_days = RequestTable::provider(UNIT_USER_DAY, table_schema(ctx, UNIT_USER_DAY).await?);
     for (name, stored) in [(UNIT_USER_DAY, stored_days), (UNIT_ITEM_DAY, ctx.table_provider(UNIT_ITEM_DAY).await?)] {
         views::register_one(&days, source.sql, &format!("rollups/{name}")).await?;
         let new = like(days.table(name).await?, &stored.schema())?;
         let all = ctx.read_table(stored)?.union(new)?;
         replace(ctx, name, all.into_view())?;
     }
-    replace(ctx, UNIT_EVENT, RequestTable::new(UNIT_EVENT, table_schema(ctx, UNIT_EVENT).await?))?;
+    replace(ctx, UNIT_EVENT, RequestTable::provider(UNIT_EVENT, table_schema(ctx, UNIT_EVENT).await?))?;
     for name in OF_THE_NIGHT {
-        replace(ctx, name, RequestTable::new(name, table_schema(night, name).await?))?;
+        replace(ctx, name, RequestTable::provider(name, table_schema(night, name).await?))?;
     }
     views::register(ctx, source.sql, &["master", "state", "features"]).await?;
     contract::register_model_input(ctx).await?;
@@ -166,10 +166,10 @@ async fn events_session(ctx: SessionContext, source: LakeSource<'_>, run_date: R
     let schema = Arc::new(rates.schema().as_arrow().clone());
     replace(&ctx, "daily_rates", Arc::new(MemTable::try_new(schema, vec![rates.collect().await?])?))?;
     let schema = table_schema(&ctx, EVENTS).await?;
-    replace(&ctx, EVENTS, RequestTable::new(EVENTS, schema))?;
+    replace(&ctx, EVENTS, RequestTable::provider(EVENTS, schema))?;
     rollups::register_no_known_ids(&ctx).await?;
     let schema = table_schema(&ctx, KNOWN_EVENT_IDS).await?;
-    replace(&ctx, KNOWN_EVENT_IDS, RequestTable::new(KNOWN_EVENT_IDS, schema))?;
+    replace(&ctx, KNOWN_EVENT_IDS, RequestTable::provider(KNOWN_EVENT_IDS, schema))?;
     views::register(&ctx, sql, &["rollups"]).await?;
     Ok(ctx)
 }
