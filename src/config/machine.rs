@@ -1,6 +1,8 @@
 //! Settings of how a night runs: scoring, SQL functions, engine, locks, retention. They do not change its result beyond
 //! rounding.
 
+use std::path::PathBuf;
+
 use super::declare::settings;
 use super::networks::Precision;
 use crate::failure::{Failure, Result};
@@ -66,6 +68,16 @@ settings! {
         spill_folder: String = String::new();
         /// Rows per batch between operators.
         batch_rows: u32 = 8192, 1..=1_000_000;
+    }
+}
+
+impl EngineConfig {
+    /// Returns the folder for spilled data and scratch files.
+    pub(crate) fn spill_path(&self) -> PathBuf {
+        match self.spill_folder.as_str() {
+            "" => std::env::temp_dir(),
+            folder => folder.into(),
+        }
     }
 }
 

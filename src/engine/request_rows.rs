@@ -173,7 +173,7 @@ impl PreparedPlan {
     }
 }
 
-/// Settles a session on plans that can run again and again: over few rows, in one partition.
+/// Prepares a session for plans that can run again and again: over few rows, in one partition.
 pub(crate) fn settle(ctx: &SessionContext) {
     let state = ctx.state_ref();
     let mut state = state.write();

@@ -85,16 +85,16 @@ impl LiveModel {
         cosines.filter(|(_, cosine)| cosine.is_finite()).max_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    /// Ranks the `k` best items for a taste, best first, without those of `exclude`, as `recommend` does.
+    /// Ranks the `k` best items for a taste, best first, without those to exclude, as `recommend` does.
     pub(crate) async fn recommend(
         &self,
         taste: Vec<f32>,
-        exclude: HashSet<String>,
         k: usize,
+        exclude: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<Vec<ScoredItem>> {
         let items = self.items.clone();
         on_a_thread(move || {
-            let best = items.best_of_one(&taste, k, |id| exclude.contains(id));
+            let best = items.best_of_one(&taste, k, exclude);
             Ok(best.into_iter().map(|(item, score)| (items.ids[item].clone(), score)).collect())
         })
         .await

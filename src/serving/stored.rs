@@ -7,7 +7,7 @@ use datafusion::logical_expr::{Expr, cast, ident};
 use datafusion::prelude::DataFrame;
 use std::sync::Arc;
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 
 /// The rows of a table, ordered by a key.
 #[derive(Debug)]
@@ -19,17 +19,9 @@ pub(super) struct StoredRows {
 impl StoredRows {
     /// Reads rows, ordered by `key` and then by `order`; rows without a key are left out.
     pub(super) async fn read(rows: DataFrame, key: &str, order: Option<&str>) -> Result<Self> {
+        let rows = sorted_by_key(rows, key, order)?;
         let schema = Arc::new(rows.schema().as_arrow().clone());
-        let (index, _) = schema.column_with_name(key).ok_or_else(|| Failure::bug(format!("a table has no {key}")))?;
-        // As plain text, whatever a reader makes of it.
-        let columns = schema.fields().iter().map(|field| match field.name() == key {
-            true => cast(ident(key), DataType::Utf8).alias(key),
-            false => ident(field.name()),
-        });
-        let columns: Vec<Expr> = columns.collect();
-        let keys = [key].into_iter().chain(order);
-        let rows = rows.filter(ident(key).is_not_null())?.select(columns)?;
-        let rows = rows.sort(keys.map(|key| ident(key).sort(true, true)).collect::<Vec<_>>())?;
+        let index = schema.index_of(key)?;
         let batches = rows.collect().await?;
         let schema = batches.first().map_or(schema, RecordBatch::schema);
         Ok(Self { rows: concat_batches(&schema, &batches)?, key: index })
@@ -67,6 +59,18 @@ impl StoredRows {
         let end = partition_point(keys.len(), |row| keys.value(row) <= key);
         (first, end)
     }
+}
+
+/// Sorts rows by a key, as plain text whatever a reader makes of it, and then by `order`; rows without a key are left out.
+pub(super) fn sorted_by_key(rows: DataFrame, key: &str, order: Option<&str>) -> Result<DataFrame> {
+    let columns = rows.schema().fields().iter().map(|field| match field.name() == key {
+        true => cast(ident(key), DataType::Utf8).alias(key),
+        false => ident(field.name()),
+    });
+    let columns: Vec<Expr> = columns.collect();
+    let rows = rows.filter(ident(key).is_not_null())?.select(columns)?;
+    let keys = [key].into_iter().chain(order);
+    Ok(rows.sort(keys.map(|key| ident(key).sort(true, true)).collect::<Vec<_>>())?)
 }
 
 /// Returns how many of `len` rows come before the first for which `before` is false; they are ordered so.

@@ -485,10 +485,7 @@ impl Workspace {
 
     async fn scratch_folder(&self) -> Result<Location> {
         let make = || async {
-            let parent = match self.config.engine.spill_folder.as_str() {
-                "" => std::env::temp_dir(),
-                folder => folder.into(),
-            };
+            let parent = self.config.engine.spill_path();
             let made = tempfile::Builder::new().prefix("intentcast-rollups-").tempdir_in(&parent);
             made.map_err(|e| Failure::transient(format!("{}: no folder for this session: {e}", parent.display())))
         };

@@ -1,6 +1,6 @@
 //! Plans that compute one user's features, made once for a run date and run for each request.
 //!
-//! They are the SQL files of a night, over tables whose rows a request brings along: the events of now, what the night's state
+//! They are the SQL files of a night, over tables whose rows a request brings along: the new events, what the night's state
 //! has of the user, and what the lake says of the user and of the items.
 
 use arrow::array::{AsArray, RecordBatch};
@@ -63,7 +63,7 @@ pub(crate) struct BadEvent {
 pub(crate) struct OneUser {
     /// The user's id: that of the login, for a guest who became one.
     pub(crate) user_id: String,
-    /// One row: `features` as `score_intents` takes them, and `bought`, the items bought.
+    /// One row: `features` as `score_intents` takes them, and `exclude`, the items that are not recommended.
     pub(crate) row: RecordBatch,
 }
 
@@ -140,8 +140,8 @@ pub(crate) async fn prepare(
     contract::register_model_input(ctx).await?;
     let features = ctx
         .sql(
-            "SELECT model_input.user_id, model_input.features, user_bought.bought \
-             FROM model_input LEFT JOIN user_bought ON model_input.user_id = user_bought.user_id",
+            "SELECT model_input.user_id, model_input.features, \
+             CASE WHEN recommendation_exclude_bought() THEN user_bought.bought END AS exclude FROM model_input LEFT JOIN user_bought ON model_input.user_id = user_bought.user_id",
         )
         .await?;
     let events = events_session(open(), source, run_date).await?;

@@ -1,4 +1,4 @@
-//! One user's intents with events of now, compared with what the night after these events publishes.
+//! One user's intents with new events, compared with what the night after these events publishes.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ fn published(output: &str) -> BTreeMap<String, BTreeMap<String, f64>> {
 }
 
 #[test]
-fn scores_with_events_of_now_are_those_of_the_night_after_them() {
+fn scores_with_new_events_are_those_of_the_night_after_them() {
     let (own, lake, output) = shop();
     let sql = own.path().join("sql");
     fs::create_dir_all(sql.join("features")).unwrap();

@@ -1,8 +1,5 @@
 //! Says what a user's intents rest on, and suggests items with their reasons.
 
-use arrow::array::{Array, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -10,13 +7,12 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::live::{failed, score};
 use super::problem::Problem;
 use super::users::{answer, json_rows, with_intents};
-use crate::failure::{Failure, Result as FailureResult};
+use crate::failure::Result as FailureResult;
 use crate::model::attributions::TOLERANCE;
 use crate::score::functions::explain_intents::{Part, did, event_words, target_of};
 use crate::serving::access::Account;
@@ -103,6 +99,7 @@ pub(super) async fn explain(
     name_items(&live, &mut parts).map_err(Refusal::from)?;
     let mut row = with_intents(json_rows(&(&scored.scores).into())?.pop().unwrap_or_default());
     let intents = row.remove("intents").and_then(|intents| intents.as_object().cloned()).unwrap_or_default();
+    let items = suggestions(&live, &scored, &Met::of(&parts)).await.map_err(Refusal::from)?;
     Ok(Explained {
         user_id: scored.user_id.clone(),
         run_date: scored.run_date.to_string(),
@@ -110,7 +107,7 @@ pub(super) async fn explain(
         intent: intent.into(),
         intents,
         parts,
-        items: suggestions(&live, &scored).await.map_err(Refusal::from)?,
+        items,
         method: json!({
             "baseline": "an average user of the training whose events say nothing (network), the mean of the training (trees)",
             "network": "integrated gradients (arXiv 1703.01365)",
@@ -135,11 +132,10 @@ fn name_items(live: &Live, parts: &mut [Part]) -> FailureResult<()> {
 }
 
 /// Ranks the best items for a user, each with its reason.
-async fn suggestions(live: &Live, scored: &LiveAnswer) -> FailureResult<Vec<Suggestion>> {
-    let exclude = if live.config().recommendation.exclude_bought { scored.bought.clone() } else { HashSet::new() };
-    let exclude = exclude.into_iter().chain(live.out_of_stock.iter().cloned()).collect();
-    let met = Met::read(scored)?;
-    let best = live.model.recommend(scored.taste(), exclude, SUGGESTIONS).await?;
+async fn suggestions(live: &Live, scored: &LiveAnswer, met: &Met<'_>) -> FailureResult<Vec<Suggestion>> {
+    let (bought, out_of_stock) = (scored.exclude.clone(), Arc::clone(&live.out_of_stock));
+    let exclude = move |id: &str| bought.contains(id) || out_of_stock.contains(id);
+    let best = live.model.recommend(scored.taste(), SUGGESTIONS, exclude).await?;
     let mut suggested = Vec::new();
     for (rank, (item_id, score)) in (1..).zip(best) {
         let reason = met.reason(live, &item_id)?;
@@ -149,35 +145,23 @@ async fn suggestions(live: &Live, scored: &LiveAnswer) -> FailureResult<Vec<Sugg
 }
 
 /// The last events with an item, newest first.
-struct Met(Vec<MetItem>);
+struct Met<'a>(Vec<MetItem<'a>>);
 
-struct MetItem {
-    item_id: String,
-    event_type: String,
+struct MetItem<'a> {
+    item_id: &'a str,
+    event_type: &'a str,
     at: Option<DateTime<Utc>>,
 }
 
-impl Met {
-    fn read(scored: &LiveAnswer) -> FailureResult<Self> {
-        let missing = || Failure::bug("the features lack recent");
-        let features = scored.features.as_struct_opt().ok_or_else(missing)?;
-        let recent = features.column_by_name("recent").and_then(|recent| recent.as_list_opt::<i32>());
-        let events = recent.filter(|recent| !recent.is_empty()).ok_or_else(missing)?.value(0);
-        let events = events.as_struct_opt().ok_or_else(missing)?;
-        let column = |name: &str, to: DataType| -> FailureResult<_> {
-            Ok(cast(events.column_by_name(name).ok_or_else(missing)?, &to)?)
-        };
-        let (items, types) = (column("item_id", DataType::Utf8)?, column("event_type", DataType::Utf8)?);
-        let times = column("ts", DataType::Timestamp(TimeUnit::Microsecond, None))?;
-        let times = times.as_primitive::<TimestampMicrosecondType>();
-        let rows = items.as_string::<i32>().iter().zip(types.as_string::<i32>()).zip(times);
-        let mut met: Vec<MetItem> = rows
-            .filter_map(|((item, event_type), at)| {
-                Some(MetItem { item_id: item?.into(), event_type: event_type?.into(), at: at.and_then(time) })
-            })
-            .collect();
-        met.reverse();
-        Ok(Self(met))
+impl<'a> Met<'a> {
+    /// Takes the events of an explanation, which have the newest first.
+    fn of(parts: &'a [Part]) -> Self {
+        let events = parts.iter().filter(|part| part.part == "event");
+        let with_item = events.filter_map(|part| {
+            let item_id = part.item_id.as_deref()?;
+            Some(MetItem { item_id, event_type: &part.name, at: part.ts.and_then(time) })
+        });
+        Self(with_item.collect())
     }
 
     /// Says why an item is suggested, in words that can be read out.
@@ -186,7 +170,7 @@ impl Met {
         if let Some(met) = self.0.iter().find(|met| met.item_id == item_id) {
             return Ok(format!("the customer {}", met.words(zone)));
         }
-        let known = self.0.iter().map(|met| met.item_id.as_str());
+        let known = self.0.iter().map(|met| met.item_id);
         match live.model.nearest_of(item_id, known).filter(|(_, cosine)| *cosine >= ALIKE) {
             Some((alike, _)) => {
                 let name = live.title(alike)?.unwrap_or_else(|| alike.into());
@@ -199,10 +183,10 @@ impl Met {
     }
 }
 
-impl MetItem {
+impl MetItem<'_> {
     fn words(&self, zone: chrono_tz::Tz) -> String {
         let on = self.at.map(|at| format!(" on {}", at.with_timezone(&zone).format("%-d %B %Y")));
-        format!("{}{}", did(&self.event_type, Some("it")), on.unwrap_or_default())
+        format!("{}{}", did(self.event_type, Some("it")), on.unwrap_or_default())
     }
 }
 

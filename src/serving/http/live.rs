@@ -1,4 +1,4 @@
-//! Answers for one user with events of now, and about items.
+//! Answers for one user with new events, and about items.
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -7,7 +7,6 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::problem::Problem;
@@ -71,10 +70,9 @@ pub(super) async fn recommendations(
 ) -> Result<Response, Problem> {
     let (Json(events), k) = (events?, k(asked)?);
     let (live, scored) = score(&queries, &account, &user_id, &events).await?;
-    let recommendation = &live.config().recommendation;
-    let k = k.unwrap_or(recommendation.top_k as usize);
-    let exclude = if recommendation.exclude_bought { scored.bought.clone() } else { HashSet::new() };
-    let items = live.model.recommend(scored.taste(), exclude, k).await.map_err(Refusal::from)?;
+    let k = k.unwrap_or(live.config().recommendation.top_k as usize);
+    let exclude = scored.exclude.clone();
+    let items = live.model.recommend(scored.taste(), k, move |id| exclude.contains(id)).await.map_err(Refusal::from)?;
     let mut body = head(&live, &scored);
     body.insert("items".into(), ranked(items, "score"));
     Ok(answer(&body.into()))
@@ -116,7 +114,7 @@ pub(super) async fn item_scores(
     Ok(answer(&body.into()))
 }
 
-/// Scores a user with events of now, within the limits of the server; the answer has the user's id as the account sees it.
+/// Scores a user with new events, within the limits of the server; the answer has the user's id as the account sees it.
 pub(super) async fn score(
     queries: &Queries,
     account: &Account,

@@ -1,4 +1,4 @@
-//! HTTP: one user's intents and recommendations, stored or with events of now, related items, explanations and a page of them, health, metrics, and the description of all this.
+//! HTTP: one user's intents and recommendations, stored or with new events, related items, explanations and a page of them, health, metrics, and the description of all this.
 
 mod agent;
 mod explanation;

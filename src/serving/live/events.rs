@@ -1,4 +1,4 @@
-//! A user's events of now, as a request brings them.
+//! A user's new events, as a request sends them.
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;

@@ -5,13 +5,11 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow::ipc::{Block, CompressionType, root_as_footer};
-use datafusion::logical_expr::{cast, ident};
 use datafusion::prelude::DataFrame;
 use futures::TryStreamExt;
 use std::fs::File;
@@ -21,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
-use crate::serving::stored::partition_point;
+use crate::serving::stored::{partition_point, sorted_by_key};
 
 /// Rows of one batch: what a lookup reads.
 const BATCH_ROWS: usize = 256;
@@ -43,14 +41,7 @@ pub(super) struct KeyedRows {
 impl KeyedRows {
     /// Runs a query and writes its rows below `folder`, sorted by `key`; rows without a key are left out.
     pub(super) async fn write(rows: DataFrame, key: &str, folder: &Path) -> Result<Self> {
-        let columns = rows.schema().fields().iter().map(|field| match field.name() == key {
-            // As plain text, whatever a reader makes of it.
-            true => cast(ident(key), DataType::Utf8).alias(key),
-            false => ident(field.name()),
-        });
-        let columns: Vec<_> = columns.collect();
-        let rows = rows.filter(ident(key).is_not_null())?.select(columns)?.sort(vec![ident(key).sort(true, false)])?;
-        let mut stream = rows.execute_stream().await?;
+        let mut stream = sorted_by_key(rows, key, None)?.execute_stream().await?;
         let schema = stream.schema();
         let index = schema.index_of(key)?;
         let at = |e: std::io::Error| Failure::transient(format!("{}: no file for rows: {e}", folder.display()));

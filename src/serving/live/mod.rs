@@ -17,7 +17,7 @@ use datafusion::prelude::SessionContext;
 use lru::LruCache;
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 
@@ -83,7 +83,7 @@ struct Dated {
     stitched: Links,
 }
 
-/// One user's features with events of now.
+/// One user's features with new events.
 struct UserFeatures {
     user: OneUser,
     run_date: RunDate,
@@ -97,12 +97,12 @@ pub(crate) struct LiveAnswer {
     /// That of the login, for a guest who became one.
     pub(crate) user_id: String,
     pub(crate) run_date: RunDate,
-    /// One struct, as `score_intents` takes it.
+    /// The user's features, one struct, as `score_intents` takes it.
     pub(crate) features: ArrayRef,
     /// One row: fields as `score_intents` returns them.
     pub(crate) scores: StructArray,
-    /// Items that the user bought within the look-back, those of now included.
-    pub(crate) bought: HashSet<String>,
+    /// Items that are not recommended: those bought, new purchases included, where the settings say so.
+    pub(crate) exclude: HashSet<String>,
     /// Events that count, and those that repeat the id of another event of their day.
     pub(crate) events: usize,
     pub(crate) repeated: usize,
@@ -165,7 +165,7 @@ impl Live {
         &self.workspace.config
     }
 
-    /// Scores a user with events of now.
+    /// Scores a user with new events.
     pub(crate) async fn answer(
         &self,
         user: Named<'_>,
@@ -180,7 +180,7 @@ impl Live {
         Ok(LiveAnswer {
             user_id: found.user.user_id,
             run_date: found.run_date,
-            bought: texts(found.user.row.column(1))?,
+            exclude: texts(found.user.row.column(1))?,
             features: Arc::clone(features),
             scores,
             events: found.events,
@@ -193,7 +193,7 @@ impl Live {
         Ok(column_texts([&self.stored.titles.of(item_id)], "title")?.into_iter().next())
     }
 
-    /// Computes a user's features with events of now.
+    /// Computes a user's features with new events.
     async fn features(
         &self,
         user: Named<'_>,
@@ -219,7 +219,7 @@ impl Live {
                 named.join(", ")
             )));
         }
-        let items = item_ids(rows.of(UNIT_EVENT).iter().chain(&good))?;
+        let items = column_texts(rows.of(UNIT_EVENT).iter().chain(&good), "item_id")?;
         rows.add(ITEM_CONTENTS, self.stored.items.of_all(items.iter().map(String::as_str))?);
         let used = good.iter().map(|rows| known_rows(rows, sent.run_date)).sum();
         let is_known = used > 0 || [UNIT_EVENT, UNIT_USER_DAY, USERS].iter().any(|table| !rows.of(table).is_empty());
@@ -239,7 +239,7 @@ impl Live {
             let stitched = self.workspace.stitched(run_date, &self.served).await?;
             Ok::<_, Failure>(Dated {
                 plans: self.workspace.one_user_plans(&self.night, run_date, &self.served).await?,
-                stitched: Links::read(stitched, &folder(&self.workspace.config)).await?,
+                stitched: Links::read(stitched, &self.workspace.config.engine.spill_path()).await?,
             })
         })
         .await?;
@@ -262,7 +262,7 @@ impl Stored {
         run_date: RunDate,
         state: Option<(Arc<KeyedRows>, Arc<KeyedRows>)>,
     ) -> Result<Self> {
-        let folder = &folder(config);
+        let folder = &config.engine.spill_path();
         let (events, days) = match state {
             Some(state) => state,
             None => Self::read_state(ctx, config, run_date, folder).await?,
@@ -344,14 +344,6 @@ impl Links {
 
 const LOGIN: &str = "canonical_user_id";
 
-/// Returns the folder of rows on disk.
-fn folder(config: &Config) -> PathBuf {
-    match config.engine.spill_folder.as_str() {
-        "" => std::env::temp_dir(),
-        folder => folder.into(),
-    }
-}
-
 /// Counts the rows that had arrived before a date.
 fn known_rows(rows: &RecordBatch, run_date: RunDate) -> usize {
     let arrived = rows.column_by_name("arrival_day").and_then(|days| days.as_primitive_opt::<Date32Type>());
@@ -367,10 +359,6 @@ fn column_texts<'a>(rows: impl IntoIterator<Item = &'a RecordBatch>, column: &st
         found.extend(texts.as_string::<i32>().iter().flatten().map(String::from));
     }
     Ok(found)
-}
-
-fn item_ids<'a>(events: impl IntoIterator<Item = &'a RecordBatch>) -> Result<BTreeSet<String>> {
-    column_texts(events, "item_id")
 }
 
 /// Returns the texts of a column of one list.

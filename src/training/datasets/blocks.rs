@@ -195,10 +195,7 @@ impl<R: BlockRows> BlockWriter<R> {
         let window_bytes = (config.train.memory_bytes_max / WINDOWS).max(1);
         let block_bytes = (window_bytes / BLOCKS_PER_WINDOW).max(1);
         let blocks = bytes_expected.div_ceil(block_bytes).clamp(1, BLOCKS_MAX) as usize;
-        let folder = match config.engine.spill_folder.as_str() {
-            "" => std::env::temp_dir(),
-            place => place.into(),
-        };
+        let folder = config.engine.spill_path();
         let create_file = |_| {
             let file = tempfile::tempfile_in(&folder)
                 .map_err(|e| scratch_failure::<R>(&format_args!("cannot create below {}: {e}", folder.display())))?;

@@ -26,11 +26,7 @@ impl SquareStore {
         if bytes_max <= config.train.memory_bytes_max {
             return Ok(Self { storage: Storage::Memory(Vec::new()), end: 0 });
         }
-        let folder = match config.engine.spill_folder.as_str() {
-            "" => std::env::temp_dir(),
-            folder => folder.into(),
-        };
-        let file = tempfile::tempfile_in(folder).map_err(storage_failure)?;
+        let file = tempfile::tempfile_in(config.engine.spill_path()).map_err(storage_failure)?;
         Ok(Self { storage: Storage::File(file), end: 0 })
     }
 
