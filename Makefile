@@ -36,8 +36,8 @@ lint: setup ## Formatting and clippy, warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-docs: setup ## Generates docs/reference/, jobs/nightly.toml and three SQL checks from the code; the tests compare them
-	INTENTCAST_WRITE_DOCS=1 cargo test --locked --test integration -- references::
+docs: setup ## Generates docs/reference/, jobs/nightly.toml, three SQL checks and what sessions print; the tests compare them
+	INTENTCAST_WRITE_DOCS=1 cargo test --locked --test integration -- references:: the_sessions_of_the_documents
 
 bench: setup ## Release benchmarks: scoring by number of owners, last events against array_agg
 	cargo bench --locked --bench scoring

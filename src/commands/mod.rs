@@ -19,6 +19,7 @@ mod check;
 mod cluster;
 mod command;
 mod doctor;
+mod error_place;
 mod evaluate;
 mod evaluation_tables;
 pub mod format;

@@ -13,13 +13,14 @@ use rustyline::{Context, Editor, Helper};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tokio::sync::watch;
 
 use super::format::Layout;
 use super::shell::Shell;
+use crate::config::{self, Config};
 use crate::failure::{Failure, Result};
-use crate::tables::schemas;
 
 const HELP: &str = "\
 SQL ends with a semicolon.
@@ -91,8 +92,14 @@ impl<'a> Prompt<'a> {
             Editor::new().map_err(|e| Failure::bug(format!("no prompt: {e}")))?;
         editor.set_helper(Some(NameCompleter::of_session(&self.shell.ctx).await));
         let is_terminal = self.interrupts.is_some();
+        let config = self.shell.workspace.as_ref().map(|workspace| &workspace.config);
+        let history = config.and_then(history_file).filter(|_| is_terminal);
         if is_terminal {
             eprintln!("help lists commands; \\q or Ctrl-D ends");
+        }
+        if let Some(file) = &history {
+            // There is none yet at first.
+            editor.load_history(file).unwrap_or_default();
         }
         let mut first_failure = None;
         let mut pending = String::new();
@@ -134,6 +141,11 @@ impl<'a> Prompt<'a> {
             if is_end {
                 break;
             }
+        }
+        if let Some(file) = &history
+            && let Err(e) = editor.append_history(file)
+        {
+            eprintln!("note: {}: statements of this session are not remembered: {e}", file.display());
         }
         match first_failure {
             // A script must not pass for done.
@@ -204,14 +216,16 @@ impl<'a> Prompt<'a> {
         Ok(())
     }
 
-    /// Returns a query for the columns of a table, with their meaning where it is a published one.
+    /// Prints the comment on a table. Returns a query for its columns and what they mean, where that is declared.
     fn columns(&self, name: &str) -> Result<String> {
         self.shell.refuse_missing(name)?;
         let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
-        let published = schemas::spec(name.strip_suffix("_history").unwrap_or(name)).ok();
-        let columns = published.iter().flat_map(|spec| spec.columns);
+        let described = self.shell.describe(name)?;
+        if let Some(comment) = &described.table {
+            eprintln!("{comment}");
+        }
         let meanings: Vec<String> =
-            columns.map(|column| format!("({}, {})", quoted(column.name), quoted(column.meaning))).collect();
+            described.columns.iter().map(|(name, text)| format!("({}, {})", quoted(name), quoted(text))).collect();
         let columns = format!(
             "SELECT column_name, data_type, is_nullable, ordinal_position FROM information_schema.columns \
              WHERE table_name = {}",
@@ -228,6 +242,25 @@ impl<'a> Prompt<'a> {
             ),
         })
     }
+}
+
+/// Returns the file that keeps the statements of earlier sessions, in a folder that it makes.
+fn history_file(config: &Config) -> Option<PathBuf> {
+    let file = match config.sql.history_file.as_str() {
+        "none" => return None,
+        "" => {
+            let environment = config::environment();
+            let folder = |name: &str| environment.iter().find(|(key, value)| key == name && !value.is_empty());
+            let state = match folder("XDG_STATE_HOME") {
+                Some((_, state)) => PathBuf::from(state),
+                None => Path::new(&folder("HOME")?.1).join(".local/state"),
+            };
+            state.join("intentcast/sql_history")
+        }
+        named => PathBuf::from(named),
+    };
+    std::fs::create_dir_all(file.parent()?).ok()?;
+    Some(file)
 }
 
 /// Counts every Ctrl-C, on a thread of its own: threads that a query keeps busy serve no signals.

@@ -9,12 +9,14 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast;
 use std::collections::BTreeSet;
 
+use super::error_place;
 use super::format::{self, Format, Layout};
 use crate::engine::schemas::CATALOG;
 use crate::failure::{Failure, Result};
 use crate::score::torch_functions;
 use crate::tables::schemas::NIGHT_TABLES;
 use crate::workspace::Workspace;
+use crate::workspace::descriptions::{Description, Descriptions};
 
 /// Least similarity (Jaro-Winkler, 0 to 1) of a name that an error suggests.
 const SIMILARITY_MIN: f64 = 0.7;
@@ -39,12 +41,14 @@ impl Shell {
 
     /// Like [`Self::run`], with tables in a layout.
     pub(super) async fn run_in(&self, text: &str, layout: Layout) -> Result<()> {
-        let statements = DFParser::parse_sql(text)?;
+        // Errors of the planner then say where.
+        self.ctx.state_ref().write().config_mut().options_mut().sql_parser.collect_spans = true;
+        let statements = DFParser::parse_sql(text).map_err(|e| error_place::pointed(e, text))?;
         if statements.is_empty() {
             return Err(Failure::usage("expected a query, got nothing"));
         }
         for statement in statements {
-            let plan = self.plan(statement).await?;
+            let plan = self.plan(statement, text).await?;
             if let Some(workspace) = &self.workspace
                 && reads_user_features(&plan)?
             {
@@ -59,15 +63,18 @@ impl Shell {
         Ok(())
     }
 
-    async fn plan(&self, statement: Statement) -> Result<LogicalPlan> {
+    /// Plans one statement of `text`.
+    async fn plan(&self, statement: Statement, text: &str) -> Result<LogicalPlan> {
         let tables = tables_of_query(&statement)?;
         self.explain_empty_tables(&tables);
         let planned = match self.ctx.state().statement_to_plan(statement).await {
             Ok(plan) => torch_functions::check_statement(&self.ctx, plan),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error_place::pointed(error, text)),
         };
         match (planned, self.find_missing(&tables)?) {
-            (Err(_), Some(missing)) => Err(self.explain_missing(missing)),
+            (Err(_), Some(missing)) => {
+                Err(error_place::point_at_name(self.explain_missing(missing), text, missing.table()))
+            }
             (planned, _) => planned,
         }
     }
@@ -115,6 +122,12 @@ impl Shell {
                 "note: `{name}` is empty: no night is published yet; `intentcast nightly --date D` publishes one"
             );
         }
+    }
+
+    /// Returns the comments on a table and its columns.
+    pub(super) fn describe(&self, name: &str) -> Result<Description> {
+        let Some(workspace) = &self.workspace else { return Ok(Description::default()) };
+        Ok(Descriptions::read(&workspace.sql)?.get(name).cloned().unwrap_or_default())
     }
 
     /// Refuses a name that is no table of the session, as a query of it would.

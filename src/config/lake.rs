@@ -111,6 +111,9 @@ settings! {
     SqlConfig {
         /// Folder whose files replace or extend the built-in SQL files, by relative path. Empty: built-in files only.
         folder: String = String::new();
+        /// File with the statements typed at the prompt of `intentcast sql`, kept from session to session and readable by you
+        /// alone. Empty: `intentcast/sql_history` below `$XDG_STATE_HOME` or `~/.local/state`; `none`: no file.
+        history_file: String = String::new();
     }
 }
 

@@ -80,6 +80,11 @@ impl OverlayFile {
         added.map(|(name, _)| Self(name.into())).collect()
     }
 
+    /// Returns the name of the file's view.
+    pub(crate) fn view(&self) -> &str {
+        &self.0
+    }
+
     /// Returns the name of the file in messages.
     pub(crate) fn place(&self) -> String {
         place(&self.0)

@@ -90,9 +90,11 @@ mod tests {
     fn every_feature_of_the_sql_has_a_group() {
         let sql = include_str!("../../sql/features/user_features.sql");
         let columns = sql.lines().filter_map(|line| {
-            let line = line.trim().trim_end_matches(',');
-            let name = line.rsplit_once(" AS ").map(|(_, name)| name).or(line.strip_prefix("gaps."))?;
-            (line.starts_with("coalesce") || line.starts_with("CAST") || line.starts_with("gaps.")).then_some(name)
+            let (line, _) = line.trim().split_once(" -- ")?;
+            let line = line.trim_end_matches(',');
+            let name = line.rsplit_once("AS ").map(|(_, name)| name).or(line.strip_prefix("gaps."))?;
+            let starts = ["coalesce", "CAST", "gaps.", "AS "];
+            starts.iter().any(|start| line.starts_with(start)).then_some(name)
         });
         let columns: Vec<&str> = columns.collect();
         assert!(columns.len() > 80, "{columns:?}");

@@ -18,6 +18,7 @@ use crate::failure::Result;
 use crate::ids::{Generation, RunDate};
 use crate::publish::runs;
 use crate::score::models::{ModelRef, Models};
+use crate::workspace::descriptions::Descriptions;
 use crate::workspace::{Access, Workspace};
 
 /// Nights other than the newest whose sessions are kept.
@@ -40,6 +41,7 @@ pub(crate) struct Night {
     /// Ids of those who may be shown; `None` where no users are known.
     users: Option<DataFrame>,
     schemas: Vec<(&'static str, BTreeSet<String>)>,
+    descriptions: Descriptions,
     has_lake: bool,
     /// Restricted sessions by view, each made when it is first asked for.
     views: Mutex<HashMap<View, Arc<OnceCell<SessionContext>>>>,
@@ -64,6 +66,7 @@ impl Night {
                 self.has_lake,
                 view,
                 self.key.as_ref(),
+                &self.descriptions,
             )
         });
         restricted.await.cloned()
@@ -229,6 +232,7 @@ async fn open_night(workspace: &Workspace, run_date: Option<RunDate>, key: Optio
         unrestricted: session.ctx,
         users,
         schemas: workspace.schemas(),
+        descriptions: Descriptions::read(&workspace.sql)?,
         has_lake: workspace.has_lake(),
         views: Mutex::default(),
         key,

@@ -24,6 +24,7 @@ use super::pg_catalog;
 use super::pseudonyms::PseudonymKey;
 use crate::engine::schemas::{self, BARE, CATALOG};
 use crate::failure::{Failure, Result};
+use crate::workspace::descriptions::Descriptions;
 
 /// Columns of text that a customer wrote.
 const FREE_TEXT: [&str; 3] = ["query", "text", "last_queries"];
@@ -61,6 +62,7 @@ pub(crate) async fn restrict(
     has_lake: bool,
     view: View,
     key: Option<&PseudonymKey>,
+    descriptions: &Descriptions,
 ) -> Result<SessionContext> {
     let bare = MemorySchemaProvider::new();
     let (free_text, key) = match view {
@@ -105,7 +107,7 @@ pub(crate) async fn restrict(
         shown_ctx.deregister_udf(name);
     }
     schemas::divide(&shown_ctx, shown)?;
-    pg_catalog::install(&shown_ctx).await?;
+    pg_catalog::install(&shown_ctx, descriptions).await?;
     Ok(shown_ctx)
 }
 

@@ -5,6 +5,7 @@
 //! SQL. Functions, stores, memory limits, the cluster and scoring are installed here. Imports and trainings of flat tables have no
 //! workspace, because they read neither a configured lake nor an output's state: they open a plain session of the engine.
 
+pub(crate) mod descriptions;
 pub(crate) mod one_user;
 
 use datafusion::catalog::TableProvider;

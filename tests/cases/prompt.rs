@@ -53,6 +53,55 @@ fn rows_are_printed_as_asked_and_errors_keep_the_prompt() {
 }
 
 #[test]
+fn errors_point_at_the_place() {
+    let lines =
+        "SELECT 1 AS a,\n  nope FROM runs;\nSELECT count(*) FORM runs;\nSELECT * FROM rusn;\nSELECT lenth('a');\n";
+    let (_, errors, _) = typed(lines);
+    for part in [
+        "  line 2:   nope FROM runs;\n            ^\n",
+        "  SELECT count(*) FORM runs;\n                       ^\n",
+        "did you mean `runs`?\n  SELECT * FROM rusn;\n                ^\n",
+        "  SELECT lenth('a');\n         ^\n",
+    ] {
+        assert!(errors.contains(part), "{part}\n{errors}");
+    }
+}
+
+#[test]
+fn statements_are_remembered_from_session_to_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let type_at_terminal = |lines: &str, settings: &str| {
+        // Writes what a terminal shows to standard output.
+        let binary = env!("CARGO_BIN_EXE_intentcast");
+        let command = format!("{binary} {settings} sql --output {}", folder.path().display());
+        let mut terminal = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .env("XDG_STATE_HOME", &state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        terminal.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let done = terminal.wait_with_output().unwrap();
+        let shown = String::from_utf8(done.stdout).unwrap();
+        assert!(done.status.success(), "{shown}");
+        shown
+    };
+    type_at_terminal("SELECT 41 + 1 AS answer;\n\\q\n", "");
+    let file = state.join("intentcast/sql_history");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("SELECT 41 + 1 AS answer;"), "{kept}");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o77, 0, "statements can name customers");
+    // Arrow up twice: over the command that ended the session before.
+    let shown = type_at_terminal("\x1b[A\x1b[A\n\\q\n", "");
+    assert!(shown.contains("| 42 "), "{shown}");
+    type_at_terminal("SELECT 'secret';\n\\q\n", "--set sql.history_file=none");
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("secret"));
+}
+
+#[test]
 fn output_that_closes_early_is_no_bug() {
     let output = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_intentcast");

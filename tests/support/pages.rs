@@ -42,7 +42,13 @@ pub fn blocks(document: &str) -> Vec<Block> {
 fn run(folder: &Path, commands: &str) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_intentcast"));
     let shell = format!("export PATH=\"{}:$PATH\"\nset -euo pipefail\n{commands}", binary.parent().unwrap().display());
-    let output = Command::new("bash").args(["-c", &shell]).current_dir(folder).output().unwrap();
+    let output = Command::new("bash")
+        .args(["-c", &shell])
+        .current_dir(folder)
+        // It would be taken for a setting.
+        .env_remove("INTENTCAST_WRITE_DOCS")
+        .output()
+        .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{commands}\nended with {:?}\n{errors}", output.status.code());
     String::from_utf8(output.stdout).unwrap()
@@ -62,4 +68,48 @@ pub fn follow(document: &str, folder: &Path, fill: impl Fn(&str) -> String) -> V
     }
     assert!(!printed.is_empty(), "{document}: no block is marked");
     printed
+}
+
+/// Runs the sessions of a document: blocks that `session: PROGRAM` marks, each followed by a block of what it prints. `run` gets
+/// program and text and returns the output. With `INTENTCAST_WRITE_DOCS` the outputs are written into the document; otherwise they
+/// are compared, but for digits and the width of columns, which follow from the machine that trained the model.
+pub fn check_sessions(document: &str, run: impl Fn(&str, &str) -> String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    let mut text = fs::read_to_string(&path).unwrap();
+    let all = blocks(document);
+    let sessions = all.iter().zip(&all[1..]).filter_map(|(session, shown)| {
+        session.mark.strip_prefix("session: ").map(|program| (program, &session.text, &shown.text))
+    });
+    let (mut checked, mut from) = (0, 0);
+    for (program, session, shown) in sessions {
+        let printed: String = run(program, session).lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        let printed = printed.trim_end().to_string() + "\n";
+        if std::env::var_os("INTENTCAST_WRITE_DOCS").is_some() {
+            let begins = from + text[from..].find(session.as_str()).unwrap() + session.len();
+            let begins = begins + text[begins..].find("```text\n").unwrap() + "```text\n".len();
+            text.replace_range(begins..begins + shown.len(), &printed);
+            from = begins + printed.len();
+        } else {
+            assert_eq!(without_figures(&printed), without_figures(shown), "{document}: {session}\n{printed}");
+        }
+        checked += 1;
+    }
+    assert!(checked > 0, "{document}: no block is marked");
+    if std::env::var_os("INTENTCAST_WRITE_DOCS").is_some() {
+        fs::write(path, text).unwrap();
+    }
+}
+
+/// Replaces each number by `#`, and each run of blanks or of hyphens by one.
+fn without_figures(text: &str) -> String {
+    let mut made = String::new();
+    for c in text.chars() {
+        let c = if c.is_ascii_digit() { '#' } else { c };
+        let repeats = made.ends_with(c) && "# -".contains(c);
+        if !repeats {
+            made.push(c);
+        }
+    }
+    // An exponent, and a number without decimals.
+    made.replace("e-#", "").replace("#.#", "#").replace("-#", "#")
 }

@@ -30,6 +30,8 @@ impl Server {
         let settings = settings.iter().flat_map(|setting| ["--set", setting]);
         let ports = ["--pg", "127.0.0.1:0", "--flight", "127.0.0.1:0", "--http", "127.0.0.1:0"];
         let mut process = Command::new(env!("CARGO_BIN_EXE_intentcast"))
+            // It would be taken for a setting.
+            .env_remove("INTENTCAST_WRITE_DOCS")
             .args(QUICK)
             .args(["--set", "serve.refresh_seconds=1"])
             .args(settings)
@@ -163,7 +165,8 @@ impl Drop for Server {
     }
 }
 
-fn python() -> PathBuf {
+/// Returns the Python that has the clients.
+pub fn python() -> PathBuf {
     root().join(".clients/python/bin/python")
 }
 

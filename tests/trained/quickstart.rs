@@ -5,13 +5,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use crate::support::lakes;
-use crate::support::pages::{blocks, follow};
+use crate::support::pages::{blocks, check_sessions, follow};
+use crate::support::server::{Server, clients_are_here, python};
 
 /// Blocks of commands that no test runs as they are: document (empty: all), how the block begins (empty: all), why.
-const NOT_RUN: [(&str, &str, &str); 20] = [
+const NOT_RUN: [(&str, &str, &str); 21] = [
     ("", "make ", "would build, or run this suite again"),
     ("", "cargo ", "would run this suite again"),
     ("README.md", "intentcast train", "needs a bucket; tests/trained/nightly.rs runs the same on S3"),
@@ -27,6 +29,7 @@ const NOT_RUN: [(&str, &str, &str); 20] = [
     ("docs/howto/public-data.md", "", "needs a publisher's files; tests/cases/importing.rs imports made-up ones"),
     ("docs/howto/s3.md", "", "needs a bucket; tests/trained/nightly.rs runs nights on S3"),
     ("docs/howto/serve.md", "", "a server runs until it is stopped; tests/trained/serve.rs starts several"),
+    ("docs/howto/sql-sessions.md", "intentcast", "a server runs until it is stopped; a test below starts it"),
     ("docs/howto/report.md", "", "needs a bucket; the quickstart writes a report"),
     ("docs/howto/cron.md", "crontab", "would replace the crontab; tests/cases/documents.rs parses its entries"),
     ("docs/howto/cron.md", "intentcast models", "the runbook's blocks promote a model"),
@@ -81,6 +84,32 @@ fn the_runbook_works_in_the_shop_of_the_quickstart() {
         printed.concat().contains("visible now: 2026-04-02 generation 1"),
         "the rollback shows the generation before\n{printed:?}"
     );
+}
+
+#[test]
+fn the_sessions_of_the_documents_print_what_they_show() {
+    if !clients_are_here("the_sessions_of_the_documents_print_what_they_show") {
+        return;
+    }
+    let folder = SHOP.folder.path();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let server =
+        Server::start(&[], &["--config", &path("shop.toml"), "--lake", &path("lake"), "--output", &path("out")]);
+    let run = |program: &str, text: &str| {
+        let text = text
+            .replace("-h localhost", &format!("-X -h localhost -p {}", server.pg))
+            .replace("localhost/shop", &format!("localhost:{}/shop", server.pg))
+            .replace("localhost:32010", &format!("localhost:{}", server.flight));
+        let mut command = match program {
+            "python" => Command::new(python()),
+            program => Command::new(program),
+        };
+        let ran = command.args(["-c", &text]).current_dir(folder).output().unwrap();
+        let errors = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "{text}\n{errors}");
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    check_sessions("docs/howto/sql-sessions.md", run);
 }
 
 /// Returns the documents that show commands: the README, and docs/ without decisions and generated references.

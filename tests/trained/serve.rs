@@ -49,6 +49,16 @@ fn clients_read_a_published_night() {
     let columns = describe("\\d intent");
     assert!(columns.contains("user_id|text|") && columns.contains("p_purchase|double precision|"), "{columns}");
     assert!(describe("\\d+ intent").contains("probability, 0 to 1, of a purchase"), "{}", describe("\\d+ intent"));
+    for (command, comment) in [
+        ("\\d+ user_features", "hours since the last event"),
+        ("\\d+ events", "text of a review"),
+        ("\\d+ model_input", "what score_intents takes"),
+        ("\\dv+", "One row per raw event."),
+    ] {
+        let shown = describe(command);
+        // psql lists views with their comments only where it may ask for their sizes.
+        assert!(shown.contains(comment), "{command}: {comment}\n{shown}");
+    }
     assert!(describe("\\df").contains("|score_intents|"), "{}", describe("\\df"));
     assert!(describe("\\dn").contains("tables|"));
 

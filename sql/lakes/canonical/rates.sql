@@ -1,2 +1,7 @@
 -- one row per currency and day: the price of one unit of it in lake.currency
-SELECT currency, day, rate, _file FROM raw_rates
+SELECT
+    currency, -- currency, ISO 4217
+    day, -- first day on which the rate counts
+    rate, -- price of one unit of the currency in lake.currency
+    _file -- file of the row
+FROM raw_rates

@@ -18,12 +18,13 @@ use std::sync::Arc;
 
 use crate::engine::schemas::CATALOG;
 use crate::failure::{Failure, Result};
+use crate::workspace::descriptions::Descriptions;
 
 pub(super) use empty_answer::{empty_answer, may_answer_without_rows, reads_descriptions, without_subqueries};
 pub(super) use names::VERSION;
 
 /// Adds both schemas to a session, and the functions that clients call.
-pub(super) async fn install(ctx: &SessionContext) -> Result<()> {
+pub(super) async fn install(ctx: &SessionContext, descriptions: &Descriptions) -> Result<()> {
     let built_in: HashSet<String> = SessionContext::new().state().scalar_functions().keys().cloned().collect();
     let mut ours: Vec<String> =
         ctx.state().scalar_functions().keys().filter(|name| !built_in.contains(*name)).cloned().collect();
@@ -44,7 +45,7 @@ pub(super) async fn install(ctx: &SessionContext) -> Result<()> {
         *state.write() = built;
     }
     tables::install(ctx)?;
-    let known = tables::fill(ctx, &ours).await?;
+    let known = tables::fill(ctx, &ours, descriptions).await?;
     functions::register(ctx, Arc::new(known));
     Ok(())
 }

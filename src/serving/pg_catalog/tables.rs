@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::names::{INFORMATION_SCHEMA, PG_CATALOG, VERSION};
 use crate::engine::schemas::CATALOG;
 use crate::failure::{self, Failure};
-use crate::tables::schemas::specs;
+use crate::workspace::descriptions::Descriptions;
 
 /// OID of `pg_class` in PostgreSQL, by which comments say that they are on a table.
 const PG_CLASS_OID: i32 = 1259;
@@ -284,8 +284,12 @@ pub(super) struct KnownTables {
 }
 
 /// Fills the tables that this server answers itself: comments, functions and settings.
-pub(super) async fn fill(ctx: &SessionContext, functions: &[String]) -> failure::Result<KnownTables> {
-    let known = read_tables(ctx).await?;
+pub(super) async fn fill(
+    ctx: &SessionContext,
+    functions: &[String],
+    descriptions: &Descriptions,
+) -> failure::Result<KnownTables> {
+    let known = read_tables(ctx, descriptions).await?;
     let Some(schema) = ctx.catalog(CATALOG).and_then(|catalog| catalog.schema(PG_CATALOG)) else { return Ok(known) };
     schema.register_table("pg_description".into(), in_memory(comments(&known)?)?)?;
     schema.register_table("pg_settings".into(), in_memory(settings()?)?)?;
@@ -302,11 +306,11 @@ fn in_memory(batch: RecordBatch) -> Result<Arc<MemTable>> {
     Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))
 }
 
-/// Reads the OIDs of the columns of all tables, and finds the declared meaning of the published ones.
-async fn read_tables(ctx: &SessionContext) -> failure::Result<KnownTables> {
+/// Reads the OIDs of the columns of all tables, and finds the comments on them.
+async fn read_tables(ctx: &SessionContext, descriptions: &Descriptions) -> failure::Result<KnownTables> {
     let query = "SELECT c.oid, n.nspname, c.relname, a.attname, a.attnum, n.oid FROM pg_catalog.pg_class AS c \
          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid \
-         WHERE n.nspname IN ('tables', 'information_schema')";
+         WHERE n.nspname <> 'pg_catalog'";
     let mut known = KnownTables::default();
     for batch in ctx.sql(query).await?.collect().await? {
         let oids = batch.column(0).as_primitive::<Int32Type>();
@@ -318,12 +322,15 @@ async fn read_tables(ctx: &SessionContext) -> failure::Result<KnownTables> {
                 known.hidden.insert(oid);
                 continue;
             }
-            known.schema = Some(batch.column(5).as_primitive::<Int32Type>().value(row));
-            let name = table.strip_suffix("_history").unwrap_or(table);
-            let Some(spec) = specs().find(|spec| spec.name == name) else { continue };
-            known.comments.insert((oid, 0), format!("One row per {}.", spec.grain));
-            if let Some(declared) = spec.columns.iter().find(|declared| declared.name == column) {
-                known.comments.insert((oid, i64::from(numbers.value(row))), declared.meaning.to_string());
+            if schema == "tables" {
+                known.schema = Some(batch.column(5).as_primitive::<Int32Type>().value(row));
+            }
+            let Some(described) = descriptions.get(table) else { continue };
+            if let Some(comment) = &described.table {
+                known.comments.insert((oid, 0), comment.clone());
+            }
+            if let Some(comment) = described.columns.get(column) {
+                known.comments.insert((oid, i64::from(numbers.value(row))), comment.clone());
             }
         }
     }
