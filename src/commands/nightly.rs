@@ -161,8 +161,8 @@ fn print_summary(config: &Config, report: &NightReport) -> Result<()> {
     }
     print_tables(report, Format::Table)?;
     let (lake_uri, output) = (&config.lake.uri, &config.output.uri);
-    let query = "SELECT * FROM replenishment ORDER BY stock_out_risk DESC LIMIT 10";
-    say!("next: intentcast sql --lake {lake_uri} --output {output} -c '{query}'");
+    let query = "SELECT item_id, on_hand, order_quantity, stock_out_risk, reason FROM replenishment ORDER BY stock_out_risk DESC LIMIT 10";
+    say!("next, with the same settings: intentcast sql --lake {lake_uri} --output {output} -c '{query}'");
     Ok(())
 }
 

@@ -20,17 +20,26 @@ use tokio::sync::watch;
 use super::format::Layout;
 use super::shell::Shell;
 use crate::config::{self, Config};
+use crate::engine::schemas::{BARE, CATALOG};
 use crate::failure::{Failure, Result};
+use crate::workspace::descriptions;
 
 const HELP: &str = "\
 SQL ends with a semicolon.
 \\d          list tables and views
-\\d NAME     columns of a table or view, and what they mean
-\\df         list functions
+\\d NAME     columns of a table or view, and what they mean; of a schema, its tables
+\\df         list the functions of intentcast
+\\df TEXT    list all functions whose names have this text
 \\x          print each row as a list of its columns: on, off, or where the terminal is too narrow (default)
 \\timing     print the seconds of each query: on or off
 \\q          end; also Ctrl-D
 Tab completes names. Ctrl-C cancels a query, and keeps the prompt.";
+
+/// Schemas in the order in which they are listed.
+const SCHEMAS: [&str; 4] = ["tables", "report", "features", "lake"];
+
+/// Words that a table follows.
+const BEFORE_TABLES: [&str; 5] = ["FROM", "JOIN", "TABLE", "DESCRIBE", "\\D"];
 
 #[rustfmt::skip]
 const KEYWORDS: [&str; 44] = [
@@ -46,7 +55,8 @@ enum Meta<'a> {
     Help,
     Tables,
     Columns(&'a str),
-    Functions,
+    /// Those whose names have a text.
+    Functions(&'a str),
     Expanded,
     Timing,
     Quit,
@@ -59,13 +69,14 @@ impl<'a> Meta<'a> {
         match line {
             "help" | "\\?" | "\\h" => Some(Self::Help),
             "\\d" | "\\dt" | "\\dv" => Some(Self::Tables),
-            "\\df" => Some(Self::Functions),
+            "\\df" => Some(Self::Functions("")),
             "\\x" => Some(Self::Expanded),
             "\\timing" => Some(Self::Timing),
             "\\q" | "exit" | "quit" => Some(Self::Quit),
-            _ => match line.strip_prefix("\\d ") {
-                Some(name) => Some(Self::Columns(name.trim().trim_matches('"'))),
-                None => line.starts_with('\\').then_some(Self::Unknown(line)),
+            _ => match (line.strip_prefix("\\d "), line.strip_prefix("\\df ")) {
+                (Some(name), _) => Some(Self::Columns(name.trim().trim_matches('"'))),
+                (_, Some(text)) => Some(Self::Functions(text.trim())),
+                _ => line.starts_with('\\').then_some(Self::Unknown(line)),
             },
         }
     }
@@ -178,17 +189,12 @@ impl<'a> Prompt<'a> {
         match meta {
             Meta::Help => eprintln!("{HELP}"),
             Meta::Tables => {
-                let tables = "SELECT table_schema, table_name, lower(table_type) AS kind FROM information_schema.tables \
-                              WHERE table_schema <> 'information_schema' ORDER BY table_schema, table_name";
-                return self.query(tables).await;
+                self.query(&tables_of(&SCHEMAS)).await?;
+                eprintln!("\\d {BARE} lists what else has a name: steps between these");
             }
+            Meta::Columns(name) if self.has_schema(name) => return self.query(&tables_of(&[name])).await,
             Meta::Columns(name) => return self.query(&self.columns(name)?).await,
-            Meta::Functions => {
-                let functions = "SELECT routine_name AS function, lower(min(function_type)) AS kind, \
-                                 min(syntax_example) AS example, min(description) AS description \
-                                 FROM information_schema.routines GROUP BY routine_name ORDER BY routine_name";
-                return self.query(functions).await;
-            }
+            Meta::Functions(text) => return self.query(&functions_with(text)).await,
             Meta::Expanded => {
                 self.layout = match self.layout {
                     Layout::Fitting => Layout::Expanded,
@@ -216,10 +222,14 @@ impl<'a> Prompt<'a> {
         Ok(())
     }
 
+    fn has_schema(&self, name: &str) -> bool {
+        let catalog = self.shell.ctx.catalog(CATALOG);
+        catalog.is_some_and(|catalog| catalog.schema_names().iter().any(|schema| schema == name))
+    }
+
     /// Prints the comment on a table. Returns a query for its columns and what they mean, where that is declared.
     fn columns(&self, name: &str) -> Result<String> {
         self.shell.refuse_missing(name)?;
-        let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
         let described = self.shell.describe(name)?;
         if let Some(comment) = &described.table {
             eprintln!("{comment}");
@@ -242,6 +252,43 @@ impl<'a> Prompt<'a> {
             ),
         })
     }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Returns a query for the tables of some schemas, in the order of these.
+fn tables_of(schemas: &[&str]) -> String {
+    let places: Vec<String> =
+        schemas.iter().enumerate().map(|(place, schema)| format!("({}, {place})", quoted(schema))).collect();
+    format!(
+        "SELECT t.table_schema, t.table_name, lower(t.table_type) AS kind FROM information_schema.tables AS t \
+         JOIN (VALUES {}) AS s(name, place) ON s.name = t.table_schema ORDER BY s.place, t.table_name",
+        places.join(", ")
+    )
+}
+
+/// Returns a query for the functions of intentcast, or for all whose names have a text.
+fn functions_with(text: &str) -> String {
+    let text = text.trim_end_matches('(').to_lowercase();
+    let ours = descriptions::functions().into_iter().filter(|(function, _)| function.contains(&text));
+    let ours: Vec<String> =
+        ours.map(|(function, returns)| format!("(0, {}, {})", quoted(&function), quoted(&returns))).collect();
+    let ours = match ours.is_empty() {
+        true => "SELECT 0 AS place, '' AS function, '' AS returns WHERE false".into(),
+        false => format!("SELECT * FROM (VALUES {}) AS f(place, function, returns)", ours.join(", ")),
+    };
+    let others = match text.is_empty() {
+        true => String::new(),
+        false => format!(
+            " UNION ALL SELECT 1, coalesce(min(syntax_example), routine_name), coalesce(min(description), '') \
+             FROM information_schema.routines WHERE strpos(routine_name, {}) > 0 AND description IS NOT NULL \
+             GROUP BY routine_name",
+            quoted(&text)
+        ),
+    };
+    format!("SELECT function, returns FROM ({ours}{others}) AS f ORDER BY place, function")
 }
 
 /// Returns the file that keeps the statements of earlier sessions, in a folder that it makes.
@@ -294,30 +341,36 @@ fn ends_statement(text: &str) -> bool {
 }
 
 /// The names that Tab completes.
-struct NameCompleter(BTreeSet<String>);
+#[derive(Default)]
+struct NameCompleter {
+    tables: BTreeSet<String>,
+    /// Columns, and functions with their parenthesis.
+    others: BTreeSet<String>,
+}
 
 impl NameCompleter {
-    /// Collects keywords, and the tables, columns and functions of a session.
+    /// Collects the tables, columns and functions of a session.
     async fn of_session(ctx: &SessionContext) -> Self {
-        let mut words: BTreeSet<String> = KEYWORDS.iter().map(ToString::to_string).collect();
+        let mut names = Self::default();
         let state = ctx.state();
-        words.extend(state.scalar_functions().keys().map(|name| format!("{name}(")));
-        words.extend(state.aggregate_functions().keys().map(|name| format!("{name}(")));
-        words.extend(state.table_functions().keys().map(|name| format!("{name}(")));
+        names.others.extend(state.scalar_functions().keys().map(|name| format!("{name}(")));
+        names.others.extend(state.aggregate_functions().keys().map(|name| format!("{name}(")));
+        names.others.extend(state.table_functions().keys().map(|name| format!("{name}(")));
         for catalog in ctx.catalog_names().iter().filter_map(|name| ctx.catalog(name)) {
             for schema in catalog.schema_names().iter().filter_map(|name| catalog.schema(name)) {
                 for table in schema.table_names() {
                     if let Ok(Some(provider)) = schema.table(&table).await {
-                        words.extend(provider.schema().fields().iter().map(|field| field.name().clone()));
+                        names.others.extend(provider.schema().fields().iter().map(|field| field.name().clone()));
                     }
-                    words.insert(table);
+                    names.tables.insert(table);
                 }
             }
         }
-        Self(words)
+        names
     }
 
-    /// Returns where the word before the cursor begins, and the words that continue it, whatever its case.
+    /// Returns where the word before the cursor begins, and the words that continue it, whatever its case: tables where one is
+    /// expected, otherwise names before keywords.
     fn continue_word(&self, line: &str, cursor: usize) -> (usize, Vec<String>) {
         let before = line.get(..cursor).unwrap_or(line);
         let is_part = |c: char| c.is_alphanumeric() || c == '_';
@@ -327,8 +380,14 @@ impl NameCompleter {
         if begun.is_empty() {
             return (start, Vec::new());
         }
-        let continues = self.0.iter().filter(|word| word.to_lowercase().starts_with(&begun));
-        (start, continues.cloned().collect())
+        let word_before = before[..start].split_whitespace().next_back().unwrap_or_default();
+        let is_table = BEFORE_TABLES.iter().any(|word| word.eq_ignore_ascii_case(word_before));
+        let keywords = KEYWORDS.iter().map(ToString::to_string);
+        let words: Vec<String> = match is_table {
+            true => self.tables.iter().cloned().collect(),
+            false => self.tables.union(&self.others).cloned().chain(keywords).collect(),
+        };
+        (start, words.into_iter().filter(|word| word.to_lowercase().starts_with(&begun)).collect())
     }
 }
 
@@ -389,7 +448,8 @@ mod tests {
     #[test]
     fn commands_are_recognised_among_sql() {
         assert_eq!(Meta::parse("\\d \"intent\" "), Some(Meta::Columns("intent")));
-        assert_eq!(Meta::parse(" \\df;"), Some(Meta::Functions));
+        assert_eq!(Meta::parse(" \\df;"), Some(Meta::Functions("")));
+        assert_eq!(Meta::parse("\\df score"), Some(Meta::Functions("score")));
         assert_eq!(Meta::parse("help"), Some(Meta::Help));
         assert_eq!(Meta::parse("SELECT 1;"), None);
         assert_eq!(Meta::parse("\\nothing"), Some(Meta::Unknown("\\nothing")));
@@ -407,10 +467,17 @@ mod tests {
 
     #[test]
     fn tab_continues_the_word_before_the_cursor() {
-        let words = NameCompleter(["SELECT", "intent", "intent_history", "score_intents("].map(String::from).into());
+        let words = NameCompleter {
+            tables: ["intent", "intent_history"].map(String::from).into(),
+            others: ["interest", "score_intents("].map(String::from).into(),
+        };
         assert_eq!(words.continue_word("sel", 3), (0, vec!["SELECT".to_string()]));
-        let (start, found) = words.continue_word("SELECT * FROM inte", 18);
-        assert_eq!((start, found.len()), (14, 2));
+        let continued = |line: &str| words.continue_word(line, line.len()).1;
+        assert_eq!(words.continue_word("SELECT * FROM inte", 18).0, 14);
+        for line in ["SELECT * FROM inte", "\\d inte", "x left join INTE"] {
+            assert_eq!(continued(line), ["intent", "intent_history"], "{line}");
+        }
+        assert_eq!(continued("SELECT inte"), ["intent", "intent_history", "interest", "INTERVAL"]);
         assert_eq!(words.continue_word("größe, score", 14), (9, vec!["score_intents(".to_string()]));
         assert!(words.continue_word("SELECT ", 7).1.is_empty());
     }

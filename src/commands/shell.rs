@@ -11,15 +11,12 @@ use std::collections::BTreeSet;
 
 use super::error_place;
 use super::format::{self, Format, Layout};
-use crate::engine::schemas::CATALOG;
+use crate::engine::schemas;
 use crate::failure::{Failure, Result};
 use crate::score::torch_functions;
 use crate::tables::schemas::NIGHT_TABLES;
 use crate::workspace::Workspace;
 use crate::workspace::descriptions::{Description, Descriptions};
-
-/// Least similarity (Jaro-Winkler, 0 to 1) of a name that an error suggests.
-const SIMILARITY_MIN: f64 = 0.7;
 
 /// A session and how its rows are printed.
 pub struct Shell {
@@ -79,6 +76,10 @@ impl Shell {
         }
     }
 
+    fn has_output(&self) -> bool {
+        self.workspace.as_ref().is_some_and(|workspace| workspace.output().is_ok())
+    }
+
     fn find_missing<'a>(&self, tables: &'a [TableReference]) -> Result<Option<&'a TableReference>> {
         for table in tables {
             if !self.ctx.table_exist(table.clone())? {
@@ -90,26 +91,20 @@ impl Shell {
 
     fn explain_missing(&self, missing: &TableReference) -> Failure {
         let name = missing.table();
+        if NIGHT_TABLES.contains(&name.strip_suffix("_history").unwrap_or(name)) && !self.has_output() {
+            return Failure::usage(format!("table `{name}` not found: this session has no output"))
+                .hint("pass --output URI, or --config FILE with output.uri");
+        }
         if self.views.contains(name) {
             return Failure::usage(format!("table `{name}` not found: this session has no lake or no output"))
                 .hint("pass --lake URI and --output URI");
         }
-        let catalog = self.ctx.catalog(CATALOG);
-        let schemas =
-            catalog.iter().flat_map(|catalog| catalog.schema_names().into_iter().filter_map(|s| catalog.schema(&s)));
-        let known = schemas.flat_map(|schema| schema.table_names());
-        let known = known.map(|table| (strsim::jaro_winkler(name, &table), table));
-        let nearest = known.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN);
-        match nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
-            Some((_, nearest)) => Failure::usage(format!("table `{name}` not found; did you mean `{nearest}`?")),
-            None => Failure::usage(format!("table `{name}` not found")),
-        }
-        .hint("SHOW TABLES lists all tables")
+        schemas::table_not_found(&self.ctx, name).hint("\\d at the prompt, or SHOW TABLES, lists the tables")
     }
 
     /// Says why published tables are empty before the first night.
     fn explain_empty_tables(&self, tables: &[TableReference]) {
-        if self.has_nights {
+        if self.has_nights || !self.has_output() {
             return;
         }
         let published = |table: &&TableReference| {

@@ -36,6 +36,23 @@ pub(crate) fn divide(ctx: &SessionContext, schemas: Vec<(&str, BTreeSet<String>)
     Ok(())
 }
 
+/// Least similarity (Jaro-Winkler, 0 to 1) of a name that an error suggests.
+const SIMILARITY_MIN: f64 = 0.7;
+
+/// Says that a session has no table of a name, and which name is meant perhaps.
+pub(crate) fn table_not_found(ctx: &SessionContext, name: &str) -> Failure {
+    let catalog = ctx.catalog(CATALOG);
+    let schemas =
+        catalog.iter().flat_map(|catalog| catalog.schema_names().into_iter().filter_map(|s| catalog.schema(&s)));
+    let known = schemas.flat_map(|schema| schema.table_names());
+    let known = known.map(|table| (strsim::jaro_winkler(name, &table), table));
+    let nearest = known.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN);
+    match nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((_, nearest)) => Failure::usage(format!("table `{name}` not found; did you mean `{nearest}`?")),
+        None => Failure::usage(format!("table `{name}` not found")),
+    }
+}
+
 /// A catalogue with schemas over the tables of its bare names.
 #[derive(Debug)]
 struct DividedCatalog {

@@ -5,6 +5,7 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
@@ -35,6 +36,7 @@ use super::refusal::{Refusal, Result};
 use super::sql_text;
 use crate::config::{Config, cores};
 use crate::engine::memory::QueryPool;
+use crate::engine::schemas;
 
 /// Batches that a query computes ahead of its reader.
 const BATCHES_AHEAD: usize = 2;
@@ -261,12 +263,22 @@ async fn plan(ctx: SessionContext, night: Arc<Night>, statement: Statement, stat
     let plan = state.statement_to_plan(statement).await.map_err(Refusal::from);
     let plan = match sql {
         Some(sql) => plan_of_catalogue(&state, plan, sql).await?,
-        None => plan?,
+        None => plan.map_err(|refusal| with_table(&ctx, refusal, &references))?,
     };
     refuse_writing(&plan)?;
     let is_description = pg_catalog::reads_descriptions(&references) && references.len() <= METADATA_TABLES_MAX;
     let is_metadata = is_description || reads_no_table(&plan)?;
     Ok(Planned { night, ctx, plan, tables, is_metadata, answers_empty, statement_hash })
+}
+
+/// Names the table that a statement misses as its author wrote it, and the one that is meant perhaps.
+fn with_table(ctx: &SessionContext, refusal: Refusal, references: &[TableReference]) -> Refusal {
+    let is_missing = |table: &&TableReference| !ctx.table_exist((*table).clone()).unwrap_or(true);
+    match references.iter().find(is_missing).filter(|_| refusal.sqlstate == Refusal::UNKNOWN_TABLE) {
+        Some(table) => Refusal { failure: schemas::table_not_found(ctx, table.table()), ..refusal }
+            .hint("\\d in psql, or information_schema.tables, lists the tables"),
+        None => refusal,
+    }
 }
 
 /// Plans a query of the catalogue that a client sent at its start: as it is, or else without the subqueries of its columns, which

@@ -83,6 +83,37 @@ impl Descriptions {
     }
 }
 
+/// Returns the functions of intentcast as docs/sql.md lists them: how each is called, and what it returns.
+pub(crate) fn functions() -> Vec<(String, String)> {
+    let rows = include_str!("../../docs/sql.md").lines().filter(|line| line.starts_with("| `"));
+    let functions = rows.filter_map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let returns = without_links(cells.get(2)?).replace('`', "");
+        Some(cells[0].split('`').filter(|part| part.contains('(')).map(move |call| (call.to_string(), returns.clone())))
+    });
+    functions.flatten().collect()
+}
+
+/// Returns a text of Markdown with the words of its links alone.
+fn without_links(text: &str) -> String {
+    let mut made = String::new();
+    let mut rest = text;
+    while let Some((before, link)) = rest.split_once('[') {
+        made.push_str(before);
+        match link.split_once("](").and_then(|(words, after)| Some((words, after.split_once(')')?.1))) {
+            Some((words, after)) if !words.contains(']') => {
+                made.push_str(words);
+                rest = after;
+            }
+            _ => {
+                made.push('[');
+                rest = link;
+            }
+        }
+    }
+    made + rest
+}
+
 /// Begins with a capital and ends with a full stop.
 fn as_sentence(text: &str) -> String {
     let mut letters = text.chars();
@@ -104,6 +135,17 @@ mod tests {
         assert_eq!(described.table.as_deref(), Some("One row per user_id: what happened."));
         let columns: Vec<_> = described.columns.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         assert_eq!(columns, [("Größe", "metres"), ("user_id", "who"), ("y", "the last")]);
+    }
+
+    #[test]
+    fn functions_are_those_of_the_document() {
+        let functions: BTreeMap<String, String> = functions().into_iter().collect();
+        assert_eq!(functions["local_hour(ts)"], "date and hour in lake.time_zone");
+        assert!(functions["explain_user('id' [, 'intent'])"].contains("explain_intents"));
+        let classify = &functions["classify_text(text, version [, label])"];
+        assert!(classify.starts_with("list of struct label, probability;"), "{classify}");
+        assert_eq!(without_links("a [b](c) [d] (e) [f](g)"), "a b [d] (e) f");
+        assert!(functions.len() > 20, "{functions:?}");
     }
 
     #[test]

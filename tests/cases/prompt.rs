@@ -25,7 +25,9 @@ fn typed(lines: &str) -> (String, String, Option<i32>) {
 #[test]
 fn backslash_commands_say_what_there_is() {
     let (printed, errors, code) = typed("\\d\n\\d replenishment\n\\df\nhelp\n\\q\nSELECT 'after the end';\n");
-    for part in ["| demand_history ", "| order_quantity ", "units to order today: whole packs", "| score_intents "] {
+    for part in
+        ["| demand_history ", "| order_quantity ", "units to order today: whole packs", "| score_intents(features "]
+    {
         assert!(printed.contains(part), "{part}\n{printed}\n{errors}");
     }
     assert_eq!(code, Some(0), "{errors}");

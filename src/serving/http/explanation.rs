@@ -168,14 +168,14 @@ impl<'a> Met<'a> {
     fn reason(&self, live: &Live, item_id: &str) -> FailureResult<String> {
         let zone = live.config().time_zone();
         if let Some(met) = self.0.iter().find(|met| met.item_id == item_id) {
-            return Ok(format!("the customer {}", met.words(zone)));
+            return Ok(format!("the customer {}", met.words("it", zone)));
         }
         let known = self.0.iter().map(|met| met.item_id);
         match live.model.nearest_of(item_id, known).filter(|(_, cosine)| *cosine >= ALIKE) {
             Some((alike, _)) => {
                 let name = live.title(alike)?.unwrap_or_else(|| alike.into());
                 let met = self.0.iter().find(|met| met.item_id == alike);
-                let met = met.map_or_else(String::new, |met| format!(", which the customer {}", met.words(zone)));
+                let met = met.map_or_else(String::new, |met| format!(", which the customer {}", met.words("", zone)));
                 Ok(format!("customers who choose it also choose {name}{met}"))
             }
             None => Ok("popular with customers who behave alike".into()),
@@ -184,9 +184,11 @@ impl<'a> Met<'a> {
 }
 
 impl MetItem<'_> {
-    fn words(&self, zone: chrono_tz::Tz) -> String {
+    /// Says what the customer did with an item, which the sentence may have named before.
+    fn words(&self, item: &str, zone: chrono_tz::Tz) -> String {
         let on = self.at.map(|at| format!(" on {}", at.with_timezone(&zone).format("%-d %B %Y")));
-        format!("{}{}", did(self.event_type, Some("it")), on.unwrap_or_default())
+        let did = did(self.event_type, Some(item));
+        format!("{}{}", did.trim_end().replace("  ", " "), on.unwrap_or_default())
     }
 }
 

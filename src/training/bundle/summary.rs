@@ -76,6 +76,17 @@ pub(crate) fn warnings(figures: &Figures) -> Vec<String> {
         false => "search settings with --sweep, for instance model.weight_decay and train.learning_rate".into(),
     };
     let mut warnings = Vec::new();
+    if let Some(held_out) = figure("users_test") {
+        let targets = TARGETS[..BINARY].iter().map(|target| target.name);
+        let unmeasured: Vec<&str> = targets.filter(|name| figure(&format!("auc_test_{name}")).is_none()).collect();
+        if !unmeasured.is_empty() {
+            warnings.push(format!(
+                "{}: not measured, because too few (or all) of the {held_out} users that were held out did it; the model predicts it \
+                 nevertheless",
+                unmeasured.join(", ")
+            ));
+        }
+    }
     for name in TARGETS[..BINARY].iter().map(|target| target.name) {
         for (what, key, baseline, baseline_name, sign) in [
             ("AUC", format!("auc_test_{name}"), "recency_frequency", "recency and frequency alone", 1.0),
