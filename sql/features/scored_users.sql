@@ -22,3 +22,4 @@ FROM known_persons
     LEFT JOIN person_consent ON known_persons.person_id = person_consent.person_id
     LEFT ANTI JOIN erased ON known_persons.person_id = erased.person_id
 WHERE coalesce(person_consent.consent, consent_default()) AND NOT coalesce(person_consent.excluded, false)
+    AND NOT is_erased(known_persons.user_id)

@@ -1,4 +1,4 @@
--- one row per row of the lake's users, with the reason if it is bad
+-- one row per row of the lake's users but the erased, with the reason if it is bad
 SELECT
     non_blank(user_id) AS user_id,
     non_blank(canonical_user_id) AS canonical_user_id,
@@ -9,3 +9,4 @@ SELECT
     END AS reason,
     CASE WHEN non_blank(user_id) IS NOT NULL AND signed_up_at < lake_first_at() THEN 'signed_up_at' END AS column_name
 FROM lake_users
+WHERE NOT is_erased(user_id)

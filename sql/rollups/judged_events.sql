@@ -40,6 +40,8 @@ placed AS (
 SELECT
     *,
     CASE
+        -- Of an erased person nothing but the number of rows is kept.
+        WHEN is_erased(user_id) THEN 'erased_user'
         WHEN ts IS NULL THEN 'null_time'
         WHEN ts < lake_first_at() THEN 'time_too_early'
         WHEN event_type IS NULL OR event_type NOT IN

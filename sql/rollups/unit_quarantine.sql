@@ -1,4 +1,4 @@
--- one row per bad event of the unit; of a user_id only the first two characters are kept
+-- one row per bad event of the unit; of a user_id only the first two characters are kept, of an erased person's event nothing
 SELECT
     _file AS source_file,
     reason,
@@ -6,7 +6,7 @@ SELECT
         WHEN reason = 'out_of_range' THEN column_out_of_range
         WHEN reason = 'time_too_early' AND ts >= lake_first_at() THEN 'arrived_at'
     END AS column_name,
-    row_json(named_struct(
+    CASE WHEN reason <> 'erased_user' THEN row_json(named_struct(
         'event_id', event_id,
         'user_id', concat(substr(user_id, 1, 2), '…'),
         -- Times outside the years 1 to 9999 stay numbers of microseconds: text cannot represent all of them.
@@ -17,7 +17,7 @@ SELECT
         'quantity', quantity,
         'price', price,
         'currency', nullif(currency, '')
-    )) AS row_json,
+    )) END AS row_json,
     event_day,
     arrival_day
 FROM checked_events

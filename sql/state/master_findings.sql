@@ -1,5 +1,5 @@
 -- one row per view of master data and finding: how many keys, rows or ids of good rows it concerns
--- combined: keys that have several rows, which count as one. unknown_item: rows whose item is neither in the catalogue nor in an
+-- combined: keys that have several rows, which count as one. erased_user: rows of erased persons, which are dropped. unknown_item: rows whose item is neither in the catalogue nor in an
 -- event. cycles: persons whose ids refer to one another in a circle, without a final login. unstitched: ids of groups that are
 -- too large.
 WITH item_keys AS (
@@ -38,6 +38,8 @@ cycles AS (
 SELECT 'items' AS view, 'combined' AS finding, count(*) AS concerned FROM item_keys
 UNION ALL
 SELECT 'users' AS view, 'combined' AS finding, count(*) AS concerned FROM user_keys
+UNION ALL
+SELECT 'users' AS view, 'erased_user' AS finding, count(*) AS concerned FROM lake_users WHERE is_erased(user_id)
 UNION ALL
 SELECT 'users' AS view, 'cycles' AS finding, count(*) AS concerned FROM cycles
 UNION ALL

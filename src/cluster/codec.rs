@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::failure::Failure;
 use crate::features::content_key::ContentKey;
+use crate::features::erased_users::{ErasedUsers, IsErased};
 use crate::features::functions::{Bucket, Constant, LocalTime, NonBlank, RowJson};
 use crate::features::repeated_items::RepeatedItem;
 use crate::features::value_of_key::ValueOfKey;
@@ -60,6 +61,8 @@ enum Function {
     ValueOfKey,
     /// The items of which the catalogue has several rows.
     RepeatedItem(HashSet<String>),
+    /// The persons who were erased.
+    IsErased(ErasedUsers),
     /// A function with which scans convert columns, by its name.
     Read,
     ConnectedGroups,
@@ -166,6 +169,7 @@ impl PhysicalExtensionCodec for PlanCodec {
             Some(Function::ContentKey) => ContentKey::default().into(),
             Some(Function::ValueOfKey) => ValueOfKey::default().into(),
             Some(Function::RepeatedItem(ids)) => RepeatedItem::new(Arc::new(ids)).into(),
+            Some(Function::IsErased(users)) => IsErased::new(Arc::new(users)).into(),
             Some(Function::Read) => ReadFunction::from_name(name)?.into(),
             Some(Function::Torch(declaration)) => {
                 TorchFunction::from_plan(declaration, Arc::new(self.models.config().clone())).into()
@@ -202,6 +206,8 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::ValueOfKey, bytes)
         } else if let Some(repeated) = function.downcast_ref::<RepeatedItem>() {
             write(&Function::RepeatedItem(HashSet::clone(&repeated.ids)), bytes)
+        } else if let Some(erased) = function.downcast_ref::<IsErased>() {
+            write(&Function::IsErased(ErasedUsers::clone(&erased.users)), bytes)
         } else if function.is::<ReadFunction>() {
             write(&Function::Read, bytes)
         } else if let Some(ours) = as_torch_function(node) {

@@ -19,6 +19,7 @@ mod check;
 mod cluster;
 mod command;
 mod doctor;
+mod erase;
 mod error_place;
 mod evaluate;
 mod evaluation_tables;
@@ -90,6 +91,7 @@ pub enum Verb {
     Sql(sql::Sql),
     Serve(serve::Serve),
     Gc(gc::Gc),
+    Erase(erase::Erase),
     Cluster(cluster::Cluster),
     Doctor(doctor::Doctor),
 }
@@ -111,6 +113,7 @@ impl Verb {
             Verb::Sql(verb) => verb,
             Verb::Serve(verb) => verb,
             Verb::Gc(verb) => verb,
+            Verb::Erase(verb) => verb,
             Verb::Cluster(verb) => verb,
             Verb::Doctor(verb) => verb,
         }

@@ -104,6 +104,14 @@ impl LockConfig {
 }
 
 settings! {
+    /// Erasure of persons (`intentcast erase`).
+    EraseConfig {
+        /// Ids of one person at most: a larger group of stitched ids is a shared device and is refused without `--group`.
+        group_max: u32 = 20, 1..=1_000_000;
+    }
+}
+
+settings! {
     /// Retention (`intentcast gc`).
     GcConfig {
         /// Newest nights that stay visible; older ones are hidden, then removed.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::declare::Section;
 use super::image::ImageConfig;
 use super::lake::{LakeConfig, OutputConfig, S3Config, SqlConfig};
-use super::machine::{EngineConfig, FunctionsConfig, GcConfig, LockConfig, ScoreConfig, cores};
+use super::machine::{EngineConfig, EraseConfig, FunctionsConfig, GcConfig, LockConfig, ScoreConfig, cores};
 use super::model::ModelConfig;
 use super::outputs::{
     ChecksConfig, DemandConfig, FeaturesConfig, IntentsConfig, RecommendationConfig, ReplenishmentConfig, ReportConfig,
@@ -68,6 +68,7 @@ sections! {
     engine: EngineConfig,
     lock: LockConfig,
     gc: GcConfig,
+    erase: EraseConfig,
     serve: ServeConfig,
 }
 

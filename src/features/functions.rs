@@ -13,6 +13,7 @@ use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
 use super::content_key::ContentKey;
+use super::erased_users;
 use super::value_of_key::ValueOfKey;
 use crate::config::{Arrival, Config, Partition};
 use crate::ids::{RunDate, date32};
@@ -66,6 +67,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ctx.register_udf(ScalarUDF::from(Constant::new(name, value)));
     }
     register_compared_date(ctx, None);
+    erased_users::register_default(ctx);
     for name in ["local_day", "local_hour"] {
         ctx.register_udf(LocalTime::from_name(name, zone)?.into());
     }

@@ -3,6 +3,7 @@
 use datafusion::prelude::{SessionConfig, SessionContext};
 use std::sync::Arc;
 
+use super::erased_users;
 use crate::config::Config;
 use crate::lake::Lake;
 use crate::sql_files::SqlFiles;
@@ -19,8 +20,10 @@ pub(crate) struct LakeSource<'a> {
 pub(crate) fn sibling(ctx: &SessionContext) -> SessionContext {
     let config: SessionConfig = ctx.copied_config().with_create_default_catalog_and_schema(true);
     let empty = SessionContext::new_with_config_rt(config, ctx.runtime_env());
-    match ctx.state().function_factory() {
+    let empty = match ctx.state().function_factory() {
         Some(factory) => empty.with_function_factory(Arc::clone(factory)),
         None => empty,
-    }
+    };
+    erased_users::share(ctx, &empty);
+    empty
 }

@@ -9,6 +9,8 @@ pub(crate) mod connected_groups;
 pub(crate) mod content_key;
 pub mod contract;
 pub(crate) mod count_days;
+pub(crate) mod erased_units;
+pub(crate) mod erased_users;
 pub(crate) mod feature_groups;
 pub mod functions;
 pub(crate) mod lake_days;

@@ -49,6 +49,15 @@ pub(crate) async fn write(
     output.folder(FOLDER).write(&name, serde_json::to_vec(&note).map_err(Failure::bug)?).await
 }
 
+/// Notes for a generation of a night that it read what another one did.
+pub(crate) async fn copy(output: &Location, run_date: RunDate, from: Generation, to: Generation) -> Result<()> {
+    let folder = output.folder(FOLDER);
+    match folder.read_if_there(&file_name(run_date, from)).await? {
+        Some(note) => folder.write(&file_name(run_date, to), note).await,
+        None => Ok(()),
+    }
+}
+
 /// Opens the rollups that a night read. `None` if the night left no note, or a unit is no longer there.
 ///
 /// Only the declared columns of the lake in `source` are used, none of its files.

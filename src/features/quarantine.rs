@@ -4,6 +4,8 @@
 //! `WHEN … THEN '<reason>'` there and an entry here. The reference prints this list; `simulate --faults` plants rows for those
 //! reasons that it knows. A change of the SQL rebuilds every rollup in the next night.
 
+use super::erased_users::ERASED_USER;
+
 /// One reason of the table `quarantine`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reason {
@@ -20,7 +22,8 @@ const fn reason(name: &'static str, meaning: &'static str) -> Reason {
 pub(crate) const OTHER_CURRENCY: &str = "other_currency";
 
 /// Every reason; a row has the first that the SQL finds.
-pub(crate) const REASONS: [Reason; 14] = [
+pub(crate) const REASONS: [Reason; 15] = [
+    reason(ERASED_USER, "an erased person; counted in `runs` and not in this table"),
     reason("null_time", "no readable time or date"),
     reason("null_id", "a row of users, items, inventory or promotions without the id that it is about"),
     reason("time_too_early", "a time before lake.first_date, such as 1970-01-01 of a failed conversion"),

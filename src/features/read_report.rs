@@ -4,6 +4,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::erased_users::ERASED_USER;
 use super::quarantine::OTHER_CURRENCY;
 use crate::failure::{Failure, Result};
 
@@ -51,6 +52,7 @@ impl ReadReport {
     pub(super) fn refuse_bad_share(&self, share_max: f64) -> Result<()> {
         let foreign = self.quarantined.get(OTHER_CURRENCY).copied().unwrap_or_default();
         let mut bad: u64 = self.quarantined.values().sum();
+        bad -= self.quarantined.get(ERASED_USER).copied().unwrap_or_default();
         // Such rows are normal in a shop that also sells abroad; where they are the majority, the setting is wrong.
         if 2 * foreign <= self.rows_read {
             bad -= foreign;

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Arrival, Config};
 use crate::engine::scans::{self, ScanFigures};
 use crate::failure::{Failure, Result};
+use crate::features::erased_users::ERASED_USER;
 use crate::features::night_units;
 use crate::features::objections::{self, Accept};
 use crate::features::read_report::ReadReport;
@@ -443,7 +444,8 @@ impl Night<'_> {
             *reasons.entry(reason.clone()).or_default() += *rows as i64;
         }
         record.rows_read = Some(units.iter().map(|u| u.rows).sum::<u64>() as i64);
-        record.rows_quarantined = Some(reasons.values().sum());
+        let bad = reasons.iter().filter(|(reason, _)| *reason != ERASED_USER);
+        record.rows_quarantined = Some(bad.map(|(_, rows)| rows).sum());
         record.quarantined_by_reason = reasons;
         record.master_findings = self.report.master_findings.clone();
         record.arrival_mode = Some(

@@ -46,6 +46,8 @@ pub struct NightLock {
     pub run_date: RunDate,
     pub generation: Generation,
     pub owner: Owner,
+    /// Name of the locked thing, in messages.
+    what: String,
     folder: Location,
     heartbeat: tokio::task::JoinHandle<()>,
 }
@@ -58,34 +60,107 @@ struct LockState {
     last_heartbeat: Option<DateTime<Utc>>,
 }
 
+/// Folder of the locks, below the output.
+const FOLDER: &str = "state/lock";
+
+/// Folder of the lock of erasures.
+const ERASURE_FOLDER: &str = "state/lock/erasure";
+
 pub(crate) fn lock_folder(output: &Location, run_date: RunDate) -> Location {
-    output.folder(&format!("state/lock/{run_date}"))
+    output.folder(&format!("{FOLDER}/{run_date}"))
 }
 
-/// Locks the night, or fails with [`Failure::fenced`] naming the owner.
+/// Locks the night, or fails with [`Failure::fenced`] naming the owner, also while an erasure runs.
 pub async fn acquire(output: &Location, run_date: RunDate, settings: &LockConfig) -> Result<NightLock> {
-    let folder = lock_folder(output, run_date);
+    let held = acquire_during_erasure(output, run_date, settings).await?;
+    // Looked at after the night is locked: an erasure looks for locked nights after it is locked itself.
+    match is_held(output, &output.folder(ERASURE_FOLDER), settings).await {
+        Ok(false) => Ok(held),
+        Ok(true) => {
+            held.release().await?;
+            Err(Failure::fenced(format!("night {run_date}: an erasure of persons is running"))
+                .hint("run it again when `intentcast erase` has ended"))
+        }
+        Err(failure) => {
+            held.release().await?;
+            Err(failure)
+        }
+    }
+}
+
+/// Locks the output for an erasure; fails with [`Failure::fenced`] while another erasure or a night runs.
+pub(crate) async fn acquire_erasure(output: &Location, settings: &LockConfig) -> Result<NightLock> {
+    let today = RunDate(Utc::now().date_naive());
+    let held = acquire_folder(output, output.folder(ERASURE_FOLDER), "the erasure of persons", today, settings).await?;
+    match running_nights(output, settings).await {
+        Ok(running) if running.is_empty() => Ok(held),
+        Ok(running) => {
+            held.release().await?;
+            Err(Failure::fenced(format!("expected no running night, found {}", running.join(", ")))
+                .hint("run it again when the night has ended"))
+        }
+        Err(failure) => {
+            held.release().await?;
+            Err(failure)
+        }
+    }
+}
+
+/// Returns the dates of the nights that processes hold.
+async fn running_nights(output: &Location, settings: &LockConfig) -> Result<Vec<String>> {
+    let all = output.folder(FOLDER);
+    let mut running = Vec::new();
+    for name in all.list_by_folder().await?.into_keys().filter(|name| name.parse::<RunDate>().is_ok()) {
+        if is_held(output, &all.folder(&name), settings).await? {
+            running.push(name);
+        }
+    }
+    Ok(running)
+}
+
+async fn is_held(output: &Location, folder: &Location, settings: &LockConfig) -> Result<bool> {
+    let state = read_state(folder).await?;
+    let (Some(last), false) = (state.last_heartbeat, state.done) else { return Ok(false) };
+    Ok(store_now(output).await? - last < TimeDelta::seconds(settings.expiry_seconds.into()))
+}
+
+/// Locks a night for the erasure that holds the output.
+pub(crate) async fn acquire_during_erasure(
+    output: &Location,
+    run_date: RunDate,
+    settings: &LockConfig,
+) -> Result<NightLock> {
+    acquire_folder(output, lock_folder(output, run_date), &format!("night {run_date}"), run_date, settings).await
+}
+
+async fn acquire_folder(
+    output: &Location,
+    folder: Location,
+    what: &str,
+    run_date: RunDate,
+    settings: &LockConfig,
+) -> Result<NightLock> {
     let state = read_state(&folder).await?;
     if let (Some(last), false) = (state.last_heartbeat, state.done) {
         let age = store_now(output).await? - last;
         if age < TimeDelta::seconds(settings.expiry_seconds.into()) {
-            return Err(held_by_another(&folder, run_date, state.newest).await.hint(format!(
+            return Err(held_by_another(&folder, what, state.newest).await.hint(format!(
                 "wait for it; if it is dead, its lock expires {} s after its last heartbeat ({} s ago)",
                 settings.expiry_seconds,
                 age.num_seconds().max(0)
             )));
         }
-        tracing::warn!(%run_date, generation = state.newest, age_seconds = age.num_seconds(), "taking the night from a dead owner");
+        tracing::warn!(%run_date, generation = state.newest, age_seconds = age.num_seconds(), "taking {what} from a dead owner");
     }
     let generation = Generation(state.newest + 1);
     let owner = Owner::this_process();
     let text = serde_json::to_vec(&owner).map_err(Failure::bug)?;
     if !folder.create(&format!("{generation}.json"), text).await? {
-        return Err(held_by_another(&folder, run_date, generation.0).await.hint("both started at the same time"));
+        return Err(held_by_another(&folder, what, generation.0).await.hint("both started at the same time"));
     }
     let period = Duration::from_secs(settings.heartbeat_seconds.max(1).into());
     let heartbeat = tokio::spawn(keep_heartbeat(folder.clone(), generation, period));
-    let held = NightLock { run_date, generation, owner, folder, heartbeat };
+    let held = NightLock { run_date, generation, owner, what: what.into(), folder, heartbeat };
     held.check().await?;
     Ok(held)
 }
@@ -97,7 +172,7 @@ impl NightLock {
         if state.newest <= self.generation.0 {
             return Ok(());
         }
-        Err(held_by_another(&self.folder, self.run_date, state.newest)
+        Err(held_by_another(&self.folder, &self.what, state.newest)
             .await
             .hint(format!("this run was generation {} and lost its lock while paused", self.generation)))
     }
@@ -161,12 +236,12 @@ pub(crate) async fn store_now(output: &Location) -> Result<DateTime<Utc>> {
     Ok(now)
 }
 
-async fn held_by_another(folder: &Location, run_date: RunDate, generation: u64) -> Failure {
+async fn held_by_another(folder: &Location, what: &str, generation: u64) -> Failure {
     let owner = match folder.read(&format!("{generation}.json")).await {
         Ok(bytes) => serde_json::from_slice::<Owner>(&bytes).map_or("an unknown owner".into(), |o| o.to_string()),
         Err(_) => "an unknown owner".into(),
     };
-    Failure::fenced(format!("night {run_date} is held by generation {generation}: {owner}"))
+    Failure::fenced(format!("{what} is held by generation {generation}: {owner}"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 pub mod checks;
 pub(crate) mod drift;
 pub(crate) mod earlier;
+pub(crate) mod erase;
 pub mod gc;
 mod gc_contents;
 pub mod lock;

@@ -5,17 +5,20 @@
 //! serves all nights.
 
 use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{col, lit};
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::{DataFrame, SessionContext, ident};
 use deltalake::DeltaTable;
 use std::collections::BTreeMap;
+use std::ops::Not;
 use std::sync::Arc;
 
 use crate::failure::Result;
+use crate::features::erased_users::IS_ERASED;
 use crate::ids::RunDate;
 use crate::lake::{files_table::ListedFile, parquet_files, stores::Location};
-use crate::publish::runs::{self, VisibleNight};
-use crate::tables::schemas::{self, NIGHT_TABLES, PARTITION};
+use crate::publish::runs::VisibleNight;
+use crate::tables::schemas::{self, ERASURE, NIGHT_TABLES, PARTITION, RUNS};
 use crate::tables::write_files::table_location;
 use crate::tables::{delta, delta_log};
 
@@ -26,7 +29,19 @@ pub async fn register_visible(ctx: &SessionContext, output: &Location, nights: &
         register_nights(ctx, output, table, table, latest).await?;
         register_nights(ctx, output, table, &format!("{table}_history"), nights).await?;
     }
-    runs::register(ctx, output).await
+    register_appended(ctx, output, ERASURE).await?;
+    register_appended(ctx, output, RUNS).await
+}
+
+/// Registers a table to which rows are only appended; empty if there is no such table yet.
+async fn register_appended(ctx: &SessionContext, output: &Location, table: &str) -> Result<()> {
+    if delta_log::open(output, table, None).await?.is_some() {
+        let rows = delta::scan_at(ctx, output, table, None, None).await?;
+        ctx.register_table(table, rows.into_view())?;
+    } else {
+        ctx.register_table(table, Arc::new(EmptyTable::new(schemas::table_schema(table)?)))?;
+    }
+    Ok(())
 }
 
 /// Registers the given nights of `table` under `name`, replacing an earlier registration.
@@ -83,7 +98,16 @@ async fn read_nights(
     for (date, version) in replaced {
         rows = rows.union(delta::scan_at(ctx, output, table, Some(version), Some(date)).await?)?;
     }
-    Ok(Some(rows))
+    Ok(Some(without_erased(ctx, rows)?))
+}
+
+/// Leaves out erased persons, from the moment on in which their erasure begins.
+fn without_erased(ctx: &SessionContext, rows: DataFrame) -> Result<DataFrame> {
+    let has_users = rows.schema().fields().iter().any(|field| field.name() == "user_id");
+    match ctx.udf(IS_ERASED) {
+        Ok(is_erased) if has_users => Ok(rows.filter(is_erased.call(vec![ident("user_id")]).not())?),
+        _ => Ok(rows),
+    }
 }
 
 /// The versions at which nights of a table are read.

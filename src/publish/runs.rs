@@ -9,7 +9,6 @@ use datafusion::prelude::SessionContext;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::config::LockConfig;
 use crate::failure::{Failure, Result};
@@ -256,16 +255,4 @@ pub(crate) fn manifest_hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> Str
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     }
     ContentHash::from_hasher(&hasher).long()
-}
-
-/// Registers `runs` as a view of all rows; empty if there is no such table yet.
-pub(crate) async fn register(ctx: &SessionContext, output: &Location) -> Result<()> {
-    if delta_log::open(output, RUNS, None).await?.is_some() {
-        let rows = delta::scan_at(ctx, output, RUNS, None, None).await?;
-        ctx.register_table(RUNS, rows.into_view())?;
-    } else {
-        let empty = datafusion::datasource::empty::EmptyTable::new(schemas::table_schema(RUNS)?);
-        ctx.register_table(RUNS, Arc::new(empty))?;
-    }
-    Ok(())
 }

@@ -15,6 +15,7 @@ use super::stored::StoredRows;
 use super::visible;
 use crate::config::Config;
 use crate::failure::Result;
+use crate::features::erased_users::ErasedUsers;
 use crate::ids::{Generation, RunDate};
 use crate::publish::runs;
 use crate::score::models::{ModelRef, Models};
@@ -147,8 +148,10 @@ impl Nights {
         let snapshot = self.snapshot();
         let changed = shown(&runs::visible_nights(snapshot.workspace.output()?).await?) != snapshot.shown;
         let has_other_model = self.models.pin("").await.is_ok_and(|pinned| snapshot.champion.as_ref() != Some(&pinned));
+        let erased = ErasedUsers::read(snapshot.workspace.output()?).await?;
+        let has_other_erased = erased != **snapshot.workspace.erased();
         let is_old = snapshot.workspace.has_lake() && snapshot.opened_at.elapsed() > AGE_MAX;
-        if !changed && !is_old && !has_other_model {
+        if !changed && !is_old && !has_other_model && !has_other_erased {
             return Ok(false);
         }
         let opened = Arc::new(Snapshot::open(&self.config, &self.models).await?);

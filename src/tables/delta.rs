@@ -12,7 +12,7 @@ use deltalake::DeltaTable;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +93,12 @@ async fn commit_once(output: &Location, commit: &TableCommit<'_>, mode: Mode) ->
         Mode::Append => Vec::new(),
     };
     let now_ms = chrono::Utc::now().timestamp_millis();
-    actions.extend(commit.files.iter().map(|file| Action::Add(addition(file, commit.run_date, now_ms))));
+    // A file that is there already stays: a commit may not both remove and add it.
+    let there: HashSet<String> = night_files(&table, commit.table, commit.run_date)?.into_iter().map(|f| f.0).collect();
+    let stays = |path: &str| there.contains(path) && commit.files.iter().any(|file| file.path == path);
+    actions.retain(|action| !matches!(action, Action::Remove(removed) if stays(&removed.path)));
+    let added = commit.files.iter().filter(|file| !stays(&file.path));
+    actions.extend(added.map(|file| Action::Add(addition(file, commit.run_date, now_ms))));
     let properties = CommitProperties::default()
         .with_max_retries(0) // delta-rs would rebase on a newer state; COMMIT_RETRIES decides again instead, transaction included
         .with_cleanup_expired_logs(Some(false))
@@ -171,6 +176,31 @@ pub(crate) fn file_paths(opened: &DeltaTable, table: &str, nights: Option<&BTree
         None => true,
     });
     Ok(wanted.map(|file| file.path().into_owned()).collect())
+}
+
+/// Returns the data files of one night at the loaded version, as they were staged.
+pub(crate) fn staged_files(opened: &DeltaTable, table: &str, night: RunDate) -> Result<Vec<StagedFile>> {
+    let files = opened.snapshot().map_err(failure(table))?.log_data();
+    let in_partition = files.iter().filter(|file| night_of(&file.partition_values_map()) == Some(night));
+    let staged = in_partition.map(|file| {
+        let stats = file.stats().unwrap_or_default();
+        let rows =
+            serde_json::from_str::<serde_json::Value>(&stats).ok().and_then(|stats| stats["numRecords"].as_i64());
+        StagedFile {
+            path: file.path().into_owned(),
+            rows: rows.unwrap_or_default(),
+            bytes: file.size(),
+            stats,
+            attempt: String::new(),
+        }
+    });
+    Ok(staged.collect())
+}
+
+/// Returns the nights of the data files at the loaded version.
+pub(crate) fn nights(opened: &DeltaTable, table: &str) -> Result<BTreeSet<RunDate>> {
+    let files = opened.snapshot().map_err(failure(table))?.log_data();
+    Ok(files.iter().filter_map(|file| night_of(&file.partition_values_map())).collect())
 }
 
 /// Returns path, relative to the table, and bytes of the data files of one night at the loaded version.

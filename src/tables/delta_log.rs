@@ -8,7 +8,7 @@ use deltalake::kernel::transaction::TransactionError;
 use deltalake::kernel::{StructField, StructType};
 use deltalake::logstore::LogStoreRef;
 use deltalake::operations::create::CreateBuilder;
-use deltalake::protocol::SaveMode;
+use deltalake::protocol::{SaveMode, checkpoints};
 use deltalake::{DeltaTable, DeltaTableError};
 use futures::StreamExt;
 use std::collections::BTreeMap;
@@ -86,6 +86,28 @@ async fn add_missing_columns(opened: DeltaTable, table: &str) -> Result<DeltaTab
     let names: Vec<&str> = missing.iter().map(|column| column.name().as_str()).collect();
     tracing::info!("table {table}: adding the columns {}, which an earlier version did not have", names.join(", "));
     opened.add_columns().with_fields(missing.clone()).await.map_err(failure(table))
+}
+
+/// Writes the newest state of a table as a checkpoint, and removes the log files before it: earlier versions cannot be read any more,
+/// nor what they said of files that are gone. Returns the version.
+pub(crate) async fn forget_history(output: &Location, table: &str) -> Result<Option<u64>> {
+    let Some(opened) = open(output, table, None).await? else { return Ok(None) };
+    let newest = opened.version().unwrap_or_default();
+    let folder = table_location(output, table).folder("_delta_log");
+    let version_of = |name: &str| name.get(..20)?.parse::<u64>().ok();
+    let older: Vec<_> = folder
+        .list()
+        .await?
+        .into_iter()
+        .filter(|file| file.location.filename().and_then(version_of).is_some_and(|version| version < newest))
+        .map(|file| file.location)
+        .collect();
+    if older.is_empty() {
+        return Ok(Some(newest));
+    }
+    checkpoints::create_checkpoint(&opened, None).await.map_err(failure(table))?;
+    output.delete(older).await?;
+    Ok(Some(newest))
 }
 
 fn columns_of(table: &str) -> Result<Vec<StructField>> {

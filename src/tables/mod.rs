@@ -10,6 +10,7 @@ pub mod delta;
 pub(crate) mod delta_log;
 mod file_stats;
 pub mod generated_checks;
+pub(crate) mod left_out_rows;
 pub(crate) mod materialise;
 mod published;
 pub mod reference;

@@ -175,6 +175,21 @@ const QUARANTINE: TableSpec = TableSpec {
     ],
 };
 
+/// Erased persons. Not a table of a night: rows are appended, never replaced, and `run_date` is the day of the erasure.
+#[rustfmt::skip]
+pub(crate) const ERASURE: TableSpec = TableSpec {
+    name: "erasure",
+    grain: "erased id of a person",
+    key: &[],
+    also_unique: &[],
+    columns: &[
+        column("user_hash", Text, "keyed hash of the id; the key is in the output's state"),
+        column("requested_at", Time, "when the person asked for it, as far as the lake says so, or when the command was started first, UTC"),
+        column("gone_at", Time, "when no file below the output held the id any more, UTC"),
+        column("files_rewritten", Int64, "files that were written again without the persons of the same command"),
+    ],
+};
+
 /// Runs, and the nights that they made visible. Not a table of a night: rows are appended, never replaced.
 #[rustfmt::skip]
 pub(crate) const RUNS: TableSpec = TableSpec {

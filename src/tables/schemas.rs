@@ -19,6 +19,9 @@ pub(crate) const PARTITION: &str = "run_date";
 /// Name of the table that makes nights visible.
 pub(crate) const RUNS: &str = published::RUNS.name;
 
+/// Name of the table of erased persons.
+pub(crate) const ERASURE: &str = published::ERASURE.name;
+
 /// Names of the tables of a night, in the order in which they are committed; `runs` comes after all of them.
 pub const NIGHT_TABLES: [&str; NIGHT.len()] = {
     let mut names = [""; NIGHT.len()];
@@ -32,7 +35,7 @@ pub const NIGHT_TABLES: [&str; NIGHT.len()] = {
 
 /// The declarations of all published tables, `runs` last.
 pub fn specs() -> impl Iterator<Item = &'static TableSpec> {
-    NIGHT.iter().copied().chain([&published::RUNS])
+    NIGHT.iter().copied().chain([&published::ERASURE, &published::RUNS])
 }
 
 pub fn spec(table: &str) -> Result<&'static TableSpec> {

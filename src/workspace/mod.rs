@@ -8,6 +8,9 @@
 pub(crate) mod descriptions;
 pub(crate) mod one_user;
 
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::{DataFrame, SessionContext};
 use std::collections::BTreeSet;
@@ -20,6 +23,7 @@ use crate::config::Config;
 use crate::engine::{self, places, schemas};
 use crate::failure::{Failure, Result};
 use crate::features::added_features::OverlayFile;
+use crate::features::erased_users::ErasedUsers;
 use crate::features::lake_days::UnitDay;
 use crate::features::rollups::{RollupPlan, Rollups};
 use crate::features::{
@@ -35,7 +39,7 @@ use crate::score::models::{ContentWrites, Models};
 use crate::score::operator;
 use crate::sql_files::SqlFiles;
 use crate::tables::rows_in_memory;
-use crate::tables::schemas::{NIGHT_TABLES, RUNS};
+use crate::tables::schemas::{ERASURE, NIGHT_TABLES, RUNS};
 
 use one_user::OneUserPlans;
 
@@ -108,6 +112,8 @@ pub struct Workspace {
     /// Holds the rollups of read-only sessions.
     scratch: OnceCell<TempDir>,
     master_checked: OnceCell<()>,
+    /// The persons who were erased when the workspace was opened.
+    erased: Arc<ErasedUsers>,
 }
 
 /// [`SessionContext`] without its unreadable `Debug` output.
@@ -136,6 +142,10 @@ impl Workspace {
             Some(output) => runs::visible_nights(output).await?,
             None => Vec::new(),
         };
+        let erased = match &output {
+            Some(output) => Arc::new(ErasedUsers::read(output).await?),
+            None => Arc::default(),
+        };
         let engine = EngineSession(cluster::connect(engine::session(config)?, config, &models)?);
         Ok(Self {
             config: config.clone(),
@@ -148,6 +158,7 @@ impl Workspace {
             engine,
             scratch: OnceCell::new(),
             master_checked: OnceCell::new(),
+            erased,
         })
     }
 
@@ -199,7 +210,41 @@ impl Workspace {
             Access::ReadWrite => ContentWrites::Output,
             Access::ReadOnly => ContentWrites::SessionOnly,
         };
-        operator::install(&features::sibling(&self.engine.0), Arc::clone(&self.models), content_writes)
+        let ctx = operator::install(&features::sibling(&self.engine.0), Arc::clone(&self.models), content_writes);
+        self.erased.register(&ctx);
+        ctx
+    }
+
+    /// Returns the persons who were erased when the workspace was opened.
+    pub(crate) fn erased(&self) -> &Arc<ErasedUsers> {
+        &self.erased
+    }
+
+    /// Reads who of the lake's users is whose other id, also of erased persons: pairs of an id and the login that it became.
+    pub(crate) async fn connected_ids(&self) -> Result<Vec<(String, String)>> {
+        let lake = self.lake()?;
+        let ctx = self.session();
+        Arc::new(ErasedUsers::default()).register(&ctx);
+        let today = RunDate(chrono::Utc::now().date_naive());
+        functions::register(&ctx, &self.config, today)?;
+        lake.register(&ctx, today).await?;
+        views::register_one(&ctx, &self.sql, "master/checked_users").await?;
+        views::register_one(&ctx, &self.sql, "master/user_rows").await?;
+        let sql = "SELECT DISTINCT user_id, canonical_user_id FROM user_rows \
+                   WHERE canonical_user_id IS NOT NULL AND canonical_user_id <> user_id";
+        text_pairs(&ctx, sql).await
+    }
+
+    /// Reads the lake's erasures: ids, each with the time of its request as text where there is one.
+    pub(crate) async fn requested_erasures(&self) -> Result<Vec<(String, String)>> {
+        let lake = self.lake()?;
+        let ctx = self.session();
+        let today = RunDate(chrono::Utc::now().date_naive());
+        functions::register(&ctx, &self.config, today)?;
+        lake.register(&ctx, today).await?;
+        views::register_one(&ctx, &self.sql, "master/erasures").await?;
+        let sql = "SELECT user_id, coalesce(CAST(requested_at AS VARCHAR), '') FROM erasures";
+        text_pairs(&ctx, sql).await
     }
 
     /// Plans which rollups a night of `run_date` reuses and builds. Writes nothing.
@@ -225,6 +270,7 @@ impl Workspace {
         );
         // Executors of a cluster do not see this machine's spill folder.
         let local = engine::session(&self.config)?;
+        self.erased.register(&local);
         plan.build_into(self.scratch_folder().await?, &local, self.source()?, run_date).await
     }
 
@@ -410,7 +456,7 @@ impl Workspace {
         let mut features = of_folders(&["features", "state"]);
         features.insert("model_input".into());
         vec![
-            ("tables", published.chain([RUNS.to_string()]).collect()),
+            ("tables", published.chain([ERASURE, RUNS].map(String::from)).collect()),
             ("features", features),
             ("lake", lake::VIEWS.map(String::from).into()),
             ("report", of_folders(&["report"])),
@@ -493,6 +539,18 @@ impl Workspace {
         let folder = self.scratch.get_or_try_init(make).await?;
         Location::open(&folder.path().display().to_string(), &self.config.s3)
     }
+}
+
+/// Reads a query of two columns of text.
+async fn text_pairs(ctx: &SessionContext, sql: &str) -> Result<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    for batch in ctx.sql(sql).await?.collect().await? {
+        let [first, second] = [0, 1].map(|column| cast(batch.column(column), &DataType::Utf8));
+        let (first, second) = (first?, second?);
+        let rows = first.as_string::<i32>().iter().zip(second.as_string::<i32>());
+        pairs.extend(rows.filter_map(|(first, second)| Some((first?.to_string(), second?.to_string()))));
+    }
+    Ok(pairs)
 }
 
 fn not_configured(what: &str) -> Failure {

@@ -7,6 +7,7 @@ mod command_line;
 mod contents;
 mod demand;
 mod drift_and_accuracy;
+mod erase;
 mod evaluation;
 mod functions;
 mod image;

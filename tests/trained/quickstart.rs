@@ -84,6 +84,11 @@ fn the_runbook_works_in_the_shop_of_the_quickstart() {
         printed.concat().contains("visible now: 2026-04-02 generation 1"),
         "the rollback shows the generation before\n{printed:?}"
     );
+    let printed = follow("docs/howto/erase.md", folder.path(), str::to_string);
+    assert!(
+        printed[0].contains("/tables/intent/") && printed[1].ends_with("\n0 files hold one of the ids\n"),
+        "{printed:?}"
+    );
 }
 
 #[test]

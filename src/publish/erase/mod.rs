@@ -1,0 +1,194 @@
+//! Forgets persons: takes them out of everything below the output, and proves that they are gone.
+//!
+//! In: the ids of the persons. Out: a record by which their rows in later files are dropped ([`erased_users`]), rollup units, night
+//! states and published tables without them, and rows of the table `erasure`. The record comes first: from then on sessions leave
+//! the persons out, and an erasure that was interrupted is finished by the same command.
+
+mod gone;
+mod proof;
+mod published;
+
+use chrono::{DateTime, Utc};
+use datafusion::prelude::SessionContext;
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use crate::config::LockConfig;
+use crate::failure::Result;
+use crate::features::erased_units;
+use crate::features::erased_users::{ErasedId, ErasedUsers, ErasureRecord};
+use crate::ids::Generation;
+use crate::lake::stores::Location;
+use crate::model::bundle::Registry;
+use crate::publish::lock;
+use crate::score::contents::vector_files::{VECTORS_FOLDER, retain_keys, vector_keys};
+use crate::tables::delta::{self, TableCommit};
+use crate::tables::left_out_rows;
+use crate::tables::schemas::ERASURE;
+use crate::tables::write_files;
+
+use gone::Gone;
+pub(crate) use proof::{Proof, search};
+
+/// State that follows from events without naming whose they are: outputs of the encoder, checkpoints of trainings. Nights and
+/// trainings make it again.
+const DERIVED_FOLDERS: [&str; 2] = ["state/encoded", "state/training"];
+
+/// Tables of a night in the middle of being made, or as it was scored.
+const NIGHT_STATE_FOLDER: &str = "state/features";
+
+/// Files and rows that an erasure takes away, or would take away, by place.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Erasure {
+    pub(crate) tables: Gone,
+    pub(crate) units: Gone,
+    pub(crate) night_states: Gone,
+    /// Versions of the models that were trained on days from the persons' first event on.
+    pub(crate) models: Vec<String>,
+}
+
+impl Erasure {
+    pub(crate) fn rows(&self) -> u64 {
+        self.tables.rows + self.units.rows + self.night_states.rows
+    }
+
+    pub(crate) fn files(&self) -> u64 {
+        self.tables.files + self.units.files + self.night_states.files
+    }
+}
+
+/// Counts what [`erase`] would take away, and changes nothing.
+pub(crate) async fn survey(output: &Location, ids: &BTreeSet<String>) -> Result<Erasure> {
+    let is_erased = |id: &str| ids.contains(id);
+    let mut night_states = Gone::default();
+    for file in parquet_files(output, NIGHT_STATE_FOLDER).await? {
+        night_states.add(left_out_rows::count(output, &file, &is_erased).await?);
+    }
+    let units = erased_units::survey(output, &is_erased).await?;
+    let units = Gone { files: units.files, rows: units.rows };
+    Ok(Erasure { tables: published::survey(output, &is_erased).await?, units, night_states, models: Vec::new() })
+}
+
+/// Erases the persons of these ids, each with the time of its request, and those of an earlier erasure that was interrupted.
+pub(crate) async fn erase(
+    output: &Location,
+    locks: &LockConfig,
+    requests: &BTreeMap<String, DateTime<Utc>>,
+) -> Result<Erasure> {
+    let held = lock::acquire_erasure(output, locks).await?;
+    let done = erase_locked(output, locks, requests, held.generation).await;
+    held.release().await?;
+    done
+}
+
+async fn erase_locked(
+    output: &Location,
+    locks: &LockConfig,
+    requests: &BTreeMap<String, DateTime<Utc>>,
+    generation: Generation,
+) -> Result<Erasure> {
+    let mut record = ErasureRecord::read(output).await?.unwrap_or_else(ErasureRecord::new);
+    for (id, requested_at) in requests {
+        let request = ErasedId { requested_at: *requested_at, gone_at: None };
+        record.people.entry(record.hash(id)?).or_insert(request);
+    }
+    record.write(output).await?;
+    let users: ErasedUsers = record.users()?;
+    let is_erased = |id: &str| users.contains(id);
+
+    let units = erased_units::erase(output, &is_erased, &mut record).await?;
+    let mut erasure = Erasure { units: Gone { files: units.files, rows: units.rows }, ..Erasure::default() };
+    erase_texts(output, &record.text_keys).await?;
+    for file in parquet_files(output, NIGHT_STATE_FOLDER).await? {
+        if let Some(rewritten) = left_out_rows::without(output, &file, &is_erased, &mut |_| Ok(())).await? {
+            erasure.night_states.add(rewritten.rows_left_out);
+            output.store.put_opts(&file, rewritten.bytes.into(), Default::default()).await?;
+        }
+    }
+    for folder in DERIVED_FOLDERS {
+        let files = output.folder(folder).list().await?;
+        output.delete(files.into_iter().map(|file| file.location).collect()).await?;
+    }
+    erasure.tables = published::erase(output, locks, &is_erased).await?;
+    erasure.models = models_trained_since(output, units.first_day).await?;
+    finish(output, &mut record, &erasure, generation).await?;
+    Ok(erasure)
+}
+
+/// Removes the vectors of texts.
+async fn erase_texts(output: &Location, keys: &BTreeSet<i64>) -> Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    for file in output.folder(VECTORS_FOLDER).list().await? {
+        // A damaged or foreign file is ignored by its readers too.
+        let Ok(there) = vector_keys(output, &file.location).await else { continue };
+        let kept: HashSet<i64> = there.iter().copied().filter(|key| !keys.contains(key)).collect();
+        if kept.len() == there.len() {
+            continue;
+        }
+        if !kept.is_empty() {
+            retain_keys(output, &file.location, &kept).await?;
+        }
+        output.delete(vec![file.location]).await?;
+    }
+    Ok(())
+}
+
+/// Returns the models that were trained on labels of a day or later ones.
+async fn models_trained_since(output: &Location, first_day: Option<i32>) -> Result<Vec<String>> {
+    let Some(first) = first_day.and_then(|day| chrono::NaiveDate::from_num_days_from_ce_opt(day + 719_163)) else {
+        return Ok(Vec::new());
+    };
+    let cards = Registry(output.folder("models")).versions().await?.into_iter();
+    let after = cards.filter(|card| card.labels_end.parse::<chrono::NaiveDate>().is_ok_and(|end| end > first));
+    Ok(after.map(|card| card.version).collect())
+}
+
+/// Notes when the persons were gone: in the table `erasure`, then in the record.
+async fn finish(
+    output: &Location,
+    record: &mut ErasureRecord,
+    erasure: &Erasure,
+    generation: Generation,
+) -> Result<()> {
+    let now = Utc::now();
+    let rows: Vec<serde_json::Value> = record
+        .people
+        .iter()
+        .filter(|(_, erased)| erased.gone_at.is_none())
+        .map(|(hash, erased)| {
+            serde_json::json!({
+                "user_hash": hash, "requested_at": erased.requested_at, "gone_at": now, "files_rewritten": erasure.files(),
+            })
+        })
+        .collect();
+    if !rows.is_empty() {
+        let today = crate::ids::RunDate(now.date_naive());
+        let mut decoder =
+            arrow::json::ReaderBuilder::new(crate::tables::schemas::file_schema(ERASURE)?).build_decoder()?;
+        decoder.serialize(&rows)?;
+        let mut batches = Vec::new();
+        while let Some(batch) = decoder.flush()? {
+            batches.push(batch);
+        }
+        let ctx = SessionContext::new();
+        let files = write_files::stage(&ctx, ctx.read_batches(batches)?, output, ERASURE, (today, generation)).await?;
+        let content = format!("erasure {generation}");
+        let commit =
+            TableCommit { table: ERASURE, run_date: today, generation, files: &files, manifest_hash: &content };
+        delta::append(output, &commit).await?;
+    }
+    for erased in record.people.values_mut().filter(|erased| erased.gone_at.is_none()) {
+        erased.gone_at = Some(now);
+    }
+    record.text_keys.clear();
+    record.write(output).await
+}
+
+async fn parquet_files(output: &Location, folder: &str) -> Result<Vec<Path>> {
+    let is_parquet = |file: &ObjectMeta| file.location.extension() == Some("parquet");
+    let listed = output.folder(folder).list().await?.into_iter();
+    Ok(listed.filter(is_parquet).map(|file| file.location).collect())
+}
