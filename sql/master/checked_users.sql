@@ -1,8 +1,11 @@
 -- one row per row of the lake's users but the erased, with the reason if it is bad
 SELECT
     non_blank(user_id) AS user_id,
-    non_blank(canonical_user_id) AS canonical_user_id,
-    signed_up_at, country, consent, excluded, _file,
+    -- An id that turns out to be an erased person's is left out too, and names that person no more.
+    CASE WHEN NOT is_erased(canonical_user_id) THEN non_blank(canonical_user_id) END AS canonical_user_id,
+    signed_up_at, country, consent,
+    CASE WHEN is_erased(canonical_user_id) THEN true ELSE excluded END AS excluded,
+    _file,
     CASE
         WHEN non_blank(user_id) IS NULL THEN 'null_id'
         WHEN signed_up_at < lake_first_at() THEN 'time_too_early'

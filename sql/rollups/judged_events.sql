@@ -9,10 +9,12 @@ WITH named AS (
         non_blank(session_id) AS session_id,
         ts, arrived_at, event_type,
         non_blank(item_id) AS item_id,
-        query, dwell_ms, quantity, price,
+        CASE WHEN masks_texts() THEN mask_text(query) ELSE query END AS query,
+        dwell_ms, quantity, price,
         coalesce(upper(non_blank(currency)), lake_currency()) AS currency,
-        rating, text, _file, _dt,
-        event_day, arrival_day
+        rating,
+        CASE WHEN masks_texts() THEN mask_text(text) ELSE text END AS text,
+        _file, _dt, event_day, arrival_day
     FROM dated_events
 ),
 -- A price in another currency is converted by its rate of that day; without one the row keeps its currency.

@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::features::content_key::ContentKey;
 use crate::features::erased_users::{ErasedUsers, IsErased};
 use crate::features::functions::{Bucket, Constant, LocalTime, NonBlank, RowJson};
+use crate::features::mask_text::MaskText;
 use crate::features::repeated_items::RepeatedItem;
 use crate::features::value_of_key::ValueOfKey;
 use crate::features::{connected_groups, count_days, last_events, most_named, ordered_list};
@@ -55,6 +56,7 @@ enum Function {
     Local(String),
     RowJson,
     NonBlank,
+    MaskText,
     /// `user_bucket` or `item_bucket`, by its name.
     Bucket,
     ContentKey,
@@ -165,6 +167,7 @@ impl PhysicalExtensionCodec for PlanCodec {
             }
             Some(Function::RowJson) => RowJson::default().into(),
             Some(Function::NonBlank) => NonBlank::default().into(),
+            Some(Function::MaskText) => MaskText::default().into(),
             Some(Function::Bucket) => Bucket::from_name(name)?.into(),
             Some(Function::ContentKey) => ContentKey::default().into(),
             Some(Function::ValueOfKey) => ValueOfKey::default().into(),
@@ -198,6 +201,8 @@ impl PhysicalExtensionCodec for PlanCodec {
             write(&Function::RowJson, bytes)
         } else if function.is::<NonBlank>() {
             write(&Function::NonBlank, bytes)
+        } else if function.is::<MaskText>() {
+            write(&Function::MaskText, bytes)
         } else if function.is::<Bucket>() {
             write(&Function::Bucket, bytes)
         } else if function.is::<ContentKey>() {

@@ -63,14 +63,14 @@ impl Command for Erase {
             print_ids("would erase", &ids)?;
             print_erasure("would go", &erase::survey(output, &ids).await?)?;
             if self.prove {
-                print_proof(&erase::search(output, &ids).await?)?;
+                let is_meant = |id: &str| ids.contains(id);
+                print_proof(&erase::search(output, &is_meant, ids.iter().map(String::as_str)).await?)?;
             }
             return Ok(());
         }
-        let erasure = erase::erase(output, &config.lock, &requests).await?;
+        let (erasure, proof) = erase::erase(output, &config.lock, &requests).await?;
         print_ids("erased", &ids)?;
         print_erasure("gone", &erasure)?;
-        let proof = erase::search(output, &ids).await?;
         if self.prove {
             print_proof(&proof)?;
         }
@@ -95,10 +95,10 @@ impl Erase {
         let now = Utc::now();
         let mut named: BTreeMap<String, DateTime<Utc>> = BTreeMap::new();
         for id in &self.user {
-            match id.trim() {
-                "" => return Err(Failure::usage("--user: expected an id, got a blank")),
-                id => named.insert(id.into(), now),
-            };
+            if id.trim().is_empty() {
+                return Err(Failure::usage("--user: expected an id, got a blank"));
+            }
+            named.insert(id.clone(), now);
         }
         if let Some(file) = &self.file {
             named.extend(read_ids(file)?.into_iter().map(|id| (id, now)));
@@ -161,23 +161,27 @@ impl Groups {
     }
 }
 
-/// Reads one id per line. Blank lines, a byte order mark, carriage returns and quotes around an id do not belong to it.
+/// Reads one id per line, as it is written: blanks around an id belong to it, as they do in the lake. A byte order mark, carriage
+/// returns and the quotes of CSV do not.
 fn read_ids(file: &Path) -> Result<BTreeSet<String>> {
     let at = |text: String| Failure::usage(format!("{}: {text}", file.display()));
     let bytes = std::fs::read(file).map_err(|e| at(e.to_string()))?;
     let text = std::str::from_utf8(&bytes).map_err(|e| at(format!("expected UTF-8: {e}")))?;
     let text = text.trim_start_matches('\u{feff}');
-    let ids: BTreeSet<String> = text.lines().map(unquoted).filter(|id| !id.is_empty()).collect();
+    let ids: BTreeSet<String> = text.lines().map(unquoted).filter(|id| !id.trim().is_empty()).collect();
     match ids.is_empty() {
         true => Err(at("expected an id per line, found none".into())),
         false => Ok(ids),
     }
 }
 
+/// Takes the quotes of a CSV field away, and undoubles those within.
 fn unquoted(line: &str) -> String {
-    let line = line.trim();
     let inner = line.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    inner.map_or_else(|| line.into(), |inner| inner.replace("\"\"", "\"").trim().into())
+    match inner.filter(|inner| !inner.replace("\"\"", "").contains('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => line.into(),
+    }
 }
 
 /// Parses a time as the engine writes it.
@@ -234,8 +238,8 @@ mod tests {
             std::fs::write(file.path(), bytes).unwrap();
             read_ids(file.path())
         };
-        let ids = read("\u{feff}u1\r\n\r\n \"u2\" \r\nu1\n\"say \"\"x\"\"\"\nu3".as_bytes()).unwrap();
-        assert_eq!(ids.into_iter().collect::<Vec<_>>(), ["say \"x\"", "u1", "u2", "u3"]);
+        let ids = read("\u{feff}u1\r\n\r\n\"u2\"\r\nu1\n\"say \"\"x\"\"\"\nu3 \n\"a\"b\"".as_bytes()).unwrap();
+        assert_eq!(ids.into_iter().collect::<Vec<_>>(), ["\"a\"b\"", "say \"x\"", "u1", "u2", "u3 "]);
         for bad in [&b"\xff\xfe"[..], b"", b"\n \n"] {
             assert!(read(bad).is_err());
         }

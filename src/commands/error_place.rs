@@ -59,7 +59,10 @@ fn point(mut failure: Failure, text: &str, place: Location) -> Failure {
     // A tab is one character wide here and below.
     let part: String = shown.chars().skip(first).take(2 * CONTEXT_CHARACTERS).collect();
     let part = part.replace(char::is_control, " ");
-    let number = (text.lines().count() > 1).then(|| format!("line {}: ", place.line)).unwrap_or_default();
+    let number = match text.lines().count() {
+        1 => String::new(),
+        _ => format!("line {}: ", place.line),
+    };
     let indent = " ".repeat(number.chars().count() + column - first);
     failure.message = format!("{}\n  {number}{part}\n  {indent}^", failure.message);
     failure

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::lake;
+use crate::publish::lock;
 use crate::score::models::Models;
 use crate::sql_files::SqlFiles;
 use crate::workspace::{Access, Workspace};
@@ -59,8 +60,16 @@ impl Command for Sql {
         };
         let access = if self.refresh { Access::ReadWrite } else { Access::ReadOnly };
         let workspace = Workspace::open(config, Arc::new(Models::new(config)?), access).await?;
+        let writing = match self.refresh {
+            true => Some(lock::begin_writing(workspace.output()?, "refresh", &config.lock).await?),
+            false => None,
+        };
+        let opened = workspace.query_session(self.date).await;
+        if let Some(writing) = writing {
+            writing.end_writing().await?;
+        }
         let shell = Shell {
-            ctx: workspace.query_session(self.date).await?,
+            ctx: opened?,
             format: self.format,
             views: view_names(&workspace.sql),
             has_nights: !workspace.nights().is_empty(),

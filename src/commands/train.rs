@@ -12,6 +12,8 @@ use super::format::{self, Format};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
+use crate::lake::stores::Location;
+use crate::publish::lock;
 use crate::training;
 use crate::training::bundle::summary::{self, SummaryRow};
 use crate::training::bundle::sweep::{Sweep, Trial};
@@ -77,7 +79,13 @@ impl Train {
     async fn train_night(&self, config: &Config) -> Result<()> {
         let date = self.date.ok_or_else(|| Failure::usage("train: pass --date, or --task table, text or image"))?;
         let sweep = self.sweep.as_deref().map(Sweep::load).transpose()?;
-        let (card, trials) = training::bundle::train_bundle(config, date, sweep.as_ref()).await?;
+        let output = Location::open(&config.output.uri, &config.s3)?;
+        // It writes rollups and checkpoints.
+        let writing = lock::begin_writing(&output, "training", &config.lock).await?;
+        let trained = training::bundle::train_bundle(config, date, sweep.as_ref()).await;
+        let ended = writing.end_writing().await;
+        let (card, trials) = trained?;
+        ended?;
         if !trials.is_empty() {
             print_trials(&trials)?;
         }

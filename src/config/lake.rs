@@ -107,6 +107,15 @@ settings! {
 }
 
 settings! {
+    /// Privacy of customers.
+    PrivacyConfig {
+        /// Mask e-mail addresses, phone numbers, card numbers and IBANs in the texts of searches and reviews, before any feature,
+        /// model or table sees them.
+        mask_text: bool = true;
+    }
+}
+
+settings! {
     /// Your own SQL files.
     SqlConfig {
         /// Folder whose files replace or extend the built-in SQL files, by relative path. Empty: built-in files only.

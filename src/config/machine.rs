@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::declare::settings;
+use super::declare::{choices, settings};
 use super::networks::Precision;
 use crate::failure::{Failure, Result};
 
@@ -103,9 +103,21 @@ impl LockConfig {
     }
 }
 
+choices! {
+    /// Consequence of an erasure for a model that was trained on the person's days.
+    Retrain {
+        /// nights warn
+        Warn = "warn",
+        /// nights stop (exit 6) until another model is champion
+        Refuse = "refuse",
+    }
+}
+
 settings! {
     /// Erasure of persons (`intentcast erase`).
     EraseConfig {
+        /// Consequence of an erasure for nights whose model was trained on the person's days.
+        retrain: Retrain = Retrain::Warn;
         /// Ids of one person at most: a larger group of stitched ids is a shared device and is refused without `--group`.
         group_max: u32 = 20, 1..=1_000_000;
     }

@@ -28,7 +28,7 @@ pub use train::TrainConfig;
 
 pub(crate) use image::ImageConfig;
 pub(crate) use lake::{Arrival, LakeConfig};
-pub(crate) use machine::cores;
+pub(crate) use machine::{Retrain, cores};
 pub(crate) use model::ModelConfig;
 pub(crate) use outputs::Language;
 pub(crate) use resolve::environment;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::declare::Section;
 use super::image::ImageConfig;
-use super::lake::{LakeConfig, OutputConfig, S3Config, SqlConfig};
+use super::lake::{LakeConfig, OutputConfig, PrivacyConfig, S3Config, SqlConfig};
 use super::machine::{EngineConfig, EraseConfig, FunctionsConfig, GcConfig, LockConfig, ScoreConfig, cores};
 use super::model::ModelConfig;
 use super::outputs::{
@@ -47,6 +47,7 @@ macro_rules! sections {
 sections! {
     lake: LakeConfig,
     output: OutputConfig,
+    privacy: PrivacyConfig,
     sql: SqlConfig,
     s3: S3Config,
     features: FeaturesConfig,

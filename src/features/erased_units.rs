@@ -2,11 +2,13 @@
 //!
 //! A unit keeps its id, its sources and its counts: it still covers the same files, and totals that counted a person keep their
 //! value. Only its files by user are written again, under new names; the manifest that names them replaces the old one, and then the
-//! old files go. Files that no manifest names, which an interrupted night or erasure left, go too: no night runs meanwhile.
+//! old files go. Files that no manifest names, which an interrupted night or erasure left, go too: no night and no training runs
+//! meanwhile.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type};
+use futures::future::BoxFuture;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use std::collections::BTreeSet;
@@ -64,11 +66,12 @@ pub(crate) async fn survey(output: &Location, is_erased: &dyn Fn(&str) -> bool) 
 }
 
 /// Takes the rows of erased persons out of all units of an output. The record gets the keys of their texts before anything is
-/// replaced.
-pub(crate) async fn erase(
+/// replaced. `still_locked` fails where the erasure has lost its lock; then nothing more is deleted.
+pub(crate) async fn erase<'a>(
     output: &Location,
     is_erased: &dyn Fn(&str) -> bool,
     record: &mut ErasureRecord,
+    still_locked: &(dyn Fn() -> BoxFuture<'a, Result<()>> + Sync),
 ) -> Result<ErasedRows> {
     let mut erased = ErasedRows::default();
     let all = output.folder(ROLLUPS_FOLDER);
@@ -94,6 +97,8 @@ pub(crate) async fn erase(
                 continue;
             }
             record.text_keys.extend(&erased.text_keys);
+            record.first_day = record.first_day.into_iter().chain(erased.first_day).min();
+            still_locked().await?;
             record.write(output).await?;
             let text = serde_json::to_vec(&units).map_err(Failure::bug)?;
             output.store.put(&manifest.location, text.into()).await?;
@@ -102,6 +107,7 @@ pub(crate) async fn erase(
         let is_stray = |file: &&ObjectMeta| is_parquet(file) && !named.contains(&file.location);
         let units = rollups.folder("units");
         let stray = files.iter().filter(|file| file.location.prefix_matches(&units.prefix)).filter(is_stray);
+        still_locked().await?;
         output.delete(stray.map(|file| file.location.clone()).collect()).await?;
     }
     Ok(erased)

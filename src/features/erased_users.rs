@@ -10,11 +10,15 @@ use chrono::{DateTime, Utc};
 use datafusion::common::{Result as DfResult, ScalarValue};
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility, lit};
-use datafusion::prelude::SessionContext;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+};
+use datafusion::prelude::{DataFrame, SessionContext, ident};
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
+use std::ops::Not;
 use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
@@ -51,6 +55,11 @@ pub(crate) struct ErasureRecord {
     pub(crate) people: BTreeMap<String, ErasedId>,
     /// Keys of the texts of persons who are being erased: their vectors go too.
     pub(crate) text_keys: BTreeSet<i64>,
+    /// Day of the first event of persons who are being erased, counted from 1970-01-01.
+    pub(crate) first_day: Option<i32>,
+    /// Versions of models that were trained on days of persons who were erased later.
+    #[serde(default)]
+    pub(crate) models: BTreeSet<String>,
 }
 
 impl ErasureRecord {
@@ -71,7 +80,7 @@ impl ErasureRecord {
         let key: Vec<u8> = random.iter().flat_map(|part| *part.as_bytes()).collect();
         let key = blake3::derive_key("intentcast erased users", &key);
         let key = blake3::Hash::from_bytes(key).to_hex().to_string();
-        Self { key, people: BTreeMap::new(), text_keys: BTreeSet::new() }
+        Self { key, people: BTreeMap::new(), text_keys: BTreeSet::new(), first_day: None, models: BTreeSet::new() }
     }
 
     /// Writes the record; it counts from then on.
@@ -81,7 +90,8 @@ impl ErasureRecord {
 
     /// Returns the hashes of all erased ids.
     pub(crate) fn users(&self) -> Result<ErasedUsers> {
-        ErasedUsers::new(&self.key, self.people.keys().cloned().collect())
+        let finished = self.people.values().filter(|erased| erased.gone_at.is_some()).count();
+        ErasedUsers::new(&self.key, self.people.keys().cloned().collect(), finished)
     }
 
     /// Returns the keyed hash of an id.
@@ -112,9 +122,10 @@ pub(crate) struct ErasedUsers {
 }
 
 impl ErasedUsers {
-    fn new(key: &str, hashes: BTreeSet<String>) -> Result<Self> {
+    /// Two sets differ, too, where more erasures are finished: what sessions of the earlier one read is gone.
+    fn new(key: &str, hashes: BTreeSet<String>, finished: usize) -> Result<Self> {
         let all: Vec<&str> = hashes.iter().map(String::as_str).collect();
-        let fingerprint = ContentHash::from_bytes(format!("{key}{}", all.join(""))).short();
+        let fingerprint = ContentHash::from_bytes(format!("{key}{finished}\0{}", all.join(""))).short();
         Ok(Self { key: key_bytes(key)?, hashes, fingerprint })
     }
 
@@ -151,6 +162,22 @@ pub(crate) fn register_default(ctx: &SessionContext) {
 pub(crate) fn share(from: &SessionContext, to: &SessionContext) {
     if let Ok(function) = from.udf(IS_ERASED) {
         to.register_udf(function.as_ref().clone());
+    }
+}
+
+/// Says whether the function is true of any id.
+pub(crate) fn is_of_someone(function: &ScalarUDF) -> bool {
+    let function: &dyn Any = function.inner().as_ref();
+    function.downcast_ref::<IsErased>().is_some_and(|function| !function.users.is_empty())
+}
+
+/// Leaves out the rows of erased persons, where the rows have users.
+pub(crate) fn without_erased(ctx: &SessionContext, rows: DataFrame) -> Result<DataFrame> {
+    let has_users = rows.schema().fields().iter().any(|field| field.name() == "user_id");
+    let Ok(function) = ctx.udf(IS_ERASED) else { return Ok(rows) };
+    match has_users && is_of_someone(&function) {
+        true => Ok(rows.filter(function.call(vec![ident("user_id")]).not())?),
+        false => Ok(rows),
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::content_key::ContentKey;
 use super::erased_users;
+use super::mask_text::MaskText;
 use super::value_of_key::ValueOfKey;
 use crate::config::{Arrival, Config, Partition};
 use crate::ids::{RunDate, date32};
@@ -58,6 +59,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ("time_tolerance", hours(config.lake.time_tolerance_hours)),
         ("lake_first_at", instant(config.lake.first_at())),
         ("stitched_max", i64::from(config.lake.stitched_max).into()),
+        ("masks_texts", config.privacy.mask_text.into()),
         ("price_max", PRICE_MAX.into()),
         ("lake_currency", config.lake.currency.as_str().into()),
         ("partition_kind", partition.into()),
@@ -73,6 +75,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
     }
     ctx.register_udf(ScalarUDF::from(RowJson::default()));
     ctx.register_udf(ScalarUDF::from(NonBlank::default()));
+    ctx.register_udf(ScalarUDF::from(MaskText::default()));
     for name in Bucket::NAMES {
         ctx.register_udf(Bucket::from_name(name)?.into());
     }

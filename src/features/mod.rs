@@ -16,6 +16,7 @@ pub mod functions;
 pub(crate) mod lake_days;
 mod lake_source;
 pub mod last_events;
+pub(crate) mod mask_text;
 pub(crate) mod master;
 pub(crate) mod most_named;
 pub(crate) mod night_units;

@@ -10,11 +10,13 @@
 
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{Duration, NaiveDate};
+use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::SessionContext;
 use object_store::ObjectStoreExt;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::erased_users::{IS_ERASED, is_of_someone, without_erased};
 use super::lake_days::{LakeDays, UnitDay};
 use super::lake_source::{LakeSource, sibling};
 use super::quarantine::OTHER_CURRENCY;
@@ -343,6 +345,17 @@ impl Rollups {
 
     /// Registers one output of `units` as table `name`.
     fn register_output(&self, ctx: &SessionContext, name: &str, output: &str, units: &[Unit]) -> Result<()> {
+        self.register_rows(ctx, name, output, units)?;
+        if !ctx.udf(IS_ERASED).is_ok_and(|function| is_of_someone(&function)) {
+            return Ok(());
+        }
+        // Units are without erased persons only once their erasure has come to them.
+        let Some(rows) = ctx.deregister_table(name)? else { return Ok(()) };
+        ctx.register_table(name, without_erased(ctx, ctx.read_table(rows)?)?.into_view())?;
+        Ok(())
+    }
+
+    fn register_rows(&self, ctx: &SessionContext, name: &str, output: &str, units: &[Unit]) -> Result<()> {
         let schema = &self.schemas[output];
         let (of_session, stored): (Vec<&Unit>, Vec<&Unit>) = units.iter().partition(|unit| unit.of_this_session);
         let Some(session_location) = self.session_location.as_ref().filter(|_| !of_session.is_empty()) else {
@@ -407,7 +420,7 @@ impl Rollups {
 fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
     let lake = format!("lakes/{}", config.lake.name);
     let text = format!(
-        "4\0{}\0{}\0{}\0{:?}\0{:?}\0{}\0{}\0{}\0{}",
+        "4\0{}\0{}\0{}\0{:?}\0{:?}\0{}\0{}\0{}\0{}\0{}",
         sql.fingerprint(&["rollups", "lakes/canonical", &lake]),
         config.lake.uri.trim_end_matches('/'),
         config.lake.time_zone,
@@ -417,6 +430,7 @@ fn state_fingerprint(config: &Config, sql: &SqlFiles) -> String {
         config.lake.first_date,
         config.lake.currency,
         functions::PRICE_MAX,
+        config.privacy.mask_text,
     );
     ContentHash::from_bytes(text).short()
 }
@@ -515,8 +529,10 @@ mod tests {
 
     /// Functions of settings that rollups may call, as [`state_fingerprint`] has their settings. `read_at` is the exception: it
     /// only decides which times are in the future.
-    const FINGERPRINTED: [&str; 7] =
-        ["arrival_kind", "partition_kind", "time_tolerance", "lake_first_at", "lake_currency", "price_max", "read_at"];
+    #[rustfmt::skip]
+    const FINGERPRINTED: [&str; 8] = [
+        "arrival_kind", "partition_kind", "time_tolerance", "lake_first_at", "lake_currency", "price_max", "read_at", "masks_texts",
+    ];
 
     #[test]
     fn rollups_call_only_settings_of_their_fingerprint() {

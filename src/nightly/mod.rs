@@ -20,10 +20,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Arrival, Config};
+use crate::config::{Arrival, Config, Retrain};
 use crate::engine::scans::{self, ScanFigures};
 use crate::failure::{Failure, Result};
-use crate::features::erased_users::ERASED_USER;
+use crate::features::erased_users::{ERASED_USER, ErasureRecord};
 use crate::features::night_units;
 use crate::features::objections::{self, Accept};
 use crate::features::read_report::ReadReport;
@@ -100,6 +100,23 @@ fn missed_deadline(options: &NightOptions, limit: Duration) -> Failure {
     Failure::transient(message).hint("run it again: finished stages are reused")
 }
 
+/// Warns of a model that was trained on persons who were erased since, or refuses it (`erase.retrain`).
+async fn warn_of_erased(workspace: &Workspace, version: &str) -> Result<()> {
+    let record = ErasureRecord::read(workspace.output()?).await?;
+    if !record.is_some_and(|record| record.models.contains(version)) {
+        return Ok(());
+    }
+    let message = format!("model {version} was trained on days of persons who were erased since");
+    let hint = "`intentcast train` makes a model without them";
+    match workspace.config.erase.retrain {
+        Retrain::Warn => {
+            tracing::warn!("{message}; {hint}");
+            Ok(())
+        }
+        Retrain::Refuse => Err(Failure::model(format!("{message} (erase.retrain = \"refuse\")")).hint(hint)),
+    }
+}
+
 async fn run_locked(
     config: &Config,
     models: &Arc<Models>,
@@ -110,6 +127,7 @@ async fn run_locked(
     // Without a model nothing else is worth doing.
     let service = models.service("").await?;
     let workspace = Workspace::open(config, Arc::clone(models), Access::ReadWrite).await?;
+    warn_of_erased(&workspace, &service.card.version).await?;
     let (survey, planning) = plan::survey(&workspace, run_date).await?;
     let plan = NightPlan::new(&survey)?;
     if plan.nothing_to_do {

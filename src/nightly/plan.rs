@@ -198,6 +198,7 @@ fn manifest_hash(
 fn settings_of_rows(config: &Config) -> Result<String> {
     serde_json::to_string(&(
         &config.lake,
+        &config.privacy,
         &config.features,
         &config.intents,
         &config.demand,

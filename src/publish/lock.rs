@@ -73,46 +73,67 @@ pub(crate) fn lock_folder(output: &Location, run_date: RunDate) -> Location {
 /// Locks the night, or fails with [`Failure::fenced`] naming the owner, also while an erasure runs.
 pub async fn acquire(output: &Location, run_date: RunDate, settings: &LockConfig) -> Result<NightLock> {
     let held = acquire_during_erasure(output, run_date, settings).await?;
-    // Looked at after the night is locked: an erasure looks for locked nights after it is locked itself.
-    match is_held(output, &output.folder(ERASURE_FOLDER), settings).await {
-        Ok(false) => Ok(held),
-        Ok(true) => {
-            held.release().await?;
-            Err(Failure::fenced(format!("night {run_date}: an erasure of persons is running"))
-                .hint("run it again when `intentcast erase` has ended"))
-        }
-        Err(failure) => {
-            held.release().await?;
-            Err(failure)
-        }
-    }
+    unless_erasing(output, settings, held).await
 }
 
-/// Locks the output for an erasure; fails with [`Failure::fenced`] while another erasure or a night runs.
+/// Notes that this process writes state below the output outside a night, until [`NightLock::end_writing`]; several may do so. Fails
+/// with [`Failure::fenced`] while an erasure runs.
+pub(crate) async fn begin_writing(output: &Location, what: &str, settings: &LockConfig) -> Result<NightLock> {
+    let folder = output.folder(&format!("{FOLDER}/{what}-{}", uuid::Uuid::new_v4().simple()));
+    let today = RunDate(Utc::now().date_naive());
+    let held = acquire_folder(output, folder, &format!("this {what}"), today, settings).await?;
+    unless_erasing(output, settings, held).await
+}
+
+/// Gives a lock back where an erasure runs. Looked at after the lock is taken: an erasure looks for other locks after its own.
+async fn unless_erasing(output: &Location, settings: &LockConfig, held: NightLock) -> Result<NightLock> {
+    let failure = match is_held(output, &output.folder(ERASURE_FOLDER), settings).await {
+        Ok(false) => return Ok(held),
+        Ok(true) => Failure::fenced(format!("{}: an erasure of persons is running", held.what))
+            .hint("run it again when `intentcast erase` has ended"),
+        Err(failure) => failure,
+    };
+    held.release().await?;
+    Err(failure)
+}
+
+/// Locks the output for an erasure; fails with [`Failure::fenced`] while another erasure, a night or a training runs. Takes the
+/// locks of dead owners, so that a process that was paused finds that it has lost its own.
 pub(crate) async fn acquire_erasure(output: &Location, settings: &LockConfig) -> Result<NightLock> {
     let today = RunDate(Utc::now().date_naive());
     let held = acquire_folder(output, output.folder(ERASURE_FOLDER), "the erasure of persons", today, settings).await?;
-    match running_nights(output, settings).await {
-        Ok(running) if running.is_empty() => Ok(held),
-        Ok(running) => {
-            held.release().await?;
-            Err(Failure::fenced(format!("expected no running night, found {}", running.join(", ")))
-                .hint("run it again when the night has ended"))
-        }
-        Err(failure) => {
-            held.release().await?;
-            Err(failure)
-        }
-    }
+    let failure = match take_all_others(output, settings).await {
+        Ok(running) if running.is_empty() => return Ok(held),
+        Ok(running) => Failure::fenced(format!("expected no running night or training, found {}", running.join(", ")))
+            .hint("run it again when that has ended"),
+        Err(failure) => failure,
+    };
+    held.release().await?;
+    Err(failure)
 }
 
-/// Returns the dates of the nights that processes hold.
-async fn running_nights(output: &Location, settings: &LockConfig) -> Result<Vec<String>> {
+/// Takes the locks of dead owners. Returns the names of those whose owners live.
+async fn take_all_others(output: &Location, settings: &LockConfig) -> Result<Vec<String>> {
     let all = output.folder(FOLDER);
     let mut running = Vec::new();
-    for name in all.list_by_folder().await?.into_keys().filter(|name| name.parse::<RunDate>().is_ok()) {
-        if is_held(output, &all.folder(&name), settings).await? {
+    for name in all.list_by_folder().await?.into_keys() {
+        let folder = all.folder(&name);
+        if folder.prefix == output.folder(ERASURE_FOLDER).prefix || read_state(&folder).await?.done {
+            continue;
+        }
+        if is_held(output, &folder, settings).await? {
             running.push(name);
+            continue;
+        }
+        match name.parse::<RunDate>() {
+            Ok(date) => acquire_during_erasure(output, date, settings).await?.release().await?,
+            Err(_) => {
+                let what = name.clone();
+                acquire_folder(output, folder, &what, RunDate(Utc::now().date_naive()), settings)
+                    .await?
+                    .release()
+                    .await?;
+            }
         }
     }
     Ok(running)
@@ -181,6 +202,14 @@ impl NightLock {
     pub async fn release(&self) -> Result<()> {
         self.heartbeat.abort();
         self.folder.write(&format!("{}.done", self.generation), Vec::new()).await
+    }
+
+    /// Ends what [`begin_writing`] began, and leaves nothing of it. Fails with [`Failure::fenced`] if it was taken meanwhile.
+    pub(crate) async fn end_writing(self) -> Result<()> {
+        self.check().await?;
+        self.heartbeat.abort();
+        let objects = self.folder.list().await?;
+        self.folder.delete(objects.into_iter().map(|object| object.location).collect()).await
     }
 
     /// Stops the heartbeat without releasing the night, as a paused or killed process does (tests).

@@ -5,16 +5,14 @@
 //! serves all nights.
 
 use datafusion::datasource::empty::EmptyTable;
-use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{col, lit};
-use datafusion::prelude::{DataFrame, SessionContext, ident};
+use datafusion::prelude::{DataFrame, SessionContext};
 use deltalake::DeltaTable;
 use std::collections::BTreeMap;
-use std::ops::Not;
 use std::sync::Arc;
 
 use crate::failure::Result;
-use crate::features::erased_users::IS_ERASED;
+use crate::features::erased_users::without_erased;
 use crate::ids::RunDate;
 use crate::lake::{files_table::ListedFile, parquet_files, stores::Location};
 use crate::publish::runs::VisibleNight;
@@ -98,16 +96,8 @@ async fn read_nights(
     for (date, version) in replaced {
         rows = rows.union(delta::scan_at(ctx, output, table, Some(version), Some(date)).await?)?;
     }
+    // From the moment on in which an erasure begins.
     Ok(Some(without_erased(ctx, rows)?))
-}
-
-/// Leaves out erased persons, from the moment on in which their erasure begins.
-fn without_erased(ctx: &SessionContext, rows: DataFrame) -> Result<DataFrame> {
-    let has_users = rows.schema().fields().iter().any(|field| field.name() == "user_id");
-    match ctx.udf(IS_ERASED) {
-        Ok(is_erased) if has_users => Ok(rows.filter(is_erased.call(vec![ident("user_id")]).not())?),
-        _ => Ok(rows),
-    }
 }
 
 /// The versions at which nights of a table are read.

@@ -114,6 +114,10 @@ fn an_erased_person_is_nowhere_and_all_others_stay() {
         query(&output, &format!("SELECT count(*) FROM intent WHERE user_id = '{login}'")).lines().nth(1),
         Some("0")
     );
+    // The model learnt from days of the person.
+    let strict =
+        ["--set", "erase.retrain=refuse", "nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-23"];
+    assert!(refused(&strict, 6).contains("erased since"));
     // Nor does what a rollback shows.
     done(&["rollback", "--output", &output, "--date", THIRD]);
     assert_eq!(others(&output, &erased), before);
@@ -181,6 +185,14 @@ fn what_cannot_be_erased_is_said() {
     let printed = erase(&lake, &output, &["--file", file.to_str().unwrap()]);
     assert!(printed.starts_with("erased 3 ids: ") && printed.contains("no file below the output"), "{printed}");
     assert_eq!(others(&output, &["u9999999"]), before);
+
+    // A generation that an erasure of others leaves behind is neither shown again nor in the way of gc.
+    let top_k = ["--set", "recommendation.top_k=5", "nightly", "--lake", &lake, "--output", &output, "--date", FIRST];
+    assert!(done(&top_k).contains("generation"));
+    erase(&lake, &output, &["--user", "u8888888"]);
+    done(&["gc", "--output", &output]);
+    assert!(done(&["rollback", "--output", &output, "--date", FIRST]).contains("no night is visible"));
+    done(&["gc", "--output", &output]);
 
     // A night that runs is not disturbed.
     let lock = format!("{output}/state/lock/{SECOND}");

@@ -8,24 +8,29 @@ mod gone;
 mod proof;
 mod published;
 
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
+use futures::FutureExt;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::config::LockConfig;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::features::erased_units;
 use crate::features::erased_users::{ErasedId, ErasedUsers, ErasureRecord};
-use crate::ids::Generation;
+use crate::ids::{Generation, RunDate};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
-use crate::publish::lock;
+use crate::publish::lock::{self, NightLock};
 use crate::score::contents::vector_files::{VECTORS_FOLDER, retain_keys, vector_keys};
 use crate::tables::delta::{self, TableCommit};
+use crate::tables::delta_log;
 use crate::tables::left_out_rows;
-use crate::tables::schemas::ERASURE;
+use crate::tables::schemas::{self, ERASURE};
 use crate::tables::write_files;
 
 use gone::Gone;
@@ -70,24 +75,27 @@ pub(crate) async fn survey(output: &Location, ids: &BTreeSet<String>) -> Result<
     Ok(Erasure { tables: published::survey(output, &is_erased).await?, units, night_states, models: Vec::new() })
 }
 
-/// Erases the persons of these ids, each with the time of its request, and those of an earlier erasure that was interrupted.
+/// Erases the persons of these ids, each with the time of its request, and those of an earlier erasure that was interrupted. Returns
+/// what went, and what a search for all of them found afterwards: only if that is nothing, they are noted as gone.
 pub(crate) async fn erase(
     output: &Location,
     locks: &LockConfig,
     requests: &BTreeMap<String, DateTime<Utc>>,
-) -> Result<Erasure> {
+) -> Result<(Erasure, Proof)> {
     let held = lock::acquire_erasure(output, locks).await?;
-    let done = erase_locked(output, locks, requests, held.generation).await;
-    held.release().await?;
-    done
+    let done = erase_locked(output, locks, requests, &held).await;
+    let released = held.release().await;
+    let done = done?;
+    released?;
+    Ok(done)
 }
 
 async fn erase_locked(
     output: &Location,
     locks: &LockConfig,
     requests: &BTreeMap<String, DateTime<Utc>>,
-    generation: Generation,
-) -> Result<Erasure> {
+    held: &NightLock,
+) -> Result<(Erasure, Proof)> {
     let mut record = ErasureRecord::read(output).await?.unwrap_or_else(ErasureRecord::new);
     for (id, requested_at) in requests {
         let request = ErasedId { requested_at: *requested_at, gone_at: None };
@@ -97,7 +105,8 @@ async fn erase_locked(
     let users: ErasedUsers = record.users()?;
     let is_erased = |id: &str| users.contains(id);
 
-    let units = erased_units::erase(output, &is_erased, &mut record).await?;
+    let still_locked = || held.check().boxed();
+    let units = erased_units::erase(output, &is_erased, &mut record, &still_locked).await?;
     let mut erasure = Erasure { units: Gone { files: units.files, rows: units.rows }, ..Erasure::default() };
     erase_texts(output, &record.text_keys).await?;
     for file in parquet_files(output, NIGHT_STATE_FOLDER).await? {
@@ -106,14 +115,20 @@ async fn erase_locked(
             output.store.put_opts(&file, rewritten.bytes.into(), Default::default()).await?;
         }
     }
+    held.check().await?;
     for folder in DERIVED_FOLDERS {
         let files = output.folder(folder).list().await?;
         output.delete(files.into_iter().map(|file| file.location).collect()).await?;
     }
-    erasure.tables = published::erase(output, locks, &is_erased).await?;
-    erasure.models = models_trained_since(output, units.first_day).await?;
-    finish(output, &mut record, &erasure, generation).await?;
-    Ok(erasure)
+    erasure.tables = published::erase(output, held, locks, &is_erased).await?;
+    erasure.models = models_trained_since(output, record.first_day).await?;
+    record.models.extend(erasure.models.iter().cloned());
+    record.write(output).await?;
+    let proof = search(output, &is_erased, requests.keys().map(String::as_str)).await?;
+    if proof.found.is_empty() {
+        finish(output, &mut record, &erasure, held.generation).await?;
+    }
+    Ok((erasure, proof))
 }
 
 /// Removes the vectors of texts.
@@ -146,7 +161,7 @@ async fn models_trained_since(output: &Location, first_day: Option<i32>) -> Resu
     Ok(after.map(|card| card.version).collect())
 }
 
-/// Notes when the persons were gone: in the table `erasure`, then in the record.
+/// Notes when the persons were gone: in the record, then in the table `erasure`, as far as it does not have them.
 async fn finish(
     output: &Location,
     record: &mut ErasureRecord,
@@ -154,37 +169,50 @@ async fn finish(
     generation: Generation,
 ) -> Result<()> {
     let now = Utc::now();
-    let rows: Vec<serde_json::Value> = record
-        .people
-        .iter()
-        .filter(|(_, erased)| erased.gone_at.is_none())
-        .map(|(hash, erased)| {
-            serde_json::json!({
-                "user_hash": hash, "requested_at": erased.requested_at, "gone_at": now, "files_rewritten": erasure.files(),
-            })
-        })
-        .collect();
-    if !rows.is_empty() {
-        let today = crate::ids::RunDate(now.date_naive());
-        let mut decoder =
-            arrow::json::ReaderBuilder::new(crate::tables::schemas::file_schema(ERASURE)?).build_decoder()?;
-        decoder.serialize(&rows)?;
-        let mut batches = Vec::new();
-        while let Some(batch) = decoder.flush()? {
-            batches.push(batch);
-        }
-        let ctx = SessionContext::new();
-        let files = write_files::stage(&ctx, ctx.read_batches(batches)?, output, ERASURE, (today, generation)).await?;
-        let content = format!("erasure {generation}");
-        let commit =
-            TableCommit { table: ERASURE, run_date: today, generation, files: &files, manifest_hash: &content };
-        delta::append(output, &commit).await?;
-    }
     for erased in record.people.values_mut().filter(|erased| erased.gone_at.is_none()) {
         erased.gone_at = Some(now);
     }
     record.text_keys.clear();
-    record.write(output).await
+    record.first_day = None;
+    record.write(output).await?;
+    let known = noted(output).await?;
+    let rows = record.people.iter().filter(|(hash, _)| !known.contains(*hash));
+    let rows: Vec<serde_json::Value> = rows
+        .map(|(hash, erased)| {
+            serde_json::json!({
+                "user_hash": hash, "requested_at": erased.requested_at, "gone_at": erased.gone_at,
+                "files_rewritten": erasure.files(),
+            })
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut decoder =
+        arrow::json::ReaderBuilder::new(schemas::file_schema(ERASURE)?).with_batch_size(rows.len()).build_decoder()?;
+    decoder.serialize(&rows)?;
+    let batch = decoder.flush()?.ok_or_else(|| Failure::bug("no row of an erasure was made"))?;
+    let ctx = SessionContext::new();
+    let today = RunDate(now.date_naive());
+    let files = write_files::stage(&ctx, ctx.read_batch(batch)?, output, ERASURE, (today, generation)).await?;
+    let content = format!("erasure {generation}");
+    let commit = TableCommit { table: ERASURE, run_date: today, generation, files: &files, manifest_hash: &content };
+    delta::append(output, &commit).await?;
+    Ok(())
+}
+
+/// Returns the hashes that the table `erasure` has.
+async fn noted(output: &Location) -> Result<BTreeSet<String>> {
+    let mut hashes = BTreeSet::new();
+    if delta_log::open(output, ERASURE, None).await?.is_none() {
+        return Ok(hashes);
+    }
+    let rows = delta::scan_at(&SessionContext::new(), output, ERASURE, None, None).await?;
+    for batch in rows.select_columns(&["user_hash"])?.collect().await? {
+        let column = cast(batch.column(0), &DataType::Utf8)?;
+        hashes.extend(column.as_string::<i32>().iter().flatten().map(String::from));
+    }
+    Ok(hashes)
 }
 
 async fn parquet_files(output: &Location, folder: &str) -> Result<Vec<Path>> {

@@ -1,24 +1,25 @@
 //! Looks for ids in every file below the output.
 //!
 //! Parquet files are decoded: each text, also within lists and structs, is compared as a whole, and searched where it is JSON; so
-//! are the bounds in a file's statistics. JSON is searched by its texts, everything else by its words. Columns of items are not
-//! looked at: an item may have the id of a person. Nor are the vocabularies of text encoders, which their makers wrote: a word may be
-//! the id of a person.
+//! are the bounds in a file's statistics. JSON is searched by its texts, everything else by its words. What may be equal to a person's
+//! id by chance is not looked at: columns of items, of events' own ids and of texts, whose rows have an owner in another column; the
+//! vocabularies of text encoders, which their makers wrote; the numbers of weights.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use object_store::ObjectMeta;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::statistics::Statistics;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::failure::Result;
 use crate::lake::stores::Location;
 
-/// What was read, and where ids were found.
+/// Files that were searched, and those in which ids were found.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Proof {
     pub(crate) files: u64,
@@ -30,8 +31,15 @@ pub(crate) struct Proof {
 /// The vocabulary of a text encoder.
 const VOCABULARY: &str = "tokenizer.json";
 
-/// Searches every file below an output for ids, as whole values.
-pub(crate) async fn search(output: &Location, ids: &BTreeSet<String>) -> Result<Proof> {
+/// Searches every file below an output for ids, as whole values. `ids` are those that are known by more than their hashes: where
+/// nothing is decoded, only these are found if they have signs that words do not have.
+pub(crate) async fn search<'a>(
+    output: &Location,
+    is_erased: &dyn Fn(&str) -> bool,
+    ids: impl Iterator<Item = &'a str>,
+) -> Result<Proof> {
+    let is_simple = |id: &&str| id.bytes().all(|byte| is_part(&byte));
+    let unusual: Vec<Finder<'_>> = ids.filter(|id| !is_simple(id)).map(Finder::new).collect();
     let mut proof = Proof::default();
     for file in output.list().await? {
         if file.location.filename() == Some(VOCABULARY) {
@@ -41,7 +49,7 @@ pub(crate) async fn search(output: &Location, ids: &BTreeSet<String>) -> Result<
         let Some(bytes) = output.read_at(&file.location).await? else { continue };
         proof.files += 1;
         proof.bytes += bytes.len() as u64;
-        let places = count(&file, &bytes, ids);
+        let places = count(&file, &bytes, is_erased, &unusual);
         if places > 0 {
             proof.found.insert(output.display(&file.location), places);
         }
@@ -49,70 +57,87 @@ pub(crate) async fn search(output: &Location, ids: &BTreeSet<String>) -> Result<
     Ok(proof)
 }
 
-fn count(file: &ObjectMeta, bytes: &Bytes, ids: &BTreeSet<String>) -> u64 {
+type IsErased<'a> = &'a dyn Fn(&str) -> bool;
+
+fn count(file: &ObjectMeta, bytes: &Bytes, is_erased: IsErased<'_>, unusual: &[Finder<'_>]) -> u64 {
     if bytes.starts_with(b"PAR1")
-        && let Ok(places) = in_parquet(bytes, ids)
+        && let Ok(places) = in_parquet(bytes, is_erased)
     {
         return places;
     }
-    if file.location.extension() == Some("json") {
+    if matches!(file.location.extension(), Some("json" | "jsonl")) {
         let lines = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
         if let Ok(values) = lines.collect::<std::result::Result<Vec<_>, _>>() {
-            return values.iter().map(|value| in_json(value, ids)).sum();
+            return values.iter().map(|value| in_json(value, is_erased)).sum();
         }
     }
-    in_bytes(bytes, ids)
+    if file.location.extension() == Some("safetensors")
+        && let Some(header) = header_of_weights(bytes)
+    {
+        return in_json(&header, is_erased);
+    }
+    in_bytes(bytes, is_erased) + unusual.iter().map(|id| id.find_iter(bytes).count() as u64).sum::<u64>()
 }
 
-fn in_parquet(bytes: &Bytes, ids: &BTreeSet<String>) -> Result<u64> {
+/// Reads the header of a file of weights: its length, then JSON.
+fn header_of_weights(bytes: &[u8]) -> Option<Value> {
+    let length = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    let header = bytes.get(8..)?.get(..usize::try_from(length).ok()?)?;
+    serde_json::from_slice(header).ok()
+}
+
+fn in_parquet(bytes: &Bytes, is_erased: IsErased<'_>) -> Result<u64> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;
     let mut places = 0;
     for group in reader.metadata().row_groups() {
         for column in group.columns() {
             let path = column.column_path().string();
             if let Some(Statistics::ByteArray(bounds)) = column.statistics()
-                && !path.split('.').any(names_item)
+                && !path.split('.').any(names_other)
             {
                 let bounds = [bounds.min_opt(), bounds.max_opt()].into_iter().flatten();
                 let texts = bounds.filter_map(|bound| std::str::from_utf8(bound.data()).ok());
-                places += texts.map(|text| in_text(text, ids)).sum::<u64>();
+                places += texts.map(|text| in_text(text, is_erased)).sum::<u64>();
             }
         }
     }
     for batch in reader.build()? {
         let batch = batch?;
         for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-            if !names_item(field.name()) {
-                places += in_column(column, ids)?;
+            if !names_other(field.name()) {
+                places += in_column(column, is_erased)?;
             }
         }
     }
     Ok(places)
 }
 
-/// Says whether a column holds ids of items.
-fn names_item(column: &str) -> bool {
-    column == "item_id" || column.ends_with("_item_id") || column == "item_ids"
+/// Columns of events that may have any text, and whose rows have an owner in another column.
+const NOT_OWNERS: [&str; 7] = ["event_id", "event_key", "session_id", "query", "text", "last_queries", "item_ids"];
+
+/// Says whether a column holds something else than persons.
+fn names_other(column: &str) -> bool {
+    column.ends_with("item_id") || NOT_OWNERS.contains(&column)
 }
 
-fn in_column(column: &ArrayRef, ids: &BTreeSet<String>) -> Result<u64> {
+fn in_column(column: &ArrayRef, is_erased: IsErased<'_>) -> Result<u64> {
     Ok(match column.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(_, _) => {
             let texts = cast(column, &DataType::LargeUtf8)?;
-            texts.as_string::<i64>().iter().flatten().map(|text| in_text(text, ids)).sum()
+            texts.as_string::<i64>().iter().flatten().map(|text| in_text(text, is_erased)).sum()
         }
-        DataType::List(_) => in_column(column.as_list::<i32>().values(), ids)?,
-        DataType::LargeList(_) => in_column(column.as_list::<i64>().values(), ids)?,
-        DataType::FixedSizeList(_, _) => in_column(column.as_fixed_size_list().values(), ids)?,
+        DataType::List(_) => in_column(column.as_list::<i32>().values(), is_erased)?,
+        DataType::LargeList(_) => in_column(column.as_list::<i64>().values(), is_erased)?,
+        DataType::FixedSizeList(_, _) => in_column(column.as_fixed_size_list().values(), is_erased)?,
         DataType::Map(_, _) => {
             let map = column.as_map();
-            in_column(map.keys(), ids)? + in_column(map.values(), ids)?
+            in_column(map.keys(), is_erased)? + in_column(map.values(), is_erased)?
         }
         DataType::Struct(parts) => {
             let mut places = 0;
             for (part, values) in parts.iter().zip(column.as_struct().columns()) {
-                if !names_item(part.name()) {
-                    places += in_column(values, ids)?;
+                if !names_other(part.name()) {
+                    places += in_column(values, is_erased)?;
                 }
             }
             places
@@ -121,34 +146,37 @@ fn in_column(column: &ArrayRef, ids: &BTreeSet<String>) -> Result<u64> {
     })
 }
 
-fn in_text(text: &str, ids: &BTreeSet<String>) -> u64 {
-    if ids.contains(text) {
+fn in_text(text: &str, is_erased: IsErased<'_>) -> u64 {
+    if is_erased(text) {
         return 1;
     }
     if !text.starts_with(['{', '[']) {
         return 0;
     }
-    serde_json::from_str::<Value>(text).map_or(0, |value| in_json(&value, ids))
+    serde_json::from_str::<Value>(text).map_or(0, |value| in_json(&value, is_erased))
 }
 
-fn in_json(value: &Value, ids: &BTreeSet<String>) -> u64 {
+fn in_json(value: &Value, is_erased: IsErased<'_>) -> u64 {
     match value {
-        Value::String(text) => in_text(text, ids),
-        Value::Array(values) => values.iter().map(|value| in_json(value, ids)).sum(),
+        Value::String(text) => in_text(text, is_erased),
+        Value::Array(values) => values.iter().map(|value| in_json(value, is_erased)).sum(),
         Value::Object(members) => members
             .iter()
-            .filter(|(name, _)| !names_item(name))
-            .map(|(name, value)| u64::from(ids.contains(name)) + in_json(value, ids))
+            .filter(|(name, _)| !names_other(name))
+            .map(|(name, value)| u64::from(is_erased(name)) + in_json(value, is_erased))
             .sum(),
         _ => 0,
     }
 }
 
+fn is_part(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || *byte >= 0x80 || b"-_.@:+".contains(byte)
+}
+
 /// Counts words that are ids; a word has letters, digits and the signs that ids have.
-fn in_bytes(bytes: &[u8], ids: &BTreeSet<String>) -> u64 {
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80 || b"-_.@:+".contains(byte);
+fn in_bytes(bytes: &[u8], is_erased: IsErased<'_>) -> u64 {
     let words = bytes.split(|byte| !is_part(byte)).filter(|word| !word.is_empty());
-    words.filter(|word| std::str::from_utf8(word).is_ok_and(|word| ids.contains(word))).count() as u64
+    words.filter(|word| std::str::from_utf8(word).is_ok_and(is_erased)).count() as u64
 }
 
 #[cfg(test)]
@@ -181,18 +209,29 @@ mod tests {
         output.write("held/a.json", "{\"x\": 1}\n{\"add\": {\"names\": [\"u1\"]}}").await.unwrap();
         output.write("held/b.json", "not json: u1, and").await.unwrap();
         output.write("held/c", "<td>u1</td>").await.unwrap();
-        for (at, sql) in
-            ["SELECT 'u10' AS user_id", "SELECT 'u1' AS item_id", "SELECT 'no u1 as such' AS query"].iter().enumerate()
+        for (at, sql) in [
+            "SELECT 'u10' AS user_id",
+            "SELECT 'u1' AS item_id",
+            "SELECT 'u1' AS query, 'u1' AS event_id, 'as u1 says' AS note",
+        ]
+        .iter()
+        .enumerate()
         {
             output.write(&format!("free/{at}.parquet"), parquet(sql).await).await.unwrap();
         }
+        output.write("held/d", "<td>a/b c</td>").await.unwrap();
+        output.write("held/e.jsonl", "{\"who\": \"u1\"}\n").await.unwrap();
+        let header = br#"{"__metadata__": {"of": "weights"}, "u1_": {"shape": [1]}}"#;
+        let weights = [&(header.len() as u64).to_le_bytes()[..], header, b" u1 "].concat();
+        output.write("free/w.safetensors", weights).await.unwrap();
         output.write("free/a.json", "{\"item_id\": \"u1\", \"note\": \"u1 was here\"}").await.unwrap();
         output.write("models/1/text/tokenizer.json", "{\"u1\": 7}").await.unwrap();
         output.write("free/c", "u10 u1_ xu1").await.unwrap();
-        let proof = search(&output, &["u1".to_string()].into()).await.unwrap();
+        let proof = search(&output, &|id: &str| id == "u1", ["u1", "a/b c"].into_iter()).await.unwrap();
         let found: Vec<&str> = proof.found.keys().map(|path| path.rsplit("out/").next().unwrap()).collect();
-        let expected = ["0.parquet", "1.parquet", "2.parquet", "3.parquet", "4.parquet", "a.json", "b.json", "c"];
+        let expected =
+            ["0.parquet", "1.parquet", "2.parquet", "3.parquet", "4.parquet", "a.json", "b.json", "c", "d", "e.jsonl"];
         assert_eq!(found, expected.map(|name| format!("held/{name}")));
-        assert_eq!(proof.files, 13);
+        assert_eq!(proof.files, 16);
     }
 }

@@ -7,11 +7,13 @@
 
 use chrono::Utc;
 use deltalake::DeltaTable;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::config::LockConfig;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::features::night_units;
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
@@ -56,22 +58,35 @@ async fn data_files(output: &Location, table: &str) -> Result<Vec<Path>> {
 }
 
 /// Takes erased persons out of all tables.
-pub(super) async fn erase(output: &Location, locks: &LockConfig, is_erased: &dyn Fn(&str) -> bool) -> Result<Gone> {
+pub(super) async fn erase(
+    output: &Location,
+    erasure: &NightLock,
+    locks: &LockConfig,
+    is_erased: &dyn Fn(&str) -> bool,
+) -> Result<Gone> {
     let mut held: BTreeMap<RunDate, NightLock> = BTreeMap::new();
-    let done = erase_locked(output, locks, is_erased, &mut held).await;
+    let done = erase_locked(output, erasure, locks, is_erased, &mut held).await;
+    let mut released = Ok(());
     for lock in held.values() {
-        lock.release().await?;
+        released = released.and(lock.release().await);
     }
-    done
+    let gone = done?;
+    released?;
+    Ok(gone)
 }
 
 async fn erase_locked(
     output: &Location,
+    erasure: &NightLock,
     locks: &LockConfig,
     is_erased: &dyn Fn(&str) -> bool,
     held: &mut BTreeMap<RunDate, NightLock>,
 ) -> Result<Gone> {
     let mut gone = Gone::default();
+    // Files whose rows are counted already.
+    let mut replaced: HashSet<Path> = HashSet::new();
+    let history = runs::history(output).await?;
+    let showable = runs::showable(&history);
     let visible = runs::visible_nights(output).await?;
     let tables = tables_of_users()?;
     for table in &tables {
@@ -87,7 +102,13 @@ async fn erase_locked(
             };
             let mut files = Vec::new();
             for file in shown {
-                files.extend(erase_file(output, table, date, file, is_erased, &mut gone).await?);
+                let before = write_files::table_location(output, table).path(&file.path);
+                let path = file.path.clone();
+                let kept = erase_file(output, table, date, file, is_erased, &mut gone).await?;
+                if kept.as_ref().is_none_or(|kept| kept.path != path) {
+                    replaced.insert(before);
+                }
+                files.extend(kept);
             }
             let there: BTreeSet<String> = delta::night_files(&newest, table, date)?.into_iter().map(|f| f.0).collect();
             let wanted: BTreeSet<String> = files.iter().map(|file| file.path.clone()).collect();
@@ -122,7 +143,9 @@ async fn erase_locked(
                 .filter(|(table, _)| named.contains_key(*table))
                 .map(|(table, version)| (table.clone(), *version)),
         );
-        if record.table_versions == named {
+        // A generation before this one could be shown again, and its version will be gone.
+        let is_alone = showable.get(&night.run_date()).is_none_or(|generations| generations.len() == 1);
+        if record.table_versions == named && is_alone {
             continue;
         }
         let lock = lock_of(output, locks, night.run_date(), held).await?;
@@ -130,14 +153,21 @@ async fn erase_locked(
         lock.check().await?;
         runs::append(output, &shown_again(record, lock)).await?;
     }
+    erasure.check().await?;
     for table in &tables {
         delta_log::forget_history(output, table).await?;
         let Some(opened) = delta_log::open(output, table, None).await? else { continue };
         let folder = write_files::table_location(output, table);
         let named: HashSet<Path> =
             delta::file_paths(&opened, table, None)?.iter().map(|path| folder.path(path)).collect();
-        let unnamed = data_files(output, table).await?.into_iter().filter(|file| !named.contains(file));
-        output.delete(unnamed.collect()).await?;
+        let mut unnamed = data_files(output, table).await?;
+        unnamed.retain(|file| !named.contains(file) && !replaced.contains(file));
+        for file in &unnamed {
+            gone.add(left_out_rows::count(output, file, is_erased).await?);
+        }
+        erasure.check().await?;
+        output.delete(unnamed).await?;
+        output.delete(replaced.iter().cloned().collect()).await?;
     }
     Ok(gone)
 }
@@ -161,10 +191,10 @@ async fn lock_of<'a>(
     date: RunDate,
     held: &'a mut BTreeMap<RunDate, NightLock>,
 ) -> Result<&'a NightLock> {
-    if !held.contains_key(&date) {
-        held.insert(date, lock::acquire_during_erasure(output, date, locks).await?);
+    match held.entry(date) {
+        Entry::Occupied(there) => Ok(there.into_mut()),
+        Entry::Vacant(free) => Ok(free.insert(lock::acquire_during_erasure(output, date, locks).await?)),
     }
-    held.get(&date).ok_or_else(|| crate::failure::Failure::bug("a lock that was taken is gone"))
 }
 
 /// Returns the files of a visible night.
@@ -197,7 +227,10 @@ async fn erase_file(
     let folder = write_files::table_location(output, table);
     let path = folder.path(&file.path);
     let Some(rewritten) = left_out_rows::without(&folder, &path, is_erased, &mut |_| Ok(())).await? else {
-        return Ok(Some(file));
+        return match output.store.head(&path).await {
+            Ok(_) => Ok(Some(file)),
+            Err(e) => Err(Failure::from(e).hint("a published file is gone: restore it, or roll this night back")),
+        };
     };
     gone.add(rewritten.rows_left_out);
     if rewritten.rows == 0 {

@@ -27,6 +27,7 @@ use super::stored::StoredRows;
 use crate::config::Config;
 use crate::engine::request_rows::RequestRows;
 use crate::failure::{Failure, Result};
+use crate::features::erased_users::ERASED_USER;
 use crate::ids::{RunDate, date32};
 use crate::publish::runs::VisibleNight;
 use crate::score::live_model::LiveModel;
@@ -209,6 +210,9 @@ impl Live {
         let new = sent.rows(&dated.plans.events, config)?;
         let (good, bad) = dated.plans.check(new, rows.of(UNIT_EVENT)).await?;
         let (repeated, refused): (Vec<_>, Vec<_>) = bad.into_iter().partition(|bad| bad.reason == REPEATED);
+        if refused.iter().any(|bad| bad.reason == ERASED_USER) {
+            return Err(LiveRefusal::LeftOut);
+        }
         if !refused.is_empty() {
             let named: Vec<String> =
                 refused.iter().take(10).map(|bad| format!("{}: {}", bad.place, bad.reason)).collect();
