@@ -201,7 +201,7 @@ pub(crate) const RUNS: TableSpec = TableSpec {
         column("generation", Int64, "how many times the date was started; the newest visible generation is shown"),
         column("kind", Text, "night, rollback, erase or expire; see sql/views/visible_nights.sql"),
         column("status", Text, "published, rolled back or expired"),
-        column("made_visible_at", Time, "when the row was written, UTC; informational"),
+        column("made_visible_at", Time, "when the row was written, UTC, and for an erasure, when the night was published first; informational"),
         column("model_version", Text, "version of the model that scored; null where none did"),
         column("sql_fingerprint", Text, "hash of the SQL that made the night; null except for nights"),
         column("input_fingerprint", Text, "hash of the source files; null except for nights"),

@@ -80,11 +80,13 @@ pub fn check_sessions(document: &str, run: impl Fn(&str, &str) -> String) {
     let sessions = all.iter().zip(&all[1..]).filter_map(|(session, shown)| {
         session.mark.strip_prefix("session: ").map(|program| (program, &session.text, &shown.text))
     });
+    #[allow(clippy::disallowed_methods)] // not a setting of the product
+    let writes = std::env::var_os("INTENTCAST_WRITE_DOCS").is_some();
     let (mut checked, mut from) = (0, 0);
     for (program, session, shown) in sessions {
         let printed: String = run(program, session).lines().map(|line| format!("{}\n", line.trim_end())).collect();
         let printed = printed.trim_end().to_string() + "\n";
-        if std::env::var_os("INTENTCAST_WRITE_DOCS").is_some() {
+        if writes {
             let begins = from + text[from..].find(session.as_str()).unwrap() + session.len();
             let begins = begins + text[begins..].find("```text\n").unwrap() + "```text\n".len();
             text.replace_range(begins..begins + shown.len(), &printed);
@@ -95,7 +97,7 @@ pub fn check_sessions(document: &str, run: impl Fn(&str, &str) -> String) {
         checked += 1;
     }
     assert!(checked > 0, "{document}: no block is marked");
-    if std::env::var_os("INTENTCAST_WRITE_DOCS").is_some() {
+    if writes {
         fs::write(path, text).unwrap();
     }
 }

@@ -55,6 +55,8 @@ fn an_erased_person_is_nowhere_and_all_others_stay() {
     let first = query(&output, "SELECT min(user_id) FROM intent").lines().nth(1).unwrap().to_string();
     let erased = [login.as_str(), guest.as_str(), first.as_str()];
     let before = others(&output, &erased);
+    let published = "SELECT run_date, max(made_visible_at) FROM runs GROUP BY run_date ORDER BY run_date";
+    let published_at = query(&output, published);
     let server = Server::start(&[], &["--output", &output]);
     let ask = format!("GET /v1/users/{login}/intents HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(server.http(&ask).0, 200);
@@ -84,6 +86,7 @@ fn an_erased_person_is_nowhere_and_all_others_stay() {
     assert_eq!(query(&output, "SELECT count(*) FROM erasure WHERE gone_at IS NOT NULL").lines().nth(1), Some("3"));
     let kinds = query(&output, "SELECT kind, count(*) FROM runs GROUP BY kind ORDER BY kind");
     assert_eq!(kinds.lines().skip(1).collect::<Vec<_>>(), ["erase,2", "night,2"]);
+    assert_eq!(query(&output, published), published_at, "no night is younger than before");
     let started = Instant::now();
     while server.http(&ask).0 != 404 {
         assert!(started.elapsed() < Duration::from_secs(60), "{}", server.errors());

@@ -5,7 +5,6 @@
 //! that held an erased person written again without. Then the log before the newest version is removed, so that neither rollback
 //! nor time travel finds what was there. Each step finds what an interrupted erasure left, and does the rest.
 
-use chrono::Utc;
 use deltalake::DeltaTable;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -172,11 +171,11 @@ async fn erase_locked(
     Ok(gone)
 }
 
-/// Returns the record with which a night is shown again.
+/// Returns the record with which a night is shown again. It keeps the time of its publication: an erasure makes no night younger, and
+/// `check` would miss that no night ran since.
 fn shown_again(mut record: RunRecord, lock: &NightLock) -> RunRecord {
     record.kind = RunKind::Erase;
     record.generation = lock.generation;
-    record.made_visible_at = Utc::now();
     let note = "published again without erased persons";
     record.note = Some(match record.note.filter(|earlier| !earlier.contains(note)) {
         Some(earlier) => format!("{earlier}; {note}"),
