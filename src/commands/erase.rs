@@ -212,8 +212,8 @@ fn print_erasure(what: &str, erasure: &Erasure) -> Result<()> {
         say!("no file below the output has a row of these ids; rows of later files will be dropped");
     }
     if !erasure.models.is_empty() {
-        say!("models that were trained on days from the first event on: {}", erasure.models.join(", "));
-        say!("their weights follow from all events together; a new training leaves the persons out");
+        say!("models that were trained on days of these persons: {}", erasure.models.join(", "));
+        say!("they stay as they are; a new training leaves the persons out");
     }
     Ok(())
 }

@@ -190,7 +190,7 @@ impl<'a> Prompt<'a> {
             Meta::Help => eprintln!("{HELP}"),
             Meta::Tables => {
                 self.query(&tables_of(&SCHEMAS)).await?;
-                eprintln!("\\d {BARE} lists what else has a name: steps between these");
+                eprintln!("\\d {BARE} lists the intermediate steps");
             }
             Meta::Columns(name) if self.has_schema(name) => return self.query(&tables_of(&[name])).await,
             Meta::Columns(name) => return self.query(&self.columns(name)?).await,

@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 
 use super::content_key;
 use super::erased_users::ErasureRecord;
-use super::units::{OutputFile, Unit};
+use super::rollups::read_manifest;
+use super::units::OutputFile;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::tables::left_out_rows;
@@ -30,7 +31,6 @@ const TEXT_COLUMNS: [&str; 2] = ["query", "text"];
 pub(crate) struct ErasedRows {
     pub(crate) files: u64,
     pub(crate) rows: u64,
-    pub(crate) bytes_written: u64,
     /// Keys of the persons' texts.
     pub(crate) text_keys: BTreeSet<i64>,
     /// Day of the first event, counted from 1970-01-01.
@@ -80,11 +80,7 @@ pub(crate) async fn erase<'a>(
         let mut named: BTreeSet<Path> = BTreeSet::new();
         let manifests = rollups.folder("manifests").list().await?;
         for manifest in &manifests {
-            let bytes = output.store.get(&manifest.location).await?.bytes().await?;
-            let mut units: Vec<Unit> = serde_json::from_slice(&bytes).map_err(|e| {
-                Failure::input(format!("{}: damaged state manifest: {e}", output.display(&manifest.location)))
-                    .hint("delete this manifest; its units are then rolled up again")
-            })?;
+            let mut units = read_manifest(&rollups, manifest).await?;
             let mut replaced: Vec<Path> = Vec::new();
             for unit in &mut units {
                 let folder = rollups.folder(&format!("units/{}", unit.id));
@@ -129,7 +125,6 @@ async fn erase_file(
     file.bytes = rewritten.bytes.len() as u64;
     erased.files += 1;
     erased.rows += rewritten.rows_left_out;
-    erased.bytes_written += file.bytes;
     folder.write(&name, rewritten.bytes).await?;
     file.name = name;
     Ok(Some(path))

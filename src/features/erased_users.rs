@@ -165,8 +165,18 @@ pub(crate) fn share(from: &SessionContext, to: &SessionContext) {
     }
 }
 
+/// Leaves out the rows of erased persons from a table of a session.
+pub(crate) fn leave_out(ctx: &SessionContext, name: &str) -> Result<()> {
+    if ctx.udf(IS_ERASED).is_ok_and(|function| is_of_someone(&function))
+        && let Some(rows) = ctx.deregister_table(name)?
+    {
+        ctx.register_table(name, without_erased(ctx, ctx.read_table(rows)?)?.into_view())?;
+    }
+    Ok(())
+}
+
 /// Says whether the function is true of any id.
-pub(crate) fn is_of_someone(function: &ScalarUDF) -> bool {
+fn is_of_someone(function: &ScalarUDF) -> bool {
     let function: &dyn Any = function.inner().as_ref();
     function.downcast_ref::<IsErased>().is_some_and(|function| !function.users.is_empty())
 }

@@ -10,13 +10,11 @@
 
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{Duration, NaiveDate};
-use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::SessionContext;
-use object_store::ObjectStoreExt;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::erased_users::{IS_ERASED, is_of_someone, without_erased};
 use super::lake_days::{LakeDays, UnitDay};
 use super::lake_source::{LakeSource, sibling};
 use super::quarantine::OTHER_CURRENCY;
@@ -26,7 +24,7 @@ use super::unit_outputs::{self, OUTPUTS};
 use super::units::{
     LakeNow, OutputFile, Unit, UnitTables, choose_units, find_outdated, fingerprint_sources, group, list_output,
 };
-use super::{functions, lake_days, rates, views};
+use super::{erased_users, functions, lake_days, rates, views};
 use crate::config::{Config, Partition};
 use crate::failure::{Failure, Result};
 use crate::ids::{ContentHash, RunDate};
@@ -211,14 +209,18 @@ pub(super) async fn read_manifests(location: &Location) -> Result<Vec<Unit>> {
     let mut manifests = location.folder("manifests").list().await?;
     manifests.sort_by_key(|manifest| manifest.last_modified);
     for manifest in manifests {
-        let bytes = location.store.get(&manifest.location).await?.bytes().await?;
-        let units: Vec<Unit> = serde_json::from_slice(&bytes).map_err(|e| {
-            Failure::input(format!("{}: damaged state manifest: {e}", location.display(&manifest.location)))
-                .hint("delete this manifest; its units are then rolled up again")
-        })?;
-        found.extend(units);
+        found.extend(read_manifest(location, &manifest).await?);
     }
     Ok(found)
+}
+
+/// Reads the units that one manifest names.
+pub(super) async fn read_manifest(location: &Location, manifest: &ObjectMeta) -> Result<Vec<Unit>> {
+    let bytes = location.store.get(&manifest.location).await?.bytes().await?;
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Failure::input(format!("{}: damaged state manifest: {e}", location.display(&manifest.location)))
+            .hint("delete this manifest; its units are then rolled up again")
+    })
 }
 
 impl Rollups {
@@ -346,13 +348,8 @@ impl Rollups {
     /// Registers one output of `units` as table `name`.
     fn register_output(&self, ctx: &SessionContext, name: &str, output: &str, units: &[Unit]) -> Result<()> {
         self.register_rows(ctx, name, output, units)?;
-        if !ctx.udf(IS_ERASED).is_ok_and(|function| is_of_someone(&function)) {
-            return Ok(());
-        }
-        // Units are without erased persons only once their erasure has come to them.
-        let Some(rows) = ctx.deregister_table(name)? else { return Ok(()) };
-        ctx.register_table(name, without_erased(ctx, ctx.read_table(rows)?)?.into_view())?;
-        Ok(())
+        // Units hold erased persons until their erasure has reached them.
+        erased_users::leave_out(ctx, name)
     }
 
     fn register_rows(&self, ctx: &SessionContext, name: &str, output: &str, units: &[Unit]) -> Result<()> {

@@ -89,9 +89,9 @@ async fn add_missing_columns(opened: DeltaTable, table: &str) -> Result<DeltaTab
 }
 
 /// Writes the newest state of a table as a checkpoint, and removes the log files before it: earlier versions cannot be read any more,
-/// nor what they said of files that are gone. Returns the version.
-pub(crate) async fn forget_history(output: &Location, table: &str) -> Result<Option<u64>> {
-    let Some(opened) = open(output, table, None).await? else { return Ok(None) };
+/// nor what they said of files that are gone.
+pub(crate) async fn forget_history(output: &Location, table: &str) -> Result<()> {
+    let Some(opened) = open(output, table, None).await? else { return Ok(()) };
     let newest = opened.version().unwrap_or_default();
     let folder = table_location(output, table).folder("_delta_log");
     let version_of = |name: &str| name.get(..20)?.parse::<u64>().ok();
@@ -103,11 +103,10 @@ pub(crate) async fn forget_history(output: &Location, table: &str) -> Result<Opt
         .map(|file| file.location)
         .collect();
     if older.is_empty() {
-        return Ok(Some(newest));
+        return Ok(());
     }
     checkpoints::create_checkpoint(&opened, None).await.map_err(failure(table))?;
-    output.delete(older).await?;
-    Ok(Some(newest))
+    output.delete(older).await
 }
 
 fn columns_of(table: &str) -> Result<Vec<StructField>> {

@@ -40,8 +40,8 @@ pub(crate) async fn count(location: &Location, path: &Path, is_left_out: &dyn Fn
     scan(bytes, is_left_out, &mut |_| Ok(())).map_err(|failure| failure.at(location.display(path)))
 }
 
-/// Reads a file, and returns it without the rows whose owner is left out; `None` if it has no such row or is
-/// gone. `visit` sees those rows.
+/// Reads a file, and returns it without the rows whose owner is left out; `None` if it has no such
+/// row or is gone. `visit` sees those rows.
 pub(crate) async fn without(
     location: &Location,
     path: &Path,

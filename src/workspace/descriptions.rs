@@ -24,7 +24,7 @@ impl Description {
     pub(crate) fn from_sql(text: &str) -> Self {
         let first = text.lines().next().and_then(|line| line.strip_prefix("--"));
         let mut columns = BTreeMap::new();
-        // Of the last token of the line that is no blank and no comma.
+        // The line's last token, blanks and commas left out.
         let mut name = None;
         for token in Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default() {
             match token {

@@ -220,31 +220,30 @@ impl Workspace {
         &self.erased
     }
 
-    /// Reads who of the lake's users is whose other id, also of erased persons: pairs of an id and the login that it became.
+    /// Reads which ids of the lake's users belong together, also those of erased persons: pairs of an id and the login that it became.
     pub(crate) async fn connected_ids(&self) -> Result<Vec<(String, String)>> {
-        let lake = self.lake()?;
         let ctx = self.session();
         Arc::new(ErasedUsers::default()).register(&ctx);
-        let today = RunDate(chrono::Utc::now().date_naive());
-        functions::register(&ctx, &self.config, today)?;
-        lake.register(&ctx, today).await?;
-        views::register_one(&ctx, &self.sql, "master/checked_users").await?;
-        views::register_one(&ctx, &self.sql, "master/user_rows").await?;
         let sql = "SELECT DISTINCT user_id, canonical_user_id FROM user_rows \
                    WHERE canonical_user_id IS NOT NULL AND canonical_user_id <> user_id";
-        text_pairs(&ctx, sql).await
+        self.pairs_of_master(&ctx, &["master/checked_users", "master/user_rows"], sql).await
     }
 
     /// Reads the lake's erasures: ids, each with the time of its request as text where there is one.
     pub(crate) async fn requested_erasures(&self) -> Result<Vec<(String, String)>> {
-        let lake = self.lake()?;
-        let ctx = self.session();
-        let today = RunDate(chrono::Utc::now().date_naive());
-        functions::register(&ctx, &self.config, today)?;
-        lake.register(&ctx, today).await?;
-        views::register_one(&ctx, &self.sql, "master/erasures").await?;
         let sql = "SELECT user_id, coalesce(CAST(requested_at AS VARCHAR), '') FROM erasures";
-        text_pairs(&ctx, sql).await
+        self.pairs_of_master(&self.session(), &["master/erasures"], sql).await
+    }
+
+    /// Runs a query of two columns of text over views of the lake's master data, each after the ones that it reads.
+    async fn pairs_of_master(&self, ctx: &SessionContext, files: &[&str], sql: &str) -> Result<Vec<(String, String)>> {
+        let today = RunDate(chrono::Utc::now().date_naive());
+        functions::register(ctx, &self.config, today)?;
+        self.lake()?.register(ctx, today).await?;
+        for file in files {
+            views::register_one(ctx, &self.sql, file).await?;
+        }
+        text_pairs(ctx, sql).await
     }
 
     /// Plans which rollups a night of `run_date` reuses and builds. Writes nothing.
