@@ -1,7 +1,8 @@
 //! The prompt of `intentcast sql`, fed through a pipe, and files of statements.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::intentcast;
 
@@ -101,6 +102,42 @@ fn statements_are_remembered_from_session_to_session() {
     assert!(shown.contains("| 42 "), "{shown}");
     type_at_terminal("SELECT 'secret';\n\\q\n", "--set sql.history_file=none");
     assert!(!std::fs::read_to_string(&file).unwrap().contains("secret"));
+}
+
+#[test]
+fn ctrl_c_cancels_the_query_and_keeps_the_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = env!("CARGO_BIN_EXE_intentcast");
+    let command = format!("{binary} --set sql.history_file=none sql --output {}", folder.path().display());
+    let mut terminal = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keys = terminal.stdin.take().unwrap();
+    let mut shown = std::io::BufReader::new(terminal.stdout.take().unwrap());
+    let mut until = |text: &str| {
+        let mut read = String::new();
+        while !read.contains(text) {
+            let bytes = shown.fill_buf().unwrap();
+            assert!(!bytes.is_empty(), "expected {text} in\n{read}");
+            read += &String::from_utf8_lossy(bytes);
+            let length = bytes.len();
+            shown.consume(length);
+        }
+        read
+    };
+    until("intentcast> ");
+    // It would take hours.
+    keys.write_all(b"SELECT sum(value % 7) FROM range(1, 1000000000000);\n").unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    keys.write_all(b"\x03").unwrap();
+    until("cancelled");
+    keys.write_all(b"SELECT 41 + 1 AS answer;\n").unwrap();
+    until("| 42 ");
+    keys.write_all(b"\\q\n").unwrap();
+    assert!(terminal.wait().unwrap().success());
 }
 
 #[test]

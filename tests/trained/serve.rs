@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::repository::root;
@@ -206,9 +207,25 @@ fn one_users_answers_come_by_http() {
     assert_eq!(server.get("/v1/users/u0000001/intents").0, 404);
     night(&lake, &output, EARLIER);
     server.wait_until("the first night is shown", |server| server.get("/readyz").0 == 200);
-    night(&lake, &output, NIGHT);
-    server.wait_until("a new night is taken up", |server| {
-        server.get("/readyz").1.as_str().is_some_and(|text| text.contains(NIGHT))
+    // Someone asks all the while.
+    let first = query(&output, "SELECT min(user_id) FROM intent").lines().nth(1).unwrap().to_string();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut answers = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(server.get(&format!("/v1/users/{first}/intents")).0, 200);
+                assert_eq!(server.rows("SELECT count(*) > 0 FROM intent"), ["t"]);
+                answers += 1;
+            }
+            answers
+        });
+        night(&lake, &output, NIGHT);
+        server.wait_until("a new night is taken up", |server| {
+            server.get("/readyz").1.as_str().is_some_and(|text| text.contains(NIGHT))
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert!(asking.join().unwrap() > 10, "answers while the night changed");
     });
 
     let csv = query(
