@@ -3,12 +3,14 @@
 //! The workspace adds functions, stores, the cluster and scoring to it; rooms that work on a lake ask the workspace for sessions.
 //! Flat tables in training, imports and the executors of a cluster have no workspace and use this session as it is.
 
+mod cooperative_joins;
 pub(crate) mod memory;
 pub mod places;
 pub(crate) mod request_rows;
 pub(crate) mod scans;
 pub(crate) mod schemas;
 
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::failure::Result;
 use crate::score::torch_functions::TorchFunctions;
+use cooperative_joins::CooperativeJoins;
 use memory::CappedPool;
 use scans::Scans;
 
@@ -53,6 +56,11 @@ pub fn session(config: &Config) -> Result<SessionContext> {
     // Sizes are known only of tables in memory: a catalogue of this size is joined without moving the events.
     options.optimizer.hash_join_single_partition_threshold = 64 << 20;
     options.optimizer.hash_join_single_partition_threshold_rows = 1 << 20;
-    let ctx = SessionContext::new_with_config_rt(settings, runtime.build_arc()?);
+    let state = SessionStateBuilder::new()
+        .with_config(settings)
+        .with_runtime_env(runtime.build_arc()?)
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(CooperativeJoins));
+    let ctx = SessionContext::new_with_state(state.build());
     Ok(ctx.with_function_factory(Arc::new(TorchFunctions(Arc::new(config.clone())))))
 }

@@ -1,6 +1,7 @@
 //! Sources of the features: lake, SQL files and settings; and sessions that share those settings.
 
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
 use super::erased_users;
@@ -16,11 +17,16 @@ pub(crate) struct LakeSource<'a> {
     pub(crate) lake: &'a Lake,
 }
 
-/// Opens an empty session that shares `ctx`'s settings, memory pool and function factory, but none of its tables.
+/// Opens an empty session that shares `ctx`'s settings, optimizer, memory pool and function factory, but none of its tables.
 pub(crate) fn sibling(ctx: &SessionContext) -> SessionContext {
-    let config: SessionConfig = ctx.copied_config().with_create_default_catalog_and_schema(true);
-    let empty = SessionContext::new_with_config_rt(config, ctx.runtime_env());
-    let empty = match ctx.state().function_factory() {
+    let state = ctx.state();
+    let empty = SessionStateBuilder::new()
+        .with_config(ctx.copied_config().with_create_default_catalog_and_schema(true))
+        .with_runtime_env(ctx.runtime_env())
+        .with_default_features()
+        .with_physical_optimizer_rules(state.physical_optimizers().to_vec());
+    let empty = SessionContext::new_with_state(empty.build());
+    let empty = match state.function_factory() {
         Some(factory) => empty.with_function_factory(Arc::clone(factory)),
         None => empty,
     };

@@ -99,6 +99,25 @@ pub fn query(output: &str, query: &str) -> String {
     done(&["sql", "--output", output, "--format", "csv", "-c", query])
 }
 
+/// Copies the champion under another version and edits the copy's card. Returns both versions.
+pub fn challenger(output: &str, edit: impl Fn(&mut Value)) -> (String, String) {
+    let models = Path::new(output).join("models");
+    let champion = champion(output);
+    let copy = "20260220-00000000".to_string();
+    lakes::copy(&models.join(&champion), &models.join(&copy));
+    let card = models.join(&copy).join("bundle.json");
+    let text = std::fs::read_to_string(&card).unwrap().replace(&champion, &copy);
+    let mut changed: Value = serde_json::from_str(&text).unwrap();
+    edit(&mut changed);
+    std::fs::write(&card, changed.to_string()).unwrap();
+    (champion, copy)
+}
+
+/// Returns the version of the champion.
+pub fn champion(output: &str) -> String {
+    std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().to_string()
+}
+
 /// Tables of an undisturbed night of 2026-02-21 in one process on local files.
 pub static UNDISTURBED: LazyLock<Published> = LazyLock::new(|| {
     let (_own, lake, output) = shop();

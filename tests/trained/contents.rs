@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use tch::{Device, nn};
 
 use crate::support::lakes;
-use crate::support::shop::{ENCODER, QUICK, TRAINED_ON, done, night, refused, shop};
+use crate::support::shop::{ENCODER, QUICK, TRAINED_ON, champion, done, night, refused, shop};
 
 fn ask(lake: &str, output: &str, sql: &str) -> String {
     done(&["sql", "--lake", lake, "--output", output, "--date", "2026-02-21", "--format", "csv", "-c", sql])
@@ -228,10 +228,6 @@ fn an_encoder_that_changes_during_training_is_refused() {
     assert_eq!(champion(&output), before);
     let listed = done(&["models", "--output", &output]);
     assert_eq!(listed.matches("20260220-").count(), 1, "{listed}");
-}
-
-fn champion(output: &str) -> String {
-    std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().into()
 }
 
 /// Counts the rows and the distinct keys of the files of a folder.

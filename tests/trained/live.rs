@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::clients;
 use crate::support::server::Server;
-use crate::support::shop::{done, night, query, shop};
+use crate::support::shop::{challenger, done, night, query, shop};
 
 /// The night that the server shows, and the one after it.
 const NIGHT: &str = "2026-02-21";
@@ -206,6 +207,27 @@ fn live_answers_are_for_those_who_may_have_them() {
         assert_eq!(intents(id, &view("'; DROP TABLE intent; --")).0, 200, "{id}");
     }
     assert_eq!(server.get("/healthz").0, 200);
+
+    // Someone asks while another model becomes champion.
+    let (_, other) = challenger(&output, |card| card["blend"]["purchase"]["intercept"] = 4.into());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut answers = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(server.get(&format!("/v1/users/{user}/intents")).0, 200);
+                let (status, answer) = intents(user, &view(item));
+                assert_eq!(status, 200, "{answer}");
+                answers += 1;
+            }
+            answers
+        });
+        done(&["promote", &other, "--force", "--output", &output]);
+        server.wait_until("a new model is taken up", |_| intents(user, &view(item)).1["model_version"] == other);
+        is_over.store(true, Ordering::Relaxed);
+        assert!(asking.join().unwrap() > 10, "answers while the model changed");
+    });
+    assert!(purchase(&intents(user, &json!([])).1) > purchase(&now.1), "the other model answers");
 
     // Without a lake it is not known who refused.
     drop(server);

@@ -3,26 +3,7 @@
 use serde_json::Value;
 use std::path::Path;
 
-use crate::support::lakes;
-use crate::support::shop::{done, refused, shop};
-
-/// Copies the champion under another version and edits the copy's card. Returns both versions.
-fn challenger(output: &str, edit: impl Fn(&mut Value)) -> (String, String) {
-    let models = Path::new(output).join("models");
-    let champion = champion(output);
-    let copy = "20260220-00000000".to_string();
-    lakes::copy(&models.join(&champion), &models.join(&copy));
-    let card = models.join(&copy).join("bundle.json");
-    let text = std::fs::read_to_string(&card).unwrap().replace(&champion, &copy);
-    let mut changed: Value = serde_json::from_str(&text).unwrap();
-    edit(&mut changed);
-    std::fs::write(&card, changed.to_string()).unwrap();
-    (champion, copy)
-}
-
-fn champion(output: &str) -> String {
-    std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().to_string()
-}
+use crate::support::shop::{challenger, champion, done, refused, shop};
 
 /// The decisions on record, oldest first: decision, version, champion before.
 fn decisions(output: &str) -> Vec<(String, String, Option<String>)> {

@@ -203,6 +203,7 @@ fn one_users_answers_come_by_http() {
     let (_own, lake, output) = shop();
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
     assert_eq!(server.get("/healthz").0, 200);
+    assert_eq!(server.get("/").0, 307, "leads to the page");
     assert_eq!(server.get("/readyz").0, 503, "before the first night");
     assert_eq!(server.get("/v1/users/u0000001/intents").0, 404);
     night(&lake, &output, EARLIER);

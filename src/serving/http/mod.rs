@@ -9,7 +9,7 @@ mod users;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use std::collections::BTreeSet;
@@ -54,6 +54,7 @@ fn routes(queries: Arc<Queries>) -> Router {
         .route("/v1/items/scores", post(live::item_scores))
         .route(TOKEN, post(token))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&queries), let_in))
+        .route("/", get(home))
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -62,6 +63,11 @@ fn routes(queries: Arc<Queries>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&queries), observe))
         .with_state(queries)
+}
+
+/// Leads a browser to the page.
+async fn home() -> Redirect {
+    Redirect::temporary("/agent")
 }
 
 async fn healthy() -> &'static str {

@@ -17,6 +17,7 @@ from expectations import attempt, expect, report, same
 
 HOST, PORT = sys.argv[1], int(sys.argv[2])
 LONG_QUERY = "SELECT count(*) FROM generate_series(1, 100000000000)"
+MULTIPLYING_QUERY = "SELECT sum(a.value % b.value) FROM generate_series(1, 1000000) a, generate_series(1, 1000000000) b"
 COLUMNS = "user_id, run_date, p_purchase"
 WRITTEN = "/tmp/intentcast-served-copy"
 
@@ -236,7 +237,7 @@ def cancels():
             started = time.monotonic()
             timer = threading.Timer(1.0, getattr(conn, name))
             timer.start()
-            failure = failure_of(lambda: conn.execute(LONG_QUERY))
+            failure = failure_of(lambda: conn.execute(MULTIPLYING_QUERY if name == "cancel" else LONG_QUERY))
             waits[name] = round(time.monotonic() - started, 1)
             timer.join()
             expect(isinstance(failure, psycopg.errors.QueryCanceled), f"{name}: expected SQLSTATE 57014, found {failure!r}")
