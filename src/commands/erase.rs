@@ -1,7 +1,7 @@
 //! `intentcast erase`: forgets persons, and proves that they are gone.
 
 use async_trait::async_trait;
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::command::{Command, Needs, Places};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
-use crate::publish::erase::{self, Erasure, Proof};
+use crate::publish::erase::{self, Done, Erasure, LakeToRewrite, Proof, Wanted};
 use crate::score::models::Models;
 use crate::workspace::{Access, Workspace};
 
@@ -20,8 +20,8 @@ const SHOWN_MAX: usize = 20;
 /// Forget persons: take them out of the output, its history included, and prove that they are gone.
 ///
 /// The person is every id that the lake's users connect with the one named. From the beginning on, no session and no server shows
-/// the person, and rows of later files are dropped. The lake itself is not changed. A command that was interrupted is finished by the
-/// same one.
+/// the person, and rows of later files are dropped. The lake itself is changed only with --rewrite-lake. A command that was
+/// interrupted is finished by the same one.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("who").required(true).multiple(true).args(["user", "file", "requests"]))]
 pub struct Erase {
@@ -39,6 +39,9 @@ pub struct Erase {
     /// Erase all ids of a person with more than erase.group_max of them, too.
     #[arg(long)]
     group: bool,
+    /// Take the ids out of the lake's own files, too: each is replaced by one with its other rows as they are.
+    #[arg(long)]
+    rewrite_lake: bool,
     /// Print the ids, files and rows that would go, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -59,32 +62,60 @@ impl Command for Erase {
         let requests = self.requested(&workspace, config).await?;
         let ids: BTreeSet<String> = requests.keys().cloned().collect();
         let output = workspace.output()?;
+        let session = workspace.session();
+        let lake = match self.rewrite_lake {
+            true => Some(LakeToRewrite { ctx: &session, source: workspace.source()? }),
+            false => None,
+        };
+        let grace = TimeDelta::hours(config.erase.grace_hours.into());
+        let wanted = Wanted { requests: &requests, grace, lake };
         if self.dry_run {
             print_ids("would erase", &ids)?;
-            print_erasure("would go", &erase::survey(output, &ids).await?)?;
+            print_erasure("would go", &erase::survey(output, &wanted).await?)?;
             if self.prove {
                 let is_meant = |id: &str| ids.contains(id);
                 print_proof(&erase::search(output, &is_meant, ids.iter().map(String::as_str)).await?)?;
             }
             return Ok(());
         }
-        let (erasure, proof) = erase::erase(output, &config.lock, &requests).await?;
-        print_ids("erased", &ids)?;
-        print_erasure("gone", &erasure)?;
+        let done = erase::erase(output, &config.lock, &wanted).await?;
+        print_ids(if done.waiting.is_some() { "hidden" } else { "erased" }, &ids)?;
+        print_erasure("gone", &done.erasure)?;
         if self.prove {
-            print_proof(&proof)?;
+            print_proof(&done.proof)?;
         }
-        match proof.found.is_empty() {
-            true => Ok(()),
-            false => Err(Failure::check(format!(
-                "{} of {} files below the output still hold an erased id, {} among them",
+        done.refuse_unfinished(config)
+    }
+}
+
+impl Done {
+    /// Fails where ids are left, or will be for a while.
+    fn refuse_unfinished(&self, config: &Config) -> Result<()> {
+        let proof = &self.proof;
+        if let Some(first) = proof.found.keys().next() {
+            return Err(Failure::check(format!(
+                "{} of {} files below the output still hold an erased id, {first} among them",
                 proof.found.len(),
                 proof.files,
-                proof.found.keys().next().map_or("", String::as_str)
             ))
             .hint(
                 "run it again with --prove, which lists them; files that intentcast did not write are yours to remove",
-            )),
+            ));
+        }
+        if self.kept_versions > 0 {
+            return Err(Failure::check(format!(
+                "{}: the bucket keeps {} older versions of files that held an erased id",
+                config.lake.uri, self.kept_versions
+            ))
+            .hint("delete the noncurrent versions below the lake, or let a lifecycle rule do it; then run the same command again"));
+        }
+        match self.waiting {
+            Some((ids, first)) => Err(Failure::transient(format!(
+                "{ids} ids are hidden, and their files stay until {} (erase.grace_hours)",
+                first.format("%Y-%m-%d %H:%M:%SZ")
+            ))
+            .hint("run the same command after that time")),
+            None => Ok(()),
         }
     }
 }
@@ -208,8 +239,11 @@ fn print_erasure(what: &str, erasure: &Erasure) -> Result<()> {
     ] {
         say!("{what} from {place}: {} rows in {} files", gone.rows, gone.files);
     }
+    if let Some(gone) = erasure.lake {
+        say!("{what} from the lake: {} rows in {} files", gone.rows, gone.files);
+    }
     if erasure.rows() == 0 {
-        say!("no file below the output has a row of these ids; rows of later files will be dropped");
+        say!("no file has a row of these ids; rows of later files will be dropped");
     }
     if !erasure.models.is_empty() {
         say!("models that were trained on days of these persons: {}", erasure.models.join(", "));

@@ -120,6 +120,8 @@ settings! {
         retrain: Retrain = Retrain::Warn;
         /// Ids of one person at most: a larger group of stitched ids is a shared device and is refused without `--group`.
         group_max: u32 = 20, 1..=1_000_000;
+        /// Hours for which files stay after a person is hidden, so that what reads them can end; then the same command removes them.
+        grace_hours: u32 = 0, 0..=87_600;
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Date32Type};
 use futures::future::BoxFuture;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::content_key;
 use super::erased_users::ErasureRecord;
@@ -107,6 +107,44 @@ pub(crate) async fn erase<'a>(
         output.delete(stray.map(|file| file.location.clone()).collect()).await?;
     }
     Ok(erased)
+}
+
+/// A file of the lake before and after its persons were taken out: path and fingerprint.
+#[derive(Debug)]
+pub(crate) struct Rewritten {
+    pub(crate) before: (String, String),
+    pub(crate) after: (String, String),
+}
+
+/// Lets units cover the rewritten files of a lake in place of those that they were made from: without the persons, both give the
+/// same unit. The units' counts stay.
+pub(crate) async fn follow(output: &Location, files: &[Rewritten]) -> Result<()> {
+    let after: HashMap<(&str, &str), &(String, String)> =
+        files.iter().map(|file| ((file.before.0.as_str(), file.before.1.as_str()), &file.after)).collect();
+    for folder in output.folder(ROLLUPS_FOLDER).list_by_folder().await?.keys() {
+        let rollups = output.folder(ROLLUPS_FOLDER).folder(folder);
+        for manifest in rollups.folder("manifests").list().await? {
+            let mut units = read_manifest(&rollups, &manifest).await?;
+            let mut has_changed = false;
+            for unit in &mut units {
+                let followed = std::mem::take(&mut unit.sources).into_iter().map(|(path, fingerprint)| {
+                    match after.get(&(path.as_str(), fingerprint.as_str())) {
+                        Some(after) => {
+                            has_changed = true;
+                            (*after).clone()
+                        }
+                        None => (path, fingerprint),
+                    }
+                });
+                unit.sources = followed.collect();
+            }
+            if has_changed {
+                let text = serde_json::to_vec(&units).map_err(Failure::bug)?;
+                output.store.put(&manifest.location, text.into()).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file of a unit again without erased persons, and names the new one in its place. Returns the path of the old one.

@@ -42,6 +42,9 @@ const DIGITS: usize = 32;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ErasedId {
     pub(crate) requested_at: DateTime<Utc>,
+    /// Time from which on no session shows the person.
+    #[serde(default)]
+    pub(crate) noted_at: DateTime<Utc>,
     /// None until no file holds the id.
     pub(crate) gone_at: Option<DateTime<Utc>>,
 }
@@ -60,6 +63,12 @@ pub(crate) struct ErasureRecord {
     /// Versions of models that were trained on days of persons who were erased later.
     #[serde(default)]
     pub(crate) models: BTreeSet<String>,
+    /// Events that were taken out of the lake, by file as it was before, then by local day counted from 1970-01-01.
+    #[serde(default)]
+    pub(crate) lake_events: BTreeMap<String, BTreeMap<i32, u64>>,
+    /// Versions of the lake's files, with persons who are erased now, that a bucket was seen to keep: paths and versions.
+    #[serde(default)]
+    pub(crate) kept_versions: BTreeSet<(String, String)>,
 }
 
 impl ErasureRecord {
@@ -80,7 +89,24 @@ impl ErasureRecord {
         let key: Vec<u8> = random.iter().flat_map(|part| *part.as_bytes()).collect();
         let key = blake3::derive_key("intentcast erased users", &key);
         let key = blake3::Hash::from_bytes(key).to_hex().to_string();
-        Self { key, people: BTreeMap::new(), text_keys: BTreeSet::new(), first_day: None, models: BTreeSet::new() }
+        Self {
+            key,
+            people: BTreeMap::new(),
+            text_keys: BTreeSet::new(),
+            first_day: None,
+            models: BTreeSet::new(),
+            lake_events: BTreeMap::new(),
+            kept_versions: BTreeSet::new(),
+        }
+    }
+
+    /// Notes ids, each with the time of its request, as far as they are not noted yet.
+    pub(crate) fn note(&mut self, requests: &BTreeMap<String, DateTime<Utc>>, now: DateTime<Utc>) -> Result<()> {
+        for (id, requested_at) in requests {
+            let request = ErasedId { requested_at: *requested_at, noted_at: now, gone_at: None };
+            self.people.entry(self.hash(id)?).or_insert(request);
+        }
+        Ok(())
     }
 
     /// Writes the record; it counts from then on.
@@ -92,6 +118,17 @@ impl ErasureRecord {
     pub(crate) fn users(&self) -> Result<ErasedUsers> {
         let finished = self.people.values().filter(|erased| erased.gone_at.is_some()).count();
         ErasedUsers::new(&self.key, self.people.keys().cloned().collect(), finished)
+    }
+
+    /// Returns the hashes of the ids that were noted up to a time.
+    pub(crate) fn users_until(&self, until: DateTime<Utc>) -> Result<ErasedUsers> {
+        let noted = self.people.iter().filter(|(_, erased)| erased.noted_at <= until);
+        ErasedUsers::new(&self.key, noted.map(|(hash, _)| hash.clone()).collect(), 0)
+    }
+
+    /// Returns how many events of a local day, counted from 1970-01-01, were taken out of the lake.
+    pub(crate) fn lake_events_of(&self, day: i32) -> u64 {
+        self.lake_events.values().filter_map(|days| days.get(&day)).sum()
     }
 
     /// Returns the keyed hash of an id.
@@ -276,7 +313,7 @@ mod tests {
 
         let mut record = ErasureRecord::new();
         let id = record.hash("u1").unwrap();
-        record.people.insert(id.clone(), ErasedId { requested_at: Utc::now(), gone_at: None });
+        record.people.insert(id.clone(), ErasedId { requested_at: Utc::now(), noted_at: Utc::now(), gone_at: None });
         record.write(&output).await.unwrap();
         Arc::new(ErasedUsers::read(&output).await.unwrap()).register(&ctx);
         register_default(&ctx);

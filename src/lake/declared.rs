@@ -2,12 +2,13 @@
 //!
 //! `sql/lakes/<name>/raw_<view>.sql` is one `CREATE TABLE` statement: NOT NULL marks a column that every file must have;
 //! other columns are null in the rows of a file that lacks them; columns that are not declared are ignored. `LOCATION 'folder'`
-//! names the folder below the lake in which the files are, if it is not called like the view.
+//! names the folder below the lake in which the files are, if it is not called like the view. REFERENCES users marks a column that
+//! holds users' ids; `user_id` and `canonical_user_id` do without it.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParser, Statement as DfStatement};
-use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType, Statement};
+use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, ColumnDef, DataType as SqlType, Statement};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -21,11 +22,16 @@ use crate::failure::{Failure, Result};
 /// The hint of messages that refuse a damaged file of the lake.
 pub(crate) const FIX_FILE: &str = "write the file again, or move it out of the lake's folder, then rerun";
 
+/// Columns that hold users' ids without saying so.
+const USER_COLUMNS: [&str; 2] = ["user_id", "canonical_user_id"];
+
 /// Declared columns of one view's raw files.
 #[derive(Debug, Clone)]
 pub(crate) struct Declared {
     pub(crate) schema: SchemaRef,
     pub(crate) required: Vec<String>,
+    /// Columns that hold users' ids.
+    pub(crate) of_users: Vec<String>,
     /// The folder below the lake that LOCATION names.
     pub(super) location: Option<String>,
     /// The file that declares them, and the one that makes the view from them, below sql/.
@@ -48,16 +54,22 @@ impl Declared {
             let data_type = arrow_type(ctx, &column.data_type).await.map_err(|f| f.at(place))?;
             fields.push(Field::new(column.name.value.clone(), plain(data_type), true));
         }
-        let required = table
-            .columns
-            .iter()
-            .filter(|c| c.options.iter().any(|o| o.option.to_string() == "NOT NULL"))
-            .map(|c| c.name.value.clone())
-            .collect();
+        let named = |holds: &dyn Fn(&&ColumnDef) -> bool| -> Vec<String> {
+            table.columns.iter().filter(|column| holds(column)).map(|column| column.name.value.clone()).collect()
+        };
+        let required = named(&|column| has_option(column, "NOT NULL"));
+        let of_users = named(&|column| {
+            USER_COLUMNS.contains(&column.name.value.as_str()) || has_option(column, "REFERENCES users")
+        });
         let by_format = table.hive_formats.as_ref().and_then(|format| format.location.as_deref());
         let location = table.location.as_deref().or(by_format).map(|l| folder_below_lake(place, l)).transpose()?;
         let (place, view_place) = (place.into(), view_place.into());
-        Ok(Self { schema: Arc::new(Schema::new(fields)), required, location, place, view_place })
+        Ok(Self { schema: Arc::new(Schema::new(fields)), required, of_users, location, place, view_place })
+    }
+
+    /// The file that declares the columns, for messages.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
     }
 
     /// Compares a file's columns with the declared ones. Returns those that the file has under a name of another case or in a
@@ -137,6 +149,10 @@ impl Declared {
             cast_of(name, found, field.data_type())
         ))
     }
+}
+
+fn has_option(column: &ColumnDef, option: &str) -> bool {
+    column.options.iter().any(|found| found.option.to_string().eq_ignore_ascii_case(option))
 }
 
 /// The columns of a Parquet file.

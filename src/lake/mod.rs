@@ -17,6 +17,7 @@ mod partitions;
 mod profile;
 mod raw_tables;
 pub(crate) mod retry;
+pub(crate) mod rewritten_file;
 pub mod stores;
 pub(crate) mod unreadable;
 mod view_names;
@@ -139,6 +140,22 @@ impl Lake {
     /// Returns the names of all raw tables: `events` first, those of the other views, then further ones.
     pub(crate) fn tables(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.sql.tables()
+    }
+
+    /// Returns the columns of a raw table that hold users' ids.
+    pub(crate) fn columns_of_users(&self, table: &str) -> Result<&[String]> {
+        Ok(&self.sql.declared(table)?.of_users)
+    }
+
+    /// Returns the file that declares a raw table, for messages.
+    pub(crate) fn raw_place(&self, table: &str) -> Result<&str> {
+        Ok(self.sql.declared(table)?.place())
+    }
+
+    /// Returns the folder of a raw table, and whether it is a Delta table.
+    pub(crate) fn folder(&self, table: &str) -> Result<(Location, bool)> {
+        let folder = self.location.folder(self.sql.folder(table)?);
+        Ok((folder, self.listing(table).is_some_and(|listing| listing.is_delta)))
     }
 
     pub(crate) fn files(&self, table: &str) -> &[ListedFile] {

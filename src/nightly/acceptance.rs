@@ -10,6 +10,7 @@ use datafusion::prelude::SessionContext;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::failure::{Failure, Result};
+use crate::features::erased_users::ErasureRecord;
 use crate::features::lake_days::{LakeDays, UnitDay};
 use crate::features::objections::{self, Accept, Objection, date_of};
 use crate::ids::RunDate;
@@ -23,8 +24,15 @@ pub(crate) async fn find_objections(
     run_date: RunDate,
 ) -> Result<Vec<Objection>> {
     let mut found = objections::find(&workspace.config, days, run_date);
-    if let Some(read) = LastReading::find(workspace, run_date).await? {
-        found.extend(fewer_rows(&LakeDays::before(run_date, days), &read));
+    if let Some(mut read) = LastReading::find(workspace, run_date).await? {
+        let days = LakeDays::before(run_date, days);
+        if fewer_rows(&days, &read).is_some() {
+            // An erasure may have taken persons out of the lake since then.
+            if let Some(record) = ErasureRecord::read(workspace.output()?).await? {
+                read.leave_out(|day| record.lake_events_of(day));
+            }
+            found.extend(fewer_rows(&days, &read));
+        }
     }
     Ok(found)
 }
@@ -73,6 +81,12 @@ impl LastReading {
         }
         Ok(Some(Self { night: night.run_date(), rows_read }))
     }
+
+    fn leave_out(&mut self, rows_of: impl Fn(i32) -> u64) {
+        for (day, rows) in &mut self.rows_read {
+            *rows = rows.saturating_sub(rows_of(*day));
+        }
+    }
 }
 
 /// Objects to days of which fewer rows were read than when a night last read them. A day of which nothing is read any more has left
@@ -119,6 +133,9 @@ mod tests {
         };
         assert_eq!(fewer_rows(&days, &read(&[(3, 10), (2, 3), (1, 2)])), None, "the same and more");
         assert_eq!(fewer_rows(&days, &read(&[(400, 5)])), None, "a day that left the lake");
+        let mut erased = read(&[(3, 12), (2, 4)]);
+        erased.leave_out(|day| if day == today - 3 { 2 } else { 0 });
+        assert_eq!(fewer_rows(&days, &erased), None, "two rows are of an erased person");
         let objection = fewer_rows(&days, &read(&[(3, 11), (2, 5), (1, 2)])).unwrap();
         let wanted = "2026-03-07 has 10 rows, 11 when the night of 2026-03-10 read it; another day has fewer rows too";
         assert!(objection.message.starts_with(wanted), "{}", objection.message);

@@ -525,7 +525,8 @@ impl Workspace {
         date
     }
 
-    fn source(&self) -> Result<LakeSource<'_>> {
+    /// Returns the lake with the SQL and settings that turn it into features; fails (exit 2) where none is configured.
+    pub(crate) fn source(&self) -> Result<LakeSource<'_>> {
         Ok(LakeSource { config: &self.config, sql: &self.sql, lake: self.lake()? })
     }
 

@@ -18,6 +18,7 @@ mod publishing;
 mod publishing_s3;
 mod read_back;
 mod references;
+mod rewritten_lakes;
 mod scoring;
 mod simulation;
 mod stock_out_risk;

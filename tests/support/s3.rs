@@ -15,7 +15,7 @@ use s3s::dto::*;
 use s3s::service::S3ServiceBuilder;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
@@ -34,6 +34,9 @@ pub struct S3Server {
 struct Bucket {
     objects: Mutex<BTreeMap<String, Object>>,
     uploads: Mutex<BTreeMap<String, BTreeMap<i32, Bytes>>>,
+    /// Objects that were replaced or deleted, by name and version.
+    older: Mutex<BTreeMap<(String, String), Object>>,
+    keeps_versions: AtomicBool,
     numbers: AtomicU64,
     bytes_read: AtomicU64,
     reads: AtomicU64,
@@ -55,6 +58,7 @@ struct Object {
     bytes: Bytes,
     written_at: SystemTime,
     e_tag: String,
+    version: String,
 }
 
 impl S3Server {
@@ -127,6 +131,16 @@ impl S3Server {
         *self.bucket.denied.lock().unwrap() = vec![(action, prefix.into())];
     }
 
+    /// Keeps what is replaced or deleted from now on.
+    pub fn keep_versions(&self) {
+        self.bucket.keeps_versions.store(true, Ordering::Relaxed);
+    }
+
+    /// Deletes everything that was replaced or deleted.
+    pub fn drop_versions(&self) {
+        self.bucket.older.lock().unwrap().clear();
+    }
+
     /// Returns every key, as `bucket/key`.
     pub fn keys(&self) -> Vec<String> {
         self.bucket.objects().keys().cloned().collect()
@@ -157,14 +171,32 @@ impl Bucket {
         if only_new && objects.contains_key(&name) {
             return Err(s3_error!(PreconditionFailed));
         }
-        objects.insert(name, Object { bytes, written_at: SystemTime::now(), e_tag: e_tag.clone() });
+        let new = Object { bytes, written_at: SystemTime::now(), e_tag: e_tag.clone(), version: number.to_string() };
+        let replaced = objects.insert(name.clone(), new);
+        self.keep(name, replaced);
         Ok(e_tag)
     }
 
-    fn get(&self, bucket: &str, key: &str) -> S3Result<Object> {
-        self.allow(Action::Read, &format!("{bucket}/{key}"))?;
+    /// Keeps what was replaced or deleted, in a bucket that does.
+    fn keep(&self, name: String, object: Option<Object>) {
+        if let Some(object) = object.filter(|_| self.keeps_versions.load(Ordering::Relaxed)) {
+            self.older.lock().unwrap().insert((name, object.version.clone()), object);
+        }
+    }
+
+    fn get(&self, bucket: &str, key: &str, version: Option<String>) -> S3Result<Object> {
+        let name = format!("{bucket}/{key}");
+        self.allow(Action::Read, &name)?;
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.objects().get(&format!("{bucket}/{key}")).cloned().ok_or_else(|| s3_error!(NoSuchKey))
+        let newest = self.objects().get(&name).cloned();
+        let is_wanted = |object: &Object| version.as_ref().is_none_or(|version| *version == object.version);
+        let older = || self.older.lock().unwrap().get(&(name.clone(), version.clone()?)).cloned();
+        newest.filter(is_wanted).or_else(older).ok_or_else(|| s3_error!(NoSuchKey))
+    }
+
+    /// Returns the version as a bucket without versions leaves it out.
+    fn version_of(&self, object: &Object) -> Option<String> {
+        self.keeps_versions.load(Ordering::Relaxed).then(|| object.version.clone())
     }
 }
 
@@ -187,8 +219,9 @@ impl S3 for Shared {
     }
 
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        let object = self.0.get(&req.input.bucket, &req.input.key)?;
+        let object = self.0.get(&req.input.bucket, &req.input.key, req.input.version_id)?;
         Ok(S3Response::new(HeadObjectOutput {
+            version_id: self.0.version_of(&object),
             content_length: Some(object.bytes.len() as i64),
             last_modified: Some(object.written_at.into()),
             e_tag: Some(object.e_tag),
@@ -197,7 +230,8 @@ impl S3 for Shared {
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        let object = self.0.get(&req.input.bucket, &req.input.key)?;
+        let object = self.0.get(&req.input.bucket, &req.input.key, req.input.version_id)?;
+        let version_id = self.0.version_of(&object);
         let all = object.bytes.len() as u64;
         let part = req.input.range.map(|range| range.check(all)).transpose()?;
         let bytes = match &part {
@@ -207,6 +241,7 @@ impl S3 for Shared {
         self.0.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(S3Response::new(GetObjectOutput {
             content_length: Some(bytes.len() as i64),
+            version_id,
             content_range: part.map(|part| format!("bytes {}-{}/{all}", part.start, part.end - 1)),
             last_modified: Some(object.written_at.into()),
             e_tag: Some(object.e_tag),
@@ -264,7 +299,8 @@ impl S3 for Shared {
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         let name = format!("{}/{}", req.input.bucket, req.input.key);
         self.0.allow(Action::Delete, &name)?;
-        self.0.objects().remove(&name);
+        let removed = self.0.objects().remove(&name);
+        self.0.keep(name, removed);
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -274,7 +310,8 @@ impl S3 for Shared {
         for wanted in req.input.delete.objects {
             let name = format!("{}/{}", req.input.bucket, wanted.key);
             self.0.allow(Action::Delete, &name)?;
-            objects.remove(&name);
+            let removed = objects.remove(&name);
+            self.0.keep(name, removed);
             deleted.push(DeletedObject { key: Some(wanted.key), ..Default::default() });
         }
         Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), ..Default::default() }))

@@ -2,7 +2,7 @@
 CREATE TABLE raw_events (
     overall DOUBLE NOT NULL,
     verified BOOLEAN,
-    "reviewerID" VARCHAR NOT NULL,
+    "reviewerID" VARCHAR NOT NULL REFERENCES users,
     asin VARCHAR NOT NULL,
     style VARCHAR,
     "reviewText" VARCHAR,

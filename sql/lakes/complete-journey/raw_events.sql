@@ -1,6 +1,6 @@
 -- raw columns of the order lines of transactions (84.51 degrees, "The Complete Journey 2.0")
 CREATE TABLE raw_events (
-    household_id VARCHAR NOT NULL,
+    household_id VARCHAR NOT NULL REFERENCES users,
     store_id VARCHAR,
     basket_id VARCHAR NOT NULL,
     product_id VARCHAR NOT NULL,

@@ -6,6 +6,6 @@ CREATE TABLE raw_events (
     "Quantity" BIGINT NOT NULL,
     "InvoiceDate" TIMESTAMP(6) NOT NULL,
     "Price" DOUBLE NOT NULL,
-    "Customer ID" VARCHAR,
+    "Customer ID" VARCHAR REFERENCES users,
     "Country" VARCHAR
 )

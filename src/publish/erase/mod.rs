@@ -1,27 +1,29 @@
 //! Forgets persons: takes them out of everything below the output, and proves that they are gone.
 //!
-//! In: the ids of the persons. Out: a record by which their rows in later files are dropped ([`erased_users`]), rollup units, night
+//! In: the ids of the persons, and the lake if its own files shall be rewritten. Out: a record by which their rows in later files are dropped ([`erased_users`]), rollup units, night
 //! states and published tables without them, and rows of the table `erasure`. The record comes first: from then on sessions leave
 //! the persons out, and an erasure that was interrupted is finished by the same command.
 
 mod gone;
+mod lake_files;
 mod proof;
 mod published;
 
 use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use crate::config::LockConfig;
 use crate::failure::{Failure, Result};
 use crate::features::erased_units;
-use crate::features::erased_users::{ErasedId, ErasedUsers, ErasureRecord};
+use crate::features::erased_users::ErasureRecord;
 use crate::ids::{Generation, RunDate};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
@@ -34,6 +36,7 @@ use crate::tables::schemas::{self, ERASURE};
 use crate::tables::write_files;
 
 use gone::Gone;
+pub(crate) use lake_files::LakeToRewrite;
 pub(crate) use proof::{Proof, search};
 
 /// State that follows from events without naming whose they are: outputs of the encoder, checkpoints of trainings. Nights and
@@ -49,60 +52,90 @@ pub(crate) struct Erasure {
     pub(crate) tables: Gone,
     pub(crate) units: Gone,
     pub(crate) night_states: Gone,
+    /// None where the lake stays as it is.
+    pub(crate) lake: Option<Gone>,
     /// Versions of the models that were trained on days from the persons' first event on.
     pub(crate) models: Vec<String>,
 }
 
 impl Erasure {
     pub(crate) fn rows(&self) -> u64 {
-        self.tables.rows + self.units.rows + self.night_states.rows
+        self.parts().map(|part| part.rows).sum()
     }
 
     pub(crate) fn files(&self) -> u64 {
-        self.tables.files + self.units.files + self.night_states.files
+        self.parts().map(|part| part.files).sum()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Gone> {
+        [self.tables, self.units, self.night_states].into_iter().chain(self.lake)
     }
 }
 
+/// Outcome of an erasure.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) erasure: Erasure,
+    /// Result of a search for all erased persons afterwards: only if it found nothing, they are noted as gone.
+    pub(crate) proof: Proof,
+    /// Versions of the lake's files that its bucket still keeps.
+    pub(crate) kept_versions: usize,
+    /// Ids whose files wait for the end of the grace, and when the first of them may go.
+    pub(crate) waiting: Option<(usize, DateTime<Utc>)>,
+}
+
+/// Persons to erase, and how.
+pub(crate) struct Wanted<'a> {
+    /// Ids, each with the time of its request.
+    pub(crate) requests: &'a BTreeMap<String, DateTime<Utc>>,
+    /// Time for which files stay after a person is hidden.
+    pub(crate) grace: TimeDelta,
+    pub(crate) lake: Option<LakeToRewrite<'a>>,
+}
+
 /// Counts what [`erase`] would take away, and changes nothing.
-pub(crate) async fn survey(output: &Location, ids: &BTreeSet<String>) -> Result<Erasure> {
-    let is_erased = |id: &str| ids.contains(id);
+pub(crate) async fn survey(output: &Location, wanted: &Wanted<'_>) -> Result<Erasure> {
+    let mut record = ErasureRecord::new();
+    record.note(wanted.requests, Utc::now())?;
+    let users = Arc::new(record.users()?);
+    let is_erased = |id: &str| wanted.requests.contains_key(id);
     let mut night_states = Gone::default();
     for file in parquet_files(output, NIGHT_STATE_FOLDER).await? {
         night_states.add(left_out_rows::count(output, &file, &is_erased).await?);
     }
     let units = erased_units::survey(output, &is_erased).await?;
     let units = Gone { files: units.files, rows: units.rows };
-    Ok(Erasure { tables: published::survey(output, &is_erased).await?, units, night_states, models: Vec::new() })
+    let lake = match wanted.lake {
+        Some(lake) => Some(lake_files::survey(lake, &users).await?),
+        None => None,
+    };
+    let tables = published::survey(output, &is_erased).await?;
+    Ok(Erasure { tables, units, night_states, lake, models: Vec::new() })
 }
 
-/// Erases the persons of these ids, each with the time of its request, and those of an earlier erasure that was interrupted. Returns
-/// what went, and what a search for all of them found afterwards: only if that is nothing, they are noted as gone.
-pub(crate) async fn erase(
-    output: &Location,
-    locks: &LockConfig,
-    requests: &BTreeMap<String, DateTime<Utc>>,
-) -> Result<(Erasure, Proof)> {
+/// Erases the persons of these ids, and those of an earlier erasure that was interrupted.
+pub(crate) async fn erase(output: &Location, locks: &LockConfig, wanted: &Wanted<'_>) -> Result<Done> {
     let held = lock::acquire_erasure(output, locks).await?;
-    let done = erase_locked(output, locks, requests, &held).await;
+    let done = erase_locked(output, locks, wanted, &held).await;
     let released = held.release().await;
     let done = done?;
     released?;
     Ok(done)
 }
 
-async fn erase_locked(
-    output: &Location,
-    locks: &LockConfig,
-    requests: &BTreeMap<String, DateTime<Utc>>,
-    held: &NightLock,
-) -> Result<(Erasure, Proof)> {
+async fn erase_locked(output: &Location, locks: &LockConfig, wanted: &Wanted<'_>, held: &NightLock) -> Result<Done> {
     let mut record = ErasureRecord::read(output).await?.unwrap_or_else(ErasureRecord::new);
-    for (id, requested_at) in requests {
-        let request = ErasedId { requested_at: *requested_at, gone_at: None };
-        record.people.entry(record.hash(id)?).or_insert(request);
-    }
+    let now = Utc::now();
+    record.note(wanted.requests, now)?;
     record.write(output).await?;
-    let users: ErasedUsers = record.users()?;
+    let due = now - wanted.grace;
+    let waiting = record.people.values().filter(|erased| erased.gone_at.is_none() && erased.noted_at > due);
+    let waiting: Vec<DateTime<Utc>> = waiting.map(|erased| erased.noted_at + wanted.grace).collect();
+    let waiting = waiting.iter().min().map(|first| (waiting.len(), *first));
+    let users = Arc::new(record.users_until(due)?);
+    if users.is_empty() && waiting.is_some() {
+        return Ok(Done { waiting, ..Done::default() });
+    }
     let is_erased = |id: &str| users.contains(id);
 
     let still_locked = || held.check().boxed();
@@ -124,11 +157,18 @@ async fn erase_locked(
     erasure.models = models_trained_since(output, record.first_day).await?;
     record.models.extend(erasure.models.iter().cloned());
     record.write(output).await?;
-    let proof = search(output, &is_erased, requests.keys().map(String::as_str)).await?;
-    if proof.found.is_empty() {
-        finish(output, &mut record, &erasure, held.generation).await?;
+    let mut kept_versions = 0;
+    if let Some(lake) = wanted.lake {
+        erasure.lake = Some(lake_files::rewrite(output, lake, &users, &mut record, held).await?);
+        kept_versions = lake_files::kept_versions(&lake.source.lake.location, &mut record).await?;
+        record.write(output).await?;
     }
-    Ok((erasure, proof))
+    let named = wanted.requests.keys().map(String::as_str).filter(|id| users.contains(id));
+    let proof = search(output, &is_erased, named).await?;
+    if proof.found.is_empty() && kept_versions == 0 {
+        finish(output, &mut record, &erasure, (due, held.generation)).await?;
+    }
+    Ok(Done { erasure, proof, kept_versions, waiting })
 }
 
 /// Removes the vectors of texts.
@@ -161,22 +201,23 @@ async fn models_trained_since(output: &Location, first_day: Option<i32>) -> Resu
     Ok(after.map(|card| card.version).collect())
 }
 
-/// Notes when the persons were gone: in the record, then in the table `erasure`, as far as it does not have them.
+/// Notes when the persons who were hidden up to a time were gone: in the record, then in the table `erasure`, as far as it does not
+/// have them.
 async fn finish(
     output: &Location,
     record: &mut ErasureRecord,
     erasure: &Erasure,
-    generation: Generation,
+    (due, generation): (DateTime<Utc>, Generation),
 ) -> Result<()> {
     let now = Utc::now();
-    for erased in record.people.values_mut().filter(|erased| erased.gone_at.is_none()) {
+    for erased in record.people.values_mut().filter(|erased| erased.gone_at.is_none() && erased.noted_at <= due) {
         erased.gone_at = Some(now);
     }
     record.text_keys.clear();
     record.first_day = None;
     record.write(output).await?;
     let known = noted(output).await?;
-    let rows = record.people.iter().filter(|(hash, _)| !known.contains(*hash));
+    let rows = record.people.iter().filter(|(hash, erased)| erased.gone_at.is_some() && !known.contains(*hash));
     let rows: Vec<serde_json::Value> = rows
         .map(|(hash, erased)| {
             serde_json::json!({

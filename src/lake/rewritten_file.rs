@@ -1,0 +1,286 @@
+//! Writes a Parquet file of a lake again without some rows, value by value: what its other rows hold, the types of its columns, their
+//! compression and the file's own metadata stay as they are, whichever program wrote it.
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::DataType;
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::column::writer::ColumnWriterImpl;
+use parquet::data_type::DataType as ParquetType;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::failure::Result;
+
+/// Rows that are copied at once.
+const ROWS_AT_ONCE: usize = 8192;
+
+/// A file without the rows that were left out.
+pub(crate) struct RewrittenFile {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) metadata: ParquetMetaData,
+    pub(crate) rows_left_out: u64,
+}
+
+/// Returns a file without the rows of which one of `columns`, whose names may have another case, holds an id that is left out;
+/// `None` if it has no such row.
+pub(crate) fn without(
+    bytes: Bytes,
+    columns: &[String],
+    is_left_out: &dyn Fn(&str) -> bool,
+) -> Result<Option<RewrittenFile>> {
+    let reader = SerializedFileReader::new(bytes.clone())?;
+    let kept = kept_rows(&bytes, reader.metadata(), columns, is_left_out)?;
+    let rows_left_out = kept.iter().flatten().filter(|kept| !**kept).count() as u64;
+    if rows_left_out == 0 {
+        return Ok(None);
+    }
+    let file = reader.metadata().file_metadata();
+    let mut written = Vec::new();
+    let properties = Arc::new(properties_of(reader.metadata()));
+    let mut writer = SerializedFileWriter::new(&mut written, file.schema_descr().root_schema_ptr(), properties)?;
+    for (group, kept) in kept.iter().enumerate() {
+        if !kept.contains(&true) {
+            continue;
+        }
+        let from = reader.get_row_group(group)?;
+        let mut to = writer.next_row_group()?;
+        for column in 0..from.num_columns() {
+            let Some(mut next) = to.next_column()? else { break };
+            copy_column(from.get_column_reader(column)?, &mut next, kept)?;
+            next.close()?;
+        }
+        to.close()?;
+    }
+    let metadata = writer.close()?;
+    Ok(Some(RewrittenFile { bytes: written, metadata, rows_left_out }))
+}
+
+/// Says whether an id is left out as a column has it: programs that know no missing integer write 13085 as 13085.0.
+pub(crate) fn is_left_out_as(text: &str, is_left_out: &dyn Fn(&str) -> bool) -> bool {
+    is_left_out(text) || text.strip_suffix(".0").is_some_and(is_left_out)
+}
+
+/// Returns which rows of each row group stay.
+fn kept_rows(
+    bytes: &Bytes,
+    metadata: &ParquetMetaData,
+    columns: &[String],
+    is_left_out: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Vec<bool>>> {
+    let wanted: HashSet<String> = columns.iter().map(|column| column.to_lowercase()).collect();
+    let mut groups = Vec::new();
+    for (group, found) in metadata.row_groups().iter().enumerate() {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;
+        let fields = reader.schema().fields().iter().enumerate();
+        let roots: Vec<usize> =
+            fields.filter(|(_, field)| wanted.contains(&field.name().to_lowercase())).map(|(at, _)| at).collect();
+        let owners = ProjectionMask::roots(reader.parquet_schema(), roots);
+        let mut kept = Vec::with_capacity(usize::try_from(found.num_rows()).unwrap_or_default());
+        for batch in reader.with_row_groups(vec![group]).with_projection(owners).build()? {
+            let batch = batch?;
+            let first = kept.len();
+            kept.resize(first + batch.num_rows(), true);
+            for column in batch.columns() {
+                let texts = cast_with_options(column, &DataType::LargeUtf8, &CastOptions::default())?;
+                let texts = texts.as_string::<i64>();
+                for (row, kept) in kept[first..].iter_mut().enumerate() {
+                    *kept &= texts.is_null(row) || !is_left_out_as(texts.value(row), is_left_out);
+                }
+            }
+        }
+        groups.push(kept);
+    }
+    Ok(groups)
+}
+
+fn properties_of(metadata: &ParquetMetaData) -> WriterProperties {
+    let file = metadata.file_metadata();
+    let mut properties = WriterProperties::builder().set_key_value_metadata(file.key_value_metadata().cloned());
+    if let Some(first) = metadata.row_groups().first() {
+        properties = properties.set_sorting_columns(first.sorting_columns().cloned());
+        for column in first.columns() {
+            let path = column.column_path().clone();
+            properties = properties
+                .set_column_compression(path.clone(), column.compression())
+                .set_column_bloom_filter_enabled(path, column.bloom_filter_offset().is_some());
+        }
+    }
+    properties.build()
+}
+
+fn copy_column(
+    from: ColumnReader,
+    to: &mut SerializedColumnWriter<'_>,
+    kept: &[bool],
+) -> std::result::Result<(), ParquetError> {
+    match from {
+        ColumnReader::BoolColumnReader(from) => copy(from, to.typed(), kept),
+        ColumnReader::Int32ColumnReader(from) => copy(from, to.typed(), kept),
+        ColumnReader::Int64ColumnReader(from) => copy(from, to.typed(), kept),
+        ColumnReader::Int96ColumnReader(from) => copy(from, to.typed(), kept),
+        ColumnReader::FloatColumnReader(from) => copy(from, to.typed(), kept),
+        ColumnReader::DoubleColumnReader(from) => copy(from, to.typed(), kept),
+        ColumnReader::ByteArrayColumnReader(from) => copy(from, to.typed(), kept),
+        ColumnReader::FixedLenByteArrayColumnReader(from) => copy(from, to.typed(), kept),
+    }
+}
+
+/// Copies the values and levels of the rows that stay (levels: Dremel, section 4).
+fn copy<T: ParquetType>(
+    mut from: ColumnReaderImpl<T>,
+    to: &mut ColumnWriterImpl<'_, T>,
+    kept: &[bool],
+) -> std::result::Result<(), ParquetError> {
+    let (present, repeats) = {
+        let column = to.get_descriptor();
+        (column.max_def_level(), column.max_rep_level() > 0)
+    };
+    let mut row = 0;
+    loop {
+        let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
+        let (rows, _, levels) =
+            from.read_records(ROWS_AT_ONCE, Some(&mut definitions), Some(&mut repetitions), &mut values)?;
+        if rows == 0 {
+            return Ok(());
+        }
+        let mut values = values.into_iter();
+        let (mut kept_values, mut kept_definitions, mut kept_repetitions) = (Vec::new(), Vec::new(), Vec::new());
+        for level in 0..levels {
+            if level > 0 && (!repeats || repetitions[level] == 0) {
+                row += 1;
+            }
+            let is_kept = kept.get(row).copied().unwrap_or(true);
+            let value = if present == 0 || definitions[level] == present { values.next() } else { None };
+            if !is_kept {
+                continue;
+            }
+            kept_values.extend(value);
+            if present > 0 {
+                kept_definitions.push(definitions[level]);
+            }
+            if repeats {
+                kept_repetitions.push(repetitions[level]);
+            }
+        }
+        row += 1;
+        let definitions = (present > 0).then_some(kept_definitions.as_slice());
+        let repetitions = repeats.then_some(kept_repetitions.as_slice());
+        if !kept_values.is_empty() || !kept_definitions.is_empty() {
+            to.write_batch(&kept_values, definitions, repetitions)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{BooleanArray, RecordBatch};
+    use datafusion::prelude::SessionContext;
+    use parquet::arrow::ArrowWriter;
+    use parquet::basic::{Compression, Type};
+    use parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
+    use parquet::schema::parser::parse_message_type;
+
+    fn read(bytes: &[u8]) -> RecordBatch {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::copy_from_slice(bytes)).unwrap();
+        let schema = Arc::clone(reader.schema());
+        let batches: Vec<RecordBatch> = reader.build().unwrap().map(|batch| batch.unwrap()).collect();
+        arrow::compute::concat_batches(&schema, &batches).unwrap()
+    }
+
+    #[tokio::test]
+    async fn other_rows_and_the_file_stay_as_they_are() {
+        let sql = "SELECT CASE WHEN value % 7 = 0 THEN NULL ELSE concat('u', value % 5) END AS \"USER_ID\", value, \
+                   CASE WHEN value % 3 = 0 THEN NULL WHEN value % 4 = 0 THEN [] \
+                        ELSE [concat('a', value), NULL, 'b'] END AS names, \
+                   named_struct('price', value / 2.0, 'tags', [named_struct('x', value)]) AS nested, \
+                   arrow_cast(value, 'Decimal128(20, 2)') AS amount, value % 2 = 0 AS even \
+                   FROM range(0, 30000)";
+        let rows = SessionContext::new().sql(sql).await.unwrap().collect().await.unwrap();
+        let rows = arrow::compute::concat_batches(&rows[0].schema(), &rows).unwrap();
+        let properties = WriterProperties::builder()
+            .set_max_row_group_row_count(Some(11_000))
+            .set_compression(Compression::SNAPPY)
+            .set_key_value_metadata(Some(vec![parquet::file::metadata::KeyValue::new(
+                "made".into(),
+                "by hand".to_string(),
+            )]))
+            .build();
+        let mut file = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut file, rows.schema(), Some(properties)).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+
+        let columns = ["user_id".to_string()];
+        let made = without(file.clone().into(), &columns, &|id| id == "u1").unwrap().unwrap();
+        let owners = rows.column(0).as_string::<i32>();
+        let stays: BooleanArray = owners.iter().map(|id| Some(id != Some("u1"))).collect();
+        let expected = arrow::compute::filter_record_batch(&rows, &stays).unwrap();
+        let left = read(&made.bytes);
+        for (at, field) in rows.schema().fields().iter().enumerate() {
+            for row in 0..expected.num_rows() {
+                let value =
+                    |batch: &RecordBatch| arrow::util::display::array_value_to_string(batch.column(at), row).unwrap();
+                assert_eq!(value(&left), value(&expected), "{} of row {row}", field.name());
+            }
+        }
+        assert_eq!(made.rows_left_out as usize, rows.num_rows() - expected.num_rows());
+        let file = made.metadata.file_metadata();
+        assert!(file.key_value_metadata().unwrap().iter().any(|pair| pair.value.as_deref() == Some("by hand")));
+        assert_eq!(made.metadata.num_row_groups(), 3);
+        assert_eq!(made.metadata.row_group(0).column(0).compression(), Compression::SNAPPY);
+        assert!(without(made.bytes.into(), &columns, &|id| id == "u1").unwrap().is_none());
+    }
+
+    #[test]
+    fn types_that_no_writer_of_ours_makes_are_kept() {
+        let schema = parse_message_type("message events { REQUIRED INT96 at; OPTIONAL BYTE_ARRAY visitor; }");
+        let mut file = Vec::new();
+        let mut writer = SerializedFileWriter::new(&mut file, Arc::new(schema.unwrap()), Default::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        // Of the year 2300, which nanoseconds of 64 bits don't reach.
+        let times = [1, 2, 3].map(|nanos| Int96::from(vec![nanos, 0, 2_561_118]));
+        column.typed::<Int96Type>().write_batch(&times, None, None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let ids = ["13085.0", "13086"].map(ByteArray::from);
+        column.typed::<ByteArrayType>().write_batch(&ids, Some(&[1, 0, 1]), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+
+        let made = without(file.into(), &["visitor".to_string()], &|id| id == "13085").unwrap().unwrap();
+        assert_eq!((made.rows_left_out, made.metadata.file_metadata().num_rows()), (1, 2));
+        let reader = SerializedFileReader::new(Bytes::from(made.bytes)).unwrap();
+        assert_eq!(reader.metadata().file_metadata().schema_descr().column(0).physical_type(), Type::INT96);
+        let rows: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
+        assert_eq!(rows.len(), 2);
+        assert!(rows[0].contains("null") && rows[1].contains("49, 51, 48, 56, 54"), "{rows:?}");
+    }
+
+    #[test]
+    fn all_rows_may_go() {
+        let rows = RecordBatch::try_from_iter([(
+            "user_id",
+            Arc::new(arrow::array::Int64Array::from(vec![7, 7])) as arrow::array::ArrayRef,
+        )]);
+        let rows = rows.unwrap();
+        let mut file = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut file, rows.schema(), None).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+        let made = without(file.into(), &["user_id".to_string()], &|id| id == "7").unwrap().unwrap();
+        let left = read(&made.bytes);
+        assert_eq!((made.rows_left_out, left.num_rows(), left.schema()), (2, 0, rows.schema()));
+    }
+}

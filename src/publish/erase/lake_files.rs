@@ -1,0 +1,311 @@
+//! Takes erased persons out of the lake's own files.
+//!
+//! A file is replaced as a whole by one with its other rows; of a Delta table by a commit, and the files that the log no longer
+//! names go. The events that go are noted by day first, so that a night that reads fewer rows knows why, and units follow the files
+//! that they were made from, so that no night builds them again.
+
+use chrono::Utc;
+use datafusion::prelude::SessionContext;
+use deltalake::DeltaTable;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::{Action, Add};
+use deltalake::protocol::DeltaOperation;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectMeta, ObjectStoreExt};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::gone::Gone;
+use crate::failure::{Failure, Result};
+use crate::features::erased_lake_rows::{self, LakeRows};
+use crate::features::erased_units::{self, Rewritten};
+use crate::features::erased_users::{ErasedUsers, ErasureRecord};
+use crate::features::lake_source::LakeSource;
+use crate::lake::delta_table;
+use crate::lake::files_table::ListedFile;
+use crate::lake::rewritten_file;
+use crate::lake::stores::Location;
+use crate::lake::{Lake, fingerprint};
+use crate::publish::lock::NightLock;
+use crate::tables::delta_log;
+
+/// The lake whose files are rewritten, and a session to read it with.
+#[derive(Clone, Copy)]
+pub(crate) struct LakeToRewrite<'a> {
+    pub(crate) ctx: &'a SessionContext,
+    pub(crate) source: LakeSource<'a>,
+}
+
+/// A file with rows of erased persons.
+struct OwnedFile<'a> {
+    listed: &'a ListedFile,
+    folder: Location,
+    is_delta: bool,
+    /// Columns with users' ids.
+    columns: Vec<String>,
+}
+
+/// Counts what [`rewrite`] would take out, and changes nothing.
+pub(super) async fn survey(lake: LakeToRewrite<'_>, users: &Arc<ErasedUsers>) -> Result<Gone> {
+    let (files, rows) = erased_lake_rows::find(lake.ctx, lake.source, users).await?.count();
+    Ok(Gone { files, rows })
+}
+
+/// Takes these users out of all files of the lake. The record gets what nights need to know before anything is replaced.
+pub(super) async fn rewrite(
+    output: &Location,
+    lake: LakeToRewrite<'_>,
+    users: &Arc<ErasedUsers>,
+    record: &mut ErasureRecord,
+    held: &NightLock,
+) -> Result<Gone> {
+    let found = erased_lake_rows::find(lake.ctx, lake.source, users).await?;
+    let files = owned_files(lake.source.lake, &found)?;
+    for table in delta_tables(lake.source.lake, &files)?.iter().filter(|table| !table.files.is_empty()) {
+        refuse_append_only(&table.folder).await?;
+    }
+    let store = &lake.source.lake.location;
+    for listed in lake.source.lake.files("events") {
+        if let Some(days) = found.days.get(&listed.name) {
+            record.lake_events.insert(format!("{} {}", listed.meta.location, fingerprint(&listed.meta)), days.clone());
+        }
+    }
+    for file in files.values() {
+        if !file.is_delta {
+            refuse_changed(store, file.listed).await?;
+        }
+        note_version(store, &file.listed.meta.location, record).await?;
+    }
+    record.write(output).await?;
+    let is_erased = |id: &str| users.contains(id);
+    let mut gone = Gone::default();
+    let mut moved: HashMap<Path, Path> = HashMap::new();
+    for file in files.values().filter(|file| !file.is_delta) {
+        held.check().await?;
+        let Some(made) = read_without(store, file, &is_erased).await? else { continue };
+        refuse_changed(store, file.listed).await?;
+        let path = &file.listed.meta.location;
+        store.store.put(path, made.bytes.into()).await.map_err(|e| Failure::from(e).at(&file.listed.name))?;
+        moved.insert(path.clone(), path.clone());
+        gone.add(made.rows_left_out);
+    }
+    for table in delta_tables(lake.source.lake, &files)? {
+        held.check().await?;
+        commit(&table, &is_erased, &mut gone, &mut moved).await?;
+        remove_retired(&table, &is_erased, record, output).await?;
+    }
+    if !moved.is_empty() {
+        let now = Lake::open(lake.source.config, lake.source.sql).await?;
+        erased_units::follow(output, &rewritten(lake.source.lake, &now, &moved)).await?;
+        let source = LakeSource { lake: &now, ..lake.source };
+        erased_lake_rows::refuse_left(lake.ctx, source, users).await?;
+    }
+    Ok(gone)
+}
+
+/// Returns those of the noted versions that the bucket still keeps, and forgets the others.
+pub(super) async fn kept_versions(store: &Location, record: &mut ErasureRecord) -> Result<usize> {
+    let mut kept = BTreeSet::new();
+    for (path, version) in std::mem::take(&mut record.kept_versions) {
+        let options = GetOptions { version: Some(version.clone()), head: true, ..Default::default() };
+        match store.store.get_opts(&Path::from(path.as_str()), options).await {
+            Ok(_) => {
+                kept.insert((path, version));
+            }
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(Failure::from(e).at(store.full_url(&Path::from(path.as_str())))),
+        }
+    }
+    record.kept_versions = kept;
+    Ok(record.kept_versions.len())
+}
+
+fn owned_files<'a>(lake: &'a Lake, found: &LakeRows) -> Result<BTreeMap<String, OwnedFile<'a>>> {
+    let mut files: BTreeMap<String, OwnedFile<'a>> = BTreeMap::new();
+    for (table, names) in &found.tables {
+        let columns = lake.columns_of_users(table)?;
+        let (folder, is_delta) = lake.folder(table)?;
+        for listed in lake.files(table).iter().filter(|file| names.contains_key(&file.name)) {
+            let new = || OwnedFile { listed, folder: folder.clone(), is_delta, columns: Vec::new() };
+            // Several tables may read one file.
+            files.entry(listed.name.clone()).or_insert_with(new).columns.extend_from_slice(columns);
+        }
+    }
+    Ok(files)
+}
+
+/// Refuses (exit 75) a file that someone wrote since the lake was listed.
+async fn refuse_changed(store: &Location, listed: &ListedFile) -> Result<()> {
+    let now = store.store.head(&listed.meta.location).await.map_err(|e| Failure::from(e).at(&listed.name))?;
+    match fingerprint(&now) == fingerprint(&listed.meta) {
+        true => Ok(()),
+        false => Err(Failure::transient(format!("{}: someone wrote this file meanwhile", listed.name))
+            .hint("run the same command again, when nothing writes to the lake")),
+    }
+}
+
+/// Notes the version of a file that is about to go, where the bucket keeps versions.
+async fn note_version(store: &Location, path: &Path, record: &mut ErasureRecord) -> Result<()> {
+    let meta: ObjectMeta = store.store.head(path).await.map_err(|e| Failure::from(e).at(store.display(path)))?;
+    // `null` is what a bucket without versions, or one that stopped keeping them, calls the only one: it goes.
+    if let Some(version) = meta.version.filter(|version| version != "null") {
+        record.kept_versions.insert((path.to_string(), version));
+    }
+    Ok(())
+}
+
+async fn read_without(
+    store: &Location,
+    file: &OwnedFile<'_>,
+    is_erased: &dyn Fn(&str) -> bool,
+) -> Result<Option<rewritten_file::RewrittenFile>> {
+    let Some(bytes) = store.read_at(&file.listed.meta.location).await? else { return Ok(None) };
+    rewritten_file::without(bytes, &file.columns, is_erased).map_err(|failure| failure.at(&file.listed.name))
+}
+
+/// A folder of the lake that is a Delta table.
+struct DeltaFolder<'a> {
+    folder: Location,
+    /// Those with rows of erased persons.
+    files: Vec<&'a OwnedFile<'a>>,
+    /// Columns with users' ids.
+    columns: Vec<String>,
+}
+
+fn delta_tables<'a>(lake: &Lake, files: &'a BTreeMap<String, OwnedFile<'a>>) -> Result<Vec<DeltaFolder<'a>>> {
+    let mut tables: BTreeMap<Path, DeltaFolder<'a>> = BTreeMap::new();
+    for table in lake.tables() {
+        let (folder, is_delta) = lake.folder(table)?;
+        let columns = lake.columns_of_users(table)?;
+        if is_delta && !columns.is_empty() {
+            let files = files.values().filter(|file| file.folder.prefix == folder.prefix).collect();
+            let new = DeltaFolder { folder: folder.clone(), files, columns: Vec::new() };
+            tables.entry(folder.prefix).or_insert(new).columns.extend_from_slice(columns);
+        }
+    }
+    Ok(tables.into_values().collect())
+}
+
+async fn open(folder: &Location) -> Result<DeltaTable> {
+    let fault = delta_log::failure(folder.display_folder());
+    let mut table = DeltaTable::new(delta_table::log_store(folder).map_err(&fault)?);
+    table.load().await.map_err(&fault)?;
+    Ok(table)
+}
+
+/// Refuses (exit 3) a table whose owner wants no row to go.
+async fn refuse_append_only(folder: &Location) -> Result<()> {
+    let place = folder.display_folder();
+    let opened = open(folder).await?;
+    let metadata = opened.snapshot().map_err(delta_log::failure(&place))?.metadata();
+    match metadata.configuration().get("delta.appendOnly").is_some_and(|value| value == "true") {
+        true => {
+            Err(Failure::input(format!("{place}: expected a Delta table that takes deletions, found delta.appendOnly"))
+                .hint("unset this property of the table, then run the same command again"))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Commits files without these persons in place of those that have them.
+async fn commit(
+    table: &DeltaFolder<'_>,
+    is_erased: &dyn Fn(&str) -> bool,
+    gone: &mut Gone,
+    moved: &mut HashMap<Path, Path>,
+) -> Result<()> {
+    if table.files.is_empty() {
+        return Ok(());
+    }
+    let place = table.folder.display_folder();
+    let fault = delta_log::failure(&place);
+    let opened = open(&table.folder).await?;
+    let state = opened.snapshot().map_err(&fault)?;
+    let mut actions = Vec::new();
+    for file in &table.files {
+        let path = &file.listed.meta.location;
+        let is_this = |name: &str| table.folder.path_as_is(name).as_ref() == Some(path);
+        let Some(named) = state.log_data().iter().find(|named| is_this(&named.path())) else {
+            return Err(Failure::transient(format!("{}: someone removed this file meanwhile", file.listed.name))
+                .hint("run the same command again, when nothing writes to the lake"));
+        };
+        let Some(made) = read_without(&table.folder, file, is_erased).await? else { continue };
+        actions.push(Action::Remove(named.remove_action(true)));
+        gone.add(made.rows_left_out);
+        let rows = made.metadata.file_metadata().num_rows();
+        if rows == 0 {
+            continue;
+        }
+        let old_name = named.path().into_owned();
+        let folder = old_name.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        let name = format!("{folder}part-{}.parquet", uuid::Uuid::new_v4());
+        let size = i64::try_from(made.bytes.len()).map_err(Failure::bug)?;
+        let Some(new_path) = table.folder.path_as_is(&name) else {
+            return Err(Failure::bug(format!("{name} is no name of an object")));
+        };
+        let put = table.folder.store.put(&new_path, made.bytes.into()).await;
+        put.map_err(|e| Failure::from(e).at(table.folder.display(&new_path)))?;
+        moved.insert(path.clone(), new_path);
+        actions.push(Action::Add(Add {
+            path: name,
+            partition_values: named.partition_values_map(),
+            size,
+            modification_time: Utc::now().timestamp_millis(),
+            data_change: true,
+            stats: Some(json!({ "numRecords": rows }).to_string()),
+            ..Default::default()
+        }));
+    }
+    let properties = CommitProperties::default().with_cleanup_expired_logs(Some(false));
+    let operation = DeltaOperation::Delete { predicate: None };
+    CommitBuilder::from(properties)
+        .with_actions(actions)
+        .build(Some(state), opened.log_store(), operation)
+        .await
+        .map_err(|e| fault(e).hint("the lake's Delta table refuses the change; nothing of it was replaced"))?;
+    Ok(())
+}
+
+/// Removes files that the log of a Delta table has retired and that hold these persons.
+async fn remove_retired(
+    table: &DeltaFolder<'_>,
+    is_erased: &dyn Fn(&str) -> bool,
+    record: &mut ErasureRecord,
+    output: &Location,
+) -> Result<()> {
+    let fault = delta_log::failure(table.folder.display_folder());
+    let opened = open(&table.folder).await?;
+    let state = opened.snapshot().map_err(&fault)?;
+    let log_store = opened.log_store();
+    let mut retired = state.all_tombstones(log_store.as_ref());
+    let mut with_persons = Vec::new();
+    while let Some(file) = retired.try_next().await.map_err(&fault)? {
+        let Some(path) = table.folder.path_as_is(&file.path()) else { continue };
+        let Some(bytes) = table.folder.read_at(&path).await? else { continue };
+        let at = |failure: Failure| failure.at(table.folder.display(&path));
+        if rewritten_file::without(bytes, &table.columns, is_erased).map_err(at)?.is_some() {
+            with_persons.push(path);
+        }
+    }
+    for path in &with_persons {
+        note_version(&table.folder, path, record).await?;
+    }
+    record.write(output).await?;
+    table.folder.delete(with_persons).await
+}
+
+/// Returns the files as they were and as they are now.
+fn rewritten(before: &Lake, now: &Lake, moved: &HashMap<Path, Path>) -> Vec<Rewritten> {
+    let named = |lake: &Lake| -> HashMap<Path, String> {
+        let files = lake.tables().flat_map(|table| lake.files(table));
+        files.map(|file| (file.meta.location.clone(), fingerprint(&file.meta))).collect()
+    };
+    let (before, now) = (named(before), named(now));
+    let pair = |(old, new): (&Path, &Path)| {
+        let (before, after) = (before.get(old)?, now.get(new)?);
+        Some(Rewritten { before: (old.to_string(), before.clone()), after: (new.to_string(), after.clone()) })
+    };
+    moved.iter().filter_map(pair).collect()
+}
