@@ -160,6 +160,11 @@ impl From<datafusion::error::DataFusionError> for Failure {
             return failure.caused_by(error);
         }
         let (kind, cause) = classify(&error);
+        if chain(&error).filter_map(|e| e.downcast_ref::<ArrowError>()).any(shows_value) {
+            // Neither the message nor a logged cause shows the value: it may be a person's.
+            let failure = Failure { cause, ..Failure::new(kind, without_values(&error.strip_backtrace())) };
+            return failure.hint("the value is not shown, because logs keep no data; TRY_CAST makes such values null");
+        }
         let failure = Failure { cause, ..Failure::new(kind, error.strip_backtrace()) };
         let failure = match error.find_root() {
             E::ResourcesExhausted(_) => failure.hint(
@@ -207,6 +212,18 @@ fn task_panicked(error: &(dyn Error + 'static)) -> bool {
         None => e.downcast_ref::<JoinError>().is_some_and(JoinError::is_panic),
     };
     chain(error).any(is_panic)
+}
+
+/// Replaces what a message has in quotes: arrow quotes the values that it cannot convert, and they may have quotes themselves.
+fn without_values(message: &str) -> String {
+    match (message.find('\''), message.rfind('\'')) {
+        (Some(first), Some(last)) if first < last => format!("{}…{}", &message[..=first], &message[last..]),
+        _ => message.into(),
+    }
+}
+
+fn shows_value(error: &ArrowError) -> bool {
+    matches!(error, ArrowError::CastError(_) | ArrowError::ParseError(_))
 }
 
 fn is_value_error(error: &ArrowError) -> bool {
@@ -331,6 +348,15 @@ mod tests {
 
     fn denied() -> StoreError {
         StoreError::PermissionDenied { path: "lake/events".into(), source: "403".into() }
+    }
+
+    #[test]
+    fn values_are_not_in_messages() {
+        let error =
+            DataFusionError::from(ArrowError::CastError("Cannot cast string 'o'ada' to value of Int64 type".into()));
+        let failure = Failure::from(error.context("while reading"));
+        assert!(failure.message.contains("Cannot cast string '…' to value of Int64 type"), "{failure}");
+        assert!(chain(&failure).all(|cause| !cause.to_string().contains("ada")));
     }
 
     #[test]

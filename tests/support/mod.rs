@@ -1,6 +1,7 @@
 //! Set-up that the integration tests share.
 
 pub mod approved;
+pub mod canaries;
 pub mod cases;
 pub mod clients;
 pub mod device;
@@ -32,5 +33,7 @@ use std::process::{Command, Output};
 
 /// Runs the binary.
 pub fn intentcast(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_intentcast")).args(arguments).output().expect("the binary starts")
+    let output = Command::new(env!("CARGO_BIN_EXE_intentcast")).args(arguments).output().expect("the binary starts");
+    canaries::refuse_persons(arguments, &String::from_utf8_lossy(&output.stderr));
+    output
 }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::canaries;
 use super::clients::{self, Client};
 use super::repository::root;
 use super::shop::QUICK;
@@ -162,6 +163,9 @@ impl Drop for Server {
         // It may have ended.
         self.process.kill().ok();
         self.process.wait().ok();
+        if !std::thread::panicking() {
+            canaries::refuse_persons(&[], &self.errors());
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use super::lakes;
 use super::published::{Published, published_at};
 use super::s3::S3Server;
+use super::{canaries, lakes};
 
 /// Settings of a small model that trains in seconds.
 pub const QUICK: [&str; 16] = [
@@ -37,7 +37,9 @@ pub const TRAINED_ON: &str = "2026-02-20";
 
 /// Runs the binary with the settings of [`QUICK`].
 pub fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
+    let output = Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap();
+    canaries::refuse_persons(arguments, &String::from_utf8_lossy(&output.stderr));
+    output
 }
 
 /// Runs a verb that must succeed; returns its standard output.

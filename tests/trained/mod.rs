@@ -14,6 +14,7 @@ mod image;
 mod live;
 mod networks;
 mod nightly;
+mod persons;
 mod promotion;
 mod quickstart;
 mod replenishment;

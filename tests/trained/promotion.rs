@@ -1,7 +1,6 @@
 //! `intentcast promote`, `models rollback` and `models diff`.
 
 use serde_json::Value;
-use std::path::Path;
 
 use crate::support::shop::{challenger, champion, done, refused, shop};
 
