@@ -102,12 +102,13 @@ impl Done {
                 "run it again with --prove, which lists them; files that intentcast did not write are yours to remove",
             ));
         }
-        if self.kept_versions > 0 {
+        if let Some((path, version)) = self.kept_versions.first() {
             return Err(Failure::check(format!(
-                "{}: the bucket keeps {} older versions of files that held an erased id",
-                config.lake.uri, self.kept_versions
+                "{}: the bucket keeps {} older versions of files that held an erased id, version {version} of {path} among them",
+                config.lake.uri,
+                self.kept_versions.len()
             ))
-            .hint("delete the noncurrent versions below the lake, or let a lifecycle rule do it; then run the same command again"));
+            .hint("delete these versions (kept_versions in state/erasure/people.json lists them), then run the same command again"));
         }
         match self.waiting {
             Some((ids, first)) => Err(Failure::transient(format!(

@@ -35,10 +35,13 @@ impl LakeRows {
 const VIEWS_OF_USERS: [(&str, &[&str]); 3] =
     [("events", &["user_id"]), ("lake_users", &["user_id", "canonical_user_id"]), ("lake_erasures", &["user_id"])];
 
-/// Finds the rows of these users. Refuses (exit 2) a lake whose SQL has them under columns that it does not declare as users' ids.
+/// Finds the rows of these users. Refuses (exit 2) a lake whose views would still have them, or lose others, without the rows that its
+/// declared columns find.
 pub(crate) async fn find(base: &SessionContext, source: LakeSource<'_>, users: &Arc<ErasedUsers>) -> Result<LakeRows> {
     let ctx = open(base, source, users).await?;
     let mut found = LakeRows::default();
+    refuse_like(&ctx).await?;
+    let mut of_persons: Vec<(String, String)> = Vec::new();
     for table in source.lake.tables() {
         let columns = source.lake.columns_of_users(table)?;
         if columns.is_empty() || source.lake.files(table).is_empty() {
@@ -60,22 +63,23 @@ pub(crate) async fn find(base: &SessionContext, source: LakeSource<'_>, users: &
         if !files.is_empty() {
             found.tables.insert(table.into(), files);
         }
+        of_persons.push((format!("raw_{table}"), is_of_person));
     }
-    match found.tables.is_empty() {
-        true => refuse_hidden(&ctx, source, "events", &["user_id"]).await?,
+    if !found.tables.is_empty() {
         // Also of files without such a column, whose owners come from another table.
-        false => found.days = days(&ctx, source).await?,
+        found.days = days(&ctx, source).await?;
     }
-    Ok(found)
-}
-
-/// Refuses (exit 2) a lake whose views still have rows of these users.
-pub(crate) async fn refuse_left(base: &SessionContext, source: LakeSource<'_>, users: &Arc<ErasedUsers>) -> Result<()> {
-    let ctx = open(base, source, users).await?;
+    for (table, is_of_person) in of_persons {
+        let sql = format!("SELECT * FROM \"{table}\" WHERE NOT coalesce({is_of_person}, false)");
+        let others = ctx.sql(&sql).await?;
+        ctx.deregister_table(table.as_str())?;
+        ctx.register_table(table.as_str(), others.into_view())?;
+    }
+    source.lake.register_views_again(&ctx).await?;
     for (view, columns) in VIEWS_OF_USERS {
         refuse_hidden(&ctx, source, view, columns).await?;
     }
-    Ok(())
+    Ok(found)
 }
 
 async fn open(base: &SessionContext, source: LakeSource<'_>, users: &Arc<ErasedUsers>) -> Result<SessionContext> {
@@ -103,6 +107,26 @@ async fn days(ctx: &SessionContext, source: LakeSource<'_>) -> Result<BTreeMap<S
         }
     }
     Ok(days)
+}
+
+/// Refuses (exit 2) ids of others that differ from these by an ending: the columns of files may have it without meaning it.
+async fn refuse_like(ctx: &SessionContext) -> Result<()> {
+    for (view, columns) in VIEWS_OF_USERS {
+        for column in columns {
+            let sql = format!(
+                "SELECT 1 FROM {view} WHERE {column} LIKE '%.0' AND NOT is_erased({column}) \
+                 AND is_erased(regexp_replace({column}, '[.]0$', '')) LIMIT 1"
+            );
+            let rows = ctx.sql(&sql).await?.collect().await?;
+            if rows.iter().any(|batch| batch.num_rows() > 0) {
+                return Err(Failure::usage(format!(
+                    "{view}: expected no id that is an erased one followed by `.0`, found one of someone else"
+                ))
+                .hint("the files' columns cannot tell the two apart; take the rows out of the lake yourself"));
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn refuse_hidden(ctx: &SessionContext, source: LakeSource<'_>, view: &str, columns: &[&str]) -> Result<()> {

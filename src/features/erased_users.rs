@@ -120,9 +120,9 @@ impl ErasureRecord {
         ErasedUsers::new(&self.key, self.people.keys().cloned().collect(), finished)
     }
 
-    /// Returns the hashes of the ids that were noted up to a time.
+    /// Returns the hashes of the ids that were noted up to a time, and of those that are gone from the output.
     pub(crate) fn users_until(&self, until: DateTime<Utc>) -> Result<ErasedUsers> {
-        let noted = self.people.iter().filter(|(_, erased)| erased.noted_at <= until);
+        let noted = self.people.iter().filter(|(_, erased)| erased.noted_at <= until || erased.gone_at.is_some());
         ErasedUsers::new(&self.key, noted.map(|(hash, _)| hash.clone()).collect(), 0)
     }
 

@@ -148,10 +148,19 @@ impl LakeSql {
             }
             columns.push(lit(ScalarValue::try_from(field.data_type())?).alias(name));
         }
-        let name = if view == "events" || view == RATES { view.into() } else { format!("lake_{view}") };
-        ctx.register_table(name, rows.select(columns)?.into_view())?;
+        ctx.register_table(registered_name(view), rows.select(columns)?.into_view())?;
         Ok(())
     }
+
+    /// Removes a registered view.
+    pub(super) fn deregister(&self, ctx: &SessionContext, view: &str) -> Result<()> {
+        ctx.deregister_table(registered_name(view))?;
+        Ok(())
+    }
+}
+
+fn registered_name(view: &str) -> String {
+    if view == "events" || view == RATES { view.into() } else { format!("lake_{view}") }
 }
 
 /// The columns that a lake's view hands on from the listing.

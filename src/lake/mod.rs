@@ -282,6 +282,15 @@ impl Lake {
         Ok(())
     }
 
+    /// Registers the views again, over what `raw_` tables are registered now.
+    pub(crate) async fn register_views_again(&self, ctx: &SessionContext) -> Result<()> {
+        for view in VIEWS {
+            self.sql.deregister(ctx, view)?;
+            self.sql.register(ctx, view).await?;
+        }
+        Ok(())
+    }
+
     fn register_raw(&self, ctx: &SessionContext, table: &str, files: Vec<ListedFile>) -> Result<()> {
         let schema = Arc::clone(&self.sql.declared(table)?.schema);
         register_files(ctx, &format!("raw_{table}"), &self.location, schema, files)

@@ -1,7 +1,7 @@
 //! Writes a Parquet file of a lake again without some rows, value by value: what its other rows hold, the types of its columns, their
 //! compression and the file's own metadata stay as they are, whichever program wrote it.
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, LargeStringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
@@ -65,7 +65,7 @@ pub(crate) fn without(
 }
 
 /// Says whether an id is left out as a column has it: programs that know no missing integer write 13085 as 13085.0.
-pub(crate) fn is_left_out_as(text: &str, is_left_out: &dyn Fn(&str) -> bool) -> bool {
+fn is_left_out_as(text: &str, is_left_out: &dyn Fn(&str) -> bool) -> bool {
     is_left_out(text) || text.strip_suffix(".0").is_some_and(is_left_out)
 }
 
@@ -90,7 +90,7 @@ fn kept_rows(
             let first = kept.len();
             kept.resize(first + batch.num_rows(), true);
             for column in batch.columns() {
-                let texts = cast_with_options(column, &DataType::LargeUtf8, &CastOptions::default())?;
+                let texts = texts_of(column)?;
                 let texts = texts.as_string::<i64>();
                 for (row, kept) in kept[first..].iter_mut().enumerate() {
                     *kept &= texts.is_null(row) || !is_left_out_as(texts.value(row), is_left_out);
@@ -102,9 +102,23 @@ fn kept_rows(
     Ok(groups)
 }
 
+/// Returns ids as SQL reads them.
+fn texts_of(column: &ArrayRef) -> Result<ArrayRef> {
+    if column.data_type() != &DataType::FixedSizeBinary(16) {
+        return Ok(cast_with_options(column, &DataType::LargeUtf8, &CastOptions::default())?);
+    }
+    let ids = column.as_fixed_size_binary().iter();
+    let texts = ids.map(|id| id.and_then(|id| uuid::Uuid::from_slice(id).ok()).map(|id| id.to_string()));
+    Ok(Arc::new(texts.collect::<LargeStringArray>()))
+}
+
 fn properties_of(metadata: &ParquetMetaData) -> WriterProperties {
     let file = metadata.file_metadata();
     let mut properties = WriterProperties::builder().set_key_value_metadata(file.key_value_metadata().cloned());
+    if let Some(program) = file.created_by() {
+        // Hive shifts times of INT96 by what it finds here.
+        properties = properties.set_created_by(program.into());
+    }
     if let Some(first) = metadata.row_groups().first() {
         properties = properties.set_sorting_columns(first.sorting_columns().cloned());
         for column in first.columns() {

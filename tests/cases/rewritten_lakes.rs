@@ -224,3 +224,63 @@ async fn a_lake_says_which_columns_hold_users() {
     let left = "SELECT count(*), count(DISTINCT user_id) FROM events";
     assert_eq!(lake.rows(&[&folder, "lake.name=own"], left), ["900,9"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_rewritten_is_refused_before_anything_changes() {
+    let lake = shop().await;
+    let places = lake.places();
+    let at = |name: &str| Path::new(&places[0]).join(name);
+    let refused_with = |arguments: &[&str], code: i32, parts: &[&str]| {
+        let files = contents(&places[0]);
+        let said = refused(&arguments_of(&places, arguments), code);
+        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?}\n{said}");
+        assert_eq!(contents(&places[0]), files, "{said}");
+    };
+    // Another one's id ends like a number without decimals.
+    lake.write("events/dt=2026-01-06/like.parquet", &events(6, "c", "'u8.0'")).await;
+    refused_with(&["--user", "u8"], 2, &["followed by `.0`"]);
+    std::fs::remove_file(at("events/dt=2026-01-06/like.parquet")).unwrap();
+    // Readers of a summary, and of a link.
+    std::fs::write(at("events/_metadata"), "PAR1").unwrap();
+    refused_with(&["--user", "u8"], 3, &["events/_metadata", "row groups"]);
+    std::fs::remove_file(at("events/_metadata")).unwrap();
+    let real = lake.folder().join("elsewhere.parquet");
+    std::fs::rename(at("events/dt=2026-01-05/a.parquet"), &real).unwrap();
+    std::os::unix::fs::symlink(&real, at("events/dt=2026-01-05/a.parquet")).unwrap();
+    refused_with(&["--user", "u8"], 3, &["a.parquet", "found a link"]);
+    std::fs::remove_file(at("events/dt=2026-01-05/a.parquet")).unwrap();
+    std::fs::rename(&real, at("events/dt=2026-01-05/a.parquet")).unwrap();
+    // A view that shows a person whom no declared column has.
+    let sql = lake.folder().join("sql/lakes/own");
+    std::fs::create_dir_all(&sql).unwrap();
+    std::fs::write(sql.join("raw_users.sql"), "CREATE TABLE raw_users (who VARCHAR, consent BOOLEAN)").unwrap();
+    let users = "SELECT who AS user_id, CAST(NULL AS VARCHAR) AS canonical_user_id, CAST(NULL AS TIMESTAMP(6)) AS signed_up_at, \
+                 CAST(NULL AS VARCHAR) AS country, consent, CAST(NULL AS BOOLEAN) AS excluded, _file FROM raw_users";
+    std::fs::write(sql.join("users.sql"), users).unwrap();
+    lake.write("users/a.parquet", "SELECT 'u8' AS who, true AS consent").await;
+    let folder = format!("sql.folder={}", lake.folder().join("sql").display());
+    let own = ["--set", folder.as_str(), "--set", "lake.name=own", "--user", "u8"];
+    refused_with(&own, 2, &["raw_users.sql", "REFERENCES users"]);
+    std::fs::write(sql.join("raw_users.sql"), "CREATE TABLE raw_users (who VARCHAR REFERENCES users, consent BOOLEAN)")
+        .unwrap();
+    // Checksums of a file's old bytes go with them.
+    std::fs::write(at("events/dt=2026-01-05/.a.parquet.crc"), "crc").unwrap();
+    assert!(done(&arguments_of(&places, &own)).contains("gone from the lake: 101 rows in 2 files"));
+    assert!(!at("events/dt=2026-01-05/.a.parquet.crc").exists());
+}
+
+/// Puts settings in front of the verb.
+fn arguments_of<'a>(places: &'a [String; 2], more: &[&'a str]) -> Vec<&'a str> {
+    let settings = more.iter().rposition(|argument| argument.contains('=')).map_or(0, |last| last + 1);
+    [&more[..settings], &arguments(places, &more[settings..])].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_only_folders_have_are_refused() {
+    let lake = SmallLake::new();
+    let rows = events(5, "a", LOGIN).replace("concat('u', value % 10 + 1) AS user_id, ", "");
+    lake.write("events/dt=2026-01-05/user_id=u7/a.parquet", &rows).await;
+    let places = lake.places();
+    let said = refused(&arguments(&places, &["--user", "u7"]), 3);
+    assert!(said.contains("user_id=u7/a.parquet") && said.contains("found 0 in the file's own columns"), "{said}");
+}

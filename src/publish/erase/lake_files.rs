@@ -7,14 +7,15 @@
 use chrono::Utc;
 use datafusion::prelude::SessionContext;
 use deltalake::DeltaTable;
-use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, PROTOCOL};
 use deltalake::kernel::{Action, Add};
 use deltalake::protocol::DeltaOperation;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectMeta, ObjectStoreExt};
+use object_store::{GetOptions, ObjectMeta, ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::gone::Gone;
@@ -45,6 +46,8 @@ struct OwnedFile<'a> {
     is_delta: bool,
     /// Columns with users' ids.
     columns: Vec<String>,
+    /// Rows of erased persons, as SQL finds them.
+    rows: u64,
 }
 
 /// Counts what [`rewrite`] would take out, and changes nothing.
@@ -62,51 +65,124 @@ pub(super) async fn rewrite(
     held: &NightLock,
 ) -> Result<Gone> {
     let found = erased_lake_rows::find(lake.ctx, lake.source, users).await?;
-    let files = owned_files(lake.source.lake, &found)?;
-    for table in delta_tables(lake.source.lake, &files)?.iter().filter(|table| !table.files.is_empty()) {
-        refuse_append_only(&table.folder).await?;
+    let mut done = Replaced::default();
+    let replaced = replace(output, lake.source.lake, &found, users, (record, held), &mut done).await;
+    if !done.moved.is_empty() {
+        // Also where a later file failed.
+        let now = Lake::open(lake.source.config, lake.source.sql).await?;
+        erased_units::follow(output, &rewritten(lake.source.lake, &now, &done.moved)).await?;
+        replaced?;
+        let source = LakeSource { lake: &now, ..lake.source };
+        if erased_lake_rows::find(lake.ctx, source, users).await?.count().1 > 0 {
+            return Err(Failure::transient("the lake got more rows of the erased persons meanwhile")
+                .hint("run the same command again, when nothing writes to the lake"));
+        }
+    } else {
+        replaced?;
     }
-    let store = &lake.source.lake.location;
-    for listed in lake.source.lake.files("events") {
+    Ok(done.gone)
+}
+
+/// Files that were replaced.
+#[derive(Debug, Default)]
+struct Replaced {
+    gone: Gone,
+    /// The new place of each file.
+    moved: HashMap<Path, Path>,
+}
+
+async fn replace(
+    output: &Location,
+    lake: &Lake,
+    found: &LakeRows,
+    users: &ErasedUsers,
+    (record, held): (&mut ErasureRecord, &NightLock),
+    done: &mut Replaced,
+) -> Result<()> {
+    let files = owned_files(lake, found)?;
+    for table in delta_tables(lake, &files)?.iter().filter(|table| !table.files.is_empty()) {
+        refuse_unwritable(&table.folder).await?;
+    }
+    for file in files.values().filter(|file| !file.is_delta) {
+        refuse_changed(&lake.location, file.listed).await?;
+        refuse_unsuitable(&lake.location, file).await?;
+    }
+    for listed in lake.files("events") {
         if let Some(days) = found.days.get(&listed.name) {
             record.lake_events.insert(format!("{} {}", listed.meta.location, fingerprint(&listed.meta)), days.clone());
         }
     }
     for file in files.values() {
-        if !file.is_delta {
-            refuse_changed(store, file.listed).await?;
-        }
-        note_version(store, &file.listed.meta.location, record).await?;
+        note_version(&lake.location, &file.listed.meta.location, record).await?;
     }
     record.write(output).await?;
     let is_erased = |id: &str| users.contains(id);
-    let mut gone = Gone::default();
-    let mut moved: HashMap<Path, Path> = HashMap::new();
     for file in files.values().filter(|file| !file.is_delta) {
         held.check().await?;
-        let Some(made) = read_without(store, file, &is_erased).await? else { continue };
-        refuse_changed(store, file.listed).await?;
+        let made = read_without(&lake.location, file, &is_erased).await?;
         let path = &file.listed.meta.location;
-        store.store.put(path, made.bytes.into()).await.map_err(|e| Failure::from(e).at(&file.listed.name))?;
-        moved.insert(path.clone(), path.clone());
-        gone.add(made.rows_left_out);
+        put_in_place(&lake.location, file.listed, made.bytes).await?;
+        done.moved.insert(path.clone(), path.clone());
+        done.gone.add(made.rows_left_out);
     }
-    for table in delta_tables(lake.source.lake, &files)? {
+    for table in delta_tables(lake, &files)? {
         held.check().await?;
-        commit(&table, &is_erased, &mut gone, &mut moved).await?;
+        commit(&table, &is_erased, done).await?;
         remove_retired(&table, &is_erased, record, output).await?;
     }
-    if !moved.is_empty() {
-        let now = Lake::open(lake.source.config, lake.source.sql).await?;
-        erased_units::follow(output, &rewritten(lake.source.lake, &now, &moved)).await?;
-        let source = LakeSource { lake: &now, ..lake.source };
-        erased_lake_rows::refuse_left(lake.ctx, source, users).await?;
-    }
-    Ok(gone)
+    Ok(())
 }
 
-/// Returns those of the noted versions that the bucket still keeps, and forgets the others.
-pub(super) async fn kept_versions(store: &Location, record: &mut ErasureRecord) -> Result<usize> {
+/// Replaces a file that is as it was listed; where the store can, nothing that was written meanwhile.
+async fn put_in_place(store: &Location, listed: &ListedFile, bytes: Vec<u8>) -> Result<()> {
+    let path = &listed.meta.location;
+    let at = |e: object_store::Error| Failure::from(e).at(&listed.name);
+    refuse_changed(store, listed).await?;
+    if store.url.scheme() != "file" {
+        let known = UpdateVersion { e_tag: listed.meta.e_tag.clone(), version: None };
+        let only_this = PutOptions { mode: PutMode::Update(known), ..Default::default() };
+        store.store.put_opts(path, bytes.into(), only_this).await.map_err(at)?;
+        return Ok(());
+    }
+    let local = PathBuf::from(store.display(path));
+    let failed = |e: std::io::Error| Failure::transient(e.to_string()).at(&listed.name);
+    let permissions = std::fs::metadata(&local).map_err(failed)?.permissions();
+    // Checksums that Spark and Hadoop keep for a local file: of its old bytes.
+    if let (Some(folder), Some(name)) = (local.parent(), local.file_name().and_then(|name| name.to_str())) {
+        match std::fs::remove_file(folder.join(format!(".{name}.crc"))) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+    }
+    store.store.put(path, bytes.into()).await.map_err(at)?;
+    std::fs::set_permissions(&local, permissions).map_err(failed)?;
+    let written = std::fs::File::open(&local).and_then(|file| file.sync_all());
+    written.map_err(failed)
+}
+
+/// Refuses (exit 3) what a new file would not stand for: a link, and a file whose row groups a summary names.
+async fn refuse_unsuitable(store: &Location, file: &OwnedFile<'_>) -> Result<()> {
+    if store.url.scheme() == "file" {
+        let local = PathBuf::from(store.display(&file.listed.meta.location));
+        if std::fs::symlink_metadata(&local).is_ok_and(|found| found.is_symlink()) {
+            return Err(Failure::input(format!("{}: expected a file, found a link", file.listed.name))
+                .hint("put the file itself into the lake, then run the same command again"));
+        }
+    }
+    let summary = file.folder.path("_metadata");
+    match store.store.head(&summary).await {
+        Ok(_) => Err(Failure::input(format!(
+            "{}: this summary of the files' row groups would be wrong afterwards",
+            store.display(&summary)
+        ))
+        .hint("delete it, run the same command again, and let its program write it again if readers need it")),
+        Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(e) => Err(Failure::from(e).at(store.display(&summary))),
+    }
+}
+
+/// Forgets those of the noted versions that the bucket no longer keeps.
+pub(super) async fn forget_gone_versions(store: &Location, record: &mut ErasureRecord) -> Result<()> {
     let mut kept = BTreeSet::new();
     for (path, version) in std::mem::take(&mut record.kept_versions) {
         let options = GetOptions { version: Some(version.clone()), head: true, ..Default::default() };
@@ -119,7 +195,7 @@ pub(super) async fn kept_versions(store: &Location, record: &mut ErasureRecord) 
         }
     }
     record.kept_versions = kept;
-    Ok(record.kept_versions.len())
+    Ok(())
 }
 
 fn owned_files<'a>(lake: &'a Lake, found: &LakeRows) -> Result<BTreeMap<String, OwnedFile<'a>>> {
@@ -128,9 +204,12 @@ fn owned_files<'a>(lake: &'a Lake, found: &LakeRows) -> Result<BTreeMap<String, 
         let columns = lake.columns_of_users(table)?;
         let (folder, is_delta) = lake.folder(table)?;
         for listed in lake.files(table).iter().filter(|file| names.contains_key(&file.name)) {
-            let new = || OwnedFile { listed, folder: folder.clone(), is_delta, columns: Vec::new() };
+            let rows = names.get(&listed.name).copied().unwrap_or_default();
+            let new = || OwnedFile { listed, folder: folder.clone(), is_delta, columns: Vec::new(), rows: 0 };
             // Several tables may read one file.
-            files.entry(listed.name.clone()).or_insert_with(new).columns.extend_from_slice(columns);
+            let file = files.entry(listed.name.clone()).or_insert_with(new);
+            file.columns.extend_from_slice(columns);
+            file.rows = file.rows.max(rows);
         }
     }
     Ok(files)
@@ -156,13 +235,25 @@ async fn note_version(store: &Location, path: &Path, record: &mut ErasureRecord)
     Ok(())
 }
 
+/// Reads a file without these persons. Refuses (exit 3) a file of which the rows to leave out are not those that SQL found.
 async fn read_without(
     store: &Location,
     file: &OwnedFile<'_>,
     is_erased: &dyn Fn(&str) -> bool,
-) -> Result<Option<rewritten_file::RewrittenFile>> {
-    let Some(bytes) = store.read_at(&file.listed.meta.location).await? else { return Ok(None) };
-    rewritten_file::without(bytes, &file.columns, is_erased).map_err(|failure| failure.at(&file.listed.name))
+) -> Result<rewritten_file::RewrittenFile> {
+    let name = &file.listed.name;
+    let bytes = store.read_at(&file.listed.meta.location).await?;
+    let bytes = bytes.ok_or_else(|| Failure::transient(format!("{name}: someone removed this file meanwhile")))?;
+    let made = rewritten_file::without(bytes, &file.columns, is_erased).map_err(|failure| failure.at(name))?;
+    let rows = made.as_ref().map_or(0, |made| made.rows_left_out);
+    match made.filter(|_| rows == file.rows) {
+        Some(made) => Ok(made),
+        None => Err(Failure::input(format!(
+            "{name}: expected {} rows of erased persons, as SQL finds them, found {rows} in the file's own columns",
+            file.rows
+        ))
+        .hint("ids that only the names of folders have cannot be taken out; move or write this file yourself")),
+    }
 }
 
 /// A folder of the lake that is a Delta table.
@@ -195,27 +286,25 @@ async fn open(folder: &Location) -> Result<DeltaTable> {
     Ok(table)
 }
 
-/// Refuses (exit 3) a table whose owner wants no row to go.
-async fn refuse_append_only(folder: &Location) -> Result<()> {
+/// Refuses (exit 3) a table whose owner wants no row to go, or with features that this version cannot write.
+async fn refuse_unwritable(folder: &Location) -> Result<()> {
     let place = folder.display_folder();
     let opened = open(folder).await?;
-    let metadata = opened.snapshot().map_err(delta_log::failure(&place))?.metadata();
-    match metadata.configuration().get("delta.appendOnly").is_some_and(|value| value == "true") {
-        true => {
-            Err(Failure::input(format!("{place}: expected a Delta table that takes deletions, found delta.appendOnly"))
-                .hint("unset this property of the table, then run the same command again"))
-        }
-        false => Ok(()),
+    let state = opened.snapshot().map_err(delta_log::failure(&place))?;
+    if state.metadata().configuration().get("delta.appendOnly").is_some_and(|value| value == "true") {
+        return Err(Failure::input(format!(
+            "{place}: expected a Delta table that takes deletions, found delta.appendOnly"
+        ))
+        .hint("unset this property of the table, then run the same command again"));
     }
+    PROTOCOL.can_write_to(state).map_err(|e| {
+        Failure::input(format!("{place}: expected a Delta table that this version can write: {e}"))
+            .hint("delete the rows with the program that writes this table, then run the same command again")
+    })
 }
 
 /// Commits files without these persons in place of those that have them.
-async fn commit(
-    table: &DeltaFolder<'_>,
-    is_erased: &dyn Fn(&str) -> bool,
-    gone: &mut Gone,
-    moved: &mut HashMap<Path, Path>,
-) -> Result<()> {
+async fn commit(table: &DeltaFolder<'_>, is_erased: &dyn Fn(&str) -> bool, done: &mut Replaced) -> Result<()> {
     if table.files.is_empty() {
         return Ok(());
     }
@@ -224,20 +313,20 @@ async fn commit(
     let opened = open(&table.folder).await?;
     let state = opened.snapshot().map_err(&fault)?;
     let mut actions = Vec::new();
+    let mut replaced = Replaced::default();
     for file in &table.files {
         let path = &file.listed.meta.location;
         let is_this = |name: &str| table.folder.path_as_is(name).as_ref() == Some(path);
-        let Some(named) = state.log_data().iter().find(|named| is_this(&named.path())) else {
-            return Err(Failure::transient(format!("{}: someone removed this file meanwhile", file.listed.name))
+        let named = state.log_data().iter().find(|named| is_this(&named.path()));
+        // Rows that a deletion vector marks would come back.
+        let Some(named) = named.filter(|named| named.deletion_vector_descriptor().is_none()) else {
+            return Err(Failure::transient(format!("{}: someone changed the table meanwhile", file.listed.name))
                 .hint("run the same command again, when nothing writes to the lake"));
         };
-        let Some(made) = read_without(&table.folder, file, is_erased).await? else { continue };
+        let made = read_without(&table.folder, file, is_erased).await?;
         actions.push(Action::Remove(named.remove_action(true)));
-        gone.add(made.rows_left_out);
+        replaced.gone.add(made.rows_left_out);
         let rows = made.metadata.file_metadata().num_rows();
-        if rows == 0 {
-            continue;
-        }
         let old_name = named.path().into_owned();
         let folder = old_name.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
         let name = format!("{folder}part-{}.parquet", uuid::Uuid::new_v4());
@@ -247,7 +336,7 @@ async fn commit(
         };
         let put = table.folder.store.put(&new_path, made.bytes.into()).await;
         put.map_err(|e| Failure::from(e).at(table.folder.display(&new_path)))?;
-        moved.insert(path.clone(), new_path);
+        replaced.moved.insert(path.clone(), new_path);
         actions.push(Action::Add(Add {
             path: name,
             partition_values: named.partition_values_map(),
@@ -258,13 +347,20 @@ async fn commit(
             ..Default::default()
         }));
     }
-    let properties = CommitProperties::default().with_cleanup_expired_logs(Some(false));
+    // Only on the version that was read: a compaction meanwhile would leave every other row twice.
+    let properties = CommitProperties::default()
+        .with_max_retries(0)
+        .with_create_checkpoint(false)
+        .with_cleanup_expired_logs(Some(false));
     let operation = DeltaOperation::Delete { predicate: None };
     CommitBuilder::from(properties)
         .with_actions(actions)
         .build(Some(state), opened.log_store(), operation)
         .await
-        .map_err(|e| fault(e).hint("the lake's Delta table refuses the change; nothing of it was replaced"))?;
+        .map_err(|e| fault(e).at(&place).hint("run the same command again, when nothing writes to the lake"))?;
+    done.gone.files += replaced.gone.files;
+    done.gone.rows += replaced.gone.rows;
+    done.moved.extend(replaced.moved);
     Ok(())
 }
 
@@ -289,6 +385,13 @@ async fn remove_retired(
             with_persons.push(path);
         }
     }
+    // A table that was restored names some of them again.
+    let newest = open(&table.folder).await?;
+    let active: BTreeSet<Path> = {
+        let named = newest.snapshot().map_err(&fault)?.log_data();
+        named.iter().filter_map(|file| table.folder.path_as_is(&file.path())).collect()
+    };
+    with_persons.retain(|path| !active.contains(path));
     for path in &with_persons {
         note_version(&table.folder, path, record).await?;
     }

@@ -78,8 +78,8 @@ pub(crate) struct Done {
     pub(crate) erasure: Erasure,
     /// Result of a search for all erased persons afterwards: only if it found nothing, they are noted as gone.
     pub(crate) proof: Proof,
-    /// Versions of the lake's files that its bucket still keeps.
-    pub(crate) kept_versions: usize,
+    /// Versions of the lake's files that its bucket still keeps: paths and versions.
+    pub(crate) kept_versions: Vec<(String, String)>,
     /// Ids whose files wait for the end of the grace, and when the first of them may go.
     pub(crate) waiting: Option<(usize, DateTime<Utc>)>,
 }
@@ -95,7 +95,8 @@ pub(crate) struct Wanted<'a> {
 
 /// Counts what [`erase`] would take away, and changes nothing.
 pub(crate) async fn survey(output: &Location, wanted: &Wanted<'_>) -> Result<Erasure> {
-    let mut record = ErasureRecord::new();
+    // Of the lake, what was erased before goes too: it may not have been rewritten then.
+    let mut record = ErasureRecord::read(output).await?.unwrap_or_else(ErasureRecord::new);
     record.note(wanted.requests, Utc::now())?;
     let users = Arc::new(record.users()?);
     let is_erased = |id: &str| wanted.requests.contains_key(id);
@@ -157,18 +158,17 @@ async fn erase_locked(output: &Location, locks: &LockConfig, wanted: &Wanted<'_>
     erasure.models = models_trained_since(output, record.first_day).await?;
     record.models.extend(erasure.models.iter().cloned());
     record.write(output).await?;
-    let mut kept_versions = 0;
     if let Some(lake) = wanted.lake {
         erasure.lake = Some(lake_files::rewrite(output, lake, &users, &mut record, held).await?);
-        kept_versions = lake_files::kept_versions(&lake.source.lake.location, &mut record).await?;
+        lake_files::forget_gone_versions(&lake.source.lake.location, &mut record).await?;
         record.write(output).await?;
     }
     let named = wanted.requests.keys().map(String::as_str).filter(|id| users.contains(id));
     let proof = search(output, &is_erased, named).await?;
-    if proof.found.is_empty() && kept_versions == 0 {
+    if proof.found.is_empty() && record.kept_versions.is_empty() {
         finish(output, &mut record, &erasure, (due, held.generation)).await?;
     }
-    Ok(Done { erasure, proof, kept_versions, waiting })
+    Ok(Done { erasure, proof, kept_versions: record.kept_versions.into_iter().collect(), waiting })
 }
 
 /// Removes the vectors of texts.
