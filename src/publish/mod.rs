@@ -15,4 +15,3 @@ pub mod lock;
 pub mod night;
 pub mod readers;
 pub mod runs;
-pub(crate) mod suppressed;

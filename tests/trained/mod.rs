@@ -20,7 +20,6 @@ mod quickstart;
 mod replenishment;
 mod report;
 mod serve;
-mod suppressed;
 mod tables;
 mod text;
 mod training;
