@@ -1,9 +1,9 @@
 //! The prompt of `intentcast sql`, fed through a pipe, and files of statements.
 
-use std::io::{BufRead, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::intentcast;
 
@@ -111,26 +111,36 @@ fn ctrl_c_cancels_the_query_and_keeps_the_prompt() {
     let folder = tempfile::tempdir().unwrap();
     let mut terminal = shell_at_terminal("--set sql.history_file=none", folder.path()).spawn().unwrap();
     let mut keys = terminal.stdin.take().unwrap();
-    let mut shown = std::io::BufReader::new(terminal.stdout.take().unwrap());
-    let mut until = |text: &str| {
-        let mut read = String::new();
-        while !read.contains(text) {
-            let bytes = shown.fill_buf().unwrap();
-            assert!(!bytes.is_empty(), "expected {text} in\n{read}");
-            read += &String::from_utf8_lossy(bytes);
-            let length = bytes.len();
-            shown.consume(length);
+    let mut shown = terminal.stdout.take().unwrap();
+    let (sender, parts) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = shown.read(&mut bytes) {
+            sender.send(String::from_utf8_lossy(&bytes[..count]).into_owned()).ok();
         }
-        read
+    });
+    let shows = |text: &str, seconds: u64| {
+        let (mut read, end) = (String::new(), Instant::now() + Duration::from_secs(seconds));
+        while !read.contains(text) {
+            match parts.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(part) => read += &part,
+                Err(_) => return false,
+            }
+        }
+        true
     };
-    until("intentcast> ");
+    assert!(shows("intentcast> ", 120));
     // It would take hours.
     keys.write_all(b"SELECT sum(a.value % b.value) FROM range(1, 1000000) AS a, range(1, 1000000000) AS b;\n").unwrap();
-    std::thread::sleep(Duration::from_secs(2));
-    keys.write_all(b"\x03").unwrap();
-    until("cancelled");
+    // On a busy machine the first keys may come before the query begins.
+    let is_cancelled = (0..20).any(|_| {
+        std::thread::sleep(Duration::from_secs(2));
+        keys.write_all(b"\x03").unwrap();
+        shows("cancelled", 10)
+    });
+    assert!(is_cancelled);
     keys.write_all(b"SELECT 41 + 1 AS answer;\n").unwrap();
-    until("| 42 ");
+    assert!(shows("| 42 ", 120));
     keys.write_all(b"\\q\n").unwrap();
     assert!(terminal.wait().unwrap().success());
 }
