@@ -12,9 +12,10 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Editor, Helper};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::format::Layout;
@@ -93,8 +94,7 @@ pub(super) struct Prompt<'a> {
 
 impl<'a> Prompt<'a> {
     pub(super) fn new(shell: &'a Shell) -> Self {
-        let interrupts = std::io::stdin().is_terminal().then(count_interrupts);
-        Self { shell, layout: Layout::Fitting, has_timing: false, interrupts }
+        Self { shell, layout: Layout::Fitting, has_timing: false, interrupts: None }
     }
 
     /// Reads statements until end of input; an error is printed and the prompt continues.
@@ -102,7 +102,10 @@ impl<'a> Prompt<'a> {
         let mut editor: Editor<NameCompleter, DefaultHistory> =
             Editor::new().map_err(|e| Failure::bug(format!("no prompt: {e}")))?;
         editor.set_helper(Some(NameCompleter::of_session(&self.shell.ctx).await));
-        let is_terminal = self.interrupts.is_some();
+        let is_terminal = io::stdin().is_terminal();
+        if is_terminal {
+            self.interrupts = Some(count_interrupts().map_err(|e| Failure::bug(format!("no Ctrl-C: {e}")))?);
+        }
         let config = self.shell.workspace.as_ref().map(|workspace| &workspace.config);
         let history = config.and_then(history_file).filter(|_| is_terminal);
         if is_terminal {
@@ -310,19 +313,23 @@ fn history_file(config: &Config) -> Option<PathBuf> {
     Some(file)
 }
 
-/// Counts every Ctrl-C, on a thread of its own: threads that a query keeps busy serve no signals.
-fn count_interrupts() -> watch::Receiver<u64> {
+/// Counts every Ctrl-C, on a thread of its own: threads that a query keeps busy serve no signals. An editor made later would
+/// take the signal away.
+fn count_interrupts() -> io::Result<watch::Receiver<u64>> {
     let (counter, counted) = watch::channel(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut interrupts = {
+        let _context = runtime.enter();
+        signal(SignalKind::interrupt())?
+    };
     std::thread::spawn(move || {
-        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            runtime.block_on(async {
-                while tokio::signal::ctrl_c().await.is_ok() {
-                    counter.send_modify(|count| *count += 1);
-                }
-            });
-        }
+        runtime.block_on(async {
+            while interrupts.recv().await.is_some() {
+                counter.send_modify(|count| *count += 1);
+            }
+        });
     });
-    counted
+    Ok(counted)
 }
 
 /// Prints a failure, and keeps it if it is the first one.
