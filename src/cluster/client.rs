@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::codec::PlanCodec;
 use crate::config::Config;
+use crate::engine::cooperative_joins;
 use crate::engine::places::{Place, Remote};
 use crate::failure::{Failure, Result};
 use crate::score::models::Models;
@@ -45,7 +46,7 @@ struct Cluster {
 #[async_trait]
 impl Remote for Cluster {
     async fn run(&self, ctx: &SessionContext, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
-        let plan = with_inputs_in_output(plan).await?;
+        let plan = cooperative_joins::without(with_inputs_in_output(plan).await?)?;
         let settings = ctx.copied_config();
         let ballista = settings.ballista_config();
         let rows = execute_physical_plan::<PhysicalPlanNode>(

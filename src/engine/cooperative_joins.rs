@@ -37,6 +37,18 @@ impl PhysicalOptimizerRule for CooperativeJoins {
     }
 }
 
+/// Takes away what [`CooperativeJoins`] added: each node more makes a serialized plan deeper, and its parser takes 100 levels.
+pub(crate) fn without(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let bare = plan.transform_up(|node| {
+        let child = node.downcast_ref::<CooperativeExec>().map(|added| Arc::clone(added.input()));
+        Ok(match child.filter(|child| multiplies_rows(child.as_ref())) {
+            Some(child) => Transformed::yes(child),
+            None => Transformed::no(node),
+        })
+    });
+    Ok(bare?.data)
+}
+
 fn multiplies_rows(node: &dyn ExecutionPlan) -> bool {
     node.is::<CrossJoinExec>()
         || node.is::<HashJoinExec>()
@@ -47,7 +59,21 @@ fn multiplies_rows(node: &dyn ExecutionPlan) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::time::Duration;
+
+    #[tokio::test]
+    async fn plans_for_a_cluster_are_as_deep_as_before() {
+        let ctx = crate::engine::session(&crate::config::Config::default()).unwrap();
+        let sql = "SELECT a.value FROM range(1, 9) AS a JOIN range(1, 9) AS b ON a.value = b.value";
+        let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        let shown = |plan: &Arc<dyn ExecutionPlan>| {
+            datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string()
+        };
+        let (before, after) = (shown(&plan), shown(&without(plan).unwrap()));
+        let levels = |text: &str| text.matches("CooperativeExec").count();
+        assert_eq!(levels(&before), levels(&after) + 1, "{before}{after}");
+    }
 
     #[tokio::test]
     async fn a_dropped_query_leaves_its_thread() {

@@ -3,7 +3,7 @@
 //! The workspace adds functions, stores, the cluster and scoring to it; rooms that work on a lake ask the workspace for sessions.
 //! Flat tables in training, imports and the executors of a cluster have no workspace and use this session as it is.
 
-mod cooperative_joins;
+pub(crate) mod cooperative_joins;
 pub(crate) mod memory;
 pub mod places;
 pub(crate) mod request_rows;
