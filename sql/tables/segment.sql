@@ -1,4 +1,5 @@
--- one row per segment with at least segment_users_min() users behind it: counts and means
+-- one row per segment with at least segment_users_min() and k_min() users behind it: counts and means
+-- No table holds totals over all segments, from which the means of one that is left out would follow.
 SELECT
     segment,
     count(*) AS users,
@@ -10,4 +11,4 @@ SELECT
     avg(CAST(events_seen AS DOUBLE)) AS events_seen_mean
 FROM intent
 GROUP BY segment
-HAVING count(*) >= segment_users_min()
+HAVING count(*) >= greatest(segment_users_min(), k_min())

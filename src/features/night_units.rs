@@ -32,7 +32,12 @@ fn file_name(run_date: RunDate, generation: Generation) -> String {
 
 /// Returns the date and generation that a note's name has.
 pub(crate) fn night_of(note: &ObjectMeta) -> Option<(RunDate, Generation)> {
-    let (date, generation) = note.location.filename()?.strip_suffix(".json")?.rsplit_once('-')?;
+    parse_night(note.location.filename()?.strip_suffix(".json")?)
+}
+
+/// Parses a date and a generation, `2026-03-01-12`.
+pub(crate) fn parse_night(name: &str) -> Option<(RunDate, Generation)> {
+    let (date, generation) = name.rsplit_once('-')?;
     Some((date.parse().ok()?, Generation(generation.parse().ok()?)))
 }
 

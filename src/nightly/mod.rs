@@ -38,6 +38,7 @@ use crate::publish::drift;
 use crate::publish::lock::{self, NightLock};
 use crate::publish::night::{FaultPoint, NightCommit, StagedTables, commit_night};
 use crate::publish::runs::{NIGHT_SQL, RunRecord, VisibleNight};
+use crate::publish::suppressed;
 use crate::score::models::Models;
 use crate::score::service::{ScoringService, encoder_states};
 use crate::tables::schemas::NIGHT_TABLES;
@@ -270,6 +271,12 @@ impl Night<'_> {
                 }
                 Stage::LookBack => {
                     self.look_back().await?;
+                    self.stages.end(planned.name, clock, 0, 0);
+                }
+                Stage::Suppress => {
+                    let (run_date, generation) = (self.held.run_date, self.held.generation);
+                    let (sql, output) = (&self.workspace.sql, self.workspace.output()?);
+                    suppressed::suppress(&self.ctx, sql, output, (run_date, generation), &mut self.staged).await?;
                     self.stages.end(planned.name, clock, 0, 0);
                 }
                 Stage::Publish => {

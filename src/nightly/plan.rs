@@ -46,6 +46,8 @@ pub(crate) enum Stage {
     Checks,
     /// Measures drift, and compares earlier nights with what happened since.
     LookBack,
+    /// Takes numbers behind which there are few users out of the staged tables.
+    Suppress,
     /// Commits all tables and makes the night visible.
     Publish,
 }
@@ -55,7 +57,7 @@ impl Stage {
     pub(crate) fn all() -> Vec<Stage> {
         let before =
             [Stage::Rollups, Stage::UserFeatures, Stage::Contents, Stage::IntentScores, Stage::DemandForecasts];
-        let after = [Stage::Checks, Stage::LookBack, Stage::Publish];
+        let after = [Stage::Checks, Stage::LookBack, Stage::Suppress, Stage::Publish];
         before.into_iter().chain(NIGHT_TABLES.into_iter().map(Stage::Table)).chain(after).collect()
     }
 
@@ -70,6 +72,7 @@ impl Stage {
             Stage::Table(table) => table,
             Stage::Checks => "checks",
             Stage::LookBack => "look_back",
+            Stage::Suppress => "suppress",
             Stage::Publish => "publish",
         }
     }
@@ -91,6 +94,7 @@ impl Stage {
             Stage::Table(table) => format!("sql/tables/{table}.sql"),
             Stage::Checks => "sql/checks/".into(),
             Stage::LookBack => "measure drift and the accuracy of earlier nights".into(),
+            Stage::Suppress => "sql/suppressed/".into(),
             Stage::Publish => "commit the tables, then `runs`".into(),
             Stage::UserFeatures | Stage::IntentScores | Stage::DemandForecasts => {
                 self.checkpointed_query().map(CheckpointedQuery::place).unwrap_or_default()
@@ -180,7 +184,7 @@ fn manifest_hash(
     let lake = workspace.lake()?;
     let masters = lake.tables().filter(|table| *table != "events").flat_map(|table| lake.files(table));
     let masters: Vec<String> = masters.map(|file| lake::fingerprint(&file.meta)).collect();
-    let folders = ["lakes", "master", "rollups", "state", "features", "score", "tables", "checks"];
+    let folders = ["lakes", "master", "rollups", "state", "features", "score", "tables", "suppressed", "checks"];
     Ok(runs::manifest_hash([
         run_date.to_string().as_str(),
         &workspace.sql.fingerprint(&folders),

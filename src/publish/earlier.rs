@@ -4,15 +4,18 @@
 //! same ones. Nights whose model was trained on labels from their run date on are left out: a night that was backfilled with
 //! a later model would leak the future and overweight intents.
 
-use datafusion::prelude::SessionContext;
+use datafusion::common::JoinType;
+use datafusion::functions::core::expr_fn::coalesce;
+use datafusion::prelude::{SessionContext, ident};
 
 use crate::config::Config;
 use crate::failure::Result;
 use crate::features::EARLIER_DEMAND;
 use crate::ids::{ModelVersion, RunDate};
-use crate::lake::{register_files, stores::Location};
+use crate::lake::{files_table, stores::Location};
 use crate::publish::readers;
 use crate::publish::runs::{self, VisibleNight};
+use crate::publish::suppressed;
 use crate::tables::{schemas, write_files::table_location};
 
 /// The nights that a night reads, oldest first.
@@ -42,7 +45,30 @@ impl EarlierNights {
         let files = readers::night_files(output, "demand", &self.0).await?;
         ctx.deregister_table(EARLIER_DEMAND)?;
         let folder = table_location(output, "demand");
-        register_files(ctx, EARLIER_DEMAND, &folder, schemas::file_schema("demand")?, files)
+        let published = files_table(ctx, &folder, schemas::file_schema("demand")?, files)?;
+        let Some(kept) = suppressed::kept_units(ctx, output, &self.0).await? else {
+            ctx.register_table(EARLIER_DEMAND, published)?;
+            return Ok(());
+        };
+        let published = ctx.read_table(published)?.alias("published")?;
+        // Of a night's rows only those are kept that it did not publish.
+        let columns: Vec<String> = published.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let kept = kept.select([
+            ident("item_id").alias("kept_item_id"),
+            ident("target_date").alias("kept_target_date"),
+            ident("intent_units").alias("kept_intent_units"),
+            ident("_dt").alias("kept_dt"),
+        ])?;
+        let kept = kept.alias("kept")?;
+        let keys = (["item_id", "target_date", "_dt"], ["kept_item_id", "kept_target_date", "kept_dt"]);
+        let all = kept.join(published, JoinType::Right, &keys.1, &keys.0, None)?;
+        let units = coalesce(vec![ident("intent_units"), ident("kept_intent_units")]).alias("intent_units");
+        let columns = columns.iter().map(|column| match column.as_str() {
+            "intent_units" => units.clone(),
+            other => ident(other),
+        });
+        ctx.register_table(EARLIER_DEMAND, all.select(columns.collect::<Vec<_>>())?.into_view())?;
+        Ok(())
     }
 }
 

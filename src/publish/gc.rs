@@ -17,12 +17,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use crate::config::{GcConfig, LockConfig};
 use crate::failure::{FailureKind, Result};
 use crate::features::night_units;
-use crate::ids::RunDate;
+use crate::ids::{Generation, RunDate};
 use crate::lake::stores::Location;
 use crate::model::bundle::Registry;
 use crate::publish::gc_contents::{self, StaleFile};
 use crate::publish::lock::{self, NightLock, generation_of, store_now};
 use crate::publish::runs::{self, RunKind, RunRecord};
+use crate::publish::suppressed;
 use crate::score::contents::catalogue;
 use crate::tables::schemas::{NIGHT_TABLES, PARTITION, RUNS};
 use crate::tables::{delta, delta_log, write_files};
@@ -306,20 +307,20 @@ async fn old_catalogues(output: &Location, young_after: DateTime<Utc>) -> Result
     Ok(listed.filter(|file| file.last_modified <= young_after).map(|file| (file.location, file.size)).collect())
 }
 
-/// Returns old records of the rollups of runs that are not showable.
+/// Returns old records of the rollups of runs that are not showable, and what these runs did not publish.
 async fn old_night_units(
     output: &Location,
     shown: &ShowableRuns<'_>,
     young_after: DateTime<Utc>,
 ) -> Result<Vec<(Path, u64)>> {
-    let is_needed = |file: &ObjectMeta| {
-        night_units::night_of(file).is_none_or(|(date, generation)| {
-            shown.get(&date).is_some_and(|runs| runs.iter().any(|run| run.generation == generation))
-        })
+    let is_needed = |(date, generation): (RunDate, Generation)| {
+        shown.get(&date).is_some_and(|runs| runs.iter().any(|run| run.generation == generation))
     };
-    let listed = output.folder(night_units::FOLDER).list().await?.into_iter();
-    let old = listed.filter(|file| file.last_modified <= young_after && !is_needed(file));
-    Ok(old.map(|file| (file.location, file.size)).collect())
+    let notes = output.folder(night_units::FOLDER).list().await?.into_iter();
+    let notes = notes.filter_map(|file| Some((night_units::night_of(&file)?, file)));
+    let files = notes.chain(suppressed::files(output).await?);
+    let old = files.filter(|(night, file)| file.last_modified <= young_after && !is_needed(*night));
+    Ok(old.map(|(_, file)| (file.location, file.size)).collect())
 }
 
 /// Returns the lock objects of all but the newest generation of each night; the newest stays, so that its number is never

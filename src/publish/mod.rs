@@ -15,3 +15,4 @@ pub mod lock;
 pub mod night;
 pub mod readers;
 pub mod runs;
+pub(crate) mod suppressed;

@@ -20,7 +20,8 @@ use crate::tables::schemas::{self, RUNS};
 use crate::tables::{delta_log, write_files};
 
 /// Folders of the SQL that makes a night, whose hash is its `sql_fingerprint`.
-pub(crate) const NIGHT_SQL: [&str; 7] = ["lakes", "master", "rollups", "state", "features", "score", "tables"];
+pub(crate) const NIGHT_SQL: [&str; 8] =
+    ["lakes", "master", "rollups", "state", "features", "score", "tables", "suppressed"];
 
 /// Kind of event that a row records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

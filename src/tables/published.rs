@@ -73,7 +73,7 @@ const DEMAND: TableSpec = TableSpec {
         column("q75", Float64, "0.75 quantile"),
         column("q90", Float64, "0.90 quantile"),
         column("q95", Float64, "0.95 quantile"),
-        column("intent_units", Float64, "expected units according to the users' purchase intents; null on days beyond `intents.horizon_days`"),
+        column("intent_units", Float64, "expected units according to the users' purchase intents; null on days beyond `intents.horizon_days`, and where fewer than `privacy.k_min` users are behind them"),
         column("category", Text, "the item's category; null where the catalogue has none"),
         column("model_mean", Float64, "expected units according to the demand network, before reconciliation with intents"),
     ],
@@ -91,7 +91,7 @@ const DEMAND_TOTAL: TableSpec = TableSpec {
         column("target_date", Date, "the forecast day in the lake's time zone; the first is the run date"),
         column("mean", Float64, "expected units demanded that day: the sum of demand.mean over the items"),
         column("model_mean", Float64, "the sum of demand.model_mean"),
-        column("intent_units", Float64, "the sum of demand.intent_units; null on days beyond `intents.horizon_days`"),
+        column("intent_units", Float64, "the sum of demand.intent_units before any is left out; null on days beyond `intents.horizon_days`, and where too few users are behind it"),
         column("intent_weight", Float64, "how far tonight's forecasts are moved from model_mean (0) to intent_units (1)"),
     ],
 };
@@ -131,7 +131,7 @@ const REPLENISHMENT: TableSpec = TableSpec {
 #[rustfmt::skip]
 const SEGMENT: TableSpec = TableSpec {
     name: "segment",
-    grain: "segment with at least `segment.users_min` users",
+    grain: "segment with at least `segment.users_min` and `privacy.k_min` users",
     key: &["segment"],
     also_unique: &[],
     columns: &[

@@ -92,8 +92,17 @@ pub fn shop() -> (tempfile::TempDir, String, String) {
 
 /// Runs a night; returns its JSON report.
 pub fn night(lake: &str, output: &str, date: &str) -> Value {
-    let printed = done(&["nightly", "--lake", lake, "--output", output, "--date", date, "--format", "json"]);
-    serde_json::from_str(printed.trim()).unwrap()
+    night_with(&[], lake, output, date)
+}
+
+/// Runs a night that publishes the intents behind each item, however few users they are of.
+pub fn night_of_all(lake: &str, output: &str, date: &str) -> Value {
+    night_with(&["--set", "privacy.k_min=1"], lake, output, date)
+}
+
+fn night_with(settings: &[&str], lake: &str, output: &str, date: &str) -> Value {
+    let verb = ["nightly", "--lake", lake, "--output", output, "--date", date, "--format", "json"];
+    serde_json::from_str(done(&[settings, &verb].concat()).trim()).unwrap()
 }
 
 /// Queries the published tables; returns CSV.

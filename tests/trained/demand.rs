@@ -18,7 +18,7 @@ use tch::{Device, nn};
 
 use crate::support::nights::{self, QUICK, memory};
 use crate::support::random_model;
-use crate::support::shop::{done, night, query, shop};
+use crate::support::shop::{done, night_of_all, query, shop};
 
 /// Returns the numbers of a query over the published tables, row by row.
 fn numbers(output: &str, sql: &str) -> Vec<Vec<f64>> {
@@ -38,12 +38,12 @@ fn forecasts_follow_intents_once_earlier_nights_support_it() {
     let totals = "SELECT max(intent_weight), min(intent_weight), sum(mean), sum(model_mean) FROM demand_total";
     // The outcomes of these four nights are known by the fifth.
     for date in ["2026-02-20", "2026-02-21", "2026-02-22", "2026-02-23"] {
-        night(&lake, &output, date);
+        night_of_all(&lake, &output, date);
         let found = &numbers(&output, totals)[0];
         assert_eq!((found[0], found[1]), (0.0, 0.0), "{date}: nothing is known of intents yet");
         assert!((found[2] - found[3]).abs() < 1e-9, "{found:?}");
     }
-    night(&lake, &output, "2026-03-02");
+    night_of_all(&lake, &output, "2026-03-02");
     let found = &numbers(&output, totals)[0];
     let weight = found[0];
     assert!(weight == found[1] && weight > 0.0 && weight <= 1.0, "{found:?}");
@@ -85,7 +85,8 @@ fn forecasts_follow_intents_once_earlier_nights_support_it() {
                    FROM demand WHERE model_mean > 0 GROUP BY category) WHERE high - low > 1e-9";
     assert_eq!(numbers(&output, factors)[0][0], 0.0);
 
-    let alone = ["--set", "demand.reconcile_intents=false", "nightly", "--date", "2026-03-02"];
+    let alone =
+        ["--set", "privacy.k_min=1", "--set", "demand.reconcile_intents=false", "nightly", "--date", "2026-03-02"];
     done(&[&alone[..], &["--lake", &lake, "--output", &output]].concat());
     let found = &numbers(&output, totals)[0];
     assert!(found[0] == 0.0 && (found[2] - found[3]).abs() < 1e-9, "{found:?}");
@@ -95,10 +96,10 @@ fn forecasts_follow_intents_once_earlier_nights_support_it() {
 fn a_history_holds_the_intents_of_earlier_nights_only() {
     let (_own, lake, output) = shop();
     for date in ["2026-02-21", "2026-02-23", "2026-02-26"] {
-        night(&lake, &output, date);
+        night_of_all(&lake, &output, date);
     }
     // Its model was trained on later data, so a later night must not read it.
-    night(&lake, &output, "2026-02-12");
+    night_of_all(&lake, &output, "2026-02-12");
     let known = |date: &str| {
         let sql = "SELECT day, count(*), count(intent_units) FROM item_days \
                    WHERE intent_units IS NOT NULL AND day >= DATE '2026-01-01' GROUP BY day ORDER BY day";
@@ -120,10 +121,10 @@ fn a_history_holds_the_intents_of_earlier_nights_only() {
     assert_eq!(of_day[0].parse::<f64>().unwrap(), published.lines().nth(1).unwrap().parse::<f64>().unwrap());
 
     // A rerun with the same earlier nights changes nothing; with another earlier night it publishes again.
-    assert_eq!(night(&lake, &output, "2026-02-26")["published"], false);
-    night(&lake, &output, "2026-02-24");
-    assert_eq!(night(&lake, &output, "2026-02-26")["published"], true);
-    assert_eq!(night(&lake, &output, "2026-02-26")["published"], false);
+    assert_eq!(night_of_all(&lake, &output, "2026-02-26")["published"], false);
+    night_of_all(&lake, &output, "2026-02-24");
+    assert_eq!(night_of_all(&lake, &output, "2026-02-26")["published"], true);
+    assert_eq!(night_of_all(&lake, &output, "2026-02-26")["published"], false);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::path::Path;
 
 use crate::support::lakes::write;
-use crate::support::shop::{done, night, numbers, query, run_column, shop};
+use crate::support::shop::{done, night, night_of_all, numbers, query, run_column, shop};
 
 fn near(left: f64, right: f64) -> bool {
     (left - right).abs() <= 1e-6 * right.abs().max(1.0)
@@ -13,7 +13,7 @@ fn near(left: f64, right: f64) -> bool {
 #[test]
 fn intent_units_share_out_every_purchase_probability() {
     let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
+    night_of_all(&lake, &output, "2026-02-21");
     let of = |sql: &str| numbers(&["--output", &output], sql);
     let total = of("SELECT (SELECT sum(intent_units) FROM demand), (SELECT sum(p_purchase) FROM intent \
                     WHERE user_id IN (SELECT user_id FROM recommendation))");

@@ -4,8 +4,9 @@ use serde_json::json;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::s3::Action;
 use crate::support::server::Server;
-use crate::support::shop::{QUICK, contents, done, night, query, refused, run_column, shop};
+use crate::support::shop::{QUICK, contents, done, night, query, refused, run_column, shop, upload};
 
 const FIRST: &str = "2026-02-20";
 const SECOND: &str = "2026-02-21";
@@ -234,4 +235,44 @@ fn nights_go_on_after_a_lake_was_rewritten() {
     let left = format!("SELECT count(*) FROM raw_events WHERE user_id IN ('{login}', '{guest}')");
     let left = done(&["sql", "--lake", &lake, "--output", &output, "--format", "csv", "-c", &left]);
     assert_eq!(left.lines().nth(1), Some("0"));
+}
+
+#[test]
+fn a_full_disk_or_a_refused_deletion_only_delays_an_erasure() {
+    let (_own, lake, output) = shop();
+    night(&lake, &output, FIRST);
+    let (login, guest) = stitched_person(&lake, &output);
+    let server = upload(&lake, &output);
+    let erased = [login.as_str(), guest.as_str()];
+    let before = others(&output, &erased);
+    let person = format!("SELECT count(*) FROM intent WHERE user_id = '{login}'");
+
+    // Files beyond a size fail to be written, as all do on a full disk.
+    let arguments = ["erase", "--lake", &lake, "--output", &output, "--user", &login, "--rewrite-lake"];
+    for kilobytes in [1, 16, 64] {
+        let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", 2 * kilobytes);
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_intentcast")]).args(QUICK).args(arguments);
+        let ended = command.output().unwrap();
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(75), "{kilobytes} KB\n{errors}");
+        assert!(errors.contains("File too large"), "{errors}");
+        assert_eq!(others(&output, &erased), before, "{kilobytes} KB");
+    }
+    let printed = done(&[&arguments[..], &["--prove"]].concat());
+    assert!(printed.contains("\n0 files hold one of the ids"), "{printed}");
+    assert_eq!(others(&output, &erased), before);
+
+    let flags = server.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let erase = ["erase", "--lake", "s3://shop/lake", "--output", "s3://shop/out", "--user", &login, "--prove"];
+    let erase = [&flags, &erase[..]].concat();
+    server.deny(Action::Delete, "shop/out/");
+    let said = refused(&erase, 2);
+    assert!(said.contains("store refused access") && said.contains("out/state/"), "{said}");
+    // No reader sees the person any more.
+    let read = [&flags, &["sql", "--output", "s3://shop/out", "--format", "csv", "-c", &person][..]].concat();
+    assert_eq!(done(&read).lines().nth(1), Some("0"));
+    server.deny(Action::Delete, "none");
+    assert!(done(&erase).contains("\n0 files hold one of the ids"));
 }

@@ -20,6 +20,7 @@ mod quickstart;
 mod replenishment;
 mod report;
 mod serve;
+mod suppressed;
 mod tables;
 mod text;
 mod training;

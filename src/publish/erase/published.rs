@@ -18,6 +18,7 @@ use crate::ids::RunDate;
 use crate::lake::stores::Location;
 use crate::publish::lock::{self, NightLock};
 use crate::publish::runs::{self, RunKind, RunRecord, VisibleNight};
+use crate::publish::suppressed;
 use crate::tables::delta::{self, TableCommit};
 use crate::tables::delta_log;
 use crate::tables::left_out_rows;
@@ -149,6 +150,7 @@ async fn erase_locked(
         }
         let lock = lock_of(output, locks, night.run_date(), held).await?;
         night_units::copy(output, night.run_date(), night.run.generation, lock.generation).await?;
+        suppressed::copy(output, night.run_date(), night.run.generation, lock.generation).await?;
         lock.check().await?;
         runs::append(output, &shown_again(record, lock)).await?;
     }

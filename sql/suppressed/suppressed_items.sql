@@ -1,0 +1,19 @@
+-- one row per item_id whose intent_units are not published: fewer than k_min() users are behind them, or they cover such items
+-- An item alone is known from its category's total and the other items. So in each category with items of few users the
+-- smallest item of at least k_min() users is left out too, and one in the category that covers other categories.
+WITH ranked AS (
+    SELECT item_id, category, row_number() OVER (PARTITION BY category ORDER BY users, item_id) AS place
+    FROM item_users
+    WHERE users >= k_min()
+),
+small AS (
+    SELECT item_id, category FROM item_users WHERE users BETWEEN 1 AND k_min() - 1
+),
+with_gaps AS (
+    SELECT category FROM small
+    UNION
+    SELECT category FROM suppressed_categories WHERE level = 'category'
+)
+SELECT item_id FROM small
+UNION ALL
+SELECT ranked.item_id FROM with_gaps JOIN ranked ON ranked.category = with_gaps.category WHERE ranked.place = 1
