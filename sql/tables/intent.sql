@@ -7,5 +7,6 @@ SELECT
     segments.segment,
     scores.events_seen,
     scores.last_seen_at,
-    scores.model_version
+    scores.model_version,
+    user_bucket(concat(hold_out_salt(), '|', scores.user_id)) < hold_out_share() * 65536 AS hold_out
 FROM intent_scores AS scores JOIN segments ON scores.user_id = segments.user_id

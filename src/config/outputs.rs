@@ -25,6 +25,11 @@ settings! {
         churn_days: u32 = 28, 1..=730;
         /// Train gradient-boosted trees next to the network and publish a blend of both. Takes effect with the next training.
         trees: bool = true;
+        /// Share of the users for whom `intent.hold_out` is true: leave them out when you act on the scores, and compare them with
+        /// the others later.
+        hold_out_share: f64 = 0.0, 0.0..=1.0;
+        /// Text that decides who these users are. Another text chooses others.
+        hold_out_salt: String = String::new();
     }
 }
 

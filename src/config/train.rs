@@ -8,6 +8,8 @@ use crate::failure::{Failure, Result};
 settings! {
     /// Training (`intentcast train`).
     TrainConfig {
+        /// Days after the end of what a model has learnt from until nights say in `runs.note` that training is due.
+        due_days: u32 = 35, 1..=3650;
         /// Past as-of dates in the training set of users, `as_of_step_days` apart. A young lake has fewer, at least three.
         as_of_dates: u32 = 12, 2..=520;
         /// Days between two as-of dates; at least the intents' horizon.

@@ -53,6 +53,8 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ("default_service_level", config.replenishment.service_level.into()),
         ("default_lead_time_days", i64::from(config.replenishment.lead_time_days).into()),
         ("review_period_days", i64::from(config.replenishment.review_period_days).into()),
+        ("hold_out_share", config.intents.hold_out_share.into()),
+        ("hold_out_salt", config.intents.hold_out_salt.as_str().into()),
         ("k_min", i64::from(config.privacy.k_min).into()),
         ("segment_users_min", i64::from(config.segment.users_min).into()),
         ("recommendation_top_k", i64::from(config.recommendation.top_k).into()),

@@ -118,6 +118,17 @@ async fn warn_of_erased(workspace: &Workspace, version: &str) -> Result<()> {
     }
 }
 
+/// Says that training is due, where the newest day that a model has learnt from is long ago.
+fn note_due_training(labels_end: &str, run_date: RunDate, due_days: u32) -> Option<String> {
+    let days = (run_date.0 - labels_end.parse::<RunDate>().ok()?.0).num_days();
+    (days > i64::from(due_days)).then(|| {
+        format!(
+            "training is due: the model has learnt from events before {labels_end}, {days} days before this night \
+             (train.due_days = {due_days})"
+        )
+    })
+}
+
 async fn run_locked(
     config: &Config,
     models: &Arc<Models>,
@@ -153,6 +164,10 @@ async fn run_locked(
     let missing = objections::note_missing_days(&rollups, run_date);
     let master_findings = master_findings::count(&ctx).await?;
     let unstitched = master_findings::note_unstitched(&master_findings, config);
+    let due = note_due_training(&service.card.labels_end, run_date, config.train.due_days);
+    if let Some(due) = &due {
+        tracing::warn!("{due}");
+    }
     let manifest_hash = plan.manifest_hash()?;
     let night = Night {
         checkpoints: checkpoint_folder(workspace.output()?, run_date, manifest_hash),
@@ -166,7 +181,7 @@ async fn run_locked(
         ctx,
         stages,
         staged: StagedTables::new(),
-        notes: accepted.into_iter().chain(missing).chain(unstitched).collect(),
+        notes: accepted.into_iter().chain(missing).chain(unstitched).chain(due).collect(),
         drift: Value::Null,
         accuracy: Value::Null,
     };

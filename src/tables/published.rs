@@ -3,7 +3,7 @@
 //! To add a table: write `sql/tables/NAME.sql`, declare it here, add it to [`NIGHT`] behind the tables that its SQL reads,
 //! name it in README.md and run `make docs`.
 
-use super::table_spec::ColumnType::{Date, Float64, Int32, Int64, Text, Time};
+use super::table_spec::ColumnType::{Boolean, Date, Float64, Int32, Int64, Text, Time};
 use super::table_spec::{Column, TableSpec, column, concatenated};
 use crate::model::targets::TARGETS;
 
@@ -20,7 +20,7 @@ const INTENT: TableSpec = TableSpec {
 };
 
 #[rustfmt::skip]
-const INTENT_COLUMNS: [Column; 6 + TARGETS.len()] = concatenated(&[
+const INTENT_COLUMNS: [Column; 7 + TARGETS.len()] = concatenated(&[
     &[column("user_id", Text, "the user; never null")],
     &TARGET_COLUMNS,
     &[
@@ -29,6 +29,7 @@ const INTENT_COLUMNS: [Column; 6 + TARGETS.len()] = concatenated(&[
         column("events_seen", Int64, "number of the user's events before the run date"),
         column("last_seen_at", Time, "time of the newest event before the run date, UTC; null for a user without events"),
         column("model_version", Text, "version of the model that scored the user"),
+        column("hold_out", Boolean, "true for the share `intents.hold_out_share` of the users, on whom nothing should act, so that one can measure what acting on the scores is worth"),
     ],
 ]);
 

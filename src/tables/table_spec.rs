@@ -56,6 +56,7 @@ pub(crate) enum ColumnType {
     Int32,
     Int64,
     Float64,
+    Boolean,
 }
 
 impl ColumnType {
@@ -67,6 +68,7 @@ impl ColumnType {
             Self::Int32 => DataType::Int32,
             Self::Int64 => DataType::Int64,
             Self::Float64 => DataType::Float64,
+            Self::Boolean => DataType::Boolean,
         }
     }
 }

@@ -106,7 +106,7 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
 fn of_user(user: &str, p: f64) -> String {
     let scores = nights::probabilities(p);
     format!(
-        "SELECT '{user}' AS user_id, {scores}, 1.5 AS expected_units, 9.0 AS expected_spend, 0.1 AS anomaly_score, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version"
+        "SELECT '{user}' AS user_id, {scores}, 1.5 AS expected_units, 9.0 AS expected_spend, 0.1 AS anomaly_score, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version, false AS hold_out"
     )
 }
 

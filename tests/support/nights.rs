@@ -28,7 +28,7 @@ pub fn tables_of(p: f64) -> Vec<(&'static str, String)> {
     let users = "(VALUES ('u1'), ('u2'), ('u3'), ('u4')) AS u(user_id)";
     let scores = probabilities(p);
     vec![
-        ("intent", format!("SELECT user_id, {scores}, 1.5 AS expected_units, 9.0 AS expected_spend, 0.1 AS anomaly_score, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version FROM {users}")),
+        ("intent", format!("SELECT user_id, {scores}, 1.5 AS expected_units, 9.0 AS expected_spend, 0.1 AS anomaly_score, 'loyal' AS segment, 3 AS events_seen, TIMESTAMP '2026-02-28T12:00:00Z' AS last_seen_at, 'm1' AS model_version, false AS hold_out FROM {users}")),
         ("recommendation", format!("SELECT user_id, 1 AS rank, 'i1' AS item_id, 0.5 AS score FROM {users}")),
         ("demand", "SELECT item_id, DATE '2026-03-02' AS target_date, 2.0 AS mean, 0 AS q05, 0 AS q10, 1 AS q25, 2 AS q50, 3 AS q75, 4 AS q90, 5 AS q95, 2.0 AS model_mean FROM (VALUES ('i1'), ('i2')) AS i(item_id)".into()),
         ("demand_total", "SELECT level, '' AS category, DATE '2026-03-02' AS target_date, 4.0 AS mean, 4.0 AS model_mean, 0.0 AS intent_weight FROM (VALUES ('category'), ('total')) AS l(level)".into()),

@@ -184,8 +184,8 @@ fn what_cannot_be_erased_is_said() {
     let item = query(&output, "SELECT min(item_id) FROM demand").lines().nth(1).unwrap().to_string();
     let before = others(&output, &["u9999999"]);
     let file = own.path().join("ids.csv");
-    std::fs::write(&file, format!("\u{feff}\"u9999999\"\r\n{}\r\n\r\n{item}\r\n{item}\r\n", &login[..login.len() - 1]))
-        .unwrap();
+    let items = format!("{item}\r\n").repeat(1_000_000);
+    std::fs::write(&file, format!("\u{feff}\"u9999999\"\r\n{}\r\n\r\n{items}", &login[..login.len() - 1])).unwrap();
     let printed = erase(&lake, &output, &["--file", file.to_str().unwrap()]);
     assert!(printed.starts_with("erased 3 ids: ") && printed.contains("no file has a row"), "{printed}");
     assert_eq!(others(&output, &["u9999999"]), before);

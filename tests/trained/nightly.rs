@@ -508,3 +508,35 @@ fn missing_days_are_named_and_too_many_stop_the_night() {
     assert!(stopped.contains("have no event (lake.missing_day_share = 0.1): 2026-02-10 to 2026-02-22"), "{stopped}");
     done(&[&places[..], &["--accept", "missing-days"]].concat());
 }
+
+#[test]
+fn a_share_of_the_users_is_held_out_by_their_ids() {
+    let (_own, lake, output) = shop();
+    let night = |salt: &str, date: &str| {
+        let salt = format!("intents.hold_out_salt={salt}");
+        let settings = ["--set", "intents.hold_out_share=0.3", "--set", &salt, "--set", "train.due_days=1"];
+        done(&[&settings[..], &["nightly", "--lake", &lake, "--output", &output, "--date", date]].concat());
+        query(&output, "SELECT user_id FROM intent WHERE hold_out ORDER BY user_id")
+    };
+    let (first, next, others) = (night("a", "2026-02-21"), night("a", "2026-02-22"), night("b", "2026-02-22"));
+    let count = |users: &str| users.lines().count() as f64 - 1.0;
+    assert!((60.0..120.0).contains(&count(&first)), "{}", count(&first));
+    // Users who came since the first night may be among them.
+    assert!(first.lines().all(|user| next.contains(user)), "the same ones every night");
+    assert!(first != others && (60.0..120.0).contains(&count(&others)));
+
+    let notes = query(&output, "SELECT note FROM runs WHERE kind = 'night' ORDER BY run_date");
+    assert_eq!(notes.matches("training is due: the model has learnt from events before 2026-02-20, 2 days").count(), 2);
+    assert_eq!(notes.matches("training is due").count(), 2, "{notes}");
+
+    let view = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/hold_out_outcomes.sql");
+    let later = ["sql", "--lake", &lake, "--output", &output, "--date", "2026-02-28", "--format", "csv", "-f", view];
+    let rows = done(&later);
+    let rows: Vec<Vec<&str>> = rows.lines().skip(1).map(|row| row.split(',').collect()).collect();
+    assert_eq!(rows.len(), 2, "one night, whose horizon has passed: {rows:?}");
+    assert_eq!(rows[1][..3], ["2026-02-21", "true", &count(&first).to_string()]);
+    for row in &rows {
+        let number = |at: usize| row[at].parse::<f64>().unwrap();
+        assert!(number(3) > 0.0 && (number(3) / number(2) - number(5)).abs() < 1e-9 && number(6) > 0.0, "{row:?}");
+    }
+}

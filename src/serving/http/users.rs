@@ -112,6 +112,7 @@ pub(super) fn json_rows(rows: &RecordBatch) -> Result<Vec<Map<String, Value>>, P
                 DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
                 DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
                 DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
+                DataType::Boolean => column.as_boolean().value(row).into(),
                 _ => texts.value(row).to_string().into(),
             };
             object.insert(field.name().clone(), value);
