@@ -15,8 +15,7 @@ WITH counted AS (
         named_struct('name', 'intent.anomaly_score', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE anomaly_score IS NULL OR isnan(anomaly_score) OR abs(anomaly_score) = CAST('Infinity' AS DOUBLE))),
         named_struct('name', 'intent.segment', 'expected', 'none null', 'bad', count(*) FILTER (WHERE segment IS NULL)),
         named_struct('name', 'intent.events_seen', 'expected', 'none null', 'bad', count(*) FILTER (WHERE events_seen IS NULL)),
-        named_struct('name', 'intent.model_version', 'expected', 'none null', 'bad', count(*) FILTER (WHERE model_version IS NULL)),
-        named_struct('name', 'intent.hold_out', 'expected', 'none null', 'bad', count(*) FILTER (WHERE hold_out IS NULL))
+        named_struct('name', 'intent.model_version', 'expected', 'none null', 'bad', count(*) FILTER (WHERE model_version IS NULL))
     )) AS found FROM intent
     UNION ALL
     SELECT unnest(make_array(

@@ -1,6 +1,6 @@
 -- one row per item_id whose intent_units are not published: fewer than k_min() users are behind them, or they cover such items
--- An item alone is known from its category's total and the other items. So in each category with items of few users the
--- smallest item of at least k_min() users is left out too, and one in the category that covers other categories.
+-- Where intents move the forecasts, the ratio of mean to model_mean tells the sum of a category's intents. So that no item of few
+-- users follows from it, the smallest item of at least k_min() users is left out, too, in each category with such items.
 WITH ranked AS (
     SELECT item_id, category, row_number() OVER (PARTITION BY category ORDER BY users, item_id) AS place
     FROM item_users
@@ -10,9 +10,7 @@ small AS (
     SELECT item_id, category FROM item_users WHERE users BETWEEN 1 AND k_min() - 1
 ),
 with_gaps AS (
-    SELECT category FROM small
-    UNION
-    SELECT category FROM suppressed_categories WHERE level = 'category'
+    SELECT DISTINCT category FROM small
 )
 SELECT item_id FROM small
 UNION ALL

@@ -1,10 +1,10 @@
 -- one row per level (item, category, total): mean squared error of a horizon's units over all visible nights that passed
 -- Compares the network's forecast, the sum of the purchase intents and the published forecast with the units sold on days in
--- stock. Query it as of a date by which the horizons have passed.
+-- stock. Query it as of a date by which the horizons have passed, with the lake and the output: it also reads what was not published.
 WITH nights AS (
-    SELECT run_date AS night, item_id, target_date, coalesce(category, '') AS category, mean, model_mean, intent_units
-    FROM demand_history
-    WHERE intent_units IS NOT NULL AND run_date <= run_date() - CAST(horizon_days() AS INT)
+    SELECT _dt AS night, item_id, target_date, coalesce(category, '') AS category, mean, model_mean, intent_units
+    FROM earlier_demand
+    WHERE intent_units IS NOT NULL AND _dt <= run_date() - CAST(horizon_days() AS INT)
 ),
 outcomes AS (
     SELECT item_id, day, units FROM item_days WHERE in_stock

@@ -1,10 +1,18 @@
--- one row per visible night whose intents' horizon has passed, and hold_out: what these users bought within the horizon
+-- one row per visible night whose intents' horizon has passed, and hold_out: what these persons bought within the horizon
 -- With intents.hold_out_share above 0, and actions that leave these users out, the difference of two rows is what acting is worth.
--- Query it as of a date by which the horizons have passed.
+-- Query it as of a date by which the horizons have passed. A guest counts for the login that is known by then; a person with ids
+-- in both groups is left out.
 WITH nights AS (
-    SELECT run_date AS night, user_id, hold_out, p_purchase
-    FROM intent_history
-    WHERE hold_out IS NOT NULL AND run_date <= run_date() - CAST(horizon_days() AS INT)
+    SELECT
+        intent_history.run_date AS night,
+        coalesce(stitched.canonical_user_id, intent_history.user_id) AS user_id,
+        bool_or(intent_history.hold_out) AS hold_out,
+        max(intent_history.p_purchase) AS p_purchase
+    FROM stitched RIGHT JOIN intent_history ON stitched.user_id = intent_history.user_id
+    WHERE intent_history.hold_out IS NOT NULL
+        AND intent_history.run_date <= run_date() - CAST(horizon_days() AS INT)
+    GROUP BY intent_history.run_date, coalesce(stitched.canonical_user_id, intent_history.user_id)
+    HAVING bool_or(intent_history.hold_out) = bool_and(intent_history.hold_out)
 ),
 bought AS (
     SELECT nights.night, nights.user_id, sum(CAST(days.spend AS DOUBLE)) AS spend

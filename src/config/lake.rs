@@ -112,8 +112,8 @@ settings! {
         /// Mask e-mail addresses, phone numbers, card numbers and IBANs in the texts of searches and reviews, before any feature,
         /// model or table sees them.
         mask_text: bool = true;
-        /// Users who must be behind a published number: segments of fewer are left out, and `intent_units` of `demand` and
-        /// `demand_total` are null; so are further ones from which such a number would follow. 1: all are published.
+        /// Users who must be behind a published number: segments of fewer are left out, and `intent_units` of items of fewer are null and
+        /// in no sum. Limits: docs/models/demand.md. 1: all are published.
         k_min: u32 = 5, 1..=1_000_000;
     }
 }

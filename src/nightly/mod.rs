@@ -290,8 +290,8 @@ impl Night<'_> {
                 }
                 Stage::Suppress => {
                     let (run_date, generation) = (self.held.run_date, self.held.generation);
-                    let (sql, output) = (&self.workspace.sql, self.workspace.output()?);
-                    suppressed::suppress(&self.ctx, sql, output, (run_date, generation), &mut self.staged).await?;
+                    let (sql, folders) = (&self.workspace.sql, (self.workspace.output()?, &self.checkpoints));
+                    suppressed::suppress(&self.ctx, sql, folders, (run_date, generation), &mut self.staged).await?;
                     self.stages.end(planned.name, clock, 0, 0);
                 }
                 Stage::Publish => {

@@ -1,16 +1,16 @@
 //! Keeps numbers behind which there are few users out of the published tables.
 //!
-//! `sql/suppressed/` says which: `intent_units` of items and of sums over items, with further ones so that no suppressed number
-//! follows from the others (complementary suppression; Cox 1980, "Suppression methodology and statistical disclosure control"). Checks and
-//! the night's own tables read all numbers; what is not published stays below the output's `state/`, for later nights.
+//! `sql/suppressed/` says which: `intent_units` of items, with further ones so that none follows from what the forecasts tell of a
+//! category (complementary suppression; Cox 1980, "Suppression methodology and statistical disclosure control"). Sums are over what is
+//! published. Checks and the night's own tables read all numbers; what is not published stays below the output's `state/`, for later
+//! nights.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::datasource::MemTable;
 use datafusion::prelude::{DataFrame, SessionContext};
 use object_store::path::Path;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::engine::places;
 use crate::failure::{Failure, Result};
 use crate::features::night_units::parse_night;
 use crate::ids::{Generation, RunDate};
@@ -37,28 +37,30 @@ fn night_of(folder: &str) -> Option<(RunDate, Generation)> {
     parse_night(folder.strip_prefix("night=")?)
 }
 
-/// Replaces the staged files of the tables that have such numbers. `ctx` has the night's tables as they were staged.
+/// Replaces the staged files of the tables that have such numbers. `ctx` has the night's tables as they were staged; what is read several
+/// times is written to the folder `scratch`.
 pub(crate) async fn suppress(
     ctx: &SessionContext,
     sql: &SqlFiles,
-    output: &Location,
+    (output, scratch): (&Location, &Location),
     tag: (RunDate, Generation),
     staged: &mut StagedTables,
 ) -> Result<()> {
-    // Each is read several times; they have a row per item at most.
-    for name in ["item_users", "suppressed_categories", "suppressed_items"] {
+    // Both are read several times.
+    for name in ["item_users", "suppressed_items"] {
         let rows = query(ctx, sql, name).await?;
-        let plan = rows.create_physical_plan().await?;
-        let schema = plan.schema();
-        let batches = places::run(ctx, plan).await.map_err(|f| f.at(place(name)))?;
-        if name == "suppressed_items" && batches.iter().all(|batch| batch.num_rows() == 0) {
+        let written = materialise::materialise(ctx, name, rows, scratch).await.map_err(|f| f.at(place(name)))?;
+        if name == "suppressed_items" && written.rows == 0 {
             return Ok(());
         }
-        ctx.register_table(name, Arc::new(MemTable::try_new(schema, vec![batches])?))?;
     }
     let kept = query(ctx, sql, "kept_intent_units").await?;
     let folder = folder_of(output, tag.0, tag.1);
-    materialise::write(ctx, "part", kept, &folder).await?;
+    let (_, files) = materialise::write(ctx, "part", kept, &folder).await?;
+    // A task that a cluster ran twice leaves its rows twice.
+    let written: BTreeSet<Path> = files.iter().map(|file| folder.path(&file.path)).collect();
+    let found = folder.list().await?.into_iter().map(|file| file.location);
+    output.delete(found.filter(|file| !written.contains(file)).collect()).await?;
     let mut replaced: Vec<Path> = Vec::new();
     let mut published = Vec::new();
     for (table, file) in TABLES {
@@ -141,54 +143,62 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::features::{functions, views};
-    use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+    use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
     use proptest::prelude::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     const K_MIN: usize = 5;
 
     type Users = BTreeSet<u8>;
 
-    /// Returns what is not published of items, each with its category and its users: items, and levels with categories.
-    async fn suppressed(items: &[(u8, Users)]) -> (BTreeSet<usize>, BTreeSet<(String, String)>) {
+    /// Returns which items, each with its category and its users, don't publish their number, and the published sums by category.
+    async fn published(items: &[(u8, Users)]) -> (BTreeSet<usize>, BTreeMap<String, Option<f64>>) {
         let ctx = SessionContext::new();
         functions::register(&ctx, &Config::default(), "2026-03-01".parse().unwrap()).unwrap();
-        let text = |values: Vec<String>| Arc::new(StringArray::from(values)) as arrow::array::ArrayRef;
-        let numbers = (0..items.len()).map(|item| item.to_string()).collect();
-        let categories = items.iter().map(|(category, _)| format!("c{category}")).collect();
-        let demand = RecordBatch::try_from_iter([("item_id", text(numbers)), ("category", text(categories))]);
-        ctx.register_batch("demand", demand.unwrap()).unwrap();
+        let text = |values: Vec<String>| Arc::new(StringArray::from(values)) as ArrayRef;
+        let names: Vec<String> = (0..items.len()).map(|item| item.to_string()).collect();
+        let categories: Vec<String> = items.iter().map(|(category, _)| format!("c{category}")).collect();
+        let days = || Arc::new(arrow::array::Date32Array::from(vec![20_000; items.len()])) as ArrayRef;
+        // Item i stands for 2^i, so that a sum tells its items.
+        let units = Arc::new(Float64Array::from_iter_values((0..items.len()).map(|item| 2f64.powi(item as i32))));
+        let demand = [
+            ("item_id", text(names)),
+            ("category", text(categories.clone())),
+            ("target_date", days()),
+            ("intent_units", Arc::clone(&units) as ArrayRef),
+        ];
+        ctx.register_batch("demand", RecordBatch::try_from_iter(demand).unwrap()).unwrap();
+        let totals = [
+            ("level", text(vec!["category".into(); items.len()])),
+            ("category", text(categories)),
+            ("target_date", days()),
+            ("intent_units", units),
+        ];
+        ctx.register_batch("demand_total", RecordBatch::try_from_iter(totals).unwrap()).unwrap();
         let pairs =
             || items.iter().enumerate().flat_map(|(item, (_, users))| users.iter().map(move |user| (item, *user)));
         let users = Int64Array::from_iter_values(pairs().map(|(_, user)| user.into()));
         let recommended = pairs().map(|(item, _)| item.to_string()).collect();
-        let recommendation = RecordBatch::try_from_iter([
-            ("item_id", text(recommended)),
-            ("user_id", Arc::new(users) as arrow::array::ArrayRef),
-        ]);
-        ctx.register_batch("recommendation", recommendation.unwrap()).unwrap();
+        let recommendation = [("item_id", text(recommended)), ("user_id", Arc::new(users) as ArrayRef)];
+        ctx.register_batch("recommendation", RecordBatch::try_from_iter(recommendation).unwrap()).unwrap();
         let sql = SqlFiles::load(&Config::default()).unwrap();
-        for view in ["item_users", "suppressed_categories", "suppressed_items"] {
+        for view in ["item_users", "suppressed_items", "published_demand", "published_demand_total"] {
             views::register_one(&ctx, &sql, &format!("suppressed/{view}")).await.unwrap();
         }
         let rows = async |sql: &str| {
             let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
-            let text = |batch: &RecordBatch, column: usize, row: usize| {
-                let texts = arrow::compute::cast(batch.column(column), &DataType::Utf8).unwrap();
-                texts.as_string::<i32>().value(row).to_string()
-            };
             let pairs = batches.iter().flat_map(|batch| {
-                (0..batch.num_rows()).map(move |row| (text(batch, 0, row), text(batch, 1, row))).collect::<Vec<_>>()
+                let names = arrow::compute::cast(batch.column(0), &DataType::Utf8).unwrap();
+                let numbers = batch.column(1).as_primitive::<arrow::datatypes::Float64Type>().iter();
+                names.as_string::<i32>().iter().map(|name| name.unwrap().to_string()).zip(numbers).collect::<Vec<_>>()
             });
             pairs.collect::<Vec<_>>()
         };
-        let found = rows("SELECT item_id, '' AS nothing FROM suppressed_items").await;
-        let found_items: BTreeSet<usize> = found.iter().map(|(item, _)| item.parse().unwrap()).collect();
-        assert_eq!(found.len(), found_items.len(), "each item once");
-        let found = rows("SELECT level, category FROM suppressed_categories").await;
-        let categories: BTreeSet<(String, String)> = found.iter().cloned().collect();
-        assert_eq!(found.len(), categories.len(), "each category once");
-        (found_items, categories)
+        let found = rows("SELECT item_id, intent_units FROM published_demand").await;
+        assert_eq!(found.len(), items.len(), "each item once");
+        let left_out = found.into_iter().filter(|(_, units)| units.is_none()).map(|(item, _)| item.parse().unwrap());
+        let sums = rows("SELECT category, intent_units FROM published_demand_total").await;
+        (left_out.collect(), sums.into_iter().collect())
     }
 
     proptest! {
@@ -199,28 +209,29 @@ mod tests {
             items in prop::collection::vec((0u8..4, prop::collection::btree_set(0u8..30, 0..9)), 1..14)
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let (left_out, categories) = runtime.block_on(suppressed(&items));
+            let (left_out, sums) = runtime.block_on(published(&items));
             let is_small = |users: &Users| (1..K_MIN).contains(&users.len());
-            for (item, (_, users)) in items.iter().enumerate() {
+            let mut wanted: BTreeMap<String, Option<f64>> = BTreeMap::new();
+            for (item, (category, users)) in items.iter().enumerate() {
                 prop_assert!(!is_small(users) || left_out.contains(&item));
+                let sum = wanted.entry(format!("c{category}")).or_default();
+                if !left_out.contains(&item) {
+                    *sum = Some(sum.unwrap_or_default() + 2f64.powi(item as i32));
+                }
             }
-            if !items.iter().any(|(_, users)| is_small(users)) {
-                prop_assert!(left_out.is_empty() && categories.is_empty());
-            }
-            // What is known of suppressed items are sums: one for each published category, and one for all others.
-            let total_is_known = !categories.contains(&("total".to_string(), String::new()));
-            let mut sums: BTreeMap<Option<u8>, (usize, Users)> = BTreeMap::new();
+            prop_assert_eq!(sums, wanted, "sums are over the published items");
+            prop_assert!(items.iter().any(|(_, users)| is_small(users)) || left_out.is_empty());
+            // What the forecasts may tell: the sum of a category, and so of all of its items that are left out.
+            let mut categories: BTreeMap<u8, (usize, Users)> = BTreeMap::new();
             for item in left_out {
                 let (category, users) = &items[item];
-                let is_published = !categories.contains(&("category".to_string(), format!("c{category}")));
-                let sum = sums.entry(is_published.then_some(*category)).or_default();
-                sum.0 += 1;
-                sum.1.extend(users);
+                let known = categories.entry(*category).or_default();
+                known.0 += 1;
+                known.1.extend(users);
             }
-            for (category, (count, users)) in sums {
-                if category.is_some() || total_is_known {
-                    prop_assert!(count >= 2 && users.len() >= K_MIN, "{category:?}: {count} items of {users:?}");
-                }
+            for (category, (count, users)) in categories {
+                let has_large = items.iter().any(|(of, users)| *of == category && users.len() >= K_MIN);
+                prop_assert!(!has_large || count >= 2 && users.len() >= K_MIN, "{category}: {count} items of {users:?}");
             }
         }
     }

@@ -29,7 +29,7 @@ const INTENT_COLUMNS: [Column; 7 + TARGETS.len()] = concatenated(&[
         column("events_seen", Int64, "number of the user's events before the run date"),
         column("last_seen_at", Time, "time of the newest event before the run date, UTC; null for a user without events"),
         column("model_version", Text, "version of the model that scored the user"),
-        column("hold_out", Boolean, "true for the share `intents.hold_out_share` of the users, on whom nothing should act, so that one can measure what acting on the scores is worth"),
+        column("hold_out", Boolean, "true for the share `intents.hold_out_share` of the users, on whom nothing should act, so that one can measure what acting on the scores is worth; null in nights of older versions, and where your sql/tables/intent.sql does not select it"),
     ],
 ]);
 
@@ -92,7 +92,7 @@ const DEMAND_TOTAL: TableSpec = TableSpec {
         column("target_date", Date, "the forecast day in the lake's time zone; the first is the run date"),
         column("mean", Float64, "expected units demanded that day: the sum of demand.mean over the items"),
         column("model_mean", Float64, "the sum of demand.model_mean"),
-        column("intent_units", Float64, "the sum of demand.intent_units before any is left out; null on days beyond `intents.horizon_days`, and where too few users are behind it"),
+        column("intent_units", Float64, "the sum of the published demand.intent_units; null on days beyond `intents.horizon_days`, and where no item publishes any"),
         column("intent_weight", Float64, "how far tonight's forecasts are moved from model_mean (0) to intent_units (1)"),
     ],
 };

@@ -31,6 +31,10 @@ fn what_few_users_stand_for_is_not_published_and_not_forgotten() {
     ] {
         assert_eq!(query(&output, sql), query(&all, sql), "{sql}");
     }
+    let sums = "SELECT count(*) > 7, max(abs(t.intent_units - s.units)) < 0.000000001 FROM demand_total AS t JOIN \
+                (SELECT coalesce(category, '') AS category, target_date, sum(intent_units) AS units FROM demand GROUP BY 1, 2) AS s \
+                ON s.category = t.category AND s.target_date = t.target_date WHERE t.level = 'category' AND s.units IS NOT NULL";
+    assert_eq!(query(&output, sums).lines().nth(1), Some("true,true"), "sums are over what is published");
     let left =
         "SELECT item_id, target_date, round(intent_units, 6) FROM demand WHERE intent_units IS NOT NULL ORDER BY 1, 2";
     let all_rows = query(&all, left);

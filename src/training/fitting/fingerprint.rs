@@ -19,6 +19,8 @@ impl TrainingFingerprint {
         // How often checkpoints are written changes no weight.
         train.checkpoint_steps = 0;
         train.checkpoint_seconds = 0;
+        // Nights read it.
+        train.due_days = 0;
         let score = (&config.score.device, config.score.precision);
         let code = (env!("CARGO_PKG_VERSION"), env!("TRAINING_SOURCE_HASH"));
         let text = serde_json::to_vec(&(&config.model, &train, score, code, more)).map_err(Failure::bug)?;
