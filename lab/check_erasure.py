@@ -19,7 +19,7 @@ import time
 
 FIRST, DATE = "2026-02-20", "2026-02-21"
 SMALL = ["--set", "model.width=16", "--set", "model.layers=1", "--set", "train.epochs_max=1", "--set", "train.as_of_dates=2",
-         "--set", "demand.as_of_dates=2"]
+         "--set", "demand.as_of_dates=2", "--set", "demand.horizon_days=7", "--set", "demand.history_days_min=3"]
 LOCKS = ["--set", "lock.heartbeat_seconds=1", "--set", "lock.expiry_seconds=2"]
 
 
@@ -35,7 +35,7 @@ def shop(binary, folder, users, days):
     lake, output = folder / "lake", folder / "out"
     if not (output / "tables" / "runs").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        run(binary, ["simulate", "--to", str(lake), "--users", str(users), "--days", str(days), "--seed", "7"])
+        run(binary, ["simulate", "--to", str(lake), "--users", str(users), "--items", str(max(60, users // 20)), "--days", str(days), "--seed", "7"])
         places = ["--lake", str(lake), "--output", str(output)]
         run(binary, [*SMALL, "train", *places, "--date", FIRST])
         run(binary, [*SMALL, "nightly", *places, "--date", DATE])
