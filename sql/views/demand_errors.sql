@@ -1,4 +1,4 @@
--- one row per level (item, category, total): mean squared error of a horizon's units over all visible nights that passed
+-- one row per level (item, category, total): mean squared error of a horizon's units over earlier nights whose horizon has passed
 -- Compares the network's forecast, the sum of the purchase intents and the published forecast with the units sold on days in
 -- stock. Query it as of a date by which the horizons have passed, with the lake and the output: it also reads what was not published.
 WITH nights AS (

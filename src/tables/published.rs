@@ -29,7 +29,7 @@ const INTENT_COLUMNS: [Column; 7 + TARGETS.len()] = concatenated(&[
         column("events_seen", Int64, "number of the user's events before the run date"),
         column("last_seen_at", Time, "time of the newest event before the run date, UTC; null for a user without events"),
         column("model_version", Text, "version of the model that scored the user"),
-        column("hold_out", Boolean, "true for the share `intents.hold_out_share` of the users, on whom nothing should act, so that one can measure what acting on the scores is worth; null in nights of older versions, and where your sql/tables/intent.sql does not select it"),
+        column("hold_out", Boolean, "true for users to leave out of every action (`intents.hold_out_share` of them), so that you can measure what acting on the scores is worth; null in nights of older versions, and where your sql/tables/intent.sql does not select it"),
     ],
 ]);
 
@@ -74,7 +74,7 @@ const DEMAND: TableSpec = TableSpec {
         column("q75", Float64, "0.75 quantile"),
         column("q90", Float64, "0.90 quantile"),
         column("q95", Float64, "0.95 quantile"),
-        column("intent_units", Float64, "expected units according to the users' purchase intents; null on days beyond `intents.horizon_days`, and where fewer than `privacy.k_min` users are behind them"),
+        column("intent_units", Float64, "expected units according to the users' purchase intents; null on days beyond `intents.horizon_days`, where fewer than `privacy.k_min` users are behind them, and for one more item of such a category"),
         column("category", Text, "the item's category; null where the catalogue has none"),
         column("model_mean", Float64, "expected units according to the demand network, before reconciliation with intents"),
     ],

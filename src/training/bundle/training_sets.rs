@@ -47,10 +47,10 @@ pub struct TrainingSets {
 
 impl TrainingSets {
     pub(super) fn fingerprint(&self, config: &Config) -> Result<TrainingFingerprint> {
-        // `features.last_events` changes the network even where the rows stay the same.
         let mut intents = config.intents.clone();
-        // Nights read them.
+        // Only nights read these; a training in progress survives their change.
         (intents.hold_out_share, intents.hold_out_salt) = (0.0, String::new());
+        // `features.last_events` changes the network even where the rows stay the same.
         let more = (FORMAT, &config.demand, &intents, config.features.last_events, &self.contract, &self.index);
         let mut fingerprint = TrainingFingerprint::new(config, &more)?;
         fingerprint.add_bytes(self.users.fingerprint().as_bytes());

@@ -19,7 +19,7 @@ impl TrainingFingerprint {
         // How often checkpoints are written changes no weight.
         train.checkpoint_steps = 0;
         train.checkpoint_seconds = 0;
-        // Nights read it.
+        // Only nights read it.
         train.due_days = 0;
         let score = (&config.score.device, config.score.precision);
         let code = (env!("CARGO_PKG_VERSION"), env!("TRAINING_SOURCE_HASH"));
