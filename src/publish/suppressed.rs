@@ -90,17 +90,12 @@ pub(crate) async fn kept_units(
     output: &Location,
     nights: &[VisibleNight],
 ) -> Result<Option<DataFrame>> {
+    let location = output.folder(FOLDER);
     let mut listed: Vec<ListedFile> = Vec::new();
-    for (name, files) in output.folder(FOLDER).list_by_folder().await? {
-        let night = night_of(&name);
-        let is_read = |read: &&VisibleNight| night == Some((read.run_date(), read.run.generation));
-        let Some(night) = nights.iter().find(is_read) else { continue };
-        let location = output.folder(FOLDER);
-        listed.extend(
-            files
-                .into_iter()
-                .map(|file| parquet_files::listed(&location, file.location, file.size, Some(night.run_date().0))),
-        );
+    for (night, file) in files(output).await? {
+        if nights.iter().any(|read| night == (read.run_date(), read.run.generation)) {
+            listed.push(parquet_files::listed(&location, file.location, file.size, Some(night.0.0)));
+        }
     }
     if listed.is_empty() {
         return Ok(None);
@@ -199,6 +194,33 @@ mod tests {
         let left_out = found.into_iter().filter(|(_, units)| units.is_none()).map(|(item, _)| item.parse().unwrap());
         let sums = rows("SELECT category, intent_units FROM published_demand_total").await;
         (left_out.collect(), sums.into_iter().collect())
+    }
+
+    #[tokio::test]
+    async fn a_segment_covers_few_users_of_others() {
+        let segments = async |sizes: &str| {
+            let ctx = SessionContext::new();
+            functions::register(&ctx, &Config::default(), "2026-03-01".parse().unwrap()).unwrap();
+            let intent = format!(
+                "CREATE VIEW intent AS SELECT s.segment, 0.5 AS p_purchase, 0.5 AS p_churn, 1.0 AS expected_units, \
+                 1.0 AS expected_spend, 0.0 AS anomaly_score, 1 AS events_seen \
+                 FROM (VALUES {sizes}) AS s(segment, users) JOIN generate_series(1, 200) AS n ON n.value <= s.users"
+            );
+            ctx.sql(&intent).await.unwrap();
+            let sql = SqlFiles::load(&Config::default()).unwrap();
+            let rows = ctx.sql(sql.get("tables/segment").unwrap()).await.unwrap();
+            let rows = rows.sort_by(vec![datafusion::prelude::col("segment")]).unwrap().collect().await.unwrap();
+            let names = rows.iter().flat_map(|batch| {
+                let names = arrow::compute::cast(batch.column(0), &DataType::Utf8).unwrap();
+                names.as_string::<i32>().iter().map(|name| name.unwrap().to_string()).collect::<Vec<_>>()
+            });
+            names.collect::<String>()
+        };
+        // Three users follow from the means of all and of the published segments; seven may.
+        assert_eq!(segments("('a', 100), ('b', 40), ('c', 3)").await, "a");
+        assert_eq!(segments("('a', 100), ('b', 40), ('c', 7)").await, "ab");
+        assert_eq!(segments("('a', 100), ('b', 40)").await, "ab");
+        assert_eq!(segments("('a', 100), ('c', 3)").await, "a", "nothing covers them");
     }
 
     proptest! {
