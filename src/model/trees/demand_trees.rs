@@ -93,7 +93,7 @@ mod tests {
             let first = (1 << level) - 1;
             tree.value[first + (1 << (level - 1))..2 * first + 1].fill(right);
         }
-        Ensemble { trees: vec![tree] }
+        Ensemble::new(vec![tree])
     }
 
     fn trees() -> SpanTrees {

@@ -3,38 +3,44 @@
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
-use super::perfect_tree::{BLOCK_ROWS, NODES, PLACES, PerfectTree};
+use super::block_tree::{self, BLOCK_ROWS, BlockColumns, BlockTree};
+use super::perfect_tree::{NODES, PLACES, PerfectTree};
 use crate::failure::{Failure, Result};
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Ensemble {
-    pub(crate) trees: Vec<PerfectTree>,
+    trees: Vec<PerfectTree>,
+    /// The same trees as rows pass them.
+    blocks: Vec<BlockTree>,
 }
 
 /// The parts of an ensemble in a file, each a tensor.
 const PARTS: [&str; 5] = ["feature", "threshold", "null_left", "value", "cover"];
 
 /// Splits rows, row-major [rows, `features`] with NaN for null, into blocks, and calls `score` with the first row of each, the number
-/// of its rows, and its columns as [`Ensemble::score_block`] takes them.
-pub(super) fn each_block(inputs: &[f32], features: usize, mut score: impl FnMut(usize, usize, &[f32])) {
+/// of its rows, and its columns.
+pub(super) fn each_block(inputs: &[f32], features: usize, mut score: impl FnMut(usize, usize, &BlockColumns)) {
     let width = features.max(1);
-    let mut columns = vec![0.0f32; width * BLOCK_ROWS];
+    let mut columns = BlockColumns::new(width);
     for (block, rows) in inputs.chunks(width * BLOCK_ROWS).enumerate() {
-        for (row, values) in rows.chunks(width).enumerate() {
-            for (feature, &value) in values.iter().enumerate() {
-                columns[feature * BLOCK_ROWS + row] = value;
-            }
-        }
+        columns.fill(rows, width);
         score(block * BLOCK_ROWS, rows.len() / width, &columns);
     }
 }
 
 impl Ensemble {
+    pub(crate) fn new(trees: Vec<PerfectTree>) -> Self {
+        let blocks = trees.iter().map(BlockTree::new).collect();
+        Self { trees, blocks }
+    }
+
+    pub(crate) fn trees(&self) -> &[PerfectTree] {
+        &self.trees
+    }
+
     /// Adds up the leaves of one block of rows, in f64.
-    pub(super) fn score_block(&self, columns: &[f32]) -> [f64; BLOCK_ROWS] {
-        let mut scores = [0.0; BLOCK_ROWS];
-        self.trees.iter().for_each(|tree| tree.add_leaves(columns, &mut scores));
-        scores
+    pub(super) fn score_block(&self, columns: &BlockColumns) -> [f64; BLOCK_ROWS] {
+        block_tree::score_block(&self.blocks, columns)
     }
 
     /// Returns the tensors of a file, whose names begin with `name`.
@@ -113,6 +119,6 @@ impl Ensemble {
             value: std::array::from_fn(|place| values[at * PLACES + place]),
             cover: std::array::from_fn(|place| covers[at * PLACES + place]),
         };
-        Ok(Self { trees: (0..count as usize).map(tree).collect() })
+        Ok(Self::new((0..count as usize).map(tree).collect()))
     }
 }

@@ -44,7 +44,7 @@ impl IntentTrees {
     pub(crate) fn shares(&self, row: &[f32], target: usize) -> Option<(Vec<f64>, f64)> {
         let ensemble = self.ensembles[target].as_ref()?;
         let mut shares = vec![0.0; self.features];
-        let mean = ensemble.trees.iter().map(|tree| tree.add_shares(row, &mut shares)).sum();
+        let mean = ensemble.trees().iter().map(|tree| tree.add_shares(row, &mut shares)).sum();
         Some((shares, mean))
     }
 
@@ -84,14 +84,17 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let mut tree = || PerfectTree {
             feature: std::array::from_fn(|_| rng.random_range(0..features) as u16),
-            threshold: std::array::from_fn(|_| rng.random_range(-1.0..1.0)),
+            threshold: std::array::from_fn(|node| match node % 5 {
+                0 => [0.0, -0.0, f32::INFINITY][node % 3],
+                _ => rng.random_range(-1.0..1.0),
+            }),
             null_left: std::array::from_fn(|_| rng.random()),
             value: std::array::from_fn(|_| rng.random_range(-1.0..1.0)),
             cover: std::array::from_fn(|_| rng.random_range(1.0..9.0)),
         };
         let mut ensembles = [const { None }; BINARY];
-        ensembles[PURCHASE] = Some(Ensemble { trees: (0..3).map(|_| tree()).collect() });
-        ensembles[0] = Some(Ensemble { trees: vec![tree()] });
+        ensembles[PURCHASE] = Some(Ensemble::new((0..3).map(|_| tree()).collect()));
+        ensembles[0] = Some(Ensemble::new(vec![tree()]));
         IntentTrees::new(features, ensembles)
     }
 
@@ -111,12 +114,14 @@ mod tests {
     fn blocks_of_rows_reach_the_leaves_that_single_rows_reach() {
         let trees = random_trees(5);
         let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let tabular: Vec<f32> =
-            (0..150 * 5).map(|at| if at % 7 == 0 { f32::NAN } else { rng.random_range(-1.5..1.5) }).collect();
+        let odd = [f32::NAN, -0.0, 0.0, f32::INFINITY, f32::NEG_INFINITY];
+        let tabular: Vec<f32> = (0..150 * 5)
+            .map(|at| if at % 3 == 0 { odd[rng.random_range(0..odd.len())] } else { rng.random_range(-1.5..1.5) })
+            .collect();
         let all = trees.log_odds(&tabular);
         for (row, values) in tabular.chunks(5).enumerate() {
             let ensemble = trees.ensembles[PURCHASE].as_ref().unwrap();
-            let expected: f64 = ensemble.trees.iter().map(|tree| leaf(tree, values)).sum();
+            let expected: f64 = ensemble.trees().iter().map(|tree| leaf(tree, values)).sum();
             assert_eq!(all[row * BINARY + PURCHASE], expected, "row {row}");
             assert!(all[row * BINARY + 1].is_nan(), "a target without trees");
             let (shares, mean) = trees.shares(values, PURCHASE).unwrap();

@@ -3,12 +3,9 @@
 /// Tests between the root and a leaf.
 pub(crate) const DEPTH: usize = 6;
 pub(crate) const NODES: usize = (1 << DEPTH) - 1;
-const LEAVES: usize = 1 << DEPTH;
+pub(super) const LEAVES: usize = 1 << DEPTH;
 /// Nodes and leaves.
 pub(crate) const PLACES: usize = NODES + LEAVES;
-
-/// Rows that pass a tree together.
-pub(super) const BLOCK_ROWS: usize = 64;
 
 /// A decision tree in heap order: the children of node `i` are `2i + 1` and `2i + 2`; the leaves follow the nodes. A path that
 /// ends earlier is filled with copies of its leaf.
@@ -27,21 +24,6 @@ pub(crate) struct PerfectTree {
 }
 
 impl PerfectTree {
-    /// Adds the leaf of each row to `scores`. `columns` holds one block: [`BLOCK_ROWS`] values of each feature, NaN for null.
-    pub(super) fn add_leaves(&self, columns: &[f32], scores: &mut [f64; BLOCK_ROWS]) {
-        let mut places = [0usize; BLOCK_ROWS];
-        for _ in 0..DEPTH {
-            for (row, place) in places.iter_mut().enumerate() {
-                let value = columns[usize::from(self.feature[*place]) * BLOCK_ROWS + row];
-                let right = if value.is_nan() { !self.null_left[*place] } else { value > self.threshold[*place] };
-                *place = 2 * *place + 1 + usize::from(right);
-            }
-        }
-        for (score, place) in scores.iter_mut().zip(places) {
-            *score += self.value[place];
-        }
-    }
-
     /// Adds to each feature's share how far its tests move a row's expected output on the way from the root to the leaf (Saabas
     /// 2014, "Interpreting random forests"). Returns the expected output at the root: with it the shares add up to the leaf.
     pub(super) fn add_shares(&self, row: &[f32], shares: &mut [f64]) -> f64 {

@@ -51,8 +51,8 @@ pub(super) fn train(
         return Ok(None);
     }
     let trees = boost_all(&library, &train_rows, Some(&valid_rows), None, config.seed)?;
-    let days = trees.days.0.iter().map(|ensemble| ensemble.trees.len()).sum::<usize>();
-    let lead_times = trees.lead_times.0.iter().map(|ensemble| ensemble.trees.len()).sum::<usize>();
+    let days = trees.days.0.iter().map(|ensemble| ensemble.trees().len()).sum::<usize>();
+    let lead_times = trees.lead_times.0.iter().map(|ensemble| ensemble.trees().len()).sum::<usize>();
     let figures = BTreeMap::from([
         ("trees_demand_days".to_string(), days as f64),
         ("trees_demand_lead_times".to_string(), lead_times as f64),
@@ -73,7 +73,7 @@ pub(super) fn refit(
     if rows.iter().any(|rows| !rows.can_be_learnt()) {
         return Ok(judged.clone());
     }
-    let counts = [&judged.days, &judged.lead_times].map(|span| span.0.each_ref().map(|e| e.trees.len()));
+    let counts = [&judged.days, &judged.lead_times].map(|span| span.0.each_ref().map(|e| e.trees().len()));
     boost_all(&library, &rows, None, Some(counts), config.seed)
 }
 

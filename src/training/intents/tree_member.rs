@@ -43,7 +43,7 @@ pub(super) fn train(data: IntentData<'_>, config: &Config) -> Result<(TrainedTre
     // The published trees have the same size as these, whose number and weights they take over.
     let settings = TreeSettings::for_rows(Objective::Binary, rows.len(), config.train.seed);
     let judged = ensembles(&library, [&rows, &valid], features, settings, None)?;
-    let counts: [usize; BINARY] = std::array::from_fn(|at| judged[at].as_ref().map_or(0, |e| e.trees.len()));
+    let counts: [usize; BINARY] = std::array::from_fn(|at| judged[at].as_ref().map_or(0, |e| e.trees().len()));
     drop(valid);
     // The newest rows first, so that they are not what a bound of memory leaves out.
     rows = Rows::default();

@@ -301,11 +301,11 @@ mod tests {
             booster.add_tree().unwrap();
         }
         let ensemble = booster.ensemble(SETTINGS.rounds_max).unwrap();
-        assert_eq!(ensemble.trees.len(), 20);
-        let tests = || ensemble.trees.iter().flat_map(|tree| tree.null_left);
+        assert_eq!(ensemble.trees().len(), 20);
+        let tests = || ensemble.trees().iter().flat_map(|tree| tree.null_left);
         assert!(tests().any(|left| left) && tests().any(|left| !left), "nulls go both ways");
         // Values of the training, thresholds and their neighbours, zero, infinities, and null also where training had none.
-        let thresholds: Vec<f32> = ensemble.trees.iter().flat_map(|tree| tree.threshold).collect();
+        let thresholds: Vec<f32> = ensemble.trees().iter().flat_map(|tree| tree.threshold).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(10);
         let hostile: Vec<f32> = (0..100_000 * FEATURES)
             .map(|at| {
@@ -347,7 +347,7 @@ mod tests {
             boost(&train, train_labels, Some((&valid, valid_labels)), &settings).unwrap()
         };
         let ensemble = boosted();
-        assert!((1..100).contains(&ensemble.trees.len()), "{} trees", ensemble.trees.len());
+        assert!((1..100).contains(&ensemble.trees().len()), "{} trees", ensemble.trees().len());
         assert_eq!(ensemble, boosted());
     }
 

@@ -23,7 +23,7 @@ pub(super) fn ensemble(description: &[u8]) -> Result<Ensemble> {
         fill(&tree["tree_structure"], 0, 0, &mut perfect)?;
         Ok(perfect)
     };
-    Ok(Ensemble { trees: trees.iter().map(perfect).collect::<Result<_>>()? })
+    Ok(Ensemble::new(trees.iter().map(perfect).collect::<Result<_>>()?))
 }
 
 fn unreadable(reason: &str) -> Failure {
@@ -79,7 +79,7 @@ mod tests {
 
     fn tree(structure: Value) -> Result<PerfectTree> {
         let description = json!({ "tree_info": [{ "tree_structure": structure }] });
-        ensemble(description.to_string().as_bytes()).map(|mut all| all.trees.remove(0))
+        ensemble(description.to_string().as_bytes()).map(|all| all.trees()[0].clone())
     }
 
     #[test]
