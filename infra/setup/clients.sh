@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests of the report and of the server use as a person would:
-# - Debian's packages, where this runs as root: Chromium, LibreOffice Calc, npm, psql and the PostgreSQL JDBC driver;
+# - Debian's packages, where this runs as root: Chromium, LibreOffice Calc, npm, psql, the PostgreSQL JDBC driver, curl and OpenSSL;
 # - playwright-core with axe-core from npm, into .clients of the checkout (versions and hashes in clients/package-lock.json);
 # - Python's clients of PostgreSQL and Arrow Flight SQL with a Java runtime, into .clients/python (clients/requirements.txt).
 # Does nothing for what is installed already. As root, or with CI=true, a missing one is a failure; otherwise it is named, and its tests
@@ -17,6 +17,8 @@ need chromium chromium
 need localc libreoffice-calc
 need npm npm
 need psql postgresql-client
+need curl curl
+need openssl openssl
 jdbc=/usr/share/java/postgresql.jar
 [ -e $jdbc ] || packages+=(libpostgresql-jdbc-java)
 # The report's Chinese page needs a font that has its characters.
@@ -26,7 +28,7 @@ if [ ${#packages[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" > /dev/null
 fi
-for command in chromium localc npm psql; do
+for command in chromium localc npm psql curl openssl; do
   command -v $command > /dev/null || missing+=("$command")
 done
 [ -e $jdbc ] || missing+=("$jdbc")
@@ -66,8 +68,8 @@ fi
 
 if [ ${#missing[@]} -gt 0 ]; then
   (IFS=,; echo "clients: missing: ${missing[*]}
-hint: run this as root, or install Debian's chromium, libreoffice-calc, npm, postgresql-client and libpostgresql-jdbc-java, and Python
-with pip; until then the tests that need them are skipped" >&2)
+hint: run this as root, or install Debian's chromium, libreoffice-calc, npm, postgresql-client, curl, openssl and
+libpostgresql-jdbc-java, and Python with pip; until then the tests that need them are skipped" >&2)
   if [ "$(id -u)" = 0 ] || [ "${CI:-}" = true ]; then exit 2; fi
   exit 0
 fi

@@ -51,8 +51,8 @@ impl Command for Check {
         let written = self.write_metrics(&found.metrics(newest.as_ref(), &place));
         if !found.is_fresh {
             written.unwrap_or_else(warn);
-            return Err(Failure::check(format!("{place}: {}", found.sentence))
-                .hint("see the log of the last run, and whether it was started"));
+            // One line, without a hint: it goes to a pager.
+            return Err(Failure::check(format!("{place}: {}", found.sentence)));
         }
         written?;
         say!("{}", found.sentence);

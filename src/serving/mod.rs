@@ -86,20 +86,16 @@ impl Server {
             let tls = self.tls.as_ref().map(|tls| tls.acceptor(alpn)).transpose()?;
             Ok::<_, Failure>(Acceptor::new(protocol, listener, tls, connections_max, stopping.clone()))
         };
-        let incoming = |protocol, listener, alpn: &[&str]| {
-            let incoming = Incoming::new(acceptor(protocol, listener, alpn)?);
-            incoming.map_err(|e| Failure::transient(format!("{protocol}: {e}")))
-        };
         if let Some(listener) = self.pg {
             let acceptor = acceptor("pg", listener, &["postgresql"])?;
             open.spawn(postgres::serve(acceptor, Arc::clone(&self.queries), open.clone()));
         }
         if let Some(listener) = self.flight {
-            let incoming = incoming("flight", listener, &["h2"])?;
+            let incoming = Incoming::new(acceptor("flight", listener, &["h2"])?, flight::OPENING_BYTES);
             open.spawn(flight::serve(incoming, Arc::clone(&self.queries), stopping.clone()));
         }
         if let Some(listener) = self.http {
-            let incoming = incoming("http", listener, &["http/1.1"])?;
+            let incoming = Incoming::new(acceptor("http", listener, &["http/1.1"])?, http::OPENING_BYTES);
             open.spawn(http::serve(incoming, Arc::clone(&self.queries), stopping.clone()));
             // Reading a large night takes a while; requests that come earlier wait for it.
             tokio::spawn(prepare_live(Arc::clone(&self.queries)));

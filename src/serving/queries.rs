@@ -53,6 +53,9 @@ const WAITING_PER_TURN: usize = 8;
 /// Time that an answer for one user waits for its turn.
 const LIVE_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// SQLSTATE of success.
+const SUCCESS: &str = "00000";
+
 /// A checked query of one night.
 #[derive(Clone)]
 pub(crate) struct Planned {
@@ -122,21 +125,25 @@ impl Queries {
         let begun = Instant::now();
         let planned = self.plan_within_limits(&caller.account, night, statement, &statement_hash).await;
         if let Err(refusal) = &planned {
-            self.record(caller, (&statement_hash, &BTreeSet::new()), 0, begun, Some(refusal));
+            self.record(caller, (&statement_hash, &BTreeSet::new()), 0, begun, refusal.sqlstate);
         }
         planned
     }
 
-    /// Counts a query that has ended, and logs it.
+    /// Counts and logs a statement that was refused before it was planned.
+    pub(crate) fn refused(&self, caller: &Caller, statement: &str, sqlstate: &str) {
+        self.record(caller, (&audit::statement_hash(statement), &BTreeSet::new()), 0, Instant::now(), sqlstate);
+    }
+
+    /// Counts a query that has ended with an SQLSTATE, and logs it.
     fn record(
         &self,
         caller: &Caller,
         (statement_hash, tables): (&str, &BTreeSet<String>),
         rows: u64,
         begun: Instant,
-        refusal: Option<&Refusal>,
+        outcome: &str,
     ) {
-        let outcome = refusal.map_or("00000", |refusal| refusal.sqlstate);
         self.metrics.query_ended(caller.protocol, outcome, begun.elapsed());
         let seconds = begun.elapsed().as_secs_f64();
         audit::write(&AuditLine { caller, statement_hash, tables, rows, seconds, outcome });
@@ -195,7 +202,8 @@ impl Queries {
             let done = AssertUnwindSafe(run.run(&queries, &planned, &cancelled)).catch_unwind().await;
             let done = done.unwrap_or_else(|_| Err(Refusal::new(Refusal::BUG, "this query failed inside the engine")));
             let about = (planned.statement_hash.as_str(), &planned.tables);
-            queries.record(&caller, about, run.rows, run.begun, done.as_ref().err());
+            let outcome = done.as_ref().err().map_or(SUCCESS, |refusal| refusal.sqlstate);
+            queries.record(&caller, about, run.rows, run.begun, outcome);
             if let Err(refusal) = done {
                 // The reader may be gone.
                 failed.send(refusal).ok();

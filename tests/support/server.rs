@@ -77,6 +77,11 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// Open files and connections.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
     /// Runs SQL with psql; each statement in its own transaction, rows as lines of text.
     pub fn psql(&self, sql: &str) -> Output {
         self.psql_as("anna", "", &["-At", "-F", ",", "-c", sql])
@@ -107,9 +112,14 @@ impl Server {
 
     /// Runs a session of a Python client (tests/support/served); returns its summary.
     pub fn session(&self, script: &str, ports: &[u16]) -> Value {
+        self.session_with(script, ports, &[])
+    }
+
+    /// Runs a session of a Python client with more arguments.
+    pub fn session_with(&self, script: &str, ports: &[u16], arguments: &[&str]) -> Value {
         let file = root().join("tests/support/served").join(script);
         let ports = ports.iter().map(u16::to_string);
-        clients::run(Command::new(python()).arg("-B").arg(file).arg("127.0.0.1").args(ports))
+        clients::run(Command::new(python()).arg("-B").arg(file).arg("127.0.0.1").args(ports).args(arguments))
     }
 
     /// Asks by HTTP; returns status, headers and body.

@@ -33,6 +33,7 @@ fn an_old_or_missing_night_is_an_alarm() {
         "{metrics}"
     );
     let errors = refused(&check(&["--max-age", "0s"]), 4);
+    assert_eq!(errors.lines().filter(|line| !line.contains("INFO")).count(), 1, "{errors}");
     assert!(errors.contains("expected at most 0s"), "{errors}");
     refused(&check(&["--max-age", "soon"]), 2);
     let errors = refused(&["check", "--output", &output, "--prometheus", "/no/such/folder/file"], 2);

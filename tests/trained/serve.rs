@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::repository::root;
 use crate::support::server::{Server, clients_are_here};
-use crate::support::shop::{done, night, query, refused, run, shop};
+use crate::support::shop::{contents, done, night, query, refused, run, shop};
 
 const NIGHT: &str = "2026-02-21";
 const EARLIER: &str = "2026-02-20";
@@ -26,6 +26,7 @@ fn clients_read_a_published_night() {
     }
     let (_own, lake, output) = shop();
     night(&lake, &output, NIGHT);
+    let before = contents(&output);
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
     let published = query(&output, "SELECT count(*) FROM intent");
     let intents: u64 = published.lines().nth(1).unwrap().parse().unwrap();
@@ -36,6 +37,7 @@ fn clients_read_a_published_night() {
     server.session("jdbc_session.py", &[server.pg]);
     let adbc = server.session("adbc_session.py", &[server.flight]);
     assert_eq!(adbc["queries"]["tables_intent"].as_u64(), Some(intents), "{}", adbc["queries"]);
+    assert_eq!(adbc["with a password"], serde_json::json!([{ "a": 1 }]), "an open server ignores credentials");
     server.session("polars_session.py", &[server.pg, server.flight]);
 
     // psql's own commands: what they show, not only that they end well.
@@ -73,11 +75,24 @@ fn clients_read_a_published_night() {
                    FROM model_input AS m JOIN intent AS i ON i.user_id = m.user_id";
     assert_eq!(server.rows(differs), [format!("{intents},t")]);
     let audit = server.audit();
+    assert!(audit.iter().all(|line| line["address"].as_str().is_some_and(|at| at.starts_with("127.0.0.1:"))));
     let last = audit.last().unwrap();
     assert_eq!((&last["user"], &last["protocol"], &last["outcome"]), (&"anna".into(), &"pg".into(), &"00000".into()));
     assert_eq!(last["tables"], serde_json::json!(["intent", "model_input"]));
+    assert_eq!(last["statement_hash"].as_str().map(str::len), Some(16), "{last}");
+    assert!(last["rows"] == 1 && last["seconds"].as_f64() > Some(0.0), "{last}");
     assert!(!server.errors().contains("0.000001"), "the log holds no values");
+    // The other functions of the job.
+    let recommended = "SELECT count(*) FROM (SELECT unnest(recommend(score_intents(features)['taste'], NULL, 3)) FROM \
+                       (SELECT features FROM model_input LIMIT 5)) AS r";
+    assert_eq!(server.rows(recommended), ["15"]);
+    let differs = "SELECT count(*), max(abs(f.forecast['mean'] - d.model_mean)) < 0.000001 FROM (SELECT item_id, \
+                   unnest(forecast_demand(history)) AS forecast FROM item_history) AS f JOIN demand AS d ON \
+                   d.item_id = f.item_id AND d.target_date = d.run_date + CAST(f.forecast['step'] - 1 AS INT)";
+    let rows = server.rows(differs);
+    assert!(rows[0].ends_with(",t") && !rows[0].starts_with("0,"), "{rows:?}");
     assert_eq!(server.stop(), Some(0));
+    assert_eq!(contents(&output), before, "a server writes nothing, and so builds no rollups");
 }
 
 #[test]
@@ -111,9 +126,21 @@ fn broken_clients_harm_no_other() {
     let (_own, lake, output) = shop();
     night(&lake, &output, NIGHT);
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    // As many as are let in, and more: they are closed after a while.
+    let silent = |port: u16| (0..600).filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).ok()).collect();
+    let silent: Vec<Vec<std::net::TcpStream>> = vec![silent(server.http), silent(server.flight)];
     // Warm: stacks keep what the deepest statement took.
     server.session("wire_garbage.py", &[server.pg]);
+    server.wait_until("silent connections are closed", |server| {
+        let at_end = |stream: &std::net::TcpStream| {
+            stream.set_nonblocking(true).unwrap();
+            !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        server.errors().contains("serve.connections_max") && silent.iter().flatten().all(at_end)
+    });
+    drop(silent);
     let warm = server.resident_bytes();
+    let files = server.open_files();
     let summary = server.session("wire_garbage.py", &[server.pg]);
     assert!(summary["cases"].as_u64() >= Some(80), "{summary}");
     for (request, status) in [
@@ -122,6 +149,7 @@ fn broken_clients_harm_no_other() {
         ("GET /v1/users/u/intents?run_date=soon HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
         ("GET /v1/users/u/intents?run_date=2001-01-01 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
         ("GET /v1/users/u/intents?day=x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+        ("GET /v1/users/%FF/intents HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
         ("GET /v1/users/%00%27%3B--/intents HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
         ("GET /etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
         ("DELETE /v1/users/u/intents HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405),
@@ -129,9 +157,14 @@ fn broken_clients_harm_no_other() {
     ] {
         let (answered, head, _) = server.http(request);
         assert_eq!(answered, status, "{request}");
-        assert!(status == 405 || status == 400 || head.contains("application/problem+json"), "{request}\n{head}");
+        let is_http = !request.starts_with("GARBAGE");
+        assert_eq!(is_http, head.contains("application/problem+json"), "{request}\n{head}");
+        assert_eq!(is_http, head.contains("x-request-id: "), "{request}\n{head}");
     }
+    let named = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: 4711\r\nConnection: close\r\n\r\n";
+    assert!(server.http(named).1.contains("x-request-id: 4711"));
     server.rows("SELECT 1");
+    server.wait_until("nothing stays open", |server| server.open_files() <= files + 2);
     let grown = server.resident_bytes().saturating_sub(warm) >> 20;
     assert!(grown < 64, "resident memory grew by {grown} MiB");
 }
@@ -152,6 +185,7 @@ fn only_reading_is_allowed_and_within_limits() {
     let server = Server::start(&limits, &["--lake", &lake, "--output", &output]);
     let file = own.path().join("written");
     let file = file.display();
+    let mut answered = 0;
     for (sql, state) in [
         (format!("COPY (SELECT 1) TO '{file}'"), "25006"),
         (format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{lake}'"), "42601"),
@@ -162,6 +196,7 @@ fn only_reading_is_allowed_and_within_limits() {
         ("SET datafusion.execution.batch_size = 1".into(), "42501"),
         (format!("SELECT * FROM '{lake}/users/part-0.parquet'"), "42P01"),
         ("SELECT * FROM read_parquet('/etc/passwd')".into(), "42000"),
+        ("SELECT * FROM 'http://169.254.169.254/latest/meta-data'".into(), "42P01"),
         ("SELECT embed_text('a', 'http://169.254.169.254/latest/meta-data')".into(), "42000"),
         ("SELECT unnest(range(0, 10000000000))".into(), "42000"),
         ("SELECT * FROM raw_events".into(), "42P01"),
@@ -175,8 +210,15 @@ fn only_reading_is_allowed_and_within_limits() {
         ("SELECT array_length(array_agg(value)) FROM generate_series(1, 3000000)".into(), "53200"),
         ("SET intentcast.run_date = '2001-01-01'".into(), "22023"),
     ] {
+        let before = server.audit().len();
         let errors = server.refused(&sql);
         assert!(errors.contains(state), "{sql}: expected {state}\n{errors}");
+        server.wait_until(&format!("a line of the audit log: {sql}"), |server| server.audit().len() > before);
+        let audit = server.audit();
+        let outcomes = audit.iter().filter(|line| line["outcome"] != "00000").skip(answered).collect::<Vec<_>>();
+        assert_eq!(outcomes.len(), 1, "{sql}\n{outcomes:?}");
+        assert_eq!(outcomes[0]["outcome"], state, "{sql}");
+        answered += 1;
     }
     assert!(!std::path::Path::new(&file.to_string()).exists());
 
@@ -196,6 +238,34 @@ fn only_reading_is_allowed_and_within_limits() {
     assert_eq!(server.audit().len(), before + 1, "metadata was answered first");
     assert_eq!(server.rows("SELECT count(*) > 0 FROM intent"), ["t"]);
     slow.wait().unwrap();
+
+    // One runs and eight wait; the next is refused, and one that waits too long is, too.
+    let limits = ["serve.queries_max=1", "serve.wait_seconds_max=5", "serve.drain_seconds=1"];
+    let server = Server::start(&limits, &["--lake", &lake, "--output", &output]);
+    let slow = || {
+        let arguments = ["-X", "-v", "VERBOSITY=verbose", "-h", "127.0.0.1", "-U", "a", "-d", "b", "-p"];
+        let mut psql = Command::new("psql");
+        psql.args(arguments).args([
+            &server.pg.to_string(),
+            "-c",
+            "SELECT count(*) FROM generate_series(1, 100000000000)",
+        ]);
+        psql.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let ended = |client: std::process::Child| {
+        let output = client.wait_with_output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let running = slow();
+    std::thread::sleep(Duration::from_secs(1));
+    let waiting: Vec<_> = (0..9).map(|_| slow()).collect();
+    let refused: Vec<String> = waiting.into_iter().map(ended).collect();
+    assert!(refused.iter().all(|refusal| refusal.contains("53300")), "{refused:?}");
+    assert_eq!(refused.iter().filter(|refusal| refusal.contains("8 queries wait already")).count(), 1, "{refused:?}");
+    assert_eq!(refused.iter().filter(|refusal| refusal.contains("within 5 seconds")).count(), 8, "{refused:?}");
+    // What still runs a while after the signal is cancelled; the server ends well.
+    assert_eq!(server.stop(), Some(0));
+    assert!(ended(running).contains("the server stopped"));
 }
 
 #[test]
@@ -233,6 +303,7 @@ fn one_users_answers_come_by_http() {
         &output,
         "SELECT user_id, p_purchase, p_churn, segment, model_version FROM intent ORDER BY user_id LIMIT 20",
     );
+    let mut earlier_answers = 0;
     for line in csv.lines().skip(1) {
         let row: Vec<&str> = line.split(',').collect();
         let (status, answer) = server.get(&format!("/v1/users/{}/intents", row[0]));
@@ -244,8 +315,18 @@ fn one_users_answers_come_by_http() {
         }
         assert_eq!((&answer["segment"], &answer["model_version"]), (&row[3].into(), &row[4].into()));
         let earlier = server.get(&format!("/v1/users/{}/intents?run_date={EARLIER}", row[0]));
-        assert!(earlier.0 == 404 || earlier.1["run_date"] == EARLIER, "{earlier:?}");
+        let history =
+            format!("SELECT p_purchase FROM intent_history WHERE user_id = '{}' AND run_date = '{EARLIER}'", row[0]);
+        match query(&output, &history).lines().nth(1) {
+            None => assert_eq!(earlier.0, 404, "{earlier:?}"),
+            Some(published) => {
+                assert_eq!((earlier.0, &earlier.1["run_date"]), (200, &EARLIER.into()));
+                assert_eq!(earlier.1["intents"]["p_purchase"].as_f64(), published.parse().ok(), "{earlier:?}");
+                earlier_answers += 1;
+            }
+        }
     }
+    assert!(earlier_answers > 0);
     let best = query(&output, "SELECT user_id, item_id FROM recommendation WHERE rank = 1 ORDER BY user_id LIMIT 1");
     let (user, item) = best.lines().nth(1).unwrap().split_once(',').unwrap();
     let (status, answer) = server.get(&format!("/v1/users/{user}/recommendations?k=3"));
@@ -269,6 +350,8 @@ fn one_users_answers_come_by_http() {
         server.get(&format!("/v1/users/{user}/intents")).1["run_date"] != NIGHT
     });
     assert_eq!(server.get(&format!("/v1/users/{user}/intents?run_date={NIGHT}")).0, 404);
+    let moved = server.refused(&format!("SET intentcast.run_date = '{NIGHT}'; SELECT count(*) FROM intent"));
+    assert!(moved.contains("22023"), "{moved}");
     assert_eq!(server.stop(), Some(0));
 }
 
@@ -329,8 +412,8 @@ fn people_who_may_not_be_scored_are_not_shown() {
     assert!(missing.contains("42P01"), "{missing}");
 }
 
-/// Makes a certificate that signs itself, and users of each role; returns the settings file.
-fn secure(folder: &std::path::Path) -> String {
+/// Makes a certificate that signs itself.
+fn certify(folder: &std::path::Path) {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
         .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
@@ -341,6 +424,11 @@ fn secure(folder: &std::path::Path) -> String {
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// Makes a certificate, and users of each role; returns the settings file.
+fn secure(folder: &std::path::Path) -> String {
+    certify(folder);
     fs::write(folder.join("pseudonyms.key"), [7; 32]).unwrap();
     let mut text = format!(
         "[serve]\ntls_certificate = \"{0}/certificate.pem\"\ntls_key = \"{0}/key.pem\"\n\
@@ -389,6 +477,24 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     assert_eq!(ask("analyst", "of analyst", "SELECT count(query) FROM lake.events").unwrap(), "0");
     assert_ne!(ask("admin", "of admin", "SELECT count(query) FROM lake.events").unwrap(), "0");
     assert_eq!(ask("planner", "of planner", "SELECT count(*) > 0 FROM replenishment").unwrap(), "t");
+    for table in ["demand", "demand_total", "replenishment", "runs", "lake.items", "lake.inventory", "lake.promotions"]
+    {
+        let rows = ask("planner", "of planner", &format!("SELECT count(*) >= 0 FROM {table}"));
+        assert_eq!(rows.as_deref(), Ok("t"), "{table}");
+    }
+    // Free text, wherever there is some.
+    let columns = "SELECT concat(table_schema, '.', table_name, ' ', column_name) FROM information_schema.columns WHERE \
+        column_name IN ('query', 'text', 'last_queries') AND table_schema IN ('tables', 'features', 'lake', 'report')";
+    let columns = ask("admin", "of admin", columns).unwrap();
+    assert!(columns.lines().count() >= 4, "{columns}");
+    let mut told = 0;
+    for column in columns.lines() {
+        let (table, column) = column.split_once(' ').unwrap();
+        let sql = format!("SELECT count({column}) FROM {table}");
+        assert_eq!(ask("analyst", "of analyst", &sql).as_deref(), Ok("0"), "{table}.{column}");
+        told += usize::from(ask("admin", "of admin", &sql).unwrap() != "0");
+    }
+    assert!(told >= 3, "{told} of {columns}");
     for table in
         ["intent", "tables.intent_history", "features.user_features", "lake.events", "lake.users", "report.intent_days"]
     {
@@ -408,6 +514,7 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     assert!(String::from_utf8_lossy(&tls.stdout).contains("SSL"), "{tls:?}");
 
     let certificate = own.path().join("certificate.pem");
+    server.session_with("adbc_users.py", &[server.flight], &[certificate.to_str().unwrap()]);
     let curl = |arguments: &[&str], path: &str| {
         let url = format!("https://localhost:{}{path}", server.http);
         let answered = Command::new("curl")
@@ -425,6 +532,12 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     assert_eq!(curl(&[], &path).0, "401");
     assert_eq!(curl(&["-u", "service:wrong"], &path).0, "401");
     assert_eq!(curl(&["-u", "planner:of planner"], &path).0, "403");
+    let audit: Vec<Value> = server.audit().into_iter().filter(|line| line["protocol"] == "http").collect();
+    for (line, user, outcome) in [(0, "", "401"), (1, "", "401"), (2, "planner", "403")] {
+        assert_eq!((&audit[line]["user"], &audit[line]["outcome"]), (&user.into(), &outcome.into()));
+        assert!(audit[line]["address"].is_string(), "{}", audit[line]);
+    }
+    assert_eq!(curl(&["-u", "planner:of planner", "-X", "POST"], "/v1/token").0, "200");
     assert_eq!(curl(&["-u", "service:of service"], &path).0, "200");
     let json = ["-H", "Content-Type: application/json", "-d", "[]"];
     let post = |who: &str, path: &str| curl(&[&["-u", &format!("{who}:of {who}")][..], &json].concat(), path);
@@ -472,10 +585,9 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     assert_eq!(curl(&["-H", "Authorization: Bearer no"], &path).0, "401");
     assert_eq!(curl(&["-H", &bearer, "-X", "POST"], "/v1/token").0, "401", "a token makes no other one");
     assert_eq!(curl(&[], "/healthz").0, "200");
-    // Guessing is slowed down.
-    for _ in 0..8 {
-        ask("planner", "guess", "SELECT 1").unwrap_err();
-    }
+    // Guessing is slowed down: the ports of 520 guesses are open, and few are looked at.
+    let guesses = server.session_with("guess_passwords.py", &[server.pg], &["planner", "of planner"]);
+    assert!(guesses["looked_at"].as_u64() < Some(15), "{guesses}");
     let refused = ask("planner", "of planner", "SELECT 1").unwrap_err();
     assert!(refused.contains("too many wrong passwords"), "{refused}");
     assert!(server.errors().contains("wrong password for user \"planner\""));
@@ -495,11 +607,40 @@ fn a_server_that_is_not_safe_does_not_start() {
     assert!(start(&[], &[&["--pg", &taken][..], &off].concat()).contains("in use"));
     let beyond = start(&[], &[&["--pg", "0.0.0.0:0"][..], &off].concat());
     assert!(beyond.contains("[[serve.users]]") && beyond.contains("serve.tls_certificate"), "{beyond}");
+    for setting in ["flight", "http"] {
+        let others = ["pg", "flight", "http"].into_iter().filter(|other| *other != setting);
+        let others: Vec<String> = others.flat_map(|other| [format!("--{other}"), "off".into()]).collect();
+        let own = [format!("--{setting}"), "0.0.0.0:0".into()];
+        let arguments: Vec<&str> = own.iter().chain(&others).map(String::as_str).collect();
+        assert!(start(&[], &arguments).contains(&format!("serve.{setting} = 0.0.0.0:0")));
+    }
     assert!(start(&[], &[&["--pg", "off"][..], &off].concat()).contains("off for all"));
     assert!(start(&[], &[&["--pg", "no port"][..], &off].concat()).contains("serve.pg"));
     assert!(start(&["serve.tls_certificate=/no/such.pem"], &off).contains("expected both or none"));
     let missing = start(&["serve.tls_certificate=/no/such.pem", "serve.tls_key=/no/such.key"], &off);
     assert!(missing.contains("/no/such.pem"), "{missing}");
+    let with_users = secure(own.path());
+    let other = tempfile::tempdir().unwrap();
+    certify(other.path());
+    fs::write(own.path().join("words.pem"), "no certificate").unwrap();
+    let path = |folder: &std::path::Path, file: &str| folder.join(file).display().to_string();
+    for (certificate, key, said) in [
+        (path(own.path(), "words.pem"), path(own.path(), "key.pem"), "words.pem"),
+        (path(own.path(), "certificate.pem"), path(own.path(), "words.pem"), "words.pem"),
+        (path(own.path(), "certificate.pem"), path(other.path(), "key.pem"), "the key must be of this certificate"),
+    ] {
+        let settings = [format!("serve.tls_certificate={certificate}"), format!("serve.tls_key={key}")];
+        let failure = start(&settings.each_ref().map(String::as_str), &off);
+        assert!(failure.contains(said), "{failure}");
+    }
+    let text = fs::read_to_string(&with_users).unwrap();
+    let without_tls: Vec<&str> = text.lines().filter(|line| !line.starts_with("tls_")).collect();
+    let file = own.path().join("plain.toml");
+    fs::write(&file, without_tls.join("\n")).unwrap();
+    let plain = ["--config", file.to_str().unwrap(), "serve", "--output", &output, "--pg", "0.0.0.0:0"];
+    let plain = refused(&[&plain[..], &off].concat(), 2);
+    assert!(plain.contains("serve.tls_certificate"), "{plain}");
+
     let file = own.path().join("serve.toml");
     let user = |line: &str| {
         fs::write(&file, format!("[[serve.users]]\nname = \"a\"\nrole = \"analyst\"\n{line}\n")).unwrap();

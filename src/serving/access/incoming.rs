@@ -9,12 +9,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// Time for a TLS handshake.
+/// Time for a TLS handshake, and then for the first bytes of a client.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Connections that are ready and not taken yet.
@@ -72,13 +73,12 @@ impl Acceptor {
 /// Connections whose handshake is done.
 pub(crate) struct Incoming {
     ready: mpsc::Receiver<Transport>,
-    local: SocketAddr,
 }
 
 impl Incoming {
-    /// Shakes hands with each client in a task of its own, so that one that takes its time keeps no other waiting.
-    pub(crate) fn new(acceptor: Acceptor) -> io::Result<Self> {
-        let local = acceptor.listener.local_addr()?;
+    /// Shakes hands with each client in a task of its own, so that one that takes its time keeps no other waiting. A client that does
+    /// not send `opening_bytes` soon loses its connection, so that silent ones don't take all places.
+    pub(crate) fn new(acceptor: Acceptor, opening_bytes: usize) -> Self {
         let (accepted, ready) = mpsc::channel(READY_MAX);
         tokio::spawn(async move {
             while let Some((socket, address, place)) = acceptor.next().await {
@@ -93,16 +93,18 @@ impl Incoming {
                             Err(_) => return tracing::debug!("{protocol}: TLS with {address} took too long"),
                         },
                     };
+                    let opening = Opening { bytes_left: opening_bytes, time: Box::pin(tokio::time::sleep(HANDSHAKE)) };
+                    let transport = Transport { stream, address, opening: Some(opening), _place: place };
                     // The server may be gone.
-                    accepted.send(Transport { stream, address, _place: place }).await.unwrap_or_default();
+                    accepted.send(transport).await.unwrap_or_default();
                 });
             }
         });
-        Ok(Self { ready, local })
+        Self { ready }
     }
 
     /// Returns the next connection; never without one.
-    async fn next(&mut self) -> Transport {
+    pub(crate) async fn next(&mut self) -> Transport {
         match self.ready.recv().await {
             Some(transport) => transport,
             None => std::future::pending().await,
@@ -118,21 +120,6 @@ impl futures::Stream for Incoming {
     }
 }
 
-impl axum::serve::Listener for Incoming {
-    type Io = Transport;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Transport, SocketAddr) {
-        let transport = self.next().await;
-        let address = transport.address;
-        (transport, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
-    }
-}
-
 enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -141,8 +128,16 @@ enum Stream {
 /// A connection of a client.
 pub(crate) struct Transport {
     stream: Stream,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
+    /// None once the first bytes have come.
+    opening: Option<Opening>,
     _place: OwnedSemaphorePermit,
+}
+
+/// What a client still has to send within a time.
+struct Opening {
+    bytes_left: usize,
+    time: Pin<Box<Sleep>>,
 }
 
 impl Connected for Transport {
@@ -155,10 +150,19 @@ impl Connected for Transport {
 
 impl AsyncRead for Transport {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let before = buffer.filled().len();
+        let read = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
+        let Some(opening) = &mut self.opening else { return read };
+        opening.bytes_left = opening.bytes_left.saturating_sub(buffer.filled().len() - before);
+        if opening.bytes_left == 0 {
+            self.opening = None;
+        } else if read.is_pending() && opening.time.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        read
     }
 }
 

@@ -85,6 +85,8 @@ pub(super) struct Access {
     users: BTreeMap<String, ServedUser>,
     tokens: Mutex<HashMap<String, (Account, Instant)>>,
     token_life: Duration,
+    /// The clock.
+    now: fn() -> Instant,
     backoff: Backoff,
     /// Hashes of passwords that are computed at once: each takes 19 MiB.
     hashing: Semaphore,
@@ -94,6 +96,10 @@ pub(super) struct Access {
 
 impl Access {
     pub(super) fn new(config: &Config) -> failure::Result<Self> {
+        Self::with_clock(config, Instant::now)
+    }
+
+    fn with_clock(config: &Config, now: fn() -> Instant) -> failure::Result<Self> {
         for user in &config.serve.users {
             hashes::check(user)?;
         }
@@ -101,7 +107,8 @@ impl Access {
             users: config.serve.users.iter().map(|user| (user.name.clone(), user.clone())).collect(),
             tokens: Mutex::default(),
             token_life: Duration::from_secs(u64::from(config.serve.token_minutes) * 60),
-            backoff: Backoff::new(Instant::now),
+            now,
+            backoff: Backoff::new(now),
             hashing: Semaphore::new(cores()),
             secret: uuid::Uuid::new_v4().to_string(),
         })
@@ -133,6 +140,11 @@ impl Access {
             Some(user) => SaltedPassword::parse(&user.scram).map_err(Refusal::from),
             None => Ok(SaltedPassword::unmatched(&ContentHash::from_bytes(format!("{}\0{name}", self.secret)).full())),
         }
+    }
+
+    /// Refuses an attempt that comes too soon after wrong passwords.
+    pub(super) fn may_try(&self, name: &str) -> Result<()> {
+        self.backoff.check(name)
     }
 
     /// Forgets a name's wrong passwords.
@@ -184,7 +196,7 @@ impl Access {
             return Err(refused("expected Basic credentials for a new token"));
         }
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
+        let now = (self.now)();
         tokens.retain(|_, (_, expires)| *expires > now);
         if tokens.len() >= TOKENS_MAX {
             return Err(Refusal::new(Refusal::BUSY, "too many tokens are in use").hint("use a token until it expires"));
@@ -198,7 +210,7 @@ impl Access {
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         // By hash, so that the time of a look-up tells nothing about tokens.
         let (account, expires) = tokens.get(&ContentHash::from_bytes(token).full())?;
-        (*expires > Instant::now()).then(|| account.clone())
+        (*expires > (self.now)()).then(|| account.clone())
     }
 }
 
@@ -213,3 +225,31 @@ fn strip_scheme<'a>(header: &'a str, scheme: &str) -> Option<&'a str> {
 
 /// [`Access`] that all protocols share.
 pub(super) type SharedAccess = Arc<Access>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static SECONDS: AtomicU64 = AtomicU64::new(0);
+
+    fn now() -> Instant {
+        *BEGUN + Duration::from_secs(SECONDS.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_token_expires() {
+        let mut config = Config::default();
+        config.serve.token_minutes = 2;
+        let access = Access::with_clock(&config, now).unwrap();
+        let account = Access::open_account("anna");
+        let token = access.issue_token(&account, Some("Basic YW5uYTp4")).unwrap();
+        SECONDS.store(119, Ordering::Relaxed);
+        assert_eq!(access.of_token(&token), Some(account));
+        SECONDS.store(120, Ordering::Relaxed);
+        assert_eq!(access.of_token(&token), None);
+        assert!(access.issue_token(&Access::open_account("anna"), Some("Bearer x")).is_err());
+    }
+}

@@ -31,6 +31,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use prost::Message;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -48,6 +49,12 @@ const RUN_DATE_HEADER: &str = "intentcast-run-date";
 
 const AUTHORIZATION: &str = "authorization";
 
+/// Length of the preface of HTTP/2 (RFC 9113, section 3.4).
+pub(super) const OPENING_BYTES: usize = 24;
+
+/// Time after which a silent client is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
 /// `CancelResult` of Flight SQL, which `arrow-flight` does not export.
 const CANCELLED: i32 = 1;
 const NOT_CANCELLABLE: i32 = 3;
@@ -55,7 +62,7 @@ const NOT_CANCELLABLE: i32 = 3;
 /// Serves Flight SQL until `stopping`.
 pub(super) async fn serve(incoming: Incoming, queries: Arc<Queries>, stopping: CancellationToken) {
     let service = FlightServiceServer::new(Flight { statements: Statements::new(Arc::clone(&queries)), queries });
-    let server = tonic::transport::Server::builder().add_service(service);
+    let server = tonic::transport::Server::builder().http2_keepalive_interval(Some(KEEP_ALIVE)).add_service(service);
     if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()).await {
         tracing::warn!("flight: {error}");
     }
@@ -269,7 +276,8 @@ impl FlightSqlService for Flight {
         flight_info(&schema, query.as_any().encode_to_vec(), request.into_inner())
     }
 
-    async fn do_get_catalogs(&self, query: CommandGetCatalogs, _request: Request<Ticket>) -> Answer<DataStream> {
+    async fn do_get_catalogs(&self, query: CommandGetCatalogs, request: Request<Ticket>) -> Answer<DataStream> {
+        self.account(request.metadata()).await?;
         one_batch(info::catalogs(query)?)
     }
 
@@ -308,7 +316,8 @@ impl FlightSqlService for Flight {
         flight_info(&schema, query.as_any().encode_to_vec(), request.into_inner())
     }
 
-    async fn do_get_table_types(&self, query: CommandGetTableTypes, _request: Request<Ticket>) -> Answer<DataStream> {
+    async fn do_get_table_types(&self, query: CommandGetTableTypes, request: Request<Ticket>) -> Answer<DataStream> {
+        self.account(request.metadata()).await?;
         one_batch(info::table_types(query)?)
     }
 
@@ -321,7 +330,8 @@ impl FlightSqlService for Flight {
         flight_info(&schema, query.as_any().encode_to_vec(), request.into_inner())
     }
 
-    async fn do_get_sql_info(&self, query: CommandGetSqlInfo, _request: Request<Ticket>) -> Answer<DataStream> {
+    async fn do_get_sql_info(&self, query: CommandGetSqlInfo, request: Request<Ticket>) -> Answer<DataStream> {
+        self.account(request.metadata()).await?;
         one_batch(query.into_builder(&info::sql_info()?).build().map_err(Status::from)?)
     }
 
@@ -337,8 +347,9 @@ impl FlightSqlService for Flight {
     async fn do_get_xdbc_type_info(
         &self,
         query: CommandGetXdbcTypeInfo,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Answer<DataStream> {
+        self.account(request.metadata()).await?;
         one_batch(query.into_builder(&info::type_info()?).build().map_err(Status::from)?)
     }
 
@@ -350,11 +361,8 @@ impl FlightSqlService for Flight {
         flight_info(&info::primary_key_schema(), query.as_any().encode_to_vec(), request.into_inner())
     }
 
-    async fn do_get_primary_keys(
-        &self,
-        _query: CommandGetPrimaryKeys,
-        _request: Request<Ticket>,
-    ) -> Answer<DataStream> {
+    async fn do_get_primary_keys(&self, _query: CommandGetPrimaryKeys, request: Request<Ticket>) -> Answer<DataStream> {
+        self.account(request.metadata()).await?;
         one_batch(RecordBatch::new_empty(info::primary_key_schema()))
     }
 
@@ -369,8 +377,9 @@ impl FlightSqlService for Flight {
     async fn do_get_exported_keys(
         &self,
         _query: CommandGetExportedKeys,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Answer<DataStream> {
+        self.account(request.metadata()).await?;
         one_batch(RecordBatch::new_empty(info::foreign_key_schema()))
     }
 
@@ -385,8 +394,9 @@ impl FlightSqlService for Flight {
     async fn do_get_imported_keys(
         &self,
         _query: CommandGetImportedKeys,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Answer<DataStream> {
+        self.account(request.metadata()).await?;
         one_batch(RecordBatch::new_empty(info::foreign_key_schema()))
     }
 
@@ -401,8 +411,9 @@ impl FlightSqlService for Flight {
     async fn do_get_cross_reference(
         &self,
         _query: CommandGetCrossReference,
-        _request: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Answer<DataStream> {
+        self.account(request.metadata()).await?;
         one_batch(RecordBatch::new_empty(info::foreign_key_schema()))
     }
 

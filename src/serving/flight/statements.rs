@@ -16,7 +16,7 @@ use crate::serving::access::Account;
 use crate::serving::caller::Caller;
 use crate::serving::nights::Night;
 use crate::serving::queries::{Planned, Queries};
-use crate::serving::refusal::Refusal;
+use crate::serving::refusal::{self, Refusal};
 use crate::serving::sql_text::refuse_complex;
 
 /// Statements that are kept; the one that was used the longest ago makes room.
@@ -65,13 +65,8 @@ impl Statements {
         night: Arc<Night>,
         sql: &str,
     ) -> Result<(String, SchemaRef), Status> {
-        refuse_complex(sql).map_err(refused)?;
-        let parsed = DFParser::parse_sql(sql).map_err(refused)?;
-        let count = parsed.len();
-        let statement = match parsed.into_iter().next() {
-            Some(statement) if count == 1 => statement,
-            _ => return Err(Status::invalid_argument(format!("expected one statement, got {count}"))),
-        };
+        let parsed = parse_one(sql).inspect_err(|refusal| self.queries.refused(caller, sql, refusal.sqlstate));
+        let statement = parsed.map_err(refused)?;
         let planned = self.queries.plan(caller, night, statement.clone()).await.map_err(refused)?;
         let schema = schema_of(&planned);
         let handle = uuid::Uuid::new_v4().to_string();
@@ -156,6 +151,19 @@ impl Statements {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, Named>> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the only statement of a text.
+fn parse_one(sql: &str) -> refusal::Result<Statement> {
+    refuse_complex(sql)?;
+    let mut parsed = DFParser::parse_sql(sql)?;
+    match (parsed.pop_front(), parsed.len()) {
+        (Some(statement), 0) => Ok(statement),
+        (first, more) => {
+            let count = usize::from(first.is_some()) + more;
+            Err(Refusal::new(Refusal::SYNTAX, format!("expected one statement, got {count}")))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Says what a user's intents rest on, and suggests items with their reasons.
 
 use axum::Extension;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use chrono::{DateTime, Utc};
@@ -58,9 +58,10 @@ pub(super) struct Suggestion {
 pub(super) async fn explanation(
     State(queries): State<Arc<Queries>>,
     Extension(account): Extension<Account>,
-    Path(user_id): Path<String>,
+    user_id: Result<Path<String>, PathRejection>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    let Path(user_id) = user_id?;
     let Query(Asked { intent }) = asked?;
     let found = explain(&queries, &account, &user_id, intent.as_deref().unwrap_or("purchase")).await?;
     let part = |part: &Part| {

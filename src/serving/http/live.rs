@@ -1,6 +1,6 @@
 //! Answers for one user with new events, and about items.
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -49,9 +49,10 @@ type Parameters = Result<Query<Asked>, QueryRejection>;
 pub(super) async fn intents(
     State(queries): State<Arc<Queries>>,
     Extension(account): Extension<Account>,
-    Path(user_id): Path<String>,
+    user_id: Result<Path<String>, PathRejection>,
     events: Body<Vec<Event>>,
 ) -> Result<Response, Problem> {
+    let Path(user_id) = user_id?;
     let Json(events) = events?;
     let (live, scored) = score(&queries, &account, &user_id, &events).await?;
     let mut row = json_rows(&(&scored.scores).into())?.pop().unwrap_or_default();
@@ -64,10 +65,11 @@ pub(super) async fn intents(
 pub(super) async fn recommendations(
     State(queries): State<Arc<Queries>>,
     Extension(account): Extension<Account>,
-    Path(user_id): Path<String>,
+    user_id: Result<Path<String>, PathRejection>,
     asked: Parameters,
     events: Body<Vec<Event>>,
 ) -> Result<Response, Problem> {
+    let Path(user_id) = user_id?;
     let (Json(events), k) = (events?, k(asked)?);
     let (live, scored) = score(&queries, &account, &user_id, &events).await?;
     let k = k.unwrap_or(live.config().recommendation.top_k as usize);
@@ -80,9 +82,10 @@ pub(super) async fn recommendations(
 
 pub(super) async fn related(
     State(queries): State<Arc<Queries>>,
-    Path(item_id): Path<String>,
+    item_id: Result<Path<String>, PathRejection>,
     asked: Parameters,
 ) -> Result<Response, Problem> {
+    let Path(item_id) = item_id?;
     let k = k(asked)?.unwrap_or(ITEMS);
     let live = queries.nights.live().await.map_err(Refusal::from)?;
     let _turn = queries.live_turn().await?;

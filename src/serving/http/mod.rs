@@ -12,16 +12,21 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::access::{Account, Incoming};
+use super::access::{Access, Account, Incoming};
 use super::audit::{self, AuditLine};
 use super::caller::Caller;
 use super::queries::Queries;
+use super::refusal;
 use problem::Problem;
 
 /// Description of the routes (OpenAPI 3.1).
@@ -33,14 +38,40 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// The route of tokens, which any user may ask for.
 const TOKEN: &str = "/v1/token";
 
+/// Length of the shortest request line.
+pub(super) const OPENING_BYTES: usize = "GET / HTTP/1.1\r\n".len();
+
+/// Time for the head of a request, also of the next one on an open connection.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// Address of the client of a connection.
+#[derive(Clone, Copy)]
+struct Peer(SocketAddr);
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Serves HTTP until `stopping`.
-pub(super) async fn serve(incoming: Incoming, queries: Arc<Queries>, stopping: CancellationToken) {
-    let served = axum::serve(incoming, routes(queries)).with_graceful_shutdown(stopping.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::warn!("http: {error}");
+/// Serves HTTP until `stopping`, then answers what was asked before. `axum::serve` has no limit of time for a request's head.
+pub(super) async fn serve(mut incoming: Incoming, queries: Arc<Queries>, stopping: CancellationToken) {
+    let routes = routes(queries);
+    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let open = GracefulShutdown::new();
+    loop {
+        let transport = tokio::select! {
+            () = stopping.cancelled() => break,
+            transport = incoming.next() => transport,
+        };
+        let address = transport.address;
+        let service = TowerToHyperService::new(routes.clone().layer(Extension(Peer(address))));
+        let connection = http.serve_connection(TokioIo::new(transport), service).into_owned();
+        let connection = open.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("http: connection of {address} ended: {error}");
+            }
+        });
     }
+    open.shutdown().await;
 }
 
 // No async closures here: rustc 1.95 then finds a cycle when it optimises this crate.
@@ -60,6 +91,7 @@ fn routes(queries: Arc<Queries>) -> Router {
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(openapi))
         .fallback(no_such_route)
+        .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&queries), observe))
         .with_state(queries)
@@ -82,6 +114,11 @@ async fn no_such_route(uri: Uri) -> Problem {
     Problem::not_found(format!("{}: no such route; /openapi.json lists all", uri.path()))
 }
 
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not answer {method}; /openapi.json lists what it does", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong method", detail)
+}
+
 /// Answers 503 before the first night, so that a load balancer waits for it.
 async fn ready(State(queries): State<Arc<Queries>>) -> Response {
     match queries.nights.newest().run_date {
@@ -97,26 +134,27 @@ async fn metrics(State(queries): State<Arc<Queries>>) -> Response {
 
 /// Lets in who proves who they are, and adds their account to the request.
 async fn let_in(State(queries): State<Arc<Queries>>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let account = match queries.access.account_of_header(header).await {
-        Ok(account) => account,
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string()).unwrap_or_default();
+    let address = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let known = queries.access.account_of_header(header).await;
+    // Without proof there is no name.
+    let account = known.as_ref().map_or_else(|_| Access::open_account(""), Account::clone);
+    let caller = Caller { account, address, protocol: "http" };
+    let response = match known {
         Err(refusal) => {
             let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"intentcast\", charset=\"UTF-8\"")];
-            return (challenge, Problem::from(refusal)).into_response();
+            (challenge, Problem::from(refusal)).into_response()
         }
+        Ok(account) => match may_ask(&queries.access, &account, request.method(), &path) {
+            Err(refusal) => Problem::from(refusal).into_response(),
+            Ok(()) => {
+                request.extensions_mut().insert(account);
+                next.run(request).await
+            }
+        },
     };
-    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string()).unwrap_or_default();
-    let may = match request.method() == Method::POST && path != TOKEN {
-        true => account.may_send_events(queries.access.is_open()),
-        false => account.may_ask_for_users(),
-    };
-    if let Err(refusal) = may {
-        return Problem::from(refusal).into_response();
-    }
-    let caller = Caller { account: account.clone(), address: None, protocol: "http" };
-    request.extensions_mut().insert(account);
-    let begun = Instant::now();
-    let response = next.run(request).await;
     audit::write(&AuditLine {
         caller: &caller,
         // Of the route, which names no user.
@@ -127,6 +165,15 @@ async fn let_in(State(queries): State<Arc<Queries>>, mut request: Request, next:
         outcome: response.status().as_str(),
     });
     response
+}
+
+/// Refuses what the role of an account does not allow.
+fn may_ask(access: &Access, account: &Account, method: &Method, path: &str) -> refusal::Result<()> {
+    match (method == Method::POST, path) {
+        (_, TOKEN) => Ok(()),
+        (true, _) => account.may_send_events(access.is_open()),
+        (false, _) => account.may_ask_for_users(),
+    }
 }
 
 /// Answers name and password with a token, which is checked faster.

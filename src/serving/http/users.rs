@@ -4,7 +4,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use axum::Extension;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -36,9 +36,10 @@ pub(super) struct Asked {
 pub(super) async fn intents(
     State(queries): State<Arc<Queries>>,
     Extension(account): Extension<Account>,
-    Path(asked_id): Path<String>,
+    asked_id: Result<Path<String>, PathRejection>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    let Path(asked_id) = asked_id?;
     let Query(asked) = asked?;
     let night = night(&queries, asked.run_date.as_deref()).await?;
     let user_id = night.meant_id(&account, &asked_id).ok_or_else(|| unknown(&night, &asked_id))?;
@@ -60,9 +61,10 @@ pub(super) fn with_intents(row: Map<String, Value>) -> Map<String, Value> {
 pub(super) async fn recommendations(
     State(queries): State<Arc<Queries>>,
     Extension(account): Extension<Account>,
-    Path(asked_id): Path<String>,
+    asked_id: Result<Path<String>, PathRejection>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    let Path(asked_id) = asked_id?;
     let Query(asked) = asked?;
     let night = night(&queries, asked.run_date.as_deref()).await?;
     let user_id = night.meant_id(&account, &asked_id).ok_or_else(|| unknown(&night, &asked_id))?;

@@ -10,6 +10,14 @@ pub(super) fn refused(refusal: Refusal) -> PgWireError {
     PgWireError::UserError(Box::new(info))
 }
 
+/// Returns the SQLSTATE of an error.
+pub(super) fn sqlstate(error: &PgWireError) -> &str {
+    match error {
+        PgWireError::UserError(info) => &info.code,
+        _ => Refusal::BUG,
+    }
+}
+
 /// Ends the connection.
 pub(super) fn fatal(sqlstate: &str, message: impl Into<String>) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".into(), sqlstate.into(), message.into())))

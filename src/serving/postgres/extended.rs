@@ -48,6 +48,20 @@ pub(super) struct Preparer {
     parser: PostgresCompatibilityParser,
 }
 
+impl Preparer {
+    /// Returns the only statement of a text; `None` where there is none.
+    fn parse_one(&self, sql: &str) -> PgWireResult<Option<ast::Statement>> {
+        let mut statements = simple::parse(&self.parser, sql)?;
+        match statements.len() {
+            0 | 1 => Ok(statements.pop()),
+            count => {
+                let message = format!("a prepared statement: expected one statement, got {count}");
+                Err(errors::refused(Refusal::new(Refusal::SYNTAX, message)))
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl QueryParser for Preparer {
     type Statement = Prepared;
@@ -58,17 +72,12 @@ impl QueryParser for Preparer {
     {
         // Fails before the client was let in, so that nothing of it is kept.
         let connection = Connection::of(client)?;
-        let mut statements = simple::parse(&self.parser, sql)?;
-        let (statement, rest) = (statements.pop(), statements.len());
-        let Some(statement) = statement else { return Ok(None) };
-        if rest > 0 {
-            let message = format!("a prepared statement: expected one statement, got {}", rest + 1);
-            return Err(errors::refused(Refusal::new(Refusal::SYNTAX, message)));
-        }
+        let refused = |error: &PgWireError| self.queries.refused(&connection.caller, sql, errors::sqlstate(error));
+        let Some(statement) = self.parse_one(sql).inspect_err(refused)? else { return Ok(None) };
         if settings::is_setting(&statement) {
             return Ok(Some(Prepared::Setting(Box::new(statement))));
         }
-        let copy = CopyOut::of(&statement)?;
+        let copy = CopyOut::of(&statement).inspect_err(refused)?;
         let statement = copy.as_ref().map_or(statement, |copy| copy.query.clone());
         let planned = simple::plan(&self.queries, &connection, statement.clone()).await?;
         let parameters = Parameters::of(&planned.plan)?;
@@ -164,10 +173,15 @@ impl ExtendedQueryHandler for Extended {
             Prepared::Setting(statement) => statement.as_ref(),
             Prepared::Query(query) => &query.statement,
         };
-        simple::refuse_in_failed_transaction(client.transaction_status() == TransactionStatus::Error, sql)?;
+        let refused = |error: &PgWireError| {
+            self.queries.refused(&connection.caller, &sql.to_string(), errors::sqlstate(error));
+        };
+        let failed = client.transaction_status() == TransactionStatus::Error;
+        simple::refuse_in_failed_transaction(failed, sql).inspect_err(refused)?;
         let query = match &portal.statement.statement {
             Prepared::Setting(statement) => {
-                return settings::answer(client, &self.queries, &connection, statement).await;
+                let answer = settings::answer(client, &self.queries, &connection, statement).await;
+                return answer.inspect_err(refused);
             }
             Prepared::Query(query) => query,
         };

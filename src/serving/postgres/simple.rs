@@ -48,20 +48,22 @@ impl SimpleQueryHandler for Simple {
     {
         let connection = Connection::of(client)?;
         let cancelled = connection.begin();
-        let statements = parse(&self.parser, query)?;
+        let refused = |error: &PgWireError| self.queries.refused(&connection.caller, query, errors::sqlstate(error));
+        let statements = parse(&self.parser, query).inspect_err(refused)?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
         }
         let mut responses = Vec::new();
         let mut failed = client.transaction_status() == TransactionStatus::Error;
         for statement in statements {
-            refuse_in_failed_transaction(failed, &statement)?;
+            refuse_in_failed_transaction(failed, &statement).inspect_err(refused)?;
             failed &= !matches!(statement, ast::Statement::Commit { .. } | ast::Statement::Rollback { .. });
             if settings::is_setting(&statement) {
-                responses.push(settings::answer(client, &self.queries, &connection, &statement).await?);
+                let answer = settings::answer(client, &self.queries, &connection, &statement).await;
+                responses.push(answer.inspect_err(refused)?);
                 continue;
             }
-            let copy = copy_out::CopyOut::of(&statement)?;
+            let copy = copy_out::CopyOut::of(&statement).inspect_err(refused)?;
             let query = copy.as_ref().map_or(&statement, |copy| &copy.query);
             let planned = plan(&self.queries, &connection, query.clone()).await?;
             let timeout = connection::statement_timeout(client);
