@@ -36,7 +36,7 @@ use queries::Queries;
 
 pub(crate) use access::hash_password;
 
-/// Time for the rows of the queries that ended last.
+/// Time for the answers of the queries that ended last.
 const LAST_ROWS: Duration = Duration::from_secs(1);
 
 /// A server whose addresses are bound.
@@ -116,9 +116,10 @@ impl Server {
             () = self.queries.drained() => {}
             () = tokio::time::sleep(drain) => tracing::warn!("queries still run after serve.drain_seconds; they are cancelled"),
         }
-        // The last rows are on their way to their clients.
-        tokio::time::sleep(LAST_ROWS).await;
         self.queries.stopped.cancel();
+        // The last rows, and the refusals of what was cancelled, are on their way to their clients.
+        tokio::time::sleep(LAST_ROWS).await;
+        self.queries.closed.cancel();
         tokio::time::timeout(Duration::from_secs(5), open.wait()).await.unwrap_or_default();
         Ok(())
     }

@@ -93,6 +93,8 @@ pub(crate) struct Queries {
     bytes_max: usize,
     /// Cancelled when the server ends; running queries then end too.
     pub(crate) stopped: CancellationToken,
+    /// Ends the connections, once their last answers are sent.
+    pub(crate) closed: CancellationToken,
     running: TaskTracker,
 }
 
@@ -115,6 +117,7 @@ impl Queries {
             rows_max: serve.query_rows_max,
             bytes_max: usize::try_from(serve.query_bytes_max).unwrap_or(usize::MAX),
             stopped: CancellationToken::new(),
+            closed: CancellationToken::new(),
             running: TaskTracker::new(),
         }
     }

@@ -26,7 +26,7 @@ use extended::Extended;
 use simple::Simple;
 use startup::Startups;
 
-/// Accepts connections until the server stops; those that are open live until their clients close them or `queries` is stopped.
+/// Accepts connections until the server stops; those that are open live until their clients close them or `queries` is closed.
 pub(super) async fn serve(acceptor: Acceptor, queries: Arc<Queries>, open: TaskTracker) {
     let handlers = Arc::new(Handlers {
         startups: Startups::new(Arc::clone(&queries.access), acceptor.tls.is_some()),
@@ -34,7 +34,7 @@ pub(super) async fn serve(acceptor: Acceptor, queries: Arc<Queries>, open: TaskT
         extended: Arc::new(Extended::new(Arc::clone(&queries))),
     });
     while let Some((socket, address, place)) = acceptor.next().await {
-        let (handlers, tls, stopped) = (Arc::clone(&handlers), acceptor.tls.clone(), queries.stopped.clone());
+        let (handlers, tls, closed) = (Arc::clone(&handlers), acceptor.tls.clone(), queries.closed.clone());
         open.spawn(async move {
             let _place = place;
             tokio::select! {
@@ -43,7 +43,7 @@ pub(super) async fn serve(acceptor: Acceptor, queries: Arc<Queries>, open: TaskT
                         tracing::debug!("pg: connection of {address} ended: {error}");
                     }
                 }
-                () = stopped.cancelled() => {}
+                () = closed.cancelled() => {}
             }
         });
     }

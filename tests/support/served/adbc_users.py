@@ -34,6 +34,9 @@ def refused(call):
         found = call()
     except adbc_driver_manager.Error as failure:
         return failure.status_code.name
+    # While rows are read, pyarrow raises its own error.
+    except OSError as failure:
+        return "UNAUTHENTICATED" if "Unauthenticated" in str(failure) else str(failure)
     return f"answered {found!r}"
 
 
