@@ -148,6 +148,17 @@ fn live_answers_are_for_those_who_may_have_them() {
     let (status, related) = server.get(&format!("/v1/items/{item}/related?k=5"));
     assert_eq!((status, names(&related).len()), (200, 5), "{related}");
     assert!(!names(&related).contains(&item.to_string()));
+    let all = server.get(&format!("/v1/items/{item}/related?k=100")).1;
+    let cosines: Vec<f64> =
+        all["items"].as_array().unwrap().iter().map(|item| item["cosine"].as_f64().unwrap()).collect();
+    assert!(cosines.is_sorted_by(|nearer, farther| nearer >= farther), "{cosines:?}");
+    let sold_out = "SELECT item_id FROM inventory AS i WHERE on_hand <= 0 AND as_of = (SELECT max(as_of) FROM inventory AS j \
+                    WHERE j.item_id = i.item_id)";
+    let sold_out =
+        done(&["sql", "--lake", &lake, "--output", &output, "--date", NIGHT, "--format", "csv", "-c", sold_out]);
+    let sold_out: Vec<&str> = sold_out.lines().skip(1).collect();
+    assert!(!sold_out.is_empty(), "the shop has items that are sold out");
+    assert!(names(&all).iter().all(|item| !sold_out.contains(&item.as_str())), "{sold_out:?}, {all}");
     assert_eq!(server.get("/v1/items/no-such-item/related").0, 404);
     assert_eq!(server.get(&format!("/v1/items/{item}/related?k=0")).0, 400);
     let asked = json!({ "user_id": user, "item_ids": names(&answer), "events": view(item) });
@@ -257,6 +268,10 @@ fn explanations_add_up_and_can_be_read_out() {
                 of_kind.map(|part| part["log_odds"].as_f64().unwrap()).sum()
             };
             let (total, rest) = (odds(&["total"]), odds(&["rest"]));
+            for kind in ["baseline", "group", "event"] {
+                assert!(parts.iter().any(|part| part["part"] == kind), "{user}, {intent}: a part {kind}");
+            }
+            assert!(answer["explained"]["method"]["baseline"].is_string(), "{answer}");
             let sum = odds(&["baseline", "group", "event", "rest"]);
             assert!((sum - total).abs() < 1e-9, "{user}, {intent}: {sum} instead of {total}");
             let difference = total - odds(&["baseline"]);

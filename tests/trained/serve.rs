@@ -130,7 +130,7 @@ fn broken_clients_harm_no_other() {
     let silent = |port: u16| (0..600).filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).ok()).collect();
     let silent: Vec<Vec<std::net::TcpStream>> = vec![silent(server.http), silent(server.flight)];
     // Warm: stacks keep what the deepest statement took.
-    server.session("wire_garbage.py", &[server.pg]);
+    server.session_with("wire_garbage.py", &[server.pg], &["deep"]);
     server.wait_until("silent connections are closed", |server| {
         let at_end = |stream: &std::net::TcpStream| {
             stream.set_nonblocking(true).unwrap();
