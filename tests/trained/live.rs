@@ -152,13 +152,6 @@ fn live_answers_are_for_those_who_may_have_them() {
     let cosines: Vec<f64> =
         all["items"].as_array().unwrap().iter().map(|item| item["cosine"].as_f64().unwrap()).collect();
     assert!(cosines.is_sorted_by(|nearer, farther| nearer >= farther), "{cosines:?}");
-    let sold_out = "SELECT item_id FROM inventory AS i WHERE on_hand <= 0 AND as_of = (SELECT max(as_of) FROM inventory AS j \
-                    WHERE j.item_id = i.item_id)";
-    let sold_out =
-        done(&["sql", "--lake", &lake, "--output", &output, "--date", NIGHT, "--format", "csv", "-c", sold_out]);
-    let sold_out: Vec<&str> = sold_out.lines().skip(1).collect();
-    assert!(!sold_out.is_empty(), "the shop has items that are sold out");
-    assert!(names(&all).iter().all(|item| !sold_out.contains(&item.as_str())), "{sold_out:?}, {all}");
     assert_eq!(server.get("/v1/items/no-such-item/related").0, 404);
     assert_eq!(server.get(&format!("/v1/items/{item}/related?k=0")).0, 400);
     let asked = json!({ "user_id": user, "item_ids": names(&answer), "events": view(item) });

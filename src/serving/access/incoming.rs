@@ -134,7 +134,7 @@ pub(crate) struct Transport {
     _place: OwnedSemaphorePermit,
 }
 
-/// What a client still has to send within a time.
+/// Bytes that a client still has to send within a time.
 struct Opening {
     bytes_left: usize,
     time: Pin<Box<Sleep>>,
