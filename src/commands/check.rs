@@ -51,7 +51,7 @@ impl Command for Check {
         let written = self.write_metrics(&found.metrics(newest.as_ref(), &place));
         if !found.is_fresh {
             written.unwrap_or_else(warn);
-            // One line, without a hint: it goes to a pager.
+            // Without a hint, so that an alarm shows one line.
             return Err(Failure::check(format!("{place}: {}", found.sentence)));
         }
         written?;

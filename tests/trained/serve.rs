@@ -235,6 +235,7 @@ fn only_reading_is_allowed_and_within_limits() {
     let before = server.audit().len();
     server.rows("SELECT count(*) FROM information_schema.tables");
     server.wait_until("a line of the audit log", |server| server.audit().len() > before);
+    assert_eq!(server.audit().len(), before + 1, "metadata was answered first");
     assert!(slow.try_wait().unwrap().is_none(), "metadata was answered first");
     assert_eq!(server.rows("SELECT count(*) > 0 FROM intent"), ["t"]);
     slow.wait().unwrap();
@@ -587,7 +588,7 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     assert_eq!(curl(&["-H", "Authorization: Bearer no"], &path).0, "401");
     assert_eq!(curl(&["-H", &bearer, "-X", "POST"], "/v1/token").0, "401", "a token makes no other one");
     assert_eq!(curl(&[], "/healthz").0, "200");
-    // Guessing is slowed down: the ports of 520 guesses are open, and few are looked at.
+    // Guessing is slowed down: of 520 guesses few are looked at.
     let guesses = server.session_with("guess_passwords.py", &[server.pg], &["planner", "of planner"]);
     assert!(guesses["looked_at"].as_u64() < Some(15), "{guesses}");
     let refused = ask("planner", "of planner", "SELECT 1").unwrap_err();

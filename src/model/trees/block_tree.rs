@@ -1,8 +1,8 @@
 //! A perfect tree in the form in which blocks of rows pass it.
 //!
-//! Every test is made for every row, 64 rows at a time, and its answer kept as a bit; the bits then lead each row to its leaf. That
-//! is ten times as many tests as on the way of one row, but without reading from places that depend on the row, so that the
-//! compiler makes vector instructions of it: 4 to 5 times as fast with AVX2 (lab/results/night_cost.md).
+//! Every test is made for every row, 64 rows at a time, and its answer is kept as a bit; the bits then lead each row to its leaf. That
+//! is ten times as many tests as on the path of one row. But no memory address depends on the row, so the compiler can use vector
+//! instructions: 3 to 5 times as fast with AVX2 (lab/results/night_cost.md).
 
 use super::perfect_tree::{DEPTH, LEAVES, NODES, PerfectTree};
 
@@ -15,7 +15,7 @@ const UPPER: usize = NODES / 2;
 #[derive(Debug)]
 pub(super) struct BlockColumns(Vec<[i32; BLOCK_ROWS]>);
 
-/// Integers in the order of the numbers. Both zeros are one.
+/// Returns an integer that sorts as the number does. Both zeros give the same one.
 fn ordered(number: f32) -> i32 {
     let bits = (number + 0.0).to_bits() as i32;
     bits ^ ((bits >> 31) & i32::MAX)
@@ -73,7 +73,7 @@ impl BlockTree {
         }
     }
 
-    /// Returns the answers of the tests at `nodes`, for each row one bit a test, the first lowest: 1 goes right.
+    /// Returns the answers of the tests at `nodes`: for each row one bit per test, the first test's lowest. A 1 goes right.
     #[inline(always)]
     fn answers(&self, nodes: std::ops::Range<usize>, columns: &BlockColumns) -> [u32; BLOCK_ROWS] {
         let mut answers = [0; BLOCK_ROWS];

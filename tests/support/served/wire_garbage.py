@@ -13,19 +13,11 @@ import sys
 import time
 
 from expectations import Unmet, expect, report
+from wire import CANCEL, GSS_REQUEST, SSL_REQUEST, message, read_exactly, read_message, startup
 
 HOST, PORT = sys.argv[1], int(sys.argv[2])
 ONLY = sys.argv[3] if len(sys.argv) > 3 else ""
 PATIENCE = 5.0
-SSL_REQUEST, GSS_REQUEST, CANCEL = 80877103, 80877104, 80877102
-
-
-def startup(version=196608, body=b"user\0anyone\0database\0anything\0\0"):
-    return struct.pack("!II", len(body) + 8, version) + body
-
-
-def message(kind, body=b"", length=None):
-    return kind + struct.pack("!i", len(body) + 4 if length is None else length) + body
 
 
 def simple(sql):
@@ -63,22 +55,6 @@ def connect():
     conn = socket.create_connection((HOST, PORT), timeout=PATIENCE)
     conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return conn
-
-
-def read_exactly(conn, size):
-    found = b""
-    while len(found) < size:
-        part = conn.recv(min(size - len(found), 1 << 20))
-        if not part:
-            raise EOFError
-        found += part
-    return found
-
-
-def read_message(conn):
-    kind, length = struct.unpack("!ci", read_exactly(conn, 5))
-    expect(4 <= length < 1 << 30, f"length of an answer {kind!r}: expected 4 bytes or more, found {length}")
-    return kind, read_exactly(conn, length - 4)
 
 
 def read_until_ready(conn):
