@@ -3,9 +3,9 @@
 use datafusion::common::Location;
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
+use crate::engine::error_place::of_error;
 use crate::failure::Failure;
 
 /// Characters of a long line that are shown on each side of the place.
@@ -13,7 +13,7 @@ const CONTEXT_CHARACTERS: usize = 60;
 
 /// Returns the failure that an error of parsing or planning `text` is, with the place if the error names one.
 pub(super) fn pointed(error: DataFusionError, text: &str) -> Failure {
-    let place = place_of(&error);
+    let place = of_error(&error);
     let failure = Failure::from(error);
     match place {
         Some(place) => point(failure, text, place),
@@ -29,26 +29,6 @@ pub(super) fn point_at_name(failure: Failure, text: &str, name: &str) -> Failure
         Some(found) => point(failure, text, found.span.start.into()),
         None => failure,
     }
-}
-
-fn place_of(error: &DataFusionError) -> Option<Location> {
-    if let Some(span) = error.diagnostic().and_then(|diagnostic| diagnostic.span) {
-        return Some(span.start);
-    }
-    match error.find_root() {
-        DataFusionError::SQL(parser, _) => match parser.as_ref() {
-            ParserError::ParserError(message) | ParserError::TokenizerError(message) => place_in_message(message),
-            ParserError::RecursionLimitExceeded => None,
-        },
-        _ => None,
-    }
-}
-
-/// Reads the end of a parser's message: "… at Line: 1, Column: 8".
-fn place_in_message(message: &str) -> Option<Location> {
-    let (_, place) = message.rsplit_once("at Line: ")?;
-    let (line, column) = place.split_once(", Column: ")?;
-    Some(Location { line: line.parse().ok()?, column: column.trim().parse().ok()? })
 }
 
 fn point(mut failure: Failure, text: &str, place: Location) -> Failure {
@@ -97,12 +77,5 @@ mod tests {
         }
         assert_eq!(pointed_at("SELECT", 1, 900).lines().count(), 3);
         assert_eq!(pointed_at("", 1, 1), "no");
-    }
-
-    #[test]
-    fn parsers_say_where() {
-        let message = "Expected: an expression, found: FROM at Line: 12, Column: 8";
-        assert_eq!(place_in_message(message), Some(Location { line: 12, column: 8 }));
-        assert_eq!(place_in_message("no place"), None);
     }
 }

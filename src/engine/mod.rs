@@ -4,6 +4,7 @@
 //! Flat tables in training, imports and the executors of a cluster have no workspace and use this session as it is.
 
 pub(crate) mod cooperative_joins;
+pub(crate) mod error_place;
 pub(crate) mod memory;
 pub mod places;
 pub(crate) mod request_rows;

@@ -86,6 +86,8 @@ pub(crate) struct Queries {
     /// Answers for one user with new events, and about items, that are computed at once.
     live: Semaphore,
     waiting: AtomicUsize,
+    live_waiting: AtomicUsize,
+    /// Queries that wait for a turn at most, and as many answers for one user.
     waiting_max: usize,
     wait_max: Duration,
     seconds_max: Duration,
@@ -110,7 +112,8 @@ impl Queries {
             planning: Semaphore::new(running_max * CHEAP_PER_TURN),
             metadata: Arc::new(Semaphore::new(running_max * CHEAP_PER_TURN)),
             live: Semaphore::new(running_max * CHEAP_PER_TURN),
-            waiting: AtomicUsize::new(0),
+            waiting: AtomicUsize::default(),
+            live_waiting: AtomicUsize::default(),
             waiting_max: running_max * WAITING_PER_TURN,
             wait_max: Duration::from_secs(serve.wait_seconds_max.into()),
             seconds_max: Duration::from_secs(serve.query_seconds_max.into()),
@@ -217,11 +220,13 @@ impl Queries {
 
     /// Waits for a turn to answer for one user.
     pub(crate) async fn live_turn(&self) -> Result<SemaphorePermit<'_>> {
+        if let Ok(turn) = self.live.try_acquire() {
+            return Ok(turn);
+        }
+        let _waiting = Waiting::begin(&self.live_waiting, self.waiting_max)?;
         match tokio::time::timeout(LIVE_WAIT_MAX, self.live.acquire()).await {
             Ok(turn) => turn.map_err(stopping),
-            Err(_) => {
-                Err(Refusal::new(Refusal::BUSY, "too many requests are answered already").hint("try again later"))
-            }
+            Err(_) => Err(busy("too many requests are answered already".into())),
         }
     }
 
@@ -236,16 +241,16 @@ impl Queries {
         if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
             return Ok(turn);
         }
-        let busy = |message: String| Refusal::new(Refusal::BUSY, message).hint("try again later");
-        let waiting = Waiting::begin(&self.waiting);
-        if waiting.position > self.waiting_max {
-            return Err(busy(format!("{} queries wait already", self.waiting_max)));
-        }
+        let _waiting = Waiting::begin(&self.waiting, self.waiting_max)?;
         let seconds = self.wait_max.as_secs();
         let turn = tokio::time::timeout(self.wait_max, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.map_err(|_| busy(format!("no query ended within {seconds} seconds")))?;
         turn.map_err(stopping)
     }
+}
+
+fn busy(message: String) -> Refusal {
+    Refusal::new(Refusal::BUSY, message).hint("try again later")
 }
 
 fn stopping(_: AcquireError) -> Refusal {
@@ -315,20 +320,22 @@ async fn plan_of_catalogue(
 }
 
 /// Counts a query among those that wait, until it is dropped.
-struct Waiting<'a> {
-    all: &'a AtomicUsize,
-    position: usize,
-}
+struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn begin(all: &'a AtomicUsize) -> Self {
-        Self { all, position: all.fetch_add(1, Ordering::Relaxed) + 1 }
+    /// Refuses a query where so many wait already.
+    fn begin(all: &'a AtomicUsize, max: usize) -> Result<Self> {
+        let waiting = Self(all);
+        match all.fetch_add(1, Ordering::Relaxed) >= max {
+            true => Err(busy(format!("{max} queries wait already"))),
+            false => Ok(waiting),
+        }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.all.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -31,6 +31,7 @@ impl Refusal {
     pub(crate) const BUSY: &str = "53300";
     pub(crate) const TOO_COMPLEX: &str = "54001";
     pub(crate) const TOO_MANY_ROWS: &str = "54000";
+    pub(crate) const TOO_LARGE: &str = "54000";
     pub(crate) const UNAVAILABLE: &str = "58030";
     pub(crate) const NOT_READY: &str = "55000";
     pub(crate) const BUG: &str = "XX000";

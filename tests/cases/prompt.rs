@@ -26,10 +26,15 @@ fn typed(lines: &str) -> (String, String, Option<i32>) {
 
 #[test]
 fn backslash_commands_say_what_there_is() {
-    let (printed, errors, code) = typed("\\d\n\\d replenishment\n\\df\nhelp\n\\q\nSELECT 'after the end';\n");
-    for part in
-        ["| demand_history ", "| order_quantity ", "units to order today: whole packs", "| score_intents(features "]
-    {
+    let lines = "\\d\n\\d replenishment\n\\df\nhelp\nSELECT count(*) AS nights FROM tables.runs;\n\\q\nSELECT 'after the end';\n";
+    let (printed, errors, code) = typed(lines);
+    for part in [
+        "| tables       | demand_history ",
+        "| order_quantity ",
+        "units to order today: whole packs",
+        "| score_intents(features ",
+        "| nights |",
+    ] {
         assert!(printed.contains(part), "{part}\n{printed}\n{errors}");
     }
     assert_eq!(code, Some(0), "{errors}");
@@ -104,6 +109,19 @@ fn statements_are_remembered_from_session_to_session() {
     assert!(shown.contains("| 42 "), "{shown}");
     type_at_terminal("SELECT 'secret';\n\\q\n", "--set sql.history_file=none");
     assert!(!std::fs::read_to_string(&file).unwrap().contains("secret"));
+}
+
+#[test]
+fn tab_completes_the_names_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut terminal = shell_at_terminal("--set sql.history_file=none", folder.path()).spawn().unwrap();
+    // A column, a table and a function, each by its beginning. What is typed before the next prompt opens is lost.
+    let keys = b"SELECT order_quan\t FROM replenishment_h\t; -- score_int\t\n";
+    terminal.stdin.take().unwrap().write_all(keys).unwrap();
+    let done = terminal.wait_with_output().unwrap();
+    let shown = String::from_utf8(done.stdout).unwrap();
+    let header = "| order_quantity |";
+    assert!(shown.contains(header) && shown.contains("score_intents("), "{shown}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tch::{CModule, Kind, Tensor};
 
+use crate::support::server::{Server, clients_are_here};
 use crate::support::shop::{done, query, shop};
 
 type Traced = dyn FnMut(&[Tensor]) -> Tensor;
@@ -368,4 +369,15 @@ fn a_night_uses_sql_functions_and_reruns_when_a_module_changes() {
         .concat(),
     );
     assert_eq!(shown, "a\ntrue\n");
+    // Analysts call it over the wire, and cannot define another one there.
+    if clients_are_here("a_night_uses_sql_functions_and_reruns_when_a_module_changes") {
+        let folders: Vec<&str> = settings.iter().copied().filter(|setting| *setting != "--set").collect();
+        let server = Server::start(&folders, &["--lake", &lake, "--output", &output]);
+        let called = "SELECT above(3.0::double), bool_or(above(p_purchase)) FROM intent";
+        assert_eq!(server.rows(called), ["t,f"]);
+        let module = module.display();
+        let defined = format!("CREATE FUNCTION own(p DOUBLE) RETURNS BOOLEAN LANGUAGE TORCH AS '{module}'");
+        let refusal = server.refused(&defined);
+        assert!(refusal.contains("25006") || refusal.contains("42601"), "{refusal}");
+    }
 }

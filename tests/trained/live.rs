@@ -118,6 +118,16 @@ fn scores_with_new_events_are_those_of_the_night_after_them() {
 #[test]
 fn live_answers_are_for_those_who_may_have_them() {
     let (_own, lake, output) = shop();
+    // The newest count of the stock: every third item is sold out.
+    let is_sold_out = "CAST(right(item_id, 1) AS INT) % 3 = 0";
+    let sold_out = format!("SELECT item_id FROM items WHERE {is_sold_out}");
+    let counted = format!(
+        "COPY (SELECT * EXCEPT (as_of, on_hand), DATE '2026-03-05' AS as_of, \
+         CASE WHEN {is_sold_out} THEN 0 ELSE on_hand + 1 END AS on_hand \
+         FROM (SELECT DISTINCT ON (item_id) * FROM inventory ORDER BY item_id, as_of DESC)) \
+         TO '{lake}/inventory/counted.parquet'"
+    );
+    done(&["sql", "--lake", &lake, "-c", &counted]);
     night(&lake, &output, NIGHT);
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
     let view = |item: &str| json!([{ "ts": "2026-02-21T10:00:00Z", "event_type": "view", "item_id": item }]);
@@ -152,6 +162,13 @@ fn live_answers_are_for_those_who_may_have_them() {
     let cosines: Vec<f64> =
         all["items"].as_array().unwrap().iter().map(|item| item["cosine"].as_f64().unwrap()).collect();
     assert!(cosines.is_sorted_by(|nearer, farther| nearer >= farther), "{cosines:?}");
+    let sold_out = done(&["sql", "--lake", &lake, "--format", "csv", "-c", &sold_out]);
+    let sold_out: Vec<&str> = sold_out.lines().skip(1).collect();
+    // Of those that the model knows, a customer may ask for what resembles one that is sold out.
+    let known = sold_out.iter().filter(|id| server.get(&format!("/v1/items/{id}/related?k=1")).0 == 200);
+    assert!(known.count() > 0, "{sold_out:?}");
+    let offered = names(&all);
+    assert!(!offered.is_empty() && offered.iter().all(|id| !sold_out.contains(&id.as_str())), "{sold_out:?}\n{all}");
     assert_eq!(server.get("/v1/items/no-such-item/related").0, 404);
     assert_eq!(server.get(&format!("/v1/items/{item}/related?k=0")).0, 400);
     let asked = json!({ "user_id": user, "item_ids": names(&answer), "events": view(item) });

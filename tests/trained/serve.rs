@@ -1,6 +1,7 @@
 //! The server, asked by clients that no one here wrote.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,7 +63,11 @@ fn clients_read_a_published_night() {
         // psql lists views with their comments only where it may ask for their sizes.
         assert!(shown.contains(comment), "{command}: {comment}\n{shown}");
     }
-    assert!(describe("\\df").contains("|score_intents|"), "{}", describe("\\df"));
+    let functions = describe("\\df");
+    let function = functions.lines().find(|line| line.contains("|score_intents|")).expect(&functions);
+    assert!(function.contains("|struct of the intents") && function.contains("|features [, version"), "{function}");
+    let wrong = server.refused("SELECT 1;\n  SELEC 2");
+    assert!(wrong.contains("42601") && wrong.ends_with("LINE 2:   SELEC 2\n          ^\n"), "{wrong}");
     assert!(describe("\\dn").contains("tables|"));
 
     // A filter that is null as a whole finds nothing.
@@ -116,6 +121,65 @@ fn what_tools_ask_at_their_start_is_answered() {
             .len(),
         1
     );
+}
+
+/// Returns what a tool asks when it connects, as the tests of `datafusion-postgres` record it.
+fn recorded(tool: &str) -> Vec<String> {
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline", "--locked", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let package = packages.iter().find(|package| package["name"] == "datafusion-postgres").unwrap();
+    let manifest = std::path::Path::new(package["manifest_path"].as_str().unwrap());
+    let source = fs::read_to_string(manifest.with_file_name("tests").join(format!("{tool}.rs"))).unwrap();
+    let mut found = Vec::new();
+    for item in syn::parse_file(&source).unwrap().items {
+        let syn::Item::Const(item) = item else { continue };
+        let syn::Expr::Reference(list) = *item.expr else { continue };
+        let syn::Expr::Array(list) = *list.expr else { continue };
+        for statement in list.elems {
+            let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(statement), .. }) = statement else { continue };
+            found.push(statement.value());
+        }
+    }
+    found
+}
+
+// A schema and a table of ours stand in place of those that the statements were recorded with.
+#[test]
+fn what_tools_were_recorded_to_ask_is_answered() {
+    if !clients_are_here("what_tools_were_recorded_to_ask_is_answered") {
+        return;
+    }
+    let (_own, lake, output) = shop();
+    night(&lake, &output, NIGHT);
+    let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    let mut rows_of = BTreeMap::new();
+    for (tool, expected) in [("dbeaver", 19), ("metabase", 10), ("grafana", 2), ("pgcli", 13), ("pgadmin", 2)] {
+        let statements = recorded(tool);
+        assert!(statements.len() >= expected, "{tool}: {}", statements.len());
+        let ours =
+            |statement: &String| statement.replace("public.games", "tables.intent").replace("'public'", "'tables'");
+        let statements: Vec<String> = statements.iter().map(ours).collect();
+        let rows: Vec<Vec<String>> = statements.iter().map(|statement| server.rows(statement)).collect();
+        rows_of.insert(tool, rows);
+    }
+    // What each of them shows its user first.
+    let shows = |tool: &str, row: &str| rows_of[tool].iter().flatten().any(|shown| shown == row);
+    assert!(shows("metabase", "tables,intent,VIEW,,"), "tables: {:?}", rows_of["metabase"]);
+    for row in ["tables.intent", "tables.demand", "tables.runs", "features.user_features"] {
+        assert!(shows("grafana", row), "{row}: {:?}", rows_of["grafana"]);
+    }
+    for row in ["p_purchase,double precision", "user_id,text", "last_seen_at,timestamp with time zone", "run_date,date"]
+    {
+        assert!(shows("grafana", row), "{row}: {:?}", rows_of["grafana"]);
+    }
+    assert!(rows_of["dbeaver"].iter().flatten().any(|row| row.contains(",tables,")), "{:?}", rows_of["dbeaver"]);
+    assert_eq!(server.rows("SHOW timezone"), ["UTC"]);
 }
 
 #[test]
@@ -293,12 +357,23 @@ fn one_users_answers_come_by_http() {
             }
             answers
         });
+        // Connections that stay open all the while.
+        let open = scope.spawn(|| {
+            clients_are_here("one_users_answers_come_by_http")
+                .then(|| server.session_with("night_changes.py", &[server.pg], &[EARLIER, NIGHT]))
+        });
+        server.wait_until("a long query has begun", |server| {
+            open.is_finished() || server.audit().iter().any(|line| line["user"] == "anna" && line["rows"] == 1)
+        });
         night(&lake, &output, NIGHT);
         server.wait_until("a new night is taken up", |server| {
             server.get("/readyz").1.as_str().is_some_and(|text| text.contains(NIGHT))
         });
         is_over.store(true, Ordering::Relaxed);
         assert!(asking.join().unwrap() > 10, "answers while the night changed");
+        if let Some(summary) = open.join().unwrap() {
+            assert!(summary["asked"].as_u64() > Some(0), "{summary}");
+        }
     });
 
     let csv = query(
@@ -518,6 +593,8 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
 
     let certificate = own.path().join("certificate.pem");
     server.session_with("adbc_users.py", &[server.flight], &[certificate.to_str().unwrap()]);
+    let is_refused = |line: &Value| line["protocol"] == "flight" && line["outcome"] == "28P01" && line["user"] == "";
+    assert!(server.audit().iter().any(is_refused), "a refused login leaves a line");
     let curl = |arguments: &[&str], path: &str| {
         let url = format!("https://localhost:{}{path}", server.http);
         let answered = Command::new("curl")

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use crate::support::job::Job;
 use crate::support::lakes;
+use crate::support::server::{Server, clients_are_here};
 
 /// Returns reviews whose words determine the labels: "good" is recommended, the product is the department, "wonderful" is
 /// loved, which only recommended ones are. Every 40th has no label, every 41st no text.
@@ -464,6 +465,13 @@ fn odd_texts_do_not_affect_their_batch() {
             (format!("score_intents(named_struct('a', 1), '{version}')"), 6, "got one of a text"),
         ] {
             shop.refused(&[], &["sql", "-c", &format!("SELECT {call}")], code, &[part]);
+        }
+        // The same by way of a server.
+        if clients_are_here("odd_texts_do_not_affect_their_batch") {
+            let server = Server::start(&[], &["--output", &shop.path("out")]);
+            let called = format!("SELECT classify_text('the mug is good', '{version}', 'recommended')");
+            let served = &server.rows(&called)[0];
+            assert!((served.parse::<f64>().unwrap() - alone).abs() < 1e-5, "{encoder}: {served}, {alone}");
         }
         shop.damaged_head_is_refused(version, &format!("classify_text('a', '{version}')"));
     }

@@ -33,13 +33,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::access::{Account, Incoming};
+use super::access::{Access, Account, Incoming};
 use super::caller::Caller;
 use super::nights::Night;
 use super::queries::{Queries, Rows};
+use super::refusal::Refusal;
 use crate::ids::RunDate;
 use statements::{Statements, bind_parameters, parameter_schema};
 use status::{internal, refused, unsupported};
@@ -78,26 +78,44 @@ type Answer<T> = Result<Response<T>, Status>;
 type DataStream = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send>>;
 
 impl Flight {
-    async fn night<T>(&self, request: &Request<T>) -> Result<Arc<Night>, Status> {
+    async fn night<T>(&self, request: &Request<T>) -> Result<Arc<Night>, Refusal> {
         let run_date = match request.metadata().get(RUN_DATE_HEADER) {
             None => None,
             Some(value) => {
                 let text = value.to_str().unwrap_or("?");
-                let wrong = || Status::invalid_argument(format!("{RUN_DATE_HEADER}: expected YYYY-MM-DD, got {text}"));
+                let wrong = || {
+                    let message = format!("{RUN_DATE_HEADER}: expected YYYY-MM-DD, got {text}");
+                    Refusal::new(Refusal::INVALID_VALUE, message)
+                };
                 Some(text.parse::<RunDate>().map_err(|_| wrong())?)
             }
         };
-        self.queries.nights.at(run_date).await.map_err(refused)
+        Ok(self.queries.nights.at(run_date).await?)
     }
 
-    async fn account(&self, metadata: &MetadataMap) -> Result<Account, Status> {
-        let header = metadata.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        self.queries.access.account_of_header(header).await.map_err(refused)
+    /// Returns the account that a client has proved to be; each refusal is logged.
+    async fn account<T>(&self, request: &Request<T>) -> Result<Account, Status> {
+        let header = request.metadata().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let known = self.queries.access.account_of_header(header).await;
+        known.map_err(|refusal| {
+            // A caller who has proved nothing has no name.
+            let caller = caller(Access::open_account(""), request);
+            self.queries.refused(&caller, "", refusal.sqlstate);
+            refused(refusal)
+        })
     }
 
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let account = self.account(request.metadata()).await?;
-        Ok(Caller { account, address: request.remote_addr(), protocol: "flight" })
+        Ok(caller(self.account(request).await?, request))
+    }
+
+    /// Returns the night that a statement of a client reads; a refusal is logged.
+    async fn night_of<T>(&self, caller: &Caller, statement: &str, request: &Request<T>) -> Result<Arc<Night>, Status> {
+        let night = self.night(request).await;
+        night.map_err(|refusal| {
+            self.queries.refused(caller, statement, refusal.sqlstate);
+            refused(refusal)
+        })
     }
 
     async fn start<T>(&self, handle: &[u8], request: &Request<T>) -> Result<Rows, Status> {
@@ -108,10 +126,14 @@ impl Flight {
 
     /// Returns a session that shows what the client may see.
     async fn session<T>(&self, request: &Request<T>) -> Result<SessionContext, Status> {
-        let account = self.account(request.metadata()).await?;
-        let night = self.night(request).await?;
+        let account = self.account(request).await?;
+        let night = self.night(request).await.map_err(refused)?;
         night.session(account.view().map_err(refused)?).await.map_err(refused)
     }
+}
+
+fn caller<T>(account: Account, request: &Request<T>) -> Caller {
+    Caller { account, address: request.remote_addr(), protocol: "flight" }
 }
 
 /// Describes an answer that `ticket` fetches.
@@ -153,7 +175,7 @@ impl FlightSqlService for Flight {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Answer<Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>> {
-        let account = self.account(request.metadata()).await?;
+        let account = self.account(&request).await?;
         let header = request.metadata().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = self.queries.access.issue_token(&account, header).map_err(refused)?;
         let answer = HandshakeResponse { protocol_version: 0, payload: token.clone().into() };
@@ -170,7 +192,7 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Answer<FlightInfo> {
         let caller = self.caller(&request).await?;
-        let night = self.night(&request).await?;
+        let night = self.night_of(&caller, &query.query, &request).await?;
         let (handle, schema) = self.statements.add(&caller, night, &query.query).await?;
         let ticket = TicketStatementQuery { statement_handle: handle.into() };
         flight_info(&schema, ticket.as_any().encode_to_vec(), request.into_inner())
@@ -192,7 +214,7 @@ impl FlightSqlService for Flight {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let caller = self.caller(&request).await?;
-        let night = self.night(&request).await?;
+        let night = self.night_of(&caller, &query.query, &request).await?;
         let (handle, schema) = self.statements.add(&caller, night, &query.query).await?;
         let parameters = parameter_schema(&self.statements.get(handle.as_bytes(), &caller.account)?.plan)?;
         Ok(ActionCreatePreparedStatementResult {
@@ -207,7 +229,7 @@ impl FlightSqlService for Flight {
         query: CommandPreparedStatementQuery,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<DoPutPreparedStatementResult, Status> {
-        let account = self.account(request.metadata()).await?;
+        let account = self.account(&request).await?;
         let parts = request.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
         let mut stream = FlightRecordBatchStream::new_from_flight_data(parts);
         let (mut batches, mut rows) = (Vec::new(), 0);
@@ -230,7 +252,7 @@ impl FlightSqlService for Flight {
     ) -> Answer<FlightInfo> {
         // A prepared statement lives long: it reads the night that is the newest when it runs.
         let caller = self.caller(&request).await?;
-        let night = self.night(&request).await?;
+        let night = self.night_of(&caller, "", &request).await?;
         let schema = self.statements.renew(&caller, &query.prepared_statement_handle, night).await?;
         flight_info(&schema, query.as_any().encode_to_vec(), request.into_inner())
     }
@@ -248,7 +270,7 @@ impl FlightSqlService for Flight {
         query: ActionClosePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<(), Status> {
-        let account = self.account(request.metadata()).await?;
+        let account = self.account(&request).await?;
         self.statements.remove(&query.prepared_statement_handle, &account);
         Ok(())
     }
@@ -258,7 +280,7 @@ impl FlightSqlService for Flight {
         query: ActionCancelQueryRequest,
         request: Request<Action>,
     ) -> Result<ActionCancelQueryResult, Status> {
-        let account = self.account(request.metadata()).await?;
+        let account = self.account(&request).await?;
         let info = FlightInfo::decode(query.info).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let result = match info.endpoint.iter().any(|endpoint| self.cancel(endpoint, &account)) {
             true => CANCELLED,
@@ -277,7 +299,7 @@ impl FlightSqlService for Flight {
     }
 
     async fn do_get_catalogs(&self, query: CommandGetCatalogs, request: Request<Ticket>) -> Answer<DataStream> {
-        self.account(request.metadata()).await?;
+        self.account(&request).await?;
         one_batch(info::catalogs(query)?)
     }
 
@@ -317,7 +339,7 @@ impl FlightSqlService for Flight {
     }
 
     async fn do_get_table_types(&self, query: CommandGetTableTypes, request: Request<Ticket>) -> Answer<DataStream> {
-        self.account(request.metadata()).await?;
+        self.account(&request).await?;
         one_batch(info::table_types(query)?)
     }
 
@@ -331,7 +353,7 @@ impl FlightSqlService for Flight {
     }
 
     async fn do_get_sql_info(&self, query: CommandGetSqlInfo, request: Request<Ticket>) -> Answer<DataStream> {
-        self.account(request.metadata()).await?;
+        self.account(&request).await?;
         one_batch(query.into_builder(&info::sql_info()?).build().map_err(Status::from)?)
     }
 
@@ -349,7 +371,7 @@ impl FlightSqlService for Flight {
         query: CommandGetXdbcTypeInfo,
         request: Request<Ticket>,
     ) -> Answer<DataStream> {
-        self.account(request.metadata()).await?;
+        self.account(&request).await?;
         one_batch(query.into_builder(&info::type_info()?).build().map_err(Status::from)?)
     }
 
@@ -362,7 +384,7 @@ impl FlightSqlService for Flight {
     }
 
     async fn do_get_primary_keys(&self, _query: CommandGetPrimaryKeys, request: Request<Ticket>) -> Answer<DataStream> {
-        self.account(request.metadata()).await?;
+        self.account(&request).await?;
         one_batch(RecordBatch::new_empty(info::primary_key_schema()))
     }
 
@@ -379,7 +401,7 @@ impl FlightSqlService for Flight {
         _query: CommandGetExportedKeys,
         request: Request<Ticket>,
     ) -> Answer<DataStream> {
-        self.account(request.metadata()).await?;
+        self.account(&request).await?;
         one_batch(RecordBatch::new_empty(info::foreign_key_schema()))
     }
 
@@ -396,7 +418,7 @@ impl FlightSqlService for Flight {
         _query: CommandGetImportedKeys,
         request: Request<Ticket>,
     ) -> Answer<DataStream> {
-        self.account(request.metadata()).await?;
+        self.account(&request).await?;
         one_batch(RecordBatch::new_empty(info::foreign_key_schema()))
     }
 
@@ -413,7 +435,7 @@ impl FlightSqlService for Flight {
         _query: CommandGetCrossReference,
         request: Request<Ticket>,
     ) -> Answer<DataStream> {
-        self.account(request.metadata()).await?;
+        self.account(&request).await?;
         one_batch(RecordBatch::new_empty(info::foreign_key_schema()))
     }
 

@@ -9,7 +9,7 @@ use datafusion::prelude::SessionContext;
 use std::sync::Arc;
 
 use super::names::VERSION;
-use super::tables::KnownTables;
+use super::tables::{KnownTables, SETTINGS};
 use crate::features::functions::{ANY_ARGUMENTS, Constant};
 
 /// Registers all functions.
@@ -50,9 +50,6 @@ pub(super) fn register(ctx: &SessionContext, known: Arc<KnownTables>) {
         "pg_get_ruledef",
         "pg_get_triggerdef",
         "pg_get_functiondef",
-        "pg_get_function_result",
-        "pg_get_function_arguments",
-        "pg_get_function_identity_arguments",
         "pg_get_function_sqlbody",
         "pg_get_statisticsobjdef",
         "pg_get_serial_sequence",
@@ -90,10 +87,14 @@ pub(super) fn register(ctx: &SessionContext, known: Arc<KnownTables>) {
     ctx.register_udf(Constant::of_any_arguments("pg_conf_load_time", started).into());
     ctx.register_udf(CurrentSetting::new().into());
     ctx.register_udf(Constant::of_any_arguments("current_schema", text("tables")).into());
-    for name in ["obj_description", "col_description", "pg_table_is_visible"] {
-        ctx.register_udf(OfTable::new(name, &known).into());
+    let of_objects = ["obj_description", "col_description", "pg_table_is_visible"];
+    for name in of_objects.into_iter().chain(ARGUMENTS).chain([RESULT]) {
+        ctx.register_udf(OfObject::new(name, &known).into());
     }
 }
+
+const RESULT: &str = "pg_get_function_result";
+const ARGUMENTS: [&str; 2] = ["pg_get_function_arguments", "pg_get_function_identity_arguments"];
 
 /// `current_setting(name [, missing_ok])`.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -107,14 +108,7 @@ impl CurrentSetting {
     }
 
     fn of(name: &str) -> Option<&'static str> {
-        match name.to_lowercase().as_str() {
-            "server_version_num" => Some("160006"),
-            "server_version" => Some(VERSION),
-            "server_encoding" | "client_encoding" => Some("UTF8"),
-            "transaction_read_only" | "default_transaction_read_only" | "standard_conforming_strings" => Some("on"),
-            "timezone" => Some("UTC"),
-            _ => None,
-        }
+        SETTINGS.iter().find(|(setting, _)| setting.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
     }
 }
 
@@ -136,35 +130,36 @@ impl ScalarUDFImpl for CurrentSetting {
     }
 }
 
-/// `obj_description(oid [, catalog])`, `col_description(oid, column)` and `pg_table_is_visible(oid)`.
+/// `obj_description(oid [, catalog])`, `col_description(oid, column)`, `pg_table_is_visible(oid)`, and what the functions of an OID take and
+/// return.
 #[derive(Debug)]
-struct OfTable {
+struct OfObject {
     name: &'static str,
     known: Arc<KnownTables>,
     signature: Signature,
 }
 
-impl OfTable {
+impl OfObject {
     fn new(name: &'static str, known: &Arc<KnownTables>) -> Self {
         Self { name, known: Arc::clone(known), signature: Signature::one_of(ANY_ARGUMENTS.into(), Volatility::Stable) }
     }
 }
 
-impl PartialEq for OfTable {
+impl PartialEq for OfObject {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name && Arc::ptr_eq(&self.known, &other.known)
     }
 }
 
-impl Eq for OfTable {}
+impl Eq for OfObject {}
 
-impl std::hash::Hash for OfTable {
+impl std::hash::Hash for OfObject {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.name.hash(state);
     }
 }
 
-impl ScalarUDFImpl for OfTable {
+impl ScalarUDFImpl for OfObject {
     fn name(&self) -> &str {
         self.name
     }
@@ -188,6 +183,16 @@ impl ScalarUDFImpl for OfTable {
             "pg_table_is_visible" => {
                 let visible = |oid: &Option<i64>| oid.map(|oid| !self.known.hidden.contains(&oid));
                 Arc::new(oids.iter().map(visible).collect::<BooleanArray>())
+            }
+            RESULT => {
+                let result =
+                    |oid: &Option<i64>| self.known.signatures.get(&(*oid)?).map(|known| known.returns.as_str());
+                Arc::new(oids.iter().map(result).collect::<StringArray>())
+            }
+            name if ARGUMENTS.contains(&name) => {
+                let arguments =
+                    |oid: &Option<i64>| self.known.signatures.get(&(*oid)?).map(|known| known.arguments.as_str());
+                Arc::new(oids.iter().map(arguments).collect::<StringArray>())
             }
             name => {
                 let columns = match name {

@@ -21,7 +21,7 @@ use crate::failure::{Failure, Result};
 use crate::workspace::descriptions::Descriptions;
 
 pub(super) use empty_answer::{empty_answer, may_answer_without_rows, reads_descriptions, without_subqueries};
-pub(super) use names::VERSION;
+pub(super) use names::{SEARCH_PATH, VERSION};
 
 /// Adds both schemas to a session, and the functions that clients call.
 pub(super) async fn install(ctx: &SessionContext, descriptions: &Descriptions) -> Result<()> {

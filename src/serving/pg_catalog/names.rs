@@ -5,3 +5,6 @@ pub(crate) const VERSION: &str = "16.6";
 
 pub(super) const PG_CATALOG: &str = "pg_catalog";
 pub(super) const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// The schemas in which a bare name is looked up.
+pub(crate) const SEARCH_PATH: &str = "tables, features, lake, report";

@@ -12,10 +12,11 @@ use datafusion::prelude::{Expr, SessionContext};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::names::{INFORMATION_SCHEMA, PG_CATALOG, VERSION};
+use super::names::{INFORMATION_SCHEMA, PG_CATALOG, SEARCH_PATH, VERSION};
+use super::types;
 use crate::engine::schemas::CATALOG;
 use crate::failure::{self, Failure};
-use crate::workspace::descriptions::Descriptions;
+use crate::workspace::descriptions::{self, Descriptions};
 
 /// OID of `pg_class` in PostgreSQL, by which comments say that they are on a table.
 const PG_CLASS_OID: i32 = 1259;
@@ -197,13 +198,15 @@ const EMPTY_IN_INFORMATION_SCHEMA: [(&str, &[&str]); 8] = [
 ];
 
 /// Settings that clients look up.
-const SETTINGS: [(&str, &str); 9] = [
+pub(super) const SETTINGS: [(&str, &str); 11] = [
     ("server_version", VERSION),
     ("server_version_num", "160006"),
     ("server_encoding", "UTF8"),
     ("client_encoding", "UTF8"),
     ("standard_conforming_strings", "on"),
     ("default_transaction_read_only", "on"),
+    ("transaction_read_only", "on"),
+    ("search_path", SEARCH_PATH),
     ("max_index_keys", "32"),
     ("max_identifier_length", "63"),
     ("TimeZone", "UTC"),
@@ -247,6 +250,9 @@ const MORE_IN_INFORMATION_SCHEMA: [(&str, &[&str]); 2] = [
     ("views", &["check_option", "is_updatable", "is_insertable_into"]),
 ];
 
+/// The column of `information_schema.columns` that names a column's Arrow type.
+const ARROW_TYPE: &str = "data_type";
+
 /// Puts wider schemas in place of those that are there.
 pub(super) fn install(ctx: &SessionContext) -> failure::Result<()> {
     let missing = || Failure::bug("the session has no catalogue");
@@ -281,6 +287,15 @@ pub(super) struct KnownTables {
     pub(super) hidden: HashSet<i64>,
     /// OID of the schema of the published tables, in which functions are shown.
     schema: Option<i32>,
+    /// Arguments and results of the documented functions, by OID.
+    pub(super) signatures: HashMap<i64, Signature>,
+}
+
+/// Arguments and result of a function, in words.
+#[derive(Debug)]
+pub(super) struct Signature {
+    pub(super) arguments: String,
+    pub(super) returns: String,
 }
 
 /// Fills the tables that this server answers itself: comments, functions and settings.
@@ -289,7 +304,8 @@ pub(super) async fn fill(
     functions: &[String],
     descriptions: &Descriptions,
 ) -> failure::Result<KnownTables> {
-    let known = read_tables(ctx, descriptions).await?;
+    let mut known = read_tables(ctx, descriptions).await?;
+    known.signatures = signatures(functions);
     let Some(schema) = ctx.catalog(CATALOG).and_then(|catalog| catalog.schema(PG_CATALOG)) else { return Ok(known) };
     schema.register_table("pg_description".into(), in_memory(comments(&known)?)?)?;
     schema.register_table("pg_settings".into(), in_memory(settings()?)?)?;
@@ -375,6 +391,18 @@ fn settings() -> failure::Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, values)| (name, values, true)))?)
 }
 
+/// Returns what the docs say of functions.
+fn signatures(functions: &[String]) -> HashMap<i64, Signature> {
+    let documented = descriptions::functions().into_iter().filter_map(|(call, returns)| {
+        let (name, arguments) = call.split_once('(')?;
+        let place = functions.binary_search_by(|function| function.as_str().cmp(name)).ok()?;
+        let returns = returns.split([';', ',', ':']).next().unwrap_or_default().into();
+        let arguments = arguments.trim_end_matches(')').into();
+        Some((i64::from(FIRST_FUNCTION_OID) + i64::try_from(place).ok()?, Signature { arguments, returns }))
+    });
+    documented.collect()
+}
+
 /// Returns rows of `pg_proc` for functions that DataFusion does not have.
 fn procedures_of(schema: &SchemaRef, functions: &[String], oid: Option<i32>) -> failure::Result<RecordBatch> {
     let number = |position: usize| i32::try_from(position).unwrap_or_default();
@@ -440,6 +468,17 @@ impl SchemaProvider for WiderSchema {
         let mut columns: Vec<Expr> = known.fields().iter().map(|field| ident(field.name())).collect();
         for field in more {
             columns.push(lit(ScalarValue::try_from(field.data_type())?).alias(field.name()));
+        }
+        if name == "columns" {
+            let types = |is_standard: bool| types::name_function(is_standard).call(vec![ident(ARROW_TYPE)]);
+            for column in &mut columns {
+                let (_, named) = column.qualified_name();
+                *column = match named.as_str() {
+                    ARROW_TYPE => types(true).alias(named),
+                    "udt_name" => types(false).alias(named),
+                    _ => continue,
+                };
+            }
         }
         if columns.len() == known.fields().len() {
             return Ok(Some(table));

@@ -80,7 +80,7 @@ impl QueryParser for Preparer {
         let copy = CopyOut::of(&statement).inspect_err(refused)?;
         let statement = copy.as_ref().map_or(statement, |copy| copy.query.clone());
         let planned = simple::plan(&self.queries, &connection, statement.clone()).await?;
-        let parameters = Parameters::of(&planned.plan)?;
+        let parameters = Parameters::of(&planned.plan).inspect_err(refused)?;
         Ok(Some(Prepared::Query(Box::new(PreparedQuery { statement, copy, parameters, planned }))))
     }
 
@@ -185,14 +185,15 @@ impl ExtendedQueryHandler for Extended {
             }
             Prepared::Query(query) => query,
         };
-        let night = connection.night(&self.queries).await.map_err(errors::refused)?;
+        let night = connection.night(&self.queries).await.map_err(errors::refused).inspect_err(refused)?;
         // A prepared statement lives long: it reads the night that is the newest when it runs.
         let mut planned = match Arc::ptr_eq(&night, &query.planned.night) {
             true => query.planned.clone(),
             false => simple::plan(&self.queries, &connection, query.statement.clone()).await?,
         };
-        let values = query.parameters.values(portal)?;
-        planned.plan = planned.plan.replace_params_with_values(&values).map_err(errors::failed)?;
+        let values = query.parameters.values(portal).inspect_err(refused)?;
+        let bound = planned.plan.replace_params_with_values(&values).map_err(errors::failed);
+        planned.plan = bound.inspect_err(refused)?;
         let timeout = connection::statement_timeout(client);
         let rows = self.queries.start(&connection.caller, planned, cancelled, timeout);
         match &query.copy {

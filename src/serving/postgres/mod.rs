@@ -5,6 +5,7 @@
 //! rows and no row limits (docs/decisions/0012-server.md).
 
 mod connection;
+mod conversation;
 mod copy_out;
 mod errors;
 mod extended;
@@ -13,15 +14,12 @@ mod settings;
 mod simple;
 mod startup;
 
-use pgwire::api::PgWireServerHandlers;
-use pgwire::api::auth::StartupHandler;
-use pgwire::api::cancel::CancelHandler;
-use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 use super::access::Acceptor;
 use super::queries::Queries;
+use conversation::Handlers;
 use extended::Extended;
 use simple::Simple;
 use startup::Startups;
@@ -38,7 +36,7 @@ pub(super) async fn serve(acceptor: Acceptor, queries: Arc<Queries>, open: TaskT
         open.spawn(async move {
             let _place = place;
             tokio::select! {
-                ended = pgwire::tokio::process_socket(socket, tls, handlers) => {
+                ended = conversation::answer(socket, tls, &handlers) => {
                     if let Err(error) = ended {
                         tracing::debug!("pg: connection of {address} ended: {error}");
                     }
@@ -46,29 +44,5 @@ pub(super) async fn serve(acceptor: Acceptor, queries: Arc<Queries>, open: TaskT
                 () = closed.cancelled() => {}
             }
         });
-    }
-}
-
-struct Handlers {
-    startups: Startups,
-    simple: Arc<Simple>,
-    extended: Arc<Extended>,
-}
-
-impl PgWireServerHandlers for Handlers {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::clone(&self.simple)
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::clone(&self.extended)
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::new(self.startups.one())
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.startups.connections)
     }
 }

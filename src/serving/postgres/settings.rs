@@ -1,7 +1,7 @@
 //! Statements that concern the connection and read no table: `SET`, `SHOW`, transactions, `DISCARD` and their like.
 
 use datafusion::prelude::SessionContext;
-use datafusion::sql::sqlparser::ast::{ContextModifier, Expr, Reset, Set, Statement};
+use datafusion::sql::sqlparser::ast::{ContextModifier, Expr, Ident, Reset, Set, Statement};
 use datafusion_postgres::hooks::set_show::SetShowHook;
 use datafusion_postgres::hooks::transactions::TransactionStatementHook;
 use datafusion_postgres::hooks::{HookClient, QueryHook};
@@ -15,11 +15,9 @@ use super::connection::{Connection, STATEMENT_TIMEOUT};
 use super::errors;
 use crate::failure::Failure;
 use crate::ids::RunDate;
+use crate::serving::pg_catalog::SEARCH_PATH;
 use crate::serving::queries::Queries;
 use crate::serving::refusal::Refusal;
-
-/// The schemas in which a bare name is looked up.
-pub(super) const SEARCH_PATH: &str = "tables, features, lake, report";
 
 /// The setting that limits the seconds of a query.
 const TIMEOUT: &str = "statement_timeout";
@@ -101,6 +99,11 @@ pub(super) async fn answer(
                     shown(columns(statement), &night.run_date.map_or(String::new(), |date| date.to_string()))
                 }
                 "search_path" => shown(columns(statement), SEARCH_PATH),
+                // By this name the hook knows what the client has set.
+                "timezone" => {
+                    let variable = ["time", "zone"].map(Ident::new).to_vec();
+                    from_hook(&SetShowHook, client, &Statement::ShowVariable { variable }).await
+                }
                 "transaction_read_only" | "default_transaction_read_only" => shown(columns(statement), "on"),
                 _ => from_hook(&SetShowHook, client, statement).await,
             }

@@ -80,8 +80,7 @@ impl SimpleQueryHandler for Simple {
 /// Parses statements as PostgreSQL's clients write them.
 pub(super) fn parse(parser: &PostgresCompatibilityParser, query: &str) -> PgWireResult<Vec<ast::Statement>> {
     refuse_complex(query).map_err(errors::refused)?;
-    let mut statements =
-        parser.parse(query).map_err(|e| errors::refused(Refusal::new(Refusal::SYNTAX, e.to_string())))?;
+    let mut statements = parser.parse(query).map_err(|error| errors::syntax(query, &error))?;
     for statement in &mut statements {
         use_backslash_in_patterns(statement);
     }
@@ -124,7 +123,8 @@ pub(super) async fn plan(
     connection: &Connection,
     statement: ast::Statement,
 ) -> PgWireResult<Planned> {
-    let night = connection.night(queries).await.map_err(errors::refused)?;
+    let refused = |refusal: &Refusal| queries.refused(&connection.caller, &statement.to_string(), refusal.sqlstate);
+    let night = connection.night(queries).await.inspect_err(refused).map_err(errors::refused)?;
     let statement = datafusion::sql::parser::Statement::Statement(Box::new(statement));
     queries.plan(&connection.caller, night, statement).await.map_err(errors::refused)
 }

@@ -18,10 +18,9 @@ use std::sync::Arc;
 
 use super::connection::{Connection, Connections};
 use super::errors;
-use super::settings::SEARCH_PATH;
 use crate::serving::access::{Access, Account, SharedAccess};
 use crate::serving::caller::Caller;
-use crate::serving::pg_catalog::VERSION;
+use crate::serving::pg_catalog::{SEARCH_PATH, VERSION};
 use crate::serving::refusal::Refusal;
 
 /// Lets a client in: everyone where no users are configured, else those who prove their password (SCRAM-SHA-256).

@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 
-from expectations import Unmet, expect, report
+from expectations import Unmet, expect, report, same
 from wire import CANCEL, GSS_REQUEST, SSL_REQUEST, message, read_exactly, read_message, startup
 
 HOST, PORT = sys.argv[1], int(sys.argv[2])
@@ -208,6 +208,7 @@ IN_SESSION = {
     "a Query of negative length": (message(b"Q", b"SELECT 1\0", -1), "any"),
     "a Query of the least length": (message(b"Q", b"SELECT 1\0", -(1 << 31)), "any"),
     "a Query of 1 GB": (message(b"Q", b"SELECT 1\0", 1 << 30), "any"),
+    "20 MB of a Query of 1 GB": (message(b"Q", b" " * 20_000_000, 1 << 30), "any"),
     "a Query of 2 GB": (message(b"Q", b"SELECT 1\0", (1 << 31) - 1), "any"),
     "a Parse of 1 GB": (message(b"P", b"\0SELECT 1\0", 1 << 30), "any"),
     "a Query that is not UTF-8": (message(b"Q", b"SELECT '\xff\xfe'\0"), "any"),
@@ -408,6 +409,16 @@ def unread_result(count):
     yield "held"
 
 
+def too_large():
+    """A message that is larger than the server accepts is refused, with the reason, and ends the connection."""
+    conn = open_session()
+    conn.sendall(simple(" " * 5_000_000 + "SELECT 1"))
+    end, code = drain(conn, 20)
+    same("its refusal", code, "54000")
+    yield conn
+    yield f"{end} {code}"
+
+
 def reset_during_result():
     conn = open_session()
     conn.sendall(simple("SELECT * FROM generate_series(1, 5000000)"))
@@ -490,6 +501,7 @@ def cases():
         "100 sessions reset": (opened_and_dropped, 100, True, True),
         "50 connections that say nothing": (held_open, 50, b""),
         "50 start-up packets never finished": (held_open, 50, startup()[:12]),
+        "a Query of 5 MB": (too_large,),
         "50 start-up packets of 1 GB": (held_open, 50, struct.pack("!II", 1 << 30, 196608)),
         "5 results never read": (unread_result, 5),
         "a reset during a result": (reset_during_result,),
