@@ -190,6 +190,12 @@ impl Location {
         }
     }
 
+    /// Moves an object below this folder to the same name below another folder of this store.
+    pub(crate) async fn move_file(&self, name: &str, to: &Self) -> Result<()> {
+        let from = self.path(name);
+        self.store.rename(&from, &to.path(name)).await.map_err(|e| Failure::from(e).at(self.display(&from)))
+    }
+
     /// Deletes objects; an object that is gone already is not an error.
     pub async fn delete(&self, paths: Vec<Path>) -> Result<()> {
         let doomed = futures::stream::iter(paths.into_iter().map(Ok)).boxed();

@@ -38,7 +38,7 @@ use crate::publish::drift;
 use crate::publish::lock::{self, NightLock};
 use crate::publish::night::{FaultPoint, NightCommit, StagedTables, commit_night};
 use crate::publish::runs::{NIGHT_SQL, RunRecord, VisibleNight};
-use crate::publish::suppressed;
+use crate::publish::suppressed::{self, Staging};
 use crate::score::models::Models;
 use crate::score::service::{ScoringService, encoder_states};
 use crate::tables::schemas::NIGHT_TABLES;
@@ -168,9 +168,10 @@ async fn run_locked(
     if let Some(due) = &due {
         tracing::warn!("{due}");
     }
-    let manifest_hash = plan.manifest_hash()?;
+    let checkpoints = checkpoint_folder(workspace.output()?, run_date, plan.manifest_hash()?);
     let night = Night {
-        checkpoints: checkpoint_folder(workspace.output()?, run_date, manifest_hash),
+        staging: Staging::new(workspace.output()?, &checkpoints, config.privacy.k_min),
+        checkpoints,
         report: NightReport { read: rollups.report.clone(), master_findings, ..report },
         workspace: &workspace,
         options,
@@ -254,6 +255,7 @@ struct Night<'a> {
     ctx: SessionContext,
     /// Folder with the rows of checkpointed queries.
     checkpoints: Location,
+    staging: Staging,
     stages: StageLog,
     report: NightReport,
     staged: StagedTables,
@@ -290,7 +292,7 @@ impl Night<'_> {
                 }
                 Stage::Suppress => {
                     let (run_date, generation) = (self.held.run_date, self.held.generation);
-                    let (sql, folders) = (&self.workspace.sql, (self.workspace.output()?, &self.checkpoints));
+                    let (sql, folders) = (&self.workspace.sql, (&self.staging, &self.checkpoints));
                     suppressed::suppress(&self.ctx, sql, folders, (run_date, generation), &mut self.staged).await?;
                     self.stages.end(planned.name, clock, 0, 0);
                 }
@@ -444,7 +446,7 @@ impl Night<'_> {
             }
         }
         let clock = self.stages.begin(table);
-        let (ctx, output) = (&self.ctx, self.workspace.output()?);
+        let (ctx, output) = (&self.ctx, self.staging.of(table));
         let place = format!("sql/tables/{table}.sql");
         let query = ctx.sql(self.workspace.sql.get(&format!("tables/{table}"))?).await;
         let query = query.map_err(|e| Failure::from(e).at(&place))?;
@@ -461,7 +463,9 @@ impl Night<'_> {
         let feature_users = self.ctx.sql("SELECT user_id FROM user_features").await?;
         let run_date = self.options.run_date;
         let (output, previous) = (self.workspace.output()?, self.workspace.night_before(run_date));
-        let subject = StagedNight { output, run_date, staged: &self.staged, feature_users, previous };
+        let folder_of = |table: &str| self.staging.of(table);
+        let subject =
+            StagedNight { output, run_date, folder_of: &folder_of, staged: &self.staged, feature_users, previous };
         checks::check_night(&self.ctx, &self.workspace.sql, subject, &self.workspace.config.checks).await
     }
 

@@ -47,6 +47,8 @@ impl std::fmt::Display for Finding {
 pub struct StagedNight<'a> {
     pub output: &'a Location,
     pub run_date: RunDate,
+    /// Returns the root below which a table's files are staged.
+    pub folder_of: &'a (dyn Fn(&str) -> &'a Location + Sync),
     pub staged: &'a StagedTables,
     /// One row per user who must be scored, with the column `user_id`.
     pub feature_users: DataFrame,
@@ -123,7 +125,7 @@ async fn session_for(
     checker.register_object_store(&subject.output.store_url()?, Arc::clone(&subject.output.store));
     for table in NIGHT_TABLES {
         let files = subject.staged.get(table).map(Vec::as_slice).unwrap_or_default();
-        register_staged(&checker, subject.output, table, files).await?;
+        register_staged(&checker, (subject.folder_of)(table), table, files).await?;
     }
     register_bounds(&checker, subject.output, subject.previous, subject.feature_users.clone(), settings).await?;
     Ok(checker)

@@ -29,6 +29,28 @@ const FOLDER: &str = "state/intent_units";
 /// Tables with numbers that may be suppressed, and the queries that publish them.
 const TABLES: [(&str, &str); 2] = [("demand", "published_demand"), ("demand_total", "published_demand_total")];
 
+/// Places where the files of a night's tables are staged.
+pub(crate) struct Staging {
+    output: Location,
+    /// Below `state/`: no one but the night reads it.
+    unsuppressed: Option<Location>,
+}
+
+impl Staging {
+    /// Stages the tables that have such numbers below `checkpoints`, where numbers of fewer than `users_min` users are not published. So
+    /// a night that stops before [`suppress`] leaves none of them among the published files.
+    pub(crate) fn new(output: &Location, checkpoints: &Location, users_min: u32) -> Self {
+        let unsuppressed = (users_min > 1).then(|| checkpoints.folder("unsuppressed"));
+        Self { output: output.clone(), unsuppressed }
+    }
+
+    /// Returns the root of a table's files, in the place of the output.
+    pub(crate) fn of(&self, table: &str) -> &Location {
+        let has_numbers = TABLES.iter().any(|(name, _)| *name == table);
+        self.unsuppressed.as_ref().filter(|_| has_numbers).unwrap_or(&self.output)
+    }
+}
+
 fn folder_of(output: &Location, run_date: RunDate, generation: Generation) -> Location {
     output.folder(&format!("{FOLDER}/night={run_date}-{generation}"))
 }
@@ -37,21 +59,23 @@ fn night_of(folder: &str) -> Option<(RunDate, Generation)> {
     parse_night(folder.strip_prefix("night=")?)
 }
 
-/// Replaces the staged files of the tables that have such numbers. `ctx` has the night's tables as they were staged; what is read several
-/// times is written to the folder `scratch`.
+/// Stages in the output what is published of the tables that have such numbers. `ctx` has the night's tables with all numbers; what is
+/// read several times is written to the folder `scratch`.
 pub(crate) async fn suppress(
     ctx: &SessionContext,
     sql: &SqlFiles,
-    (output, scratch): (&Location, &Location),
+    (staging, scratch): (&Staging, &Location),
     tag: (RunDate, Generation),
     staged: &mut StagedTables,
 ) -> Result<()> {
+    let Some(unsuppressed) = &staging.unsuppressed else { return Ok(()) };
+    let output = &staging.output;
     // Both are read several times.
     for name in ["item_users", "suppressed_items"] {
         let rows = query(ctx, sql, name).await?;
         let written = materialise::materialise(ctx, name, rows, scratch).await.map_err(|f| f.at(place(name)))?;
         if name == "suppressed_items" && written.rows == 0 {
-            return Ok(());
+            return publish_all(unsuppressed, output, staged).await;
         }
     }
     let kept = query(ctx, sql, "kept_intent_units").await?;
@@ -61,18 +85,25 @@ pub(crate) async fn suppress(
     let written: BTreeSet<Path> = files.iter().map(|file| folder.path(&file.path)).collect();
     let found = folder.list().await?.into_iter().map(|file| file.location);
     output.delete(found.filter(|file| !written.contains(file)).collect()).await?;
-    let mut replaced: Vec<Path> = Vec::new();
     let mut published = Vec::new();
     for (table, file) in TABLES {
         let rows = query(ctx, sql, file).await?;
         let files = write_files::stage(ctx, rows, output, table, tag).await.map_err(|f| f.at(place(file)))?;
         published.push((table, files));
     }
-    for (table, files) in published {
-        let all = staged.insert(table.into(), files).unwrap_or_default();
-        replaced.extend(all.iter().map(|file| table_location(output, table).path(&file.path)));
+    staged.extend(published.into_iter().map(|(table, files)| (table.to_string(), files)));
+    unsuppressed.delete(unsuppressed.list().await?.into_iter().map(|file| file.location).collect()).await
+}
+
+/// Moves the files of the tables to the output as they are.
+async fn publish_all(unsuppressed: &Location, output: &Location, staged: &StagedTables) -> Result<()> {
+    for (table, _) in TABLES {
+        let (from, to) = (table_location(unsuppressed, table), table_location(output, table));
+        for file in staged.get(table).into_iter().flatten() {
+            from.move_file(&file.path, &to).await?;
+        }
     }
-    output.delete(replaced).await
+    Ok(())
 }
 
 fn place(file: &str) -> String {

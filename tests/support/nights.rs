@@ -65,7 +65,8 @@ pub async fn check(ctx: &SessionContext, output: &Location, run_date: RunDate, s
     let feature_users = ctx.sql("SELECT * FROM (VALUES ('u1'), ('u2'), ('u3'), ('u4')) AS u(user_id)").await.unwrap();
     let nights = runs::visible_nights(output).await?;
     let previous = nights.iter().rfind(|night| night.run_date() < run_date);
-    let subject = StagedNight { output, run_date, staged, feature_users, previous };
+    let folder_of = |_: &str| output;
+    let subject = StagedNight { output, run_date, folder_of: &folder_of, staged, feature_users, previous };
     checks::check_night(ctx, &sql, subject, &ChecksConfig::default()).await
 }
 

@@ -1,6 +1,6 @@
 //! Numbers behind which there are few users are not published, and later nights still know them.
 
-use crate::support::shop::{done, query, shop};
+use crate::support::shop::{done, query, refused, shop};
 
 const NIGHT: &str = "2026-02-20";
 const NEXT: &str = "2026-02-21";
@@ -47,6 +47,16 @@ fn what_few_users_stand_for_is_not_published_and_not_forgotten() {
     let folder = format!("{output}/tables/demand/run_date={NIGHT}");
     let per_folder = |folder: &str| std::fs::read_dir(folder).unwrap().count();
     assert!(per_folder(&folder) <= per_folder(&format!("{all}/tables/demand/run_date={NIGHT}")), "none is left over");
+
+    // A night that stops before it has left them out leaves no file of it among the published ones.
+    let mut stopped = vec!["--set", K_MIN, "--set", "checks.change_share_max=0"];
+    stopped.extend(["nightly", "--lake", &lake, "--date", NEXT, "--output", &output]);
+    refused(&stopped, 4);
+    for (table, has_files) in [("intent", true), ("demand", false), ("demand_total", false)] {
+        let folder = format!("{output}/tables/{table}/run_date={NEXT}");
+        let files = std::fs::read_dir(folder).map_or(0, |files| files.count());
+        assert_eq!(files > 0, has_files, "{table}: {files} files");
+    }
 
     // The next night reads all of them, also after an erasure published the night again.
     let earlier = |output: &str| {
