@@ -32,19 +32,19 @@ const TABLES: [(&str, &str); 2] = [("demand", "published_demand"), ("demand_tota
 /// Places where the files of a night's tables are staged.
 pub(crate) struct Staging {
     output: Location,
-    /// Below `state/`: no one but the night reads it.
+    /// Place below `state/` of the tables whose numbers may be suppressed; `None` where all numbers are published.
     unsuppressed: Option<Location>,
 }
 
 impl Staging {
-    /// Stages the tables that have such numbers below `checkpoints`, where numbers of fewer than `users_min` users are not published. So
-    /// a night that stops before [`suppress`] leaves none of them among the published files.
+    /// Keeps the tables whose numbers may be suppressed below `checkpoints`, so that a night that stops before [`suppress`] leaves no
+    /// number of fewer than `users_min` users among the published files.
     pub(crate) fn new(output: &Location, checkpoints: &Location, users_min: u32) -> Self {
         let unsuppressed = (users_min > 1).then(|| checkpoints.folder("unsuppressed"));
         Self { output: output.clone(), unsuppressed }
     }
 
-    /// Returns the root of a table's files, in the place of the output.
+    /// Returns the root below which a table is staged.
     pub(crate) fn of(&self, table: &str) -> &Location {
         let has_numbers = TABLES.iter().any(|(name, _)| *name == table);
         self.unsuppressed.as_ref().filter(|_| has_numbers).unwrap_or(&self.output)
@@ -59,8 +59,8 @@ fn night_of(folder: &str) -> Option<(RunDate, Generation)> {
     parse_night(folder.strip_prefix("night=")?)
 }
 
-/// Stages in the output what is published of the tables that have such numbers. `ctx` has the night's tables with all numbers; what is
-/// read several times is written to the folder `scratch`.
+/// Stages in the output what is published of the tables whose numbers may be suppressed. `ctx` has the night's tables with all numbers;
+/// what is read several times is written to the folder `scratch`.
 pub(crate) async fn suppress(
     ctx: &SessionContext,
     sql: &SqlFiles,

@@ -413,7 +413,7 @@ impl Run {
             self.rows += batch.num_rows() as u64;
             if self.rows > queries.rows_max {
                 let message = format!("the query returns more than {} rows", queries.rows_max);
-                return Err(Refusal::new(Refusal::TOO_MANY_ROWS, message).hint("serve.query_rows_max is the limit"));
+                return Err(Refusal::new(Refusal::TOO_LARGE, message).hint("serve.query_rows_max is the limit"));
             }
             if batch.num_rows() > 0 && self.batches.send(batch).await.is_err() {
                 return Err(Refusal::new(Refusal::CANCELLED, "the client is gone"));

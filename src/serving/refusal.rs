@@ -30,7 +30,6 @@ impl Refusal {
     pub(crate) const OUT_OF_MEMORY: &str = "53200";
     pub(crate) const BUSY: &str = "53300";
     pub(crate) const TOO_COMPLEX: &str = "54001";
-    pub(crate) const TOO_MANY_ROWS: &str = "54000";
     pub(crate) const TOO_LARGE: &str = "54000";
     pub(crate) const UNAVAILABLE: &str = "58030";
     pub(crate) const NOT_READY: &str = "55000";
@@ -65,7 +64,7 @@ impl Refusal {
             Self::UNKNOWN_TABLE => tonic::Code::NotFound,
             Self::UNSUPPORTED => tonic::Code::Unimplemented,
             Self::CANCELLED => tonic::Code::Cancelled,
-            Self::BUSY | Self::OUT_OF_MEMORY | Self::TOO_MANY_ROWS => tonic::Code::ResourceExhausted,
+            Self::BUSY | Self::OUT_OF_MEMORY | Self::TOO_LARGE => tonic::Code::ResourceExhausted,
             Self::UNAVAILABLE => tonic::Code::Unavailable,
             Self::BUG => tonic::Code::Internal,
             _ => tonic::Code::InvalidArgument,

@@ -164,7 +164,7 @@ fn live_answers_are_for_those_who_may_have_them() {
     assert!(cosines.is_sorted_by(|nearer, farther| nearer >= farther), "{cosines:?}");
     let sold_out = done(&["sql", "--lake", &lake, "--format", "csv", "-c", &sold_out]);
     let sold_out: Vec<&str> = sold_out.lines().skip(1).collect();
-    // Of those that the model knows, a customer may ask for what resembles one that is sold out.
+    // A customer may ask what resembles an item that is sold out.
     let known = sold_out.iter().filter(|id| server.get(&format!("/v1/items/{id}/related?k=1")).0 == 200);
     assert!(known.count() > 0, "{sold_out:?}");
     let offered = names(&all);

@@ -100,29 +100,6 @@ fn clients_read_a_published_night() {
     assert_eq!(contents(&output), before, "a server writes nothing, and so builds no rollups");
 }
 
-#[test]
-fn what_tools_ask_at_their_start_is_answered() {
-    if !clients_are_here("what_tools_ask_at_their_start_is_answered") {
-        return;
-    }
-    let (_own, lake, output) = shop();
-    night(&lake, &output, NIGHT);
-    let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
-    for (file, expected) in [("tools.sql", 30), ("psql.sql", 80)] {
-        let statements = statements(file);
-        assert!(statements.len() >= expected, "{file}: {}", statements.len());
-        for statement in statements {
-            server.rows(&statement);
-        }
-    }
-    assert_eq!(
-        server
-            .rows("SELECT obj_description(c.oid, 'pg_class') FROM pg_class AS c WHERE c.relname = 'demand_total'")
-            .len(),
-        1
-    );
-}
-
 /// Returns what a tool asks when it connects, as the tests of `datafusion-postgres` record it.
 fn recorded(tool: &str) -> Vec<String> {
     let metadata = Command::new(env!("CARGO"))
@@ -149,15 +126,28 @@ fn recorded(tool: &str) -> Vec<String> {
     found
 }
 
-// A schema and a table of ours stand in place of those that the statements were recorded with.
 #[test]
-fn what_tools_were_recorded_to_ask_is_answered() {
-    if !clients_are_here("what_tools_were_recorded_to_ask_is_answered") {
+fn what_tools_ask_at_their_start_is_answered() {
+    if !clients_are_here("what_tools_ask_at_their_start_is_answered") {
         return;
     }
     let (_own, lake, output) = shop();
     night(&lake, &output, NIGHT);
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
+    for (file, expected) in [("tools.sql", 30), ("psql.sql", 80)] {
+        let statements = statements(file);
+        assert!(statements.len() >= expected, "{file}: {}", statements.len());
+        for statement in statements {
+            server.rows(&statement);
+        }
+    }
+    assert_eq!(
+        server
+            .rows("SELECT obj_description(c.oid, 'pg_class') FROM pg_class AS c WHERE c.relname = 'demand_total'")
+            .len(),
+        1
+    );
+    // As recorded, with a schema and a table of ours.
     let mut rows_of = BTreeMap::new();
     for (tool, expected) in [("dbeaver", 19), ("metabase", 10), ("grafana", 2), ("pgcli", 13), ("pgadmin", 2)] {
         let statements = recorded(tool);
@@ -363,7 +353,8 @@ fn one_users_answers_come_by_http() {
                 .then(|| server.session_with("night_changes.py", &[server.pg], &[EARLIER, NIGHT]))
         });
         server.wait_until("a long query has begun", |server| {
-            open.is_finished() || server.audit().iter().any(|line| line["user"] == "anna" && line["rows"] == 1)
+            // Its first row is read between these two.
+            open.is_finished() || server.audit().iter().filter(|line| line["user"] == "reader").count() >= 2
         });
         night(&lake, &output, NIGHT);
         server.wait_until("a new night is taken up", |server| {

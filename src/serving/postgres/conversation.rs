@@ -26,10 +26,10 @@ use crate::serving::refusal::Refusal;
 /// Time from the first byte until a client is let in.
 const STARTUP: Duration = Duration::from_secs(60);
 
-/// Bytes of a message before a client is let in: PostgreSQL's own limit of these is 10,000.
+/// Bytes of a message before a client is let in, at most. PostgreSQL accepts start-up packets of up to 10,000.
 const UNPROVED_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of a message: of gRPC messages as many are accepted.
+/// Bytes of a message after that; gRPC has the same limit.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Time for which the rest of a message that is too large is read and dropped. A client that still sends does not read why.

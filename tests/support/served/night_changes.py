@@ -16,7 +16,7 @@ COPIES = 20_000
 
 
 def connect():
-    return psycopg.connect(host=HOST, port=PORT, user="anna", dbname="shop", connect_timeout=10, autocommit=True)
+    return psycopg.connect(host=HOST, port=PORT, user="reader", dbname="shop", connect_timeout=10, autocommit=True)
 
 
 def session():
