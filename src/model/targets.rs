@@ -13,6 +13,8 @@ pub struct Target {
     /// Field of `score_intents(…)` and column of the table `intent`.
     pub output: &'static str,
     pub(crate) kind: TargetKind,
+    /// Completes "makes … likelier".
+    pub(crate) event: &'static str,
     /// Describes the column in docs/reference/tables.md.
     pub(crate) meaning: &'static str,
 }
@@ -45,6 +47,7 @@ macro_rules! intent {
             label: concat!("y_", $name),
             output: concat!("p_", $name),
             kind: TargetKind::Intent,
+            event: $event,
             meaning: concat!("probability, 0 to 1, of ", $event, " within `intents.horizon_days` from the run date"),
         }
     };
@@ -57,6 +60,7 @@ macro_rules! amount {
             label: concat!("y_", $name),
             output: concat!("expected_", $name),
             kind: TargetKind::Amount,
+            event: concat!("more ", $name),
             meaning: $meaning,
         }
     };
@@ -75,6 +79,7 @@ pub const TARGETS: &[Target] = &[
         label: "y_churn",
         output: "p_churn",
         kind: TargetKind::Churn,
+        event: "staying away",
         meaning: "probability, 0 to 1, of no event at all within `intents.churn_days` from the run date",
     },
     amount!("units", "expected number of units bought within `intents.horizon_days`"),

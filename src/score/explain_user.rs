@@ -33,7 +33,7 @@ impl TableFunctionImpl for ExplainUser {
         match texts.as_deref() {
             Some([user_id]) => Ok(Explained::table(user_id, "purchase")),
             Some([user_id, intent]) => {
-                explain_intents::target_of(intent)?;
+                explain_intents::target_of(intent, NAME)?;
                 Ok(Explained::table(user_id, intent))
             }
             _ => plan_err!("{NAME}: expected a user id and optionally an intent, both as text in quotes"),

@@ -167,7 +167,10 @@ async fn bind(setting: &str, address: &str, may_leave: bool) -> Result<Option<Tc
     }
     match TcpListener::bind(resolved.as_slice()).await {
         Ok(listener) => Ok(Some(listener)),
-        Err(e) => Err(wrong(e).hint(format!("choose another address with {setting}, or stop what listens there"))),
+        Err(e) => Err(wrong(e).hint(format!(
+            "choose another address with --{} or {setting}, or stop what listens there",
+            setting.trim_start_matches("serve.")
+        ))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use datafusion::prelude::{DataFrame, SessionContext};
 use lru::LruCache;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::failure::Result;
 use crate::features::erased_users::ErasedUsers;
 use crate::ids::{Generation, RunDate};
+use crate::model::targets::{BINARY, TARGETS};
 use crate::publish::runs;
 use crate::score::models::{ModelRef, Models};
 use crate::workspace::descriptions::Descriptions;
@@ -53,6 +54,8 @@ pub(crate) struct Night {
     /// Published intents and recommendations of the users who may be shown.
     pub(super) intents: StoredRows,
     pub(super) recommendations: StoredRows,
+    /// Mean of each probability of an intent over these users, by its column.
+    pub(super) averages: BTreeMap<&'static str, f64>,
 }
 
 impl Night {
@@ -240,6 +243,10 @@ async fn open_night(workspace: &Workspace, run_date: Option<RunDate>, key: Optio
         views: Mutex::default(),
         key,
         ids: std::sync::OnceLock::new(),
+        averages: TARGETS[..BINARY]
+            .iter()
+            .filter_map(|target| Some((target.output, intents.mean(target.output)?)))
+            .collect(),
         intents,
         recommendations,
     };

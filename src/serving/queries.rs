@@ -292,7 +292,7 @@ fn with_table(ctx: &SessionContext, refusal: Refusal, references: &[TableReferen
     let is_missing = |table: &&TableReference| !ctx.table_exist((*table).clone()).unwrap_or(true);
     match references.iter().find(is_missing).filter(|_| refusal.sqlstate == Refusal::UNKNOWN_TABLE) {
         Some(table) => Refusal { failure: schemas::table_not_found(ctx, table.table()), ..refusal }
-            .hint("\\d in psql, or information_schema.tables, lists the tables"),
+            .hint("information_schema.tables lists the tables, and so does \\d in psql"),
         None => refusal,
     }
 }

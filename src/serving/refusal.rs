@@ -108,7 +108,14 @@ impl From<DataFusionError> for Refusal {
             DataFusionError::Plan(message) if failure::names_unknown_table(message) => Some(Self::UNKNOWN_TABLE),
             _ => None,
         };
-        let refusal = Self::from(Failure::from(error));
+        let syntax = match error.find_root() {
+            DataFusionError::SQL(parser, _) => Some(parser.to_string()),
+            _ => None,
+        };
+        let mut refusal = Self::from(Failure::from(error));
+        if let Some(message) = syntax {
+            refusal.failure.message = message;
+        }
         match sqlstate {
             Some(sqlstate) => Self { sqlstate, ..refusal },
             None => refusal,

@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Float64Type};
 use datafusion::logical_expr::{Expr, cast, ident};
 use datafusion::prelude::DataFrame;
 use std::sync::Arc;
@@ -53,6 +53,13 @@ impl StoredRows {
         self.rows.column(self.key).as_string_opt::<i32>().into_iter().flat_map(|keys| keys.iter().flatten())
     }
 
+    /// Returns the mean of a column of numbers; `None` where there is none.
+    pub(super) fn mean(&self, column: &str) -> Option<f64> {
+        let numbers = self.rows.column_by_name(column)?.as_primitive_opt::<Float64Type>()?;
+        let count = numbers.len() - numbers.null_count();
+        (count > 0).then(|| numbers.iter().flatten().sum::<f64>() / count as f64)
+    }
+
     fn range(&self, key: &str) -> (usize, usize) {
         let Some(keys) = self.rows.column(self.key).as_string_opt::<i32>() else { return (0, 0) };
         let first = partition_point(keys.len(), |row| keys.value(row) < key);
@@ -89,7 +96,7 @@ pub(super) fn partition_point(len: usize, before: impl Fn(usize) -> bool) -> usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, Int32Array, StringArray};
+    use arrow::array::{ArrayRef, Float64Array, Int32Array, StringArray};
     use arrow::datatypes::Int32Type;
     use datafusion::prelude::SessionContext;
 
@@ -98,7 +105,8 @@ mod tests {
         let ctx = SessionContext::new();
         let users: ArrayRef = Arc::new(StringArray::from(vec!["b", "a", "b", "c'\"; --"]));
         let ranks: ArrayRef = Arc::new(Int32Array::from(vec![2, 1, 1, 1]));
-        let rows = RecordBatch::try_from_iter([("user_id", users), ("rank", ranks)]).unwrap();
+        let shares: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.25), None, Some(0.75), Some(0.5)]));
+        let rows = RecordBatch::try_from_iter([("user_id", users), ("rank", ranks), ("share", shares)]).unwrap();
         let stored = StoredRows::read(ctx.read_batch(rows).unwrap(), "user_id", Some("rank")).await.unwrap();
         let ranks = |rows: RecordBatch| rows.column(1).as_primitive::<Int32Type>().values().to_vec();
         assert_eq!(ranks(stored.of("a")), [1]);
@@ -109,5 +117,6 @@ mod tests {
         }
         assert_eq!(ranks(stored.of_all(["b", "aa", "a"]).unwrap().unwrap()), [1, 2, 1]);
         assert!(stored.of_all(["aa"]).unwrap().is_none());
+        assert_eq!((stored.mean("share"), stored.mean("rank"), stored.mean("colour")), (Some(0.5), None, None));
     }
 }

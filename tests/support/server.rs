@@ -70,6 +70,12 @@ impl Server {
         lines.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// Waits until the lines of the audit log are as expected, since a line follows its answer; returns them.
+    pub fn audited(&self, holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        self.wait_until("lines of the audit log", |server| holds(&server.audit()));
+        self.audit()
+    }
+
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();

@@ -303,6 +303,17 @@ fn explanations_add_up_and_can_be_read_out() {
             assert_eq!(rows, [format!("t,{}", parts.len())]);
         }
         let (_, answer) = server.get(&format!("/v1/users/{user}/explanation"));
+        let average = answer["averages"]["p_purchase"].as_f64().unwrap();
+        let means = server.rows("SELECT round(avg(p_purchase), 9) FROM intent");
+        assert!((average - means[0].parse::<f64>().unwrap()).abs() < 1e-8, "{average}, {means:?}");
+        let stored = server.rows(&format!("SELECT segment FROM intent WHERE user_id = '{user}'"));
+        assert_eq!(answer["segment"], stored[0]);
+        assert!(answer["last_seen_at"].is_string() && answer["summary"].as_str().unwrap().ends_with('.'), "{answer}");
+        // Values of features, not only names of groups.
+        let words = |part: &Value| part["words"].as_str().unwrap().to_string();
+        let groups = answer["explained"]["parts"].as_array().unwrap().iter().filter(|part| part["part"] == "group");
+        let groups: Vec<String> = groups.map(words).collect();
+        assert!(groups.iter().filter(|words| words.contains(" days")).count() >= 6, "{groups:#?}");
         let items = answer["items"].as_array().unwrap();
         assert!(!items.is_empty() && items.iter().all(|item| !item["reason"].as_str().unwrap().is_empty()), "{answer}");
     }
@@ -333,9 +344,10 @@ fn explanations_add_up_and_can_be_read_out() {
     }
     assert!(seen["title"].as_str().unwrap().starts_with(user), "{seen}");
     assert_eq!(seen["chances"].as_array().unwrap().len(), 7);
+    assert!(seen["summary"].as_str().unwrap().starts_with("A purchase within 7 days has a chance of "), "{seen}");
     assert!(seen["chances"][4].as_str().unwrap().starts_with("A purchase within 7 days"), "{seen}");
     assert!(!seen["reasons"].as_array().unwrap().is_empty() && !seen["suggestions"].as_array().unwrap().is_empty());
     assert_eq!(seen["explained"], "Why: no visit at all");
     assert_eq!(seen["unknown"][0], 404);
-    assert!(seen["unknown"][1].as_str().unwrap().contains("has no intents in the night of"), "{seen}");
+    assert!(seen["unknown"][1].as_str().unwrap().starts_with("There is no customer"), "{seen}");
 }

@@ -36,7 +36,7 @@ pub fn choose(settings: &ScoreConfig) -> Result<Device> {
         }
         Err(why) => {
             static LOGGED: Once = Once::new();
-            LOGGED.call_once(|| tracing::info!("score.device=auto: using the CPU: {why}"));
+            LOGGED.call_once(|| tracing::info!("scoring uses the CPU, there is no GPU to use ({why})"));
             Ok(Device::Cpu)
         }
     }

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::explanation::{Explained, explain};
+use super::explanation::{Explained, Suggestion, days_of, explain, noun, sentence, times_average};
 use super::problem::Problem;
 use crate::failure::Failure;
-use crate::model::targets::{BINARY, TARGETS, Target, TargetKind};
+use crate::model::targets::{BINARY, TARGETS, Target};
 use crate::score::functions::explain_intents::Part;
 use crate::serving::access::Account;
 use crate::serving::queries::Queries;
@@ -25,9 +25,6 @@ const TEMPLATE: &str = include_str!("agent.html");
 
 /// Parts of an explanation that are read out.
 const REASONS: usize = 7;
-
-/// A part with a smaller share of the log-odds is not worth a word.
-const SHARE_MIN: f64 = 0.01;
 
 /// Nothing is loaded from elsewhere, and no script runs.
 const POLICY: &str =
@@ -61,7 +58,7 @@ pub(super) async fn page(
     };
     let (status, found, problem) = match found {
         Ok(found) => (StatusCode::OK, found, None),
-        Err(problem) => (problem.status(), None, Some(problem.text())),
+        Err(problem) => (problem.status(), None, Some(sentence(&problem.text()))),
     };
     let days = queries.nights.horizons();
     match render(user, &intent, found.as_ref(), problem.as_deref(), days) {
@@ -83,28 +80,38 @@ fn render(
     intent: &str,
     found: Option<&Explained>,
     problem: Option<&str>,
-    (horizon_days, churn_days): (u32, u32),
+    days: (u32, u32),
 ) -> Result<String, minijinja::Error> {
     let binary = &TARGETS[..BINARY];
-    let words: BTreeMap<&str, &str> = binary.iter().map(|target| (target.name, words(target))).collect();
+    let words: BTreeMap<&str, &str> = binary.iter().map(|target| (target.name, noun(target))).collect();
     let chance = |target: &Target| {
         let probability = found?.intents.get(target.output)?.as_f64()?;
-        let days = if target.kind == TargetKind::Churn { churn_days } else { horizon_days };
-        Some(json!({ "name": target.name, "percent": rounded(probability * 100.0), "days": days }))
+        let average = found?.averages.get(target.output).copied();
+        Some(json!({
+            "name": target.name,
+            "percent": percent(probability),
+            "days": days_of(target, days),
+            "average": average.map(percent),
+            "compared": average.and_then(|average| times_average(probability, average)),
+        }))
     };
     let chances: Vec<Value> = binary.iter().filter_map(chance).collect();
+    let of = |output: &str| found.and_then(|found| found.intents.get(output)?.as_f64());
+    // A cart add of earlier days can still be bought.
+    let buys_from_cart = of("p_purchase").zip(of("p_cart")).is_some_and(|(purchase, cart)| purchase > cart);
     let parts = found.map_or(&[][..], |found| &found.parts);
+    let mut reasons: Vec<&Part> = parts.iter().filter(|part| part.counts()).collect();
+    reasons.sort_by(|a, b| b.log_odds.abs().total_cmp(&a.log_odds.abs()));
+    let largest = reasons.first().map_or(1.0, |part| part.log_odds.abs());
     let row = |part: &Part| {
         json!({
             "part": part.part, "name": part.name, "item_id": part.item_id, "words": sentence(&part.words),
-            "log_odds": (part.log_odds * 1000.0).round() / 1000.0,
+            "log_odds": format!("{:.3}", part.log_odds), "rises": part.log_odds > 0.0,
+            "width": (part.log_odds.abs() / largest * 100.0).round(),
         })
     };
-    let mut reasons: Vec<&Part> = parts
-        .iter()
-        .filter(|part| ["group", "event"].contains(&part.part) && part.log_odds.abs() >= SHARE_MIN)
-        .collect();
-    reasons.sort_by(|a, b| b.log_odds.abs().total_cmp(&a.log_odds.abs()));
+    let item =
+        |item: &Suggestion| json!({ "item_id": item.item_id, "title": item.title, "reason": sentence(&item.reason) });
     let mut environment = Environment::new();
     environment.add_template("agent.html", TEMPLATE)?;
     environment.get_template("agent.html")?.render(context! {
@@ -114,10 +121,13 @@ fn render(
         words => words,
         problem => problem,
         found => shown(&found.map(|found| json!({
-            "user_id": found.user_id, "run_date": found.run_date, "model_version": found.model_version, "items": found.items,
+            "user_id": found.user_id, "run_date": found.run_date, "model_version": found.model_version,
+            "segment": found.segment, "last_seen": found.last_seen, "summary": found.summary,
         }))),
         chances => shown(&chances),
+        buys_from_cart => buys_from_cart,
         reasons => shown(&reasons.into_iter().take(REASONS).map(row).collect::<Vec<_>>()),
+        items => shown(&found.map_or(&[][..], |found| &found.items).iter().map(item).collect::<Vec<_>>()),
         parts => shown(&parts.iter().map(row).collect::<Vec<_>>()),
     })
 }
@@ -126,28 +136,9 @@ fn shown(value: &impl serde::Serialize) -> Shown {
     Shown::from(Serde(value))
 }
 
-/// A percentage with one decimal.
-fn rounded(percent: f64) -> f64 {
-    (percent * 10.0).round() / 10.0
-}
-
-fn sentence(words: &str) -> String {
-    let mut letters = words.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()
-}
-
-/// Names what the customer may do, for people to read.
-fn words(target: &Target) -> &'static str {
-    match target.name {
-        "view" => "A view",
-        "search" => "A search",
-        "favorite" => "A favourite",
-        "cart" => "A cart add",
-        "purchase" => "A purchase",
-        "review" => "A review",
-        "churn" => "No visit at all",
-        other => other,
-    }
+/// A probability as a percentage with one decimal.
+fn percent(probability: f64) -> String {
+    format!("{:.1}", probability * 100.0)
 }
 
 #[cfg(test)]
@@ -159,10 +150,5 @@ mod tests {
         let page = render("<script>alert(1)</script>", "purchase", None, Some("no user \"><b>"), (7, 28)).unwrap();
         assert!(!page.contains("<script>") && !page.contains("\"><b>"), "{page}");
         assert!(page.contains("&lt;script&gt;"));
-    }
-
-    #[test]
-    fn every_intent_has_words() {
-        assert!(TARGETS[..BINARY].iter().all(|target| words(target) != target.name));
     }
 }

@@ -7,6 +7,7 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::live::{failed, score};
@@ -14,7 +15,8 @@ use super::problem::Problem;
 use super::users::{answer, json_rows, with_intents};
 use crate::failure::Result as FailureResult;
 use crate::model::attributions::TOLERANCE;
-use crate::score::functions::explain_intents::{Part, did, event_words, target_of};
+use crate::model::targets::{TARGETS, Target, TargetKind};
+use crate::score::functions::explain_intents::{Part, did, raises_and_lowers, target_of};
 use crate::serving::access::Account;
 use crate::serving::live::{Live, LiveAnswer};
 use crate::serving::queries::Queries;
@@ -39,6 +41,15 @@ pub(super) struct Explained {
     pub(super) model_version: String,
     pub(super) intent: String,
     pub(super) intents: Map<String, Value>,
+    /// Mean of each intent over all customers of the night.
+    pub(super) averages: BTreeMap<&'static str, f64>,
+    /// Segment and time of the last event, as the night publishes them.
+    pub(super) segment: Option<String>,
+    pub(super) last_seen_at: Option<String>,
+    /// Its local day, for people to read.
+    pub(super) last_seen: Option<String>,
+    /// The explanation in one sentence.
+    pub(super) summary: String,
     pub(super) parts: Vec<Part>,
     pub(super) items: Vec<Suggestion>,
     /// Says how the parts become the probability, and what they start from.
@@ -74,7 +85,11 @@ pub(super) async fn explanation(
         "user_id": found.user_id,
         "run_date": found.run_date,
         "model_version": found.model_version,
+        "segment": found.segment,
+        "last_seen_at": found.last_seen_at,
         "intents": found.intents,
+        "averages": found.averages,
+        "summary": found.summary,
         "explained": { "intent": found.intent, "parts": found.parts.iter().map(part).collect::<Value>(), "method": found.method },
         "items": found.items,
     })))
@@ -87,21 +102,35 @@ pub(super) async fn explain(
     user_id: &str,
     intent: &str,
 ) -> Result<Explained, Problem> {
-    let target = target_of(intent).map_err(|failure| Problem::bad_request(failure.message))?;
+    let target = target_of(intent, "explanation").map_err(|failure| Problem::bad_request(failure.message))?;
     let night = queries.nights.newest();
-    let has_intents = |id: String| night.intents.of(&id).num_rows() > 0;
-    if !night.meant_id(account, user_id).is_some_and(has_intents) {
-        return Err(super::users::unknown(&night, user_id));
-    }
+    let stored = night.meant_id(account, user_id).map(|id| night.intents.of(&id)).filter(|rows| rows.num_rows() > 0);
+    let stored = stored.ok_or_else(|| super::users::unknown(&night, user_id))?;
+    let stored = json_rows(&stored)?.pop().unwrap_or_default();
     let (live, scored) = score(queries, account, user_id, &[]).await?;
     let _turn = queries.live_turn().await?;
     let (found, mut parts) =
         live.model.explain(&scored.features, target).await.map_err(|failure| failed(account, failure))?;
-    name_items(&live, &mut parts).map_err(Refusal::from)?;
+    name_items(&live, &mut parts, target).map_err(Refusal::from)?;
     let mut row = with_intents(json_rows(&(&scored.scores).into())?.pop().unwrap_or_default());
     let intents = row.remove("intents").and_then(|intents| intents.as_object().cloned()).unwrap_or_default();
     let items = suggestions(&live, &scored, &Met::of(&parts)).await.map_err(Refusal::from)?;
+    let text = |column: &str| stored.get(column).and_then(Value::as_str).map(String::from);
+    let days = queries.nights.horizons();
+    let target = &TARGETS[target];
     Ok(Explained {
+        summary: [chance(target, found.probability, night.averages.get(target.output).copied(), days)]
+            .into_iter()
+            .chain(raises_and_lowers(&parts))
+            .map(|clause| sentence(&clause))
+            .collect::<Vec<_>>()
+            .join(" "),
+        segment: text("segment"),
+        last_seen: text("last_seen_at")
+            .and_then(|at| at.parse::<DateTime<Utc>>().ok())
+            .map(|at| day(at, live.config().time_zone())),
+        last_seen_at: text("last_seen_at"),
+        averages: night.averages.clone(),
         user_id: scored.user_id.clone(),
         run_date: scored.run_date.to_string(),
         model_version: live.model.version.clone(),
@@ -121,13 +150,56 @@ pub(super) async fn explain(
     })
 }
 
-/// Calls the items of events what the catalogue calls them.
-fn name_items(live: &Live, parts: &mut [Part]) -> FailureResult<()> {
+/// Says how likely an intent is, compared with the average customer of the night.
+fn chance(target: &Target, probability: f64, average: Option<f64>, days: (u32, u32)) -> String {
+    let percent = |of: f64| format!("{:.1} %", of * 100.0);
+    let compared = match average.and_then(|average| Some((average, times_average(probability, average)?))) {
+        Some((average, times)) => format!(", {times} ({})", percent(average)),
+        None => String::new(),
+    };
+    format!("{} within {} days has a chance of {}{compared}", noun(target), days_of(target, days), percent(probability))
+}
+
+/// Compares a probability with the mean of all customers; `None` where that is zero.
+pub(super) fn times_average(probability: f64, average: f64) -> Option<String> {
+    (average > 0.0).then(|| match probability / average {
+        times if (0.9..=1.1).contains(&times) => "about the average of all customers".into(),
+        times => format!("{times:.1} times the average of all customers"),
+    })
+}
+
+/// Returns the days within which a target is predicted: churn's are its own.
+pub(super) fn days_of(target: &Target, (horizon_days, churn_days): (u32, u32)) -> u32 {
+    if target.kind == TargetKind::Churn { churn_days } else { horizon_days }
+}
+
+/// Names what the customer may do, for people to read.
+pub(super) fn noun(target: &Target) -> &'static str {
+    match target.name {
+        "view" => "A view",
+        "search" => "A search",
+        "favorite" => "A favourite",
+        "cart" => "A cart add",
+        "purchase" => "A purchase",
+        "review" => "A review",
+        "churn" => "No visit at all",
+        other => other,
+    }
+}
+
+/// Makes a sentence of a clause.
+pub(super) fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()
+}
+
+/// Calls the items of events what the catalogue calls them, and names the day of each.
+fn name_items(live: &Live, parts: &mut [Part], target: usize) -> FailureResult<()> {
     for part in parts.iter_mut().filter(|part| part.part == "event") {
         let title = part.item_id.as_deref().map(|item| live.title(item)).transpose()?.flatten();
-        if let Some(title) = title {
-            part.words = event_words(&part.name, Some(&title), part.log_odds);
-        }
+        let name = title.or_else(|| part.item_id.clone());
+        let day = part.ts.and_then(time).map(|at| day(at, live.config().time_zone()));
+        part.say_event(name.as_deref(), day.as_deref(), target);
     }
     Ok(())
 }
@@ -187,12 +259,44 @@ impl<'a> Met<'a> {
 impl MetItem<'_> {
     /// Says what the customer did with an item, which the sentence may have named before.
     fn words(&self, item: &str, zone: chrono_tz::Tz) -> String {
-        let on = self.at.map(|at| format!(" on {}", at.with_timezone(&zone).format("%-d %B %Y")));
+        let on = self.at.map(|at| format!(" on {}", day(at, zone)));
         let did = did(self.event_type, Some(item));
         format!("{}{}", did.trim_end().replace("  ", " "), on.unwrap_or_default())
     }
 }
 
+/// Writes the local day of a time as people do.
+pub(super) fn day(at: DateTime<Utc>, zone: chrono_tz::Tz) -> String {
+    at.with_timezone(&zone).format("%-d %B %Y").to_string()
+}
+
 fn time(micros: i64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros(micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::targets::{BINARY, CHURN, PURCHASE};
+
+    #[test]
+    fn a_chance_is_compared_with_the_average() {
+        let said = |target: usize, probability, average| chance(&TARGETS[target], probability, average, (7, 28));
+        assert_eq!(
+            said(PURCHASE, 0.123, Some(0.056)),
+            "A purchase within 7 days has a chance of 12.3 %, 2.2 times the average of all customers (5.6 %)"
+        );
+        assert_eq!(
+            said(CHURN as usize, 0.05, Some(0.051)),
+            "No visit at all within 28 days has a chance of 5.0 %, about the average of all customers (5.1 %)"
+        );
+        for unknown in [None, Some(0.0)] {
+            assert_eq!(said(PURCHASE, 0.5, unknown), "A purchase within 7 days has a chance of 50.0 %");
+        }
+    }
+
+    #[test]
+    fn every_intent_has_words() {
+        assert!(TARGETS[..BINARY].iter().all(|target| noun(target) != target.name));
+    }
 }

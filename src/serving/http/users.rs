@@ -97,7 +97,10 @@ async fn night(queries: &Queries, run_date: Option<&str>) -> Result<Arc<Night>, 
 /// The answer for a user without a row, and for one who may not be shown: both look alike.
 pub(super) fn unknown(night: &Night, user_id: &str) -> Problem {
     match night.run_date {
-        Some(date) => Problem::not_found(format!("user {user_id:?} has no intents in the night of {date}")),
+        Some(date) => Problem::not_found(format!(
+            "there is no customer {user_id:?} in the night of {date}: check the id (upper and lower case differ); without consent, \
+             excluded or erased, a customer isn't shown either"
+        )),
         None => Problem::not_found("no night is visible"),
     }
 }

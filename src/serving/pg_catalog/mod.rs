@@ -13,7 +13,6 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{context::EmptyContextProvider, setup_pg_catalog};
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::engine::schemas::CATALOG;
@@ -25,10 +24,7 @@ pub(super) use names::{SEARCH_PATH, VERSION};
 
 /// Adds both schemas to a session, and the functions that clients call.
 pub(super) async fn install(ctx: &SessionContext, descriptions: &Descriptions) -> Result<()> {
-    let built_in: HashSet<String> = SessionContext::new().state().scalar_functions().keys().cloned().collect();
-    let mut ours: Vec<String> =
-        ctx.state().scalar_functions().keys().filter(|name| !built_in.contains(*name)).cloned().collect();
-    ours.sort();
+    let ours = tables::functions_of(ctx);
     setup_pg_catalog(ctx, CATALOG, EmptyContextProvider).map_err(|e| Failure::from(*e))?;
     {
         let state = ctx.state_ref();

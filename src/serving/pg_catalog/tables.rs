@@ -287,12 +287,12 @@ pub(super) struct KnownTables {
     pub(super) hidden: HashSet<i64>,
     /// OID of the schema of the published tables, in which functions are shown.
     schema: Option<i32>,
-    /// Arguments and results of the documented functions, by OID.
+    /// Arguments and results of functions, by OID.
     pub(super) signatures: HashMap<i64, Signature>,
 }
 
 /// Arguments and result of a function, in words.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Signature {
     pub(super) arguments: String,
     pub(super) returns: String,
@@ -301,7 +301,7 @@ pub(super) struct Signature {
 /// Fills the tables that this server answers itself: comments, functions and settings.
 pub(super) async fn fill(
     ctx: &SessionContext,
-    functions: &[String],
+    functions: &[Function],
     descriptions: &Descriptions,
 ) -> failure::Result<KnownTables> {
     let mut known = read_tables(ctx, descriptions).await?;
@@ -391,27 +391,56 @@ fn settings() -> failure::Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, values)| (name, values, true)))?)
 }
 
-/// Returns what the docs say of functions.
-fn signatures(functions: &[String]) -> HashMap<i64, Signature> {
-    let documented = descriptions::functions().into_iter().filter_map(|(call, returns)| {
-        let (name, arguments) = call.split_once('(')?;
-        let place = functions.binary_search_by(|function| function.as_str().cmp(name)).ok()?;
-        let returns = returns.split([';', ',', ':']).next().unwrap_or_default().into();
-        let arguments = arguments.trim_end_matches(')').into();
-        Some((i64::from(FIRST_FUNCTION_OID) + i64::try_from(place).ok()?, Signature { arguments, returns }))
-    });
-    documented.collect()
+/// A function that clients list.
+pub(super) struct Function {
+    name: String,
+    signature: Option<Signature>,
+}
+
+/// Returns the functions of a session that DataFusion does not have, by name: scalar, aggregate and table functions. Arguments and
+/// results are those of the docs; a value of the session says its type.
+pub(super) fn functions_of(ctx: &SessionContext) -> Vec<Function> {
+    let (state, plain) = (ctx.state(), SessionContext::new().state());
+    let mut documented: HashMap<String, Signature> = descriptions::functions()
+        .into_iter()
+        .filter_map(|(call, returns)| {
+            let (name, arguments) = call.split_once('(')?;
+            let returns = returns.split([';', ',', ':']).next().unwrap_or_default().into();
+            Some((name.to_string(), Signature { arguments: arguments.trim_end_matches(')').into(), returns }))
+        })
+        .collect();
+    let of_session = |name: &str| {
+        let type_of = state.scalar_functions().get(name)?.return_type(&[]).ok()?;
+        Some(Signature { arguments: String::new(), returns: types::standard_name(&type_of.to_string()) })
+    };
+    let names: BTreeSet<&String> =
+        (state.scalar_functions().keys().filter(|name| !plain.scalar_functions().contains_key(*name)))
+            .chain(state.aggregate_functions().keys().filter(|name| !plain.aggregate_functions().contains_key(*name)))
+            .chain(state.table_functions().keys().filter(|name| !plain.table_functions().contains_key(*name)))
+            .collect();
+    let function = |name: &String| Function {
+        signature: documented.remove(name).or_else(|| of_session(name)),
+        name: name.clone(),
+    };
+    names.into_iter().map(function).collect()
+}
+
+fn signatures(functions: &[Function]) -> HashMap<i64, Signature> {
+    let numbered = functions.iter().zip(i64::from(FIRST_FUNCTION_OID)..);
+    numbered.filter_map(|(function, oid)| Some((oid, function.signature.clone()?))).collect()
 }
 
 /// Returns rows of `pg_proc` for functions that DataFusion does not have.
-fn procedures_of(schema: &SchemaRef, functions: &[String], oid: Option<i32>) -> failure::Result<RecordBatch> {
+fn procedures_of(schema: &SchemaRef, functions: &[Function], oid: Option<i32>) -> failure::Result<RecordBatch> {
     let number = |position: usize| i32::try_from(position).unwrap_or_default();
     let columns = schema.fields().iter().map(|field| -> failure::Result<ArrayRef> {
         let values: ArrayRef = match field.name().as_str() {
             "oid" => {
                 Arc::new((0..functions.len()).map(|at| Some(FIRST_FUNCTION_OID + number(at))).collect::<Int32Array>())
             }
-            "proname" => Arc::new(functions.iter().map(|name| Some(name.as_str())).collect::<StringArray>()),
+            "proname" => {
+                Arc::new(functions.iter().map(|function| Some(function.name.as_str())).collect::<StringArray>())
+            }
             // A schema that clients list, unlike pg_catalog.
             "pronamespace" => Arc::new(functions.iter().map(|_| oid).collect::<Int32Array>()),
             "prokind" => Arc::new(functions.iter().map(|_| Some("f")).collect::<StringArray>()),

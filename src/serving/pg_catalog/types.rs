@@ -34,7 +34,7 @@ fn internal_name(arrow: &str) -> String {
     known.map_or_else(|| "text".into(), |known| known.name().into())
 }
 
-fn standard_name(arrow: &str) -> String {
+pub(super) fn standard_name(arrow: &str) -> String {
     let internal = internal_name(arrow);
     let standard = match internal.as_str() {
         "bool" => "boolean",
