@@ -36,6 +36,9 @@ settings! {
 settings! {
     /// The demand forecast. Train again after a change.
     DemandConfig {
+        /// Forecast demand. With false, training leaves it out, and nights publish `demand`, `demand_total` and `replenishment` without
+        /// rows and say so in `runs.note`: for shops that want intents alone, and for lakes too young for forecasts.
+        enabled: bool = true;
         /// Days that are forecast.
         horizon_days: u32 = 28, 1..=366;
         /// Days of an item's history that the network reads.

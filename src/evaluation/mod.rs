@@ -131,6 +131,13 @@ async fn evaluate_demand(
     evaluation: &mut Evaluation,
 ) -> Result<()> {
     let horizon_days = workspace.config.demand.horizon_days;
+    if let Some(failure) = cards.iter().find_map(|card| card.require_demand().err()) {
+        if options.task == Some(Task::Demand) {
+            return Err(failure);
+        }
+        tracing::info!("evaluation: the demand is left out: {}", failure.message);
+        return Ok(());
+    }
     if options.task == Some(Task::Demand) {
         options.dates.iter().try_for_each(|&date| require_outcomes(known, date, horizon_days))?;
     }

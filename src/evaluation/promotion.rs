@@ -231,7 +231,9 @@ impl<'a> Judge<'a> {
         }
         // Forecasts of other horizons are not judged.
         let with_demand = self.figures.iter().any(|(_, _, named)| *named == Named::Pinball)
-            && cards.iter().all(|card| require_horizons(card, config, &|task| task == Task::Demand).is_ok());
+            && cards.iter().all(|card| {
+                card.demand.trained && require_horizons(card, config, &|task| task == Task::Demand).is_ok()
+            });
         let date = self.date();
         let versions: Vec<String> = cards.iter().map(|card| card.version.clone()).collect();
         let users = scored_users::read(workspace, known, date, &versions, 0).await?;

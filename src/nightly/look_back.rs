@@ -51,7 +51,11 @@ impl LookBack<'_> {
         }
         let ripe = ago(config.demand.horizon_days.min(DEMAND_DAYS_MIN));
         if let Some(night) = nights.iter().rfind(|night| night.run_date() <= ripe) {
-            found.insert("demand".into(), self.demand(night).await?);
+            let demand = self.demand(night).await?;
+            // A night may have been published without forecasts.
+            if demand["item_days"] != 0 {
+                found.insert("demand".into(), demand);
+            }
         }
         Ok(if found.is_empty() { Value::Null } else { Value::Object(found) })
     }

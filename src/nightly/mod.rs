@@ -138,6 +138,9 @@ async fn run_locked(
     let run_date = options.run_date;
     // Without a model nothing else is worth doing.
     let service = models.service("").await?;
+    if config.demand.enabled {
+        service.card.require_demand()?;
+    }
     let workspace = Workspace::open(config, Arc::clone(models), Access::ReadWrite).await?;
     warn_of_erased(&workspace, &service.card.version).await?;
     let (survey, planning) = plan::survey(&workspace, run_date).await?;
@@ -165,6 +168,8 @@ async fn run_locked(
     let master_findings = master_findings::count(&ctx).await?;
     let unstitched = master_findings::note_unstitched(&master_findings, config);
     let due = note_due_training(&service.card.labels_end, run_date, config.train.due_days);
+    let without_demand = (!config.demand.enabled)
+        .then(|| "demand.enabled = false: demand, demand_total and replenishment have no rows".to_string());
     if let Some(due) = &due {
         tracing::warn!("{due}");
     }
@@ -182,7 +187,7 @@ async fn run_locked(
         ctx,
         stages,
         staged: StagedTables::new(),
-        notes: accepted.into_iter().chain(missing).chain(unstitched).chain(due).collect(),
+        notes: accepted.into_iter().chain(missing).chain(unstitched).chain(due).chain(without_demand).collect(),
         drift: Value::Null,
         accuracy: Value::Null,
     };
@@ -352,6 +357,9 @@ impl Night<'_> {
 
     /// Forecasts the demand of all items, part by part.
     async fn forecast_demand(&mut self) -> Result<()> {
+        if !self.workspace.config.demand.enabled {
+            return self.leave_out(CheckpointedQuery::DEMAND_FORECASTS).await;
+        }
         let night = Scope::night(self.options.run_date);
         let parts = features::item_parts(&self.ctx, &self.workspace.config).await?;
         let scopes: Vec<Scope> = parts.into_iter().map(|items| Scope { items, ..night }).collect();
@@ -361,6 +369,16 @@ impl Night<'_> {
         }
         let shared = SharedTables::from_session(&self.ctx, &[features::EARLIER_DEMAND]).await?;
         self.run_in_parts(CheckpointedQuery::DEMAND_FORECASTS, &scopes, &shared).await
+    }
+
+    /// Registers the rows of a query that are not wanted: none.
+    async fn leave_out(&mut self, query: CheckpointedQuery) -> Result<()> {
+        let (name, clock) = (query.name(), self.stages.begin(query.name()));
+        let planned = query.plan(&self.ctx, &self.workspace.sql).await?;
+        let schema = parquet_files::plain(planned.schema().as_arrow());
+        materialise::register_rows(&self.ctx, name, &self.checkpoints.folder(name), schema, Vec::new())?;
+        self.stages.end(name, clock, 0, 0);
+        Ok(())
     }
 
     /// Runs a query for each scope in a session of its own that has the `shared` tables.

@@ -127,8 +127,10 @@ fn order_lines_keep_returns_guests_and_uk_time_also_packed() {
         ];
         assert_eq!(place.sql(EVENTS), expected);
         assert_eq!(place.sql(ITEMS), ["A,MUG RED,,,3.5", "B,,,,4.0"]);
-        let users = place.sql("SELECT user_id, country FROM users ORDER BY user_id");
-        assert_eq!(users, ["13085,EIRE", "7,\"Channel", "Islands\""]);
+        // A customer is known from the first order on.
+        let users = place.sql("SELECT user_id, country, signed_up_at FROM users ORDER BY user_id");
+        let expected = ["13085,EIRE,2010-07-01T08:00:00", "7,\"Channel", "Islands\",2010-07-01T08:02:00"];
+        assert_eq!(users, expected);
     }
 }
 

@@ -29,6 +29,7 @@ pub fn intent_shape(width: i64, layers: i64, heads: i64) -> IntentShape {
 /// Returns the shape of a small demand network that reads neither intents nor closed days nor contents.
 pub fn demand_shape() -> DemandShape {
     DemandShape {
+        trained: true,
         network: DemandNetworkName::Gru,
         width: 8,
         layers: 1,

@@ -18,7 +18,7 @@ use tch::{Device, nn};
 
 use crate::support::nights::{self, QUICK, memory};
 use crate::support::random_model;
-use crate::support::shop::{done, night_of_all, query, shop};
+use crate::support::shop::{TRAINED_ON, champion, contents, done, night_of_all, query, refused, run_column, shop};
 
 /// Returns the numbers of a query over the published tables, row by row.
 fn numbers(output: &str, sql: &str) -> Vec<Vec<f64>> {
@@ -90,6 +90,43 @@ fn forecasts_follow_intents_once_earlier_nights_support_it() {
     done(&[&alone[..], &["--lake", &lake, "--output", &output]].concat());
     let found = &numbers(&output, totals)[0];
     assert!(found[0] == 0.0 && (found[2] - found[3]).abs() < 1e-9, "{found:?}");
+}
+
+#[test]
+fn a_shop_may_want_intents_alone() {
+    let (own, lake, _) = shop();
+    let output = own.path().join("intents-alone").display().to_string();
+    let places = ["--lake", &lake, "--output", &output, "--date"];
+    let alone = ["--set", "demand.enabled=false"];
+    let small =
+        ["train.epochs_max=1", "train.refit_epochs=0", "train.as_of_dates=2", "model.width=16", "intents.trees=false"];
+    let small: Vec<&str> = small.iter().flat_map(|setting| ["--set", setting]).collect();
+    done(&[&alone[..], &small, &["train"], &places, &[TRAINED_ON]].concat());
+    let card = champion(&output);
+    let card = std::fs::read_to_string(format!("{output}/models/{card}/bundle.json")).unwrap();
+    assert!(!card.contains("pinball"), "{card}");
+
+    let refused_night = refused(&[&["nightly"], &places[..], &["2026-02-21"]].concat(), 6);
+    assert!(refused_night.contains("it forecasts no demand") && refused_night.contains("demand.enabled=false"));
+    assert!(!contents(&output).keys().any(|file| file.starts_with("./tables/")), "nothing is published");
+    for date in ["2026-02-21", "2026-03-02"] {
+        done(&[&alone[..], &["nightly"], &places, &[date]].concat());
+        let rows = "SELECT (SELECT count(*) FROM demand) AS a, (SELECT count(*) FROM demand_total) AS b, \
+                    (SELECT count(*) FROM replenishment) AS c, (SELECT count(*) FROM intent) > 0 AS d, \
+                    (SELECT count(*) FROM recommendation) > 0 AS e";
+        assert_eq!(query(&output, rows).lines().nth(1), Some("0,0,0,true,true"));
+        let note =
+            query(&output, &format!("SELECT note FROM runs WHERE run_date = DATE '{date}' AND note IS NOT NULL"));
+        assert!(note.contains("demand.enabled = false: demand, demand_total and replenishment have no rows"), "{note}");
+    }
+    let accuracy = run_column(&output, "accuracy", "2026-03-02").to_string();
+    assert!(!accuracy.contains("demand"), "nothing was forecast: {accuracy}");
+    done(&[&alone[..], &["report"], &places, &["2026-03-02"]].concat());
+    let sql = "SELECT forecast_demand(history) FROM item_history";
+    for asked in [&["sql", "-c", sql][..], &["evaluate", "--task", "demand"]] {
+        let errors = refused(&[&alone[..], asked, &places, &["2026-02-21"]].concat(), 6);
+        assert!(errors.contains("it forecasts no demand"), "{errors}");
+    }
 }
 
 #[test]

@@ -110,6 +110,18 @@ impl BundleCard {
         }
     }
 
+    /// Refuses a model that forecasts no demand.
+    pub(crate) fn require_demand(&self) -> Result<()> {
+        match self.demand.trained {
+            true => Ok(()),
+            false => Err(Failure::model(format!(
+                "model {}: it forecasts no demand, it was trained with demand.enabled = false",
+                self.version
+            ))
+            .hint("train with demand.enabled=true, or run nights with demand.enabled=false")),
+        }
+    }
+
     /// Returns the settings `intents.<name>` whose days are not those that the model predicts: name, the model's, the configured.
     pub(crate) fn other_horizons(&self, intents: &IntentsConfig) -> Vec<(&'static str, u32, u32)> {
         let both = [

@@ -11,6 +11,9 @@ use crate::config::networks::DemandNetworkName;
 /// The sizes, priors, blend and calibration of the demand model; stored in the bundle's card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DemandShape {
+    /// False if training left the demand out (`demand.enabled`): the weights are random, and nothing is forecast.
+    #[serde(default = "always")]
+    pub trained: bool,
     pub network: DemandNetworkName,
     /// Numbers of a history's state.
     pub width: i64,
@@ -50,6 +53,11 @@ pub struct DemandShape {
     pub calibration: Calibration,
 }
 
+/// Bundles that predate the setting forecast demand.
+fn always() -> bool {
+    true
+}
+
 impl DemandShape {
     /// Returns the number of inputs of one past day.
     pub(super) fn past_day_inputs(&self) -> i64 {
@@ -76,6 +84,7 @@ impl DemandShape {
     /// Returns a small shape that tests adapt.
     pub(crate) fn tiny(network: DemandNetworkName) -> Self {
         Self {
+            trained: true,
             network,
             width: 8,
             layers: 2,

@@ -32,7 +32,9 @@ impl SqlModel for ForecastDemand {
     }
 
     async fn load(&self, models: &Models, inputs: &ModelInputs) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(DemandModel(models.load_service(&inputs.model).await?)))
+        let service = models.load_service(&inputs.model).await?;
+        service.card.require_demand()?;
+        Ok(Arc::new(DemandModel(service)))
     }
 }
 

@@ -35,7 +35,9 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
     // Everything that can be refused is refused before anything is trained.
     require_rows("users in the training split", users.labelled, LABELLED_USERS_MIN)?;
     intents::require_labels(&users, config.intents.horizon_days)?;
-    demand::require_histories(&items, &config.demand)?;
+    if config.demand.enabled {
+        demand::require_histories(&items, &config.demand)?;
+    }
     for (feature, auc) in intents::suspicious_features(&users, &sets.contract) {
         tracing::warn!(
             "training: the feature {feature} alone predicts purchases with an AUC of {auc:.4}: its SQL probably reads days after the run \
@@ -64,12 +66,14 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
         figures.insert("auc_test_purchase_recency_frequency".into(), auc);
     }
 
-    let demand_bar = progress::bar("demand", 1);
-    let demand_data = DemandData { items: &sets.items, statistics: &items };
-    let network = &mut networks.demand;
-    let store = &mut networks.demand_store;
-    figures.extend(demand::train(network, store, demand_data, config, journal, &demand_bar)?);
-    demand_bar.finish_and_clear();
+    if config.demand.enabled {
+        let demand_bar = progress::bar("demand", 1);
+        let demand_data = DemandData { items: &sets.items, statistics: &items };
+        let network = &mut networks.demand;
+        let store = &mut networks.demand_store;
+        figures.extend(demand::train(network, store, demand_data, config, journal, &demand_bar)?);
+        demand_bar.finish_and_clear();
+    }
     journal.report_failures(&mut figures);
 
     let card = BundleCard {
@@ -120,6 +124,7 @@ fn intent_shape(config: &Config, sets: &TrainingSets) -> IntentShape {
 fn demand_shape(config: &Config, items: &ItemStatistics) -> DemandShape {
     let enough_intents = items.intent_days_share >= INTENT_DAYS_SHARE_MIN;
     DemandShape {
+        trained: config.demand.enabled,
         network: config.demand.network,
         width: config.demand.width.into(),
         layers: config.demand.layers.into(),

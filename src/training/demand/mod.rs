@@ -190,7 +190,7 @@ pub(crate) fn require_histories(statistics: &ItemStatistics, config: &DemandConf
     .hint(format!(
         "raise demand.as_of_dates, lower demand.history_days_min, or train on a lake with more items, days or purchases; items \
          must be first seen {} days before the training date (twice demand.horizon_days and demand.history_days_min): in a \
-         younger lake lower demand.horizon_days; with 7 it is {} days",
+         younger lake lower demand.horizon_days; with 7 it is {} days; or train without demand (demand.enabled=false)",
         2 * config.horizon_days + config.history_days_min,
         2 * 7 + config.history_days_min
     )))
