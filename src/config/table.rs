@@ -10,6 +10,8 @@ settings! {
         delimiter: String = ",".into();
         /// Most frequent categories of a column that get an embedding of their own; all others share one.
         categories_max: u32 = 256, 1..=1_000_000;
+        /// Train gradient-boosted trees next to the network for labels that are probabilities, and predict with a blend of both.
+        trees: bool = true;
     }
 }
 

@@ -167,6 +167,19 @@ fn a_table_model_predicts_in_sql_and_no_night_uses_it() {
         let (create, _) = sql.split_once("; ").unwrap();
         shop.refused(&["sql", "-c", &format!("{create}; {query}")], code, &[part]);
     }
+
+    // The probability is a blend with trees, the amount is the network's; trees that changed are refused.
+    assert!(figure("auc_test_bought_trees") > 0.75 && figure("auc_test_bought_network") > 0.75);
+    let weights = card["network_weights"].as_object().unwrap();
+    assert!(weights.len() == 1 && (0.0..=1.0).contains(&weights["0"].as_f64().unwrap()), "{weights:?}");
+    let trees = model.join("trees.safetensors");
+    let mut bytes = std::fs::read(&trees).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&trees, bytes).unwrap();
+    shop.refused(&["sql", "-c", &sql], 6, &["trees.safetensors: checksum mismatch", "train again"]);
+    let without = [&["--set", "table.trees=false"], &train[..]].concat();
+    shop.done(&without);
+    assert_eq!(shop.models().iter().filter(|model| model.join("trees.safetensors").exists()).count(), 1);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Writes and loads table models in the registry: `models/table-DATE-HASH/` with `table.json` and
-//! `weights.safetensors`.
+//! Writes and loads table models in the registry: `models/table-DATE-HASH/` with `table.json`, `weights.safetensors` and, where there
+//! are trees, `trees.safetensors`.
 //!
 //! There is no `bundle.json`, so a night can never take such a model, neither by name nor as champion.
 
@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use tch::{Device, Tensor, nn};
 
 use super::columns::{TableColumns, TableInputs};
-use super::network::{TableBatch, TableLabel, TableNetwork, TableShape, row_indices};
+use super::network::{TableBatch, TableLabel, TableLabelKind, TableNetwork, TableShape, row_indices};
+use super::trees::{TableTrees, blended, rows_for_trees};
 use crate::failure::{Failure, Result};
 use crate::ids::ContentHash;
 use crate::model::cards::{Card, damaged};
@@ -20,10 +21,11 @@ pub(crate) const TABLE_FORMAT: u32 = 1;
 /// The card, whose presence marks a folder of the registry as a table model.
 pub(crate) const TABLE_CARD: &str = "table.json";
 const WEIGHTS: &str = "weights.safetensors";
+const TREES: &str = "trees.safetensors";
 /// Rows per forward pass.
 const BATCH_ROWS: usize = 8192;
 
-/// The contents of `table.json`: everything about a table model except its weights.
+/// The contents of `table.json`: everything about a table model except its weights and trees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableCard {
     pub(crate) format: u32,
@@ -37,6 +39,12 @@ pub struct TableCard {
     pub(crate) labels: Vec<TableLabel>,
     pub(crate) shape: TableShape,
     pub(crate) weights_hash: String,
+    /// Hash of the trees' file; none for a model without trees.
+    #[serde(default)]
+    pub(crate) trees_hash: Option<String>,
+    /// The network's weight in the blend with the trees, of each label that has trees, by its place in `labels`.
+    #[serde(default)]
+    pub(crate) network_weights: BTreeMap<usize, f64>,
     /// Figures on the test rows.
     pub figures: BTreeMap<String, f64>,
     /// The `[model]`, `[train]` and `[table]` settings of the training, for people; nothing reads them.
@@ -49,6 +57,7 @@ pub struct TableCard {
 pub(crate) struct TableModel {
     pub(crate) card: TableCard,
     network: TableNetwork,
+    trees: TableTrees,
     /// Owns the weights of `network`.
     _store: nn::VarStore,
 }
@@ -56,17 +65,34 @@ pub(crate) struct TableModel {
 impl TableModel {
     /// Predicts one label, given by its index in the card, for all rows.
     pub(crate) fn predict(&self, inputs: &TableInputs, label: usize) -> Result<Vec<f64>> {
-        let _guard = tch::no_grad_guard();
-        let kind = self.card.labels[label].kind;
-        let all_rows = TableBatch::from_inputs(inputs, &self.network.shape)?;
         let rows: Vec<usize> = (0..inputs.rows).collect();
-        let mut predictions = Vec::with_capacity(inputs.rows);
-        for chunk in rows.chunks(BATCH_ROWS) {
-            let raw = self.network.raw_outputs(&all_rows.select(&row_indices(chunk)?)?, false)?;
-            predictions.extend(to_vec(&kind.prediction(&raw, label)?)?);
+        let mut predictions = predictions(&self.network, inputs, &rows, (label, self.card.labels[label].kind))?;
+        if let Some(weight) = self.card.network_weights.get(&label) {
+            let (rows, width) = rows_for_trees(inputs);
+            let of_trees = self.trees.log_odds(&rows, width, label);
+            for (prediction, trees) in predictions.iter_mut().zip(of_trees.unwrap_or_default()) {
+                *prediction = blended(*weight, *prediction, trees);
+            }
         }
         Ok(predictions)
     }
+}
+
+/// Predicts one label of a network, given by its place and kind, for some rows.
+pub(crate) fn predictions(
+    network: &TableNetwork,
+    inputs: &TableInputs,
+    rows: &[usize],
+    (label, kind): (usize, TableLabelKind),
+) -> Result<Vec<f64>> {
+    let _guard = tch::no_grad_guard();
+    let all_rows = TableBatch::from_inputs(inputs, &network.shape)?;
+    let mut predictions = Vec::with_capacity(rows.len());
+    for chunk in rows.chunks(BATCH_ROWS) {
+        let raw = network.raw_outputs(&all_rows.select(&row_indices(chunk)?)?, false)?;
+        predictions.extend(to_vec(&kind.prediction(&raw, label)?)?);
+    }
+    Ok(predictions)
 }
 
 /// Returns a tensor's numbers, in order.
@@ -99,13 +125,28 @@ impl Card for TableCard {
 
 impl Registry {
     /// Writes a table model. The card is written last, so that a version with a card is complete.
-    pub(crate) async fn write_table(&self, mut card: TableCard, store: &nn::VarStore) -> Result<TableCard> {
+    pub(crate) async fn write_table(
+        &self,
+        mut card: TableCard,
+        store: &nn::VarStore,
+        trees: &TableTrees,
+    ) -> Result<TableCard> {
         let weights = weights::to_bytes(&[store])?;
         let hash = ContentHash::from_bytes(&weights).short();
+        let trees = if trees.0.is_empty() { None } else { Some(trees.to_bytes()?) };
+        card.trees_hash = trees.as_ref().map(|trees| ContentHash::from_bytes(trees).short());
+        // Other trees make another model.
+        let both = match &card.trees_hash {
+            Some(of_trees) => ContentHash::from_bytes(format!("{hash}{of_trees}").as_bytes()).short(),
+            None => hash.clone(),
+        };
         let day: String = card.trained_at.chars().filter(char::is_ascii_digit).take(8).collect();
-        card.seal(format!("table-{day}-{}", &hash[..8]), hash);
+        card.seal(format!("table-{day}-{}", &both[..8]), hash);
         let folder = self.0.folder(&card.version);
         folder.write(WEIGHTS, weights).await?;
+        if let Some(trees) = trees {
+            folder.write(TREES, trees).await?;
+        }
         folder.write(TABLE_CARD, serde_json::to_vec_pretty(&card).map_err(Failure::bug)?).await?;
         Ok(card)
     }
@@ -119,11 +160,24 @@ impl Registry {
             let text = format!("{}{WEIGHTS}: checksum mismatch: the file changed since training", folder.url);
             return Err(damaged(Failure::model(text)));
         }
+        let trees = match &card.trees_hash {
+            None => TableTrees::default(),
+            Some(expected) => {
+                let bytes = folder.read(TREES).await.map_err(damaged)?;
+                if ContentHash::from_bytes(&bytes).short() != *expected {
+                    let text = format!("{}{TREES}: checksum mismatch: the file changed since training", folder.url);
+                    return Err(damaged(Failure::model(text)));
+                }
+                let width = (card.shape.reals as usize) + card.shape.category_counts.len();
+                TableTrees::from_bytes(&bytes, card.labels.len(), width)
+                    .map_err(|f| damaged(f.at(format!("{}{TREES}", folder.url))))?
+            }
+        };
         let mut store = nn::VarStore::new(device);
         let network = TableNetwork::new(&store.root(), &card.shape);
         weights::from_bytes(&mut [&mut store], &weights)
             .map_err(|f| damaged(f.at(format!("{}{WEIGHTS}", folder.url))))?;
         store.freeze();
-        Ok(TableModel { card, network, _store: store })
+        Ok(TableModel { card, network, trees, _store: store })
     }
 }

@@ -7,13 +7,13 @@
 use super::perfect_tree::{DEPTH, LEAVES, NODES, PerfectTree};
 
 /// Rows that pass a tree together.
-pub(super) const BLOCK_ROWS: usize = 64;
+pub(crate) const BLOCK_ROWS: usize = 64;
 /// Nodes above the last level: their answers fit 32 bits, and so do those of the last level.
 const UPPER: usize = NODES / 2;
 
 /// The values of one block: for each feature a column where null is smaller than every number, and one where it is larger.
 #[derive(Debug)]
-pub(super) struct BlockColumns(Vec<[i32; BLOCK_ROWS]>);
+pub(crate) struct BlockColumns(Vec<[i32; BLOCK_ROWS]>);
 
 /// Returns an integer that sorts as the number does. Both zeros give the same one.
 fn ordered(number: f32) -> i32 {

@@ -19,7 +19,7 @@ const PARTS: [&str; 5] = ["feature", "threshold", "null_left", "value", "cover"]
 
 /// Splits rows, row-major [rows, `features`] with NaN for null, into blocks, and calls `score` with the first row of each, the number
 /// of its rows, and its columns.
-pub(super) fn each_block(inputs: &[f32], features: usize, mut score: impl FnMut(usize, usize, &BlockColumns)) {
+pub(crate) fn each_block(inputs: &[f32], features: usize, mut score: impl FnMut(usize, usize, &BlockColumns)) {
     let width = features.max(1);
     let mut columns = BlockColumns::new(width);
     for (block, rows) in inputs.chunks(width * BLOCK_ROWS).enumerate() {
@@ -39,18 +39,18 @@ impl Ensemble {
     }
 
     /// Adds up the leaves of one block of rows, in f64.
-    pub(super) fn score_block(&self, columns: &BlockColumns) -> [f64; BLOCK_ROWS] {
+    pub(crate) fn score_block(&self, columns: &BlockColumns) -> [f64; BLOCK_ROWS] {
         block_tree::score_block(&self.blocks, columns)
     }
 
     /// Returns the tensors of a file, whose names begin with `name`.
-    pub(super) fn named_tensors(&self, name: &str) -> Result<Vec<(String, Tensor)>> {
+    pub(crate) fn named_tensors(&self, name: &str) -> Result<Vec<(String, Tensor)>> {
         Ok(PARTS.iter().zip(self.to_tensors()?).map(|(part, tensor)| (format!("{name}.{part}"), tensor)).collect())
     }
 
     /// Takes the tensors whose names begin with `name`, `None` where there are none. Refuses trees that cannot be scored with
     /// `features` features.
-    pub(super) fn take(tensors: &mut HashMap<String, Tensor>, name: &str, features: usize) -> Result<Option<Self>> {
+    pub(crate) fn take(tensors: &mut HashMap<String, Tensor>, name: &str, features: usize) -> Result<Option<Self>> {
         if !tensors.contains_key(&format!("{name}.{}", PARTS[0])) {
             return Ok(None);
         }

@@ -11,6 +11,6 @@ mod intent_trees;
 mod perfect_tree;
 
 pub(crate) use demand_trees::{DemandTrees, FORECAST_NUMBERS, SpanTrees};
-pub(crate) use ensemble::Ensemble;
+pub(crate) use ensemble::{Ensemble, each_block};
 pub(crate) use intent_trees::IntentTrees;
 pub(crate) use perfect_tree::{DEPTH, NODES, PLACES, PerfectTree};

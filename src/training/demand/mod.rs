@@ -240,6 +240,7 @@ mod tests {
         assert_eq!(failure.kind.exit_code(), 3);
         let hint = failure.hint.unwrap();
         assert!(hint.contains("first seen 70 days before the training date"), "{hint}");
-        assert!(hint.ends_with("lower demand.horizon_days; with 7 it is 28 days"), "{hint}");
+        assert!(hint.contains("lower demand.horizon_days; with 7 it is 28 days"), "{hint}");
+        assert!(hint.ends_with("or train without demand (demand.enabled=false)"), "{hint}");
     }
 }

@@ -4,26 +4,29 @@
 //! In: the columns of a [`FlatTable`]. Out: a table model in the registry (model/table/bundle.rs), which no night can
 //! take.
 //!
-//! `labels` and `class_labels` read what is learnt as `targets`; `task` trains and evaluates.
+//! `labels` and `class_labels` read what is learnt as `targets`; `task` trains and evaluates the network, `trees` what stands next to it.
 
 mod class_labels;
 mod labels;
 mod targets;
 mod task;
+mod trees;
 
 use std::collections::BTreeMap;
 use tch::{Device, nn};
 
 use self::targets::Target;
 use self::task::TableTask;
+use self::trees::TrainedTrees;
 use super::flat_table::{FlatTable, SingleThread, TableOptions, feature_names, read_all_columns};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::registry::Registry;
-use crate::model::table::bundle::{TABLE_FORMAT, TableCard};
+use crate::model::table::bundle::{TABLE_FORMAT, TableCard, predictions};
 use crate::model::table::columns::{TableColumns, TableInputs};
 use crate::model::table::network::{HIDDEN, TableNetwork, TableShape};
+use crate::model::table::trees::TableTrees;
 use crate::model::weights::parameter_count;
 use crate::progress;
 use crate::score::devices;
@@ -42,20 +45,20 @@ pub async fn train(config: &Config, options: &TableOptions) -> Result<TableCard>
     let mut fingerprint = TrainingFingerprint::new(config, &(TABLE_FORMAT, &config.table))?;
     table.add_to_fingerprint(options, &mut fingerprint)?;
     let mut run = TrainingRun::start(config, "table", fingerprint, settings.clone()).await?;
-    let (card, store) = run.train(|journal| train_both(config, options, &table, settings, journal))?;
-    let card = registry.write_table(card, &store).await?;
+    let (card, store, trees) = run.train(|journal| train_both(config, options, &table, settings, journal))?;
+    let card = registry.write_table(card, &store, &trees).await?;
     run.finish(Some(&card.version), &card.figures).await?;
     Ok(card)
 }
 
-/// Trains the baseline and the network, and makes the card of the network.
+/// Trains the baseline, the network and the trees, and makes the card.
 fn train_both(
     config: &Config,
     options: &TableOptions,
     table: &FlatTable,
     settings: serde_json::Value,
     journal: &mut Journal,
-) -> Result<(TableCard, nn::VarStore)> {
+) -> Result<(TableCard, nn::VarStore, TableTrees)> {
     let _single_thread = SingleThread::start();
     let rows = table.rows_by_split(|_| true);
     require_enough_rows(config, &rows)?;
@@ -70,6 +73,14 @@ fn train_both(
     let regression = data.train_network(&[], REGRESSION_RATE_FACTOR, journal)?;
     let network = data.train_network(&HIDDEN, 1.0, journal)?;
     let mut figures = network.figures;
+    let trained = match config.table.trees {
+        true => trees::train(&config.train, &inputs, &targets, &rows, |rows, label| {
+            predictions(&network.network, &inputs, rows, (label, targets[label].label.kind))
+        })?,
+        false => TrainedTrees::default(),
+    };
+    // Those of the blend replace the network's.
+    figures.extend(trained.figures);
     figures.extend(regression.figures.into_iter().map(|(name, value)| (format!("{name}_regression"), value)));
     for (name, rows) in ["rows_train", "rows_valid", "rows_test"].iter().zip(&rows) {
         figures.insert((*name).into(), rows.len() as f64);
@@ -83,12 +94,14 @@ fn train_both(
         split: table.splits.description(),
         columns,
         labels: targets.into_iter().map(|target| target.label).collect(),
-        shape: network.shape,
+        shape: network.network.shape.clone(),
         weights_hash: String::new(),
+        trees_hash: None,
+        network_weights: trained.network_weights,
         figures,
         settings,
     };
-    Ok((card, network.store))
+    Ok((card, network.store, trained.trees))
 }
 
 struct TrainingData<'a> {
@@ -102,7 +115,7 @@ struct TrainingData<'a> {
 }
 
 struct TrainedNetwork {
-    shape: TableShape,
+    network: TableNetwork,
     store: nn::VarStore,
     figures: BTreeMap<String, f64>,
 }
@@ -131,7 +144,8 @@ impl TrainingData<'_> {
         figures.insert("epochs".into(), fitted.epochs.into());
         figures.insert("train_seconds".into(), fitted.seconds);
         figures.insert("parameters".into(), parameter_count(&store) as f64);
-        Ok(TrainedNetwork { shape, store, figures })
+        drop(task);
+        Ok(TrainedNetwork { network, store, figures })
     }
 }
 

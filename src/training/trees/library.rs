@@ -73,7 +73,7 @@ impl LightGbm {
         Err(Failure::usage(format!("training needs LightGBM's library, which cannot be loaded: {}", failures.join("; ")))
             .hint(
                 "`make setup` installs it; or set train.lightgbm_library to the lib_lightgbm.so of a lightgbm 4.7 package (it \
-                 needs libgomp1); or train without trees: intents.trees=false demand.trees=false",
+                 needs libgomp1); or train without trees: intents.trees=false demand.trees=false table.trees=false",
             ))
     }
 
