@@ -1,0 +1,215 @@
+"""Intents: log loss and AUC of ours and of the rivals, on the same users and dates."""
+
+import re
+
+import lightgbm
+import numpy
+import pandas
+from scipy.optimize import minimize
+from scipy.special import gammaln
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from intervals import auc, calibration_error, log_losses, of_auc_difference, of_mean_difference
+from job import later
+
+FEATURES = "SELECT * EXCEPT (recent, last_queries, last_at) FROM user_features ORDER BY user_id"
+EVENT = {"purchase": "event_type = 'purchase' AND coalesce(quantity, 1) > 0", "cart": "event_type = 'cart'"}
+
+# Counts and recency alone, as an engineer starts.
+SIMPLE = re.compile(r"^(events|purchases|carts|favorites|active_days)_|recency|^age_days$")
+
+# Settings of LightGBM that are tried; with early stopping, so that the number of trees is no setting.
+LIGHTGBM = 20
+
+
+def dates_of(job):
+    """Past dates, newest first, with known outcomes at the task's date, as many as intentcast takes by default; then the test dates."""
+    task = job.task
+    first = job.sql(task.date, "SELECT CAST(min(local_day(ts)) AS VARCHAR) AS day FROM events").day[0]
+    past = [later(task.date, -task.horizon_days - task.step_days * step) for step in range(12)]
+    past = [day for day in past if day >= later(first, 1)]
+    return past, [later(task.date, task.horizon_days * step) for step in range(task.test_dates)]
+
+
+def rows_of(job, day, outcomes):
+    """The features of the users who are scored on a day, with what they did then."""
+    features = job.sql(day, FEATURES)
+    end = later(day, job.task.horizon_days)
+    did = set(outcomes.user_id[(outcomes.day >= day) & (outcomes.day < end)])
+    features.insert(1, "label", features.user_id.isin(did).astype(float))
+    features.insert(1, "day", day)
+    return features
+
+
+def split_of(job):
+    past, tests = dates_of(job)
+    end = later(tests[-1], job.task.horizon_days)
+    outcomes = job.sql(
+        end,
+        f"SELECT DISTINCT user_id, CAST(local_day(ts) AS VARCHAR) AS day FROM events WHERE {EVENT[job.task.target]}",
+    )
+    sets = {"valid": rows_of(job, past[0], outcomes)}
+    sets["train"] = pandas.concat([rows_of(job, day, outcomes) for day in past[1:]], ignore_index=True)
+    sets["test"] = pandas.concat([rows_of(job, day, outcomes) for day in tests], ignore_index=True)
+    return sets
+
+
+def matrix(frame, columns=None):
+    numbers = frame.drop(columns=["user_id", "day", "label"])
+    return numbers[columns] if columns is not None else numbers
+
+
+def logistic_regression(sets, columns):
+    def inputs(frame):
+        numbers = matrix(frame, columns).to_numpy(float)
+        missing = numpy.isnan(numbers)
+        signed = numpy.sign(numbers) * numpy.log1p(numpy.abs(numbers))
+        return numpy.hstack([numpy.where(missing, 0, signed), missing])
+
+    def fitted(frame, strength):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+        return model.fit(inputs(frame), frame.label)
+
+    strengths = [0.001, 0.01, 0.1, 1.0, 10.0]
+    loss = {
+        c: log_losses(sets["valid"].label, fitted(sets["train"], c).predict_proba(inputs(sets["valid"]))[:, 1]).mean()
+        for c in strengths
+    }
+    model = fitted(pandas.concat([sets["train"], sets["valid"]]), min(loss, key=loss.get))
+    return model.predict_proba(inputs(sets["test"]))[:, 1], len(strengths)
+
+
+def light_gbm(sets, columns):
+    rng = numpy.random.default_rng(7)
+    train, valid = sets["train"], sets["valid"]
+    best = None
+    for _ in range(LIGHTGBM):
+        settings = {
+            "objective": "binary",
+            "verbosity": -1,
+            "num_threads": 2,
+            "seed": 7,
+            "bagging_freq": 1,
+            "learning_rate": rng.choice([0.02, 0.05, 0.1]),
+            "num_leaves": int(rng.choice([7, 15, 31, 63])),
+            "min_data_in_leaf": int(rng.choice([5, 20, 100])),
+            "feature_fraction": rng.choice([0.5, 0.8, 1.0]),
+            "bagging_fraction": rng.choice([0.7, 1.0]),
+            "lambda_l2": rng.choice([0.0, 1.0, 10.0]),
+        }
+        data = lightgbm.Dataset(matrix(train, columns), train.label, free_raw_data=False)
+        held = lightgbm.Dataset(matrix(valid, columns), valid.label, reference=data)
+        model = lightgbm.train(
+            settings, data, 600, valid_sets=[held], callbacks=[lightgbm.early_stopping(30, verbose=False)]
+        )
+        loss = model.best_score["valid_0"]["binary_logloss"]
+        if best is None or loss < best[0]:
+            best = (loss, settings, model.best_iteration)
+    both = pandas.concat([train, valid])
+    model = lightgbm.train(best[1], lightgbm.Dataset(matrix(both, columns), both.label), max(best[2], 1))
+    return model.predict(matrix(sets["test"], columns)), LIGHTGBM
+
+
+def bg_nbd(job, sets):
+    """BG/NBD (Fader, Hardie, Lee 2005): the probability of a purchase day within the horizon; buyers from their days so far, others
+    at the rate of the others on the validation date."""
+    query = f"SELECT DISTINCT user_id, CAST(local_day(ts) AS VARCHAR) AS day FROM events WHERE {EVENT['purchase']}"
+
+    def summary(day):
+        bought = job.sql(day, query)
+        days = pandas.to_datetime(bought.day).groupby(bought.user_id).agg(["min", "max", "count"])
+        return pandas.DataFrame(
+            {
+                "x": days["count"] - 1,
+                "t_x": (days["max"] - days["min"]).dt.days / 7,
+                "T": (pandas.Timestamp(day) - days["min"]).dt.days / 7,
+            }
+        )
+
+    def minus_log_likelihood(logs, of):
+        r, alpha, a, b = numpy.exp(logs)
+        x, t_x, T = of.x.to_numpy(float), of.t_x.to_numpy(float), of["T"].to_numpy(float)
+        lead = (
+            gammaln(r + x)
+            - gammaln(r)
+            + r * numpy.log(alpha)
+            + gammaln(a + b)
+            + gammaln(b + x)
+            - gammaln(b)
+            - gammaln(a + b + x)
+        )
+        alive = -(r + x) * numpy.log(alpha + T)
+        gone = numpy.where(
+            x > 0, numpy.log(a) - numpy.log(b + numpy.maximum(x, 1) - 1) - (r + x) * numpy.log(alpha + t_x), -numpy.inf
+        )
+        return -(lead + numpy.logaddexp(alive, gone)).sum()
+
+    logs = minimize(
+        minus_log_likelihood,
+        numpy.log([0.3, 4.0, 0.8, 2.5]),
+        args=(summary(job.task.date),),
+        method="Nelder-Mead",
+        options={"maxiter": 2000},
+    ).x
+    r, alpha, a, b = numpy.exp(logs)
+    weeks = job.task.horizon_days / 7
+    predicted = []
+    others = sets["valid"].label[~sets["valid"].user_id.isin(summary(sets["valid"].day.iloc[0]).index)]
+    rate = (others.sum() + 0.5) / (len(others) + 1)
+    for day, rows in sets["test"].groupby("day", sort=False):
+        of = summary(day)
+        gone = numpy.where(
+            of.x > 0, a / (b + numpy.maximum(of.x, 1) - 1) * ((alpha + of["T"]) / (alpha + of.t_x)) ** (r + of.x), 0
+        )
+        of["p"] = (1 - ((alpha + of["T"]) / (alpha + of["T"] + weeks)) ** (r + of.x)) / (1 + gone)
+        predicted.append(rows.user_id.map(of.p).fillna(rate))
+    return pandas.concat(predicted).reindex(sets["test"].index).to_numpy(), 1
+
+
+def ours(job, sets):
+    predicted = []
+    for day, rows in sets["test"].groupby("day", sort=False):
+        scores = job.sql(
+            day,
+            f"SELECT user_id, score_intents(features)['p_{job.task.target}'] AS p FROM model_input ORDER BY user_id",
+        )
+        predicted.append(rows.user_id.map(scores.set_index("user_id").p))
+    return pandas.concat(predicted).reindex(sets["test"].index).to_numpy()
+
+
+def run(job, check_split):
+    seconds = job.train()
+    sets = split_of(job)
+    check_split({name: frame[["day", "user_id", "label"]] for name, frame in sets.items()})
+    labels, users = sets["test"].label.to_numpy(), sets["test"].user_id.to_numpy()
+    simple = [name for name in matrix(sets["train"]) if SIMPLE.search(name)]
+    models = {"intentcast": (ours(job, sets), 1)}
+    models["logistic regression"] = logistic_regression(sets, None)
+    models["LightGBM, our features"] = light_gbm(sets, None)
+    models["LightGBM, recency and counts"] = light_gbm(sets, simple)
+    if job.task.target == "purchase":
+        models["BG/NBD"] = bg_nbd(job, sets)
+    mine = models["intentcast"][0]
+    figures = {}
+    for name, (predicted, settings) in models.items():
+        losses = log_losses(labels, predicted)
+        figures[name] = {
+            "log_loss": float(losses.mean()),
+            "auc": auc(labels, predicted),
+            "mean": float(predicted.mean()),
+            "settings": settings,
+        }
+        if name != "intentcast":
+            figures[name]["log_loss_difference"] = of_mean_difference(log_losses(labels, mine) - losses, users)
+            figures[name]["auc_difference"] = of_auc_difference(labels, mine, predicted, users)
+    figures["intentcast"]["calibration_error"] = calibration_error(labels, mine)
+    return {
+        "rows": len(labels),
+        "users": len(set(users)),
+        "positives": float(labels.mean()),
+        "train_seconds": seconds,
+        "metric": "log_loss",
+        "models": figures,
+    }
