@@ -83,7 +83,7 @@ def light_gbm(series, task, origins):
     """One model per quantile over all items, as pinball loss; settings chosen on the newest origin with known outcomes."""
     columns = list(series.columns)
     place = columns.index(task.date)
-    past = [columns[at] for at in range(place - task.horizon_days, 60, -9)][:12]
+    past = [columns[at] for at in range(place - task.horizon_days, 60, -9)][:16]
     tables = []
     for origin in past:
         rows = inputs(series, origin, task.horizon_days)
@@ -93,7 +93,8 @@ def light_gbm(series, task, origins):
     rng = numpy.random.default_rng(5)
     rows = rows.iloc[rng.permutation(len(rows))[:ROWS_MAX]]
     names = [name for name in rows if name not in ("units", "origin", "item")]
-    fit, held = rows[rows.origin != past[0]], rows[rows.origin == past[0]]
+    # Outcomes of the held-out origin are in no other's.
+    fit, held = rows[rows.origin <= later(past[0], -task.horizon_days)], rows[rows.origin == past[0]]
 
     def trained(of, level, settings, rounds, valid=None):
         data = lightgbm.Dataset(of[names], of.units, free_raw_data=False)

@@ -11,6 +11,8 @@ import time
 
 import pandas
 
+from tasks import CODES
+
 
 def later(day, days):
     return (datetime.date.fromisoformat(day) + datetime.timedelta(days=days)).isoformat()
@@ -19,9 +21,13 @@ def later(day, days):
 class Job:
     def __init__(self, binary, data, work, task):
         self.binary, self.task = binary, task
-        self.lake = os.path.join(work, "lakes", task.lake.name)
-        self.output = os.path.join(work, "outputs", task.name)
-        self.cache = os.path.join(work, "cache", task.name)
+        # Another binary or other settings start afresh.
+        with open(binary, "rb") as file:
+            of_binary = hashlib.file_digest(file, "sha256").hexdigest()
+        key = hashlib.sha256(repr((of_binary, task)).encode()).hexdigest()[:8]
+        self.lake = os.path.join(work, "lakes", f"{task.lake.name}-{of_binary[:8]}")
+        self.output = os.path.join(work, "outputs", f"{task.name}-{key}")
+        self.cache = os.path.join(work, "cache", f"{task.name}-{key}")
         self.log = os.path.join(work, f"{task.name}.log")
         for folder in (os.path.dirname(self.lake), self.cache):
             os.makedirs(folder, exist_ok=True)
@@ -86,9 +92,7 @@ class Job:
         """Trains a table model on one Parquet file and predicts the rows of another; returns the predictions and seconds."""
         label = self.task.target
         began = time.monotonic()
-        codes = [
-            part for name in ("OperatingSystems", "Browser", "Region", "TrafficType") for part in ("--category", name)
-        ]
+        codes = [part for name in CODES for part in ("--category", name)]
         said = self._run(
             "train", "--task", "table", "--table", known, "--label", label, *codes, "--output", self.output
         )

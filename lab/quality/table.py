@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from intents import LIGHTGBM
 from intervals import auc, log_losses, of_auc_difference, of_mean_difference
+from tasks import CODES
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 
@@ -42,7 +43,7 @@ def run(job, check_split, data):
     target = job.task.target
     check_split({name: rows for name, rows in sets.items()})
     labels = sets["test"][target].to_numpy()
-    texts = [name for name in sets["train"] if sets["train"][name].dtype.kind not in "fib" and name != target]
+    texts = [name for name in sets["train"] if sets["train"][name].dtype.kind not in "fib" and name != target] + CODES
 
     def trees_input(rows):
         made = rows.drop(columns=[target]).copy()
@@ -53,7 +54,8 @@ def run(job, check_split, data):
         return made
 
     def numbers(rows):
-        return pandas.get_dummies(trees_input(rows), columns=texts).astype(float)
+        made = pandas.get_dummies(trees_input(rows), columns=texts).astype(float)
+        return numpy.sign(made) * numpy.log1p(numpy.abs(made))
 
     predicted, seconds = ours(job, sets)
     models = {"intentcast": (predicted, 1)}

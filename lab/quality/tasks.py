@@ -35,6 +35,9 @@ CDNOW = Lake("cdnow", ("cdnow/CDNOW_master*",))
 JOURNEY = Lake("complete-journey", ("complete-journey/products.csv*", "complete-journey/transactions*"))
 SHOPPERS = Lake("shoppers", ("uci-online-shoppers/*.csv*",))
 
+# Columns of the shoppers' table whose numbers are codes: categories for every model.
+CODES = ["OperatingSystems", "Browser", "Region", "TrafficType"]
+
 
 def simulated(users: int) -> Lake:
     items = max(users // 20, 100)

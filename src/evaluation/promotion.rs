@@ -223,6 +223,12 @@ impl<'a> Judge<'a> {
         let (workspace, known) = (self.workspace, &self.known);
         let config = &workspace.config;
         let cards = [challenger.clone(), champion.clone()];
+        if config.demand.enabled {
+            // Nights with this configuration would refuse it.
+            challenger.require_demand().map_err(|failure| {
+                Failure::check(format!("not judged: {}", failure.message)).hint("--force promotes without judging")
+            })?;
+        }
         for card in &cards {
             self.require_outcomes(card)?;
             require_horizons(card, config, &|task| task == Task::Intents).map_err(|failure| {

@@ -139,6 +139,9 @@ pub(crate) async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(
     let rollups = workspace.plan_rollups(run_date).await?;
     let ctx = workspace.session_as_of(rollups.stored(), Scope::night(run_date)).await?;
     if let Some(card) = &model {
+        if workspace.config.demand.enabled {
+            card.require_demand()?;
+        }
         let features = FeatureContract::from_schema(ctx.table("user_features").await?.schema().as_arrow());
         card.features.refuse_different(&features, &card.version)?;
         for (setting, trained, configured) in card.other_horizons(&workspace.config.intents) {

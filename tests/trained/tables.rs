@@ -340,4 +340,11 @@ fn vector_columns_are_learnt_and_other_lengths_are_refused() {
         shop.refused(&[&train[..], &[&of(name)]].concat(), 3, &[part]);
     }
     assert_eq!(shop.models(), models, "a refused training writes nothing");
+
+    // Trees read no vectors, so there are none where the table has nothing else.
+    let alone = ["--exclude", "w", "--exclude", "kind"];
+    shop.done(&[&["train", "--task", "table", "--label", "y", "--table", &of("good.parquet")][..], &alone].concat());
+    let made: Vec<PathBuf> = shop.models().into_iter().filter(|made| made != model).collect();
+    let [made] = made.as_slice() else { panic!("expected one more model, got {made:?}") };
+    assert!(!made.join("trees.safetensors").exists() && model.join("trees.safetensors").exists());
 }

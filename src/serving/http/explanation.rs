@@ -48,7 +48,7 @@ pub(super) struct Explained {
     pub(super) last_seen_at: Option<String>,
     /// Its local day, for people to read.
     pub(super) last_seen: Option<String>,
-    /// The explanation in one sentence.
+    /// Up to three sentences: how likely it is, what raises it most and what lowers it most.
     pub(super) summary: String,
     pub(super) parts: Vec<Part>,
     pub(super) items: Vec<Suggestion>,
@@ -164,6 +164,7 @@ fn chance(target: &Target, probability: f64, average: Option<f64>, days: (u32, u
 pub(super) fn times_average(probability: f64, average: f64) -> Option<String> {
     (average > 0.0).then(|| match probability / average {
         times if (0.9..=1.1).contains(&times) => "about the average of all customers".into(),
+        times if times < 0.1 => "less than a tenth of the average of all customers".into(),
         times => format!("{times:.1} times the average of all customers"),
     })
 }
@@ -289,6 +290,10 @@ mod tests {
         assert_eq!(
             said(CHURN as usize, 0.05, Some(0.051)),
             "No visit at all within 28 days has a chance of 5.0 %, about the average of all customers (5.1 %)"
+        );
+        assert!(
+            said(PURCHASE, 0.002, Some(0.05))
+                .ends_with("0.2 %, less than a tenth of the average of all customers (5.0 %)")
         );
         for unknown in [None, Some(0.0)] {
             assert_eq!(said(PURCHASE, 0.5, unknown), "A purchase within 7 days has a chance of 50.0 %");

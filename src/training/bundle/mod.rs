@@ -31,7 +31,7 @@ pub(crate) async fn train_bundle(
     date: RunDate,
     sweep: Option<&Sweep>,
 ) -> Result<(BundleCard, Vec<Trial>)> {
-    if config.intents.trees || config.demand.trees {
+    if config.intents.trees || (config.demand.enabled && config.demand.trees) {
         // Before the lake is read, which may take minutes.
         LightGbm::open(&config.train)?;
     }

@@ -31,6 +31,7 @@ use crate::model::weights::parameter_count;
 use crate::progress;
 use crate::score::devices;
 use crate::training::fitting::{self, FitSettings, Journal, TrainingFingerprint, TrainingRun, TrainingTask};
+use crate::training::trees::LightGbm;
 
 /// Epochs compared with the networks of users: a table has fewer rows, and each costs less.
 const EPOCHS_FACTOR: u32 = 4;
@@ -40,6 +41,10 @@ const REGRESSION_RATE_FACTOR: f64 = 10.0;
 /// Trains a table model and writes it to the registry. It never becomes champion.
 pub async fn train(config: &Config, options: &TableOptions) -> Result<TableCard> {
     let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
+    if config.table.trees {
+        // Before anything is read or trained.
+        LightGbm::open(&config.train)?;
+    }
     let table = read_all_columns(config, options).await?;
     let settings = serde_json::json!({ "model": config.model, "train": config.train, "table": config.table });
     let mut fingerprint = TrainingFingerprint::new(config, &(TABLE_FORMAT, &config.table))?;
@@ -74,7 +79,7 @@ fn train_both(
     let network = data.train_network(&HIDDEN, 1.0, journal)?;
     let mut figures = network.figures;
     let trained = match config.table.trees {
-        true => trees::train(&config.train, &inputs, &targets, &rows, |rows, label| {
+        true => trees::train(config, &inputs, &targets, &rows, |rows, label| {
             predictions(&network.network, &inputs, rows, (label, targets[label].label.kind))
         })?,
         false => TrainedTrees::default(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::targets::Target;
-use crate::config::TrainConfig;
+use crate::config::Config;
+use crate::config::networks::ClassWeights;
 use crate::failure::Result;
 use crate::model::blend::sigmoid;
 use crate::model::table::columns::TableInputs;
@@ -33,19 +34,25 @@ pub(super) struct TrainedTrees {
 /// `rows` lists after the training rows. Figures are of trees that have learnt from the training rows; those of the model have learnt
 /// from all rows, and are as many.
 pub(super) fn train(
-    config: &TrainConfig,
+    config: &Config,
     inputs: &TableInputs,
     targets: &[Target],
     rows: &[Vec<usize>; 3],
     network: impl Fn(&[usize], usize) -> Result<Vec<f64>>,
 ) -> Result<TrainedTrees> {
     let mut found = TrainedTrees::default();
+    // A network of weighted classes answers on another scale, which no weight of a blend brings back.
+    if config.model.class_weights == ClassWeights::Balanced {
+        return Ok(found);
+    }
+    let config = &config.train;
     let labels: Vec<usize> = (0..targets.len()).filter(|&label| has_trees(&targets[label], rows)).collect();
-    if labels.is_empty() {
+    let (all, width) = rows_for_trees(inputs);
+    // A table of vectors has nothing that trees read.
+    if labels.is_empty() || width == 0 {
         return Ok(found);
     }
     let library = LightGbm::open(config)?;
-    let (all, width) = rows_for_trees(inputs);
     let of_rows = |rows: &[usize]| -> Vec<f32> {
         rows.iter().flat_map(|&row| all[row * width..(row + 1) * width].iter().copied()).collect()
     };
