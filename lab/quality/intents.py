@@ -2,7 +2,6 @@
 
 import re
 
-import lightgbm
 import numpy
 import pandas
 from scipy.optimize import minimize
@@ -11,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from intervals import auc, calibration_error, log_losses, of_auc_difference, of_mean_difference
+import rivals
+from intervals import calibration_error, log_losses
 from job import later
 
 FEATURES = "SELECT * EXCEPT (recent, last_queries, last_at) FROM user_features ORDER BY user_id"
@@ -19,9 +19,6 @@ EVENT = {"purchase": "event_type = 'purchase' AND coalesce(quantity, 1) > 0", "c
 
 # Counts and recency alone, as an engineer starts.
 SIMPLE = re.compile(r"^(events|purchases|carts|favorites|active_days)_|recency|^age_days$")
-
-# Settings of LightGBM that are tried; with early stopping, so that the number of trees is no setting.
-LIGHTGBM = 20
 
 
 def dates_of(job):
@@ -72,44 +69,20 @@ def logistic_regression(sets, columns):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
         return model.fit(inputs(frame), frame.label)
 
-    strengths = [0.001, 0.01, 0.1, 1.0, 10.0]
     loss = {
         c: log_losses(sets["valid"].label, fitted(sets["train"], c).predict_proba(inputs(sets["valid"]))[:, 1]).mean()
-        for c in strengths
+        for c in rivals.STRENGTHS
     }
     model = fitted(pandas.concat([sets["train"], sets["valid"]]), min(loss, key=loss.get))
-    return model.predict_proba(inputs(sets["test"]))[:, 1], len(strengths)
+    return model.predict_proba(inputs(sets["test"]))[:, 1], len(rivals.STRENGTHS)
 
 
 def light_gbm(sets, columns):
-    rng = numpy.random.default_rng(7)
-    train, valid = sets["train"], sets["valid"]
-    best = None
-    for _ in range(LIGHTGBM):
-        settings = {
-            "objective": "binary",
-            "verbosity": -1,
-            "num_threads": 2,
-            "seed": 7,
-            "bagging_freq": 1,
-            "learning_rate": rng.choice([0.02, 0.05, 0.1]),
-            "num_leaves": int(rng.choice([7, 15, 31, 63])),
-            "min_data_in_leaf": int(rng.choice([5, 20, 100])),
-            "feature_fraction": rng.choice([0.5, 0.8, 1.0]),
-            "bagging_fraction": rng.choice([0.7, 1.0]),
-            "lambda_l2": rng.choice([0.0, 1.0, 10.0]),
-        }
-        data = lightgbm.Dataset(matrix(train, columns), train.label, free_raw_data=False)
-        held = lightgbm.Dataset(matrix(valid, columns), valid.label, reference=data)
-        model = lightgbm.train(
-            settings, data, 600, valid_sets=[held], callbacks=[lightgbm.early_stopping(30, verbose=False)]
-        )
-        loss = model.best_score["valid_0"]["binary_logloss"]
-        if best is None or loss < best[0]:
-            best = (loss, settings, model.best_iteration)
-    both = pandas.concat([train, valid])
-    model = lightgbm.train(best[1], lightgbm.Dataset(matrix(both, columns), both.label), max(best[2], 1))
-    return model.predict(matrix(sets["test"], columns)), LIGHTGBM
+    def pair(frame):
+        return matrix(frame, columns), frame.label
+
+    both = pandas.concat([sets["train"], sets["valid"]])
+    return rivals.light_gbm(pair(sets["train"]), pair(sets["valid"]), pair(both), matrix(sets["test"], columns))
 
 
 def bg_nbd(job, sets):
@@ -191,25 +164,6 @@ def run(job, check_split):
     models["LightGBM, recency and counts"] = light_gbm(sets, simple)
     if job.task.target == "purchase":
         models["BG/NBD"] = bg_nbd(job, sets)
-    mine = models["intentcast"][0]
-    figures = {}
-    for name, (predicted, settings) in models.items():
-        losses = log_losses(labels, predicted)
-        figures[name] = {
-            "log_loss": float(losses.mean()),
-            "auc": auc(labels, predicted),
-            "mean": float(predicted.mean()),
-            "settings": settings,
-        }
-        if name != "intentcast":
-            figures[name]["log_loss_difference"] = of_mean_difference(log_losses(labels, mine) - losses, users)
-            figures[name]["auc_difference"] = of_auc_difference(labels, mine, predicted, users)
-    figures["intentcast"]["calibration_error"] = calibration_error(labels, mine)
-    return {
-        "rows": len(labels),
-        "users": len(set(users)),
-        "positives": float(labels.mean()),
-        "train_seconds": seconds,
-        "metric": "log_loss",
-        "models": figures,
-    }
+    found = rivals.compared(models, labels, users, seconds)
+    found["models"]["intentcast"]["calibration_error"] = calibration_error(labels, models["intentcast"][0])
+    return found
