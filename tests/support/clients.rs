@@ -36,21 +36,52 @@ pub fn all_here(test: &str, wanted: &[Client<'_>]) -> bool {
         Client::File(path) => (!path.exists()).then(|| path.display().to_string()),
     });
     let missing: Vec<String> = missing.collect();
-    if missing.is_empty() {
-        return true;
-    }
     let user = Command::new("id").arg("-u").output().unwrap();
-    let must = user.stdout.starts_with(b"0\n") || std::env::var_os("CI").is_some_and(|value| value == "true");
-    assert!(!must, "missing: {}\nhint: run infra/setup/clients.sh", missing.join(", "));
-    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
-    let skipped = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-    let missing = missing.join(", ");
-    writeln!(
-        std::io::stderr(),
-        "SKIPPED {test} ({skipped} by now): missing {missing}; hint: run infra/setup/clients.sh"
-    )
-    .unwrap();
-    false
+    let is_root = user.stdout.starts_with(b"0\n");
+    let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    match Use::decide(&missing, is_root, is_ci) {
+        Use::Run => true,
+        Use::Fail(missing) => panic!("missing: {missing}\nhint: run infra/setup/clients.sh"),
+        Use::Skip(missing) => {
+            static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+            let skipped = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+            let line =
+                format!("SKIPPED {test} ({skipped} by now): missing {missing}; hint: run infra/setup/clients.sh");
+            writeln!(std::io::stderr(), "{line}").unwrap();
+            false
+        }
+    }
+}
+
+/// A test's choice, with the names of the clients that are missing.
+#[derive(Debug, PartialEq, Eq)]
+enum Use {
+    Run,
+    Skip(String),
+    Fail(String),
+}
+
+impl Use {
+    /// Decides: root and CI can install every client, so that one that is missing there is a failure.
+    fn decide(missing: &[String], is_root: bool, is_ci: bool) -> Self {
+        match (missing.is_empty(), is_root || is_ci) {
+            (true, _) => Self::Run,
+            (false, true) => Self::Fail(missing.join(", ")),
+            (false, false) => Self::Skip(missing.join(", ")),
+        }
+    }
+}
+
+#[test]
+fn a_missing_client_fails_as_root_or_in_ci_and_else_skips() {
+    let missing = ["psql".to_string(), "openssl".to_string()];
+    let names = || "psql, openssl".to_string();
+    for (is_root, is_ci) in [(true, false), (false, true), (true, true)] {
+        assert_eq!(Use::decide(&missing, is_root, is_ci), Use::Fail(names()));
+        assert_eq!(Use::decide(&[], is_root, is_ci), Use::Run);
+    }
+    assert_eq!(Use::decide(&missing, false, false), Use::Skip(names()));
+    assert_eq!(Use::decide(&[], false, false), Use::Run);
 }
 
 /// Opens a report's page in Chromium; returns what it saw (tests/support/open_report.mjs).
