@@ -95,10 +95,22 @@ impl Server {
 
     /// Runs psql as a user, with a password in the environment.
     pub fn psql_as(&self, user: &str, password: &str, arguments: &[&str]) -> Output {
+        self.psql_command(user).args(arguments).env("PGPASSWORD", password).output().unwrap()
+    }
+
+    /// Starts SQL with psql, whose rows and errors the test reads.
+    pub fn start_psql(&self, sql: &str) -> Child {
+        let mut command = self.psql_command("anna");
+        command.args(["-v", "VERBOSITY=verbose", "-At", "-c", sql]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn psql_command(&self, user: &str) -> Command {
         let port = self.pg.to_string();
         let mut command = Command::new("psql");
         command.args(["-X", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &port, "-U", user, "-d", "shop"]);
-        command.args(arguments).env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10").output().unwrap()
+        command.env("PGCONNECT_TIMEOUT", "10");
+        command
     }
 
     /// Runs SQL that must succeed; returns its rows.
@@ -167,9 +179,14 @@ impl Server {
         }
     }
 
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+    }
+
     /// Sends SIGTERM; returns the exit code.
     pub fn stop(mut self) -> Option<i32> {
-        Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        self.terminate();
         self.process.wait().unwrap().code()
     }
 }

@@ -3,6 +3,8 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -104,8 +106,27 @@ fn clients_read_a_published_night() {
                    d.item_id = f.item_id AND d.target_date = d.run_date + CAST(f.forecast['step'] - 1 AS INT)";
     let rows = server.rows(differs);
     assert!(rows[0].ends_with(",t") && !rows[0].starts_with("0,"), "{rows:?}");
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(stop_during_a_query(server), Some(0));
     assert_eq!(contents(&output), before, "a server writes nothing, and so builds no rollups");
+}
+
+/// Stops a server while a client reads a long result; returns the exit code. The client gets all its rows, and no other is let in.
+fn stop_during_a_query(server: Server) -> Option<i32> {
+    // More rows than sockets and the server hold ahead: they last as long as they are read.
+    let (rows, text) = (300_000, "x".repeat(100));
+    let sql = format!("COPY (SELECT concat(value, '{text}') FROM generate_series(1, {rows})) TO STDOUT");
+    let mut reading = server.start_psql(&sql);
+    let mut lines = BufReader::new(reading.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().ends_with(&text));
+    server.terminate();
+    server.wait_until("no connection is accepted", |server| {
+        let ports = [server.pg, server.flight, server.http];
+        ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_err())
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(lines.map(Result::unwrap).count(), rows - 1);
+    assert!(reading.wait().unwrap().success());
+    server.stop()
 }
 
 /// Returns what a tool asks when it connects, as the tests of `datafusion-postgres` record it.
@@ -202,12 +223,12 @@ fn broken_clients_harm_no_other() {
     night(&lake, &output, NIGHT);
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
     // As many as are let in, and more: they are closed after a while.
-    let silent = |port: u16| (0..600).filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).ok()).collect();
-    let silent: Vec<Vec<std::net::TcpStream>> = vec![silent(server.http), silent(server.flight)];
+    let silent = |port: u16| (0..600).filter_map(|_| TcpStream::connect(("127.0.0.1", port)).ok()).collect();
+    let silent: Vec<Vec<TcpStream>> = vec![silent(server.http), silent(server.flight)];
     // Warm: stacks keep what the deepest statement took.
     server.session_with("wire_garbage.py", &[server.pg], &["deep"]);
     server.wait_until("silent connections are closed", |server| {
-        let at_end = |stream: &std::net::TcpStream| {
+        let at_end = |stream: &TcpStream| {
             stream.set_nonblocking(true).unwrap();
             !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
         };
