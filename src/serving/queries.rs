@@ -230,6 +230,11 @@ impl Queries {
         }
     }
 
+    /// Computes an answer for one user, for as long as a query may run.
+    pub(crate) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T> {
+        within(self.seconds_max, answer).await
+    }
+
     /// Returns when no query runs or waits.
     pub(crate) async fn drained(&self) {
         self.running.close();
@@ -247,6 +252,13 @@ impl Queries {
         let turn = turn.map_err(|_| busy(format!("no query ended within {seconds} seconds")))?;
         turn.map_err(stopping)
     }
+}
+
+async fn within<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(limit, answer).await.map_err(|_| {
+        let message = format!("the answer took longer than {} seconds", limit.as_secs_f64());
+        Refusal::new(Refusal::CANCELLED, message).hint("serve.query_seconds_max is the limit")
+    })
 }
 
 fn busy(message: String) -> Refusal {
@@ -475,4 +487,18 @@ fn reads_no_table(plan: &LogicalPlan) -> Result<bool> {
         Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(!reads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_takes_too_long_is_ended() {
+        let limit = Duration::from_millis(20);
+        let refusal = within(limit, std::future::pending::<()>()).await.unwrap_err();
+        assert_eq!((refusal.sqlstate, refusal.http_status()), (Refusal::CANCELLED, 504));
+        assert!(refusal.failure.message.contains("longer than 0.02 seconds"), "{}", refusal.failure);
+        assert_eq!(within(limit, async { 7 }).await.unwrap(), 7);
+    }
 }

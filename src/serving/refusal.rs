@@ -122,3 +122,29 @@ impl From<DataFusionError> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Code;
+
+    #[test]
+    fn each_protocol_has_its_code_for_a_reason() {
+        for (sqlstate, http, grpc) in [
+            (Refusal::BUSY, 503, Code::ResourceExhausted),
+            (Refusal::OUT_OF_MEMORY, 503, Code::ResourceExhausted),
+            (Refusal::TOO_LARGE, 400, Code::ResourceExhausted),
+            (Refusal::CANCELLED, 504, Code::Cancelled),
+            (Refusal::UNAVAILABLE, 503, Code::Unavailable),
+            (Refusal::WRONG_CREDENTIALS, 401, Code::Unauthenticated),
+            (Refusal::NOT_ALLOWED, 403, Code::PermissionDenied),
+            (Refusal::READ_ONLY, 403, Code::PermissionDenied),
+            (Refusal::UNKNOWN_TABLE, 400, Code::NotFound),
+            (Refusal::BUG, 500, Code::Internal),
+        ] {
+            let refusal = Refusal::new(sqlstate, "why");
+            assert_eq!((refusal.http_status(), refusal.grpc_status().code()), (http, grpc), "{sqlstate}");
+            assert_eq!(refusal.grpc_status().message(), "why");
+        }
+    }
+}

@@ -356,6 +356,8 @@ fn only_reading_is_allowed_and_within_limits() {
     let running = slow();
     std::thread::sleep(Duration::from_secs(1));
     let waiting: Vec<_> = (0..9).map(|_| slow()).collect();
+    server.audited(|lines| lines.iter().any(|line| line["outcome"] == "53300"));
+    server.session("flight_busy.py", &[server.flight]);
     let refused: Vec<String> = waiting.into_iter().map(ended).collect();
     assert!(refused.iter().all(|refusal| refusal.contains("53300")), "{refused:?}");
     assert_eq!(refused.iter().filter(|refusal| refusal.contains("8 queries wait already")).count(), 1, "{refused:?}");

@@ -109,12 +109,12 @@ pub(super) async fn explain(
     let stored = json_rows(&stored)?.pop().unwrap_or_default();
     let (live, scored) = score(queries, account, user_id, &[]).await?;
     let _turn = queries.live_turn().await?;
-    let (found, mut parts) =
-        live.model.explain(&scored.features, target).await.map_err(|failure| failed(account, failure))?;
+    let explained = queries.in_time(live.model.explain(&scored.features, target)).await?;
+    let (found, mut parts) = explained.map_err(|failure| failed(account, failure))?;
     name_items(&live, &mut parts, target).map_err(Refusal::from)?;
     let mut row = with_intents(json_rows(&(&scored.scores).into())?.pop().unwrap_or_default());
     let intents = row.remove("intents").and_then(|intents| intents.as_object().cloned()).unwrap_or_default();
-    let items = suggestions(&live, &scored, &Met::of(&parts)).await.map_err(Refusal::from)?;
+    let items = queries.in_time(suggestions(&live, &scored, &Met::of(&parts))).await?.map_err(Refusal::from)?;
     let text = |column: &str| stored.get(column).and_then(Value::as_str).map(String::from);
     let days = queries.nights.horizons();
     let target = &TARGETS[target];

@@ -74,7 +74,8 @@ pub(super) async fn recommendations(
     let (live, scored) = score(&queries, &account, &user_id, &events).await?;
     let k = k.unwrap_or(live.config().recommendation.top_k as usize);
     let exclude = scored.exclude.clone();
-    let items = live.model.recommend(scored.taste(), k, move |id| exclude.contains(id)).await.map_err(Refusal::from)?;
+    let items = live.model.recommend(scored.taste(), k, move |id| exclude.contains(id));
+    let items = queries.in_time(items).await?.map_err(Refusal::from)?;
     let mut body = head(&live, &scored);
     body.insert("items".into(), ranked(items, "score"));
     Ok(answer(&body.into()))
@@ -89,8 +90,9 @@ pub(super) async fn related(
     let k = k(asked)?.unwrap_or(ITEMS);
     let live = queries.nights.live().await.map_err(Refusal::from)?;
     let _turn = queries.live_turn().await?;
-    let found = live.model.related(item_id.clone(), Arc::clone(&live.out_of_stock), k).await.map_err(Refusal::from)?;
-    let items = found
+    let found = live.model.related(item_id.clone(), Arc::clone(&live.out_of_stock), k);
+    let items = queries.in_time(found).await?.map_err(Refusal::from)?;
+    let items = items
         .ok_or_else(|| Problem::not_found(format!("item {item_id:?} is not among those that the model recommends")))?;
     Ok(answer(&json!({
         "item_id": item_id,
@@ -129,7 +131,8 @@ pub(super) async fn score(
     let live = queries.nights.live().await.map_err(Refusal::from)?;
     let _turn = queries.live_turn().await?;
     let named = Named { user_id: &user_id, asked_id };
-    let scored = live.answer(named, events, chrono::Utc::now()).await.map_err(|refusal| match refusal {
+    let scored = queries.in_time(live.answer(named, events, chrono::Utc::now())).await?;
+    let scored = scored.map_err(|refusal| match refusal {
         LiveRefusal::Events(detail) => Problem::unusable(detail),
         LiveRefusal::LeftOut => Problem::new(
             StatusCode::FORBIDDEN,
