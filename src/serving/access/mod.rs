@@ -244,4 +244,52 @@ mod tests {
         assert_eq!(access.of_token(&token), None);
         assert!(access.issue_token(&Access::open_account("anna"), Some("Bearer x")).is_err());
     }
+
+    /// Lets in anna, whose password is `right`.
+    fn access_of_anna() -> Access {
+        let hashes = hash_password("right").unwrap();
+        let argon2 = hashes.lines().find_map(|line| line.strip_prefix("argon2 = ")).unwrap().trim_matches('"').into();
+        let mut config = Config::default();
+        config.serve.users = vec![ServedUser {
+            name: "anna".into(),
+            role: Role::Analyst,
+            scram: String::new(),
+            argon2,
+            free_text: false,
+            user_ids: UserIds::Plain,
+        }];
+        Access::new(&config).unwrap()
+    }
+
+    #[tokio::test]
+    async fn passwords_wait_for_a_free_place_to_be_hashed() {
+        let access = access_of_anna();
+        let places = cores();
+        assert_eq!(access.hashing.available_permits(), places);
+        let taken = access.hashing.acquire_many(u32::try_from(places).unwrap()).await.unwrap();
+        for (name, password) in [("anna", "right"), ("anna", "wrong"), ("no one", "x")] {
+            let checked = tokio::time::timeout(Duration::from_millis(20), access.check_password(name, password));
+            assert!(checked.await.is_err(), "{name} was checked without a place");
+        }
+        // None of them was looked at, so none has failed.
+        access.may_try("anna").unwrap();
+        drop(taken);
+        assert_eq!(access.check_password("anna", "right").await.unwrap().name, "anna");
+        assert_eq!(access.check_password("anna", "wrong").await.unwrap_err().sqlstate, Refusal::WRONG_CREDENTIALS);
+        assert_eq!(access.hashing.available_permits(), places, "each check gives its place back");
+    }
+
+    #[tokio::test]
+    async fn a_password_that_waited_is_refused_after_failures_of_others() {
+        let access = access_of_anna();
+        let taken = access.hashing.acquire_many(u32::try_from(cores()).unwrap()).await.unwrap();
+        let waiting = access.check_password("anna", "right");
+        let failing = async {
+            (0..5).for_each(|_| access.failed("anna"));
+            drop(taken);
+        };
+        let (checked, ()) = tokio::join!(waiting, failing);
+        let message = checked.unwrap_err().failure.message;
+        assert!(message.contains("too many wrong passwords"), "{message}");
+    }
 }
