@@ -3,16 +3,21 @@
 Usage: adbc_users.py HOST PORT CERTIFICATE. Prints one line of JSON; exits with 1 and a message where an expectation fails.
 """
 
+import concurrent.futures
 import sys
+import time
 
 import adbc_driver_flightsql.dbapi as flight_sql
 import adbc_driver_manager
+import pyarrow as pa
 import pyarrow.flight as flight
 
 from expectations import expect, report, same
+from flight_calls import CANCELLED, NOT_CANCELLABLE, cancel, fetch, plan
 
 HOST, PORT, CERTIFICATE = sys.argv[1:4]
 URI = f"grpc+tls://{HOST}:{PORT}"
+LONG_QUERY = "SELECT count(*) FROM generate_series(1, 100000000000)"
 
 
 def connect(name=None, password=None):
@@ -64,7 +69,37 @@ def session():
     same("texts of searches", rows("SELECT count(query) FROM lake.events", "analyst"), [(0,)])
     for sql in ["SELECT * FROM 'http://169.254.169.254/latest/meta-data'", "SELECT * FROM '/etc/passwd'"]:
         same(sql, refused(lambda sql=sql: rows(sql, "analyst")), "NOT_FOUND")
+    cancels()
     return {"token": len(token())}
+
+
+def cancels():
+    """The action CancelQuery ends a query for its owner, and for no one else."""
+    client = flight.FlightClient(URI, tls_root_certs=open(CERTIFICATE, "rb").read())
+
+    def as_user(name):
+        return flight.FlightCallOptions(headers=[client.authenticate_basic_token(name, f"of {name}")])
+
+    owner, other = as_user("analyst"), as_user("admin")
+    info = plan(client, LONG_QUERY, owner)
+    same("a cancel of a stranger's query", cancel(client, info, other), NOT_CANCELLABLE)
+    started = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(fetch, client, info, owner)
+        time.sleep(0.5)
+        same("a cancel of a stranger's query that runs", cancel(client, info, other), NOT_CANCELLABLE)
+        time.sleep(0.5)
+        expect(not running.done(), f"a query that a stranger wanted to cancel: expected to run, found {running}")
+        same("a cancel by the owner", cancel(client, info, owner), CANCELLED)
+        failure = running.exception(timeout=30)
+    took = time.monotonic() - started
+    expect(isinstance(failure, pa.ArrowCancelled), f"a cancelled query: expected a cancellation, found {failure!r}")
+    expect(took < 10, f"a cancelled query: expected an end within 10 s, found {took:.1f} s")
+    try:
+        found = cancel(client, info)
+    except flight.FlightUnauthenticatedError as refusal:
+        found = type(refusal).__name__
+    same("a cancel without credentials", found, "FlightUnauthenticatedError")
 
 
 def token():
