@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::s3::Action;
-use crate::support::server::Server;
+use crate::support::server::{Server, clients_are_here};
 use crate::support::shop::{QUICK, contents, done, night, query, refused, run_column, shop, upload};
 
 const FIRST: &str = "2026-02-20";
@@ -59,8 +59,8 @@ fn an_erased_person_is_nowhere_and_all_others_stay() {
     let published = "SELECT run_date, max(made_visible_at) FROM runs GROUP BY run_date ORDER BY run_date";
     let published_at = query(&output, published);
     let server = Server::start(&[], &["--output", &output]);
-    let ask = format!("GET /v1/users/{login}/intents HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    assert_eq!(server.http(&ask).0, 200);
+    let ask = |run_date: &str| server.get(&format!("/v1/users/{login}/intents?run_date={run_date}")).0;
+    assert_eq!([FIRST, SECOND].map(ask), [200, 200]);
 
     // The guest is named, and the person is meant.
     let files = contents(&output);
@@ -89,9 +89,22 @@ fn an_erased_person_is_nowhere_and_all_others_stay() {
     assert_eq!(kinds.lines().skip(1).collect::<Vec<_>>(), ["erase,2", "night,2"]);
     assert_eq!(query(&output, published), published_at, "no night is younger than before");
     let started = Instant::now();
-    while server.http(&ask).0 != 404 {
+    while ask(SECOND) != 404 {
         assert!(started.elapsed() < Duration::from_secs(60), "{}", server.errors());
         std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(ask(FIRST), 404, "nor in an earlier night");
+    if clients_are_here("an_erased_person_is_nowhere_and_all_others_stay") {
+        let left = format!("SELECT count(*) FROM intent WHERE user_id IN ('{login}', '{guest}', '{first}')");
+        let total = |run_date: &str| {
+            let sql = format!("SET intentcast.run_date = '{run_date}'; {left}; SELECT count(*) > 0 FROM intent");
+            server.rows(&sql).split_off(1)
+        };
+        for night in [FIRST, SECOND] {
+            assert_eq!(total(night), ["0", "t"], "{night}");
+        }
+        let history = server.rows(&left.replace("FROM intent", "FROM intent_history"));
+        assert_eq!(history, ["0"]);
     }
     drop(server);
 

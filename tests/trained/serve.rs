@@ -516,6 +516,13 @@ fn people_who_may_not_be_scored_are_not_shown() {
     assert_eq!(server.rows(&moved).last().unwrap(), &format!("{EARLIER},{EARLIER}"));
     let history = format!("SET intentcast.run_date = '{EARLIER}'; SELECT count(DISTINCT run_date) FROM intent_history");
     assert_eq!(server.rows(&history).last().unwrap(), "1", "an earlier night knows no later one");
+    let back = format!("SET intentcast.run_date = '{EARLIER}'; RESET intentcast.run_date; SHOW intentcast.run_date");
+    assert_eq!(server.rows(&back).last().unwrap(), NIGHT);
+    let back = format!(
+        "SET intentcast.run_date = '{EARLIER}'; RESET intentcast.run_date; SELECT min(run_date), max(as_of()::date) FROM intent"
+    );
+    assert_eq!(server.rows(&back).last().unwrap(), &format!("{NIGHT},{NIGHT}"));
+    server.session_with("flight_nights.py", &[server.flight], &[EARLIER, NIGHT]);
 
     let alone = Server::start(&[], &["--output", &output]);
     let total = query(&output, "SELECT count(*) FROM intent");
