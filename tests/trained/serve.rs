@@ -239,6 +239,8 @@ fn broken_clients_harm_no_other() {
     let files = server.open_files();
     let summary = server.session("wire_garbage.py", &[server.pg]);
     assert!(summary["cases"].as_u64() >= Some(80), "{summary}");
+    let summary = server.session("web_garbage.py", &[server.flight, server.http]);
+    assert!(summary["flight"].as_u64() >= Some(20) && summary["http"].as_u64() >= Some(10), "{summary}");
     for (request, status) in [
         ("GET /v1/users/u/intents HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n", 421),
         ("GET /v1/users/u/intents HTTP/1.1\r\nConnection: close\r\n\r\n", 421),

@@ -6,7 +6,8 @@ mod live;
 mod problem;
 mod users;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, FromRequest, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -43,6 +44,9 @@ pub(super) const OPENING_BYTES: usize = "GET / HTTP/1.1\r\n".len();
 
 /// Time for the head of a request, also of the next one on an open connection.
 const HEAD: Duration = Duration::from_secs(30);
+
+/// Time for the body of a request.
+const BODY: Duration = Duration::from_secs(30);
 
 /// Address of the client of a connection.
 #[derive(Clone, Copy)]
@@ -151,7 +155,10 @@ async fn let_in(State(queries): State<Arc<Queries>>, mut request: Request, next:
             Err(refusal) => Problem::from(refusal).into_response(),
             Ok(()) => {
                 request.extensions_mut().insert(account);
-                next.run(request).await
+                match with_whole_body(request, BODY).await {
+                    Ok(request) => next.run(request).await,
+                    Err(problem) => problem.into_response(),
+                }
             }
         },
     };
@@ -165,6 +172,20 @@ async fn let_in(State(queries): State<Arc<Queries>>, mut request: Request, next:
         outcome: response.status().as_str(),
     });
     response
+}
+
+/// Reads the body of a request. A client that never ends it would hold its connection for as long as it likes.
+async fn with_whole_body(request: Request, time: Duration) -> Result<Request, Problem> {
+    let (parts, body) = request.into_parts();
+    let reading = Bytes::from_request(Request::from_parts(parts.clone(), body), &());
+    match tokio::time::timeout(time, reading).await {
+        Ok(Ok(bytes)) => Ok(Request::from_parts(parts, Body::from(bytes))),
+        Ok(Err(rejection)) => Err(Problem::new(rejection.status(), "unreadable", rejection.body_text())),
+        Err(_) => {
+            let detail = format!("the body did not come within {} seconds", time.as_secs_f64());
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "too slow", detail))
+        }
+    }
 }
 
 /// Refuses what the role of an account does not allow.
@@ -224,4 +245,22 @@ fn has_loopback_host(request: &Request) -> bool {
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let time = Duration::from_millis(20);
+        let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let problem = with_whole_body(Request::new(never), time).await.unwrap_err();
+        assert_eq!(problem.status(), StatusCode::REQUEST_TIMEOUT);
+        let read = with_whole_body(Request::new(Body::from("[]")), time).await.unwrap();
+        assert_eq!(Bytes::from_request(read, &()).await.unwrap(), "[]");
+        let broken = Body::from_stream(futures::stream::iter([Err::<Bytes, _>(std::io::Error::other("cut off"))]));
+        let problem = with_whole_body(Request::new(broken), time).await.unwrap_err();
+        assert_eq!(problem.status(), StatusCode::BAD_REQUEST);
+    }
 }

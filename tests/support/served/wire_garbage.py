@@ -419,6 +419,40 @@ def too_large():
     yield f"{end} {code}"
 
 
+def sessions_beyond_the_limit(count):
+    """More sessions than serve.connections_max (500): those beyond it are closed, those within it go on, and places are free again."""
+    conns, refused = [], 0
+    for _ in range(count):
+        conn = connect()
+        try:
+            conn.sendall(startup())
+            read_until_ready(conn)
+            conns.append(conn)
+        except (EOFError, ConnectionError):
+            conn.close()
+            refused += 1
+    expect(400 < len(conns) <= 500, f"sessions of {count}: expected at most 500, found {len(conns)}, {refused} refused")
+    ask_one(conns[0])
+    ask_one(conns[-1])
+    for conn in conns:
+        conn.close()
+    # Their places are free as soon as the server has read that they are gone.
+    started = time.monotonic()
+    while not is_let_in():
+        expect(time.monotonic() - started < PATIENCE, "a session after them: expected within 5 s, found none")
+        time.sleep(0.05)
+    yield []
+    yield f"{refused} refused"
+
+
+def is_let_in():
+    try:
+        open_session().close()
+        return True
+    except (EOFError, ConnectionError):
+        return False
+
+
 def reset_during_result():
     conn = open_session()
     conn.sendall(simple("SELECT * FROM generate_series(1, 5000000)"))
@@ -503,6 +537,7 @@ def cases():
         "50 start-up packets never finished": (held_open, 50, startup()[:12]),
         "a Query of 5 MB": (too_large,),
         "50 start-up packets of 1 GB": (held_open, 50, struct.pack("!II", 1 << 30, 196608)),
+        "1,000 sessions": (sessions_beyond_the_limit, 1000),
         "5 results never read": (unread_result, 5),
         "a reset during a result": (reset_during_result,),
         "20,000 queries never read": (unread_queries, 20_000),
