@@ -319,16 +319,21 @@ fn only_reading_is_allowed_and_within_limits() {
     }
     assert!(!std::path::Path::new(&file.to_string()).exists());
 
+    // A client that reads more slowly than the limit allows: 90 MB in ten parts, of which sockets hold a few.
+    let wide = (0..5).fold("'x'".to_string(), |text, _| format!("replace({text}, 'x', 'xxxxxxxxxx')"));
+    let parts = vec![format!("SELECT {wide} FROM generate_series(1, 90)"); 10].join(" UNION ALL ");
+    let mut reading = server.start_psql(&format!("COPY ({parts}) TO STDOUT"));
+    let mut lines = BufReader::new(reading.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap().len(), 100_000);
+    std::thread::sleep(Duration::from_secs(4));
+    let read = lines.map(Result::unwrap).count();
+    let ended = reading.wait_with_output().unwrap();
+    let errors = String::from_utf8(ended.stderr).unwrap();
+    assert!(!ended.status.success() && errors.contains("57014"), "{errors}");
+    assert!(read < 899, "{read} rows after the first");
+
     // A query waits for its turn; metadata does not.
-    let mut slow = Command::new("psql");
-    let port = server.pg.to_string();
-    slow.args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "a", "-d", "b", "-c"]);
-    let mut slow = slow
-        .arg("SELECT count(*) FROM generate_series(1, 100000000000)")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut slow = server.start_psql("SELECT count(*) FROM generate_series(1, 100000000000)");
     std::thread::sleep(Duration::from_millis(500));
     let before = server.audit().len();
     server.rows("SELECT count(*) FROM information_schema.tables");
@@ -340,17 +345,10 @@ fn only_reading_is_allowed_and_within_limits() {
 
     // One runs and eight wait; the next is refused, and one that waits too long is, too.
     let limits = ["serve.queries_max=1", "serve.wait_seconds_max=5", "serve.drain_seconds=1"];
-    let server = Server::start(&limits, &["--lake", &lake, "--output", &output]);
-    let slow = || {
-        let arguments = ["-X", "-v", "VERBOSITY=verbose", "-h", "127.0.0.1", "-U", "a", "-d", "b", "-p"];
-        let mut psql = Command::new("psql");
-        psql.args(arguments).args([
-            &server.pg.to_string(),
-            "-c",
-            "SELECT count(*) FROM generate_series(1, 100000000000)",
-        ]);
-        psql.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
-    };
+    let pool = ["engine.memory_bytes_max=40000000"];
+    let server = Server::start(&[&limits[..], &pool].concat(), &["--lake", &lake, "--output", &output]);
+    cancel_frees_memory(&server);
+    let slow = || server.start_psql("SELECT count(*) FROM generate_series(1, 100000000000)");
     let ended = |client: std::process::Child| {
         let output = client.wait_with_output().unwrap();
         String::from_utf8(output.stderr).unwrap()
@@ -368,6 +366,24 @@ fn only_reading_is_allowed_and_within_limits() {
     assert_eq!(server.stop(), Some(0));
     let cancelled = ended(running);
     assert!(cancelled.contains("57014") && cancelled.contains("the server stopped"), "{cancelled}");
+}
+
+/// Cancels a query that holds more than half of the memory of all queries; another one then has it.
+fn cancel_frees_memory(server: &Server) {
+    server.wait_until("all is read", |server| server.errors().contains("ready to score users"));
+    let before = server.resident_bytes();
+    let holding = server.start_psql(
+        "SELECT array_length(array_agg(value) FILTER (WHERE value <= 3000000)), count(*) FROM generate_series(1, 100000000000)",
+    );
+    server.wait_until("a query holds memory", |server| server.resident_bytes() > before + (16 << 20));
+    assert!(Command::new("kill").args(["-INT", &holding.id().to_string()]).status().unwrap().success());
+    let ended = holding.wait_with_output().unwrap();
+    let errors = String::from_utf8(ended.stderr).unwrap();
+    assert!(errors.contains("57014") && errors.contains("was cancelled"), "{errors}");
+    let collect = |values: u32| format!("SELECT array_length(array_agg(value)) FROM generate_series(1, {values})");
+    assert_eq!(server.rows(&collect(3_000_000)), ["3000000"]);
+    let refused = server.refused(&collect(6_000_000));
+    assert!(refused.contains("53200"), "{refused}");
 }
 
 #[test]
