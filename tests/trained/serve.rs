@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::canaries::persons;
 use crate::support::clients::{self, Client};
 use crate::support::repository::root;
 use crate::support::server::{Server, clients_are_here};
@@ -659,7 +660,7 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     server.session_with("adbc_users.py", &[server.flight], &[certificate.to_str().unwrap()]);
     let is_refused = |line: &Value| line["protocol"] == "flight" && line["outcome"] == "28P01" && line["user"] == "";
     server.audited(|lines| lines.iter().any(is_refused));
-    let curl = |arguments: &[&str], path: &str| {
+    let curl_text = |arguments: &[&str], path: &str| {
         let url = format!("https://localhost:{}{path}", server.http);
         let answered = Command::new("curl")
             .args(["-s", "--cacert", certificate.to_str().unwrap(), "-w", "\n%{http_code}"])
@@ -669,7 +670,11 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
             .unwrap();
         let text = String::from_utf8(answered.stdout).unwrap();
         let (body, status) = text.rsplit_once('\n').unwrap();
-        (status.to_string(), serde_json::from_str::<Value>(body).unwrap_or_default())
+        (status.to_string(), body.to_string())
+    };
+    let curl = |arguments: &[&str], path: &str| {
+        let (status, body) = curl_text(arguments, path);
+        (status, serde_json::from_str::<Value>(&body).unwrap_or_default())
     };
     let user = ask("analyst", "of analyst", "SELECT min(user_id) FROM intent").unwrap();
     let path = format!("/v1/users/{user}/intents");
@@ -722,6 +727,29 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     assert_eq!((status.as_str(), &answer["user_id"]), ("200", &pseudonym.as_str().into()));
     let (status, answer) = post("partner", &by_pseudonym);
     assert_eq!((status.as_str(), &answer["user_id"]), ("200", &pseudonym.as_str().into()), "{answer}");
+    // Every answer about the customer, with the pseudonym and without any id.
+    let user_path = |rest: &str| format!("/v1/users/{pseudonym}/{rest}");
+    let item = ask("analyst", "of analyst", "SELECT min(item_id) FROM recommendation").unwrap();
+    let scores = format!("{{\"user_id\": \"{pseudonym}\", \"item_ids\": [\"{item}\"]}}");
+    for (who, path, body) in [
+        ("partner", user_path("intents"), None),
+        ("partner", user_path("intents"), Some("[]")),
+        ("partner", user_path("explanation"), None),
+        ("researcher", user_path("explanation?intent=churn"), None),
+        ("researcher", format!("/agent?user={pseudonym}"), None),
+        ("partner", user_path("recommendations"), None),
+        ("partner", user_path("recommendations?k=3"), Some("[]")),
+        ("partner", "/v1/items/scores".into(), Some(scores.as_str())),
+        ("partner", format!("/v1/items/{item}/related"), None),
+    ] {
+        let sent = body.map(|body| ["-H", "Content-Type: application/json", "-d", body]);
+        let credentials = format!("{who}:of {who}");
+        let arguments: Vec<&str> = ["-u", &credentials].into_iter().chain(sent.into_iter().flatten()).collect();
+        let (status, text) = curl_text(&arguments, &path);
+        assert_eq!(status, "200", "{who} {path}: {text}");
+        assert_eq!(persons(&text).next(), None, "{who} {path}");
+        assert!(text.contains(&pseudonym) || path.ends_with("/related"), "{who} {path}: {text}");
+    }
     assert_eq!(curl(&["-u", "partner:of partner"], &path).0, "404", "an id is no pseudonym");
     assert_eq!(post("partner", &path).0, "404");
     assert_eq!(curl(&["-u", "service:of service"], &by_pseudonym).0, "404");
