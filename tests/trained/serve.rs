@@ -696,6 +696,10 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
         assert_eq!(post(who, &path).0, status, "{who}");
     }
     assert_eq!(curl(&["-u", "analyst:of analyst"], &format!("/agent?user={user}")).0, "200");
+    assert_eq!(curl(&["-u", "admin:of admin"], "/agent").0, "200");
+    for who in ["service", "planner"] {
+        assert_eq!(curl(&["-u", &format!("{who}:of {who}")], &format!("/agent?user={user}")).0, "403", "{who}");
+    }
     assert_eq!(curl(&[], "/agent").0, "401");
 
     // Who sees pseudonyms sees no id, filters by them, and is answered by them.

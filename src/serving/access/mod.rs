@@ -68,6 +68,18 @@ impl Account {
         }
     }
 
+    /// Refuses an account that may not open the page of support agents: a service asks for answers, below `/v1`.
+    pub(super) fn may_open_page(&self) -> Result<()> {
+        self.may_ask_for_users()?;
+        match self.role {
+            Role::Service => {
+                let message = format!("{}: the role service has /v1 alone, and no page", self.name);
+                Err(Refusal::new(Refusal::NOT_ALLOWED, message))
+            }
+            Role::Analyst | Role::Planner | Role::Admin => Ok(()),
+        }
+    }
+
     /// Refuses an account that may not send a user's events. Where everyone is let in (`open`), an analyst may.
     pub(super) fn may_send_events(&self, open: bool) -> Result<()> {
         match self.role {

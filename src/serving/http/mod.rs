@@ -39,6 +39,9 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// The route of tokens, which any user may ask for.
 const TOKEN: &str = "/v1/token";
 
+/// The route of the page of support agents.
+const AGENT: &str = "/agent";
+
 /// Length of the shortest request line.
 pub(super) const OPENING_BYTES: usize = "GET / HTTP/1.1\r\n".len();
 
@@ -84,7 +87,7 @@ fn routes(queries: Arc<Queries>) -> Router {
         .route("/v1/users/{id}/intents", get(users::intents).post(live::intents))
         .route("/v1/users/{id}/recommendations", get(users::recommendations).post(live::recommendations))
         .route("/v1/users/{id}/explanation", get(explanation::explanation))
-        .route("/agent", get(agent::page))
+        .route(AGENT, get(agent::page))
         .route("/v1/items/{id}/related", get(live::related))
         .route("/v1/items/scores", post(live::item_scores))
         .route(TOKEN, post(token))
@@ -103,7 +106,7 @@ fn routes(queries: Arc<Queries>) -> Router {
 
 /// Leads a browser to the page.
 async fn home() -> Redirect {
-    Redirect::temporary("/agent")
+    Redirect::temporary(AGENT)
 }
 
 async fn healthy() -> &'static str {
@@ -192,6 +195,7 @@ async fn with_whole_body(request: Request, time: Duration) -> Result<Request, Pr
 fn may_ask(access: &Access, account: &Account, method: &Method, path: &str) -> refusal::Result<()> {
     match (method == Method::POST, path) {
         (_, TOKEN) => Ok(()),
+        (_, AGENT) => account.may_open_page(),
         (true, _) => account.may_send_events(access.is_open()),
         (false, _) => account.may_ask_for_users(),
     }
