@@ -54,10 +54,10 @@ impl Server {
     pub(crate) async fn open(config: &Config) -> Result<Self> {
         let access = Arc::new(Access::new(config)?);
         let tls = access::load_tls(config)?;
-        let may_leave = !access.is_open() && tls.is_some();
-        let pg = bind("serve.pg", &config.serve.pg, may_leave).await?;
-        let flight = bind("serve.flight", &config.serve.flight, may_leave).await?;
-        let http = bind("serve.http", &config.serve.http, may_leave).await?;
+        let missing = missing_beyond(config);
+        let pg = bind("serve.pg", &config.serve.pg, &missing).await?;
+        let flight = bind("serve.flight", &config.serve.flight, &missing).await?;
+        let http = bind("serve.http", &config.serve.http, &missing).await?;
         if pg.is_none() && flight.is_none() && http.is_none() {
             return Err(Failure::usage("serve.pg, serve.flight, serve.http: expected an address, got off for all"));
         }
@@ -150,20 +150,31 @@ async fn refresh_nights(queries: Arc<Queries>) {
     }
 }
 
-/// Binds an address; `None` for `off`. Refuses one that other machines reach unless `may_leave` this machine.
-async fn bind(setting: &str, address: &str, may_leave: bool) -> Result<Option<TcpListener>> {
+/// Returns the settings without which the server stays on this machine.
+fn missing_beyond(config: &Config) -> Vec<&'static str> {
+    let serve = &config.serve;
+    let settings = [
+        ("[[serve.users]]", serve.users.is_empty()),
+        ("serve.tls_certificate", serve.tls_certificate.is_empty()),
+        ("serve.tls_key", serve.tls_key.is_empty()),
+    ];
+    settings.into_iter().filter(|(_, is_missing)| *is_missing).map(|(setting, _)| setting).collect()
+}
+
+/// Binds an address; `None` for `off`. Refuses one that other machines reach where settings are `missing` for that.
+async fn bind(setting: &str, address: &str, missing: &[&str]) -> Result<Option<TcpListener>> {
     if address == "off" {
         return Ok(None);
     }
     let wrong = |e: std::io::Error| Failure::usage(format!("{setting} = {address}: {e}"));
     let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(wrong)?.collect();
-    if let Some(beyond) = resolved.iter().find(|a| !may_leave && !is_loopback(a.ip())) {
+    if let Some(beyond) = resolved.iter().find(|a| !missing.is_empty() && !is_loopback(a.ip())) {
         return Err(Failure::usage(format!(
-            "{setting} = {address}: {} is reachable from other machines, which takes [[serve.users]], serve.tls_certificate and \
-             serve.tls_key",
-            beyond.ip()
+            "{setting} = {address}: {} is reachable from other machines, for which this is missing: {}",
+            beyond.ip(),
+            missing.join(", ")
         ))
-        .hint("configure them (docs/howto/serve.md), or bind to a loopback address such as 127.0.0.1"));
+        .hint("configure it (docs/howto/serve.md), or bind to a loopback address such as 127.0.0.1"));
     }
     match TcpListener::bind(resolved.as_slice()).await {
         Ok(listener) => Ok(Some(listener)),

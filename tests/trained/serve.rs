@@ -578,14 +578,23 @@ fn secure(folder: &std::path::Path) -> String {
          pseudonym_key = \"{0}/pseudonyms.key\"\n",
         folder.display()
     );
-    for (name, role, more) in [
+    text += &users(&[
         ("analyst", "analyst", ""),
         ("planner", "planner", ""),
         ("service", "service", ""),
         ("admin", "admin", "free_text = true\n"),
         ("researcher", "analyst", "user_ids = \"pseudonym\"\n"),
         ("partner", "service", "user_ids = \"pseudonym\"\n"),
-    ] {
+    ]);
+    let file = folder.join("serve.toml");
+    fs::write(&file, text).unwrap();
+    file.display().to_string()
+}
+
+/// Returns the settings of users with their roles, whose passwords are `of NAME`.
+fn users(all: &[(&str, &str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, role, more) in all {
         let mut hashing = Command::new(env!("CARGO_BIN_EXE_intentcast"))
             .args(["serve", "--hash-password"])
             .stdin(Stdio::piped())
@@ -596,9 +605,7 @@ fn secure(folder: &std::path::Path) -> String {
         let hashes = String::from_utf8(hashing.wait_with_output().unwrap().stdout).unwrap();
         text += &format!("[[serve.users]]\nname = \"{name}\"\nrole = \"{role}\"\n{more}{hashes}");
     }
-    let file = folder.join("serve.toml");
-    fs::write(&file, text).unwrap();
-    file.display().to_string()
+    text
 }
 
 #[test]
@@ -784,7 +791,7 @@ fn a_server_that_is_not_safe_does_not_start() {
     };
     assert!(start(&[], &[&["--pg", &taken][..], &off].concat()).contains("in use"));
     let beyond = start(&[], &[&["--pg", "0.0.0.0:0"][..], &off].concat());
-    assert!(beyond.contains("[[serve.users]]") && beyond.contains("serve.tls_certificate"), "{beyond}");
+    assert!(beyond.contains("missing: [[serve.users]], serve.tls_certificate, serve.tls_key\n"), "{beyond}");
     for setting in ["flight", "http"] {
         let others = ["pg", "flight", "http"].into_iter().filter(|other| *other != setting);
         let others: Vec<String> = others.flat_map(|other| [format!("--{other}"), "off".into()]).collect();
@@ -811,11 +818,17 @@ fn a_server_that_is_not_safe_does_not_start() {
     assert!(!user("argon2 = \"secret words\"").contains("secret words"));
     let none = run(&["serve"]);
     assert_eq!(none.status.code(), Some(2), "without an output");
+    fs::write(&file, users(&[("analyst", "analyst", "")])).unwrap();
+    let refused_beyond = |arguments: &[&str]| {
+        refused(&[arguments, &["serve", "--output", &output, "--pg", "0.0.0.0:0"][..], &off].concat(), 2)
+    };
+    let without_tls = refused_beyond(&["--config", file.to_str().unwrap()]);
+    assert!(without_tls.contains("missing: serve.tls_certificate, serve.tls_key\n"), "{without_tls}");
 
     if !clients::all_here("a_server_that_is_not_safe_does_not_start", &[Client::Program("openssl")]) {
         return;
     }
-    let with_users = secure(own.path());
+    certify(own.path());
     let other = tempfile::tempdir().unwrap();
     certify(other.path());
     fs::write(own.path().join("words.pem"), "no certificate").unwrap();
@@ -829,11 +842,8 @@ fn a_server_that_is_not_safe_does_not_start() {
         let failure = start(&settings.each_ref().map(String::as_str), &off);
         assert!(failure.contains(said), "{failure}");
     }
-    let text = fs::read_to_string(&with_users).unwrap();
-    let without_tls: Vec<&str> = text.lines().filter(|line| !line.starts_with("tls_")).collect();
-    let file = own.path().join("plain.toml");
-    fs::write(&file, without_tls.join("\n")).unwrap();
-    let plain = ["--config", file.to_str().unwrap(), "serve", "--output", &output, "--pg", "0.0.0.0:0"];
-    let plain = refused(&[&plain[..], &off].concat(), 2);
-    assert!(plain.contains("serve.tls_certificate"), "{plain}");
+    let pair = [("certificate", "certificate.pem"), ("key", "key.pem")];
+    let pair = pair.map(|(setting, name)| format!("serve.tls_{setting}={}", path(own.path(), name)));
+    let without_users = refused_beyond(&["--set", &pair[0], "--set", &pair[1]]);
+    assert!(without_users.contains("missing: [[serve.users]]\n"), "{without_users}");
 }
