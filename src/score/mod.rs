@@ -8,7 +8,7 @@
 pub mod contents;
 pub mod devices;
 pub(crate) mod encoders;
-mod explain_user;
+pub(crate) mod explain_user;
 pub(crate) mod functions;
 pub(crate) mod live_model;
 mod load_cache;

@@ -8,9 +8,9 @@ use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider, Session,
-    TableProvider,
+    TableFunctionImpl, TableProvider,
 };
-use datafusion::common::{JoinType, ScalarValue};
+use datafusion::common::{JoinType, ScalarValue, plan_err};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::logical_expr::{TableProviderFilterPushDown, TableType, col, ident, lit};
@@ -24,6 +24,7 @@ use super::pg_catalog;
 use super::pseudonyms::PseudonymKey;
 use crate::engine::schemas::{self, BARE, CATALOG};
 use crate::failure::{Failure, Result};
+use crate::score::explain_user;
 use crate::workspace::descriptions::Descriptions;
 
 /// Columns of text that a customer wrote.
@@ -106,6 +107,9 @@ pub(crate) async fn restrict(
     for name in UNBOUNDED {
         shown_ctx.deregister_udf(name);
     }
+    if view == View::Planner {
+        shown_ctx.register_udtf(explain_user::NAME, Arc::new(NoCustomers));
+    }
     schemas::divide(&shown_ctx, shown)?;
     pg_catalog::install(&shown_ctx, descriptions).await?;
     Ok(shown_ctx)
@@ -185,6 +189,16 @@ fn with_pseudonyms(table: DataFrame, key: &PseudonymKey) -> Result<DataFrame> {
         })
     });
     Ok(table.select(columns.collect::<Result<Vec<Expr>>>()?)?)
+}
+
+/// Stands in for `explain_user` where no customer may be seen. The function itself would say that features are missing.
+#[derive(Debug)]
+struct NoCustomers;
+
+impl TableFunctionImpl for NoCustomers {
+    fn call(&self, _: &[Expr]) -> datafusion::common::Result<Arc<dyn TableProvider>> {
+        plan_err!("{}: the role planner sees no customers", explain_user::NAME)
+    }
 }
 
 /// A view whose inside a query cannot reach: only comparisons of a column with a constant are evaluated below its restrictions.

@@ -651,6 +651,25 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
         let refused = ask("planner", "of planner", &format!("SELECT * FROM {table}")).unwrap_err();
         assert!(refused.contains("42P01"), "{table}: {refused}");
     }
+    for hidden in [
+        "WITH i AS (SELECT * FROM intent) SELECT count(*) FROM i",
+        "WITH RECURSIVE i AS (SELECT user_id FROM intent) SELECT count(*) FROM i",
+        "SELECT count(*) FROM (SELECT user_id FROM lake.events) AS e",
+        "SELECT (SELECT max(p_purchase) FROM tables.intent)",
+        "SELECT count(*) FROM runs WHERE EXISTS (SELECT 1 FROM features.user_features)",
+        "SELECT count(*) FROM demand WHERE item_id IN (SELECT item_id FROM lake.events)",
+        "SELECT count(*) FROM runs, LATERAL (SELECT * FROM intent) AS i",
+        "SELECT 1 UNION ALL SELECT count(*) FROM intent",
+        "SELECT * FROM \"intent\"",
+        "SELECT * FROM \"tables\".\"intent\"",
+        "SELECT * FROM intentcast.tables.intent",
+        "COPY (SELECT * FROM intent) TO STDOUT",
+    ] {
+        let refused = ask("planner", "of planner", hidden).unwrap_err();
+        assert!(refused.contains("42P01"), "{hidden}: {refused}");
+    }
+    let explained = ask("planner", "of planner", "SELECT * FROM explain_user('u0000001')").unwrap_err();
+    assert!(explained.contains("explain_user: the role planner sees no customers"), "{explained}");
     let refused = ask("service", "of service", "SELECT 1").unwrap_err();
     assert!(refused.contains("42501"), "{refused}");
     for (user, password) in [("analyst", "of planner"), ("analyst", ""), ("o'neill", "x"), ("", "x")] {
