@@ -1,5 +1,6 @@
 //! The prompt of `intentcast sql`: commands that begin with a backslash, completion, highlighting.
 
+use datafusion::common::TableReference;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -28,7 +29,7 @@ use crate::workspace::descriptions;
 const HELP: &str = "\
 SQL ends with a semicolon.
 \\d          list tables and views
-\\d NAME     columns of a table or view, and what they mean; of a schema, its tables
+\\d NAME     columns of a table or view (also as SCHEMA.NAME), and what they mean; of a schema, its tables
 \\df         list the functions of intentcast
 \\df TEXT    list all functions whose names have this text
 \\x          print each row as a list of its columns: on, off, or where the terminal is too narrow (default)
@@ -232,8 +233,9 @@ impl<'a> Prompt<'a> {
 
     /// Prints the comment on a table. Returns a query for its columns and what they mean, where that is declared.
     fn columns(&self, name: &str) -> Result<String> {
-        self.shell.refuse_missing(name)?;
-        let described = self.shell.describe(name)?;
+        let table = TableReference::parse_str(name);
+        self.shell.refuse_missing(&table)?;
+        let described = self.shell.describe(table.table())?;
         if let Some(comment) = &described.table {
             eprintln!("{comment}");
         }
@@ -241,8 +243,9 @@ impl<'a> Prompt<'a> {
             described.columns.iter().map(|(name, text)| format!("({}, {})", quoted(name), quoted(text))).collect();
         let columns = format!(
             "SELECT column_name, data_type, is_nullable, ordinal_position FROM information_schema.columns \
-             WHERE table_name = {}",
-            quoted(name)
+             WHERE table_name = {}{}",
+            quoted(table.table()),
+            table.schema().map_or(String::new(), |schema| format!(" AND table_schema = {}", quoted(schema)))
         );
         Ok(match meanings.is_empty() {
             true => {

@@ -126,8 +126,8 @@ impl Shell {
     }
 
     /// Refuses a name that is no table of the session, as a query of it would.
-    pub(super) fn refuse_missing(&self, name: &str) -> Result<()> {
-        match self.find_missing(&[TableReference::bare(name)])? {
+    pub(super) fn refuse_missing(&self, table: &TableReference) -> Result<()> {
+        match self.find_missing(std::slice::from_ref(table))? {
             Some(missing) => Err(self.explain_missing(missing)),
             None => Ok(()),
         }

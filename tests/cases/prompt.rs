@@ -6,12 +6,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::intentcast;
+use crate::support::small_lake::{DATE, GOOD, SmallLake};
 
 /// Types lines into a prompt over an output without nights; returns what it printed, its log and its exit code.
 fn typed(lines: &str) -> (String, String, Option<i32>) {
     let output = tempfile::tempdir().unwrap();
+    typed_over(&["--output", output.path().to_str().unwrap()], lines)
+}
+
+fn typed_over(places: &[&str], lines: &str) -> (String, String, Option<i32>) {
     let mut prompt = Command::new(env!("CARGO_BIN_EXE_intentcast"))
-        .args(["sql", "--output", output.path().to_str().unwrap()])
+        .arg("sql")
+        .args(places)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -39,6 +45,27 @@ fn backslash_commands_say_what_there_is() {
     }
     assert_eq!(code, Some(0), "{errors}");
     assert!(errors.contains("\\timing") && !printed.contains("after the end"), "{printed}\n{errors}");
+}
+
+#[tokio::test]
+async fn tables_of_a_lake_have_their_schema_and_comments() {
+    let small = SmallLake::new();
+    small.write("events/dt=2026-01-05/e.parquet", GOOD).await;
+    let [lake, output] = small.places();
+    let lines =
+        "\\d\n\\d lake\n\\d lake.events\n\\d features.user_features\n\\d \"user_features\"\n\\d lake.user_features\n";
+    let (printed, errors, code) = typed_over(&["--lake", &lake, "--output", &output, "--date", DATE], lines);
+    for part in ["| tables       | intent ", "| features     | user_features ", "| lake         | events "] {
+        assert!(printed.contains(part), "{part}\n{printed}\n{errors}");
+    }
+    assert_eq!(printed.matches("| lake         | events ").count(), 2, "in both lists\n{printed}");
+    for (part, times) in [("| text of a review ", 1), ("| hours since the last event ", 2)] {
+        assert_eq!(printed.matches(part).count(), times, "{part}\n{printed}\n{errors}");
+    }
+    // What a whole table holds is said above its columns.
+    assert!(errors.contains("One row per raw event."), "{errors}");
+    assert!(errors.contains("table `user_features` not found"), "{errors}");
+    assert_eq!(code, Some(2), "a command of the script failed");
 }
 
 #[test]
