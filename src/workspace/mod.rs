@@ -402,7 +402,7 @@ impl Workspace {
     }
 
     /// Opens a session like [`Self::night_session`] that also has features and `model_input`, divided into [`Self::schemas`]. It
-    /// never builds rollups: a night whose state is gone has features without rows. Without a night all published tables are
+    /// never builds rollups: features of a night whose state is gone count no event. Without a night all published tables are
     /// empty, and nothing else is there.
     pub(crate) async fn served_session(&self, night: Option<&VisibleNight>) -> Result<NightSession> {
         let Some(night) = night else {
@@ -491,7 +491,11 @@ impl Workspace {
         let rollups = match (left, &self.lake, missing) {
             (Some(rollups), ..) => Some(rollups),
             (None, Some(_), MissingRollups::Build) => Some(self.rollups(run_date).await?),
-            _ => None,
+            (None, _, MissingRollups::LeaveOut) => {
+                tracing::warn!("the state that the night of {run_date} left is gone: its features count no event");
+                None
+            }
+            (None, None, MissingRollups::Build) => None,
         };
         let has_days = rollups.is_some();
         let rollups = match rollups {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,7 +30,7 @@ fn clients_read_a_published_night() {
     if !clients_are_here("clients_read_a_published_night") {
         return;
     }
-    let (_own, lake, output) = shop();
+    let (own, lake, output) = shop();
     night(&lake, &output, NIGHT);
     let before = contents(&output);
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
@@ -109,6 +110,33 @@ fn clients_read_a_published_night() {
     assert!(rows[0].ends_with(",t") && !rows[0].starts_with("0,"), "{rows:?}");
     assert_eq!(stop_during_a_query(server), Some(0));
     assert_eq!(contents(&output), before, "a server writes nothing, and so builds no rollups");
+    builds_no_rollups(own.path(), &lake, &output, intents);
+}
+
+/// Serves an output whose rollups are gone: what is published is shown, features count no event, and nothing is built anywhere.
+fn builds_no_rollups(folder: &Path, lake: &str, output: &str, intents: u64) {
+    fs::remove_dir_all(Path::new(output).join("state/rollups")).unwrap();
+    let before = contents(output);
+    let spill = folder.join("spill");
+    fs::create_dir(&spill).unwrap();
+    let spilled = format!("engine.spill_folder={}", spill.display());
+    let server = Server::start(&[&spilled], &["--lake", lake, "--output", output]);
+    assert_eq!(server.rows("SELECT count(*) FROM intent"), [intents.to_string()]);
+    assert_eq!(server.rows("SELECT count(*) FROM features.user_event"), ["0"]);
+    assert_eq!(server.rows("SELECT count(*) FROM features.user_features WHERE events_lifetime > 0"), ["0"]);
+    assert_ne!(server.rows("SELECT count(*) FROM lake.events"), ["0"]);
+    // Someone whom the lake's users name; without events no one else is known to be scored.
+    let user = server.rows("SELECT min(user_id) FROM intent JOIN user_features USING (user_id)").remove(0);
+    assert_eq!(server.get(&format!("/v1/users/{user}/intents")).0, 200);
+    let (status, problem) = server.post(&format!("/v1/users/{user}/intents"), &serde_json::json!([]));
+    assert_eq!(status, 503, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("left is gone"), "{problem}");
+    let log = server.errors();
+    assert!(!log.contains("building") && log.contains("left is gone: its features count no event"), "{log}");
+    let files = contents(&spill.display().to_string());
+    assert!(!files.keys().any(|name| name.ends_with(".parquet")), "{files:?}");
+    assert_eq!(server.stop(), Some(0));
+    assert_eq!(contents(output), before);
 }
 
 /// Stops a server while a client reads a long result; returns the exit code. The client gets all its rows, and no other is let in.
@@ -154,7 +182,7 @@ fn recorded(tool: &str) -> Vec<String> {
     let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let package = packages.iter().find(|package| package["name"] == "datafusion-postgres").unwrap();
-    let manifest = std::path::Path::new(package["manifest_path"].as_str().unwrap());
+    let manifest = Path::new(package["manifest_path"].as_str().unwrap());
     let source = fs::read_to_string(manifest.with_file_name("tests").join(format!("{tool}.rs"))).unwrap();
     let mut found = Vec::new();
     for item in syn::parse_file(&source).unwrap().items {
@@ -318,7 +346,7 @@ fn only_reading_is_allowed_and_within_limits() {
         assert_eq!(outcomes.len(), 1, "{sql}\n{outcomes:?}");
         assert_eq!(outcomes[0]["outcome"], state, "{sql}");
     }
-    assert!(!std::path::Path::new(&file.to_string()).exists());
+    assert!(!Path::new(&file.to_string()).exists());
 
     // A client that reads more slowly than the limit allows: 90 MB in ten parts, of which sockets hold a few.
     let wide = (0..5).fold("'x'".to_string(), |text, _| format!("replace({text}, 'x', 'xxxxxxxxxx')"));
@@ -556,7 +584,7 @@ fn people_who_may_not_be_scored_are_not_shown() {
 }
 
 /// Makes a certificate that signs itself.
-fn certify(folder: &std::path::Path) {
+fn certify(folder: &Path) {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
         .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
@@ -570,7 +598,7 @@ fn certify(folder: &std::path::Path) {
 }
 
 /// Makes a certificate, and users of each role; returns the settings file.
-fn secure(folder: &std::path::Path) -> String {
+fn secure(folder: &Path) -> String {
     certify(folder);
     fs::write(folder.join("pseudonyms.key"), [7; 32]).unwrap();
     let mut text = format!(
@@ -851,7 +879,7 @@ fn a_server_that_is_not_safe_does_not_start() {
     let other = tempfile::tempdir().unwrap();
     certify(other.path());
     fs::write(own.path().join("words.pem"), "no certificate").unwrap();
-    let path = |folder: &std::path::Path, file: &str| folder.join(file).display().to_string();
+    let path = |folder: &Path, file: &str| folder.join(file).display().to_string();
     for (certificate, key, said) in [
         (path(own.path(), "words.pem"), path(own.path(), "key.pem"), "words.pem"),
         (path(own.path(), "certificate.pem"), path(own.path(), "words.pem"), "words.pem"),
