@@ -107,7 +107,7 @@ for lake_and_end in $lakes; do
         version=$(sed -n 's/.*"version": *"\([^"]*\)".*/\1/p' "$card" | head -n 1)
         ask_once "${card%.json}.churn" "score_intents(features, '$version')['p_churn'] AS p FROM model_input" "$@"
         ask_once "${card%.json}.items" "pick['item_id'] AS item_id FROM (
-            SELECT user_id, unnest(recommend(score_intents(features, '$version')['taste'], NULL, 5, '$version')) AS pick
+            SELECT user_id, unnest(recommend(score_intents(features, '$version')['taste'], NULL, NULL, 5, '$version')) AS pick
             FROM model_input)" "$@"
     done
 done

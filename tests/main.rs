@@ -41,7 +41,9 @@ fn doctor_reports_the_machine_and_why_there_is_no_gpu() {
 #[test]
 fn a_training_without_lightgbm_is_refused_before_it_reads_the_lake() {
     let library = ["--set", "train.lightgbm_library=/nowhere/lib_lightgbm.so"];
-    let places = ["train", "--lake", "no/lake", "--output", "no/output", "--date", "2026-03-01"];
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().to_str().unwrap();
+    let places = ["train", "--lake", "no/lake", "--output", output, "--date", "2026-03-01"];
     let output = intentcast(&[library.as_slice(), places.as_slice()].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{errors}");

@@ -32,7 +32,8 @@ def ours(job, day):
     found = job.sql(
         day,
         "SELECT user_id, r['rank'] AS rank, r['item_id'] AS item_id FROM (SELECT user_id, "
-        f"unnest(recommend(score_intents(features)['taste'], NULL, {K})) AS r FROM model_input) ORDER BY user_id, rank",
+        f"unnest(recommend(score_intents(features)['taste'], latest_items(features), NULL, {K})) AS r "
+        "FROM model_input) ORDER BY user_id, rank",
     )
     return found.groupby("user_id").item_id.agg(list).to_dict()
 

@@ -1,4 +1,4 @@
--- one row per scored user_id and rank: the model's best items, without those bought if so configured
+-- one row per scored user_id and rank: the model's best items by taste and last events, without those bought if so configured
 -- The engine holds a join's first table in memory and streams the second, so the small one comes first. Its key has its own
 -- name: DataFusion 55.2, when it moves struct fields down, takes a column that both sides have from the first side.
 WITH buyers AS (
@@ -9,6 +9,7 @@ picked AS (
         scores.user_id,
         unnest(recommend(
             scores.taste,
+            scores.latest_items,
             CASE WHEN recommendation_exclude_bought() THEN buyers.bought END,
             recommendation_top_k()
         )) AS pick

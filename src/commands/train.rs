@@ -83,6 +83,10 @@ impl Train {
         // It writes rollups and checkpoints.
         let writing = lock::begin_writing(&output, "training", &config.lock).await?;
         let trained = training::bundle::train_bundle(config, date, sweep.as_ref()).await;
+        let trained = match trained {
+            Ok((card, trials)) => training::bundle::promote_first(config, &card.version).await.map(|()| (card, trials)),
+            Err(failure) => Err(failure),
+        };
         let ended = writing.end_writing().await;
         let (card, trials) = trained?;
         ended?;
@@ -90,7 +94,7 @@ impl Train {
             print_trials(&trials)?;
         }
         say!("model {} (as of {}; labels end before {})", card.version, card.as_of_dates.join(", "), card.labels_end);
-        print_summary(&card.figures)?;
+        print_summary(&card.figures, config.recommendation.exclude_bought)?;
         say!(
             "figures of users and dates that were held out until then; models/{}/bundle.json has all {}",
             card.version,
@@ -147,7 +151,7 @@ fn print_trials(trials: &[Trial]) -> Result<()> {
 }
 
 /// Prints the figures that say how good a night's model is. Warns of those that are worse than a baseline.
-fn print_summary(figures: &BTreeMap<String, f64>) -> Result<()> {
+fn print_summary(figures: &BTreeMap<String, f64>, excludes_bought: bool) -> Result<()> {
     let rows = summary::rows(figures);
     let column = |text: &dyn Fn(&SummaryRow) -> String| -> ArrayRef {
         Arc::new(rows.iter().map(|row| Some(text(row))).collect::<StringArray>())
@@ -161,7 +165,7 @@ fn print_summary(figures: &BTreeMap<String, f64>) -> Result<()> {
         ("baseline", column(&|row| row.baseline.clone())),
     ];
     format::print_columns(&columns, Format::Table)?;
-    for warning in summary::warnings(figures) {
+    for warning in summary::warnings(figures, excludes_bought) {
         tracing::warn!("{warning}");
     }
     Ok(())

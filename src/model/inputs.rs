@@ -14,6 +14,8 @@ use crate::features::contract::FeatureContract;
 pub(crate) const EVENT_REALS: usize = 8;
 /// Index of the gap to the previous event in [`EventInput::reals`].
 pub(crate) const GAP: usize = 4;
+/// Index of the time until the user's last event in [`EventInput::reals`].
+pub(crate) const AGE: usize = 5;
 /// Event types in the order of their numbers, from 1.
 pub(crate) const EVENT_TYPES: [&str; 8] =
     ["view", "click", "search", "favorite", "cart", "remove_from_cart", "purchase", "review"];

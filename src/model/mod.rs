@@ -18,6 +18,7 @@ pub(crate) mod heads;
 pub mod inputs;
 pub(crate) mod intent;
 pub(crate) mod labels;
+pub mod latest_items;
 pub(crate) mod losses;
 pub(crate) mod out_of_memory;
 pub(crate) mod promotions;

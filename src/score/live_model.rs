@@ -15,6 +15,7 @@ use super::service::{ScoringService, as_struct};
 use crate::failure::{Failure, Result};
 use crate::features::content_key::text_key;
 use crate::model::contents::{Contents, TEXT};
+use crate::model::latest_items::RecentEvents;
 
 /// An item with its score.
 pub(crate) type ScoredItem = (String, f32);
@@ -85,16 +86,27 @@ impl LiveModel {
         cosines.filter(|(_, cosine)| cosine.is_finite()).max_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    /// Ranks the `k` best items for a taste, best first, without those to exclude, as `recommend` does.
+    /// Returns the items of the last events of one user with their weights, as `latest_items` does: `features` is one struct.
+    pub(crate) fn latest_items(&self, features: &ArrayRef) -> Result<BTreeMap<String, f64>> {
+        let Some(learnt) = &self.service.card.latest_items else { return Ok(BTreeMap::new()) };
+        let recent = RecentEvents::from_struct(as_struct(features)?)?;
+        Ok(recent.weights(0, learnt).into_iter().map(|(item_id, weight)| (item_id.to_string(), weight)).collect())
+    }
+
+    /// Ranks the `k` best items for a taste and the items of the last events, best first, without those to exclude, as `recommend`
+    /// does.
     pub(crate) async fn recommend(
         &self,
         taste: Vec<f32>,
+        latest: BTreeMap<String, f64>,
         k: usize,
-        exclude: impl Fn(&str) -> bool + Send + 'static,
+        exclude: HashSet<String>,
     ) -> Result<Vec<ScoredItem>> {
         let items = self.items.clone();
         on_a_thread(move || {
-            let best = items.best_of_one(&taste, k, exclude);
+            let latest = latest.iter().map(|(item_id, weight)| (item_id.as_str(), *weight));
+            let user = items.user(latest, exclude.iter().map(String::as_str).collect());
+            let best = items.best_of_one(&taste, &user, k);
             Ok(best.into_iter().map(|(item, score)| (items.ids[item].clone(), score)).collect())
         })
         .await
@@ -117,9 +129,16 @@ impl LiveModel {
         .await
     }
 
-    /// Returns the score of each item for a taste, as `recommend` computes it; `None` for items that the model has no vector of.
-    pub(crate) fn item_scores(&self, taste: &[f32], item_ids: &[String]) -> Vec<Option<f32>> {
-        item_ids.iter().map(|id| Some(self.items.score(taste, self.items.find(id)?))).collect()
+    /// Returns the score of each item for a taste and the items of the last events, as `recommend` computes it; `None` for items that
+    /// the model has no vector of.
+    pub(crate) fn item_scores(
+        &self,
+        taste: &[f32],
+        latest: &BTreeMap<String, f64>,
+        item_ids: &[String],
+    ) -> Vec<Option<f32>> {
+        let weight = |item_id: &String| latest.get(item_id).copied().unwrap_or(0.0);
+        item_ids.iter().map(|id| Some(self.items.score(taste, self.items.find(id)?, weight(id)))).collect()
     }
 }
 

@@ -295,7 +295,7 @@ async fn files(output: &str) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-const RECOMMENDED: &str = "SELECT s['p_purchase'] AS p, recommend(s['taste'], NULL, 1)[1]['item_id'] AS item \
+const RECOMMENDED: &str = "SELECT s['p_purchase'] AS p, recommend(s['taste'], NULL, NULL, 1)[1]['item_id'] AS item \
                            FROM (SELECT score_intents(features) AS s FROM model_input)";
 
 async fn recommended(ctx: &SessionContext) -> (f64, String) {

@@ -68,6 +68,7 @@ pub async fn write_champion(registry: &Registry, intent: IntentShape, items: &[I
         text: None,
         image: None,
         blend: Default::default(),
+        latest_items: None,
         trees_hash: None,
         demand_trees_hash: None,
         scaling: Scaling { mean: vec![1.0], deviation: vec![1.0], spend: 10.0, units: 2.0 },

@@ -85,7 +85,7 @@ fn a_query_that_scores_writes_nothing_below_the_output() {
         "SELECT * EXCLUDE (title), CASE item_id WHEN 'i000001' THEN 'Another name' ELSE title END AS title FROM rows";
     lakes::rewrite(Path::new(&format!("{lake}/items/part-00000.parquet")), title);
     let before = files_below(Path::new(&output));
-    let scores = "SELECT count(s['p_purchase']) AS users, count(recommend(s['taste'], NULL, 3)) AS lists \
+    let scores = "SELECT count(s['p_purchase']) AS users, count(recommend(s['taste'], NULL, NULL, 3)) AS lists \
                   FROM (SELECT score_intents(features) AS s FROM model_input)";
     let scored = ask(&lake, &output, scores);
     assert!(!scored.ends_with("\n0,0\n"), "{scored}");

@@ -145,7 +145,18 @@ fn live_answers_are_for_those_who_may_have_them() {
     assert_eq!(intents("never-seen", &view(item)), first);
     assert_eq!(server.get("/v1/users/never-seen/intents").0, 404, "nothing is stored");
 
-    // Recommendations with these events, related items, scores of items.
+    // Recommendations of now are those of the night, where nothing happened since; with these events; related items.
+    let of_night = format!("SELECT item_id, score FROM recommendation WHERE user_id = '{user}' ORDER BY rank LIMIT 5");
+    let of_night = query(&output, &of_night);
+    let recommended = server.post(&format!("/v1/users/{user}/recommendations?k=5"), &json!([])).1;
+    for (line, item) in of_night.lines().skip(1).zip(recommended["items"].as_array().unwrap()) {
+        let (item_id, score) = line.split_once(',').unwrap();
+        assert_eq!(item["item_id"], item_id, "{of_night}, now {recommended}");
+        assert!(
+            (item["score"].as_f64().unwrap() - score.parse::<f64>().unwrap()).abs() < 1e-4,
+            "{of_night}, now {recommended}"
+        );
+    }
     let (status, answer) = server.post(&format!("/v1/users/{user}/recommendations?k=4"), &view(item));
     assert_eq!((status, answer["items"].as_array().unwrap().len()), (200, 4), "{answer}");
     let bought =

@@ -613,22 +613,27 @@ async fn bundles_of_another_format_and_bad_weights_are_refused() {
     let write_card = async |card: &BundleCard| {
         folder.write("bundle.json", serde_json::to_vec(card).unwrap()).await.unwrap();
     };
-    for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 3, "an older intentcast")] {
+    for (format, part) in [(FORMAT + 1, "a newer intentcast"), (FORMAT - 4, "an older intentcast")] {
         write_card(&BundleCard { format, ..card.clone() }).await;
-        refused(&format!("expected format {} to {FORMAT}, got {format}, which {part}", FORMAT - 2)).await;
+        refused(&format!("expected format {} to {FORMAT}, got {format}, which {part}", FORMAT - 3)).await;
         // A list of models shows the readable ones.
         assert!(registry.versions().await.unwrap().is_empty());
     }
-    // Formats before have no trees, or none of the demand: the networks alone are scored.
-    for (format, missing) in
-        [(FORMAT - 2, &["blend", "trees_hash", "demand_trees_hash"][..]), (FORMAT - 1, &["demand_trees_hash"])]
-    {
+    // Formats before have no trees, none of the demand, or no latest items: the networks alone are scored, or the taste alone.
+    let before = [
+        (FORMAT - 3, &["latest_items", "blend", "trees_hash", "demand_trees_hash"][..]),
+        (FORMAT - 2, &["latest_items", "demand_trees_hash"]),
+        (FORMAT - 1, &["latest_items"]),
+    ];
+    for (format, missing) in before {
         let mut older = serde_json::to_value(BundleCard { format, ..card.clone() }).unwrap();
         older.as_object_mut().unwrap().retain(|key, _| !missing.contains(&key.as_str()));
         older["demand"].as_object_mut().unwrap().remove("blend");
         folder.write("bundle.json", older.to_string()).await.unwrap();
         let loaded = registry.load(&card.version, Device::Cpu).await.unwrap();
-        assert_eq!((loaded.card.trees_hash.is_some(), loaded.card.demand_trees_hash), (format == FORMAT - 1, None));
+        let has = (loaded.card.trees_hash.is_some(), loaded.card.demand_trees_hash, loaded.card.latest_items);
+        let of_demand = card.demand_trees_hash.clone().filter(|_| format == FORMAT - 1);
+        assert_eq!(has, (format > FORMAT - 3, of_demand, None));
     }
     // A newer format can differ anywhere, so its number is checked first.
     folder.write("bundle.json", "{\"format\": 99, \"towers\": []}").await.unwrap();

@@ -76,6 +76,28 @@ fn bought_items_are_recommended_only_if_configured() {
     assert!(kept[1] > 0.0, "{kept:?}");
 }
 
+#[test]
+fn items_of_the_last_events_rank_higher_than_by_taste_alone() {
+    let (_own, lake, output) = shop();
+    // Mean rank by both ways of the items that a user met last, of all items.
+    let mean_rank = |latest: &str| {
+        format!(
+            "(SELECT avg(r['rank']) FROM (SELECT user_id, unnest(recommend(taste, {latest}, NULL, 1000)) AS r FROM scored) b \
+             JOIN (SELECT user_id, unnest(latest) AS l FROM scored) m \
+             ON b.user_id = m.user_id AND b.r['item_id'] = m.l['item_id'])"
+        )
+    };
+    let query = format!(
+        "WITH scored AS (SELECT user_id, score_intents(features)['taste'] AS taste, latest_items(features) AS latest \
+           FROM model_input) \
+         SELECT (SELECT count(*) FROM scored WHERE cardinality(latest) > 0) AS users, {} AS with_latest, {} AS taste_alone",
+        mean_rank("latest"),
+        mean_rank("NULL")
+    );
+    let found = numbers(&lake, &output, &query);
+    assert!(found[0] > 100.0 && found[1] < 0.8 * found[2], "{found:?}");
+}
+
 /// Tests the built-in rules of sql/score/segments.sql, which users may edit.
 #[tokio::test]
 async fn the_first_matching_rule_decides_a_users_segment() {

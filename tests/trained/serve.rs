@@ -100,7 +100,7 @@ fn clients_read_a_published_night() {
     assert!(last["rows"] == 1 && last["seconds"].as_f64() > Some(0.0), "{last}");
     assert!(!server.errors().contains("0.000001"), "the log holds no values");
     // The other functions of the job.
-    let recommended = "SELECT count(*) FROM (SELECT unnest(recommend(score_intents(features)['taste'], NULL, 3)) FROM \
+    let recommended = "SELECT count(*) FROM (SELECT unnest(recommend(score_intents(features)['taste'], NULL, NULL, 3)) FROM \
                        (SELECT features FROM model_input LIMIT 5)) AS r";
     assert_eq!(server.rows(recommended), ["15"]);
     let differs = "SELECT count(*), max(abs(f.forecast['mean'] - d.model_mean)) < 0.000001 FROM (SELECT item_id, \

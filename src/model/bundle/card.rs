@@ -10,14 +10,15 @@ use crate::ids::ContentHash;
 use crate::metrics::drift::Deciles;
 use crate::model::blend::Blend;
 use crate::model::demand::DemandShape;
+use crate::model::latest_items::LatestItems;
 use crate::model::scaling::Scaling;
 use crate::model::shape::IntentShape;
 
 /// The format version that is written. A card of a newer version is refused before its other fields are read, because it may
 /// score otherwise.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 
-/// The oldest format version that is read: 4 has no trees, 5 none of the demand.
+/// The oldest format version that is read: 4 has no trees, 5 none of the demand, 6 no latest items.
 const FORMAT_MIN: u32 = 4;
 
 /// The name of the card in a bundle's folder.
@@ -41,6 +42,9 @@ pub struct BundleCard {
     /// Weights of the network and the trees, and the calibration, of each target with trees.
     #[serde(default)]
     pub blend: Blend,
+    /// Weights of the items of a user's last events in recommendations; none where training found that they don't help.
+    #[serde(default)]
+    pub latest_items: Option<LatestItems>,
     /// Hash of the trees' file; none for a bundle without trees.
     #[serde(default)]
     pub trees_hash: Option<String>,
@@ -95,7 +99,8 @@ pub struct BundledImageEncoder {
 }
 
 impl BundleCard {
-    /// Returns the hash of what training has learnt: the weights and, where there are trees, these and the blends.
+    /// Returns the hash of what training has learnt: the weights and, where there are any, the trees with their blends and the
+    /// weights of latest items.
     pub(crate) fn scoring_hash(&self) -> Result<String> {
         let hash = |parts: serde_json::Result<Vec<u8>>| -> Result<String> {
             Ok(ContentHash::from_bytes(&parts.map_err(Failure::bug)?).short())
@@ -103,6 +108,10 @@ impl BundleCard {
         let of_intents = match &self.trees_hash {
             Some(trees_hash) => hash(serde_json::to_vec(&(&self.weights_hash, trees_hash, &self.blend)))?,
             None => self.weights_hash.clone(),
+        };
+        let of_intents = match &self.latest_items {
+            Some(latest) => hash(serde_json::to_vec(&(&of_intents, latest)))?,
+            None => of_intents,
         };
         match &self.demand_trees_hash {
             Some(trees_hash) => hash(serde_json::to_vec(&(&of_intents, trees_hash, &self.demand.blend))),

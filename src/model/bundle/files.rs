@@ -166,6 +166,7 @@ impl Registry {
         card.blend
             .check(has_trees)
             .and_then(|()| card.demand.blend.check())
+            .and_then(|()| card.latest_items.map_or(Ok(()), |latest| latest.check()))
             .map_err(|f| damaged(f.at(format!("{}{CARD_FILE}", folder.url))))?;
         let items: Vec<IndexedItem> = serde_json::from_slice(&folder.read(ITEMS_FILE).await.map_err(damaged)?)
             .map_err(|e| Failure::model(format!("{}{ITEMS_FILE}: {e}", folder.url)))?;

@@ -47,7 +47,7 @@ pub(crate) struct ItemVectors {
 
 impl ItemVectors {
     /// Computes the vectors of items that were all part of the training.
-    pub(super) fn of_trained_items(
+    pub(crate) fn of_trained_items(
         network: &IntentNetwork,
         items: &[IndexedItem],
         contents: &Contents,

@@ -14,6 +14,7 @@ mod embedding;
 pub(crate) mod explain_intents;
 mod forecast_demand;
 mod label_columns;
+mod latest_items;
 mod output_cache;
 mod predict_table;
 mod recommend;
@@ -30,10 +31,11 @@ use std::ops::Deref;
 use super::sql_model::{ModelArgument, SqlModel};
 
 /// Every scoring function.
-pub(crate) static ALL: [ScoringFunction; 9] = [
+pub(crate) static ALL: [ScoringFunction; 10] = [
     ScoringFunction(&score_intents::ScoreIntents),
     ScoringFunction(&explain_intents::ExplainIntents),
     ScoringFunction(&forecast_demand::ForecastDemand),
+    ScoringFunction(&latest_items::LatestItemsOfUsers),
     ScoringFunction(&recommend::Recommend),
     ScoringFunction(&predict_table::PredictTable),
     ScoringFunction(&embed_text::EMBED_TEXT),
@@ -156,6 +158,7 @@ mod tests {
             ("score_intents", vec![features.clone(), text.clone(), text.clone(), text.clone()]),
             ("forecast_demand", vec![features.clone(), text.clone(), text.clone()]),
             ("predict_table", vec![features.clone()]),
+            ("latest_items", vec![text.clone()]),
             ("recommend", vec![]),
             ("classify_text", vec![text.clone()]),
             ("embed_text", vec![text.clone(), DataType::Int64]),

@@ -73,8 +73,8 @@ pub(super) async fn recommendations(
     let (Json(events), k) = (events?, k(asked)?);
     let (live, scored) = score(&queries, &account, &user_id, &events).await?;
     let k = k.unwrap_or(live.config().recommendation.top_k as usize);
-    let exclude = scored.exclude.clone();
-    let items = live.model.recommend(scored.taste(), k, move |id| exclude.contains(id));
+    let latest = live.model.latest_items(&scored.features).map_err(Refusal::from)?;
+    let items = live.model.recommend(scored.taste(), latest, k, scored.exclude.clone());
     let items = queries.in_time(items).await?.map_err(Refusal::from)?;
     let mut body = head(&live, &scored);
     body.insert("items".into(), ranked(items, "score"));
@@ -111,7 +111,8 @@ pub(super) async fn item_scores(
         return Err(Problem::unusable(format!("item_ids: expected at most {ITEMS_MAX}, got {}", item_ids.len())));
     }
     let (live, scored) = score(&queries, &account, &user_id, &events).await?;
-    let scores = live.model.item_scores(&scored.taste(), &item_ids);
+    let latest = live.model.latest_items(&scored.features).map_err(Refusal::from)?;
+    let scores = live.model.item_scores(&scored.taste(), &latest, &item_ids);
     let items = item_ids.into_iter().zip(scores);
     let items: Vec<Value> = items.map(|(item_id, score)| json!({ "item_id": item_id, "score": score })).collect();
     let mut body = head(&live, &scored);

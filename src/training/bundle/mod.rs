@@ -11,21 +11,42 @@ pub(crate) mod sweep;
 mod training_sets;
 
 pub use networks::fit_networks;
+pub(crate) use training_sets::TRAINING_SQL;
 pub use training_sets::{TrainingSets, gather_training_sets};
 
 use crate::config::Config;
 use crate::failure::Result;
 use crate::ids::RunDate;
 use crate::lake::stores::Location;
-use crate::model::bundle::{BundleCard, BundleParts, IMAGE_FOLDER, Registry, TEXT_FOLDER};
+use crate::model::bundle::{BundleCard, BundleParts, FORMAT, IMAGE_FOLDER, Registry, TEXT_FOLDER};
 use crate::model::promotions::{Decision, Promotion};
 use crate::training::fitting::TrainingRun;
 use crate::training::trees::LightGbm;
 use networks::card_settings;
 use sweep::{Sweep, Trial};
 
-/// Trains on events before `date` and writes a bundle, which becomes champion only if there is none yet. With a sweep, it
-/// is trained with the settings of the best trial; all trials are returned too.
+/// Makes a version the champion if there is none yet.
+pub(crate) async fn promote_first(config: &Config, version: &str) -> Result<()> {
+    let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
+    if registry.champion().await?.is_none() {
+        registry.decide(&Promotion::new(Decision::First, version, None)).await?;
+    }
+    Ok(())
+}
+
+/// Returns the newest bundle that a training of `date` with these settings and SQL files has written.
+pub(crate) async fn find_bundle(config: &Config, date: RunDate, sql_fingerprint: &str) -> Result<Option<BundleCard>> {
+    let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
+    let settings = card_settings(config)?;
+    let is_same = |card: &BundleCard| {
+        (card.format, &*card.labels_end, &*card.sql_fingerprint, &card.settings)
+            == (FORMAT, &*date.to_string(), sql_fingerprint, &settings)
+    };
+    Ok(registry.versions().await?.into_iter().rfind(is_same))
+}
+
+/// Trains on events before `date` and writes a bundle. With a sweep, it is trained with the settings of the best trial; all trials
+/// are returned too.
 pub(crate) async fn train_bundle(
     config: &Config,
     date: RunDate,
@@ -61,9 +82,6 @@ pub(crate) async fn train_bundle(
     let encoders = encoder_folders(&trained_card, &best_config)?;
     let parts = BundleParts { networks: &networks, items: &sets.index, contents: &sets.contents, encoders: &encoders };
     let card = registry.write(trained_card, parts).await?;
-    if registry.champion().await?.is_none() {
-        registry.decide(&Promotion::new(Decision::First, &card.version, None)).await?;
-    }
     run.finish(Some(&card.version), &card.figures).await?;
     Ok((card, trials))
 }

@@ -85,6 +85,7 @@ pub fn fit_networks(config: &Config, sets: &TrainingSets, journal: &mut Journal)
         intent: intent_shape,
         scaling: users.scaling.clone(),
         blend: intents.blend,
+        latest_items: intents.latest_items,
         trees_hash: None,
         demand_trees_hash: None,
         text: sets.encoders.text.clone(),

@@ -38,6 +38,8 @@ pub(crate) fn rows(figures: &Figures) -> Vec<SummaryRow> {
             rows.extend(row(figures, name, figure, &key, (&baseline, baseline_name)));
         }
     }
+    let alone = ("ndcg_20_test_next_item_taste_alone", "without latest items");
+    rows.extend(row(figures, "next item", "NDCG@20", "ndcg_20_test_next_item", alone));
     let naive = ("pinball_test_seasonal_naive", "seasonal naive");
     rows.extend(row(figures, "demand", "pinball", "pinball_test", naive));
     rows.extend(row(figures, "demand", "days at or below q90", "coverage_test_q90", ("", "")));
@@ -66,7 +68,8 @@ fn row(
 }
 
 /// Describes everything that is worse than a baseline or misses its level, with the likely cause and the setting to try.
-pub(crate) fn warnings(figures: &Figures) -> Vec<String> {
+/// `excludes_bought` says whether nights leave out items that the user bought.
+pub(crate) fn warnings(figures: &Figures, excludes_bought: bool) -> Vec<String> {
     let figure = |key: &str| figures.get(key).copied();
     let users = figure("users_train").unwrap_or_default();
     let remedy = match users < USERS_FEW {
@@ -98,6 +101,15 @@ pub(crate) fn warnings(figures: &Figures) -> Vec<String> {
                     .push(format!("{name}: {what} {ours:.4} is worse than {theirs:.4} of {baseline_name}; {remedy}"));
             }
         }
+    }
+    if let Some((all, new)) = figure("ndcg_20_test_next_item").zip(figure("ndcg_20_test_next_item_new_only"))
+        && all > new
+        && excludes_bought
+    {
+        warnings.push(format!(
+            "recommendations: customers buy items again, NDCG@20 is {all:.4} with items bought before and {new:.4} without: set \
+             recommendation.exclude_bought=false, unless the shop only wants to show what is new"
+        ));
     }
     let more_dates = "raise demand.as_of_dates, or train on a later --date";
     if let Some((ours, naive)) = figure("pinball_test").zip(figure("pinball_test_seasonal_naive"))
@@ -160,7 +172,7 @@ mod tests {
             ("coverage_test_q90", 0.9),
             ("coverage_test_lead_time_q90_smooth_high", 0.95),
         ]);
-        assert_eq!(warnings(&good), Vec::<String>::new());
+        assert_eq!(warnings(&good, true), Vec::<String>::new());
         for (key, value, part) in [
             ("auc_test_purchase", 0.6, "purchase: AUC 0.6000 is worse than 0.7000 of recency"),
             ("log_loss_test_cart", 0.4, "cart: log loss 0.4000 is worse than 0.3000 of the base rate"),
@@ -170,11 +182,15 @@ mod tests {
         ] {
             let mut bad = good.clone();
             bad.insert(key.into(), value);
-            let warnings = warnings(&bad);
+            let warnings = warnings(&bad, true);
             assert!(warnings.len() == 1 && warnings[0].contains(part), "{warnings:?}");
         }
+        let mut again = good.clone();
+        again.extend(figures(&[("ndcg_20_test_next_item", 0.3), ("ndcg_20_test_next_item_new_only", 0.2)]));
+        assert!(warnings(&again, false).is_empty());
+        assert!(warnings(&again, true)[0].contains("recommendation.exclude_bought=false"));
         let mut few = good;
         few.extend(figures(&[("users_train", 300.0), ("auc_test_purchase", 0.6)]));
-        assert!(warnings(&few)[0].contains("300 users and dates are few"));
+        assert!(warnings(&few, true)[0].contains("300 users and dates are few"));
     }
 }

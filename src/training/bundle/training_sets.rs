@@ -17,6 +17,9 @@ use crate::training::datasets::{
 use crate::training::fitting::TrainingFingerprint;
 use crate::workspace::{Access, Workspace};
 
+/// Folders of SQL files that decide what a training reads.
+pub(crate) const TRAINING_SQL: [&str; 4] = ["rollups", "state", "features", "labels"];
+
 /// The newest date gets at least this fraction (one in so many) of `train.rows_max` users.
 const NEWEST_FRACTION: usize = 4;
 /// With fewer users in the training split there is nothing to train on.
@@ -94,7 +97,7 @@ pub async fn gather_training_sets(config: &Config, date: RunDate) -> Result<Trai
         index,
         contents: Arc::new(contents),
         encoders,
-        sql_fingerprint: workspace.sql.fingerprint(&["rollups", "state", "features", "labels"]),
+        sql_fingerprint: workspace.sql.fingerprint(&TRAINING_SQL),
         input_fingerprint: rollups.input_fingerprint(),
     })
 }

@@ -15,7 +15,7 @@ use crate::failure::Result;
 use crate::ids::RunDate;
 use crate::model::contents::{ContentRows, Contents, MODALITIES};
 use crate::model::events::{EventBatch, EventColumns};
-use crate::model::inputs::{EVENT_REALS, EventInput};
+use crate::model::inputs::{AGE, EVENT_REALS, EventInput};
 use crate::model::scaling::Scaling;
 use crate::model::targets::LABELS;
 
@@ -140,6 +140,17 @@ impl UserColumns {
         let lists = self.list(Column::Events);
         let offsets = lists.value_offsets();
         &EventArrays::new(lists).item.values()[offsets[row] as usize..offsets[row + 1] as usize]
+    }
+
+    /// Item bucket, number of the type and age in days before the user's last event of each event of a row that has an item.
+    pub(crate) fn event_ages(&self, row: usize) -> Vec<(u32, u8, f64)> {
+        let lists = self.list(Column::Events);
+        let offsets = lists.value_offsets();
+        let events = EventArrays::new(lists);
+        let age_days = |at: usize| f64::from(events.reals[at * EVENT_REALS + AGE]).exp_m1() / 24.0;
+        let places = offsets[row] as usize..offsets[row + 1] as usize;
+        let with_item = places.filter(|&at| events.item.value(at) > 0);
+        with_item.map(|at| (events.item.value(at), events.event_type.value(at), age_days(at))).collect()
     }
 
     /// Positions in the item index of the items of the horizon, most engaged first.

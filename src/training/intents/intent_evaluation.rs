@@ -66,6 +66,24 @@ impl Evaluator<'_> {
         Ok((!rows.is_empty()).then(|| rows.len() as f64 / best))
     }
 
+    /// Passes the users in batches with their tastes, float32 [users, width] on the CPU, to `take`.
+    pub(super) fn each_taste(
+        &self,
+        users: &UserColumns,
+        mut take: impl FnMut(&UserColumns, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let mut rows: Vec<usize> = (0..users.len()).collect();
+        rows.sort_by_key(|&row| users.event_count(row));
+        for batch_rows in rows.chunks(BATCH_ROWS) {
+            let batch = users.take(batch_rows)?;
+            let events = batch.events(self.network.shape.events_max, self.contents)?.to(self.device)?;
+            let tastes = self.network.user_vectors(&self.network.encode_users(&events, false)?);
+            take(&batch, &tastes.f_to_device(Device::Cpu)?)?;
+        }
+        Ok(())
+    }
+
     /// Runs the network on rows without gradients and passes each batch with its outputs to `take`. Users of similar length
     /// share a batch, as in scoring.
     fn run(

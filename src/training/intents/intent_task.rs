@@ -8,6 +8,7 @@ use tch::{Device, Tensor, nn};
 use super::blend_weights;
 use super::intent_data::IntentData;
 use super::intent_evaluation::{Evaluation, Evaluator};
+use super::latest_items;
 use super::next_item_loss::NextItemLoss;
 use super::objective::Objective;
 use super::semi_supervised;
@@ -18,6 +19,7 @@ use crate::model::blend::{Activity, Blend};
 use crate::model::contents::MODALITIES;
 use crate::model::events::EventBatch;
 use crate::model::intent::IntentNetwork;
+use crate::model::latest_items::LatestItems;
 use crate::model::scaling::Scaling;
 use crate::model::targets::{BINARY, TARGETS};
 use crate::model::trees::IntentTrees;
@@ -105,6 +107,11 @@ impl<'a> IntentTask<'a> {
         let teacher = tch::no_grad(|| scores(&batch.events, false))?;
         let student = scores(&batch.augmented, true)?;
         Ok(semi_supervised::loss(self.config.train.unlabelled, &student, &teacher, &self.base_rates))
+    }
+
+    /// Learns how likely the next item is one of the last events'; returns it with figures of the test users.
+    pub(crate) fn latest_items(&self) -> Result<(Option<LatestItems>, BTreeMap<String, f64>)> {
+        latest_items::learn(&self.evaluator(), self.data, self.config.train.seed)
     }
 
     /// Learns the blend of the network with the trees on the validation users. Returns it with figures of the test users at the

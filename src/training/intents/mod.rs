@@ -13,6 +13,7 @@ mod intent_data;
 mod intent_evaluation;
 mod intent_task;
 mod label_checks;
+mod latest_items;
 mod leaks;
 mod next_item_loss;
 mod objective;
@@ -39,6 +40,7 @@ use crate::failure::Result;
 use crate::model::blend::Blend;
 use crate::model::bundle::IndexedItem;
 use crate::model::intent::IntentNetwork;
+use crate::model::latest_items::LatestItems;
 use crate::model::trees::IntentTrees;
 use crate::model::weights::parameter_count;
 use crate::training::datasets::{BlockRows, UserBlocks, mark_item_buckets};
@@ -55,11 +57,12 @@ const REFIT_RATE: f64 = 0.3;
 pub(crate) struct TrainedIntents {
     pub(crate) trees: Option<IntentTrees>,
     pub(crate) blend: Blend,
+    pub(crate) latest_items: Option<LatestItems>,
     /// Figures of the test users at the newest date.
     pub(crate) figures: BTreeMap<String, f64>,
 }
 
-/// Trains the trees, then the network in place, then their blend.
+/// Trains the trees, then the network in place, then their blend and the weights of latest items.
 pub(crate) fn train(
     network: &IntentNetwork,
     store: &mut nn::VarStore,
@@ -92,6 +95,9 @@ pub(crate) fn train(
     cold_start::reset_unseen_items(store, &seen)?;
     let (blend, mut figures) = task.blend_and_figures(trees.as_ref().map(|trees| &trees.judged))?;
     figures.extend(tree_figures);
+    // Before the refit, which learns the horizons that these are measured on.
+    let (latest_items, of_latest_items) = task.latest_items()?;
+    figures.extend(of_latest_items);
     if config.train.refit_epochs > 0 {
         let refit = refit(&mut task, store, data, config, journal, bar)?;
         figures.insert("train_seconds_intent_refit".into(), refit.seconds);
@@ -104,7 +110,7 @@ pub(crate) fn train(
         figures.insert("loss_pretraining".into(), pretrained.loss);
         figures.insert("train_seconds_pretraining".into(), pretrained.seconds);
     }
-    Ok(TrainedIntents { trees: trees.map(|trees| trees.published), blend, figures })
+    Ok(TrainedIntents { trees: trees.map(|trees| trees.published), blend, latest_items, figures })
 }
 
 /// Continues the training of the network on the users and dates that were held out, next to those it knows, once the figures are
