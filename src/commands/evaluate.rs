@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use clap::Args;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::command::{Command, Dates, Needs, Places, parse_dates};
@@ -44,6 +45,9 @@ pub struct Evaluate {
     /// Print in this format; the table leaves out some figures.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// Also write a page with curves and forecasts, one HTML file that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
 }
 
 #[async_trait(?Send)]
@@ -53,6 +57,7 @@ impl Command for Evaluate {
     }
 
     async fn run(&self, config: &Config) -> Result<()> {
+        self.page.as_deref().map_or(Ok(()), tables::require_folder)?;
         if self.format == Format::Csv && (self.against.is_some() || self.task.is_none()) {
             return Err(Failure::usage("--format csv: expected one table, got several")
                 .hint("pass --task intents or --task demand, without --against; or use --format json"));
@@ -72,6 +77,7 @@ impl Command for Evaluate {
             seed: config.train.seed,
         };
         let evaluation = evaluation::evaluate(&workspace, &options).await?;
-        tables::print(&evaluation, self.format)
+        tables::print(&evaluation, self.format)?;
+        self.page.as_deref().map_or(Ok(()), |page| tables::write_page(&evaluation, page))
     }
 }

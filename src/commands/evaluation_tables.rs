@@ -1,11 +1,13 @@
-//! Tables that `intentcast evaluate` prints.
+//! Tables and the page of `intentcast evaluate` and `intentcast backtest`.
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, StringArray, UInt64Array};
+use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::format::{self, Format};
 use crate::evaluation::{DemandDifference, DemandFigures, Difference, Evaluation, IntentFigures};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 
 /// Prints each table that has rows.
@@ -23,6 +25,27 @@ pub(super) fn print(evaluation: &Evaluation, format: Format) -> Result<()> {
         print_demand_differences(&evaluation.demand_differences, format)?;
     }
     Ok(())
+}
+
+/// Refuses a page in a folder that is not there, before an evaluation takes minutes.
+pub(super) fn require_folder(page: &Path) -> Result<()> {
+    match page.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
+        true => Ok(()),
+        false => Err(unwritable(page, "there is no such folder")),
+    }
+}
+
+fn unwritable(page: &Path, reason: impl Display) -> Failure {
+    Failure::usage(format!("--page {}: {reason}", page.display()))
+        .hint("name a file in a folder that can be written to")
+}
+
+/// Writes the page of an evaluation to a file, whole or not at all.
+pub(super) fn write_page(evaluation: &Evaluation, path: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| unwritable(path, e);
+    let part = path.with_extension("part");
+    std::fs::write(&part, evaluation.page()?).map_err(failed)?;
+    std::fs::rename(&part, path).map_err(failed)
 }
 
 /// A number as a table shows it, with its interval where there is one.

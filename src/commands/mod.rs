@@ -15,6 +15,7 @@ macro_rules! say {
     };
 }
 
+mod backtest;
 mod check;
 mod cluster;
 mod command;
@@ -83,6 +84,7 @@ pub enum Verb {
     Rollback(rollback::Rollback),
     Train(Box<train::Train>),
     Evaluate(evaluate::Evaluate),
+    Backtest(backtest::Backtest),
     Models(models::Models),
     Promote(promote::Promote),
     Report(report::ReportArgs),
@@ -105,6 +107,7 @@ impl Verb {
             Verb::Rollback(verb) => verb,
             Verb::Train(verb) => verb.as_ref(),
             Verb::Evaluate(verb) => verb,
+            Verb::Backtest(verb) => verb,
             Verb::Models(verb) => verb,
             Verb::Promote(verb) => verb,
             Verb::Report(verb) => verb,

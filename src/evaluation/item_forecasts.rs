@@ -5,6 +5,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use futures::TryStreamExt;
 
+use super::curves::{Fan, Fans};
 use super::demand_figures::{DemandSums, ItemOutcome};
 use super::known_outcomes::KnownOutcomes;
 use crate::failure::{Failure, Result};
@@ -28,13 +29,15 @@ fn sql(cards: &[BundleCard]) -> String {
     )
 }
 
-/// Forecasts every item as of `date`, part by part, and adds the outcomes to the sums of each model.
+/// Forecasts every item as of `date`, part by part, adds the outcomes to the sums of each model, and keeps the forecasts of the items
+/// with the largest demand.
 pub(super) async fn read(
     workspace: &Workspace,
     known: &KnownOutcomes,
     date: RunDate,
     cards: &[BundleCard],
     sums: &mut [&mut [DemandSums]],
+    fans: &mut Fans,
 ) -> Result<()> {
     let scope = |items: Part| Scope { run_date: date, labels_end: known.arrived, users: Part::ALL, items };
     let whole = workspace.session_as_of(&known.rollups, scope(Part::ALL)).await?;
@@ -44,7 +47,7 @@ pub(super) async fn read(
         let ctx = workspace.session_as_of(&known.rollups, scope(part)).await?;
         let mut batches = ctx.sql(&query).await?.execute_stream().await?;
         while let Some(batch) = batches.try_next().await? {
-            add(&batch, cards, sums)?;
+            add(&batch, cards, sums, fans)?;
             let bytes: u64 = sums.iter().flat_map(|of_date| of_date.iter()).map(DemandSums::bytes).sum();
             if bytes > bytes_max {
                 return Err(Failure::usage(format!(
@@ -58,13 +61,14 @@ pub(super) async fn read(
     Ok(())
 }
 
-fn add(batch: &RecordBatch, cards: &[BundleCard], sums: &mut [&mut [DemandSums]]) -> Result<()> {
+fn add(batch: &RecordBatch, cards: &[BundleCard], sums: &mut [&mut [DemandSums]], fans: &mut Fans) -> Result<()> {
     let histories = ItemHistory::from_struct(as_struct(batch.column(0))?)?;
     let forecasts = (0..cards.len()).map(|model| item_forecasts(batch, 3 + model)).collect::<Result<Vec<_>>>()?;
     for (row, history) in histories.iter().enumerate() {
         let units = numbers(batch, 1, row)?;
         let in_stock: Vec<bool> = numbers(batch, 2, row)?.iter().map(|&stocked| stocked > 0.5).collect();
         let naive = history.last_units_by_weekday();
+        let mut of_models = Vec::with_capacity(cards.len());
         for (model, card) in cards.iter().enumerate() {
             let outcome = ItemOutcome {
                 history,
@@ -75,7 +79,9 @@ fn add(batch: &RecordBatch, cards: &[BundleCard], sums: &mut [&mut [DemandSums]]
                 forecast: &forecasts[model][row],
             };
             sums.iter_mut().for_each(|of_dates| of_dates[model].add(&outcome));
+            of_models.push(Fan::of(&outcome, &card.version));
         }
+        fans.add(of_models);
     }
     Ok(())
 }

@@ -3,16 +3,19 @@
 //! In: a workspace, dates and versions of models ([`Options`]). Out: figures of each date, intent and model, of each date, demand
 //! pattern and model, and the differences between two models ([`Evaluation`]). Features and histories are as of each date; outcomes
 //! are those of `sql/labels/` over all rows that the lake holds now. Forecasts are those of the model, which a night still reconciles
-//! with purchase intents. The command line calls [`evaluate`], and [`Judge`] says whether a model should become champion.
+//! with purchase intents. The command line calls [`evaluate`], and [`evaluate_each`] for models that were trained at each date; [`Judge`] says whether a model should become champion.
 
+mod curves;
 mod demand_figures;
 mod figures;
 mod item_forecasts;
 mod judged;
 mod known_outcomes;
+mod page;
 mod promotion;
 mod scored_users;
 
+pub(crate) use curves::{Fan, IntentCurves};
 pub(crate) use demand_figures::{DemandDifference, DemandFigures};
 pub(crate) use figures::{Difference, IntentFigures};
 pub(crate) use judged::Task;
@@ -22,8 +25,9 @@ use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::model::bundle::BundleCard;
 use crate::workspace::Workspace;
+use curves::Fans;
 use demand_figures::DemandSums;
-use judged::{judged_on, judged_on_all, learnt, require_horizons};
+use judged::{Judged, judged_on, judged_on_all, learnt, require_horizons};
 use known_outcomes::KnownOutcomes;
 use scored_users::ScoredUsers;
 
@@ -42,6 +46,13 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
 }
 
+/// A past date with the model of it, which has learnt nothing of later days.
+#[derive(Debug, Clone)]
+pub(crate) struct Backtested {
+    pub(crate) date: RunDate,
+    pub(crate) card: BundleCard,
+}
+
 /// Figures of an evaluation.
 #[derive(Debug, Default)]
 pub(crate) struct Evaluation {
@@ -52,6 +63,17 @@ pub(crate) struct Evaluation {
     /// By date, then model, then demand pattern; those of all dates last where there are several.
     pub(crate) demand: Vec<DemandFigures>,
     pub(crate) demand_differences: Vec<DemandDifference>,
+    /// By model, then intent, over all dates.
+    pub(crate) curves: Vec<IntentCurves>,
+    /// Forecasts of the newest date of the items with the largest demand, by item, then model.
+    pub(crate) fans: Vec<Fan>,
+}
+
+impl Evaluation {
+    /// Renders the figures, curves and forecasts as a page, one file that makes no request.
+    pub(crate) fn page(&self) -> Result<String> {
+        page::render(&self.figures, &self.demand, &self.curves, &self.fans)
+    }
 }
 
 /// Evaluates on each date. Refuses a date whose outcomes are not complete yet.
@@ -93,6 +115,65 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
     Ok(evaluation)
 }
 
+/// Refuses dates whose outcomes are not complete yet, or dates of whose demand none is, where that is asked for.
+pub(crate) async fn require_complete(workspace: &Workspace, dates: &[RunDate], task: Option<Task>) -> Result<()> {
+    let known = KnownOutcomes::find(workspace).await?;
+    let config = &workspace.config;
+    if task.is_none_or(|only| only == Task::Intents) {
+        dates.iter().try_for_each(|&date| require_outcomes(&known, date, config.intents.horizon_days))?;
+    }
+    if task == Some(Task::Demand) {
+        dates.iter().try_for_each(|&date| require_outcomes(&known, date, config.demand.horizon_days))?;
+    }
+    Ok(())
+}
+
+/// Evaluates the model of each date on that date; the figures of all dates together are those of how models are trained.
+pub(crate) async fn evaluate_each(
+    workspace: &Workspace,
+    backtested: &[Backtested],
+    task: Option<Task>,
+    seed: u64,
+) -> Result<Evaluation> {
+    let known = KnownOutcomes::find(workspace).await?;
+    let wanted = |asked: Task| task.is_none_or(|only| only == asked);
+    let mut evaluation = Evaluation::default();
+    let mut users = ScoredUsers::new(1);
+    let mut sums = DemandSums::default();
+    let mut fans = Fans::default();
+    let demand_days = i64::from(workspace.config.demand.horizon_days);
+    for Backtested { date, card } in backtested {
+        let judged = judged_on(card, *date)?;
+        if wanted(Task::Intents) {
+            let versions = [card.version.clone()];
+            let of_date = scored_users::read(workspace, &known, *date, &versions, users.user_ids.len()).await?;
+            evaluation.figures.extend(of_date.figures(0, judged, seed));
+            users.append(of_date);
+        }
+        let forecasts = card.require_demand().is_ok();
+        if wanted(Task::Demand) && forecasts && date.plus_days(demand_days) <= known.end {
+            let mut of_date = [DemandSums::default()];
+            let all = std::slice::from_mut(&mut sums);
+            fans = Fans::default();
+            let cards = std::slice::from_ref(card);
+            item_forecasts::read(workspace, &known, *date, cards, &mut [&mut of_date, all], &mut fans).await?;
+            evaluation.demand.extend(of_date[0].figures(judged));
+        }
+    }
+    evaluation.curves = users.curves(0, "of each date");
+    evaluation.fans = fans.into_vec();
+    if backtested.len() > 1 {
+        let all = Judged { run_date: None, model_version: "of each date", in_training: false };
+        if wanted(Task::Intents) {
+            evaluation.figures.extend(users.figures(0, all, seed));
+        }
+        if !evaluation.demand.is_empty() {
+            evaluation.demand.extend(sums.figures(all));
+        }
+    }
+    Ok(evaluation)
+}
+
 async fn evaluate_intents(
     workspace: &Workspace,
     options: &Options,
@@ -115,6 +196,9 @@ async fn evaluate_intents(
         for (model, card) in cards.iter().enumerate() {
             evaluation.figures.extend(all.figures(model, judged_on_all(card, &options.dates)?, options.seed));
         }
+    }
+    for (model, card) in cards.iter().enumerate() {
+        evaluation.curves.extend(all.curves(model, &card.version));
     }
     if cards.len() == 2 {
         evaluation.differences = all.differences(options.seed);
@@ -151,9 +235,11 @@ async fn evaluate_demand(
     }
     let sums_of_models = || -> Vec<DemandSums> { cards.iter().map(|_| DemandSums::default()).collect() };
     let mut all = sums_of_models();
+    let mut fans = Fans::default();
     for &date in &dates {
         let mut of_date = sums_of_models();
-        item_forecasts::read(workspace, known, date, cards, &mut [&mut of_date, &mut all]).await?;
+        fans = Fans::default();
+        item_forecasts::read(workspace, known, date, cards, &mut [&mut of_date, &mut all], &mut fans).await?;
         for (sums, card) in of_date.iter().zip(cards) {
             evaluation.demand.extend(sums.figures(judged_on(card, date)?));
         }
@@ -163,6 +249,7 @@ async fn evaluate_demand(
             evaluation.demand.extend(sums.figures(judged_on_all(card, &dates)?));
         }
     }
+    evaluation.fans = fans.into_vec();
     if let [ours, other] = &all[..] {
         evaluation.demand_differences = ours.differences(other);
     }

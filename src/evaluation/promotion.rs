@@ -3,6 +3,7 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+use super::curves::Fans;
 use super::demand_figures::DemandSums;
 use super::figures::Figure;
 use super::judged::{Task, labels_end, require_horizons};
@@ -246,7 +247,8 @@ impl<'a> Judge<'a> {
         let mut demand: Vec<DemandSums> = Vec::new();
         if with_demand && date.plus_days(config.demand.horizon_days.into()) <= known.end {
             demand = cards.iter().map(|_| DemandSums::default()).collect();
-            item_forecasts::read(workspace, known, date, &cards, &mut [&mut demand]).await?;
+            let mut drawn = Fans::default();
+            item_forecasts::read(workspace, known, date, &cards, &mut [&mut demand], &mut drawn).await?;
         }
         let compared = self.figures.iter().map(|(name, role, named)| {
             let measured = match named {

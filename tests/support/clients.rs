@@ -90,6 +90,12 @@ pub fn open_page(page: &Path) -> Value {
     run(Command::new("node").arg(script).arg(format!("file://{}", page.display())))
 }
 
+/// Opens the page of an evaluation in Chromium; returns what it saw (tests/support/open_evaluation.mjs).
+pub fn open_evaluation(page: &Path) -> Value {
+    let script = root().join("tests/support/open_evaluation.mjs");
+    run(Command::new("node").arg(script).arg(format!("file://{}", page.display())))
+}
+
 /// Uses the page of a support agent in Chromium; returns what it saw (tests/support/open_agent.mjs).
 pub fn open_agent(page: &str, user: &str) -> Value {
     run(Command::new("node").arg(root().join("tests/support/open_agent.mjs")).args([page, user]))

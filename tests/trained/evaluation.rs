@@ -5,7 +5,9 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::support::clients::{self, Client};
 use crate::support::lakes;
+use crate::support::repository::root;
 use crate::support::shop::{TRAINED_ON, contents, done, refused, shop};
 
 fn evaluated(lake: &str, output: &str, more: &[&str]) -> Vec<Value> {
@@ -144,7 +146,7 @@ fn dates_that_a_model_has_learnt_from_are_marked_and_open_ones_refused() {
 
 #[test]
 fn a_model_compared_with_its_copy_differs_by_nothing() {
-    let (_own, lake, output) = shop();
+    let (own, lake, output) = shop();
     let champion = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
     let (version, copy) = (champion.trim(), "20260220-00000000");
     lakes::copy(&Path::new(&output).join("models").join(version), &Path::new(&output).join("models").join(copy));
@@ -161,7 +163,11 @@ fn a_model_compared_with_its_copy_differs_by_nothing() {
         }
     }
     let on_that_date = ["evaluate", "--lake", &lake, "--output", &output, "--date", TRAINED_ON];
-    let table = done(&[&on_that_date[..], &["--against", copy]].concat());
+    let page = own.path().join("compared.html");
+    let table = done(&[&on_that_date[..], &["--against", copy, "--page", page.to_str().unwrap()]].concat());
+    looked_at("a_model_compared_with_its_copy_differs_by_nothing", &page, 4, "purchase: ");
+    let unwritable = [&on_that_date[..], &["--page", "/nowhere/page.html"]].concat();
+    assert!(refused(&unwritable, 2).contains("--page /nowhere/page.html"));
     assert!(
         table.contains("average_precision")
             && table.contains("0.0000 (0.0000 to 0.0000)")
@@ -171,4 +177,57 @@ fn a_model_compared_with_its_copy_differs_by_nothing() {
     assert!(refused(&[&on_that_date[..], &["--against", version]].concat(), 2).contains("expected another version"));
     let csv = [&on_that_date[..], &["--format", "csv", "--against", copy]].concat();
     assert!(refused(&csv, 2).contains("--format json"));
+}
+
+/// Opens a page where a browser is here.
+fn looked_at(test: &str, page: &Path, charts: u64, text: &str) {
+    let stamp = root().join(".clients/stamp");
+    let wanted = [Client::Program("chromium"), Client::Program("node"), Client::File(&stamp)];
+    if !clients::all_here(test, &wanted) {
+        return;
+    }
+    let seen = clients::open_evaluation(page);
+    for nothing in ["errors", "requests", "violations", "overflows"] {
+        assert_eq!(seen[nothing].as_array().unwrap().len(), 0, "{nothing}: {seen}");
+    }
+    assert!(seen["charts"].as_u64() >= Some(charts) && seen["drawn"] == seen["charts"], "{seen}");
+    assert!(seen["headings"].to_string().contains(text), "{seen}");
+}
+
+#[test]
+fn a_backtest_trains_at_each_date_and_promotes_nothing() {
+    let (own, lake, output) = shop();
+    let champion = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
+    let page = own.path().join("backtest.html");
+    let dates = "2026-02-13,2026-02-06";
+    let more = ["--dates", dates, "--format", "json", "--page", page.to_str().unwrap()];
+    // The shop is too young for forecasts at these dates.
+    let small = ["--set", "train.epochs_max=1", "--set", "train.as_of_dates=3", "--set", "demand.enabled=false"];
+    let places = ["backtest", "--lake", &lake, "--output", &output];
+    let rows = || -> Vec<Value> {
+        let lines = done(&[&small[..], &places, &more].concat());
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let first = rows();
+    let purchase = |date: &str| row(&first, date, "purchase");
+    let (older, newer, all) = (purchase("2026-02-06"), purchase("2026-02-13"), purchase("all"));
+    assert_eq!(all["users"].as_u64(), Some(older["users"].as_u64().unwrap() + newer["users"].as_u64().unwrap()));
+    for (row, day) in [(older, "20260206"), (newer, "20260213")] {
+        // A model of each date, which has learnt nothing of later days.
+        assert!(row["model_version"].as_str().unwrap().starts_with(day) && row["in_training"] == false, "{row}");
+    }
+    assert_eq!(all["model_version"], "of each date");
+    assert_eq!(std::fs::read_to_string(format!("{output}/models/champion")).unwrap(), champion);
+    looked_at("a_backtest_trains_at_each_date_and_promotes_nothing", &page, 4, "purchase: ");
+
+    // The second run finds both models.
+    let models = || std::fs::read_dir(format!("{output}/models")).unwrap().count();
+    let before = models();
+    let again = rows();
+    assert_eq!((again.len(), models()), (first.len(), before));
+    // Outcomes that are not complete are refused before anything is trained.
+    let open = [&places[..], &["--dates", "2026-02-13,2026-02-27"]].concat();
+    assert!(refused(&open, 3).contains("complete on 2026-03-06"));
+    let nowhere = [&places[..], &["--dates", "2026-02-13", "--format", "csv"]].concat();
+    assert!(refused(&nowhere, 2).contains("--task intents"));
 }
