@@ -22,7 +22,7 @@ use crate::workspace::{Access, Workspace};
 ///
 /// Each model learns from days before its date alone, with the settings of now, and is evaluated as of that date (see evaluate). The
 /// figures of all dates together say how well models trained like this predict. No model becomes champion. A date that was trained with
-/// these settings before is not trained again.
+/// these settings, SQL files and lake before is not trained again.
 #[derive(Debug, Args)]
 pub struct Backtest {
     #[command(flatten)]
@@ -53,6 +53,10 @@ impl Command for Backtest {
             return Err(Failure::usage("--format csv: expected one table, got several")
                 .hint("pass --task intents or --task demand, or use --format json"));
         }
+        if self.task == Some(Task::Demand) && !config.demand.enabled {
+            return Err(Failure::usage("backtest: --task demand asks for forecasts, but demand.enabled is false")
+                .hint("leave out one of the two"));
+        }
         training::limit_threads(config);
         let mut dates = self.dates.clone();
         dates.sort();
@@ -75,11 +79,9 @@ impl Command for Backtest {
 
 /// Trains a model of each date, unless there is one already.
 async fn train_each(config: &Config, workspace: &Workspace, dates: &[RunDate]) -> Result<Vec<Backtested>> {
-    let sql_fingerprint = workspace.sql.fingerprint(&training::bundle::TRAINING_SQL);
     let mut backtested = Vec::new();
     for &date in dates {
-        let found = training::bundle::find_bundle(config, date, &sql_fingerprint).await?;
-        let card = match found {
+        let card = match training::bundle::find_bundle(workspace, date).await? {
             Some(card) => card,
             None => training::bundle::train_bundle(config, date, None).await?.0,
         };

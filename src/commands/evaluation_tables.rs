@@ -29,6 +29,9 @@ pub(super) fn print(evaluation: &Evaluation, format: Format) -> Result<()> {
 
 /// Refuses a page in a folder that is not there, before an evaluation takes minutes.
 pub(super) fn require_folder(page: &Path) -> Result<()> {
+    if page.is_dir() {
+        return Err(unwritable(page, "it is a folder"));
+    }
     match page.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
         true => Ok(()),
         false => Err(unwritable(page, "there is no such folder")),
@@ -43,7 +46,8 @@ fn unwritable(page: &Path, reason: impl Display) -> Failure {
 /// Writes the page of an evaluation to a file, whole or not at all.
 pub(super) fn write_page(evaluation: &Evaluation, path: &Path) -> Result<()> {
     let failed = |e: std::io::Error| unwritable(path, e);
-    let part = path.with_extension("part");
+    let mut part = path.as_os_str().to_os_string();
+    part.push(".part");
     std::fs::write(&part, evaluation.page()?).map_err(failed)?;
     std::fs::rename(&part, path).map_err(failed)
 }

@@ -6,6 +6,7 @@ use super::demand_figures::ItemOutcome;
 use super::figures::IntentFigures;
 use super::scored_users::ScoredUsers;
 use crate::metrics::auc;
+use crate::model::demand::ItemHistory;
 use crate::model::targets::{BINARY, TARGETS};
 
 /// Points of a curve at most.
@@ -48,7 +49,7 @@ pub(crate) struct Reliability {
 }
 
 /// The forecast of an item, the demand before it and the demand that followed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Fan {
     pub(crate) item_id: String,
     pub(crate) model_version: String,
@@ -70,12 +71,11 @@ impl Fan {
         let daily = &outcome.forecast.daily;
         let number = |at: usize| daily.iter().map(|forecast| forecast[at]).collect();
         let stocked = |day: usize| outcome.in_stock.get(day) == Some(&true);
-        let history = &outcome.history.units;
         Self {
             item_id: outcome.history.item_id.clone(),
             model_version: model_version.into(),
             as_of_day: outcome.history.as_of_day(),
-            past: history[history.len().saturating_sub(PAST_DAYS)..].to_vec(),
+            past: past(&outcome.history.units).to_vec(),
             units: (0..daily.len()).map(|day| stocked(day).then(|| outcome.units[day])).collect(),
             mean: number(0),
             q05: number(1),
@@ -91,21 +91,32 @@ impl Fan {
     }
 }
 
+/// The last days of a history.
+fn past(units: &[f64]) -> &[f64] {
+    &units[units.len().saturating_sub(PAST_DAYS)..]
+}
+
 /// The items with the largest demand before the as-of date, the largest first.
 #[derive(Debug, Default)]
 pub(super) struct Fans(Vec<Fan>);
 
 impl Fans {
-    /// Takes the forecasts of one item by each model, where it is among the largest.
-    pub(super) fn add(&mut self, of_models: Vec<Fan>) {
-        let Some(first) = of_models.first() else { return };
-        let (models, sold) = (of_models.len(), first.sold());
-        let larger = |known: &[Fan]| (known[0].sold(), &first.item_id) > (sold, &known[0].item_id);
-        let place = self.0.chunks(models).take_while(|known| larger(known)).count();
-        if place < FANS {
-            self.0.splice(place * models..place * models, of_models);
-            self.0.truncate(FANS * models);
-        }
+    /// Returns the place of an item among the largest, for forecasts of so many models; `None` where it is not one of them.
+    pub(super) fn place(&self, history: &ItemHistory, models: usize) -> Option<usize> {
+        let sold: f64 = past(&history.units).iter().sum();
+        let larger = |known: &[Fan]| {
+            let of_known = known[0].sold();
+            of_known > sold || (of_known == sold && known[0].item_id < history.item_id)
+        };
+        let place = self.0.chunks(models.max(1)).take_while(|known| larger(known)).count();
+        (place < FANS).then_some(place)
+    }
+
+    /// Inserts the forecasts of one item by each model.
+    pub(super) fn insert(&mut self, place: usize, of_models: Vec<Fan>) {
+        let models = of_models.len();
+        self.0.splice(place * models..place * models, of_models);
+        self.0.truncate(FANS * models);
     }
 
     pub(super) fn into_vec(self) -> Vec<Fan> {
@@ -220,6 +231,28 @@ mod tests {
         // statsmodels.stats.proportion.proportion_confint(167, 500, method="wilson")
         let of_share = reliability(&(0..500).map(|row| (0.5, row < 167)).collect::<Vec<_>>());
         assert!((of_share.low - 0.294).abs() < 1e-3 && (of_share.high - 0.3765).abs() < 1e-3, "{of_share:?}");
+    }
+
+    #[test]
+    fn the_items_that_sold_most_are_kept_in_order_with_all_models() {
+        let mut fans = Fans::default();
+        for (number, sold) in [3.0, 9.0, 1.0, 9.0, 5.0, 2.0, 8.0, 4.0].into_iter().enumerate() {
+            let units = vec![sold];
+            let history = ItemHistory { item_id: format!("i{number}"), units, ..ItemHistory::default() };
+            let fan = |model: &str| Fan {
+                item_id: history.item_id.clone(),
+                model_version: model.into(),
+                past: history.units.clone(),
+                ..Fan::default()
+            };
+            if let Some(place) = fans.place(&history, 2) {
+                fans.insert(place, vec![fan("a"), fan("b")]);
+            }
+        }
+        let kept = fans.into_vec();
+        let items: Vec<_> = kept.iter().step_by(2).map(|fan| fan.item_id.as_str()).collect();
+        assert_eq!(items, ["i1", "i3", "i6", "i4", "i7", "i0"]);
+        assert!(kept.chunks(2).all(|pair| pair[0].item_id == pair[1].item_id && pair[1].model_version == "b"));
     }
 
     #[test]

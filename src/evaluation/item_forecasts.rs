@@ -68,7 +68,8 @@ fn add(batch: &RecordBatch, cards: &[BundleCard], sums: &mut [&mut [DemandSums]]
         let units = numbers(batch, 1, row)?;
         let in_stock: Vec<bool> = numbers(batch, 2, row)?.iter().map(|&stocked| stocked > 0.5).collect();
         let naive = history.last_units_by_weekday();
-        let mut of_models = Vec::with_capacity(cards.len());
+        let place = fans.place(history, cards.len());
+        let mut of_models = Vec::new();
         for (model, card) in cards.iter().enumerate() {
             let outcome = ItemOutcome {
                 history,
@@ -79,9 +80,13 @@ fn add(batch: &RecordBatch, cards: &[BundleCard], sums: &mut [&mut [DemandSums]]
                 forecast: &forecasts[model][row],
             };
             sums.iter_mut().for_each(|of_dates| of_dates[model].add(&outcome));
-            of_models.push(Fan::of(&outcome, &card.version));
+            if place.is_some() {
+                of_models.push(Fan::of(&outcome, &card.version));
+            }
         }
-        fans.add(of_models);
+        if let Some(place) = place {
+            fans.insert(place, of_models);
+        }
     }
     Ok(())
 }

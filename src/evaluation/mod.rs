@@ -150,8 +150,12 @@ pub(crate) async fn evaluate_each(
             evaluation.figures.extend(of_date.figures(0, judged, seed));
             users.append(of_date);
         }
-        let forecasts = card.require_demand().is_ok();
-        if wanted(Task::Demand) && forecasts && date.plus_days(demand_days) <= known.end {
+        let forecasts = wanted(Task::Demand) && card.require_demand().is_ok();
+        let complete = date.plus_days(demand_days) <= known.end;
+        if forecasts && !complete {
+            tracing::info!("evaluation: the demand of {date} is left out, whose {demand_days} days are not complete");
+        }
+        if forecasts && complete {
             let mut of_date = [DemandSums::default()];
             let all = std::slice::from_mut(&mut sums);
             fans = Fans::default();

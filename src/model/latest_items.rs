@@ -1,4 +1,4 @@
-//! How likely a user's next item is one of the latest events': the part of a recommendation that repeats what the user did.
+//! Weights of the items of a user's last events: the part of a recommendation that repeats what the user did.
 //!
 //! P(item) ∝ exp(taste · vector + bias) + weight(item): a mixture of exploring and repeating (RepeatNet, Ren et al. 2019,
 //! arXiv 1812.02646), where weight(item) = level · Σ 0.5^(age / half-life) over the user's last events with the item, and a purchase
@@ -13,14 +13,16 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Failure, Result};
 
 const PURCHASE: &str = "purchase";
+/// Weights below this part of a new event's are left out: they change no score that float32 shows.
+const WEIGHT_MIN: f64 = 1e-6;
 const DAY_MICROS: f64 = 86_400e6;
 
-/// What training learnt of repeated items.
+/// Numbers that training learnt of repeated items.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LatestItems {
     /// Days after which an event counts half.
     pub(crate) half_life_days: f64,
-    /// How many other events a purchase counts as.
+    /// Number of other events that a purchase counts as.
     pub(crate) purchase_weight: f64,
     /// Weight of one event at the age of zero.
     pub(crate) level: f64,
@@ -112,7 +114,7 @@ impl RecentEvents {
             }
             same
         });
-        weights.retain(|(_, weight)| *weight > 0.0);
+        weights.retain(|(_, weight)| *weight > learnt.level * WEIGHT_MIN);
         weights
     }
 }

@@ -93,19 +93,21 @@ impl LiveModel {
         Ok(recent.weights(0, learnt).into_iter().map(|(item_id, weight)| (item_id.to_string(), weight)).collect())
     }
 
-    /// Ranks the `k` best items for a taste and the items of the last events, best first, without those to exclude, as `recommend`
-    /// does.
+    /// Ranks the `k` best items for a taste and the items of the last events, best first, without those to exclude and those out of
+    /// stock, as `recommend` does.
     pub(crate) async fn recommend(
         &self,
         taste: Vec<f32>,
         latest: BTreeMap<String, f64>,
         k: usize,
         exclude: HashSet<String>,
+        out_of_stock: Arc<HashSet<String>>,
     ) -> Result<Vec<ScoredItem>> {
         let items = self.items.clone();
         on_a_thread(move || {
             let latest = latest.iter().map(|(item_id, weight)| (item_id.as_str(), *weight));
-            let user = items.user(latest, exclude.iter().map(String::as_str).collect());
+            let left_out = exclude.iter().chain(out_of_stock.iter()).map(String::as_str);
+            let user = items.user(latest, left_out.collect());
             let best = items.best_of_one(&taste, &user, k);
             Ok(best.into_iter().map(|(item, score)| (items.ids[item].clone(), score)).collect())
         })

@@ -22,8 +22,13 @@ for (const [width, colorScheme] of [[1440, "light"], [390, "dark"]]) {
   await page.waitForFunction(() => document.body.dataset.ready === "all", null, { timeout: 30000 });
   await page.waitForTimeout(300);
   seen.charts = await page.locator("figure").count();
-  // Charts whose canvas has a colour other than its background.
-  seen.drawn = await page.evaluate(() => [...document.querySelectorAll("figure canvas")].filter((canvas) => canvas.width > 0 && canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0)).length);
+  // Charts whose canvas has the colour of the first model, which neither axes nor grid have.
+  const drawn = await page.evaluate(() => {
+    const wanted = getComputedStyle(document.documentElement).getPropertyValue("--model-1").trim().match(/[0-9a-f]{2}/gi).map((hex) => parseInt(hex, 16));
+    const has = (data) => { for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255 && wanted.every((value, channel) => Math.abs(data[at + channel] - value) < 3)) return true; return false; };
+    return [...document.querySelectorAll("figure canvas")].filter((canvas) => canvas.width > 0 && has(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)).length;
+  });
+  seen.drawn = width === 1440 ? drawn : Math.min(seen.drawn, drawn);
   seen.headings = await page.locator("h2, h3").allInnerTexts();
   seen.rows = await page.locator("tbody tr").count();
   await page.evaluate(axe);

@@ -218,6 +218,17 @@ impl S3 for Shared {
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(e_tag), ..Default::default() }))
     }
 
+    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+        let input = req.input;
+        let CopySource::Bucket { bucket, key, version_id } = input.copy_source else {
+            return Err(s3_error!(NotImplemented));
+        };
+        let object = self.0.get(&bucket, &key, version_id.map(String::from))?;
+        let e_tag = self.0.put(format!("{}/{}", input.bucket, input.key), object.bytes, false)?;
+        let result = CopyObjectResult { e_tag: Some(e_tag), ..Default::default() };
+        Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+    }
+
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let object = self.0.get(&req.input.bucket, &req.input.key, req.input.version_id)?;
         Ok(S3Response::new(HeadObjectOutput {

@@ -67,7 +67,7 @@ fn figures_are_those_of_scores_and_events_queried_apart() {
 
 #[test]
 fn demand_figures_are_those_of_forecasts_and_sales_queried_apart() {
-    let (_own, lake, output) = shop();
+    let (own, lake, output) = shop();
     let rows = evaluated(&lake, &output, &["--date", "2026-02-13", "--task", "demand"]);
     assert!(rows.iter().all(|row| row["intent"].is_null()));
     let of = |pattern: &str| rows.iter().find(|row| row["demand_pattern"] == pattern);
@@ -119,8 +119,13 @@ fn demand_figures_are_those_of_forecasts_and_sales_queried_apart() {
     let shorter = ["--set", "demand.horizon_days=7"];
     let errors = refused(&[&shorter[..], &places, &["--date", "2026-02-13"]].concat(), 2);
     assert!(errors.contains("it predicts 14 days") && errors.contains("--set demand.horizon_days=14"), "{errors}");
-    let table = done(&[&places[..], &["--date", "2026-02-13", "--format", "csv"]].concat());
+    let page = own.path().join("demand.html");
+    let more = ["--date", "2026-02-13", "--format", "csv", "--page", page.to_str().unwrap()];
+    let table = done(&[&places[..], &more].concat());
     assert!(table.starts_with("run_date,model_version,in_training,demand_pattern,"), "{table}");
+    looked_at("forecasts on a page", &page, 6, "The items that sold most");
+    let folder = ["--date", "2026-02-13", "--page", own.path().to_str().unwrap()];
+    assert!(refused(&[&places[..], &folder].concat(), 2).contains("it is a folder"));
 }
 
 #[test]

@@ -149,6 +149,7 @@ fn live_answers_are_for_those_who_may_have_them() {
     let of_night = format!("SELECT item_id, score FROM recommendation WHERE user_id = '{user}' ORDER BY rank LIMIT 5");
     let of_night = query(&output, &of_night);
     let recommended = server.post(&format!("/v1/users/{user}/recommendations?k=5"), &json!([])).1;
+    assert_eq!((of_night.lines().count(), recommended["items"].as_array().unwrap().len()), (6, 5), "{of_night}");
     for (line, item) in of_night.lines().skip(1).zip(recommended["items"].as_array().unwrap()) {
         let (item_id, score) = line.split_once(',').unwrap();
         assert_eq!(item["item_id"], item_id, "{of_night}, now {recommended}");

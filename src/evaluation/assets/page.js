@@ -30,12 +30,18 @@ function chart(parent, caption, options, data) {
     new uPlot({ width: box.clientWidth, height: 260, cursor: { drag: { x: false, y: false } }, legend: { show: false }, axes: axes.map((own) => ({ ...axis, ...own })), ...rest }, data, box);
   };
   redrawn.push(draw);
+  box.dataset.points = data[0].length;
   new ResizeObserver(draw).observe(box);
 }
 
-// Points of several models on one axis: uPlot wants the same x for all.
+// Points of several models on one axis: uPlot wants the same x for all, and keeps one point of each x. Vertical steps have several,
+// so these move to the right, by less than a pixel.
 function joined(lines) {
-  const tables = lines.map((points) => [points.map(([x]) => x), points.map(([, y]) => y)]);
+  const apart = (points) => {
+    let last = -1;
+    return points.map(([x]) => (last = Math.max(x, last + 1e-9)));
+  };
+  const tables = lines.map((points) => [apart(points), points.map(([, y]) => y)]);
   return uPlot.join(tables, tables.map(() => [2]));
 }
 const model = (at) => ({ stroke: colour(`--model-${Math.min(at, 1) + 1}`), width: 2, spanGaps: true, points: { show: false } });
@@ -72,7 +78,7 @@ function reliability(parent, of) {
       }
     });
   };
-  chart(parent, "Reliability: ten groups of equally many users by score. On the dashed line, the mean score is the share who did it.", () => ({
+  chart(parent, "Reliability: up to ten groups of users by score. On the dashed line, the mean score is the share who did it.", () => ({
     scales: shares(top),
     axes: [{ label: "mean score", values: (u, splits) => splits.map(percent) }, { label: "share who did it", size: 64, values: (u, splits) => splits.map(percent) }],
     series: [{}, ...of.flatMap((_, at) => [{ ...model(at), points: { show: true, size: 6 } }, bar, bar]), { stroke: colour("--chance"), dash: [4, 4], width: 1, spanGaps: true, points: { show: false } }],

@@ -73,7 +73,8 @@ pub struct BundleCard {
     pub items: u64,
     /// Metrics on the test users and test dates, by name: of the members before they learnt from these users and dates too.
     pub figures: BTreeMap<String, f64>,
-    /// The `[intents]`, `[model]`, `[demand]` and `[train]` sections of the training. They are a record for people; no code reads them.
+    /// The `[features]`, `[intents]`, `[model]`, `[demand]` and `[train]` sections of the training, for people and for backtests, which look
+    /// for a training that was done before.
     #[serde(default)]
     pub settings: serde_json::Value,
 }

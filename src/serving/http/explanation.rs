@@ -207,9 +207,11 @@ fn name_items(live: &Live, parts: &mut [Part], target: usize) -> FailureResult<(
 
 /// Ranks the best items for a user, each with its reason.
 async fn suggestions(live: &Live, scored: &LiveAnswer, met: &Met<'_>) -> FailureResult<Vec<Suggestion>> {
-    let exclude = scored.exclude.union(&live.out_of_stock).cloned().collect();
     let latest = live.model.latest_items(&scored.features)?;
-    let best = live.model.recommend(scored.taste(), latest, SUGGESTIONS, exclude).await?;
+    let best = live
+        .model
+        .recommend(scored.taste(), latest, SUGGESTIONS, scored.exclude.clone(), Arc::clone(&live.out_of_stock))
+        .await?;
     let mut suggested = Vec::new();
     for (rank, (item_id, score)) in (1..).zip(best) {
         let reason = met.reason(live, &item_id)?;

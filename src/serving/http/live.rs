@@ -74,7 +74,8 @@ pub(super) async fn recommendations(
     let (live, scored) = score(&queries, &account, &user_id, &events).await?;
     let k = k.unwrap_or(live.config().recommendation.top_k as usize);
     let latest = live.model.latest_items(&scored.features).map_err(Refusal::from)?;
-    let items = live.model.recommend(scored.taste(), latest, k, scored.exclude.clone());
+    // As the night recommends, which reads no stock.
+    let items = live.model.recommend(scored.taste(), latest, k, scored.exclude.clone(), Arc::default());
     let items = queries.in_time(items).await?.map_err(Refusal::from)?;
     let mut body = head(&live, &scored);
     body.insert("items".into(), ranked(items, "score"));

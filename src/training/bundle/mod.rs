@@ -11,7 +11,6 @@ pub(crate) mod sweep;
 mod training_sets;
 
 pub use networks::fit_networks;
-pub(crate) use training_sets::TRAINING_SQL;
 pub use training_sets::{TrainingSets, gather_training_sets};
 
 use crate::config::Config;
@@ -22,8 +21,10 @@ use crate::model::bundle::{BundleCard, BundleParts, FORMAT, IMAGE_FOLDER, Regist
 use crate::model::promotions::{Decision, Promotion};
 use crate::training::fitting::TrainingRun;
 use crate::training::trees::LightGbm;
+use crate::workspace::Workspace;
 use networks::card_settings;
 use sweep::{Sweep, Trial};
+use training_sets::TRAINING_SQL;
 
 /// Makes a version the champion if there is none yet.
 pub(crate) async fn promote_first(config: &Config, version: &str) -> Result<()> {
@@ -34,13 +35,18 @@ pub(crate) async fn promote_first(config: &Config, version: &str) -> Result<()> 
     Ok(())
 }
 
-/// Returns the newest bundle that a training of `date` with these settings and SQL files has written.
-pub(crate) async fn find_bundle(config: &Config, date: RunDate, sql_fingerprint: &str) -> Result<Option<BundleCard>> {
+/// Returns the newest bundle that a training of `date` with these settings has written, from the workspace's SQL and the files that its
+/// lake has now.
+pub(crate) async fn find_bundle(workspace: &Workspace, date: RunDate) -> Result<Option<BundleCard>> {
+    let config = &workspace.config;
+    let sql_fingerprint = workspace.sql.fingerprint(&TRAINING_SQL);
+    let input_fingerprint = workspace.plan_rollups(date).await?.input_fingerprint();
     let registry = Registry(Location::open(&config.output.uri, &config.s3)?.folder("models"));
     let settings = card_settings(config)?;
     let is_same = |card: &BundleCard| {
-        (card.format, &*card.labels_end, &*card.sql_fingerprint, &card.settings)
-            == (FORMAT, &*date.to_string(), sql_fingerprint, &settings)
+        let read = (&*card.sql_fingerprint, &*card.input_fingerprint);
+        (card.format, &*card.labels_end, read, &card.settings)
+            == (FORMAT, &*date.to_string(), (&*sql_fingerprint, &*input_fingerprint), &settings)
     };
     Ok(registry.versions().await?.into_iter().rfind(is_same))
 }

@@ -148,6 +148,7 @@ fn demand_shape(config: &Config, items: &ItemStatistics) -> DemandShape {
 /// The configuration sections that shape the training, for the card.
 pub(super) fn card_settings(config: &Config) -> Result<serde_json::Value> {
     let value = serde_json::to_value(BTreeMap::from([
+        ("features", serde_json::to_value(&config.features).map_err(Failure::bug)?),
         ("intents", serde_json::to_value(&config.intents).map_err(Failure::bug)?),
         ("model", serde_json::to_value(&config.model).map_err(Failure::bug)?),
         ("demand", serde_json::to_value(&config.demand).map_err(Failure::bug)?),

@@ -24,6 +24,9 @@ pub(crate) struct SummaryRow {
     pub(crate) baseline: String,
 }
 
+/// Factor by which recommendations with bought items have to be better for a warning.
+const NEW_ONLY_FACTOR: f64 = 1.1;
+
 type Figures = BTreeMap<String, f64>;
 
 /// The figures of test users and test dates that say how good a model is.
@@ -103,7 +106,7 @@ pub(crate) fn warnings(figures: &Figures, excludes_bought: bool) -> Vec<String> 
         }
     }
     if let Some((all, new)) = figure("ndcg_20_test_next_item").zip(figure("ndcg_20_test_next_item_new_only"))
-        && all > new
+        && all > new * NEW_ONLY_FACTOR
         && excludes_bought
     {
         warnings.push(format!(

@@ -18,7 +18,7 @@ use crate::training::fitting::TrainingFingerprint;
 use crate::workspace::{Access, Workspace};
 
 /// Folders of SQL files that decide what a training reads.
-pub(crate) const TRAINING_SQL: [&str; 4] = ["rollups", "state", "features", "labels"];
+pub(super) const TRAINING_SQL: [&str; 4] = ["rollups", "state", "features", "labels"];
 
 /// The newest date gets at least this fraction (one in so many) of `train.rows_max` users.
 const NEWEST_FRACTION: usize = 4;

@@ -2,7 +2,8 @@
 //!
 //! In: users whose horizon the network has not learnt from (the training users at the newest date and the validation users), and their
 //! scores for the whole catalogue. Out: the numbers of [`LatestItems`] with the largest likelihood of the users' next items, found on a
-//! grid, and figures of the test users. Next items are purchases; where too few users buy, those that users met most.
+//! grid, and figures of the test users. Next items are purchases, or
+//! where too few users buy, those that users met most. The network knows items of events by their bucket alone.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -76,15 +77,16 @@ pub(super) fn learn(
     }
     let catalogue = Catalogue::new(evaluator, data)?;
     let blocks = UserBlocks::union(&[data.newest, data.held_out])?;
-    let learnt_from = catalogue.users(evaluator, &blocks, &[Split::Train, Split::Valid], seed)?;
+    let (learnt_from, _) = catalogue.users(evaluator, &blocks, &[Split::Train, Split::Valid], seed)?;
     let learnt = best_of_grid(&learnt_from);
-    let test = catalogue.users(evaluator, data.held_out, &[Split::Test], seed)?;
+    let (test, test_buys) = catalogue.users(evaluator, data.held_out, &[Split::Test], seed)?;
     let mut figures = BTreeMap::new();
     if !test.is_empty() {
         figures.insert("users_test_next_item".into(), test.len() as f64);
-        for (name, learnt, with_bought) in
-            [("", learnt.as_ref(), true), ("_taste_alone", None, true), ("_new_only", learnt.as_ref(), false)]
-        {
+        let both = [("", learnt.as_ref(), true), ("_taste_alone", None, true)];
+        // Where too few users buy, next items are others, and say nothing of what is bought again.
+        let new_only = test_buys.then_some(("_new_only", learnt.as_ref(), false));
+        for (name, learnt, with_bought) in both.into_iter().chain(new_only) {
             figures.insert(format!("ndcg_20_test_next_item{name}"), ndcg(&test, learnt, with_bought));
         }
     }
@@ -94,7 +96,9 @@ pub(super) fn learn(
 /// The catalogue as the network has it now.
 struct Catalogue {
     vectors: ItemVectors,
-    /// Position of the first item of each bucket of ids.
+    /// Bucket of each item's id.
+    buckets: Vec<u32>,
+    /// Position of the first item of each bucket.
     positions: HashMap<u32, usize>,
 }
 
@@ -102,16 +106,21 @@ impl Catalogue {
     fn new(evaluator: &Evaluator<'_>, data: IntentData<'_>) -> Result<Self> {
         let network = evaluator.network;
         let vectors = ItemVectors::of_trained_items(network, data.items, evaluator.contents, evaluator.device)?;
-        let mut positions = HashMap::new();
-        for (place, item) in data.items.iter().enumerate() {
-            positions.entry(item.buckets(network.shape.item_buckets).0 as u32).or_insert(place);
-        }
-        Ok(Self { vectors, positions })
+        let buckets: Vec<u32> =
+            data.items.iter().map(|item| item.buckets(network.shape.item_buckets).0 as u32).collect();
+        Ok(Self { vectors, positions: first_of_each(&buckets), buckets })
     }
 
-    /// Reads the users of some splits who buy an item of the catalogue next, or all that have a next item where those are too few.
-    fn users(&self, evaluator: &Evaluator<'_>, blocks: &UserBlocks, splits: &[Split], seed: u64) -> Result<Vec<User>> {
-        let mut users = Vec::new();
+    /// Reads the users of some splits who buy an item of the catalogue next, or all that have a next item where those are too few; also
+    /// returns whether they buy.
+    fn users(
+        &self,
+        evaluator: &Evaluator<'_>,
+        blocks: &UserBlocks,
+        splits: &[Split],
+        seed: u64,
+    ) -> Result<(Vec<User>, bool)> {
+        let (mut users, mut buys) = (Vec::new(), true);
         for buyers_only in [true, false] {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let sample = blocks.sample(USERS_MAX, &mut rng, |rows| {
@@ -121,6 +130,7 @@ impl Catalogue {
                 found
             })?;
             users.clear();
+            buys = buyers_only;
             let rows_max = (SCORES_MAX / self.positions.len().max(1)).max(1);
             evaluator.each_taste(&sample, |batch, tastes| {
                 for first in (0..batch.len()).step_by(rows_max) {
@@ -143,21 +153,20 @@ impl Catalogue {
         if users.len() < USERS_MIN {
             users.clear();
         }
-        Ok(users)
+        Ok((users, buys))
     }
 
     fn user(&self, batch: &UserColumns, row: usize, scores: &[f32], log_total: f64) -> User {
-        let mut met: BTreeMap<usize, Vec<(f64, bool)>> = BTreeMap::new();
-        for (bucket, event_type, age_days) in batch.event_ages(row) {
-            if let Some(&place) = self.positions.get(&bucket) {
-                met.entry(place).or_default().push((age_days, is_purchase(event_type)));
-            }
-        }
         let next = batch.next_items(row)[0] as usize;
+        let events = batch.event_ages(row).into_iter();
+        let met = met_items(&self.buckets, &self.positions, next, events);
         let unmet = scores.iter().enumerate().filter(|(place, _)| *place != next && !met.contains_key(place));
         let mut unmet: Vec<f32> = unmet.map(|(_, &score)| score).collect();
-        unmet.sort_unstable_by(|a, b| b.total_cmp(a));
-        unmet.truncate(TOP);
+        if unmet.len() > TOP {
+            // Catalogues may have a hundred thousand items: no sorting.
+            unmet.select_nth_unstable_by(TOP, |a, b| b.total_cmp(a));
+            unmet.truncate(TOP);
+        }
         let item = |place: usize, events: &Vec<_>| MetItem { score: scores[place].into(), events: events.clone() };
         User {
             log_total,
@@ -166,6 +175,33 @@ impl Catalogue {
             met: met.iter().filter(|(place, _)| **place != next).map(|(place, events)| item(*place, events)).collect(),
         }
     }
+}
+
+/// Returns the position of the first item of each bucket.
+fn first_of_each(buckets: &[u32]) -> HashMap<u32, usize> {
+    let mut positions = HashMap::new();
+    for (place, bucket) in buckets.iter().enumerate() {
+        positions.entry(*bucket).or_insert(place);
+    }
+    positions
+}
+
+/// Assigns events (bucket of the item, number of the type, age in days) to items. Several items of a large catalogue share a bucket:
+/// its events are the next item's where that is one of them, since most of its other items are ones that the user never met.
+fn met_items(
+    buckets: &[u32],
+    positions: &HashMap<u32, usize>,
+    next: usize,
+    events: impl Iterator<Item = (u32, u8, f64)>,
+) -> BTreeMap<usize, Vec<(f64, bool)>> {
+    let mut met: BTreeMap<usize, Vec<(f64, bool)>> = BTreeMap::new();
+    for (bucket, event_type, age_days) in events {
+        let place = if bucket == buckets[next] { Some(next) } else { positions.get(&bucket).copied() };
+        if let Some(place) = place {
+            met.entry(place).or_default().push((age_days, is_purchase(event_type)));
+        }
+    }
+    met
 }
 
 fn has_next_item(rows: &UserColumns, row: usize, buyers_only: bool) -> bool {
@@ -259,6 +295,18 @@ mod tests {
         assert!((learnt.event_weight(0.0, false).ln() - 48f64.ln()).abs() < 0.3, "{learnt:?}");
         assert!(learnt.half_life_days < 14.0, "an old event is never repeated: {learnt:?}");
         assert!(ndcg(&users, Some(&learnt), true) > 0.5 && ndcg(&users, Some(&learnt), false) > 0.5);
+    }
+
+    #[test]
+    fn events_of_a_shared_bucket_are_those_of_the_next_item() {
+        // Items 0 and 2 share bucket 7.
+        let buckets = vec![7, 8, 7];
+        let met = |next: usize| {
+            let events = [(7, 1, 3.0), (8, 7, 0.5), (99, 1, 1.0)].into_iter();
+            met_items(&buckets, &first_of_each(&buckets), next, events)
+        };
+        assert_eq!(met(2), BTreeMap::from([(2, vec![(3.0, false)]), (1, vec![(0.5, true)])]));
+        assert_eq!(met(1), BTreeMap::from([(0, vec![(3.0, false)]), (1, vec![(0.5, true)])]));
     }
 
     #[test]
