@@ -22,10 +22,11 @@ for (const [width, colorScheme] of [[1440, "light"], [390, "dark"]]) {
   await page.waitForFunction(() => document.body.dataset.ready === "all", null, { timeout: 30000 });
   await page.waitForTimeout(300);
   seen.charts = await page.locator("figure").count();
-  // Charts whose canvas has the colour of the first model, which neither axes nor grid have.
+  // Charts whose canvas has the colour of a model, which neither axes nor grid have. Equal curves cover one another.
   const drawn = await page.evaluate(() => {
-    const wanted = getComputedStyle(document.documentElement).getPropertyValue("--model-1").trim().match(/[0-9a-f]{2}/gi).map((hex) => parseInt(hex, 16));
-    const has = (data) => { for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255 && wanted.every((value, channel) => Math.abs(data[at + channel] - value) < 3)) return true; return false; };
+    const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim().match(/[0-9a-f]{2}/gi).map((hex) => parseInt(hex, 16));
+    const models = [colour("--model-1"), colour("--model-2")];
+    const has = (data) => { for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255 && models.some((model) => model.every((value, channel) => Math.abs(data[at + channel] - value) < 3))) return true; return false; };
     return [...document.querySelectorAll("figure canvas")].filter((canvas) => canvas.width > 0 && has(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)).length;
   });
   seen.drawn = width === 1440 ? drawn : Math.min(seen.drawn, drawn);
