@@ -82,11 +82,12 @@ impl Train {
         let output = Location::open(&config.output.uri, &config.s3)?;
         // It writes rollups and checkpoints.
         let writing = lock::begin_writing(&output, "training", &config.lock).await?;
-        let trained = training::bundle::train_bundle(config, date, sweep.as_ref()).await;
-        let trained = match trained {
-            Ok((card, trials)) => training::bundle::promote_first(config, &card.version).await.map(|()| (card, trials)),
-            Err(failure) => Err(failure),
+        let trained = async {
+            let (card, trials) = training::bundle::train_bundle(config, date, sweep.as_ref()).await?;
+            training::bundle::promote_first(config, &card.version).await?;
+            Ok::<_, Failure>((card, trials))
         };
+        let trained = trained.await;
         let ended = writing.end_writing().await;
         let (card, trials) = trained?;
         ended?;

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::demand_figures::ItemOutcome;
-use super::figures::IntentFigures;
 use super::scored_users::ScoredUsers;
 use crate::metrics::auc;
 use crate::model::demand::ItemHistory;
@@ -58,7 +57,6 @@ pub(crate) struct Fan {
     pub(crate) past: Vec<f64>,
     /// `None` on days without stock.
     pub(crate) units: Vec<Option<f64>>,
-    pub(crate) mean: Vec<f64>,
     pub(crate) q05: Vec<f64>,
     pub(crate) q25: Vec<f64>,
     pub(crate) q50: Vec<f64>,
@@ -77,7 +75,6 @@ impl Fan {
             as_of_day: outcome.history.as_of_day(),
             past: past(&outcome.history.units).to_vec(),
             units: (0..daily.len()).map(|day| stocked(day).then(|| outcome.units[day])).collect(),
-            mean: number(0),
             q05: number(1),
             q25: number(3),
             q50: number(4),
@@ -184,12 +181,6 @@ fn reliability(rows: &[(f64, bool)]) -> Reliability {
         high: (centre + half).min(1.0),
         users: rows.len(),
     }
-}
-
-/// The figures of all dates, or of the only one.
-pub(super) fn of_all_dates(figures: &[IntentFigures]) -> Vec<&IntentFigures> {
-    let pooled: Vec<_> = figures.iter().filter(|row| row.run_date.is_none()).collect();
-    if pooled.is_empty() { figures.iter().collect() } else { pooled }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! In: a workspace, dates and versions of models ([`Options`]). Out: figures of each date, intent and model, of each date, demand
 //! pattern and model, and the differences between two models ([`Evaluation`]). Features and histories are as of each date; outcomes
 //! are those of `sql/labels/` over all rows that the lake holds now. Forecasts are those of the model, which a night still reconciles
-//! with purchase intents. The command line calls [`evaluate`], and [`evaluate_each`] for models that were trained at each date; [`Judge`] says whether a model should become champion.
+//! with purchase intents. The command line calls [`evaluate`], and [`evaluate_each`] for models that were trained at each date;
+//! [`Judge`] says whether a model should become champion.
 
 mod curves;
 mod demand_figures;
@@ -115,7 +116,7 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
     Ok(evaluation)
 }
 
-/// Refuses dates whose outcomes are not complete yet, or dates of whose demand none is, where that is asked for.
+/// Refuses dates whose outcomes are not complete yet; those of the demand only where it alone is asked for.
 pub(crate) async fn require_complete(workspace: &Workspace, dates: &[RunDate], task: Option<Task>) -> Result<()> {
     let known = KnownOutcomes::find(workspace).await?;
     let config = &workspace.config;

@@ -4,7 +4,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, context};
 use serde_json::{Value, json};
 
-use super::curves::{Fan, IntentCurves, of_all_dates};
+use super::curves::{Fan, IntentCurves};
 use super::demand_figures::DemandFigures;
 use super::figures::IntentFigures;
 use crate::failure::{Failure, Result};
@@ -25,15 +25,16 @@ pub(super) fn render(
         None => number(value),
     };
     let date = |date: Option<RunDate>| date.map_or("all dates".into(), |date| date.to_string());
-    let intents = of_all_dates(figures).into_iter().map(|row| {
+    let pooled = figures.iter().any(|row| row.run_date.is_none());
+    let intents = figures.iter().filter(|row| row.run_date.is_none() == pooled).map(|row| {
         json!({
             "date": date(row.run_date), "model": row.model_version, "in_training": row.in_training, "intent": row.intent,
-            "users": row.users, "positives": row.positives, "auc": with_interval(row.auc, row.auc_interval),
+            "users": row.users, "auc": with_interval(row.auc, row.auc_interval),
             "average_precision": number(row.average_precision),
             "log_loss": with_interval(Some(row.log_loss), row.log_loss_interval),
             "brier": number(Some(row.brier)), "ece": number(Some(row.expected_calibration_error)),
             "mean_score": number(Some(row.mean_score)), "share": number(Some(row.positives as f64 / row.users as f64)),
-            "tops": row.tops.map(|(share, score)| json!({ "share": number(Some(share)), "score": number(Some(score)) })),
+            "tops": row.tops.map(|(share, _)| number(Some(share))),
         })
     });
     let pooled = demand.iter().any(|row| row.run_date.is_none());

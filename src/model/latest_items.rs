@@ -49,7 +49,7 @@ impl LatestItems {
 }
 
 /// Returns what an event of an age counts.
-pub(crate) fn decay(age_days: f64, half_life_days: f64) -> f64 {
+fn decay(age_days: f64, half_life_days: f64) -> f64 {
     (-age_days.max(0.0) / half_life_days).exp2()
 }
 

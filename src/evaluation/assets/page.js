@@ -47,7 +47,7 @@ function joined(lines) {
 const model = (at) => ({ stroke: colour(`--model-${Math.min(at, 1) + 1}`), width: 2, spanGaps: true, points: { show: false } });
 const shares = (top) => ({ x: { time: false, range: [0, top] }, y: { range: [0, top] } });
 
-function lines(parent, caption, label, of, x_label, y_label, chance) {
+function lines(parent, caption, of, x_label, y_label, chance) {
   const drawn = of.map((one) => one.map(([x, y]) => [x, y]));
   const data = joined(chance ? [...drawn, chance] : drawn);
   chart(parent, caption, () => ({
@@ -97,10 +97,10 @@ for (const [intent, of] of grouped(curves, "intent")) {
   place.append(el("h3", {}, `${intent}: ${of[0].positives} of ${of[0].users} users`), key(of), charts);
   const auc = of.map((one) => one.auc.toFixed(4)).join(" and ");
   const share = of[0].positives / of[0].users;
-  lines(charts, `ROC: the area below is the AUC, ${auc}.`, intent, of.map((one) => one.roc), "share of those who did not", "share of those who did", [[0, 0], [1, 1]]);
-  lines(charts, `Precision and recall. Dashed: users drawn at random, ${percent(share)}.`, intent, of.map((one) => one.precision_recall), "share of those who did (recall)", "share who did it (precision)", [[0, share], [1, share]]);
+  lines(charts, `ROC: the area below is the AUC, ${auc}.`, of.map((one) => one.roc), "share of those who did not", "share of those who did", [[0, 0], [1, 1]]);
+  lines(charts, `Precision and recall. Dashed: users drawn at random, ${percent(share)}.`, of.map((one) => one.precision_recall), "share of those who did (recall)", "share who did it (precision)", [[0, share], [1, share]]);
   reliability(charts, of);
-  lines(charts, "Lift: the share of those who did it among the users with the highest scores.", intent, of.map((one) => one.lift), "share of all users", "share of those who did", [[0, 0], [1, 1]]);
+  lines(charts, "Lift: the share of those who did it among the users with the highest scores.", of.map((one) => one.lift), "share of all users", "share of those who did", [[0, 0], [1, 1]]);
 }
 
 for (const [item, of] of grouped(fans, "item_id")) {
