@@ -7,6 +7,11 @@ WITH repeated AS (
     GROUP BY user_id
     HAVING count(*) > 1 OR user_id IS NULL
     UNION ALL
+    SELECT 'intent_shadow (user_id)' AS name, CAST(user_id AS VARCHAR) AS first_key
+    FROM intent_shadow
+    GROUP BY user_id
+    HAVING count(*) > 1 OR user_id IS NULL
+    UNION ALL
     SELECT 'recommendation (user_id, rank)' AS name, concat(user_id, ' / ', rank) AS first_key
     FROM recommendation
     GROUP BY user_id, rank

@@ -19,6 +19,20 @@ WITH counted AS (
     )) AS found FROM intent
     UNION ALL
     SELECT unnest(make_array(
+        named_struct('name', 'intent_shadow.user_id', 'expected', 'none null', 'bad', count(*) FILTER (WHERE user_id IS NULL)),
+        named_struct('name', 'intent_shadow.p_view', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE p_view IS NULL OR isnan(p_view) OR abs(p_view) = CAST('Infinity' AS DOUBLE))),
+        named_struct('name', 'intent_shadow.p_search', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE p_search IS NULL OR isnan(p_search) OR abs(p_search) = CAST('Infinity' AS DOUBLE))),
+        named_struct('name', 'intent_shadow.p_favorite', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE p_favorite IS NULL OR isnan(p_favorite) OR abs(p_favorite) = CAST('Infinity' AS DOUBLE))),
+        named_struct('name', 'intent_shadow.p_cart', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE p_cart IS NULL OR isnan(p_cart) OR abs(p_cart) = CAST('Infinity' AS DOUBLE))),
+        named_struct('name', 'intent_shadow.p_purchase', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE p_purchase IS NULL OR isnan(p_purchase) OR abs(p_purchase) = CAST('Infinity' AS DOUBLE))),
+        named_struct('name', 'intent_shadow.p_review', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE p_review IS NULL OR isnan(p_review) OR abs(p_review) = CAST('Infinity' AS DOUBLE))),
+        named_struct('name', 'intent_shadow.p_churn', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE p_churn IS NULL OR isnan(p_churn) OR abs(p_churn) = CAST('Infinity' AS DOUBLE))),
+        named_struct('name', 'intent_shadow.expected_units', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE expected_units IS NULL OR isnan(expected_units) OR abs(expected_units) = CAST('Infinity' AS DOUBLE))),
+        named_struct('name', 'intent_shadow.expected_spend', 'expected', 'finite numbers, none null', 'bad', count(*) FILTER (WHERE expected_spend IS NULL OR isnan(expected_spend) OR abs(expected_spend) = CAST('Infinity' AS DOUBLE))),
+        named_struct('name', 'intent_shadow.model_version', 'expected', 'none null', 'bad', count(*) FILTER (WHERE model_version IS NULL))
+    )) AS found FROM intent_shadow
+    UNION ALL
+    SELECT unnest(make_array(
         named_struct('name', 'recommendation.user_id', 'expected', 'none null', 'bad', count(*) FILTER (WHERE user_id IS NULL)),
         named_struct('name', 'recommendation.rank', 'expected', 'none null', 'bad', count(*) FILTER (WHERE rank IS NULL)),
         named_struct('name', 'recommendation.item_id', 'expected', 'none null', 'bad', count(*) FILTER (WHERE item_id IS NULL)),

@@ -12,12 +12,9 @@ use crate::evaluation::{self, Comparison, Judge, Verdict};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::{BundleCard, Registry};
-use crate::model::promotions::{Decision, Promotion};
+use crate::model::promotions::{Decision, NEWEST, Promotion};
 use crate::score::models::Models;
 use crate::workspace::{Access, Workspace};
-
-/// The word for the newest version, by the date that it was trained on.
-const NEWEST: &str = "newest";
 
 /// Make a model the champion, which nights use, if it is better than the present one.
 ///
@@ -115,11 +112,7 @@ impl Promote {
 /// Returns the newest model that can be judged, of those that were trained after the champion and not rolled back. `None` where there is
 /// none of these; fails where they cannot be judged yet.
 async fn newest(registry: &Registry, champion: &str, judge: &Judge<'_>) -> Result<Option<BundleCard>> {
-    let rolled_back = registry.rolled_back().await?;
-    let versions = registry.versions().await?;
-    let later = versions.iter().position(|card| card.version == champion).map_or(0, |place| place + 1);
-    let mut newer: Vec<BundleCard> = versions.into_iter().skip(later).collect();
-    newer.retain(|card| !rolled_back.contains(&card.version));
+    let newer = registry.challengers(champion).await?;
     let Some(first) = newer.first() else { return Ok(None) };
     judge.require_outcomes(first)?;
     let mut newest = None;

@@ -66,13 +66,16 @@ settings! {
 }
 
 settings! {
-    /// When a trained model becomes champion (`intentcast promote`).
+    /// When a trained model becomes champion (`intentcast promote`), and which one nights try before that.
     PromotionConfig {
         /// Figure by which a model has to be better than the champion, beyond the 95 % interval of their difference: a figure (`auc`,
         /// `average_precision`, `log_loss`, `brier`, `ece`) and a target such as `purchase`, or `pinball` for the demand.
         better: String = String::from("log_loss_purchase");
         /// Figures by which it must not be worse, beyond that interval. One without outcomes yet does not count.
         guard: Vec<String> = ["auc_purchase", "ece_purchase", "log_loss_churn", "pinball"].map(String::from).to_vec();
+        /// Version with which nights score every user a second time, into `intent_shadow` (docs/howto/shadow.md). `newest`: the newest of
+        /// those that were trained after the night's own model and not rolled back. Empty: none.
+        shadow_version: String = String::new();
     }
 }
 

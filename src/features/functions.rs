@@ -72,6 +72,7 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
         ctx.register_udf(ScalarUDF::from(Constant::new(name, value)));
     }
     register_compared_date(ctx, None);
+    register_shadow_version(ctx, None);
     erased_users::register_default(ctx);
     for name in ["local_day", "local_hour"] {
         ctx.register_udf(LocalTime::from_name(name, zone)?.into());
@@ -96,6 +97,11 @@ pub fn register(ctx: &SessionContext, config: &Config, run_date: RunDate) -> Res
 pub(crate) fn register_compared_date(ctx: &SessionContext, date: Option<RunDate>) {
     let value = ScalarValue::Date32(date.map(|date| date32(date.0)));
     ctx.register_udf(ScalarUDF::from(Constant::new("compared_date", value)));
+}
+
+/// Registers `shadow_version()`: the model with which a night scores a second time; empty where there is none.
+pub(crate) fn register_shadow_version(ctx: &SessionContext, version: Option<&str>) {
+    ctx.register_udf(ScalarUDF::from(Constant::new("shadow_version", version.unwrap_or_default().into())));
 }
 
 /// Any number of arguments, none included.

@@ -3,8 +3,12 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
+use super::bundle::BundleCard;
 use super::registry::Registry;
 use crate::failure::{Failure, Result};
+
+/// The word for the newest version, by the date that it was trained on.
+pub(crate) const NEWEST: &str = "newest";
 
 /// The folder of the decisions.
 const FOLDER: &str = "promotions";
@@ -95,6 +99,15 @@ impl Registry {
         let promotions = self.promotions().await?.into_iter();
         let from = promotions.filter(|promotion| promotion.decision == Decision::RolledBack);
         Ok(from.filter_map(|promotion| promotion.champion_before).collect())
+    }
+
+    /// Returns the models that were trained after `champion` and not rolled back, oldest first.
+    pub(crate) async fn challengers(&self, champion: &str) -> Result<Vec<BundleCard>> {
+        let rolled_back = self.rolled_back().await?;
+        let versions = self.versions().await?;
+        let later = versions.iter().position(|card| card.version == champion).map_or(0, |place| place + 1);
+        let newer = versions.into_iter().skip(later);
+        Ok(newer.filter(|card| !rolled_back.contains(&card.version)).collect())
     }
 
     /// Returns all decisions, oldest first.

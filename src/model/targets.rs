@@ -162,6 +162,7 @@ mod tests {
         };
         for target in TARGETS {
             names("score/intent_scores", target.output);
+            names("score/shadow_scores", target.output);
             names("tables/intent", target.output);
             match target.kind {
                 TargetKind::Churn => {}

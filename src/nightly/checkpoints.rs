@@ -20,6 +20,7 @@ pub(crate) enum CheckpointedQuery {
 impl CheckpointedQuery {
     pub(crate) const USER_FEATURES: Self = Self::View("features/user_features");
     pub(crate) const INTENT_SCORES: Self = Self::File("score/intent_scores");
+    pub(crate) const SHADOW_SCORES: Self = Self::File("score/shadow_scores");
     pub(crate) const DEMAND_FORECASTS: Self = Self::File("score/demand_forecasts");
     /// State tables that a night checkpoints once for all parts of its users.
     pub(crate) const GUEST_STATE: [Self; 5] = [

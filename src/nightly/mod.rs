@@ -28,7 +28,7 @@ use crate::features::night_units;
 use crate::features::objections::{self, Accept};
 use crate::features::read_report::ReadReport;
 use crate::features::rollups::Rollups;
-use crate::features::{self, Scope, contract, parts::Part, views};
+use crate::features::{self, Scope, contract, functions, parts::Part, views};
 use crate::ids::{ModelVersion, RunDate};
 use crate::lake::{count_by_reason, parquet_files, stores::Location};
 use crate::model::bundle::BundleCard;
@@ -149,6 +149,13 @@ async fn run_locked(
         tracing::info!("{run_date}: nothing changed since it was published; leaving it as it is");
         return new_report(&workspace, held, &plan, &service);
     }
+    let shadow = match &plan.shadow_version {
+        Some(version) => {
+            warn_of_erased(&workspace, version).await?;
+            Some(models.service(version).await?)
+        }
+        None => None,
+    };
     let bar = progress::bar(&format!("night of {run_date}"), plan.stages.len() as u64);
     let mut stages = StageLog { figures: BTreeMap::new(), bar: bar.clone() };
     let report = new_report(&workspace, held, &plan, &service)?;
@@ -162,6 +169,7 @@ async fn run_locked(
         true => planning,
         false => workspace.session_as_of(&rollups, Scope::night(run_date)).await?,
     };
+    functions::register_shadow_version(&ctx, plan.shadow_version.as_deref());
     let objections = acceptance::find_objections(&workspace, &rollups.unit_days(), run_date).await?;
     let accepted = acceptance::stop_unless_accepted(&objections, &options.accept)?;
     let missing = objections::note_missing_days(&rollups, run_date);
@@ -170,6 +178,11 @@ async fn run_locked(
     let due = note_due_training(&service.card.labels_end, run_date, config.train.due_days);
     let without_demand = (!config.demand.enabled)
         .then(|| "demand.enabled = false: demand, demand_total and replenishment have no rows".to_string());
+    let named = &config.promotion.shadow_version;
+    let without_shadow = (!named.is_empty() && shadow.is_none()).then(|| {
+        let own = &service.card.version;
+        format!("promotion.shadow_version = {named}: no model to compare with {own}, so intent_shadow has no rows")
+    });
     if let Some(due) = &due {
         tracing::warn!("{due}");
     }
@@ -183,11 +196,12 @@ async fn run_locked(
         held,
         card: &service.card,
         service: &service,
+        shadow: shadow.as_ref(),
         rollups: &rollups,
         ctx,
         stages,
         staged: StagedTables::new(),
-        notes: accepted.into_iter().chain(missing).chain(unstitched).chain(due).chain(without_demand).collect(),
+        notes: [accepted, missing, unstitched, due, without_demand, without_shadow].into_iter().flatten().collect(),
         drift: Value::Null,
         accuracy: Value::Null,
     };
@@ -255,6 +269,8 @@ struct Night<'a> {
     held: &'a NightLock,
     card: &'a BundleCard,
     service: &'a ScoringService,
+    /// Scores a second time, into `intent_shadow`.
+    shadow: Option<&'a ScoringService>,
     rollups: &'a Rollups,
     /// The session of the whole night; parts have sessions of their own.
     ctx: SessionContext,
@@ -281,10 +297,14 @@ impl Night<'_> {
                 Stage::Contents => {
                     // Before anything is scored, so that executors of a cluster find everything in the output.
                     let run_date = Some(self.options.run_date);
-                    let added = self.workspace.models.refresh_contents(&self.ctx, self.card, run_date).await?;
+                    let mut added = 0;
+                    for scoring in [Some(self.service), self.shadow].into_iter().flatten() {
+                        added += self.workspace.models.refresh_contents(&self.ctx, &scoring.card, run_date).await?;
+                    }
                     self.stages.end(planned.name, clock, added as u64, 0);
                 }
                 Stage::IntentScores => self.score_intents().await?,
+                Stage::ShadowScores => self.score_shadow().await?,
                 Stage::DemandForecasts => self.forecast_demand().await?,
                 Stage::Table(table) => self.stage_table(table).await?,
                 Stage::Checks => {
@@ -340,19 +360,33 @@ impl Night<'_> {
         self.run_in_parts(CheckpointedQuery::USER_FEATURES, &scopes, &shared).await
     }
 
-    /// Scores intents with the encoder states that earlier nights cached, and counts how many users needed the encoder.
+    /// Scores intents, and counts how many users needed the encoder.
     async fn score_intents(&mut self) -> Result<()> {
         contract::register_model_input(&self.ctx).await?;
         views::register_one(&self.ctx, &self.workspace.sql, "score/anomaly").await?;
-        let (output, run_date) = (self.workspace.output()?, self.options.run_date);
-        self.service.add_states(encoder_states::load(output, &self.card.weights_hash, run_date).await?);
         // The service has counted the process's earlier nights too.
         let encoded_before = self.service.counters.get(|c| &c.users_encoded);
         let kept_before = self.service.counters.get(|c| &c.users_kept);
-        self.run_checkpointed(&self.ctx.clone(), CheckpointedQuery::INTENT_SCORES, &self.checkpoints.clone()).await?;
+        self.score_by(self.service, CheckpointedQuery::INTENT_SCORES).await?;
         self.report.users_encoded = self.service.counters.get(|c| &c.users_encoded) - encoded_before;
         self.report.users_kept = self.service.counters.get(|c| &c.users_kept) - kept_before;
-        encoder_states::save(output, &self.card.weights_hash, run_date, self.service.take_used_states()).await
+        Ok(())
+    }
+
+    /// Scores the same users with another model, where the night has one.
+    async fn score_shadow(&mut self) -> Result<()> {
+        match self.shadow {
+            Some(shadow) => self.score_by(shadow, CheckpointedQuery::SHADOW_SCORES).await,
+            None => self.leave_out(CheckpointedQuery::SHADOW_SCORES).await,
+        }
+    }
+
+    /// Runs a query of scores with the encoder states that earlier nights cached.
+    async fn score_by(&mut self, service: &ScoringService, query: CheckpointedQuery) -> Result<()> {
+        let (output, run_date, weights) = (self.workspace.output()?, self.options.run_date, &service.card.weights_hash);
+        service.add_states(encoder_states::load(output, weights, run_date).await?);
+        self.run_checkpointed(&self.ctx.clone(), query, &self.checkpoints.clone()).await?;
+        encoder_states::save(output, weights, run_date, service.take_used_states()).await
     }
 
     /// Forecasts the demand of all items, part by part.

@@ -16,7 +16,7 @@ use crate::failure::{Failure, FailureKind, Result};
 use crate::features::contract::FeatureContract;
 use crate::features::read_report::ReadReport;
 use crate::features::rollups::RollupPlan;
-use crate::features::{Scope, contract, views};
+use crate::features::{Scope, contract, functions, views};
 use crate::ids::RunDate;
 use crate::lake;
 use crate::lake::stores::Location;
@@ -38,6 +38,8 @@ pub(crate) enum Stage {
     Contents,
     /// Scores every user's intents.
     IntentScores,
+    /// Scores every user's intents with another model, where the night has one.
+    ShadowScores,
     /// Forecasts every item's demand.
     DemandForecasts,
     /// Writes the staged files of one published table.
@@ -55,8 +57,14 @@ pub(crate) enum Stage {
 impl Stage {
     /// Returns every stage in the order in which a night runs them.
     pub(crate) fn all() -> Vec<Stage> {
-        let before =
-            [Stage::Rollups, Stage::UserFeatures, Stage::Contents, Stage::IntentScores, Stage::DemandForecasts];
+        let before = [
+            Stage::Rollups,
+            Stage::UserFeatures,
+            Stage::Contents,
+            Stage::IntentScores,
+            Stage::ShadowScores,
+            Stage::DemandForecasts,
+        ];
         let after = [Stage::Checks, Stage::LookBack, Stage::Suppress, Stage::Publish];
         before.into_iter().chain(NIGHT_TABLES.into_iter().map(Stage::Table)).chain(after).collect()
     }
@@ -68,6 +76,7 @@ impl Stage {
             Stage::UserFeatures => "user_features",
             Stage::Contents => "contents",
             Stage::IntentScores => "intent_scores",
+            Stage::ShadowScores => "shadow_scores",
             Stage::DemandForecasts => "demand_forecasts",
             Stage::Table(table) => table,
             Stage::Checks => "checks",
@@ -82,6 +91,7 @@ impl Stage {
         match self {
             Stage::UserFeatures => Some(CheckpointedQuery::USER_FEATURES),
             Stage::IntentScores => Some(CheckpointedQuery::INTENT_SCORES),
+            Stage::ShadowScores => Some(CheckpointedQuery::SHADOW_SCORES),
             Stage::DemandForecasts => Some(CheckpointedQuery::DEMAND_FORECASTS),
             _ => None,
         }
@@ -96,7 +106,7 @@ impl Stage {
             Stage::LookBack => "measure drift and the accuracy of earlier nights".into(),
             Stage::Suppress => "sql/suppressed/".into(),
             Stage::Publish => "commit the tables, then `runs`".into(),
-            Stage::UserFeatures | Stage::IntentScores | Stage::DemandForecasts => {
+            Stage::UserFeatures | Stage::IntentScores | Stage::ShadowScores | Stage::DemandForecasts => {
                 self.checkpointed_query().map(CheckpointedQuery::place).unwrap_or_default()
             }
         }
@@ -117,6 +127,8 @@ pub(crate) struct Survey {
     pub(crate) run_date: RunDate,
     /// None where no model was trained yet.
     pub(crate) model: Option<BundleCard>,
+    /// The model that scores a second time.
+    pub(crate) shadow: Option<BundleCard>,
     pub(crate) rollups: RollupPlan,
     /// The visible night of this date.
     pub(crate) visible: Option<VisibleNight>,
@@ -128,7 +140,7 @@ pub(crate) struct Survey {
     pub(crate) checkpoints: Vec<&'static str>,
 }
 
-/// Looks at everything a plan needs and refuses what the night would refuse: a damaged file (exit 3), features that the model
+/// Looks at everything a plan needs and refuses what the night would refuse: a damaged file (exit 3), features that a model
 /// does not know (exit 6). The session is as of `run_date`, over the stored rollups.
 pub(crate) async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(Survey, SessionContext)> {
     let model = match workspace.models.card("").await {
@@ -136,12 +148,20 @@ pub(crate) async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(
         Err(failure) if failure.kind == FailureKind::Model && workspace.config.model.version.is_empty() => None,
         Err(failure) => return Err(failure),
     };
+    let shadow = match &model {
+        Some(card) => workspace.models.shadow_card(card).await?,
+        None => None,
+    };
     let rollups = workspace.plan_rollups(run_date).await?;
     let ctx = workspace.session_as_of(rollups.stored(), Scope::night(run_date)).await?;
-    if let Some(card) = &model {
-        if workspace.config.demand.enabled {
-            card.require_demand()?;
-        }
+    functions::register_shadow_version(&ctx, shadow.as_ref().map(|card| card.version.as_str()));
+    if let Some(card) = &model
+        && workspace.config.demand.enabled
+    {
+        card.require_demand()?;
+    }
+    let models: Vec<&BundleCard> = model.iter().chain(&shadow).collect();
+    for card in models.iter().copied() {
         let features = FeatureContract::from_schema(ctx.table("user_features").await?.schema().as_arrow());
         card.features.refuse_different(&features, &card.version)?;
         for (setting, trained, configured) in card.other_horizons(&workspace.config.intents) {
@@ -152,9 +172,9 @@ pub(crate) async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(
             );
         }
     }
-    let manifest_hash = match &model {
-        Some(card) => Some(manifest_hash(workspace, &rollups, &torch_functions::fingerprint(&ctx), card, run_date)?),
-        None => None,
+    let manifest_hash = match models.as_slice() {
+        [] => None,
+        scoring => Some(manifest_hash(workspace, &rollups, &torch_functions::fingerprint(&ctx), scoring, run_date)?),
     };
     let checkpoints = match &manifest_hash {
         Some(manifest) => find_checkpoints(workspace.output()?, run_date, manifest).await?,
@@ -165,6 +185,7 @@ pub(crate) async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(
     let survey = Survey {
         run_date,
         model,
+        shadow,
         rollups,
         visible: workspace.night(run_date).cloned(),
         last: last.map(|night| night.run.clone()),
@@ -175,18 +196,22 @@ pub(crate) async fn survey(workspace: &Workspace, run_date: RunDate) -> Result<(
 }
 
 /// Hashes everything that a night's rows follow from: two nights of one hash (date, files, earlier nights, SQL, settings,
-/// model, users' functions) have the same rows.
+/// models, users' functions) have the same rows.
 fn manifest_hash(
     workspace: &Workspace,
     rollups: &RollupPlan,
     functions: &str,
-    model: &BundleCard,
+    models: &[&BundleCard],
     run_date: RunDate,
 ) -> Result<String> {
     // All tables but events are read whole every night; event files count through the rollups.
     let lake = workspace.lake()?;
     let masters = lake.tables().filter(|table| *table != "events").flat_map(|table| lake.files(table));
     let masters: Vec<String> = masters.map(|file| lake::fingerprint(&file.meta)).collect();
+    let mut weights = Vec::new();
+    for model in models {
+        weights.push(format!("{} {}", model.version, model.scoring_hash()?));
+    }
     let folders = ["lakes", "master", "rollups", "state", "features", "score", "tables", "suppressed", "checks"];
     Ok(runs::manifest_hash([
         run_date.to_string().as_str(),
@@ -194,8 +219,7 @@ fn manifest_hash(
         &rollups.input_fingerprint(),
         &workspace.earlier_nights(run_date).fingerprint(),
         &masters.concat(),
-        &model.version,
-        &model.scoring_hash()?,
+        &weights.join(", "),
         &settings_of_rows(&workspace.config)?,
         functions,
     ]))
@@ -233,6 +257,8 @@ pub(crate) struct NightPlan {
     pub(crate) run_date: RunDate,
     /// None where there is no model yet: the night would be refused.
     pub(crate) model_version: Option<String>,
+    /// The model that scores a second time, into `intent_shadow`.
+    pub(crate) shadow_version: Option<String>,
     pub(crate) read: ReadReport,
     /// Hash of everything that the night's rows follow from; none without a model.
     #[serde(skip)]
@@ -282,6 +308,7 @@ impl NightPlan {
         Ok(Self {
             run_date: survey.run_date,
             model_version: survey.model.as_ref().map(|card| card.version.clone()),
+            shadow_version: survey.shadow.as_ref().map(|card| card.version.clone()),
             manifest_hash: survey.manifest_hash.clone(),
             visible_generation: visible.map(|night| night.run.generation.0),
             nothing_to_do,
@@ -390,6 +417,9 @@ impl fmt::Display for NightPlan {
             Some(version) => writeln!(f, "model {version}")?,
             None => writeln!(f, "no model yet: the night would be refused (exit 6); run `intentcast train` first")?,
         }
+        if let Some(version) = &self.shadow_version {
+            writeln!(f, "shadow model {version}: its scores go to intent_shadow")?;
+        }
         match (self.visible_generation, self.nothing_to_do) {
             (Some(generation), true) => writeln!(f, "visible now: generation {generation}; nothing changed, it stays")?,
             (Some(generation), false) => writeln!(f, "visible now: generation {generation}, to be replaced")?,
@@ -423,7 +453,7 @@ mod tests {
     fn a_checkpoint_is_named_like_its_stage() {
         let named = Stage::all().into_iter().filter_map(|stage| Some((stage.name(), stage.checkpointed_query()?)));
         let named: Vec<_> = named.collect();
-        assert!(named.len() == 3 && named.iter().all(|(name, query)| query.name() == *name), "{named:?}");
+        assert!(named.len() == 4 && named.iter().all(|(name, query)| query.name() == *name), "{named:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! They are files like all other checks, so that an analyst can read them, run them in the shell and overlay them.
 
-use super::published::NIGHT;
+use super::published::{INTENT, INTENT_SHADOW, NIGHT};
 use super::schemas::specs;
 use super::table_spec::{Column, ColumnType, TableSpec};
 use crate::model::targets::{BINARY, TARGETS};
@@ -89,20 +89,22 @@ fn bad_values_of(table: &str, column: &Column) -> Option<String> {
 
 /// The text of `sql/checks/probabilities.sql`.
 pub fn probabilities_sql() -> String {
-    let columns = TARGETS[..BINARY].iter().map(|target| target.output);
+    let outputs = TARGETS[..BINARY].iter().map(|target| target.output);
+    let columns =
+        [INTENT.name, INTENT_SHADOW.name].into_iter().flat_map(|table| outputs.clone().map(move |p| (table, p)));
     let queries: Vec<String> =
-        columns.map(|output| format!("SELECT '{output}' AS name, {output} AS p FROM intent")).collect();
+        columns.map(|(table, p)| format!("SELECT '{table}.{p}' AS subject, {p} AS p FROM {table}")).collect();
     format!(
-        "-- check (stops the night): one row per column of intent with probabilities that are null, not numbers or outside 0 to 1\n\
+        "-- check (stops the night): one row per column of intents with probabilities that are null, not numbers or outside 0 to 1\n\
          -- Generated from src/model/targets.rs by `make docs`.\n\
          WITH probabilities AS (\n    {}\n)\n\
          SELECT\n    \
-             concat('intent.', name) AS subject,\n    \
+             subject,\n    \
              'every row between 0 and 1' AS expected,\n    \
              concat(count(*), ' rows null, not a number or out of range') AS got\n\
          FROM probabilities\n\
          WHERE p IS NULL OR isnan(p) OR p < 0 OR p > 1\n\
-         GROUP BY name\n\
+         GROUP BY subject\n\
          ORDER BY subject\n",
         queries.join("\n    UNION ALL ")
     )

@@ -8,10 +8,19 @@ use super::table_spec::{Column, TableSpec, column, concatenated};
 use crate::model::targets::TARGETS;
 
 /// The tables of a night, in the order in which they are built and committed; `runs` comes after all of them.
-pub(crate) const NIGHT: &[&TableSpec] =
-    &[&INTENT, &RECOMMENDATION, &DEMAND, &DEMAND_TOTAL, &REPLENISHMENT, &SEGMENT, &QUARANTINE, &LAKE_DAY];
+pub(crate) const NIGHT: &[&TableSpec] = &[
+    &INTENT,
+    &INTENT_SHADOW,
+    &RECOMMENDATION,
+    &DEMAND,
+    &DEMAND_TOTAL,
+    &REPLENISHMENT,
+    &SEGMENT,
+    &QUARANTINE,
+    &LAKE_DAY,
+];
 
-const INTENT: TableSpec = TableSpec {
+pub(super) const INTENT: TableSpec = TableSpec {
     name: "intent",
     grain: "user of the lake who consents",
     key: &["user_id"],
@@ -31,6 +40,21 @@ const INTENT_COLUMNS: [Column; 7 + TARGETS.len()] = concatenated(&[
         column("model_version", Text, "version of the model that scored the user"),
         column("hold_out", Boolean, "true for users to leave out of every action (`intents.hold_out_share` of them), so that you can measure what acting on the scores is worth; null in nights of older versions, and where your sql/tables/intent.sql does not select it"),
     ],
+]);
+
+pub(super) const INTENT_SHADOW: TableSpec = TableSpec {
+    name: "intent_shadow",
+    grain: "user of the lake who consents, in nights with `promotion.shadow_version`",
+    key: &["user_id"],
+    also_unique: &[],
+    columns: &INTENT_SHADOW_COLUMNS,
+};
+
+#[rustfmt::skip]
+const INTENT_SHADOW_COLUMNS: [Column; 2 + TARGETS.len()] = concatenated(&[
+    &[column("user_id", Text, "the user; never null")],
+    &TARGET_COLUMNS,
+    &[column("model_version", Text, "version of the model that scored the user, not that of `intent`")],
 ]);
 
 const TARGET_COLUMNS: [Column; TARGETS.len()] = {

@@ -83,6 +83,8 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
     let planted = [tables[0].1.clone(), of_user("u1", 1.5), with_null, with_nan];
     tables[0].1 = planted.join(" UNION ALL ");
     tables[2].1 = tables[2].1.replace("3 AS q75", "1 AS q75");
+    let (_, shadow) = tables.iter_mut().find(|(table, _)| *table == "intent_shadow").unwrap();
+    *shadow = shadow.replace("CAST(0.9 AS DOUBLE) AS p_cart", "CAST(1.5 AS DOUBLE) AS p_cart");
     let staged = nights::stage(&ctx, &output, &held, &tables).await;
     let failure = nights::check(&ctx, &output, held.run_date, &staged).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Check);
@@ -91,6 +93,7 @@ async fn failed_checks_name_every_finding_and_publish_nothing() {
         "probabilities: intent.p_cart: expected every row between 0 and 1, got 1 rows",
         "probabilities: intent.p_view: expected every row between 0 and 1, got 2 rows",
         "probabilities: intent.p_search: expected every row between 0 and 1, got 2 rows",
+        "probabilities: intent_shadow.p_cart: expected every row between 0 and 1, got 4 rows",
         "values: intent.p_view: expected finite numbers, none null, got 1 rows that are not",
         "values: intent.p_search: expected finite numbers, none null, got 1 rows that are not",
         "quantiles: demand of item i1",

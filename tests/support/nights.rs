@@ -35,6 +35,7 @@ pub fn tables_of(p: f64) -> Vec<(&'static str, String)> {
         ("replenishment", "SELECT 'i1' AS item_id, 3 AS on_hand, 0 AS on_order, 2 AS lead_time_days, 1 AS review_period_days, 0.9 AS service_level, 12 AS pack_size, 0 AS min_order_quantity, 4.1 AS lead_time_demand_mean, 1 AS lead_time_demand_q05, 2 AS lead_time_demand_q10, 3 AS lead_time_demand_q25, 4 AS lead_time_demand_q50, 5 AS lead_time_demand_q75, 6 AS lead_time_demand_q90, 7 AS lead_time_demand_q95, 1 AS safety_stock, 5 AS reorder_point, 12 AS order_quantity, 0.5 AS stock_out_risk, 'position 3 is below 5' AS reason".into()),
         ("segment", "SELECT 'loyal' AS segment, 4 AS users, 0.2 AS p_purchase_mean, 0.2 AS p_churn_mean, 1.5 AS expected_units_mean, 9.0 AS expected_spend_mean, 0.1 AS anomaly_score_mean, 3.0 AS events_seen_mean".into()),
         ("lake_day", "SELECT DATE '2026-02-28' AS day, 12 AS rows_read, 12 AS events, 'open' AS kind".into()),
+        ("intent_shadow", format!("SELECT user_id, {scores}, 1.5 AS expected_units, 9.0 AS expected_spend, 'm2' AS model_version FROM {users}")),
     ]
 }
 

@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// Every table of the latest visible night as CSV, ordered by its key.
 pub type Published = BTreeMap<&'static str, String>;
 
+/// Tables that have no rows with the default settings.
+pub const WITHOUT_ROWS: [&str; 1] = ["intent_shadow"];
+
 const TOLERANCE: f64 = 1e-5;
 
 /// Returns a query for all columns of a table, in an order that is the same for every night.
@@ -30,7 +33,7 @@ fn rows_of(table: &str) -> String {
     format!("SELECT {} FROM {table} ORDER BY {order}", columns.collect::<Vec<_>>().join(", "))
 }
 
-/// Returns all of [`NIGHT_TABLES`] as readers see them. Each must have rows, so that no comparison is empty.
+/// Returns all of [`NIGHT_TABLES`] as readers see them. All but [`WITHOUT_ROWS`] must have rows, so that no comparison is empty.
 pub fn published(output: &Location) -> Published {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let ctx = SessionContext::new();
@@ -44,7 +47,8 @@ pub fn published(output: &Location) -> Published {
             rows.iter().for_each(|batch| writer.write(batch).unwrap());
             drop(writer);
             let csv = String::from_utf8(csv).unwrap();
-            assert!(csv.lines().count() > 1, "{table} of {} has no rows", output.url);
+            let has_rows = csv.lines().count() > 1;
+            assert!(has_rows || WITHOUT_ROWS.contains(&table), "{table} of {} has no rows", output.url);
             tables.insert(table, csv);
         }
         tables

@@ -100,7 +100,8 @@ pub fn night_of_all(lake: &str, output: &str, date: &str) -> Value {
     night_with(&["--set", "privacy.k_min=1"], lake, output, date)
 }
 
-fn night_with(settings: &[&str], lake: &str, output: &str, date: &str) -> Value {
+/// Runs a night with flags before the verb; returns its JSON report.
+pub fn night_with(settings: &[&str], lake: &str, output: &str, date: &str) -> Value {
     let verb = ["nightly", "--lake", lake, "--output", output, "--date", date, "--format", "json"];
     serde_json::from_str(done(&[settings, &verb].concat()).trim()).unwrap()
 }

@@ -1,8 +1,10 @@
-//! `intentcast promote`, `models rollback` and `models diff`.
+//! `intentcast promote`, `models rollback` and `models diff`; nights that score with a challenger, too.
 
+use intentcast::model::targets::TARGETS;
 use serde_json::Value;
 
-use crate::support::shop::{challenger, champion, done, refused, shop};
+use crate::support::published::{assert_equal_rows, rows_visible};
+use crate::support::shop::{challenger, champion, done, night_with, query, refused, run, shop};
 
 /// The decisions on record, oldest first: decision, version, champion before.
 fn decisions(output: &str) -> Vec<(String, String, Option<String>)> {
@@ -97,4 +99,84 @@ fn a_model_is_not_judged_by_outcomes_that_it_has_learnt_from() {
     done(&["promote", &late, "--force", "--output", &output]);
     let errors = refused(&["models", "rollback", "--output", &output], 3);
     assert!(errors.contains("no champion before"), "{errors}");
+}
+
+/// Selects every user's scores and their model.
+fn all_scores(column: impl Fn(&str) -> String, from: &str) -> String {
+    let names = TARGETS.iter().map(|target| target.output).chain(["model_version"]);
+    let columns: Vec<String> = names.map(column).collect();
+    format!("SELECT user_id, {} FROM {from} ORDER BY user_id", columns.join(", "))
+}
+
+#[test]
+fn a_night_scores_with_a_challenger_too() {
+    let (_own, lake, output) = shop();
+    // Was trained later, and predicts far too many purchases.
+    let (good, other) = challenger(&output, |card| {
+        card["labels_end"] = "2026-02-21".into();
+        card["blend"]["purchase"]["intercept"] = 4.into();
+    });
+    let setting = |version: &str| format!("promotion.shadow_version={version}");
+    let night = |version: &str, date: &str| night_with(&["--set", &setting(version)], &lake, &output, date);
+    let places = ["--lake", &lake, "--output", &output];
+    let intents = "SELECT * FROM intent ORDER BY user_id";
+
+    let alone = run(&[&["nightly", "--date", "2026-02-21"], &places[..]].concat());
+    let log = String::from_utf8_lossy(&alone.stderr);
+    assert!(alone.status.success() && !log.contains(&other), "no other model is loaded: {log}");
+    assert_eq!(rows_visible(&output, "intent_shadow"), 0);
+    let without = query(&output, intents);
+
+    let named = setting(&other);
+    let plan = done(&[&["--set", &named, "nightly", "--dry-run", "--date", "2026-02-21"], &places[..]].concat());
+    assert!(plan.contains(&format!("shadow model {other}")) && plan.contains("shadow_scores"), "{plan}");
+    let both = night(&other, "2026-02-21");
+    assert!(both["published"] == true && both["model_version"] == good.as_str(), "{both}");
+    assert_equal_rows(&query(&output, intents), &without, "the night's own scores");
+    assert_eq!(night(&other, "2026-02-21")["published"], false);
+    let published = query(&output, &all_scores(|name| name.into(), "intent_shadow"));
+    assert_eq!(published.lines().count(), without.lines().count());
+    assert_eq!(published.matches(&other).count(), without.lines().count() - 1);
+    let scored = format!("(SELECT user_id, score_intents(features, '{other}') AS scores FROM model_input)");
+    let scored = all_scores(|name| format!("scores['{name}'] AS {name}"), &scored);
+    let asked = ["sql", "--date", "2026-02-21", "--format", "csv", "-c", &scored];
+    assert_equal_rows(&published, &done(&[&asked[..], &places].concat()), "score_intents");
+
+    // The newest one is the same; the night's own model is not scored twice.
+    assert_eq!(night("newest", "2026-02-22")["table_rows"]["intent_shadow"], rows_visible(&output, "intent"));
+    assert_eq!(night(&good, "2026-02-23")["table_rows"]["intent_shadow"], 0);
+    let note = query(&output, "SELECT note FROM runs WHERE run_date = DATE '2026-02-23'");
+    assert!(note.contains(&format!("promotion.shadow_version = {good}: no model to compare with {good}")), "{note}");
+
+    let view = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/views/shadow_outcomes.sql");
+    let judged = done(&[&["sql", "--date", "2026-03-01", "--format", "csv", "-f", view], &places[..]].concat());
+    let judged: Vec<Vec<&str>> = judged.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    let dates: Vec<&str> = judged.iter().map(|row| row[0]).collect();
+    assert_eq!(dates, ["2026-02-21", "2026-02-22"]);
+    for row in &judged {
+        let [users, buyers, of_champion, of_challenger] = [3, 4, 5, 6].map(|at| row[at].parse::<f64>().unwrap());
+        assert_eq!(row[1..3], [good.as_str(), other.as_str()]);
+        assert!(0.0 < buyers && buyers < users && of_champion < of_challenger, "{row:?}");
+    }
+}
+
+#[test]
+fn a_challenger_that_does_not_fit_stops_the_night() {
+    let (_own, lake, output) = shop();
+    let (_, other) = challenger(&output, |card| drop(card["features"].as_array_mut().unwrap().pop()));
+    let stopped = |version: &str| {
+        let setting = format!("promotion.shadow_version={version}");
+        let night = ["--set", &setting, "nightly", "--lake", &lake, "--output", &output, "--date", "2026-02-21"];
+        refused(&night, 6)
+    };
+    let unknown = stopped("no-such-version");
+    assert!(unknown.contains("promotion.shadow_version: ") && unknown.contains("no such model"), "{unknown}");
+    let unfit = stopped(&other);
+    assert!(unfit.contains(&format!("model {other} was trained on other features")), "{unfit}");
+    std::fs::remove_dir_all(format!("{output}/models/{other}")).unwrap();
+    challenger(&output, |_| ());
+    std::fs::write(format!("{output}/models/{other}/weights.safetensors"), "damaged").unwrap();
+    let damaged = stopped(&other);
+    assert!(damaged.contains(&other) && damaged.contains("checksum mismatch"), "{damaged}");
+    assert_eq!(query(&output, "SELECT count(*) AS n FROM runs"), "n\n0\n");
 }

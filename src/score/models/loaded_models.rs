@@ -11,6 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::model::bundle::{BundleCard, IMAGE_FOLDER, Registry, TEXT_FOLDER, check_encoder_hash};
 use crate::model::cards::Card;
+use crate::model::promotions::NEWEST;
 use crate::score::contents::ContentStore;
 use crate::score::devices;
 use crate::score::encoders::{SharedImageEncoder, SharedTextEncoder};
@@ -60,6 +61,17 @@ impl Models {
     pub(crate) async fn card(&self, version: &str) -> Result<BundleCard> {
         let version = if version.is_empty() { self.config.model.version.as_str() } else { version };
         self.registry()?.resolve(version).await
+    }
+
+    /// The card of the model with which nights score a second time (`promotion.shadow_version`); `None` without one, and where it is
+    /// their `own`.
+    pub(crate) async fn shadow_card(&self, own: &BundleCard) -> Result<Option<BundleCard>> {
+        let named = match self.config.promotion.shadow_version.as_str() {
+            "" => None,
+            NEWEST => self.registry()?.challengers(&own.version).await?.pop(),
+            version => Some(self.card(version).await.map_err(|failure| failure.at("promotion.shadow_version"))?),
+        };
+        Ok(named.filter(|card| card.version != own.version))
     }
 
     /// The weights that a version has now; empty as for [`Self::card`].

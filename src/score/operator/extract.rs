@@ -1,12 +1,14 @@
 //! The analyzer rule that moves calls of scoring functions into [`ScoreNode`]s.
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, Result, TableReference, config::ConfigOptions, plan_err};
+use datafusion::common::{Column, Result, ScalarValue, TableReference, config::ConfigOptions, plan_err};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, Projection};
 use datafusion::optimizer::AnalyzerRule;
+use std::any::Any;
 use std::sync::Arc;
 
 use super::node::{Call, ScoreNode};
+use crate::features::functions::Constant;
 use crate::score::functions::ScoringFunction;
 
 /// Prefix of the columns that hold scores.
@@ -115,10 +117,24 @@ fn as_call(expression: &Expr) -> Result<Option<Call>> {
     let inputs = function.signature().inputs;
     let model = match f.args.get(inputs) {
         None => String::new(),
-        Some(Expr::Literal(value, _)) => value.try_as_str().flatten().unwrap_or_default().to_string(),
-        Some(other) => return plan_err!("{}: expected a literal model version, got {other}", function.name()),
+        Some(named) => match session_value(named) {
+            Some(value) => value.try_as_str().flatten().unwrap_or_default().to_string(),
+            None => return plan_err!("{}: expected a literal model version, got {named}", function.name()),
+        },
     };
     let label = f.args.get(inputs + 1);
     let arguments = f.args.iter().take(inputs).chain(label).cloned().collect();
     Ok(Some(Call { function, arguments, model, column: String::new() }))
+}
+
+/// Returns the value of a literal, or of a function that the optimizer would fold to one later.
+fn session_value(expression: &Expr) -> Option<&ScalarValue> {
+    match expression {
+        Expr::Literal(value, _) => Some(value),
+        Expr::ScalarFunction(f) => {
+            let function: &dyn Any = f.func.inner().as_ref();
+            function.downcast_ref::<Constant>().map(|constant| &constant.value)
+        }
+        _ => None,
+    }
 }
