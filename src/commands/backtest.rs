@@ -30,9 +30,12 @@ pub struct Backtest {
     /// Train and score as of these dates.
     #[arg(long, required = true, value_delimiter = ',', value_name = "YYYY-MM-DD,…")]
     dates: Vec<RunDate>,
-    /// Evaluate only these predictions [default: both; demand of dates whose horizon has passed].
+    /// Evaluate only these predictions [default: all; demand of dates whose horizon has passed].
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
+    /// Also figures of new, light and heavy users, and of the 20 categories that sold most.
+    #[arg(long)]
+    slices: bool,
     /// Print in this format; the table leaves out some figures.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -51,7 +54,7 @@ impl Command for Backtest {
         self.page.as_deref().map_or(Ok(()), tables::require_folder)?;
         if self.format == Format::Csv && self.task.is_none() {
             return Err(Failure::usage("--format csv: expected one table, got several")
-                .hint("pass --task intents or --task demand, or use --format json"));
+                .hint("pass --task, or use --format json"));
         }
         if self.task == Some(Task::Demand) && !config.demand.enabled {
             return Err(Failure::usage("backtest: --task demand asks for forecasts, but demand.enabled is false")
@@ -71,7 +74,8 @@ impl Command for Backtest {
         let ended = writing.end_writing().await;
         let backtested = trained?;
         ended?;
-        let evaluation = evaluation::evaluate_each(&workspace, &backtested, self.task, config.train.seed).await?;
+        let evaluation =
+            evaluation::evaluate_each(&workspace, &backtested, self.task, self.slices, config.train.seed).await?;
         tables::print(&evaluation, self.format)?;
         self.page.as_deref().map_or(Ok(()), |page| tables::write_page(&evaluation, page))
     }

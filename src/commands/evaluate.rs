@@ -39,9 +39,12 @@ pub struct Evaluate {
     /// Compare with this version, on the same users and dates.
     #[arg(long, value_name = "VERSION")]
     against: Option<String>,
-    /// Evaluate only these predictions [default: both; demand of dates whose horizon has passed].
+    /// Evaluate only these predictions [default: all; demand of dates whose horizon has passed].
     #[arg(long, value_enum, value_name = "TASK")]
     task: Option<Task>,
+    /// Also figures of new, light and heavy users, and of the 20 categories that sold most.
+    #[arg(long)]
+    slices: bool,
     /// Print in this format; the table leaves out some figures.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -60,7 +63,7 @@ impl Command for Evaluate {
         self.page.as_deref().map_or(Ok(()), tables::require_folder)?;
         if self.format == Format::Csv && (self.against.is_some() || self.task.is_none()) {
             return Err(Failure::usage("--format csv: expected one table, got several")
-                .hint("pass --task intents or --task demand, without --against; or use --format json"));
+                .hint("pass --task, without --against; or use --format json"));
         }
         let dates = match (self.backfill, self.date) {
             (Some(dates), _) => dates.every(self.step_days).collect(),
@@ -74,6 +77,7 @@ impl Command for Evaluate {
             model: self.model.clone(),
             against: self.against.clone(),
             task: self.task,
+            slices: self.slices,
             seed: config.train.seed,
         };
         let evaluation = evaluation::evaluate(&workspace, &options).await?;

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::format::{self, Format};
-use crate::evaluation::{DemandDifference, DemandFigures, Difference, Evaluation, IntentFigures};
+use crate::evaluation::{
+    DemandDifference, DemandFigures, Difference, Evaluation, IntentFigures, RecommendationDifference,
+    RecommendationFigures,
+};
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 
@@ -17,6 +20,12 @@ pub(super) fn print(evaluation: &Evaluation, format: Format) -> Result<()> {
     }
     if !evaluation.differences.is_empty() {
         print_differences(&evaluation.differences, format)?;
+    }
+    if !evaluation.recommendations.is_empty() {
+        print_recommendations(&evaluation.recommendations, format)?;
+    }
+    if !evaluation.recommendation_differences.is_empty() {
+        print_recommendation_differences(&evaluation.recommendation_differences, format)?;
     }
     if !evaluation.demand.is_empty() {
         print_demand(&evaluation.demand, format)?;
@@ -89,6 +98,7 @@ fn print_intents(rows: &[IntentFigures], format: Format) -> Result<()> {
         ("model_version", texts(rows, |row| row.model_version.clone())),
         ("in_training", flags(rows, |row| row.in_training)),
         ("intent", texts(rows, |row| row.intent.into())),
+        ("user_group", texts(rows, |row| row.group.into())),
         ("users", counts(rows, |row| row.users)),
         ("positives", counts(rows, |row| row.positives)),
     ];
@@ -112,11 +122,17 @@ fn print_intents(rows: &[IntentFigures], format: Format) -> Result<()> {
             ("ece", numbers(rows, |row| Some(row.expected_calibration_error))),
             ("f1", numbers(rows, |row| Some(row.f1))),
             ("accuracy", numbers(rows, |row| Some(row.accuracy))),
+            ("threshold", numbers(rows, |row| row.threshold)),
+            ("f1_at_threshold", numbers(rows, |row| row.f1_at_threshold)),
+            ("accuracy_at_threshold", numbers(rows, |row| row.accuracy_at_threshold)),
             ("precision_top_1", numbers(rows, |row| Some(row.tops[0].0))),
+            ("lift_top_1", numbers(rows, |row| row.lift(0))),
             ("mean_score_top_1", numbers(rows, |row| Some(row.tops[0].1))),
             ("precision_top_5", numbers(rows, |row| Some(row.tops[1].0))),
+            ("lift_top_5", numbers(rows, |row| row.lift(1))),
             ("mean_score_top_5", numbers(rows, |row| Some(row.tops[1].1))),
             ("precision_top_10", numbers(rows, |row| Some(row.tops[2].0))),
+            ("lift_top_10", numbers(rows, |row| row.lift(2))),
             ("mean_score_top_10", numbers(rows, |row| Some(row.tops[2].1))),
         ]),
     }
@@ -137,12 +153,52 @@ fn print_differences(rows: &[Difference], format: Format) -> Result<()> {
     format::print_columns(&columns, format)
 }
 
+fn print_recommendations(rows: &[RecommendationFigures], format: Format) -> Result<()> {
+    let mut columns = vec![
+        ("run_date", texts(rows, |row| date_text(row.run_date))),
+        ("model_version", texts(rows, |row| row.model_version.clone())),
+        ("in_training", flags(rows, |row| row.in_training)),
+        ("recommended", counts(rows, |row| row.length as u64)),
+        ("users", counts(rows, |row| row.users)),
+    ];
+    match format {
+        Format::Table => columns.extend([
+            ("recall", texts(rows, |row| shown(Some(row.recall), None))),
+            ("ndcg", texts(rows, |row| shown(Some(row.ndcg), row.ndcg_interval))),
+            ("mrr", texts(rows, |row| shown(Some(row.mrr), None))),
+        ]),
+        Format::Json | Format::Csv => columns.extend([
+            ("recall", numbers(rows, |row| Some(row.recall))),
+            ("ndcg", numbers(rows, |row| Some(row.ndcg))),
+            ("ndcg_low", numbers(rows, |row| row.ndcg_interval.map(|(low, _)| low))),
+            ("ndcg_high", numbers(rows, |row| row.ndcg_interval.map(|(_, high)| high))),
+            ("mrr", numbers(rows, |row| Some(row.mrr))),
+        ]),
+    }
+    format::print_columns(&columns, format)
+}
+
+fn print_recommendation_differences(rows: &[RecommendationDifference], format: Format) -> Result<()> {
+    let mut columns =
+        vec![("recommended", counts(rows, |row| row.length as u64)), ("figure", texts(rows, |_| "ndcg".into()))];
+    match format {
+        Format::Table => columns.push(("difference", texts(rows, |row| shown(Some(row.difference), row.interval)))),
+        Format::Json | Format::Csv => columns.extend([
+            ("difference", numbers(rows, |row| Some(row.difference))),
+            ("difference_low", numbers(rows, |row| row.interval.map(|(low, _)| low))),
+            ("difference_high", numbers(rows, |row| row.interval.map(|(_, high)| high))),
+        ]),
+    }
+    format::print_columns(&columns, format)
+}
+
 fn print_demand(rows: &[DemandFigures], format: Format) -> Result<()> {
     let mut columns = vec![
         ("run_date", texts(rows, |row| date_text(row.run_date))),
         ("model_version", texts(rows, |row| row.model_version.clone())),
         ("in_training", flags(rows, |row| row.in_training)),
         ("demand_pattern", texts(rows, |row| row.pattern.into())),
+        ("category", texts(rows, |row| row.category.clone())),
         ("items", counts(rows, |row| row.items)),
         ("days", counts(rows, |row| row.days)),
     ];

@@ -9,6 +9,8 @@ use crate::metrics::{mean_absolute_change, mean_squared_change};
 use crate::model::demand::{DemandPattern, ItemForecast, ItemHistory, Q50, Q90, mean_pinball};
 use crate::model::trees::FORECAST_NUMBERS;
 
+/// Categories with figures of their own: those that sold most.
+const CATEGORIES_MAX: usize = 20;
 /// Memory of an item's sums over a week.
 const CELL_BYTES: u64 = 120;
 /// Days of the season that the scaled error compares with.
@@ -24,6 +26,8 @@ const COVERED_Q90: usize = 1;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ItemOutcome<'a> {
     pub(super) history: &'a ItemHistory,
+    /// Empty for none.
+    pub(super) category: &'a str,
     pub(super) pattern: DemandPattern,
     /// The seasonal naive forecast of each weekday.
     pub(super) naive: &'a [f64; 7],
@@ -33,26 +37,42 @@ pub(super) struct ItemOutcome<'a> {
     pub(super) forecast: &'a ItemForecast,
 }
 
-/// Sums of one model over items and dates, of all items and by demand pattern.
-#[derive(Debug, Default)]
+/// Sums of one model over items and dates, of all items, by demand pattern and, where asked for, by category.
+#[derive(Debug)]
 pub(super) struct DemandSums {
     /// Numbers of items, in order of appearance.
     items: HashMap<String, usize>,
     all: Sums,
     by_pattern: BTreeMap<DemandPattern, Sums>,
+    by_category: Option<BTreeMap<String, Sums>>,
 }
 
 impl DemandSums {
+    pub(super) fn new(by_category: bool) -> Self {
+        Self {
+            items: HashMap::new(),
+            all: Sums::default(),
+            by_pattern: BTreeMap::new(),
+            by_category: by_category.then(BTreeMap::new),
+        }
+    }
+
     pub(super) fn add(&mut self, outcome: &ItemOutcome<'_>) {
         let next = self.items.len();
         let item = *self.items.entry(outcome.history.item_id.clone()).or_insert(next);
         self.all.add(item, outcome);
         self.by_pattern.entry(outcome.pattern).or_default().add(item, outcome);
+        if let Some(by_category) = &mut self.by_category {
+            match by_category.get_mut(outcome.category) {
+                Some(sums) => sums.add(item, outcome),
+                None => by_category.entry(outcome.category.into()).or_default().add(item, outcome),
+            }
+        }
     }
 
     /// An estimate of the memory in use.
     pub(super) fn bytes(&self) -> u64 {
-        self.all.days.cells() as u64 * 2 * CELL_BYTES
+        self.all.days.cells() as u64 * (2 + u64::from(self.by_category.is_some())) * CELL_BYTES
     }
 
     /// The pinball loss of all items.
@@ -60,11 +80,16 @@ impl DemandSums {
         Some(self.all.days.ratio(PINBALL)?.value)
     }
 
-    /// Figures of all items, then of each demand pattern.
+    /// Figures of all items, then of each demand pattern, then of the categories that sold most.
     pub(super) fn figures(&self, judged: Judged<'_>) -> Vec<DemandFigures> {
-        let all = self.all.figures(judged, "all");
-        let patterns = self.by_pattern.iter().filter_map(|(pattern, sums)| sums.figures(judged, pattern.name()));
-        all.into_iter().chain(patterns).collect()
+        let all = self.all.figures(judged, "all", "all");
+        let patterns = self.by_pattern.iter().filter_map(|(pattern, sums)| sums.figures(judged, pattern.name(), "all"));
+        let mut categories: Vec<(&String, &Sums)> = self.by_category.iter().flatten().collect();
+        // Stable, so that categories which sold as much stay in the order of their names.
+        categories.sort_by(|a, b| b.1.sold.total_cmp(&a.1.sold));
+        categories.truncate(CATEGORIES_MAX);
+        let categories = categories.into_iter().filter_map(|(name, sums)| sums.figures(judged, "all", name));
+        all.into_iter().chain(patterns).chain(categories).collect()
     }
 
     /// This model's pinball loss minus that of another, on the same items and dates.
@@ -154,7 +179,7 @@ impl Sums {
         }
     }
 
-    fn figures(&self, judged: Judged<'_>, pattern: &'static str) -> Option<DemandFigures> {
+    fn figures(&self, judged: Judged<'_>, pattern: &'static str, category: &str) -> Option<DemandFigures> {
         let (losses, covered) = (self.days.ratio(PINBALL)?, self.days.ratio(COVERED_Q90)?);
         let mean = |sum: f64| sum / self.count;
         let some_mean = |(sum, count): (f64, f64)| (count > 0.0).then(|| sum / count);
@@ -163,6 +188,7 @@ impl Sums {
             model_version: judged.model_version.into(),
             in_training: judged.in_training,
             pattern,
+            category: category.into(),
             items: self.items.len() as u64,
             days: self.count as u64,
             units: self.sold,
@@ -196,6 +222,8 @@ pub(crate) struct DemandFigures {
     pub(crate) in_training: bool,
     /// "all", or the name of a [`DemandPattern`].
     pub(crate) pattern: &'static str,
+    /// "all", or the category of the items; empty for items without one.
+    pub(crate) category: String,
     pub(crate) items: u64,
     pub(crate) days: u64,
     pub(crate) units: f64,

@@ -23,7 +23,7 @@ fn sql(cards: &[BundleCard]) -> String {
         .map(|card| format!("forecast_demand(h.history, '{}')", card.version.replace('\'', "''")))
         .collect();
     format!(
-        "SELECT h.history, l.future_units, l.future_in_stock, {} \
+        "SELECT h.history, l.future_units, l.future_in_stock, h.history['category'], {} \
          FROM item_history h JOIN demand_labels l ON h.item_id = l.item_id",
         forecasts.join(", ")
     )
@@ -63,7 +63,9 @@ pub(super) async fn read(
 
 fn add(batch: &RecordBatch, cards: &[BundleCard], sums: &mut [&mut [DemandSums]], fans: &mut Fans) -> Result<()> {
     let histories = ItemHistory::from_struct(as_struct(batch.column(0))?)?;
-    let forecasts = (0..cards.len()).map(|model| item_forecasts(batch, 3 + model)).collect::<Result<Vec<_>>>()?;
+    let forecasts = (0..cards.len()).map(|model| item_forecasts(batch, 4 + model)).collect::<Result<Vec<_>>>()?;
+    let categories = cast(batch.column(3), &DataType::Utf8)?;
+    let categories = categories.as_string::<i32>();
     for (row, history) in histories.iter().enumerate() {
         let units = numbers(batch, 1, row)?;
         let in_stock: Vec<bool> = numbers(batch, 2, row)?.iter().map(|&stocked| stocked > 0.5).collect();
@@ -73,6 +75,7 @@ fn add(batch: &RecordBatch, cards: &[BundleCard], sums: &mut [&mut [DemandSums]]
         for (model, card) in cards.iter().enumerate() {
             let outcome = ItemOutcome {
                 history,
+                category: if categories.is_valid(row) { categories.value(row) } else { "" },
                 pattern: history.facts(card.demand.history_days_min).pattern,
                 naive: &naive,
                 units: &units,

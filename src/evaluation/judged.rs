@@ -1,14 +1,18 @@
 //! Models that are judged, and the dates that they have learnt from.
 
+use std::collections::BTreeMap;
+
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::model::bundle::BundleCard;
+use crate::model::targets::Target;
 
 /// The predictions that are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Task {
     Intents,
+    Recommendations,
     Demand,
 }
 
@@ -20,21 +24,31 @@ pub(super) struct Judged<'a> {
     pub(super) model_version: &'a str,
     /// Set where the model has learnt from days on or after the date.
     pub(super) in_training: bool,
+    /// The figures of its training, which hold the thresholds; `None` for several models.
+    pub(super) trained: Option<&'a BTreeMap<String, f64>>,
+}
+
+impl Judged<'_> {
+    /// The probability above which the model predicts a target.
+    pub(super) fn threshold(&self, target: &Target) -> Option<f64> {
+        self.trained?.get(&target.threshold_name()).copied()
+    }
 }
 
 pub(super) fn judged_on(card: &BundleCard, date: RunDate) -> Result<Judged<'_>> {
-    Ok(Judged { run_date: Some(date), model_version: &card.version, in_training: learnt(card, date)? })
+    let in_training = learnt(card, date)?;
+    Ok(Judged { run_date: Some(date), model_version: &card.version, in_training, trained: Some(&card.figures) })
 }
 
 pub(super) fn judged_on_all<'a>(card: &'a BundleCard, dates: &[RunDate]) -> Result<Judged<'a>> {
     let in_training = dates.iter().map(|date| learnt(card, *date)).collect::<Result<Vec<_>>>()?.contains(&true);
-    Ok(Judged { run_date: None, model_version: &card.version, in_training })
+    Ok(Judged { run_date: None, model_version: &card.version, in_training, trained: Some(&card.figures) })
 }
 
 /// Refuses to judge a model by the outcomes of another number of days than it predicts.
 pub(super) fn require_horizons(card: &BundleCard, config: &Config, wanted: &impl Fn(Task) -> bool) -> Result<()> {
     let mut others = Vec::new();
-    if wanted(Task::Intents) {
+    if wanted(Task::Intents) || wanted(Task::Recommendations) {
         let of_intents = card.other_horizons(&config.intents).into_iter();
         others.extend(of_intents.map(|(name, trained, configured)| (format!("intents.{name}"), trained, configured)));
     }

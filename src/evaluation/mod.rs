@@ -14,6 +14,7 @@ mod judged;
 mod known_outcomes;
 mod page;
 mod promotion;
+mod recommended;
 mod scored_users;
 
 pub(crate) use curves::{Fan, IntentCurves};
@@ -21,6 +22,7 @@ pub(crate) use demand_figures::{DemandDifference, DemandFigures};
 pub(crate) use figures::{Difference, IntentFigures};
 pub(crate) use judged::Task;
 pub(crate) use promotion::{Compared, Comparison, Judge, Verdict, compare_with_baselines};
+pub(crate) use recommended::{RecommendationDifference, RecommendationFigures};
 
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
@@ -30,6 +32,7 @@ use curves::Fans;
 use demand_figures::DemandSums;
 use judged::{Judged, judged_on, judged_on_all, learnt, require_horizons};
 use known_outcomes::KnownOutcomes;
+use recommended::Recommended;
 use scored_users::ScoredUsers;
 
 /// Dates and models of an evaluation.
@@ -43,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) against: Option<String>,
     /// `None` for all.
     pub(crate) task: Option<Task>,
+    /// Whether to judge groups of users and categories of items too.
+    pub(crate) slices: bool,
     /// Seed of the intervals.
     pub(crate) seed: u64,
 }
@@ -61,6 +66,9 @@ pub(crate) struct Evaluation {
     pub(crate) figures: Vec<IntentFigures>,
     /// The model's figures minus those of the one it is compared with, over all dates.
     pub(crate) differences: Vec<Difference>,
+    /// By date, then model, then length of the list; those of all dates last where there are several.
+    pub(crate) recommendations: Vec<RecommendationFigures>,
+    pub(crate) recommendation_differences: Vec<RecommendationDifference>,
     /// By date, then model, then demand pattern; those of all dates last where there are several.
     pub(crate) demand: Vec<DemandFigures>,
     pub(crate) demand_differences: Vec<DemandDifference>,
@@ -73,7 +81,7 @@ pub(crate) struct Evaluation {
 impl Evaluation {
     /// Renders the figures, curves and forecasts as a page, one file that makes no request.
     pub(crate) fn page(&self) -> Result<String> {
-        page::render(&self.figures, &self.demand, &self.curves, &self.fans)
+        page::render(self)
     }
 }
 
@@ -99,6 +107,9 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
     if wanted(Task::Intents) {
         evaluate_intents(workspace, options, &cards, &known, &mut evaluation).await?;
     }
+    if wanted(Task::Recommendations) {
+        evaluate_recommendations(workspace, options, &cards, &known, &mut evaluation).await?;
+    }
     if wanted(Task::Demand) {
         evaluate_demand(workspace, options, &cards, &known, &mut evaluation).await?;
     }
@@ -120,7 +131,7 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
 pub(crate) async fn require_complete(workspace: &Workspace, dates: &[RunDate], task: Option<Task>) -> Result<()> {
     let known = KnownOutcomes::find(workspace).await?;
     let config = &workspace.config;
-    if task.is_none_or(|only| only == Task::Intents) {
+    if task != Some(Task::Demand) {
         dates.iter().try_for_each(|&date| require_outcomes(&known, date, config.intents.horizon_days))?;
     }
     if task == Some(Task::Demand) {
@@ -134,22 +145,30 @@ pub(crate) async fn evaluate_each(
     workspace: &Workspace,
     backtested: &[Backtested],
     task: Option<Task>,
+    slices: bool,
     seed: u64,
 ) -> Result<Evaluation> {
     let known = KnownOutcomes::find(workspace).await?;
     let wanted = |asked: Task| task.is_none_or(|only| only == asked);
     let mut evaluation = Evaluation::default();
     let mut users = ScoredUsers::new(1);
-    let mut sums = DemandSums::default();
+    let mut recommended = Recommended::new(1);
+    let mut sums = DemandSums::new(slices);
     let mut fans = Fans::default();
     let demand_days = i64::from(workspace.config.demand.horizon_days);
     for Backtested { date, card } in backtested {
         let judged = judged_on(card, *date)?;
+        let versions = [card.version.clone()];
         if wanted(Task::Intents) {
-            let versions = [card.version.clone()];
-            let of_date = scored_users::read(workspace, &known, *date, &versions, users.user_ids.len()).await?;
-            evaluation.figures.extend(of_date.figures(0, judged, seed));
+            let rows_before = users.user_ids.len();
+            let of_date = scored_users::read(workspace, &known, *date, &versions, slices, rows_before).await?;
+            evaluation.figures.extend(of_date.figures(0, judged, slices, seed));
             users.append(of_date);
+        }
+        if wanted(Task::Recommendations) {
+            let of_date = recommended::read(workspace, &known, *date, &versions, recommended.users()).await?;
+            evaluation.recommendations.extend(of_date.figures(0, judged, seed));
+            recommended.append(of_date);
         }
         let forecasts = wanted(Task::Demand) && card.require_demand().is_ok();
         let complete = date.plus_days(demand_days) <= known.end;
@@ -157,7 +176,7 @@ pub(crate) async fn evaluate_each(
             tracing::info!("evaluation: the demand of {date} is left out, whose {demand_days} days are not complete");
         }
         if forecasts && complete {
-            let mut of_date = [DemandSums::default()];
+            let mut of_date = [DemandSums::new(slices)];
             let all = std::slice::from_mut(&mut sums);
             fans = Fans::default();
             let cards = std::slice::from_ref(card);
@@ -168,10 +187,11 @@ pub(crate) async fn evaluate_each(
     evaluation.curves = users.curves(0, "of each date");
     evaluation.fans = fans.into_vec();
     if backtested.len() > 1 {
-        let all = Judged { run_date: None, model_version: "of each date", in_training: false };
+        let all = Judged { run_date: None, model_version: "of each date", in_training: false, trained: None };
         if wanted(Task::Intents) {
-            evaluation.figures.extend(users.figures(0, all, seed));
+            evaluation.figures.extend(users.figures(0, all, slices, seed));
         }
+        evaluation.recommendations.extend(recommended.figures(0, all, seed));
         if !evaluation.demand.is_empty() {
             evaluation.demand.extend(sums.figures(all));
         }
@@ -191,15 +211,16 @@ async fn evaluate_intents(
     let versions: Vec<String> = cards.iter().map(|card| card.version.clone()).collect();
     let mut all = ScoredUsers::new(versions.len());
     for &date in &options.dates {
-        let users = scored_users::read(workspace, known, date, &versions, all.user_ids.len()).await?;
+        let users = scored_users::read(workspace, known, date, &versions, options.slices, all.user_ids.len()).await?;
         for (model, card) in cards.iter().enumerate() {
-            evaluation.figures.extend(users.figures(model, judged_on(card, date)?, options.seed));
+            evaluation.figures.extend(users.figures(model, judged_on(card, date)?, options.slices, options.seed));
         }
         all.append(users);
     }
     if options.dates.len() > 1 {
         for (model, card) in cards.iter().enumerate() {
-            evaluation.figures.extend(all.figures(model, judged_on_all(card, &options.dates)?, options.seed));
+            let judged = judged_on_all(card, &options.dates)?;
+            evaluation.figures.extend(all.figures(model, judged, options.slices, options.seed));
         }
     }
     for (model, card) in cards.iter().enumerate() {
@@ -208,6 +229,34 @@ async fn evaluate_intents(
     if cards.len() == 2 {
         evaluation.differences = all.differences(options.seed);
     }
+    Ok(())
+}
+
+async fn evaluate_recommendations(
+    workspace: &Workspace,
+    options: &Options,
+    cards: &[BundleCard],
+    known: &KnownOutcomes,
+    evaluation: &mut Evaluation,
+) -> Result<()> {
+    let horizon_days = workspace.config.intents.horizon_days;
+    options.dates.iter().try_for_each(|&date| require_outcomes(known, date, horizon_days))?;
+    let versions: Vec<String> = cards.iter().map(|card| card.version.clone()).collect();
+    let mut all = Recommended::new(versions.len());
+    for &date in &options.dates {
+        let users = recommended::read(workspace, known, date, &versions, all.users()).await?;
+        for (model, card) in cards.iter().enumerate() {
+            evaluation.recommendations.extend(users.figures(model, judged_on(card, date)?, options.seed));
+        }
+        all.append(users);
+    }
+    if options.dates.len() > 1 {
+        for (model, card) in cards.iter().enumerate() {
+            let judged = judged_on_all(card, &options.dates)?;
+            evaluation.recommendations.extend(all.figures(model, judged, options.seed));
+        }
+    }
+    evaluation.recommendation_differences = all.differences(options.seed);
     Ok(())
 }
 
@@ -238,7 +287,7 @@ async fn evaluate_demand(
             options.dates.len() - dates.len()
         );
     }
-    let sums_of_models = || -> Vec<DemandSums> { cards.iter().map(|_| DemandSums::default()).collect() };
+    let sums_of_models = || -> Vec<DemandSums> { cards.iter().map(|_| DemandSums::new(options.slices)).collect() };
     let mut all = sums_of_models();
     let mut fans = Fans::default();
     for &date in &dates {

@@ -243,10 +243,10 @@ impl<'a> Judge<'a> {
             });
         let date = self.date();
         let versions: Vec<String> = cards.iter().map(|card| card.version.clone()).collect();
-        let users = scored_users::read(workspace, known, date, &versions, 0).await?;
+        let users = scored_users::read(workspace, known, date, &versions, false, 0).await?;
         let mut demand: Vec<DemandSums> = Vec::new();
         if with_demand && date.plus_days(config.demand.horizon_days.into()) <= known.end {
-            demand = cards.iter().map(|_| DemandSums::default()).collect();
+            demand = cards.iter().map(|_| DemandSums::new(false)).collect();
             let mut drawn = Fans::default();
             item_forecasts::read(workspace, known, date, &cards, &mut [&mut demand], &mut drawn).await?;
         }

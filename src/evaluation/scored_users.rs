@@ -11,13 +11,25 @@ use crate::features::Scope;
 use crate::features::contract::register_model_input;
 use crate::features::parts::Part;
 use crate::ids::RunDate;
+use crate::model::blend::ACTIVE_EVENTS;
 use crate::model::targets::{BINARY, CHURN, TARGETS, Target};
 use crate::workspace::Workspace;
+
+/// Groups of users: those whose first event is less than 28 days old; of the others, those with fewer than ten events within 28 days,
+/// and those with more.
+pub(super) const USER_GROUPS: [&str; 3] = ["new", "light", "heavy"];
+
+/// Selects the place of a user among [`USER_GROUPS`].
+fn group_sql() -> String {
+    format!("CASE WHEN age_days < 28 THEN 0 WHEN events_28d < {ACTIVE_EVENTS} THEN 1 ELSE 2 END")
+}
 
 /// One row per user and date.
 #[derive(Debug, Default)]
 pub(super) struct ScoredUsers {
     pub(super) user_ids: Vec<String>,
+    /// Places among [`USER_GROUPS`]; all are 0 where groups are not asked for.
+    pub(super) groups: Vec<usize>,
     /// By binary target, then row: whether it came; NaN where that is not known yet.
     pub(super) outcomes: Vec<Vec<f32>>,
     /// By model, then binary target, then row: probabilities.
@@ -32,6 +44,7 @@ impl ScoredUsers {
     /// Appends the rows of other dates.
     pub(super) fn append(&mut self, other: Self) {
         self.user_ids.extend(other.user_ids);
+        self.groups.extend(other.groups);
         for (to, from) in self.outcomes.iter_mut().zip(other.outcomes) {
             to.extend(from);
         }
@@ -47,6 +60,7 @@ impl ScoredUsers {
         let columns = self.outcomes.iter_mut().chain(self.scores.iter_mut().flatten());
         columns.for_each(|column| *column = order.iter().map(|&row| column[row]).collect());
         self.user_ids = order.iter().map(|&row| std::mem::take(&mut self.user_ids[row])).collect();
+        self.groups = order.iter().map(|&row| self.groups[row]).collect();
         self
     }
 
@@ -58,21 +72,22 @@ impl ScoredUsers {
             let values = cast(column, &DataType::Float64)?;
             Ok(values.as_primitive::<Float64Type>().iter().map(|value| value.unwrap_or_default() as f32).collect())
         };
+        self.groups.extend(numbers(rows.column(1))?.into_iter().map(|group| group as usize));
         for (target, outcomes) in self.outcomes.iter_mut().enumerate() {
             match target == CHURN as usize && !churn_known {
                 true => outcomes.extend(std::iter::repeat_n(f32::NAN, rows.num_rows())),
-                false => outcomes.extend(numbers(rows.column(1 + target))?),
+                false => outcomes.extend(numbers(rows.column(2 + target))?),
             }
         }
         for (place, scores) in self.scores.iter_mut().flatten().enumerate() {
-            scores.extend(numbers(rows.column(1 + BINARY + place))?);
+            scores.extend(numbers(rows.column(2 + BINARY + place))?);
         }
         Ok(())
     }
 }
 
-/// Selects user, outcomes and each model's probabilities.
-fn sql(versions: &[String]) -> String {
+/// Selects user, group, outcomes and each model's probabilities.
+fn sql(versions: &[String], groups: bool) -> String {
     let binary = &TARGETS[..BINARY];
     let outcomes: Vec<String> = binary.iter().map(Target::label_sql).collect();
     let calls: Vec<String> = versions
@@ -84,11 +99,12 @@ fn sql(versions: &[String]) -> String {
         .flat_map(|model| binary.iter().map(move |target| format!("m.s{model}['{}']", target.output)))
         .collect();
     format!(
-        "SELECT m.user_id, {}, {} \
-         FROM (SELECT user_id, {} FROM model_input WHERE events_lifetime > 0) m \
+        "SELECT m.user_id, m.user_group, {}, {} \
+         FROM (SELECT user_id, {} AS user_group, {} FROM model_input WHERE events_lifetime > 0) m \
          LEFT JOIN intent_labels l ON m.user_id = l.user_id",
         outcomes.join(", "),
         scores.join(", "),
+        if groups { group_sql() } else { "0".into() },
         calls.join(", ")
     )
 }
@@ -97,7 +113,7 @@ fn sql(versions: &[String]) -> String {
 const ROW_BYTES: u64 = 200;
 
 /// Refuses more rows than half of the engine's memory holds.
-fn refuse_too_many(workspace: &Workspace, rows: usize, date: RunDate) -> Result<()> {
+pub(super) fn refuse_too_many(workspace: &Workspace, rows: usize, date: RunDate) -> Result<()> {
     let bytes_max = workspace.config.engine.memory_bytes_max / 2;
     if rows as u64 * ROW_BYTES <= bytes_max {
         return Ok(());
@@ -109,12 +125,14 @@ fn refuse_too_many(workspace: &Workspace, rows: usize, date: RunDate) -> Result<
     .hint("evaluate fewer dates at once, or raise engine.memory_bytes_max"))
 }
 
-/// Scores the users that had an event before `date`, part by part. `rows_before` rows of earlier dates are in memory.
+/// Scores the users that had an event before `date`, part by part. `rows_before` rows of earlier dates are in memory. Tells their
+/// groups only where asked for: other features may not have the columns that it takes.
 pub(super) async fn read(
     workspace: &Workspace,
     known: &KnownOutcomes,
     date: RunDate,
     versions: &[String],
+    groups: bool,
     rows_before: usize,
 ) -> Result<ScoredUsers> {
     let mut users = ScoredUsers::new(versions.len());
@@ -124,7 +142,7 @@ pub(super) async fn read(
         let ctx = workspace.session_as_of(&known.rollups, scope).await?;
         workspace.check_added_features(&ctx).await?;
         register_model_input(&ctx).await?;
-        let mut batches = ctx.sql(&sql(versions)).await?.execute_stream().await?;
+        let mut batches = ctx.sql(&sql(versions, groups)).await?.execute_stream().await?;
         while let Some(batch) = batches.try_next().await? {
             users.add(&batch, churn_known)?;
             refuse_too_many(workspace, rows_before + users.user_ids.len(), date)?;

@@ -60,6 +60,27 @@ pub(crate) fn f1(scores: &[f64], labels: &[bool], threshold: f64) -> f64 {
     2.0 * found as f64 / (chosen + positives).max(1) as f64
 }
 
+/// Returns the threshold above which scores have the highest F1, halfway between two scores; `None` without positives. Of equal
+/// ones, the highest counts.
+pub(crate) fn best_f1_threshold(scores: &[f64], labels: &[bool]) -> Option<f64> {
+    let mut order: Vec<usize> = (0..scores.len().min(labels.len())).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let positives = labels.iter().filter(|&&label| label).count();
+    let (mut found, mut best) = (0usize, None);
+    for (place, &row) in order.iter().enumerate() {
+        found += usize::from(labels[row]);
+        let next = order.get(place + 1).map_or(0.0, |&next| scores[next]);
+        // A threshold cannot part equal scores.
+        if next < scores[row] {
+            let f1 = 2.0 * found as f64 / (place + 1 + positives) as f64;
+            if best.is_none_or(|(highest, _)| f1 > highest) {
+                best = Some((f1, (scores[row] + next) / 2.0));
+            }
+        }
+    }
+    best.filter(|_| positives > 0).map(|(_, threshold)| threshold)
+}
+
 /// Returns the mean negative log-likelihood of binary labels.
 pub(crate) fn log_loss(probabilities: &[f64], labels: &[bool]) -> f64 {
     let sum: f64 = probabilities.iter().zip(labels).map(|(&p, &y)| log_loss_of(p, y)).sum();
@@ -164,6 +185,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_best_threshold_has_the_highest_f1(pairs in prop::collection::vec((1u8..6, any::<bool>()), 1..40)) {
+            let scores: Vec<f64> = pairs.iter().map(|p| f64::from(p.0) / 6.0).collect();
+            let labels: Vec<bool> = pairs.iter().map(|p| p.1).collect();
+            let highest = (0..6).map(|step| f1(&scores, &labels, (f64::from(step) + 0.5) / 6.0)).fold(0.0, f64::max);
+            match best_f1_threshold(&scores, &labels) {
+                None => prop_assert_eq!(highest, 0.0),
+                Some(threshold) => prop_assert!((f1(&scores, &labels, threshold) - highest).abs() < 1e-12),
+            }
+        }
+
         #[test]
         fn average_precision_is_the_area_under_the_steps(
             pairs in prop::collection::vec((0u8..6, any::<bool>()), 1..40)

@@ -15,7 +15,7 @@ pub(crate) mod moments;
 pub(crate) use bootstrap::{bootstrap_interval, bootstrap_interval_over_indices};
 pub use classification::auc;
 pub(crate) use classification::{
-    accuracy, average_precision, brier_score, expected_calibration_error, f1, log_loss, share_at_top,
+    accuracy, average_precision, best_f1_threshold, brier_score, expected_calibration_error, f1, log_loss, share_at_top,
 };
 pub use forecasts::pinball;
 pub(crate) use forecasts::{mean_absolute_change, mean_absolute_error, mean_squared_change, root_mean_squared_error};

@@ -17,7 +17,7 @@ const ACTIVITY: &str = "events_28d";
 /// A feature that is null for users without any event, whom training never saw.
 const LAST_EVENT: &str = "recency_hours";
 /// Users with at least so many events within 28 days are the most active class.
-const ACTIVE_EVENTS: f64 = 10.0;
+pub(crate) const ACTIVE_EVENTS: f64 = 10.0;
 /// Classes of activity: no event within 28 days, few, many.
 pub(crate) const CLASSES: usize = 3;
 /// Probabilities closer to 0 or 1 than this count as this close, so that their logits are finite.

@@ -38,6 +38,11 @@ impl Target {
             TargetKind::Intent | TargetKind::Amount => format!("l.{}", self.label),
         }
     }
+
+    /// Returns the name of the figure that holds the threshold of its probability, which training chose on validation users.
+    pub(crate) fn threshold_name(&self) -> String {
+        format!("threshold_f1_{}", self.name)
+    }
 }
 
 macro_rules! intent {

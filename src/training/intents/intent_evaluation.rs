@@ -7,7 +7,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::blend_weights::MemberScores;
 use crate::failure::Result;
-use crate::metrics::{auc, average_precision, bootstrap_interval, brier_score, expected_calibration_error, log_loss};
+use crate::metrics::{
+    auc, average_precision, best_f1_threshold, bootstrap_interval, brier_score, expected_calibration_error, log_loss,
+};
 use crate::model::blend::{Activity, Blend, logit, sigmoid};
 use crate::model::contents::Contents;
 use crate::model::intent::{IntentNetwork, RawOutputs};
@@ -218,6 +220,15 @@ impl Evaluation {
     pub(crate) fn auc_purchase(&self) -> Option<f64> {
         let (scores, classes) = self.scores_and_classes(PURCHASE);
         auc(&scores, &classes)
+    }
+
+    /// The probability above which each intent, and churn, is predicted with the highest F1.
+    pub(crate) fn thresholds(&self) -> BTreeMap<String, f64> {
+        let threshold = |label: usize| {
+            let (scores, classes) = self.scores_and_classes(label);
+            Some((TARGETS[label].threshold_name(), best_f1_threshold(&scores, &classes)?))
+        };
+        (0..BINARY).filter_map(threshold).collect()
     }
 
     /// Mean log loss over intents and churn; comparable whatever loss the network was trained with.

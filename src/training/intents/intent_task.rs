@@ -137,6 +137,7 @@ impl<'a> IntentTask<'a> {
             if let Some(auc) = valid.auc_purchase() {
                 figures.insert("auc_valid_purchase".into(), auc);
             }
+            figures.extend(valid.thresholds());
         }
         if let Some(users_per_second) = self.evaluator().users_per_second(self.data.held_out)? {
             figures.insert("users_scored_per_second".into(), users_per_second);
