@@ -92,6 +92,26 @@ fn date_text(run_date: Option<RunDate>) -> String {
     run_date.map_or("all".into(), |date| date.to_string())
 }
 
+/// The columns of a difference between two models with its interval.
+fn difference_columns<T>(
+    rows: &[T],
+    of: impl Fn(&T) -> (f64, Option<(f64, f64)>),
+    format: Format,
+) -> Vec<(&'static str, ArrayRef)> {
+    let shown_difference = |row: &T| {
+        let (difference, interval) = of(row);
+        shown(Some(difference), interval)
+    };
+    match format {
+        Format::Table => vec![("difference", texts(rows, shown_difference))],
+        Format::Json | Format::Csv => vec![
+            ("difference", numbers(rows, |row| Some(of(row).0))),
+            ("difference_low", numbers(rows, |row| of(row).1.map(|(low, _)| low))),
+            ("difference_high", numbers(rows, |row| of(row).1.map(|(_, high)| high))),
+        ],
+    }
+}
+
 fn print_intents(rows: &[IntentFigures], format: Format) -> Result<()> {
     let mut columns = vec![
         ("run_date", texts(rows, |row| date_text(row.run_date))),
@@ -142,14 +162,7 @@ fn print_intents(rows: &[IntentFigures], format: Format) -> Result<()> {
 fn print_differences(rows: &[Difference], format: Format) -> Result<()> {
     let mut columns =
         vec![("intent", texts(rows, |row| row.intent.into())), ("figure", texts(rows, |row| row.figure.into()))];
-    match format {
-        Format::Table => columns.push(("difference", texts(rows, |row| shown(Some(row.difference), row.interval)))),
-        Format::Json | Format::Csv => columns.extend([
-            ("difference", numbers(rows, |row| Some(row.difference))),
-            ("difference_low", numbers(rows, |row| row.interval.map(|(low, _)| low))),
-            ("difference_high", numbers(rows, |row| row.interval.map(|(_, high)| high))),
-        ]),
-    }
+    columns.extend(difference_columns(rows, |row| (row.difference, row.interval), format));
     format::print_columns(&columns, format)
 }
 
@@ -181,14 +194,7 @@ fn print_recommendations(rows: &[RecommendationFigures], format: Format) -> Resu
 fn print_recommendation_differences(rows: &[RecommendationDifference], format: Format) -> Result<()> {
     let mut columns =
         vec![("recommended", counts(rows, |row| row.length as u64)), ("figure", texts(rows, |_| "ndcg".into()))];
-    match format {
-        Format::Table => columns.push(("difference", texts(rows, |row| shown(Some(row.difference), row.interval)))),
-        Format::Json | Format::Csv => columns.extend([
-            ("difference", numbers(rows, |row| Some(row.difference))),
-            ("difference_low", numbers(rows, |row| row.interval.map(|(low, _)| low))),
-            ("difference_high", numbers(rows, |row| row.interval.map(|(_, high)| high))),
-        ]),
-    }
+    columns.extend(difference_columns(rows, |row| (row.difference, row.interval), format));
     format::print_columns(&columns, format)
 }
 
@@ -242,15 +248,6 @@ fn print_demand_differences(rows: &[DemandDifference], format: Format) -> Result
         ("demand_pattern", texts(rows, |row| row.pattern.into())),
         ("figure", texts(rows, |row| row.figure.into())),
     ];
-    match format {
-        Format::Table => {
-            columns.push(("difference", texts(rows, |row| shown(Some(row.difference), Some(row.interval)))));
-        }
-        Format::Json | Format::Csv => columns.extend([
-            ("difference", numbers(rows, |row| Some(row.difference))),
-            ("difference_low", numbers(rows, |row| Some(row.interval.0))),
-            ("difference_high", numbers(rows, |row| Some(row.interval.1))),
-        ]),
-    }
+    columns.extend(difference_columns(rows, |row| (row.difference, Some(row.interval)), format));
     format::print_columns(&columns, format)
 }

@@ -83,7 +83,7 @@ impl IntentFigures {
         })
     }
 
-    /// How many times as many positives there are among the highest scores as among all users.
+    /// The share of positives among the highest scores divided by that among all users.
     pub(crate) fn lift(&self, top: usize) -> Option<f64> {
         let share = self.positives as f64 / self.users as f64;
         (self.positives > 0 && self.intent != MACRO).then(|| self.tops[top].0 / share)

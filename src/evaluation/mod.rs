@@ -8,6 +8,7 @@
 
 mod curves;
 mod demand_figures;
+mod evaluated;
 mod figures;
 mod item_forecasts;
 mod judged;
@@ -17,8 +18,8 @@ mod promotion;
 mod recommended;
 mod scored_users;
 
-pub(crate) use curves::{Fan, IntentCurves};
 pub(crate) use demand_figures::{DemandDifference, DemandFigures};
+pub(crate) use evaluated::Evaluation;
 pub(crate) use figures::{Difference, IntentFigures};
 pub(crate) use judged::Task;
 pub(crate) use promotion::{Compared, Comparison, Judge, Verdict, compare_with_baselines};
@@ -57,25 +58,6 @@ pub(crate) struct Options {
 pub(crate) struct Backtested {
     pub(crate) date: RunDate,
     pub(crate) card: BundleCard,
-}
-
-/// Figures of an evaluation.
-#[derive(Debug, Default)]
-pub(crate) struct Evaluation {
-    /// By date, then model, then intent; those of all dates last where there are several.
-    pub(crate) figures: Vec<IntentFigures>,
-    /// The model's figures minus those of the one it is compared with, over all dates.
-    pub(crate) differences: Vec<Difference>,
-    /// By date, then model, then length of the list; those of all dates last where there are several.
-    pub(crate) recommendations: Vec<RecommendationFigures>,
-    pub(crate) recommendation_differences: Vec<RecommendationDifference>,
-    /// By date, then model, then demand pattern; those of all dates last where there are several.
-    pub(crate) demand: Vec<DemandFigures>,
-    pub(crate) demand_differences: Vec<DemandDifference>,
-    /// By model, then intent, over all dates.
-    pub(crate) curves: Vec<IntentCurves>,
-    /// Forecasts of the newest date of the items with the largest demand, by item, then model.
-    pub(crate) fans: Vec<Fan>,
 }
 
 impl Evaluation {

@@ -4,7 +4,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, context};
 use serde_json::{Value, json};
 
-use super::Evaluation;
+use super::evaluated::Evaluation;
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 

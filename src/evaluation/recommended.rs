@@ -3,7 +3,7 @@
 //! Each user with an item event within `intents.horizon_days` counts once per date. The list is the one that a night would publish:
 //! over all items that can be recommended then, without those bought before where `recommendation.exclude_bought` says so.
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use futures::TryStreamExt;
@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use super::judged::Judged;
 use super::known_outcomes::KnownOutcomes;
 use super::scored_users::refuse_too_many;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::features::Scope;
 use crate::features::contract::register_model_input;
 use crate::features::parts::Part;

@@ -16,32 +16,38 @@ fn evaluated(lake: &str, output: &str, more: &[&str]) -> Vec<Value> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The row of one intent on one date.
+/// The row of one intent of all users on one date.
 fn row<'a>(rows: &'a [Value], date: &str, intent: &str) -> &'a Value {
-    rows.iter().find(|row| row["run_date"] == date && row["intent"] == intent).unwrap()
+    let found =
+        rows.iter().find(|row| row["run_date"] == date && row["intent"] == intent && row["user_group"] == "all");
+    found.unwrap()
+}
+
+/// Lines of a query as of a date, without the header.
+fn csv(lake: &str, output: &str, date: &str, query: &str) -> Vec<String> {
+    let places = ["sql", "--lake", lake, "--output", output, "--date", date, "--format", "csv", "-c", query];
+    done(&places).lines().skip(1).map(str::to_string).collect()
 }
 
 #[test]
 fn figures_are_those_of_scores_and_events_queried_apart() {
     let (_own, lake, output) = shop();
     let before = contents(&output);
-    let rows = evaluated(&lake, &output, &["--date", TRAINED_ON]);
+    let intents = ["--date", TRAINED_ON, "--task", "intents", "--slices"];
+    let rows = evaluated(&lake, &output, &intents);
     assert_eq!(contents(&output), before, "nothing is written");
     // Scores depend on the batch in the eighth digit, the draws of an interval do not.
-    let again = evaluated(&lake, &output, &["--date", TRAINED_ON]);
-    for (row, again) in rows.iter().zip(&again) {
+    let again = evaluated(&lake, &output, &intents);
+    let has_an_interval = |row: &Value| row["user_group"] == "all" && row["intent"] != "macro";
+    for (row, again) in rows.iter().zip(&again).filter(|(row, _)| has_an_interval(row)) {
         for figure in ["users", "positives", "auc", "auc_low", "auc_high"] {
             let difference = row[figure].as_f64().unwrap() - again[figure].as_f64().unwrap();
             assert!(difference.abs() < 1e-3, "{figure}: {row}, {again}");
         }
     }
 
-    let csv = |date: &str, query: &str| {
-        let places = ["sql", "--lake", &lake, "--output", &output, "--date", date, "--format", "csv", "-c", query];
-        done(&places).lines().skip(1).map(str::to_string).collect::<Vec<_>>()
-    };
-    let scores =
-        csv(TRAINED_ON, "SELECT user_id, score_intents(features)['p_cart'] FROM model_input WHERE events_lifetime > 0");
+    let query = "SELECT user_id, score_intents(features)['p_cart'] FROM model_input WHERE events_lifetime > 0";
+    let scores = csv(&lake, &output, TRAINED_ON, query);
     let scores: BTreeMap<String, f64> = scores
         .iter()
         .filter_map(|line| line.split_once(','))
@@ -49,7 +55,7 @@ fn figures_are_those_of_scores_and_events_queried_apart() {
         .collect();
     // As of the end of the week, so that guests who logged in meanwhile are known.
     let query = "SELECT DISTINCT user_id FROM user_event WHERE event_type = 'cart' AND event_day >= DATE '2026-02-20'";
-    let came: BTreeSet<String> = csv("2026-02-27", query).into_iter().collect();
+    let came: BTreeSet<String> = csv(&lake, &output, "2026-02-27", query).into_iter().collect();
     let cart = row(&rows, TRAINED_ON, "cart");
     assert_eq!(cart["users"], scores.len());
     let (probabilities, outcomes): (Vec<f64>, Vec<bool>) =
@@ -63,23 +69,103 @@ fn figures_are_those_of_scores_and_events_queried_apart() {
     assert!((cart["mean_score"].as_f64().unwrap() - mean).abs() < 1e-5, "{cart}, {mean}");
     assert!(cart["auc_low"].as_f64().unwrap() < cart["auc"].as_f64().unwrap());
     assert_eq!(cart["in_training"], false);
+
+    // The threshold is that of the training, the lift is the precision over the share of positives.
+    let number = |row: &Value, figure: &str| row[figure].as_f64().unwrap();
+    let champion = std::fs::read_to_string(format!("{output}/models/champion")).unwrap();
+    let card = std::fs::read_to_string(format!("{output}/models/{}/bundle.json", champion.trim())).unwrap();
+    let card: Value = serde_json::from_str(&card).unwrap();
+    let threshold = number(cart, "threshold");
+    assert_eq!(card["figures"]["threshold_f1_cart"], cart["threshold"]);
+    let predicted = |score: &f64| *score > threshold;
+    let correct = probabilities.iter().zip(&outcomes).filter(|(score, came)| predicted(score) == **came).count();
+    let accuracy = correct as f64 / outcomes.len() as f64;
+    assert!((number(cart, "accuracy_at_threshold") - accuracy).abs() < 0.03, "{cart}, {accuracy}");
+    let hits = probabilities.iter().zip(&outcomes).filter(|(score, came)| predicted(score) && **came).count();
+    let chosen = probabilities.iter().filter(|score| predicted(score)).count();
+    let f1 = 2.0 * hits as f64 / (chosen as f64 + positives as f64);
+    assert!((number(cart, "f1_at_threshold") - f1).abs() < 0.05, "{cart}, {f1}");
+    let share = number(cart, "positives") / number(cart, "users");
+    assert!((number(cart, "lift_top_10") - number(cart, "precision_top_10") / share).abs() < 1e-9, "{cart}");
+
+    // Each intent counts alike in the mean of all, and each user in one group.
+    let of_all: Vec<&Value> = rows.iter().filter(|row| has_an_interval(row)).collect();
+    let mean = of_all.iter().map(|row| number(row, "log_loss")).sum::<f64>() / of_all.len() as f64;
+    let all_intents = row(&rows, TRAINED_ON, "macro");
+    assert!((number(all_intents, "log_loss") - mean).abs() < 1e-9 && all_intents["threshold"].is_null());
+    for figure in ["users", "positives"] {
+        let of_group = |group: &str| {
+            let found = rows.iter().find(|row| row["intent"] == "cart" && row["user_group"] == group);
+            found.map_or(0, |row| row[figure].as_u64().unwrap())
+        };
+        assert!(of_group("light") > 0 && of_group("heavy") > 0, "{rows:?}");
+        assert_eq!(cart[figure], of_group("new") + of_group("light") + of_group("heavy"), "{figure}");
+    }
+}
+
+#[test]
+fn figures_of_recommendations_are_those_of_lists_and_events_queried_apart() {
+    let (_own, lake, output) = shop();
+    let rows = evaluated(&lake, &output, &["--date", TRAINED_ON, "--task", "recommendations"]);
+    let lengths: Vec<u64> = rows.iter().map(|row| row["recommended"].as_u64().unwrap()).collect();
+    assert_eq!(lengths, [5, 10, 20]);
+    let pairs = |date: &str, query: &str| {
+        let mut of_users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in csv(&lake, &output, date, query) {
+            let (user, item) = line.split_once(',').unwrap();
+            of_users.entry(user.into()).or_default().push(item.into());
+        }
+        of_users
+    };
+    let query = "SELECT user_id, r['item_id'] FROM (SELECT m.user_id, unnest(recommend( \
+                 score_intents(m.features)['taste'], latest_items(m.features), b.bought, 10)) AS r \
+                 FROM model_input m LEFT JOIN user_bought b ON m.user_id = b.user_id \
+                 WHERE m.events_lifetime > 0) ORDER BY user_id, r['rank']";
+    let lists = pairs(TRAINED_ON, query);
+    // As of the end of the week, so that guests who logged in meanwhile are known.
+    let query = "SELECT DISTINCT user_id, item_id FROM user_event \
+                 WHERE item_id IS NOT NULL AND event_day >= DATE '2026-02-20'";
+    let wanted = pairs("2026-02-27", query);
+    let [mut users, mut recall, mut ndcg, mut mrr] = [0.0; 4];
+    for (user, list) in &lists {
+        let Some(next) = wanted.get(user) else { continue };
+        let discount = |place: usize| 1.0 / (place as f64 + 2.0).log2();
+        let found: Vec<usize> = (0..list.len()).filter(|&place| next.contains(&list[place])).collect();
+        users += 1.0;
+        recall += found.len() as f64 / next.len() as f64;
+        ndcg += found.iter().map(|&place| discount(place)).sum::<f64>()
+            / (0..next.len().min(10)).map(discount).sum::<f64>();
+        mrr += found.first().map_or(0.0, |&place| 1.0 / (place as f64 + 1.0));
+    }
+    // Guests of the date who logged in later count under another id here.
+    let of_ten = &rows[1];
+    assert!(users > 50.0 && of_ten["users"].as_f64().unwrap() < 1.1 * users, "{of_ten}, {users}");
+    assert!(of_ten["users"].as_f64().unwrap() >= users && ndcg > 0.0, "{of_ten}, {users}");
+    for (figure, expected) in [("recall", recall / users), ("ndcg", ndcg / users), ("mrr", mrr / users)] {
+        let found = of_ten[figure].as_f64().unwrap();
+        assert!((found - expected).abs() < 0.02, "{figure}: {found}, expected {expected}");
+    }
+    assert!(of_ten["ndcg_low"].as_f64() < of_ten["ndcg"].as_f64() && of_ten["in_training"] == false, "{of_ten}");
 }
 
 #[test]
 fn demand_figures_are_those_of_forecasts_and_sales_queried_apart() {
     let (own, lake, output) = shop();
-    let rows = evaluated(&lake, &output, &["--date", "2026-02-13", "--task", "demand"]);
+    let rows = evaluated(&lake, &output, &["--date", "2026-02-13", "--task", "demand", "--slices"]);
     assert!(rows.iter().all(|row| row["intent"].is_null()));
-    let of = |pattern: &str| rows.iter().find(|row| row["demand_pattern"] == pattern);
+    let of = |pattern: &str| rows.iter().find(|row| row["demand_pattern"] == pattern && row["category"] == "all");
     let all = of("all").unwrap();
     let parts: u64 = ["new", "dormant", "fast", "slow", "lumpy"].iter().filter_map(|p| of(p)?["days"].as_u64()).sum();
     assert_eq!(all["days"], parts);
+    let categories: Vec<&Value> = rows.iter().filter(|row| row["category"] != "all").collect();
+    assert!((2..20).contains(&categories.len()), "{} categories", categories.len());
+    assert_eq!(all["days"], categories.iter().map(|row| row["days"].as_u64().unwrap()).sum::<u64>());
+    assert!(categories.windows(2).all(|pair| pair[0]["units"].as_f64() >= pair[1]["units"].as_f64()));
     assert_eq!(all["in_training"], true);
 
-    let lines = |date: &str, query: &str| {
-        let places = ["sql", "--lake", &lake, "--output", &output, "--date", date, "--format", "csv", "-c", query];
-        let rows = done(&places);
-        rows.lines().skip(1).map(|line| line.split(',').map(str::to_string).collect()).collect::<Vec<Vec<String>>>()
+    let lines = |date: &str, query: &str| -> Vec<Vec<String>> {
+        let rows = csv(&lake, &output, date, query);
+        rows.iter().map(|line| line.split(',').map(str::to_string).collect()).collect()
     };
     let sql = "SELECT item_id, DATE '2026-02-13' + CAST(f['step'] - 1 AS INT), f['mean'], f['q50'], f['q90'] FROM \
                (SELECT item_id, unnest(forecast_demand(history)) AS f FROM item_history) WHERE f['step'] >= 1";
@@ -160,7 +246,7 @@ fn a_model_compared_with_its_copy_differs_by_nothing() {
     std::fs::write(&card, text).unwrap();
     let rows = evaluated(&lake, &output, &["--date", TRAINED_ON, "--against", copy]);
     let differences: Vec<&Value> = rows.iter().filter(|row| row["difference"].is_number()).collect();
-    assert!(differences.len() >= 4);
+    assert!(differences.len() >= 4 && differences.iter().any(|row| row["recommended"] == 20));
     for row in differences {
         for bound in ["difference", "difference_low", "difference_high"] {
             // Each service pools rows differently, which the eighth digit of a score shows.
