@@ -21,7 +21,9 @@ pub(super) const USER_GROUPS: [&str; 3] = ["new", "light", "heavy"];
 
 /// Selects the place of a user among [`USER_GROUPS`].
 fn group_sql() -> String {
-    format!("CASE WHEN age_days < 28 THEN 0 WHEN events_28d < {ACTIVE_EVENTS} THEN 1 ELSE 2 END")
+    format!(
+        "CASE WHEN features['age_days'] < 28 THEN 0 WHEN features['events_28d'] < {ACTIVE_EVENTS} THEN 1 ELSE 2 END"
+    )
 }
 
 /// One row per user and date.

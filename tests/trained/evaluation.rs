@@ -320,5 +320,5 @@ fn a_backtest_trains_at_each_date_and_promotes_nothing() {
     let open = [&places[..], &["--dates", "2026-02-13,2026-02-27"]].concat();
     assert!(refused(&open, 3).contains("complete on 2026-03-06"));
     let nowhere = [&places[..], &["--dates", "2026-02-13", "--format", "csv"]].concat();
-    assert!(refused(&nowhere, 2).contains("--task intents"));
+    assert!(refused(&nowhere, 2).contains("pass --task"));
 }

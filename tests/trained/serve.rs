@@ -290,6 +290,15 @@ fn broken_clients_harm_no_other() {
     }
     let named = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: 4711\r\nConnection: close\r\n\r\n";
     assert!(server.http(named).1.contains("x-request-id: 4711"));
+    // Queries that never end, or return far too much.
+    for query in
+        ["SELECT count(*) FROM generate_series(1, 100000000000)", "SELECT * FROM intent AS a, intent AS b, intent AS c"]
+    {
+        for _ in 0..3 {
+            let errors = server.refused(&format!("SET statement_timeout = '500ms'; {query}"));
+            assert!(errors.contains("57014") || errors.contains("54000"), "{query}\n{errors}");
+        }
+    }
     server.rows("SELECT 1");
     server.wait_until("nothing stays open", |server| server.open_files() <= files + 2);
     let grown = server.resident_bytes().saturating_sub(warm) >> 20;
@@ -818,7 +827,10 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     assert_eq!(curl(&["-H", &bearer, "-X", "POST"], "/v1/token").0, "401", "a token makes no other one");
     assert_eq!(curl(&[], "/healthz").0, "200");
     // Guessing is slowed down: of 520 guesses few are looked at.
+    let before = server.resident_bytes();
     let guesses = server.session_with("guess_passwords.py", &[server.pg], &["planner", "of planner"]);
+    let grown = server.resident_bytes().saturating_sub(before) >> 20;
+    assert!(grown < 64, "resident memory grew by {grown} MiB");
     assert!(guesses["looked_at"].as_u64() < Some(15), "{guesses}");
     let refused = ask("planner", "of planner", "SELECT 1").unwrap_err();
     assert!(refused.contains("too many wrong passwords"), "{refused}");
