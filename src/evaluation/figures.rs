@@ -83,10 +83,15 @@ impl IntentFigures {
         })
     }
 
+    /// The share of positives among the users; `None` for the means of all intents.
+    pub(crate) fn share(&self) -> Option<f64> {
+        (self.intent != MACRO).then(|| self.positives as f64 / self.users as f64)
+    }
+
     /// The share of positives among the highest scores divided by that among all users.
     pub(crate) fn lift(&self, top: usize) -> Option<f64> {
-        let share = self.positives as f64 / self.users as f64;
-        (self.positives > 0 && self.intent != MACRO).then(|| self.tops[top].0 / share)
+        let share = self.share().filter(|share| *share > 0.0)?;
+        Some(self.tops[top].0 / share)
     }
 }
 

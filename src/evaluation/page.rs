@@ -27,7 +27,7 @@ pub(super) fn render(evaluation: &Evaluation) -> Result<String> {
             "average_precision": number(row.average_precision),
             "log_loss": with_interval(Some(row.log_loss), row.log_loss_interval),
             "brier": number(Some(row.brier)), "ece": number(Some(row.expected_calibration_error)),
-            "mean_score": number(Some(row.mean_score)), "share": number(Some(row.positives as f64 / row.users as f64)),
+            "mean_score": number(Some(row.mean_score)), "share": number(row.share()),
             "tops": row.tops.map(|(share, _)| number(Some(share))),
         })
     });
