@@ -90,6 +90,27 @@ pub fn shop() -> (tempfile::TempDir, String, String) {
     (own, lake, output)
 }
 
+/// The night of [`shop_with_a_night`].
+pub const FIRST_NIGHT: &str = "2026-02-21";
+
+static SHOP_WITH_A_NIGHT: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let (own, lake, output) = shop();
+    night(&lake, &output, FIRST_NIGHT);
+    own
+});
+
+/// Copies the shop with the published night of [`FIRST_NIGHT`], for tests that need one and look at no report of it. The files of the
+/// lake are linked, because a copy would be another file to the stored rollups: tests add files to it and change none.
+pub fn shop_with_a_night() -> (tempfile::TempDir, String, String) {
+    let own = tempfile::tempdir().unwrap();
+    let (lake, output) = places(own.path());
+    let (shops_lake, shops_output) = places(SHOP_WITH_A_NIGHT.path());
+    let linked = Command::new("cp").args(["-al", &shops_lake, &lake]).status().unwrap();
+    assert!(linked.success(), "{shops_lake} to {lake}");
+    lakes::copy(Path::new(&shops_output), Path::new(&output));
+    (own, lake, output)
+}
+
 /// Runs a night; returns its JSON report.
 pub fn night(lake: &str, output: &str, date: &str) -> Value {
     night_with(&[], lake, output, date)
@@ -130,12 +151,8 @@ pub fn champion(output: &str) -> String {
     std::fs::read_to_string(format!("{output}/models/champion")).unwrap().trim().to_string()
 }
 
-/// Tables of an undisturbed night of 2026-02-21 in one process on local files.
-pub static UNDISTURBED: LazyLock<Published> = LazyLock::new(|| {
-    let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
-    published_at(&output)
-});
+/// Tables of an undisturbed night of [`FIRST_NIGHT`] in one process on local files.
+pub static UNDISTURBED: LazyLock<Published> = LazyLock::new(|| published_at(&places(SHOP_WITH_A_NIGHT.path()).1));
 
 /// Returns the numbers of a query's only row.
 pub fn numbers(arguments: &[&str], sql: &str) -> Vec<f64> {

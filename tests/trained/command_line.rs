@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use crate::support::lakes;
-use crate::support::shop::{QUICK, contents, done, night, query, refused, run_column, shop};
+use crate::support::shop::{QUICK, contents, done, night, query, refused, run_column, shop, shop_with_a_night};
 
 fn command(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_intentcast")).args(QUICK).args(arguments).output().unwrap()
@@ -294,13 +294,7 @@ fn a_lake_is_named_by_a_path_or_by_a_file_url() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_sql_file_runs_when_pasted() {
-    let (_own, lake, output) = tokio::task::spawn_blocking(|| {
-        let (own, lake, output) = shop();
-        night(&lake, &output, "2026-02-21");
-        (own, lake, output)
-    })
-    .await
-    .unwrap();
+    let (_own, lake, output) = tokio::task::spawn_blocking(shop_with_a_night).await.unwrap();
     let settings: Vec<(String, String)> = QUICK
         .chunks(2)
         .map(|pair| pair[1].split_once('=').unwrap())

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::path::Path;
 
 use crate::support::lakes::write;
-use crate::support::shop::{done, night, night_of_all, numbers, query, run_column, shop};
+use crate::support::shop::{done, night, night_of_all, numbers, query, run_column, shop, shop_with_a_night};
 
 fn near(left: f64, right: f64) -> bool {
     (left - right).abs() <= 1e-6 * right.abs().max(1.0)
@@ -42,8 +42,7 @@ fn intent_units_share_out_every_purchase_probability() {
 
 #[test]
 fn a_night_reports_the_accuracy_of_earlier_nights() {
-    let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
+    let (_own, lake, output) = shop_with_a_night();
     assert_eq!(run_column(&output, "accuracy", "2026-02-21"), Value::Null);
     night(&lake, &output, "2026-02-22");
     assert_eq!(run_column(&output, "accuracy", "2026-02-22"), Value::Null, "six days are missing");
@@ -103,8 +102,7 @@ fn a_night_reports_the_accuracy_of_earlier_nights() {
 
 #[tokio::test]
 async fn a_night_reports_features_that_drifted() {
-    let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
+    let (_own, lake, output) = shop_with_a_night();
     let before = run_column(&output, "drift", "2026-02-21");
     let of = |drift: &Value, name: &str| drift[name].as_f64().unwrap();
     let card = card(&output);
@@ -137,8 +135,7 @@ fn a_model_without_deciles_scores_and_reports_no_drift() {
 
 #[tokio::test]
 async fn a_new_erasure_request_reruns_the_night() {
-    let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
+    let (_own, lake, output) = shop_with_a_night();
     let forgotten = query(&output, "SELECT min(user_id) AS id FROM intent").lines().nth(1).unwrap().to_string();
     let asked = format!("SELECT '{forgotten}' AS user_id, TIMESTAMP '2026-02-21T08:00:00' AS requested_at");
     write(Path::new(&lake), "erasures/asked.parquet", &asked).await;

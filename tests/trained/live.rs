@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::clients;
 use crate::support::server::{Server, clients_are_here};
-use crate::support::shop::{challenger, done, night, query, shop};
+use crate::support::shop::{challenger, done, night, query, shop, shop_with_a_night};
 
 /// The night that the server shows, and the one after it.
 const NIGHT: &str = "2026-02-21";
@@ -273,8 +273,7 @@ fn live_answers_are_for_those_who_may_have_them() {
 fn explanations_add_up_and_can_be_read_out() {
     // What is asked by SQL needs psql, and the page a browser; the rest needs neither.
     let has_psql = clients_are_here("explanations_add_up_and_can_be_read_out");
-    let (_own, lake, output) = shop();
-    night(&lake, &output, NIGHT);
+    let (_own, lake, output) = shop_with_a_night();
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
     let busiest = query(&output, "SELECT user_id, p_purchase FROM intent ORDER BY events_seen DESC, user_id LIMIT 3");
     let mut with_trees = 0;

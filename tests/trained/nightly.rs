@@ -25,7 +25,7 @@ use crate::support::published::{
     WITHOUT_ROWS, assert_equal_rows, assert_same_night, published, published_at, rows_visible,
 };
 use crate::support::shop::{
-    ENCODER, QUICK, TRAINED_ON, UNDISTURBED, done, night, places, query, refused, run, shop, upload,
+    ENCODER, QUICK, TRAINED_ON, UNDISTURBED, done, night, places, query, refused, run, shop, shop_with_a_night, upload,
 };
 
 const INTENT: &str = "SELECT * FROM intent ORDER BY user_id";
@@ -253,8 +253,7 @@ fn glob(pattern: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn users_in_parts_give_the_same_night_and_finished_parts_stay() {
-    let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
+    let (_own, _lake, output) = shop_with_a_night();
     let (features, intents) = (kept_features(&output).await, query(&output, INTENT));
     assert!(features.lines().count() > 100);
 
@@ -328,8 +327,7 @@ fn a_night_without_items_has_no_forecasts_in_any_parts() {
 
 #[test]
 fn rollback_shows_the_night_before() {
-    let (_own, lake, output) = shop();
-    night(&lake, &output, "2026-02-21");
+    let (_own, lake, output) = shop_with_a_night();
     let before = query(&output, INTENT);
     night(&lake, &output, "2026-02-22");
     assert_ne!(query(&output, INTENT), before);

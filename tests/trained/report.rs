@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::clients;
 use crate::support::replenish::{self, Item};
-use crate::support::shop::{contents, done, night, refused, shop, upload};
+use crate::support::shop::{contents, done, night, refused, shop, shop_with_a_night, upload};
 
 const NIGHT: &str = "2026-02-21";
 const EARLIER: &str = "2026-02-20";
@@ -241,8 +241,7 @@ fn a_night_of_an_older_version_keeps_its_numbers() {
 
 #[test]
 fn a_report_on_s3_has_its_files_there() {
-    let (_own, lake, output) = shop();
-    night(&lake, &output, NIGHT);
+    let (_own, lake, output) = shop_with_a_night();
     let server = upload(&lake, &output);
     let flags = server.flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();

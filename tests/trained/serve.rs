@@ -14,7 +14,7 @@ use crate::support::canaries::persons;
 use crate::support::clients::{self, Client};
 use crate::support::repository::root;
 use crate::support::server::{Server, clients_are_here};
-use crate::support::shop::{contents, done, night, query, refused, run, shop};
+use crate::support::shop::{contents, done, night, query, refused, run, shop, shop_with_a_night};
 
 const NIGHT: &str = "2026-02-21";
 const EARLIER: &str = "2026-02-20";
@@ -30,8 +30,7 @@ fn clients_read_a_published_night() {
     if !clients_are_here("clients_read_a_published_night") {
         return;
     }
-    let (own, lake, output) = shop();
-    night(&lake, &output, NIGHT);
+    let (own, lake, output) = shop_with_a_night();
     let before = contents(&output);
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
     let published = query(&output, "SELECT count(*) FROM intent");
@@ -202,8 +201,7 @@ fn what_tools_ask_at_their_start_is_answered() {
     if !clients_are_here("what_tools_ask_at_their_start_is_answered") {
         return;
     }
-    let (_own, lake, output) = shop();
-    night(&lake, &output, NIGHT);
+    let (_own, lake, output) = shop_with_a_night();
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
     for (file, expected) in [("tools.sql", 30), ("psql.sql", 80)] {
         let statements = statements(file);
@@ -248,8 +246,7 @@ fn broken_clients_harm_no_other() {
     if !clients_are_here("broken_clients_harm_no_other") {
         return;
     }
-    let (_own, lake, output) = shop();
-    night(&lake, &output, NIGHT);
+    let (_own, lake, output) = shop_with_a_night();
     let server = Server::start(&[], &["--lake", &lake, "--output", &output]);
     // As many as are let in, and more: they are closed after a while.
     let silent = |port: u16| (0..600).filter_map(|_| TcpStream::connect(("127.0.0.1", port)).ok()).collect();
@@ -310,8 +307,7 @@ fn only_reading_is_allowed_and_within_limits() {
     if !clients_are_here("only_reading_is_allowed_and_within_limits") {
         return;
     }
-    let (own, lake, output) = shop();
-    night(&lake, &output, NIGHT);
+    let (own, lake, output) = shop_with_a_night();
     let limits = [
         "serve.query_rows_max=1000",
         "serve.query_seconds_max=3",
@@ -650,8 +646,7 @@ fn users_prove_who_they_are_and_see_what_their_role_may() {
     if !clients_are_here("users_prove_who_they_are_and_see_what_their_role_may") {
         return;
     }
-    let (own, lake, output) = shop();
-    night(&lake, &output, NIGHT);
+    let (own, lake, output) = shop_with_a_night();
     let file = secure(own.path());
     let server = Server::start(&[], &["--config", &file, "--lake", &lake, "--output", &output]);
     let ask = |user: &str, password: &str, sql: &str| {
