@@ -2,12 +2,10 @@
 
 use async_trait::async_trait;
 use clap::Args;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::command::{Command, Needs, Places};
-use super::evaluation_tables as tables;
-use super::format::Format;
+use super::evaluation_tables::Shown;
 use crate::config::Config;
 use crate::evaluation::{self, Backtested, Task};
 use crate::failure::{Failure, Result};
@@ -30,18 +28,8 @@ pub struct Backtest {
     /// Train and score as of these dates.
     #[arg(long, required = true, value_delimiter = ',', value_name = "YYYY-MM-DD,…")]
     dates: Vec<RunDate>,
-    /// Evaluate only these predictions [default: all; demand of dates whose horizon has passed].
-    #[arg(long, value_enum, value_name = "TASK")]
-    task: Option<Task>,
-    /// Also figures of new, light and heavy users, and of the 20 categories that sold most.
-    #[arg(long)]
-    slices: bool,
-    /// Print in this format; the table leaves out some figures.
-    #[arg(long, value_enum, default_value = "table")]
-    format: Format,
-    /// Also write a page with curves and forecasts, one HTML file that needs nothing else.
-    #[arg(long, value_name = "FILE")]
-    page: Option<PathBuf>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 #[async_trait(?Send)]
@@ -51,12 +39,8 @@ impl Command for Backtest {
     }
 
     async fn run(&self, config: &Config) -> Result<()> {
-        self.page.as_deref().map_or(Ok(()), tables::require_folder)?;
-        if self.format == Format::Csv && self.task.is_none() {
-            return Err(Failure::usage("--format csv: expected one table, got several")
-                .hint("pass --task, or use --format json"));
-        }
-        if self.task == Some(Task::Demand) && !config.demand.enabled {
+        self.shown.refuse_unusable(false)?;
+        if self.shown.task == Some(Task::Demand) && !config.demand.enabled {
             return Err(Failure::usage("backtest: --task demand asks for forecasts, but demand.enabled is false")
                 .hint("leave out one of the two"));
         }
@@ -67,17 +51,16 @@ impl Command for Backtest {
         let models = Arc::new(Models::new(config)?);
         let workspace = Workspace::open(config, models, Access::ReadOnly).await?;
         // Before the first training, which takes minutes.
-        evaluation::require_complete(&workspace, &dates, self.task).await?;
+        evaluation::require_complete(&workspace, &dates, self.shown.task).await?;
         let output = Location::open(&config.output.uri, &config.s3)?;
         let writing = lock::begin_writing(&output, "training", &config.lock).await?;
         let trained = train_each(config, &workspace, &dates).await;
         let ended = writing.end_writing().await;
         let backtested = trained?;
         ended?;
-        let evaluation =
-            evaluation::evaluate_each(&workspace, &backtested, self.task, self.slices, config.train.seed).await?;
-        tables::print(&evaluation, self.format)?;
-        self.page.as_deref().map_or(Ok(()), |page| tables::write_page(&evaluation, page))
+        let (task, slices) = (self.shown.task, self.shown.slices);
+        let evaluation = evaluation::evaluate_each(&workspace, &backtested, task, slices, config.train.seed).await?;
+        self.shown.show(&evaluation)
     }
 }
 

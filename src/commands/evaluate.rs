@@ -2,14 +2,12 @@
 
 use async_trait::async_trait;
 use clap::Args;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::command::{Command, Dates, Needs, Places, parse_dates};
-use super::evaluation_tables as tables;
-use super::format::Format;
+use super::evaluation_tables::Shown;
 use crate::config::Config;
-use crate::evaluation::{self, Options, Task};
+use crate::evaluation::{self, Options};
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 use crate::score::models::Models;
@@ -39,18 +37,8 @@ pub struct Evaluate {
     /// Compare with this version, on the same users and dates.
     #[arg(long, value_name = "VERSION")]
     against: Option<String>,
-    /// Evaluate only these predictions [default: all; demand of dates whose horizon has passed].
-    #[arg(long, value_enum, value_name = "TASK")]
-    task: Option<Task>,
-    /// Also figures of new, light and heavy users, and of the 20 categories that sold most.
-    #[arg(long)]
-    slices: bool,
-    /// Print in this format; the table leaves out some figures.
-    #[arg(long, value_enum, default_value = "table")]
-    format: Format,
-    /// Also write a page with curves and forecasts, one HTML file that needs nothing else.
-    #[arg(long, value_name = "FILE")]
-    page: Option<PathBuf>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 #[async_trait(?Send)]
@@ -60,11 +48,7 @@ impl Command for Evaluate {
     }
 
     async fn run(&self, config: &Config) -> Result<()> {
-        self.page.as_deref().map_or(Ok(()), tables::require_folder)?;
-        if self.format == Format::Csv && (self.against.is_some() || self.task.is_none()) {
-            return Err(Failure::usage("--format csv: expected one table, got several")
-                .hint("pass --task, without --against; or use --format json"));
-        }
+        self.shown.refuse_unusable(self.against.is_some())?;
         let dates = match (self.backfill, self.date) {
             (Some(dates), _) => dates.every(self.step_days).collect(),
             (None, Some(date)) => vec![date],
@@ -76,12 +60,11 @@ impl Command for Evaluate {
             dates,
             model: self.model.clone(),
             against: self.against.clone(),
-            task: self.task,
-            slices: self.slices,
+            task: self.shown.task,
+            slices: self.shown.slices,
             seed: config.train.seed,
         };
         let evaluation = evaluation::evaluate(&workspace, &options).await?;
-        tables::print(&evaluation, self.format)?;
-        self.page.as_deref().map_or(Ok(()), |page| tables::write_page(&evaluation, page))
+        self.shown.show(&evaluation)
     }
 }

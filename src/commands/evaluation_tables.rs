@@ -1,20 +1,55 @@
-//! Tables and the page of `intentcast evaluate` and `intentcast backtest`.
+//! Tables and a page of an evaluation, as `intentcast evaluate` and `intentcast backtest` show them.
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, StringArray, UInt64Array};
+use clap::Args;
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::{self, Format};
 use crate::evaluation::{
     DemandDifference, DemandFigures, Difference, Evaluation, IntentFigures, RecommendationDifference,
-    RecommendationFigures,
+    RecommendationFigures, Task,
 };
 use crate::failure::{Failure, Result};
 use crate::ids::RunDate;
 
+/// The predictions that are evaluated, and where their figures go.
+#[derive(Debug, Args)]
+pub(super) struct Shown {
+    /// Evaluate only these predictions [default: all; demand of dates whose horizon has passed].
+    #[arg(long, value_enum, value_name = "TASK")]
+    pub(super) task: Option<Task>,
+    /// Also figures of new, light and heavy users, and of the 20 categories that sold most.
+    #[arg(long)]
+    pub(super) slices: bool,
+    /// Print in this format; the table leaves out some figures.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Also write a page with curves and forecasts, one HTML file that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
+}
+
+impl Shown {
+    /// Refuses what could not be shown, before an evaluation takes minutes.
+    pub(super) fn refuse_unusable(&self, compares_two: bool) -> Result<()> {
+        if self.format == Format::Csv && (compares_two || self.task.is_none()) {
+            let without = if compares_two { ", without --against" } else { "" };
+            return Err(Failure::usage("--format csv: expected one table, got several")
+                .hint(format!("pass --task{without}; or use --format json")));
+        }
+        self.page.as_deref().map_or(Ok(()), require_folder)
+    }
+
+    pub(super) fn show(&self, evaluation: &Evaluation) -> Result<()> {
+        print(evaluation, self.format)?;
+        self.page.as_deref().map_or(Ok(()), |page| write_page(evaluation, page))
+    }
+}
+
 /// Prints each table that has rows.
-pub(super) fn print(evaluation: &Evaluation, format: Format) -> Result<()> {
+fn print(evaluation: &Evaluation, format: Format) -> Result<()> {
     if !evaluation.figures.is_empty() {
         print_intents(&evaluation.figures, format)?;
     }
@@ -36,8 +71,8 @@ pub(super) fn print(evaluation: &Evaluation, format: Format) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a page in a folder that is not there, before an evaluation takes minutes.
-pub(super) fn require_folder(page: &Path) -> Result<()> {
+/// Refuses a page in a folder that is not there.
+fn require_folder(page: &Path) -> Result<()> {
     if page.is_dir() {
         return Err(unwritable(page, "it is a folder"));
     }
@@ -53,7 +88,7 @@ fn unwritable(page: &Path, reason: impl Display) -> Failure {
 }
 
 /// Writes the page of an evaluation to a file, whole or not at all.
-pub(super) fn write_page(evaluation: &Evaluation, path: &Path) -> Result<()> {
+fn write_page(evaluation: &Evaluation, path: &Path) -> Result<()> {
     let failed = |e: std::io::Error| unwritable(path, e);
     let mut part = path.as_os_str().to_os_string();
     part.push(".part");

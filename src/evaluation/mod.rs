@@ -113,13 +113,11 @@ pub(crate) async fn evaluate(workspace: &Workspace, options: &Options) -> Result
 pub(crate) async fn require_complete(workspace: &Workspace, dates: &[RunDate], task: Option<Task>) -> Result<()> {
     let known = KnownOutcomes::find(workspace).await?;
     let config = &workspace.config;
-    if task != Some(Task::Demand) {
-        dates.iter().try_for_each(|&date| require_outcomes(&known, date, config.intents.horizon_days))?;
-    }
-    if task == Some(Task::Demand) {
-        dates.iter().try_for_each(|&date| require_outcomes(&known, date, config.demand.horizon_days))?;
-    }
-    Ok(())
+    let days = match task {
+        Some(Task::Demand) => config.demand.horizon_days,
+        _ => config.intents.horizon_days,
+    };
+    dates.iter().try_for_each(|&date| require_outcomes(&known, date, days))
 }
 
 /// Evaluates the model of each date on that date; the figures of all dates together are those of how models are trained.
