@@ -2,7 +2,8 @@
 # Installs what the tests of the report and of the server use as a person would:
 # - Debian's packages, where this runs as root: Chromium, LibreOffice Calc, npm, psql, the PostgreSQL JDBC driver, curl and OpenSSL;
 # - playwright-core with axe-core from npm, into .clients of the checkout (versions and hashes in clients/package-lock.json);
-# - Python's clients of PostgreSQL and Arrow Flight SQL with a Java runtime, into .clients/python (clients/requirements.txt).
+# - Python's clients of PostgreSQL and Arrow Flight SQL with a Java runtime, and the trackers of experiments MLflow and Weights & Biases,
+#   into .clients/python (clients/requirements.txt).
 # Does nothing for what is installed already. As root, or with CI=true, a missing one is a failure; otherwise it is named, and its tests
 # are skipped. Safe to interrupt and run again: a folder is used only after its stamp is written.
 set -euo pipefail
@@ -54,7 +55,7 @@ if [ "$(cat $python/stamp 2> /dev/null || true)" != "$stamp" ] || ! $python/bin/
   if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
     missing+=("Python 3.11 or newer")
   else
-    echo "clients: installing the clients of PostgreSQL and Flight SQL into $python (700 MB, once)"
+    echo "clients: installing the clients of PostgreSQL and Flight SQL, MLflow and W&B into $python (1 GB, once)"
     # The environment has no pip, so that Debian's python3 needs no python3-venv package. The outer pip installs into it.
     if python3 -m venv --without-pip $python &&
       python3 -m pip --python $python/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes \

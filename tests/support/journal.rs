@@ -45,6 +45,11 @@ fn file(output: &Path, name: &str) -> PathBuf {
     only.clone()
 }
 
+/// Returns the folder of the only run.
+pub fn run_folder(output: &Path) -> PathBuf {
+    file(output, "metrics.jsonl").parent().unwrap().to_path_buf()
+}
+
 /// Returns the lines of the only run.
 pub fn metrics(output: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(file(output, "metrics.jsonl")).unwrap();
@@ -53,7 +58,7 @@ pub fn metrics(output: &Path) -> Vec<Value> {
 
 /// Returns the scalars of the only run by tag, as TensorBoard's own reader sees them.
 pub fn events(output: &Path) -> Value {
-    events_of(file(output, "metrics.jsonl").parent().unwrap())
+    events_of(&run_folder(output))
 }
 
 /// Returns the scalars of the run whose curves are in this folder.

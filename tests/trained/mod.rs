@@ -23,5 +23,6 @@ mod serve;
 mod suppressed;
 mod tables;
 mod text;
+mod trackers;
 mod training;
 mod truth;
