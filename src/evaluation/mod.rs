@@ -47,7 +47,7 @@ pub(crate) struct Options {
     pub(crate) against: Option<String>,
     /// `None` for all.
     pub(crate) task: Option<Task>,
-    /// Whether to judge groups of users and categories of items too.
+    /// Groups of users and categories of items are judged too.
     pub(crate) slices: bool,
     /// Seed of the intervals.
     pub(crate) seed: u64,
