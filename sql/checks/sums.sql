@@ -22,15 +22,19 @@ sums AS (
             AND published.category = wanted.category
             AND published.target_date = wanted.target_date
 ),
--- Over the days of the intents' horizon: between the network's sum and the intents', by tonight's weight.
+-- Over the days of the intents' horizon: between the network's sum and the intents', by tonight's weight. A category of few users may
+-- stay as the network forecasts it (sql/tables/demand.sql), so the total is not looked at.
 reconciled AS (
     SELECT
         level,
         category,
-        sum((1.0 - intent_weight) * model_mean + intent_weight * intent_units) AS wanted,
+        CASE
+            WHEN abs(sum(mean) - sum(model_mean)) <= 1e-6 * greatest(1.0, sum(model_mean)) THEN sum(model_mean)
+            ELSE sum((1.0 - intent_weight) * model_mean + intent_weight * intent_units)
+        END AS wanted,
         sum(mean) AS published
     FROM demand_total
-    WHERE intent_units IS NOT NULL
+    WHERE intent_units IS NOT NULL AND level = 'category'
     GROUP BY level, category
 ),
 faults AS (

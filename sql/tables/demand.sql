@@ -8,6 +8,8 @@
 -- Athanasopoulos and Hyndman 2019, "Optimal forecast reconciliation", weighted least squares) of the items with their
 -- category's combined sum, if an item's error variance is proportional to its mean. Days beyond the horizon move by the same
 -- factor: what a network misses this week it has been seen to miss in the next ones (docs/models/demand.md).
+-- The factor tells the sum of a category's intents. So a category stays as the network forecasts it where only items of fewer than
+-- k_min() users are promised anything, or where it has such items and no forecasts, as each item then gets its own promise.
 WITH forecasts AS (
     SELECT item_id, step, mean, q05, q10, q25, q50, q75, q90, q95 FROM demand_forecasts
 ),
@@ -29,7 +31,10 @@ shares AS (
 ),
 -- The engine holds a join's first table in memory and streams the second, so the small one comes first.
 wanted AS (
-    SELECT recommendation.item_id, sum(shares.share * exp(recommendation.score - shares.top)) AS units
+    SELECT
+        recommendation.item_id,
+        sum(shares.share * exp(recommendation.score - shares.top)) AS units,
+        count(*) AS users
     FROM shares JOIN recommendation ON recommendation.user_id = shares.user_id
     GROUP BY recommendation.item_id
 ),
@@ -44,13 +49,18 @@ promised AS (
         item_category.category,
         horizon.mean,
         horizon.days,
-        coalesce(wanted.units, 0.0) AS units
+        coalesce(wanted.units, 0.0) AS units,
+        coalesce(wanted.users, 0) BETWEEN 1 AND k_min() - 1 AS is_small
     FROM horizon
         LEFT JOIN wanted ON horizon.item_id = wanted.item_id
         LEFT JOIN item_category ON horizon.item_id = item_category.item_id
 ),
 sums AS (
-    SELECT coalesce(category, '') AS category, sum(mean) AS mean, sum(units) AS units
+    SELECT
+        coalesce(category, '') AS category,
+        sum(mean) AS mean,
+        sum(units) AS units,
+        bool_or(is_small) AND (sum(mean) = 0 OR NOT bool_or(units > 0 AND NOT is_small)) AS of_few_users
     FROM promised
     GROUP BY coalesce(category, '')
 ),
@@ -60,8 +70,9 @@ factors AS (
     SELECT
         promised.*,
         sums.mean AS category_mean,
+        sums.of_few_users,
         intent_weight.intent_weight,
-        CASE WHEN sums.mean > 0
+        CASE WHEN sums.mean > 0 AND NOT sums.of_few_users
             THEN 1.0 - intent_weight.intent_weight + intent_weight.intent_weight * sums.units / sums.mean
             ELSE 1.0
         END AS factor
@@ -80,6 +91,7 @@ days AS (
             factors.units * CASE WHEN factors.mean > 0 THEN forecasts.mean / factors.mean ELSE 1.0 / factors.days END
         END AS intent_units,
         factors.category_mean,
+        factors.of_few_users,
         factors.intent_weight,
         factors.factor,
         -- Quantiles in whole units stay whole.
@@ -94,7 +106,7 @@ SELECT
     item_id,
     target_date,
     CASE
-        WHEN category_mean = 0 AND intent_units IS NOT NULL THEN intent_weight * intent_units
+        WHEN category_mean = 0 AND intent_units IS NOT NULL AND NOT of_few_users THEN intent_weight * intent_units
         ELSE model_mean * factor
     END AS mean,
     CASE WHEN whole THEN round(q05 * factor) ELSE q05 * factor END AS q05,

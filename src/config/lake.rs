@@ -113,7 +113,7 @@ settings! {
         /// model or table sees them.
         mask_text: bool = true;
         /// Users who must be behind a published number: segments of fewer are left out, and `intent_units` of items of fewer are null and
-        /// in no sum. Limits: docs/models/demand.md. 1: all are published.
+        /// in no sum. More: docs/models/demand.md. 1: all are published.
         k_min: u32 = 5, 1..=1_000_000;
     }
 }

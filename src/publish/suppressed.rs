@@ -251,7 +251,48 @@ mod tests {
         assert_eq!(segments("('a', 100), ('b', 40), ('c', 3)").await, "a");
         assert_eq!(segments("('a', 100), ('b', 40), ('c', 7)").await, "ab");
         assert_eq!(segments("('a', 100), ('b', 40)").await, "ab");
-        assert_eq!(segments("('a', 100), ('c', 3)").await, "a", "nothing covers them");
+        assert_eq!(segments("('a', 100), ('c', 3)").await, "", "nothing else covers them");
+        assert_eq!(segments("('a', 100), ('c', 7)").await, "a");
+    }
+
+    /// The factor by which a category's forecasts move tells the sum of its intents.
+    #[tokio::test]
+    async fn intents_of_few_users_move_no_forecasts() {
+        let ctx = SessionContext::new();
+        functions::register(&ctx, &Config::default(), "2026-03-01".parse().unwrap()).unwrap();
+        // Each item with its category, its forecast and its users.
+        let items = "(VALUES ('a1', 'a', 4.0, 5), ('a2', 'a', 4.0, 2), ('b1', 'b', 4.0, 2), ('b2', 'b', 4.0, 0), \
+                     ('c1', 'c', 0.0, 5), ('c2', 'c', 0.0, 1), ('d1', 'd', 0.0, 6), ('e1', 'e', 4.0, 0)) \
+                     AS i(item_id, category, mean, users)";
+        let quantiles =
+            ["q05", "q10", "q25", "q50", "q75", "q90", "q95"].map(|name| format!("mean AS {name}")).join(", ");
+        for view in [
+            format!("demand_forecasts AS SELECT item_id, 1 AS step, mean, {quantiles} FROM {items}"),
+            format!("item_category AS SELECT item_id, category FROM {items}"),
+            format!(
+                "recommendation AS SELECT concat(item_id, n.value) AS user_id, 1 AS rank, item_id, 0.5 AS score \
+                 FROM {items} JOIN generate_series(1, 9) AS n ON n.value <= i.users"
+            ),
+            "intent AS SELECT user_id, 1.0 AS p_purchase FROM recommendation".into(),
+            "intent_weight AS SELECT 0.5 AS intent_weight".into(),
+        ] {
+            ctx.sql(&format!("CREATE VIEW {view}")).await.unwrap();
+        }
+        let sql = SqlFiles::load(&Config::default()).unwrap();
+        for view in ["demand", "demand_total"] {
+            views::register_one(&ctx, &sql, &format!("tables/{view}")).await.unwrap();
+        }
+        let rows = ctx.sql("SELECT concat(item_id, ' ', mean) AS said FROM demand ORDER BY item_id").await.unwrap();
+        let rows = rows.collect().await.unwrap();
+        let said = rows.iter().flat_map(|batch| {
+            let texts = arrow::compute::cast(batch.column(0), &DataType::Utf8).unwrap();
+            texts.as_string::<i32>().iter().map(|text| text.unwrap().to_string()).collect::<Vec<_>>()
+        });
+        // Two users are behind b, and one behind c2 alone; a has 7 of its 8 units, d has 6, e none.
+        let wanted = ["a1 3.75", "a2 3.75", "b1 4.0", "b2 4.0", "c1 0.0", "c2 0.0", "d1 3.0", "e1 2.0"];
+        assert_eq!(said.collect::<Vec<_>>(), wanted);
+        let faults = ctx.sql(sql.get("checks/sums").unwrap()).await.unwrap().collect().await.unwrap();
+        assert_eq!(faults.iter().map(RecordBatch::num_rows).sum::<usize>(), 0, "{faults:?}");
     }
 
     proptest! {
