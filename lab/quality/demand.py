@@ -34,9 +34,9 @@ def origins_of(task):
 
 def series_of(job, end):
     """Units by item (rows) and day (columns), null before an item is first seen and where it was not in stock."""
-    days = job.sql(
-        end, "SELECT item_id, CAST(day AS VARCHAR) AS day, units, in_stock FROM item_days ORDER BY item_id, day"
-    )
+    query = "SELECT item_id, CAST(day AS VARCHAR) AS day, units, in_stock FROM item_days ORDER BY item_id, day"
+    # The rivals learn from all days, not from the 112 that our network reads.
+    days = job.sql(end, query, "demand.history_days=1000")
     days.loc[~days.in_stock.astype(str).str.lower().eq("true"), "units"] = numpy.nan
     return days.pivot(index="item_id", columns="day", values="units").sort_index(axis=1)
 

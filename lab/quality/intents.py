@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import rivals
-from intervals import calibration_error, log_losses
+from intervals import auc, calibration_error, log_losses
 from job import later
 
 FEATURES = "SELECT * EXCEPT (recent, last_queries, last_at) FROM user_features ORDER BY user_id"
@@ -152,6 +152,21 @@ def ours(job, sets):
     return pandas.concat(predicted).reindex(sets["test"].index).to_numpy()
 
 
+def true_propensity(job, sets):
+    """How far above 0.5 the AUC of ours is, as a share of what the simulator's own probabilities reach on the same rows."""
+    test = sets["test"]
+    truth = [pandas.read_parquet(f"{job.lake}/truth/propensity/dt={day}").assign(day=day) for day in test.day.unique()]
+    found = test[["day", "user_id"]].merge(pandas.concat(truth), how="left", on=["day", "user_id"])
+    known = found.p_purchase_7d.notna().to_numpy()
+    reached = [auc(test.label.to_numpy()[known], of[known]) for of in (ours(job, sets), found.p_purchase_7d.to_numpy())]
+    return {
+        "rows": int(known.sum()),
+        "auc": reached[0],
+        "auc_true": reached[1],
+        "share": (reached[0] - 0.5) / (reached[1] - 0.5),
+    }
+
+
 def run(job, check_split):
     seconds = job.train()
     sets = split_of(job)
@@ -166,4 +181,6 @@ def run(job, check_split):
         models["BG/NBD"] = bg_nbd(job, sets)
     found = rivals.compared(models, labels, users, seconds)
     found["models"]["intentcast"]["calibration_error"] = calibration_error(labels, models["intentcast"][0])
+    if job.task.lake.simulate:
+        found["true_propensity"] = true_propensity(job, sets)
     return found

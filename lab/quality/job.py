@@ -43,8 +43,8 @@ class Job:
             self._run("import", lake.name, *files, "--to", self.lake)
         open(self.lake + ".done", "w", encoding="utf-8").close()
 
-    def _run(self, verb, *options):
-        settings = [part for setting in self.task.settings for part in ("--set", setting)]
+    def _run(self, verb, *options, more=()):
+        settings = [part for setting in (*self.task.settings, *more) for part in ("--set", setting)]
         with open(self.log, "a", encoding="utf-8") as log:
             done = subprocess.run(
                 [self.binary, *settings, verb, *options], stdout=subprocess.PIPE, stderr=log, text=True, check=False
@@ -64,9 +64,9 @@ class Job:
         with open(path, encoding="utf-8") as file:
             return float(file.read())
 
-    def sql(self, day, query):
-        """Asks SQL as of a day; answers are kept."""
-        name = hashlib.sha256(f"{day} {query}".encode()).hexdigest()[:16]
+    def sql(self, day, query, *more):
+        """Asks SQL as of a day, with further settings; answers are kept."""
+        name = hashlib.sha256(" ".join((day, query, *more)).encode()).hexdigest()[:16]
         path = os.path.join(self.cache, f"{name}.csv")
         if not os.path.exists(path):
             with open(path + ".part", "w", encoding="utf-8") as file:
@@ -83,6 +83,7 @@ class Job:
                         "csv",
                         "-c",
                         query,
+                        more=more,
                     )
                 )
             os.rename(path + ".part", path)
