@@ -170,6 +170,7 @@ mod tests {
     use crate::config::Config;
     use crate::features::{functions, views};
     use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+    use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -251,8 +252,32 @@ mod tests {
         assert_eq!(segments("('a', 100), ('b', 40), ('c', 3)").await, "a");
         assert_eq!(segments("('a', 100), ('b', 40), ('c', 7)").await, "ab");
         assert_eq!(segments("('a', 100), ('b', 40)").await, "ab");
-        assert_eq!(segments("('a', 100), ('c', 3)").await, "", "nothing else covers them");
-        assert_eq!(segments("('a', 100), ('c', 7)").await, "a");
+        assert_eq!(segments("('a', 100), ('c', 3)").await, "a", "the report leaves the three out");
+    }
+
+    /// With a single published segment, the mean of all users would tell that of the few others.
+    #[tokio::test]
+    async fn the_reports_means_leave_few_users_of_unpublished_segments_out() {
+        let ctx = SessionContext::new();
+        functions::register(&ctx, &Config::default(), "2026-03-03".parse().unwrap()).unwrap();
+        let intents = ["view", "search", "favorite", "cart", "purchase", "review", "churn"]
+            .map(|intent| format!("n.value / 10.0 AS p_{intent}"))
+            .join(", ");
+        for view in [
+            format!(
+                "intent_history AS SELECT CAST(s.night AS DATE) AS run_date, s.segment, {intents} FROM (VALUES \
+                 ('2026-03-01', 'a', 9), ('2026-03-01', 'c', 3), ('2026-03-02', 'a', 9), ('2026-03-02', 'c', 3), \
+                 ('2026-03-02', 'd', 4), ('2026-03-03', 'a', 9)) AS s(night, segment, users) \
+                 JOIN generate_series(1, 9) AS n ON n.value <= s.users"
+            ),
+            "segment_history AS SELECT DISTINCT run_date, segment FROM intent_history WHERE segment = 'a'".into(),
+        ] {
+            ctx.sql(&format!("CREATE VIEW {view}")).await.unwrap();
+        }
+        let sql = SqlFiles::load(&Config::default()).unwrap();
+        let rows = ctx.sql(sql.get("report/intent_days").unwrap()).await.unwrap().collect().await.unwrap();
+        let users = rows.iter().flat_map(|batch| batch["users"].as_primitive::<Int64Type>().values().to_vec());
+        assert_eq!(users.collect::<Vec<_>>(), [9, 16, 9]);
     }
 
     /// The factor by which a category's forecasts move tells the sum of its intents.
