@@ -18,6 +18,7 @@ mod profile;
 mod raw_tables;
 pub(crate) mod retry;
 pub(crate) mod rewritten_file;
+pub(crate) mod scratch_copy;
 pub mod stores;
 pub(crate) mod unreadable;
 mod view_names;

@@ -4,9 +4,8 @@
 use arrow::array::{Array, ArrayRef, AsArray, LargeStringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
-use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::column::writer::ColumnWriterImpl;
 use parquet::data_type::DataType as ParquetType;
@@ -16,37 +15,63 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::failure::Result;
+use super::scratch_copy;
+use crate::failure::{Failure, Result};
 
 /// Rows that are copied at once.
 const ROWS_AT_ONCE: usize = 8192;
 
 /// A file without the rows that were left out.
 pub(crate) struct RewrittenFile {
-    pub(crate) bytes: Vec<u8>,
+    /// Without a name.
+    pub(crate) file: File,
     pub(crate) metadata: ParquetMetaData,
     pub(crate) rows_left_out: u64,
 }
 
-/// Returns a file without the rows of which one of `columns`, whose names may have another case, holds an id that is left out;
-/// `None` if it has no such row.
+/// Writes a file without the rows of which one of `columns`, whose names may have another case, holds an id that is left out, as a
+/// scratch file of `folder`; `None` if it has no such row. Holds a column of a row group in memory.
 pub(crate) fn without(
-    bytes: Bytes,
+    from: &File,
     columns: &[String],
     is_left_out: &dyn Fn(&str) -> bool,
+    folder: &Path,
 ) -> Result<Option<RewrittenFile>> {
-    let reader = SerializedFileReader::new(bytes.clone())?;
-    let kept = kept_rows(&bytes, reader.metadata(), columns, is_left_out)?;
+    let kept = kept_rows(from, columns, is_left_out)?;
     let rows_left_out = kept.iter().flatten().filter(|kept| !**kept).count() as u64;
     if rows_left_out == 0 {
         return Ok(None);
     }
-    let file = reader.metadata().file_metadata();
-    let mut written = Vec::new();
-    let properties = Arc::new(properties_of(reader.metadata()));
-    let mut writer = SerializedFileWriter::new(&mut written, file.schema_descr().root_schema_ptr(), properties)?;
+    let file = scratch_copy::create(folder)?;
+    let metadata = copy_rows(from, &file, &kept).map_err(|e| match e {
+        ParquetError::External(source) => match source.downcast::<std::io::Error>() {
+            Ok(error) if is_of_space(error.kind()) => scratch_copy::failure(&error),
+            Ok(error) => Failure::from(ParquetError::External(error)),
+            Err(other) => Failure::from(ParquetError::External(other)),
+        },
+        other => Failure::from(other),
+    })?;
+    Ok(Some(RewrittenFile { file, metadata, rows_left_out }))
+}
+
+/// Says whether a file has rows of which one of `columns` holds such an id.
+pub(crate) fn holds(from: &File, columns: &[String], is_wanted: &dyn Fn(&str) -> bool) -> Result<bool> {
+    Ok(kept_rows(from, columns, is_wanted)?.iter().flatten().any(|kept| !kept))
+}
+
+fn is_of_space(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+fn copy_rows(from: &File, to: &File, kept: &[Vec<bool>]) -> std::result::Result<ParquetMetaData, ParquetError> {
+    let reader = SerializedFileReader::new(from.try_clone()?)?;
+    let schema = reader.metadata().file_metadata().schema_descr().root_schema_ptr();
+    let mut writer = SerializedFileWriter::new(to, schema, Arc::new(properties_of(reader.metadata())))?;
     for (group, kept) in kept.iter().enumerate() {
         if !kept.contains(&true) {
             continue;
@@ -60,8 +85,7 @@ pub(crate) fn without(
         }
         to.close()?;
     }
-    let metadata = writer.close()?;
-    Ok(Some(RewrittenFile { bytes: written, metadata, rows_left_out }))
+    writer.close()
 }
 
 /// Says whether an id is left out as a column has it: programs that know no missing integer write 13085 as 13085.0.
@@ -70,22 +94,18 @@ fn is_left_out_as(text: &str, is_left_out: &dyn Fn(&str) -> bool) -> bool {
 }
 
 /// Returns which rows of each row group stay.
-fn kept_rows(
-    bytes: &Bytes,
-    metadata: &ParquetMetaData,
-    columns: &[String],
-    is_left_out: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Vec<bool>>> {
+fn kept_rows(from: &File, columns: &[String], is_left_out: &dyn Fn(&str) -> bool) -> Result<Vec<Vec<bool>>> {
     let wanted: HashSet<String> = columns.iter().map(|column| column.to_lowercase()).collect();
+    let footer = ArrowReaderMetadata::load(from, ArrowReaderOptions::default())?;
+    let fields = footer.schema().fields().iter().enumerate();
+    let roots = fields.filter(|(_, field)| wanted.contains(&field.name().to_lowercase())).map(|(at, _)| at);
+    let owners = ProjectionMask::roots(footer.parquet_schema(), roots.collect::<Vec<_>>());
     let mut groups = Vec::new();
-    for (group, found) in metadata.row_groups().iter().enumerate() {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;
-        let fields = reader.schema().fields().iter().enumerate();
-        let roots: Vec<usize> =
-            fields.filter(|(_, field)| wanted.contains(&field.name().to_lowercase())).map(|(at, _)| at).collect();
-        let owners = ProjectionMask::roots(reader.parquet_schema(), roots);
+    for (group, found) in footer.metadata().row_groups().iter().enumerate() {
+        let file = from.try_clone().map_err(ParquetError::from)?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone());
         let mut kept = Vec::with_capacity(usize::try_from(found.num_rows()).unwrap_or_default());
-        for batch in reader.with_row_groups(vec![group]).with_projection(owners).build()? {
+        for batch in reader.with_row_groups(vec![group]).with_projection(owners.clone()).build()? {
             let batch = batch?;
             let first = kept.len();
             kept.resize(first + batch.num_rows(), true);
@@ -203,9 +223,23 @@ mod tests {
     use parquet::basic::{Compression, Type};
     use parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
     use parquet::schema::parser::parse_message_type;
+    use std::io::Write;
 
-    fn read(bytes: &[u8]) -> RecordBatch {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::copy_from_slice(bytes)).unwrap();
+    fn file_of(bytes: &[u8]) -> File {
+        let mut file = scratch_copy::create(&std::env::temp_dir()).unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn rewritten(file: &File, column: &str, id: &str) -> Option<RewrittenFile> {
+        let columns = [column.to_string()];
+        let made = without(file, &columns, &|found| found == id, &std::env::temp_dir()).unwrap();
+        assert_eq!(holds(file, &columns, &|found| found == id).unwrap(), made.is_some());
+        made
+    }
+
+    fn read(file: &File) -> RecordBatch {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file.try_clone().unwrap()).unwrap();
         let schema = Arc::clone(reader.schema());
         let batches: Vec<RecordBatch> = reader.build().unwrap().map(|batch| batch.unwrap()).collect();
         arrow::compute::concat_batches(&schema, &batches).unwrap()
@@ -234,12 +268,11 @@ mod tests {
         writer.write(&rows).unwrap();
         writer.close().unwrap();
 
-        let columns = ["user_id".to_string()];
-        let made = without(file.clone().into(), &columns, &|id| id == "u1").unwrap().unwrap();
+        let made = rewritten(&file_of(&file), "user_id", "u1").unwrap();
         let owners = rows.column(0).as_string::<i32>();
         let stays: BooleanArray = owners.iter().map(|id| Some(id != Some("u1"))).collect();
         let expected = arrow::compute::filter_record_batch(&rows, &stays).unwrap();
-        let left = read(&made.bytes);
+        let left = read(&made.file);
         for (at, field) in rows.schema().fields().iter().enumerate() {
             for row in 0..expected.num_rows() {
                 let value =
@@ -252,7 +285,7 @@ mod tests {
         assert!(file.key_value_metadata().unwrap().iter().any(|pair| pair.value.as_deref() == Some("by hand")));
         assert_eq!(made.metadata.num_row_groups(), 3);
         assert_eq!(made.metadata.row_group(0).column(0).compression(), Compression::SNAPPY);
-        assert!(without(made.bytes.into(), &columns, &|id| id == "u1").unwrap().is_none());
+        assert!(rewritten(&made.file, "user_id", "u1").is_none());
     }
 
     #[test]
@@ -273,9 +306,9 @@ mod tests {
         group.close().unwrap();
         writer.close().unwrap();
 
-        let made = without(file.into(), &["visitor".to_string()], &|id| id == "13085").unwrap().unwrap();
+        let made = rewritten(&file_of(&file), "visitor", "13085").unwrap();
         assert_eq!((made.rows_left_out, made.metadata.file_metadata().num_rows()), (1, 2));
-        let reader = SerializedFileReader::new(Bytes::from(made.bytes)).unwrap();
+        let reader = SerializedFileReader::new(made.file).unwrap();
         assert_eq!(reader.metadata().file_metadata().schema_descr().column(0).physical_type(), Type::INT96);
         let rows: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
         assert_eq!(rows.len(), 2);
@@ -293,8 +326,8 @@ mod tests {
         let mut writer = ArrowWriter::try_new(&mut file, rows.schema(), None).unwrap();
         writer.write(&rows).unwrap();
         writer.close().unwrap();
-        let made = without(file.into(), &["user_id".to_string()], &|id| id == "7").unwrap().unwrap();
-        let left = read(&made.bytes);
+        let made = rewritten(&file_of(&file), "user_id", "7").unwrap();
+        let left = read(&made.file);
         assert_eq!((made.rows_left_out, left.num_rows(), left.schema()), (2, 0, rows.schema()));
     }
 }

@@ -144,6 +144,7 @@ async fn a_delta_table_is_changed_by_a_commit() {
     let places = lake.places();
     python(TO_DELTA, &places[0]);
     let before = python(READ_DELTA, &places[0]);
+    let rows = events(5, "c", LOGIN);
     let events = Path::new(&places[0]).join("events");
     assert!(files_with(&events, "u7").await > 0);
     let commits = || std::fs::read_dir(events.join("_delta_log")).unwrap().count();
@@ -159,6 +160,25 @@ async fn a_delta_table_is_changed_by_a_commit() {
     for id in ["u7", "g7", "u1"] {
         assert_eq!(files_with(&events, id).await, 0, "{id}");
     }
+    // So are those that no log entry names, unless a write that is under way may be about to commit them.
+    let (orphan, changes) = (events.join("orphan.parquet"), events.join("_change_data/cdc.parquet"));
+    std::fs::create_dir_all(changes.parent().unwrap()).unwrap();
+    let hold = |file: &Path| file.strip_prefix(&places[0]).unwrap().display().to_string();
+    for file in [&orphan, &changes] {
+        lake.write(&hold(file), &rows).await;
+    }
+    lake.write("events/other.parquet", &format!("SELECT * FROM ({rows}) AS e WHERE user_id NOT IN ('u1', 'u7')")).await;
+    let again = [&settings, &arguments(&places, &["--user", "u7"])[..]].concat();
+    let said = refused(&again, 75);
+    assert!(said.contains("and so does 1 other: a write may be under way"), "{said}");
+    assert!(orphan.exists() && changes.exists());
+    for file in [&orphan, &changes] {
+        let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(hours_ago).unwrap();
+    }
+    done(&again);
+    assert!(!orphan.exists() && !changes.exists() && events.join("other.parquet").exists());
+    assert_eq!(commits(), there + 1);
     // Such a table takes no deletion.
     let log = events.join("_delta_log");
     let first = std::fs::read_to_string(log.join("00000000000000000000.json")).unwrap();

@@ -4,7 +4,7 @@
 //! names go. The events that go are noted by day first, so that a night that reads fewer rows knows why, and units follow the files
 //! that they were made from, so that no night builds them again.
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use datafusion::prelude::SessionContext;
 use deltalake::DeltaTable;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, PROTOCOL};
@@ -12,7 +12,7 @@ use deltalake::kernel::{Action, Add};
 use deltalake::protocol::DeltaOperation;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectMeta, ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
+use object_store::{Attributes, GetOptions, ObjectMeta, ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -26,11 +26,15 @@ use crate::features::erased_users::{ErasedUsers, ErasureRecord};
 use crate::features::lake_source::LakeSource;
 use crate::lake::delta_table;
 use crate::lake::files_table::ListedFile;
-use crate::lake::rewritten_file;
+use crate::lake::rewritten_file::{self, RewrittenFile};
+use crate::lake::scratch_copy::{self, UploadSizes};
 use crate::lake::stores::Location;
 use crate::lake::{Lake, fingerprint};
 use crate::publish::lock::NightLock;
 use crate::tables::delta_log;
+
+/// Age below which a file that no version of a table names may be about to be committed.
+const UNDER_WAY: TimeDelta = TimeDelta::hours(1);
 
 /// The lake whose files are rewritten, and a session to read it with.
 #[derive(Clone, Copy)]
@@ -66,7 +70,7 @@ pub(super) async fn rewrite(
 ) -> Result<Gone> {
     let found = erased_lake_rows::find(lake.ctx, lake.source, users).await?;
     let mut done = Replaced::default();
-    let replaced = replace(output, lake.source.lake, &found, users, (record, held), &mut done).await;
+    let replaced = replace(output, lake.source, &found, users, (record, held), &mut done).await;
     if !done.moved.is_empty() {
         // Also where a later file failed.
         let now = Lake::open(lake.source.config, lake.source.sql).await?;
@@ -93,12 +97,13 @@ struct Replaced {
 
 async fn replace(
     output: &Location,
-    lake: &Lake,
+    source: LakeSource<'_>,
     found: &LakeRows,
     users: &ErasedUsers,
     (record, held): (&mut ErasureRecord, &NightLock),
     done: &mut Replaced,
 ) -> Result<()> {
+    let (lake, scratch) = (source.lake, &source.config.engine.spill_path());
     let files = owned_files(lake, found)?;
     for table in delta_tables(lake, &files)?.iter().filter(|table| !table.files.is_empty()) {
         refuse_unwritable(&table.folder).await?;
@@ -119,30 +124,45 @@ async fn replace(
     let is_erased = |id: &str| users.contains(id);
     for file in files.values().filter(|file| !file.is_delta) {
         held.check().await?;
-        let made = read_without(&lake.location, file, &is_erased).await?;
-        let path = &file.listed.meta.location;
-        put_in_place(&lake.location, file.listed, made.bytes).await?;
+        let (made, attributes) = read_without(&lake.location, file, &is_erased, scratch).await?;
+        let (path, rows_left_out) = (&file.listed.meta.location, made.rows_left_out);
+        put_in_place(&lake.location, file.listed, made, attributes).await?;
         done.moved.insert(path.clone(), path.clone());
-        done.gone.add(made.rows_left_out);
+        done.gone.add(rows_left_out);
     }
+    let mut young = Vec::new();
     for table in delta_tables(lake, &files)? {
         held.check().await?;
-        commit(&table, &is_erased, done).await?;
-        remove_retired(&table, &is_erased, record, output).await?;
+        commit(&table, &is_erased, scratch, done).await?;
+        young.extend(remove_retired(&table, &is_erased, scratch, (&mut *record, output)).await?);
     }
-    Ok(())
+    match young.first() {
+        None => Ok(()),
+        Some(name) => Err(Failure::transient(format!(
+            "{name}: this file, which no version of the table names, holds erased persons{}: a write may be under way",
+            match young.len() {
+                1 => String::new(),
+                2 => ", and so does 1 other".into(),
+                files => format!(", and so do {} others", files - 1),
+            }
+        ))
+        .hint(format!("run the same command again, {} minutes after the last such write", UNDER_WAY.num_minutes()))),
+    }
 }
 
 /// Replaces a file that is as it was listed; where the store can, nothing that was written meanwhile.
-async fn put_in_place(store: &Location, listed: &ListedFile, bytes: Vec<u8>) -> Result<()> {
+async fn put_in_place(
+    store: &Location,
+    listed: &ListedFile,
+    made: RewrittenFile,
+    attributes: Attributes,
+) -> Result<()> {
     let path = &listed.meta.location;
-    let at = |e: object_store::Error| Failure::from(e).at(&listed.name);
-    refuse_changed(store, listed).await?;
+    let still_listed = refuse_changed(store, listed);
     if store.url.scheme() != "file" {
         let known = UpdateVersion { e_tag: listed.meta.e_tag.clone(), version: None };
-        let only_this = PutOptions { mode: PutMode::Update(known), ..Default::default() };
-        store.store.put_opts(path, bytes.into(), only_this).await.map_err(at)?;
-        return Ok(());
+        let only_this = PutOptions { mode: PutMode::Update(known), attributes, ..Default::default() };
+        return scratch_copy::upload(store, path, made.file, only_this, UploadSizes::default(), still_listed).await;
     }
     let local = PathBuf::from(store.display(path));
     let failed = |e: std::io::Error| Failure::transient(e.to_string()).at(&listed.name);
@@ -154,7 +174,7 @@ async fn put_in_place(store: &Location, listed: &ListedFile, bytes: Vec<u8>) -> 
             _ => {}
         }
     }
-    store.store.put(path, bytes.into()).await.map_err(at)?;
+    scratch_copy::upload(store, path, made.file, PutOptions::default(), UploadSizes::default(), still_listed).await?;
     std::fs::set_permissions(&local, permissions).map_err(failed)?;
     let written = std::fs::File::open(&local).and_then(|file| file.sync_all());
     written.map_err(failed)
@@ -235,19 +255,22 @@ async fn note_version(store: &Location, path: &Path, record: &mut ErasureRecord)
     Ok(())
 }
 
-/// Reads a file without these persons. Refuses (exit 3) a file of which the rows to leave out are not those that SQL found.
+/// Writes a file without these persons to the scratch folder, and returns what the store knows of the file besides. Refuses (exit 3)
+/// a file of which the rows to leave out are not those that SQL found.
 async fn read_without(
     store: &Location,
     file: &OwnedFile<'_>,
     is_erased: &dyn Fn(&str) -> bool,
-) -> Result<rewritten_file::RewrittenFile> {
+    scratch: &std::path::Path,
+) -> Result<(RewrittenFile, Attributes)> {
     let name = &file.listed.name;
-    let bytes = store.read_at(&file.listed.meta.location).await?;
-    let bytes = bytes.ok_or_else(|| Failure::transient(format!("{name}: someone removed this file meanwhile")))?;
-    let made = rewritten_file::without(bytes, &file.columns, is_erased).map_err(|failure| failure.at(name))?;
+    let copy = scratch_copy::download(store, &file.listed.meta.location, scratch).await?;
+    let copy = copy.ok_or_else(|| Failure::transient(format!("{name}: someone removed this file meanwhile")))?;
+    let made = rewritten_file::without(&copy.file, &file.columns, is_erased, scratch);
+    let made = made.map_err(|failure| failure.at(name))?;
     let rows = made.as_ref().map_or(0, |made| made.rows_left_out);
     match made.filter(|_| rows == file.rows) {
-        Some(made) => Ok(made),
+        Some(made) => Ok((made, copy.attributes)),
         None => Err(Failure::input(format!(
             "{name}: expected {} rows of erased persons, as SQL finds them, found {rows} in the file's own columns",
             file.rows
@@ -304,7 +327,12 @@ async fn refuse_unwritable(folder: &Location) -> Result<()> {
 }
 
 /// Commits files without these persons in place of those that have them.
-async fn commit(table: &DeltaFolder<'_>, is_erased: &dyn Fn(&str) -> bool, done: &mut Replaced) -> Result<()> {
+async fn commit(
+    table: &DeltaFolder<'_>,
+    is_erased: &dyn Fn(&str) -> bool,
+    scratch: &std::path::Path,
+    done: &mut Replaced,
+) -> Result<()> {
     if table.files.is_empty() {
         return Ok(());
     }
@@ -323,19 +351,21 @@ async fn commit(table: &DeltaFolder<'_>, is_erased: &dyn Fn(&str) -> bool, done:
             return Err(Failure::transient(format!("{}: someone changed the table meanwhile", file.listed.name))
                 .hint("run the same command again, when nothing writes to the lake"));
         };
-        let made = read_without(&table.folder, file, is_erased).await?;
+        let (made, attributes) = read_without(&table.folder, file, is_erased, scratch).await?;
         actions.push(Action::Remove(named.remove_action(true)));
         replaced.gone.add(made.rows_left_out);
         let rows = made.metadata.file_metadata().num_rows();
         let old_name = named.path().into_owned();
         let folder = old_name.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
         let name = format!("{folder}part-{}.parquet", uuid::Uuid::new_v4());
-        let size = i64::try_from(made.bytes.len()).map_err(Failure::bug)?;
+        let size = made.file.metadata().map_err(|e| scratch_copy::failure(&e))?.len();
+        let size = i64::try_from(size).map_err(Failure::bug)?;
         let Some(new_path) = table.folder.path_as_is(&name) else {
             return Err(Failure::bug(format!("{name} is no name of an object")));
         };
-        let put = table.folder.store.put(&new_path, made.bytes.into()).await;
-        put.map_err(|e| Failure::from(e).at(table.folder.display(&new_path)))?;
+        let options = PutOptions { attributes, ..Default::default() };
+        scratch_copy::upload(&table.folder, &new_path, made.file, options, UploadSizes::default(), async { Ok(()) })
+            .await?;
         replaced.moved.insert(path.clone(), new_path);
         actions.push(Action::Add(Add {
             path: name,
@@ -364,39 +394,56 @@ async fn commit(table: &DeltaFolder<'_>, is_erased: &dyn Fn(&str) -> bool, done:
     Ok(())
 }
 
-/// Removes files that the log of a Delta table has retired and that hold these persons.
+/// Removes files of a Delta table that its newest version does not have and that hold these persons, whether or not the log still
+/// names them. Returns the names of those that a write under way may be about to commit.
 async fn remove_retired(
     table: &DeltaFolder<'_>,
     is_erased: &dyn Fn(&str) -> bool,
-    record: &mut ErasureRecord,
-    output: &Location,
-) -> Result<()> {
-    let fault = delta_log::failure(table.folder.display_folder());
-    let opened = open(&table.folder).await?;
-    let state = opened.snapshot().map_err(&fault)?;
-    let log_store = opened.log_store();
-    let mut retired = state.all_tombstones(log_store.as_ref());
-    let mut with_persons = Vec::new();
-    while let Some(file) = retired.try_next().await.map_err(&fault)? {
-        let Some(path) = table.folder.path_as_is(&file.path()) else { continue };
-        let Some(bytes) = table.folder.read_at(&path).await? else { continue };
-        let at = |failure: Failure| failure.at(table.folder.display(&path));
-        if rewritten_file::without(bytes, &table.columns, is_erased).map_err(at)?.is_some() {
-            with_persons.push(path);
+    scratch: &std::path::Path,
+    (record, output): (&mut ErasureRecord, &Location),
+) -> Result<Vec<String>> {
+    let log = table.folder.path("_delta_log");
+    let now = Utc::now();
+    let listed = table.folder.list().await?;
+    // After the listing: what was committed meanwhile is active.
+    let newest = open(&table.folder).await?;
+    let state = newest.snapshot().map_err(delta_log::failure(table.folder.display_folder()))?;
+    let log_store = newest.log_store();
+    let mut tombstones = state.all_tombstones(log_store.as_ref());
+    let mut retired = BTreeSet::new();
+    while let Some(file) = tombstones.try_next().await.map_err(delta_log::failure(table.folder.display_folder()))? {
+        retired.extend(table.folder.path_as_is(&file.path()));
+    }
+    let active = state.log_data();
+    let active: BTreeSet<Path> = active.iter().filter_map(|file| table.folder.path_as_is(&file.path())).collect();
+    let (mut with_persons, mut young) = (Vec::new(), Vec::new());
+    for file in listed {
+        let path = file.location;
+        let is_data = path.as_ref().ends_with(".parquet") && !path.prefix_matches(&log);
+        if !is_data || active.contains(&path) {
+            continue;
+        }
+        let is_young = !retired.contains(&path) && now - file.last_modified < UNDER_WAY;
+        let Some(copy) = scratch_copy::download(&table.folder, &path, scratch).await? else { continue };
+        match rewritten_file::holds(&copy.file, &table.columns, is_erased) {
+            Ok(false) => {}
+            Ok(true) if is_young => young.push(table.folder.display(&path)),
+            Ok(true) => with_persons.push(path),
+            // Not whole yet.
+            Err(_) if is_young => young.push(table.folder.display(&path)),
+            Err(failure) => {
+                return Err(failure
+                    .at(table.folder.display(&path))
+                    .hint("the newest version of the table does not have this file; remove it, then run the same command again"));
+            }
         }
     }
-    // A table that was restored names some of them again.
-    let newest = open(&table.folder).await?;
-    let active: BTreeSet<Path> = {
-        let named = newest.snapshot().map_err(&fault)?.log_data();
-        named.iter().filter_map(|file| table.folder.path_as_is(&file.path())).collect()
-    };
-    with_persons.retain(|path| !active.contains(path));
     for path in &with_persons {
         note_version(&table.folder, path, record).await?;
     }
     record.write(output).await?;
-    table.folder.delete(with_persons).await
+    table.folder.delete(with_persons).await?;
+    Ok(young)
 }
 
 /// Returns the files as they were and as they are now.
