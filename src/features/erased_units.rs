@@ -11,12 +11,12 @@ use arrow::datatypes::{DataType, Date32Type};
 use futures::future::BoxFuture;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::content_key;
 use super::erased_users::ErasureRecord;
 use super::rollups::read_manifest;
 use super::units::OutputFile;
+use super::{content_key, lake_days};
 use crate::failure::{Failure, Result};
 use crate::lake::stores::Location;
 use crate::tables::left_out_rows;
@@ -114,29 +114,33 @@ pub(crate) async fn erase<'a>(
 pub(crate) struct Rewritten {
     pub(crate) before: (String, String),
     pub(crate) after: (String, String),
+    /// Events that it no longer has, by local day counted from 1970-01-01.
+    pub(crate) events_gone: BTreeMap<i32, u64>,
 }
 
 /// Lets units cover the rewritten files of a lake in place of those that they were made from: without the persons, both give the
-/// same unit. The units' counts stay.
+/// same unit. The rows that went leave the counts by day, which nights compare; the units' totals stay.
 pub(crate) async fn follow(output: &Location, files: &[Rewritten]) -> Result<()> {
-    let after: HashMap<(&str, &str), &(String, String)> =
-        files.iter().map(|file| ((file.before.0.as_str(), file.before.1.as_str()), &file.after)).collect();
+    let after: HashMap<(&str, &str), &Rewritten> =
+        files.iter().map(|file| ((file.before.0.as_str(), file.before.1.as_str()), file)).collect();
     for folder in output.folder(ROLLUPS_FOLDER).list_by_folder().await?.keys() {
         let rollups = output.folder(ROLLUPS_FOLDER).folder(folder);
         for manifest in rollups.folder("manifests").list().await? {
             let mut units = read_manifest(&rollups, &manifest).await?;
             let mut has_changed = false;
             for unit in &mut units {
-                let followed = std::mem::take(&mut unit.sources).into_iter().map(|(path, fingerprint)| {
-                    match after.get(&(path.as_str(), fingerprint.as_str())) {
-                        Some(after) => {
-                            has_changed = true;
-                            (*after).clone()
-                        }
-                        None => (path, fingerprint),
+                for (path, fingerprint) in std::mem::take(&mut unit.sources) {
+                    let Some(file) = after.get(&(path.as_str(), fingerprint.as_str())) else {
+                        unit.sources.insert(path, fingerprint);
+                        continue;
+                    };
+                    has_changed = true;
+                    let (path, fingerprint) = file.after.clone();
+                    unit.sources.insert(path, fingerprint);
+                    for (day, rows) in &file.events_gone {
+                        lake_days::take_out(&mut unit.days, *day, *rows);
                     }
-                });
-                unit.sources = followed.collect();
+                }
             }
             if has_changed {
                 let text = serde_json::to_vec(&units).map_err(Failure::bug)?;

@@ -66,6 +66,9 @@ pub(crate) struct ErasureRecord {
     /// Events that were taken out of the lake, by file as it was before, then by local day counted from 1970-01-01.
     #[serde(default)]
     pub(crate) lake_events: BTreeMap<String, BTreeMap<i32, u64>>,
+    /// When that was noted, right before they were taken out, by file as it was before; none for those of older versions.
+    #[serde(default)]
+    pub(crate) lake_noted_at: BTreeMap<String, DateTime<Utc>>,
     /// Versions of the lake's files, with persons who are erased now, that a bucket was seen to keep: paths and versions.
     #[serde(default)]
     pub(crate) kept_versions: BTreeSet<(String, String)>,
@@ -96,6 +99,7 @@ impl ErasureRecord {
             first_day: None,
             models: BTreeSet::new(),
             lake_events: BTreeMap::new(),
+            lake_noted_at: BTreeMap::new(),
             kept_versions: BTreeSet::new(),
         }
     }
@@ -126,9 +130,11 @@ impl ErasureRecord {
         ErasedUsers::new(&self.key, noted.map(|(hash, _)| hash.clone()).collect(), 0)
     }
 
-    /// Returns how many events of a local day, counted from 1970-01-01, were taken out of the lake.
-    pub(crate) fn lake_events_of(&self, day: i32) -> u64 {
-        self.lake_events.values().filter_map(|days| days.get(&day)).sum()
+    /// Returns how many events of a local day, counted from 1970-01-01, were taken out of the lake since a time.
+    pub(crate) fn lake_events_since(&self, since: DateTime<Utc>, day: i32) -> u64 {
+        let is_later = |file: &String| self.lake_noted_at.get(file).is_none_or(|noted| *noted >= since);
+        let files = self.lake_events.iter().filter(|(file, _)| is_later(file));
+        files.filter_map(|(_, days)| days.get(&day)).sum()
     }
 
     /// Returns the keyed hash of an id.

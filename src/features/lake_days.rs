@@ -35,6 +35,19 @@ pub(crate) struct UnitDay {
     pub(crate) events: u64,
 }
 
+/// Takes rows that a file no longer has out of a unit's counts of a day, first from the arrival day with the most.
+pub(super) fn take_out(days: &mut [UnitDay], event_day: i32, mut rows: u64) {
+    let mut parts: Vec<&mut UnitDay> = days.iter_mut().filter(|part| part.event_day == event_day).collect();
+    parts.sort_by_key(|part| std::cmp::Reverse(part.rows_read));
+    for part in parts {
+        let taken = rows.min(part.rows_read);
+        part.rows_read -= taken;
+        // Totals that counted a person keep their value, as far as there are so many rows.
+        part.events = part.events.min(part.rows_read);
+        rows -= taken;
+    }
+}
+
 /// Kind of a day, by its events and those of the weeks before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DayKind {
@@ -257,6 +270,17 @@ async fn count(ctx: &SessionContext, sql: &str) -> Result<Vec<UnitDay>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_went_are_taken_out_of_their_day_alone() {
+        let part = |event_day, arrival_day, rows_read, events| UnitDay { event_day, arrival_day, rows_read, events };
+        let mut days = [part(7, 7, 3, 3), part(7, 8, 5, 4), part(8, 8, 5, 5)];
+        take_out(&mut days, 7, 6);
+        assert_eq!(days, [part(7, 7, 2, 2), part(7, 8, 0, 0), part(8, 8, 5, 5)]);
+        take_out(&mut days, 8, 9);
+        take_out(&mut days, 9, 1);
+        assert_eq!(days, [part(7, 7, 2, 2), part(7, 8, 0, 0), part(8, 8, 0, 0)]);
+    }
 
     const END: &str = "2026-04-01";
 

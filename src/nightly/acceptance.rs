@@ -5,6 +5,7 @@
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Date32Type, Int64Type};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::ValueEnum;
 use datafusion::prelude::SessionContext;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,11 @@ use crate::features::lake_days::{LakeDays, UnitDay};
 use crate::features::objections::{self, Accept, Objection, date_of};
 use crate::ids::RunDate;
 use crate::publish::readers;
+use crate::publish::runs::{self, RunKind, RunRecord};
 use crate::workspace::Workspace;
+
+/// Time by which the clocks of the machines of a night and of an erasure may differ.
+const CLOCKS_DIFFER_MAX: TimeDelta = TimeDelta::hours(1);
 
 /// Returns the objections against a night of `run_date` over these days.
 pub(crate) async fn find_objections(
@@ -29,7 +34,8 @@ pub(crate) async fn find_objections(
         if fewer_rows(&days, &read).is_some() {
             // An erasure may have taken persons out of the lake since then.
             if let Some(record) = ErasureRecord::read(workspace.output()?).await? {
-                read.leave_out(|day| record.lake_events_of(day));
+                let since = began_reading(&runs::history(workspace.output()?).await?, read.night);
+                read.leave_out(|day| record.lake_events_since(since, day));
             }
             found.extend(fewer_rows(&days, &read));
         }
@@ -55,6 +61,15 @@ pub(crate) fn stop_unless_accepted(objections: &[Objection], accepted: &[Accept]
         "load the missing events and run the same command again, or publish anyway with --accept {}",
         names.join(",")
     )))
+}
+
+/// Returns when the newest night of a date began to read the lake, at the latest. The row of an erasure publishes what a night before
+/// it had read.
+fn began_reading(history: &[RunRecord], night: RunDate) -> DateTime<Utc> {
+    let nights = history.iter().filter(|row| row.run_date == night && row.kind == RunKind::Night);
+    let Some(newest) = nights.max_by_key(|row| row.made_visible_at) else { return DateTime::UNIX_EPOCH };
+    let read = TimeDelta::try_seconds(newest.stage_seconds().unwrap_or_default() as i64).unwrap_or_default();
+    newest.made_visible_at - read - CLOCKS_DIFFER_MAX
 }
 
 /// The rows that a night last read of each day.

@@ -74,7 +74,7 @@ pub(super) async fn rewrite(
     if !done.moved.is_empty() {
         // Also where a later file failed.
         let now = Lake::open(lake.source.config, lake.source.sql).await?;
-        erased_units::follow(output, &rewritten(lake.source.lake, &now, &done.moved)).await?;
+        erased_units::follow(output, &rewritten(lake.source.lake, &now, &done.moved, &found)).await?;
         replaced?;
         let source = LakeSource { lake: &now, ..lake.source };
         if erased_lake_rows::find(lake.ctx, source, users).await?.count().1 > 0 {
@@ -114,7 +114,9 @@ async fn replace(
     }
     for listed in lake.files("events") {
         if let Some(days) = found.days.get(&listed.name) {
-            record.lake_events.insert(format!("{} {}", listed.meta.location, fingerprint(&listed.meta)), days.clone());
+            let name = format!("{} {}", listed.meta.location, fingerprint(&listed.meta));
+            record.lake_noted_at.insert(name.clone(), Utc::now());
+            record.lake_events.insert(name, days.clone());
         }
     }
     for file in files.values() {
@@ -447,7 +449,10 @@ async fn remove_retired(
 }
 
 /// Returns the files as they were and as they are now.
-fn rewritten(before: &Lake, now: &Lake, moved: &HashMap<Path, Path>) -> Vec<Rewritten> {
+fn rewritten(before: &Lake, now: &Lake, moved: &HashMap<Path, Path>, found: &LakeRows) -> Vec<Rewritten> {
+    let days =
+        before.files("events").iter().filter_map(|file| Some((&file.meta.location, found.days.get(&file.name)?)));
+    let days: HashMap<&Path, &BTreeMap<i32, u64>> = days.collect();
     let named = |lake: &Lake| -> HashMap<Path, String> {
         let files = lake.tables().flat_map(|table| lake.files(table));
         files.map(|file| (file.meta.location.clone(), fingerprint(&file.meta))).collect()
@@ -455,7 +460,11 @@ fn rewritten(before: &Lake, now: &Lake, moved: &HashMap<Path, Path>) -> Vec<Rewr
     let (before, now) = (named(before), named(now));
     let pair = |(old, new): (&Path, &Path)| {
         let (before, after) = (before.get(old)?, now.get(new)?);
-        Some(Rewritten { before: (old.to_string(), before.clone()), after: (new.to_string(), after.clone()) })
+        Some(Rewritten {
+            before: (old.to_string(), before.clone()),
+            after: (new.to_string(), after.clone()),
+            events_gone: days.get(old).map(|days| (*days).clone()).unwrap_or_default(),
+        })
     };
     moved.iter().filter_map(pair).collect()
 }
